@@ -1,0 +1,147 @@
+"""Ray, for as long as a command needs it: started here and stopped again, or joined and left."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+
+from cluster.errors import ResourceError
+
+_STOP_WITHIN_S = 2.0
+
+
+@contextlib.contextmanager
+def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True) -> Iterator[None]:
+    """Yield with Ray connected.
+
+    Without an `address` a Ray is started on this machine's loopback and stopped at the end, with two exceptions: a Ray
+    this process already has is used and left alone, and inside a Ray job (RAY_ADDRESS is set there) the job's cluster
+    is joined. Raises `ResourceError` when an address does not answer.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address:
+        _join(address, quiet)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    _start(cpus, quiet)
+    try:
+        yield
+    finally:
+        stop_local()
+
+
+def _start(cpus: int | None, quiet: bool) -> None:
+    import ray
+
+    # Both are read when Ray starts: nothing is sent anywhere, and nothing waits for the metrics agent.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    try:
+        ray.init(
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=not quiet,
+            logging_level=logging.ERROR if quiet else logging.INFO,
+            _node_ip_address="127.0.0.1",
+        )
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ResourceError(f"Ray could not be started here: {error}", "run `raymill doctor`; look into /tmp/ray") from error
+
+
+def _join(address: str, quiet: bool) -> None:
+    import ray
+
+    if ":" in address and address != "auto" and not address.startswith("local"):
+        _must_answer(address)
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=not quiet,
+            logging_level=logging.ERROR if quiet else logging.INFO,
+        )
+    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResourceError(
+            f"cluster.address={address!r} does not answer: {first_line}",
+            "start it with `ray start --head`, correct the address, or leave it out to run on this machine",
+        ) from error
+
+
+def _must_answer(address: str) -> None:
+    """Fail in a second where Ray's own client would try for half a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return
+    except (OSError, ValueError) as error:
+        raise ResourceError(
+            f"cluster.address={address!r} does not answer: {error}",
+            "start it with `ray start --head`, correct the address, or leave it out to run on this machine",
+        ) from error
+
+
+def stop_local(within_s: float = _STOP_WITHIN_S) -> None:
+    """Stop the Ray that this process started: politely for `within_s`, then its processes by pid."""
+    import ray
+
+    ours = psutil.Process().children(recursive=True)
+    polite = threading.Thread(target=ray.shutdown, daemon=True, name="raymill-ray-shutdown")
+    polite.start()
+    polite.join(within_s)
+    end_processes([process for process in ours if _is_rays(process)])
+
+
+def _is_rays(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        words = process.cmdline()
+        return any("ray::" in word or "/ray/" in word for word in words[:12]) or process.name() in {"raylet", "gcs_server"}
+    return False
+
+
+def end_processes(processes: list[psutil.Process], within_s: float = 1.0) -> None:
+    """End `processes`: SIGTERM, and SIGKILL for what is left after `within_s`."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=within_s)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(alive, timeout=within_s)
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen on `host`:`port` now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def wait_for_port(host: str, port: int, timeout_s: float) -> bool:
+    """Whether `host`:`port` answers within `timeout_s`."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+            return True
+        time.sleep(0.05)
+    return False

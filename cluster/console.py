@@ -1,0 +1,182 @@
+"""What a person sees: one line a stage with rate and time left, a few sentences, tables. All of it goes to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from cluster.progress import Progress
+
+_PLAIN_EVERY_S = 10.0
+
+
+class Console:
+    """Writes to `stream`, or nowhere when it is None (the Python API's default)."""
+
+    def __init__(self, stream: IO[str] | None = None, own: OwnOutput | None = None) -> None:
+        self._own = own
+        self._rich = _rich(stream)
+
+    def send_rays_output_to(self, path: Path) -> None:
+        """From now on, what Ray and its libraries print goes to `path` (command line only)."""
+        if self._own is None:
+            return
+        self._own.redirect(path)
+        self._rich = _rich(self._own.stderr)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Write one line."""
+        if self._rich:
+            self._rich.print(text, style=style or None, markup=False)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Write a table."""
+        if not self._rich:
+            return
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for at, column in enumerate(columns):
+            numbers = all(isinstance(row[at], (int, float)) or row[at] in (None, "") for row in rows)
+            table.add_column(column, justify="right" if numbers and rows else "left")
+        for row in rows:
+            table.add_row(*[_cell(cell) for cell in row])
+        self._rich.print(table)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[Progress], None]]:
+        """Show one stage while the block runs; yields the function that moves its line."""
+        started = time.monotonic()
+        with self._line(name, started) as show:
+            yield show
+        self.say(f"  {name:<10} {time.monotonic() - started:6.1f} s", style="green")
+
+    @contextlib.contextmanager
+    def _line(self, name: str, started: float) -> Iterator[Callable[[Progress], None]]:
+        if self._rich is None:
+            yield lambda progress: None
+        elif self._rich.is_terminal:
+            with self._bar(name, started) as show:
+                yield show
+        else:
+            yield self._plain(name, started)
+
+    @contextlib.contextmanager
+    def _bar(self, name: str, started: float) -> Iterator[Callable[[Progress], None]]:
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[figures]}"))
+        with RichProgress(*columns, console=self._rich, transient=True) as bar:
+            line = bar.add_task(f"{name:<10}", total=None, figures="")
+
+            rate = Rate(started)
+
+            def show(progress: Progress) -> None:
+                figures = rate.describe(progress, time.monotonic())
+                bar.update(line, total=progress.total or None, completed=progress.done, figures=figures)
+
+            yield show
+
+    def _plain(self, name: str, started: float) -> Callable[[Progress], None]:
+        last = started
+        rate = Rate(started)
+
+        def show(progress: Progress) -> None:
+            nonlocal last
+            figures = rate.describe(progress, time.monotonic())
+            if time.monotonic() - last >= _PLAIN_EVERY_S:
+                last = time.monotonic()
+                self.say(f"  {name:<10} {figures}")
+
+        return show
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+    return "" if value is None else str(value)
+
+
+def _rich(stream: IO[str] | None) -> Any:
+    if stream is None:
+        return None
+    from rich.console import Console as RichConsole
+
+    return RichConsole(file=stream, highlight=False, soft_wrap=True)
+
+
+def figures_line(figures: Mapping[str, Any]) -> str:
+    """Return the figures most people look for as one line of text."""
+    shown = [name for name in ("accuracy", "macro_f1", "weighted_f1", "roc_auc", "log_loss") if name in figures]
+    return "  ".join(f"{name} {figures[name]:.4f}" for name in shown)
+
+
+class Rate:
+    """Turns a stage's progress into a line of text. Its rate counts from the first unit done, not from the start-up."""
+
+    def __init__(self, started_s: float) -> None:
+        self._started_s = started_s
+        self._first: tuple[float, float] | None = None
+
+    def describe(self, progress: Progress, now_s: float) -> str:
+        """Return share done, rate, time left and note, as far as they are known."""
+        if not progress.done:
+            return f"starting, {now_s - self._started_s:.0f} s"
+        if self._first is None:
+            self._first = (now_s, progress.done)
+        since_s, since_done = now_s - self._first[0], progress.done - self._first[1]
+        parts = []
+        if progress.total:
+            parts.append(f"{min(1.0, progress.done / progress.total):4.0%}")
+        if since_s > 0.5 and since_done > 0:
+            rate = since_done / since_s
+            parts.append(f"{rate:,.0f} {progress.unit}/s")
+            if progress.total:
+                parts.append(f"{max(0.0, progress.total - progress.done) / rate:.0f} s left")
+        if progress.note:
+            parts.append(progress.note)
+        return "  ".join(parts)
+
+
+class OwnOutput:
+    """Keeps this process's terminal to itself: while it is on, whatever Ray and its libraries print goes to a file.
+
+    File descriptors 1 and 2 are pointed at the file, because Ray prints from C++ and from other processes too.
+    """
+
+    def __init__(self) -> None:
+        self._saved: tuple[int, int] | None = None
+        self.stdout: IO[str] = sys.stdout
+        self.stderr: IO[str] = sys.stderr
+
+    def redirect(self, path: Path) -> None:
+        """Send all output but our own to `path` (appended)."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        if self._saved is None:
+            self._saved = (os.dup(1), os.dup(2))
+            self.stdout = os.fdopen(os.dup(self._saved[0]), "w", buffering=1, encoding="utf-8", errors="replace")
+            self.stderr = os.fdopen(os.dup(self._saved[1]), "w", buffering=1, encoding="utf-8", errors="replace")
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+
+    def restore(self) -> None:
+        """Give the terminal back to everything in this process."""
+        if self._saved is None:
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(self._saved[0], 1)
+        os.dup2(self._saved[1], 2)
+        for descriptor in self._saved:
+            os.close(descriptor)
+        self._saved = None
+        self.stdout, self.stderr = sys.stdout, sys.stderr

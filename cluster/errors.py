@@ -1,0 +1,91 @@
+"""The errors raymill raises on purpose, and the one table from an error to its exit code, HTTP status and metric label.
+
+Lives in `cluster` because every other package may import from here (`raymill` -> `tune`, `serve` -> `trainer` -> `cluster`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class RaymillError(Exception):
+    """Something raymill itself got wrong, or a part it stands on failed: exit code 1."""
+
+
+class UserError(RaymillError):
+    """Something the user must change: exit code 2.
+
+    `problem` states the value and the rule it breaks; `fix` says what to change.
+    """
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem, fix)
+        self.problem = problem
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  fix: {self.fix}"
+
+
+class SpecError(UserError):
+    """The spec, or a `--set` override, is wrong."""
+
+
+class DataError(UserError):
+    """The rows are not what the spec says they are."""
+
+
+class ResourceError(UserError):
+    """The cluster, the disk or a port cannot carry what was asked."""
+
+
+class ModelError(UserError):
+    """A model name, version, alias or file is unknown or damaged."""
+
+
+class RequestError(RaymillError):
+    """A request that a served model refuses. `status` is its HTTP status, `code` a stable word for clients."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Outcome(NamedTuple):
+    """What the outside sees of an error."""
+
+    exit_code: int
+    http_status: int
+    label: str
+
+
+# First match wins: the narrow classes stand before the wide ones.
+OUTCOMES: dict[type[BaseException], Outcome] = {
+    SpecError: Outcome(2, 422, "spec"),
+    DataError: Outcome(2, 422, "data"),
+    ResourceError: Outcome(2, 503, "resources"),
+    ModelError: Outcome(2, 404, "model"),
+    UserError: Outcome(2, 422, "user"),
+    KeyboardInterrupt: Outcome(130, 503, "interrupted"),
+    TimeoutError: Outcome(1, 504, "timeout"),
+    BaseException: Outcome(1, 500, "internal"),
+}
+
+
+def outcome(error: BaseException) -> Outcome:
+    """Return how `error` is shown outside; a `RequestError` carries its own status."""
+    if isinstance(error, RequestError):
+        return Outcome(2, error.status, error.code)
+    return next(found for kind, found in OUTCOMES.items() if isinstance(error, kind))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the known word nearest to `word`, else the list of known words."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if names else "there is none yet"

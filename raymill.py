@@ -1,0 +1,272 @@
+"""raymill's front door: the Python API, one function a stage. `raymill_cli` is the command line over it.
+
+Nothing heavy is imported before a stage runs: `raymill --help` answers without torch, Ray or pydantic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cluster.console import Console
+    from trainer.predictor import Predictor
+    from trainer.registry import Version
+    from trainer.spec import RunSpec
+    from trainer.spec import Serve as ServeSpec
+    from trainer.stages import Outcome, Run
+
+#: Where models are looked for when no storage is named; the same as the spec's default.
+STORAGE = "~/.raymill"
+
+
+def prepare(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None) -> Outcome:
+    """Make the prepared rows of `spec`, or find them; Ray is started only if they have to be made."""
+    from trainer.data import prepare as preparing
+
+    run = _run(spec, overrides, console, "prepare")
+    if preparing.find(run.spec):
+        prepared = run.prepare()
+    else:
+        with _ray(run):
+            prepared = run.prepare()
+    return run.outcome(fingerprint=prepared.contract.fingerprint)
+
+
+def train(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None) -> Outcome:
+    """Prepare and train once; the outcome names the best epoch's checkpoint and its figures on the validation rows."""
+    from trainer.stages import checkpoint_of
+
+    run = _run(spec, overrides, console, "train", without_search=True)
+    with _ray(run):
+        prepared = run.prepare()
+        result = run.train(prepared)
+    return run.outcome(
+        fingerprint=prepared.contract.fingerprint,
+        metrics={"validation": result.metrics},
+        checkpoint=checkpoint_of(result, run.folder),
+    )
+
+
+def tune(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None) -> Outcome:
+    """Prepare and search; the outcome names the winner's checkpoint. Raises `SpecError` for a spec without `tune:`."""
+    from cluster.errors import SpecError
+    from trainer.data.prepared import Prepared
+    from trainer.stages import checkpoint_of
+    from tune.stage import search
+
+    run = _run(spec, overrides, console, "tune")
+    if run.spec.tune is None:
+        raise SpecError("the spec has no `tune:`, so there is nothing to search", "add `tune: {space: {...}}`, or use `raymill train`")
+    with _ray(run):
+        result = search(run)
+    return run.outcome(
+        fingerprint=Prepared(result.prepared).contract.fingerprint,
+        metrics={"validation": result.metrics},
+        checkpoint=checkpoint_of(result, run.folder),
+    )
+
+
+def run(
+    spec: str | Path | RunSpec | Mapping[str, Any],
+    *,
+    overrides: Iterable[str] = (),
+    console: Console | None = None,
+    then: Callable[[Run, Outcome], Outcome] | None = None,
+) -> Outcome:
+    """Everything the spec asks: prepare, search or train, evaluate, register, pass the gate.
+
+    `then` is called at the end while Ray is still up (that is how `--serve` goes on).
+    """
+    this = _run(spec, overrides, console, "run")
+    with _ray(this, serving=then is not None):
+        if this.spec.tune is None:
+            result = this.train(this.prepare())
+        else:
+            from tune.stage import search
+
+            result = search(this)
+        outcome = this.finish(result)
+        return then(this, outcome) if then else outcome
+
+
+def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what will run where. Raises `ResourceError` with the sum when it cannot fit."""
+    from cluster.connect import connect
+    from cluster.plan import check, joined_nodes, local_nodes
+    from trainer.layout import demands, layout
+    from trainer.spec_load import load
+
+    loaded = load(spec, overrides)
+    if _starts_here(loaded):
+        nodes = local_nodes(loaded.cluster.cpus)
+    else:
+        with connect(loaded.cluster.address):
+            nodes = joined_nodes()
+    sizes = layout(loaded, nodes)
+    stages = demands(loaded, sizes)
+    check(stages, nodes)
+    return {
+        "nodes": [node._asdict() for node in nodes],
+        "stages": [{**demand._asdict(), "cpus": demand.cpus, "gpus": demand.gpus} for demand in stages],
+        "cpus_per_worker": sizes.cpus_per_worker,
+        "trials_at_once": sizes.trials_at_once,
+    }
+
+
+def evaluate(
+    model: str, *, data: str | None = None, storage: str | Path = STORAGE, address: str | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Return the figures of a registered model on its held-out rows or on a labelled file, and write a report.
+
+    Computed in this process, or on the Ray at `address`.
+    """
+    from trainer.model_stages import evaluate_version
+
+    return evaluate_version(_version(model, storage), data, _folder(storage), _console(console), address)
+
+
+def predict(
+    model: str,
+    given: str | list[str],
+    output: str | Path | None = None,
+    *,
+    storage: str | Path = STORAGE,
+    address: str | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Write predictions for csv, jsonl or parquet files with Ray Data; returns the output's path and counts.
+
+    Without an `output` it is `<input>.predictions.jsonl` in the working directory.
+    """
+    from trainer.model_stages import predict_version
+
+    first = given if isinstance(given, str) else given[0]
+    target = Path(output) if output else Path(f"{Path(first).stem}.predictions.jsonl")
+    return predict_version(_version(model, storage), given, target.absolute(), _folder(storage), _console(console), address)
+
+
+@contextlib.contextmanager
+def serve(
+    model: str, *, storage: str | Path = STORAGE, address: str | None = None, console: Console | None = None, **changes: Any
+) -> Iterator[str]:
+    """Serve a registered model while the block runs; yields its URL. `changes` override keys of the spec's `serve:`."""
+    from cluster.connect import connect
+    from serve.server import check_port
+    from trainer import run_folder, spec_load
+
+    version = _version(model, storage)
+    spec = spec_load.load(version.folder / run_folder.SPEC, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
+    check_port(spec.serve.host, spec.serve.port)
+    shown = _console(console)
+    folder = run_folder.create(spec.model_copy(update={"storage": str(_folder(storage))}), "serve")
+    shown.say(f"{version.ref}: {folder}", style="bold")
+    shown.send_rays_output_to(folder / run_folder.RAY_LOG)
+    with contextlib.ExitStack() as stack:
+        with shown.stage("ray"):
+            stack.enter_context(connect(address))
+        yield stack.enter_context(serving(version, spec.serve, shown))
+
+
+@contextlib.contextmanager
+def serving(version: Version, spec: ServeSpec, console: Console) -> Iterator[str]:
+    """Serve `version` on the connected Ray while the block runs; yields its URL."""
+    from cluster.plan import Demand, check, joined_nodes
+    from cluster.progress import Progress, run_watched
+    from serve.server import start, stop
+
+    what = f"{spec.replicas} replicas"
+    check([Demand("serve", what, spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica, "serve.replicas")], joined_nodes())
+    with console.stage("serve") as show:
+        url = run_watched(lambda: start(version, spec), lambda: show(Progress()))
+    try:
+        yield url
+    finally:
+        stop(version.name)
+
+
+def wait_for_interrupt() -> None:
+    """Block until Ctrl-C or SIGTERM, which raise KeyboardInterrupt here."""
+    while True:
+        signal.pause()
+
+
+def load(model: str, *, storage: str | Path = STORAGE) -> Predictor:
+    """Return a registered model in this process, every file checked; `load("name@champion").predict(["..."])`."""
+    from trainer.predictor import Predictor
+
+    return Predictor(_version(model, storage).folder)
+
+
+def _folder(storage: str | Path) -> Path:
+    return Path(storage).expanduser().absolute()
+
+
+def _version(model: str, storage: str | Path) -> Version:
+    """Return a registered version after checking every file of it."""
+    from trainer import registry
+
+    version = registry.Registry(storage).find(model)
+    registry.verify(version)
+    return version
+
+
+def _run(
+    spec: str | Path | RunSpec | Mapping[str, Any], overrides: Iterable[str], console: Console | None, kind: str, *, without_search: bool = False
+) -> Run:
+    from trainer.spec_load import load as load_spec
+    from trainer.stages import Run
+
+    loaded = load_spec(spec, overrides)
+    return Run(loaded.model_copy(update={"tune": None}) if without_search else loaded, _console(console), kind)
+
+
+@contextlib.contextmanager
+def _ray(run: Run, *, serving: bool = False) -> Iterator[None]:
+    """Ray for one run: refused before it starts where this machine can never hold it, and after joining elsewhere."""
+    from cluster.connect import connect
+    from cluster.plan import joined_nodes, local_nodes
+
+    here = _starts_here(run.spec)
+    if here:
+        run.place(local_nodes(run.spec.cluster.cpus), serving=serving)
+    with contextlib.ExitStack() as stack:
+        started = time.monotonic()
+        with run.console.stage("ray"):
+            stack.enter_context(connect(run.spec.cluster.address, cpus=run.spec.cluster.cpus))
+        run.seconds["ray"] = round(time.monotonic() - started, 2)
+        if not here:
+            run.place(joined_nodes(), serving=serving)
+        yield
+
+
+def _starts_here(spec: RunSpec) -> bool:
+    """Whether a Ray would be started on this machine for `spec`."""
+    if spec.cluster.address or os.environ.get("RAY_ADDRESS"):
+        return False
+    ray = sys.modules.get("ray")
+    return ray is None or not ray.is_initialized()
+
+
+def _console(console: Console | None) -> Console:
+    from cluster.console import Console
+
+    return console or Console()
+
+
+def main() -> None:
+    """Run the command line."""
+    import raymill_cli
+
+    raymill_cli.cli(prog_name="raymill")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,388 @@
+"""The command line: options to `raymill`'s functions, results to a terminal or JSON, errors to exit codes.
+
+Nothing heavy is imported here: click only, and the rest when a command runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import raymill
+
+if TYPE_CHECKING:
+    from trainer.stages import Outcome, Run
+
+Command = Callable[..., Any]
+
+
+class Front:
+    """One command's options and outputs."""
+
+    def __init__(self, *, as_json: bool, verbose: bool, debug: bool) -> None:
+        from cluster.console import Console, OwnOutput
+
+        self.as_json, self.debug = as_json, debug
+        self.own = OwnOutput()
+        self.console = Console(sys.stderr, None if verbose else self.own)
+
+    def tell(self, result: dict[str, Any], lines: list[str]) -> None:
+        """Print the result on stdout: as one JSON object, or as `lines`."""
+        out = self.own.stdout
+        print(json.dumps(result, ensure_ascii=False) if self.as_json else "\n".join(lines), file=out, flush=True)
+
+    def run(self, work: Callable[[Front], None]) -> None:
+        """Do `work`; end the process with the exit code of `cluster.errors.OUTCOMES`."""
+        signal.signal(signal.SIGTERM, _as_interrupt)
+        code = 0
+        try:
+            work(self)
+        except KeyboardInterrupt:
+            code = self._interrupted()
+        except Exception as error:
+            code = self._failed(error)
+        # Threads that still wait for a stopped Ray must not keep the process.
+        for stream in (self.own.stdout, self.own.stderr, sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+    def _interrupted(self) -> int:
+        from cluster.errors import outcome
+
+        self.console.say(
+            "\nstopped, and so is everything that was started here. Prepared rows are kept: the same command finds them again.",
+            style="yellow",
+        )
+        if self.as_json:
+            self.tell({"error": "interrupted"}, [])
+        return outcome(KeyboardInterrupt()).exit_code
+
+    def _failed(self, error: Exception) -> int:
+        from cluster.errors import UserError, outcome
+
+        if isinstance(error, UserError):
+            self.console.say(f"error: {error}", style="red")
+        else:
+            text = str(error).strip() or "no message"
+            self.console.say(f"raymill failed: {type(error).__name__}: {text.splitlines()[0]}", style="red")
+            self.console.say("  this is not your mistake; --debug shows the traceback, --verbose Ray's own output")
+        if self.debug:
+            self.console.say("".join(traceback.format_exception(error)))
+        if self.as_json:
+            self.tell({"error": str(error)}, [])
+        return outcome(error).exit_code
+
+
+def _as_interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _shared(*names: str) -> Callable[[Command], Command]:
+    """Add the options that many commands share; --json, --verbose and --debug become one `front`."""
+    known = {
+        "set": click.option("--set", "overrides", multiple=True, metavar="a.b=VALUE", help="Override one key of the spec."),
+        "storage": click.option("--storage", type=click.Path(), help="Folder of prepared data, runs and models."),
+        "address": click.option("--address", help="Ray to use: auto, host:port or ray://host:port."),
+        "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."),
+        "verbose": click.option("--verbose", is_flag=True, help="Show Ray's own output instead of logging it."),
+        "debug": click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    }
+
+    def add(command: Command) -> Command:
+        def with_front(*, as_json: bool, verbose: bool, debug: bool, **given: Any) -> None:
+            Front(as_json=as_json, verbose=verbose, debug=debug).run(lambda front: command(front, **given))
+
+        with_front.__doc__ = command.__doc__
+        wrapped: Command = with_front
+        for name in reversed([*names, "json", "verbose", "debug"]):
+            wrapped = known[name](wrapped)
+        return wrapped
+
+    return add
+
+
+def _overrides(overrides: tuple[str, ...], storage: str | None) -> list[str]:
+    """--storage on a command line is relative to the working directory; in a spec it is to the spec's file."""
+    return [*overrides, *([f"storage={json.dumps(os.path.abspath(os.path.expanduser(storage)))}"] if storage else [])]
+
+
+class _InOrder(click.Group):
+    """Lists commands in the order they are defined, which is the order they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="raymill", message="%(version)s")
+def cli() -> None:
+    """One YAML spec from raw data to an HTTP prediction, on Ray."""
+
+
+_SPEC = click.argument("spec", type=click.Path())
+_MODEL = click.argument("model")
+
+
+@cli.command("run")
+@_SPEC
+@click.option("--serve", "then_serve", is_flag=True, help="Stay up afterwards and answer HTTP requests.")
+@_shared("set", "storage")
+def run_command(front: Front, spec: str, then_serve: bool, overrides: tuple[str, ...], storage: str | None) -> None:
+    """Do everything SPEC asks: prepare, tune or train, evaluate, register, promote."""
+    changes = _overrides(overrides, storage)
+    if not then_serve:
+        outcome = raymill.run(spec, overrides=changes, console=front.console)
+        front.tell(outcome.as_dict(), _told(outcome, storage))
+        return
+
+    def serve_it(run: Run, outcome: Outcome) -> Outcome:
+        from trainer.registry import Registry
+
+        version = Registry(run.spec.storage).find(f"{outcome.model}@{outcome.version}")
+        with raymill.serving(version, run.spec.serve, front.console) as url:
+            lines = [*_told(outcome, storage), f"listening on {url}"]
+            front.tell({**outcome.as_dict(), "url": url}, lines)
+            raymill.wait_for_interrupt()
+        return outcome
+
+    raymill.run(spec, overrides=changes, console=front.console, then=serve_it)
+
+
+def _told(outcome: Outcome, storage: str | None) -> list[str]:
+    from cluster.console import figures_line
+
+    where = f" --storage {storage}" if storage else ""
+    test = outcome.metrics.get("test", {})
+    return [
+        f"{outcome.model}@{outcome.version}  {figures_line(test)}",
+        f"{'promoted' if outcome.promoted else 'not promoted'}: {outcome.reason}",
+        f"report: {outcome.report}",
+        f"next:   raymill serve {outcome.model}{'' if outcome.promoted else f'@{outcome.version}'}{where}",
+    ]
+
+
+@cli.command("plan")
+@_SPEC
+@_shared("set", "storage")
+def plan_command(front: Front, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
+    """Show what will run where, added up against the cluster."""
+    found = raymill.plan(spec, overrides=_overrides(overrides, storage))
+    rows = [[s["stage"], s["what"], s["count"], s["cpus_each"], s["gpus_each"], s["cpus"], s["gpus"]] for s in found["stages"]]
+    front.console.table("Plan", ["stage", "what", "processes", "CPU each", "GPU each", "CPU", "GPU"], rows)
+    cpus, gpus = (sum(node[kind] for node in found["nodes"]) for kind in ("cpus", "gpus"))
+    front.tell(found, [f"it fits: {len(found['nodes'])} node(s) with {cpus:g} CPU and {gpus:g} GPU in all"])
+
+
+@cli.command("prepare")
+@_SPEC
+@_shared("set", "storage")
+def prepare_command(front: Front, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
+    """Make the prepared rows, or find them."""
+    outcome = raymill.prepare(spec, overrides=_overrides(overrides, storage), console=front.console)
+    front.tell(outcome.as_dict(), [f"fingerprint: {outcome.fingerprint}"])
+
+
+@cli.command("train")
+@_SPEC
+@_shared("set", "storage")
+def train_command(front: Front, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
+    """Prepare and train once."""
+    _training(front, raymill.train(spec, overrides=_overrides(overrides, storage), console=front.console))
+
+
+@cli.command("tune")
+@_SPEC
+@_shared("set", "storage")
+def tune_command(front: Front, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
+    """Prepare and search; the winner's spec is written as best.yaml."""
+    _training(front, raymill.tune(spec, overrides=_overrides(overrides, storage), console=front.console))
+
+
+def _training(front: Front, outcome: Outcome) -> None:
+    from cluster.console import figures_line
+
+    lines = [f"validation  {figures_line(outcome.metrics['validation'])}", f"checkpoint: {outcome.checkpoint}"]
+    front.tell(outcome.as_dict(), lines)
+
+
+@cli.command("evaluate")
+@_MODEL
+@click.option("--data", type=click.Path(), help="Labelled csv, jsonl or parquet. Default: the held-out rows.")
+@_shared("storage", "address")
+def evaluate_command(front: Front, model: str, data: str | None, storage: str | None, address: str | None) -> None:
+    """Show a registered model's figures on its held-out rows or on a labelled file."""
+    from cluster.console import figures_line
+
+    place = storage or raymill.STORAGE
+    found = raymill.evaluate(model, data=data, storage=place, address=address, console=front.console)
+    front.tell(found, [f"{found['model']}@{found['version']}  {figures_line(found['metrics']['test'])}", f"report: {found['report']}"])
+
+
+@cli.command("predict")
+@_MODEL
+@click.argument("given", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--output", type=click.Path(), help="A .csv, .jsonl or .parquet file.")
+@_shared("storage", "address")
+def predict_command(
+    front: Front, model: str, given: tuple[str, ...], output: str | None, storage: str | None, address: str | None
+) -> None:
+    """Write predictions for csv, jsonl or parquet files."""
+    place = storage or raymill.STORAGE
+    found = raymill.predict(model, list(given), output, storage=place, address=address, console=front.console)
+    left_out = found["rows"] - found["predicted"]
+    note = f" ({left_out:,} could not be read; their `error` column says why)" if left_out else ""
+    front.tell(found, [f"{found['rows']:,} rows to {found['output']}{note}"])
+
+
+@cli.group("models", cls=_InOrder, invoke_without_command=True)
+@click.option("--storage", type=click.Path(), help="Folder of prepared data, runs and models.")
+@click.pass_context
+def models_group(context: click.Context, storage: str | None) -> None:
+    """The registry: list (the default), show, promote, rollback."""
+    context.obj = storage
+    if context.invoked_subcommand is None:
+        _list(Front(as_json=False, verbose=True, debug=False), storage)
+
+
+def _list(front: Front, storage: str | None) -> None:
+    from cluster.console import figures_line
+    from trainer.registry import Registry
+
+    models = Registry(storage or raymill.STORAGE)
+    found = []
+    for name in models.names():
+        aliases = models.aliases(name)
+        for version in models.versions(name):
+            held = [alias for alias, number in aliases.items() if number == version.number]
+            found.append({"model": version.name, "version": version.number, "aliases": held, "metrics": version.metrics["test"]})
+    rows = [[f"{m['model']}@{m['version']}", ", ".join(m["aliases"]), figures_line(m["metrics"])] for m in found]
+    if rows and not front.as_json:
+        front.console.table("Models", ["version", "aliases", "held-out rows"], rows)
+    front.tell({"models": found}, [f"{len(found)} version(s) in {models.root}"])
+
+
+@models_group.command("list")
+@_shared("storage")
+def list_command(front: Front, storage: str | None) -> None:
+    """List every version and its aliases."""
+    _list(front, storage or _of_group())
+
+
+@models_group.command("show")
+@_MODEL
+@_shared("storage")
+def show_command(front: Front, model: str, storage: str | None) -> None:
+    """Show one version: figures, lineage, files, moves of its aliases."""
+    from cluster.files import read_json
+    from trainer import registry
+
+    models = registry.Registry(storage or _of_group() or raymill.STORAGE)
+    version = models.find(model)
+    registry.verify(version)
+    found = {
+        "model": version.name,
+        "version": version.number,
+        "aliases": [alias for alias, number in models.aliases(version.name).items() if number == version.number],
+        "folder": str(version.folder),
+        "metrics": version.metrics,
+        "lineage": version.lineage,
+        "files": read_json(version.folder / registry.MANIFEST)["files"],
+        "moves": [move for move in models.moves(version.name) if move["to"] == version.number],
+    }
+    lines = [f"{version.ref}  {', '.join(found['aliases'])}".rstrip(), f"folder: {version.folder}"]
+    lines += [f"{part}: {_figures(figures)}" for part, figures in version.metrics.items()]
+    lines += [f"{key}: {value}" for key, value in version.lineage.items()]
+    lines += [f"{move['at']} {move['kind']} {move['alias']}: {move['evidence'].get('reason', '')}" for move in found["moves"]]
+    front.tell(found, lines)
+
+
+def _figures(figures: dict[str, Any]) -> str:
+    from cluster.console import figures_line
+
+    return figures_line(figures)
+
+
+@models_group.command("promote")
+@_MODEL
+@click.option("--alias", default="champion", show_default=True, help="The alias to move.")
+@_shared("storage")
+def promote_command(front: Front, model: str, alias: str, storage: str | None) -> None:
+    """Let an alias mean this version from now on, whatever the gate said."""
+    from trainer.registry import Registry
+
+    models = Registry(storage or _of_group() or raymill.STORAGE)
+    version = models.find(model)
+    models.promote(version, alias, {"reason": "promoted by hand"})
+    front.tell({"model": version.name, "version": version.number, "alias": alias}, [f"{version.name}@{alias} is now {version.ref}"])
+
+
+@models_group.command("rollback")
+@_MODEL
+@click.option("--alias", default="champion", show_default=True, help="The alias to move back.")
+@_shared("storage")
+def rollback_command(front: Front, model: str, alias: str, storage: str | None) -> None:
+    """Let an alias mean the version it meant before."""
+    from trainer.registry import Registry
+
+    version = Registry(storage or _of_group() or raymill.STORAGE).rollback(model.partition("@")[0], alias)
+    front.tell({"model": version.name, "version": version.number, "alias": alias}, [f"{version.name}@{alias} is now {version.ref}"])
+
+
+def _of_group() -> str | None:
+    """--storage as given before the subcommand: `raymill models --storage DIR list`."""
+    found: str | None = click.get_current_context().obj
+    return found
+
+
+@cli.command("serve")
+@_MODEL
+@click.option("--host", help="Address to listen on. Default: the spec's, 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the spec's, 8000.")
+@click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
+@_shared("storage", "address")
+def serve_command(
+    front: Front, model: str, host: str | None, port: int | None, replicas: int | None, storage: str | None, address: str | None
+) -> None:
+    """Answer HTTP requests with MODEL (name, name@alias or name@7) until Ctrl-C."""
+    wanted = {"host": host, "port": port, "replicas": replicas}
+    given = {key: value for key, value in wanted.items() if value is not None}
+    with raymill.serve(model, storage=storage or raymill.STORAGE, address=address, console=front.console, **given) as url:
+        front.tell({"url": url}, [f"listening on {url}"])
+        with contextlib.suppress(KeyboardInterrupt):
+            raymill.wait_for_interrupt()
+        front.console.say("stopping; the same command starts it again")
+
+
+@cli.command("schema")
+def schema_command() -> None:
+    """Print the spec's JSON Schema, for editors."""
+    from trainer.spec import RunSpec
+
+    print(json.dumps(RunSpec.model_json_schema(), indent=2))
+
+
+@cli.command("doctor")
+@_shared("storage")
+def doctor_command(front: Front, storage: str | None) -> None:
+    """Show versions, cores, GPUs, Ray and storage: what is there, what is missing and how to get it."""
+    from cluster.doctor import Check, examine
+    from trainer.tasks import TASKS
+
+    found = [*examine(storage or raymill.STORAGE), Check("tasks", ", ".join(TASKS), True, True, "")]
+    rows = [[item.what, item.found, "ok" if item.ok else ("missing" if item.needed else "optional"), item.fix] for item in found]
+    front.console.table("raymill doctor", ["what", "found", "", "how to get it"], rows)
+    bad = [item.what for item in found if item.needed and not item.ok]
+    front.tell({"ok": not bad, "checks": [item._asdict() for item in found]}, ["all is there" if not bad else f"missing: {', '.join(bad)}"])
+    if bad:
+        from cluster.errors import ResourceError
+
+        raise ResourceError(f"missing: {', '.join(bad)}", "see the table above")

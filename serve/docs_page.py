@@ -1,0 +1,48 @@
+"""The /docs page: the OpenAPI schema as one small HTML page without external assets (Swagger UI comes from a CDN)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ model.name }} v{{ model.version }}: HTTP API</title>
+<style>
+ body { font: 15px/1.5 system-ui, "Liberation Sans", sans-serif; color: #1f2933; max-width: 860px; margin: 0 auto; padding: 32px 24px; }
+ h1 { font-size: 24px; } h2 { font-size: 17px; margin: 32px 0 6px; }
+ .verb { display: inline-block; min-width: 52px; font-weight: 700; color: #2563a8; }
+ code, pre { font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
+ pre { background: #f5f7f9; padding: 12px 14px; border-radius: 8px; overflow-x: auto; }
+ td { padding: 3px 14px 3px 0; vertical-align: top; } .soft { color: #616e7c; }
+</style></head><body>
+<h1>{{ model.name }}, version {{ model.version }}</h1>
+<p class="soft">Contract {{ model.fingerprint[:16] }}. The machine-readable form of this page is <a href="openapi.json">openapi.json</a>.</p>
+<pre>curl -s {{ url }}predict -H 'content-type: application/json' -d '{"inputs": ["..."]}'</pre>
+{% for path, verbs in paths.items() %}{% for verb, operation in verbs.items() %}
+<h2><span class="verb">{{ verb.upper() }}</span> <code>{{ path }}</code></h2>
+<p>{{ operation.description }}</p>
+{% if operation.requestBody %}<p>Body:</p><pre>{"inputs": ["a text", "another text"]}</pre>
+<p>Answer:</p><pre>{"predictions": [{"label": "...", "score": 0.98, "scores": {"...": 0.98, "...": 0.02}}],
+ "model": {"name": "{{ model.name }}", "version": {{ model.version }}, "fingerprint": "..."}}</pre>
+<table>{% for status, response in operation.responses.items() %}<tr><td><code>{{ status }}</code></td><td>{{ meaning[status] or response.description }}</td></tr>{% endfor %}</table>
+{% endif %}{% endfor %}{% endfor %}
+</body></html>"""
+
+_MEANING = {
+    "200": "the predictions, in the order of the inputs",
+    "400": "the body is not JSON, or not UTF-8",
+    "413": "the body or the number of inputs is over the limit",
+    "422": "the JSON is not what it should be; the message names the place",
+    "503": "too many requests are waiting; try again",
+    "504": "no answer within the time limit",
+}
+
+
+def docs_page(openapi: dict[str, Any], model: dict[str, Any]) -> str:
+    """Return the page for an OpenAPI schema and the model that is served."""
+    from collections import defaultdict
+
+    from jinja2 import Environment
+
+    template = Environment(autoescape=True).from_string(_PAGE)
+    meaning: dict[str, str] = defaultdict(str, _MEANING)
+    return template.render(paths=openapi["paths"], model=model, meaning=meaning, url="http://HOST:PORT/")

@@ -1,0 +1,24 @@
+"""A trained model as a folder: weights, config, tokenizer, contract. transformers reads it without raymill."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.contract import Contract
+from trainer.tasks.base import Task
+
+if TYPE_CHECKING:
+    import torch
+
+
+def save(folder: Path, task: Task, model: torch.nn.Module, contract: Contract, prepared: Path) -> None:
+    """Write `model` and everything that turns a raw row into its input to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    task.save_model(model, contract, folder)
+    for path in prepared.iterdir():
+        # The tokenizer's files lie beside the contract; shards and the index stay where they are.
+        if path.is_file() and path.suffix in {".json", ".txt"} and path.name not in {"contract.json", "prepare.json"}:
+            shutil.copyfile(path, folder / path.name)
+    contract.save(folder)

@@ -1,0 +1,83 @@
+"""Figures of a classifier, from its scores and the true classes. Plain functions of arrays.
+
+Letters in shapes: B rows, C classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+
+def classification_metrics(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins: int) -> dict[str, float]:
+    """Return the single figures: accuracy, F1s, precision, recall, ROC-AUC, log loss, calibration error.
+
+    ROC-AUC is one-vs-rest, averaged over the classes that occur; it is left out where only one class occurs.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    predicted_B = scores_BC.argmax(axis=1)
+    present = np.unique(targets_B)
+    classes = np.unique(np.concatenate([present, predicted_B]))
+    macro = precision_recall_fscore_support(targets_B, predicted_B, labels=classes, average="macro", zero_division=0)
+    weighted = precision_recall_fscore_support(targets_B, predicted_B, labels=classes, average="weighted", zero_division=0)
+    rows = np.arange(len(targets_B))
+    figures = {
+        "accuracy": float((predicted_B == targets_B).mean()),
+        "macro_f1": float(macro[2]),
+        "weighted_f1": float(weighted[2]),
+        "macro_precision": float(macro[0]),
+        "macro_recall": float(macro[1]),
+        "log_loss": float(-np.log(np.clip(scores_BC[rows, targets_B], 1e-15, 1.0)).mean()),
+        "calibration_error": calibration(scores_BC, targets_B, n_bins)["error"],
+    }
+    if len(present) > 1:
+        figures["roc_auc"] = float(np.mean([_auc(scores_BC[:, label], targets_B == label) for label in present]))
+    return figures
+
+
+def by_class(scores_BC: np.ndarray, targets_B: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+    """Return precision, recall, F1 and number of rows of each class."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    found = precision_recall_fscore_support(
+        targets_B, scores_BC.argmax(axis=1), labels=np.arange(len(labels)), average=None, zero_division=0
+    )
+    return [
+        {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
+        for label, p, r, f, n in zip(labels, *found, strict=True)
+    ]
+
+
+def confusion(scores_BC: np.ndarray, targets_B: np.ndarray) -> np.ndarray:
+    """Return int counts, shape (C, C): row = true class, column = predicted class."""
+    n = scores_BC.shape[1]
+    return np.bincount(targets_B * n + scores_BC.argmax(axis=1), minlength=n * n).reshape(n, n)
+
+
+def calibration(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins: int) -> dict[str, Any]:
+    """Return the expected calibration error (Guo et al. 2017, equal-width bins) and the bins behind it."""
+    confidence_B = scores_BC.max(axis=1)
+    right_B = scores_BC.argmax(axis=1) == targets_B
+    bin_B = np.minimum((confidence_B * n_bins).astype(int), n_bins - 1)
+    counts = np.bincount(bin_B, minlength=n_bins)
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        confidence = np.bincount(bin_B, weights=confidence_B, minlength=n_bins) / counts
+        accuracy = np.bincount(bin_B, weights=right_B, minlength=n_bins) / counts
+    filled = counts > 0
+    error = float((np.abs(confidence - accuracy)[filled] * counts[filled]).sum() / len(targets_B))
+    return {
+        "error": error,
+        "bins": [
+            {"confidence": float(c), "accuracy": float(a), "rows": int(n)}
+            for c, a, n in zip(confidence[filled], accuracy[filled], counts[filled], strict=True)
+        ],
+    }
+
+
+def _auc(score_B: np.ndarray, is_class_B: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(is_class_B, score_B))

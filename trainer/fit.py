@@ -1,0 +1,103 @@
+"""One training as a Ray Train run: N workers around the plain loop of `trainer.loop`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import RaymillError, ResourceError, UserError
+from trainer import spec_load
+from trainer.loop import Place, train
+from trainer.result import RunResult, read_history
+from trainer.spec import RunSpec
+
+# A placement that is possible but never comes is tried this often before the run fails; Ray's default is for ever.
+_CONTROLLER_FAILURES = 3
+
+
+def fit(spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float) -> RunResult:
+    """Train with Ray Train and return the best epoch's checkpoint. `folder` gets history, progress and checkpoints.
+
+    Raises the worker's own `UserError`, or `RaymillError` if workers died more often than `train.max_failures`.
+    """
+    import ray.train
+    import ray.train.torch
+
+    gpus = spec.cluster.gpus_per_worker
+    trainer = ray.train.torch.TorchTrainer(
+        worker,
+        train_loop_config={
+            "spec": spec.model_dump(mode="json", exclude_unset=True),
+            "prepared": str(prepared),
+            "folder": str(folder),
+            "threads": max(1, int(cpus_per_worker)),
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=spec.cluster.workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus} if gpus else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=str(folder),
+            failure_config=ray.train.FailureConfig(
+                max_failures=spec.train.max_failures, controller_failure_limit=_CONTROLLER_FAILURES
+            ),
+            # Only epochs better than all before send a checkpoint, so the last one is the best one.
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise cause_of(error) from error
+    if result.checkpoint is None:
+        raise RaymillError(f"Ray Train ended without a checkpoint; see {folder}")
+    return finished(spec, prepared, folder, Path(result.checkpoint.path))
+
+
+def finished(spec: RunSpec, prepared: Path, folder: Path, checkpoint: Path) -> RunResult:
+    """Return the result of a training whose history lies in `folder`."""
+    history = read_history(folder)
+    sign = 1 if spec.evaluate.mode == "max" else -1
+    best = max(history, key=lambda epoch: sign * epoch[spec.evaluate.metric])
+    figures = {name: value for name, value in best.items() if name not in {"epoch", "seconds"}}
+    return RunResult(checkpoint=checkpoint, spec=spec, prepared=prepared, metrics=figures, history=history)
+
+
+def worker(config: dict[str, Any]) -> None:
+    """What every Ray Train worker runs."""
+    import ray.train
+    import ray.train.torch
+
+    from trainer.data.prepared import Prepared
+
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    place = Place(rank, context.get_world_size(), str(ray.train.torch.get_device()), config["threads"])
+
+    def report(figures: dict[str, Any], save: Callable[[Path], None] | None) -> None:
+        if save is None or rank != 0:
+            ray.train.report(figures)  # all ranks report equally often
+            return
+        with tempfile.TemporaryDirectory() as local:
+            save(Path(local))
+            ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(local))
+
+    spec = spec_load.validate(config["spec"])
+    train(spec, Prepared(Path(config["prepared"])), place, report, Path(config["folder"]))
+
+
+def cause_of(error: BaseException) -> RaymillError:
+    """Return what a failed training means for the user: the worker's own message where it gave one."""
+    failures = getattr(error, "worker_failures", {})
+    causes = [getattr(failure, "cause", None) or failure for failure in failures.values()]
+    for cause in causes:
+        if isinstance(cause, UserError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno == 28:
+            return ResourceError(f"no space is left for a checkpoint: {cause}", "free space in the storage folder")
+    first = causes[0] if causes else error
+    return RaymillError(f"training failed: {type(first).__name__}: {str(first).splitlines()[0] if str(first) else ''}")

@@ -1,0 +1,121 @@
+"""What a registered model does on files: figures on labelled rows, predictions for unlabelled ones."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.connect import connect
+from cluster.console import Console
+from cluster.errors import DataError, ModelError
+from cluster.plan import joined_nodes
+from cluster.progress import Progress, read_all, run_watched, total_of
+from trainer import batch, evaluate, registering, spec_load
+from trainer import contract as contracts
+from trainer.data.prepared import Prepared
+from trainer.evaluate import LabelledRows
+from trainer.registry import Version
+from trainer.report import page
+from trainer.run_folder import RAY_LOG, SPEC
+from trainer.spec import Evaluate
+
+
+def evaluate_version(version: Version, data: str | None, storage: Path, console: Console, address: str | None) -> dict[str, Any]:
+    """Return and report the figures of `version` on `data`, or on the held-out rows it was registered with.
+
+    Computed in this process, or in a Ray task where an `address` is given.
+    """
+    contract = contracts.load(version.folder)
+    rows = evaluate.read_labelled(data, contract) if data else _held_out(version)
+    folder = _new_folder(storage, version, "evaluate")
+    console.say(f"{version.ref}: {len(rows.raw):,} rows, {folder}", style="bold")
+    console.send_rays_output_to(folder / RAY_LOG)
+    how = _evaluate_section(version)
+    progress = folder / "progress" / "rows.json"
+    started = time.monotonic()
+
+    def work() -> Any:
+        if address is None:
+            return evaluate.score_here(str(version.folder), rows.raw, os.cpu_count() or 1, False, how.batch_size, progress)
+        return evaluate.score(version.folder, rows, cpus=1, gpus=0, batch_size=how.batch_size, progress=progress)
+
+    with contextlib.ExitStack() as stack:
+        if address is not None:
+            stack.enter_context(connect(address))
+        with console.stage("evaluate") as show:
+            scores = run_watched(work, lambda: show(total_of(read_all(progress.parent))))
+    found = evaluate.judge(contract, rows, scores, n_bins=how.calibration_bins, n_mistakes=how.mistakes)
+    origin = {"version": version.ref, "rows": data or "held-out rows", "digest of the rows": rows.digest, **version.lineage}
+    page.write(folder / page.FILE, title=f"{version.ref} on {Path(data).name if data else 'its held-out rows'}",
+               metric=how.metric, evaluation=found, lineage=origin)  # fmt: skip
+    return {
+        "run": str(folder),
+        "model": version.name,
+        "version": version.number,
+        "fingerprint": contract.fingerprint,
+        "metrics": {"test": found.metrics},
+        "rows": found.rows,
+        "stages": {"evaluate": round(time.monotonic() - started, 2)},
+        "report": str(folder / page.FILE),
+    }
+
+
+def predict_version(
+    version: Version, given: str | list[str], output: Path, storage: Path, console: Console, address: str | None
+) -> dict[str, Any]:
+    """Write the predictions of `version` for files and return the output's path and counts."""
+    contract = contracts.load(version.folder)
+    batch.must_be_readable(given, output, contract)
+    folder = _new_folder(storage, version, "predict")
+    console.say(f"{version.ref}: predictions to {output}", style="bold")
+    console.send_rays_output_to(folder / RAY_LOG)
+    latest = Progress()
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal latest
+        latest = progress
+
+    started = time.monotonic()
+    with console.stage("ray"):
+        stack = contextlib.ExitStack()
+        stack.enter_context(connect(address))
+    with stack:
+        # One core is left for Ray Data to read with; it would wait for ever if the actors held them all.
+        cores = int(sum(node.cpus for node in joined_nodes()))
+        cpus = max(1, cores - 1)
+
+        def work() -> dict[str, int]:
+            return batch.predict_files(version.folder, given, output, workers=1, cpus=cpus, gpus=0, on_progress=on_progress)
+
+        with console.stage("predict") as show:
+            counts = run_watched(work, lambda: show(latest))
+    return {
+        "output": str(output),
+        "model": version.name,
+        "version": version.number,
+        **counts,
+        "stages": {"predict": round(time.monotonic() - started, 2)},
+    }
+
+
+def _held_out(version: Version) -> LabelledRows:
+    place = Path(version.lineage["prepared data"])
+    try:
+        return registering.held_out(Prepared(place))
+    except (ModelError, DataError, OSError) as error:
+        raise ModelError(
+            f"the held-out rows of {version.ref} are not at {place} any more", "give labelled rows with --data FILE"
+        ) from error
+
+
+def _evaluate_section(version: Version) -> Evaluate:
+    return spec_load.load(version.folder / SPEC).evaluate
+
+
+def _new_folder(storage: Path, version: Version, kind: str) -> Path:
+    folder = storage / "runs" / f"{version.name}-{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

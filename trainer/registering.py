@@ -1,0 +1,95 @@
+"""From a finished training to a registered version, and through the gate to its alias."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.files import write_json
+from trainer import evaluate, golden, registry, run_folder, tasks
+from trainer.data.prepared import Prepared
+from trainer.evaluate import Evaluation, LabelledRows
+from trainer.gate import Decision, decide
+from trainer.registry import Registry, Version
+from trainer.result import RunResult
+from trainer.spec import RunSpec
+
+_LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
+
+
+def held_out(prepared: Prepared) -> LabelledRows:
+    """Return the raw test rows of prepared data."""
+    task = tasks.get(prepared.contract.task)
+    rows = prepared.part("test")
+    return LabelledRows(rows.raw(task.subject), rows.raw(task.target), rows.digest([task.subject, task.target]))
+
+
+def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -> dict[str, Any]:
+    """Return where a model comes from, as plain JSON."""
+    return {
+        "trained": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "run": str(folder),
+        "task": spec.task,
+        "base model": spec.model.base,
+        "contract fingerprint": prepared.contract.fingerprint,
+        "prepared data": str(prepared.folder),
+        "rows": json.dumps(prepared.summary["rows"]),
+        "digest of the held-out rows": rows_digest,
+        "libraries": ", ".join([f"python {platform.python_version()}", *[f"{name} {installed(name)}" for name in _LIBRARIES]]),
+    }
+
+
+def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, origin: dict[str, Any]) -> Version:
+    """Make the next version of `result.spec.name` from its checkpoint, figures, golden rows and lineage."""
+    task = tasks.get(result.spec.task)
+    contract = Prepared(result.prepared).contract
+
+    def fill(folder: Path) -> None:
+        registry.copy_files(result.checkpoint, folder)
+        inputs = task.encoder(contract, folder)(rows.raw[: golden.ROWS])
+        golden.write(folder, inputs, rows.raw, evaluation.scores_BC)
+        test = {"rows": evaluation.rows, "rows_digest": evaluation.rows_digest, **evaluation.metrics}
+        write_json(folder / registry.METRICS, {"test": test, "validation": result.metrics})
+        write_json(folder / registry.LINEAGE, origin)
+        run_folder.save_spec(result.spec, folder / run_folder.SPEC)
+
+    return Registry(result.spec.storage).register(result.spec.name, fill)
+
+
+def through_the_gate(
+    spec: RunSpec, candidate: Version, evaluation: Evaluation, rows: LabelledRows, *, cpus: float, gpus: float
+) -> Decision:
+    """Promote `candidate` if it beats the present holder of the alias on the same rows; the move keeps the evidence."""
+    models = Registry(spec.storage)
+    number = models.aliases(spec.name).get(spec.promote.alias)
+    if number is None or not spec.promote.enabled:
+        decision = decide(spec, evaluation.metrics, None)
+    else:
+        champion = models.find(f"{spec.name}@{number}")
+        figures = _on_the_same_rows(spec, champion, evaluation, rows, cpus, gpus)
+        decision = decide(spec, evaluation.metrics, figures, champion.ref)
+    if decision.promoted:
+        evidence = {"reason": decision.reason, "rows_digest": rows.digest, **decision.evidence}
+        models.promote(candidate, spec.promote.alias, evidence)
+    return decision
+
+
+def _on_the_same_rows(
+    spec: RunSpec, champion: Version, evaluation: Evaluation, rows: LabelledRows, cpus: float, gpus: float
+) -> dict[str, float]:
+    recorded: dict[str, Any] = champion.metrics["test"]
+    if recorded["rows_digest"] == rows.digest:
+        return {name: value for name, value in recorded.items() if isinstance(value, float)}
+    registry.verify(champion)
+    scores = evaluate.score(champion.folder, rows, cpus=cpus, gpus=gpus, batch_size=spec.evaluate.batch_size, progress=None)
+    # A champion that knows other labels is judged by the candidate's list: what it cannot say scores 0.
+    in_ours = evaluate.in_labels_of(scores, evaluate.labels_of(champion.folder), evaluation.labels)
+    place = {label: at for at, label in enumerate(evaluation.labels)}
+    targets = np.array([place[label] for label in rows.labels], dtype=np.int32)
+    return tasks.get(spec.task).metrics(in_ours, targets, spec.evaluate.calibration_bins)

@@ -1,0 +1,84 @@
+"""The report of a run or an evaluation: one HTML file that opens without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cluster.files import write_bytes
+from trainer.evaluate import Evaluation
+from trainer.gate import Decision
+from trainer.report import charts
+from trainer.result import RunResult, TrialRecord
+
+FILE = "report.html"
+# Shown first, in this order; others follow.
+_FIRST = ("accuracy", "macro_f1", "weighted_f1", "roc_auc", "log_loss")
+
+
+def write(
+    path: Path,
+    *,
+    title: str,
+    metric: str,
+    evaluation: Evaluation,
+    lineage: dict[str, Any],
+    result: RunResult | None = None,
+    decision: Decision | None = None,
+    spec_text: str = "",
+) -> None:
+    """Write the report. Without a `result` (an evaluation of a registered model) it has no curves and no trials."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(loader=PackageLoader("trainer.report", "."), autoescape=True, undefined=StrictUndefined)
+    trials = sorted(result.trials, key=_rank(metric), reverse=True) if result else []
+    winner = trials[0].name if trials else ""
+    keys = sorted({key for trial in trials for key in trial.values})
+    html = environment.get_template("template.html").render(
+        title=title,
+        subtitle=f"{evaluation.rows} held-out rows, {len(evaluation.labels)} classes",
+        metric=metric,
+        metrics=_ordered(evaluation.metrics),
+        gate=decision,
+        curves=Markup(charts.learning_curves(result.history, metric)) if result and result.history else None,
+        trials=[_trial_row(trial, keys, winner) for trial in trials],
+        trial_keys=keys,
+        trials_chart=Markup(charts.trials({t.name: t.history for t in trials}, winner, metric)) if trials else None,
+        confusion=Markup(charts.confusion(evaluation.confusion_CC, evaluation.labels)),
+        calibration=Markup(charts.calibration(evaluation.calibration["bins"])),
+        calibration_error=evaluation.calibration["error"],
+        by_class=sorted(evaluation.by_class, key=lambda row: row["f1"]),
+        mistakes=evaluation.mistakes,
+        lineage=list(lineage.items()),
+        spec=spec_text,
+    )
+    write_bytes(path, html.encode())
+
+
+def _rank(metric: str) -> Any:
+    from trainer.spec import LOWER_IS_BETTER
+
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    return lambda trial: sign * trial.metric if trial.metric is not None else float("-inf")
+
+
+
+def _ordered(metrics: dict[str, float]) -> list[tuple[str, float]]:
+    names = [name for name in _FIRST if name in metrics] + [name for name in metrics if name not in _FIRST]
+    return [(name, metrics[name]) for name in names]
+
+
+def _trial_row(trial: TrialRecord, keys: list[str], winner: str) -> dict[str, Any]:
+    return {
+        "name": trial.name,
+        "won": trial.name == winner,
+        "shown": [_shown(trial.values.get(key)) for key in keys],
+        "epochs": trial.epochs,
+        "seconds": f"{trial.seconds:.1f}",
+        "metric": f"{trial.metric:.4f}" if trial.metric is not None else (trial.error or "stopped"),
+    }
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

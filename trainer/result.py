@@ -1,0 +1,59 @@
+"""What one training or one search ends in; everything after it takes this and nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer.spec import RunSpec
+
+HISTORY = "history.jsonl"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a search, as the report shows it."""
+
+    name: str
+    values: dict[str, Any]
+    """The keys that were searched and what this trial had."""
+    metric: float | None
+    """The best value of `evaluate.metric` on the validation rows; None if it failed before its first evaluation."""
+    epochs: int
+    seconds: float
+    history: list[dict[str, Any]]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished training: the winner of a search, or the only one there was."""
+
+    checkpoint: Path
+    """Folder with the best epoch's weights (safetensors), config, tokenizer and contract."""
+    spec: RunSpec
+    """The spec that made it; of a search, the winner's."""
+    prepared: Path
+    """The folder of prepared rows it was trained on."""
+    metrics: dict[str, float]
+    """Figures on the validation rows at the best epoch."""
+    history: list[dict[str, Any]]
+    """One entry for each epoch."""
+    trials: list[TrialRecord] = field(default_factory=list)
+    """All trials of the search, in the order they began; empty where there was none."""
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Return the epochs written to `folder` so far; a last line that is cut short is left out."""
+    path = folder / HISTORY
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines

@@ -1,0 +1,228 @@
+"""From a YAML file and `--set` overrides to a `RunSpec`, or to one message that says what to change."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cluster.errors import SpecError, nearest
+from trainer.spec import RunSpec
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+# Path-like keys, relative to the spec's file when they are not absolute.
+_SOURCE_KEYS = ("train", "validation", "test")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads `1e-4` as a number (YAML 1.2 does, PyYAML's 1.1 rules do not) and refuses a key given twice."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$|^[-+]?\.\d+([eE][-+]?\d+)?$"),
+    list("-+0123456789."),
+)
+
+
+def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if isinstance(key, (list, dict)):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
+
+
+def load(source: str | Path | RunSpec | Mapping[str, Any], overrides: Iterable[str] = ()) -> RunSpec:
+    """Return the spec of a YAML file, a mapping or a `RunSpec`, after the overrides (`"train.epochs=1"`).
+
+    Paths of a file are relative to that file, those of a mapping to the working directory.
+    Raises `SpecError` with one message for all that is wrong.
+    """
+    if isinstance(source, RunSpec):
+        raw, folder = source.model_dump(mode="json", exclude_unset=True), Path.cwd()
+    elif isinstance(source, Mapping):
+        raw, folder = dict(source), Path.cwd()
+    else:
+        path = Path(source).expanduser()
+        raw, folder = _read(path), path.resolve().parent
+    for override in overrides:
+        _apply(raw, override)
+    raw = _fill_variables(raw)
+    spec = validate(raw)
+    return validate(_absolute(spec.model_dump(mode="json", exclude_unset=True), folder))
+
+
+def validate(raw: Mapping[str, Any]) -> RunSpec:
+    """Return `raw` as a `RunSpec`; raises `SpecError` naming every wrong key."""
+    try:
+        spec = RunSpec.model_validate(raw)
+    except ValidationError as error:
+        problems = [_explain(item) for item in error.errors()]
+        head = problems[0] if len(problems) == 1 else f"{len(problems)} keys are wrong:\n  " + "\n  ".join(problems)
+        raise SpecError(f"the spec is not valid: {head}", "change the key; `raymill schema` lists all keys") from None
+    _check_space(spec)
+    return spec
+
+
+def with_values(spec: RunSpec, values: Mapping[str, Any]) -> RunSpec:
+    """Return `spec` with some dotted keys changed, validated again (how a trial gets its own spec)."""
+    raw = spec.model_dump(mode="json", exclude_unset=True)
+    for key, value in values.items():
+        _put(raw, key, value)
+    return validate(raw)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"there is no spec at {path}", "give the path of a YAML file, as examples/support_tickets/run.yaml") from None
+    except IsADirectoryError:
+        raise SpecError(f"{path} is a folder, not a spec", f"name the YAML file in it, as {path / 'run.yaml'}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
+    try:
+        raw = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader with two stricter rules
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SpecError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}", "check quotes and indentation") from None
+    if not isinstance(raw, dict):
+        found = "empty" if raw is None else f"a {type(raw).__name__}"
+        raise SpecError(f"{path} is {found}, not a mapping of keys", "start with `name:`, `data:` and `model:`")
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise SpecError(f"--set {override!r} has no value", "write it as --set train.epochs=1")
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506
+    except yaml.YAMLError:
+        value = text
+    _put(raw, key.strip(), value)
+
+
+def _put(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; the sections on its way are copied, because specs of trials share them."""
+    # Keys of the search space hold dots themselves.
+    path = ["tune", "space", key.removeprefix("tune.space.")] if key.startswith("tune.space.") else key.split(".")
+    place = raw
+    for depth, part in enumerate(path[:-1]):
+        section = place.get(part)
+        if section is not None and not isinstance(section, dict):
+            above = ".".join(path[: depth + 1])
+            raise SpecError(f"'{key}' cannot be set: '{above}' is a value, not a section", f"set '{above}' itself")
+        place[part] = dict(section or {})
+        place = place[part]
+    place[path[-1]] = value
+
+
+def _fill_variables(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill_variables(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill_variables(item) for item in value]
+    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
+
+
+def _variable(match: re.Match[str]) -> str:
+    name, default = match.groups()
+    found = os.environ.get(name, default)
+    if found is None:
+        raise SpecError(
+            f"the spec uses ${{{name}}}, and the environment variable {name} is not set",
+            f"export {name}=..., or give a default as ${{{name}:-value}}",
+        )
+    return found
+
+
+def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def full(path: str) -> str:
+        return path if "://" in path else str(folder / Path(path).expanduser())
+
+    data = dict(raw["data"])
+    for key in _SOURCE_KEYS:
+        if isinstance(data.get(key), str):
+            data[key] = full(data[key])
+        elif data.get(key):
+            data[key] = [full(item) for item in data[key]]
+    model = dict(raw["model"])
+    base = model["base"]
+    # A hub id looks like a relative path: it is one only if such a folder is there, or it says so.
+    if base.startswith((".", "~", "/")) or ("://" not in base and (folder / base).is_dir()):
+        model["base"] = full(base)
+    storage = raw.get("storage", RunSpec.model_fields["storage"].default)
+    return {**raw, "data": data, "model": model, "storage": full(storage)}
+
+
+def _check_space(spec: RunSpec) -> None:
+    if spec.tune is None:
+        return
+    for key, domain in spec.tune.space.items():
+        if key.split(".")[0] in {"tune", "cluster", "storage", "name", "serve", "promote", "evaluate", "task"}:
+            raise SpecError(f"tune.space.{key} cannot be searched", "search keys of data, model and train")
+        if key in {"data.train", "data.validation", "data.test"} or key.startswith("data.split"):
+            raise SpecError(f"tune.space.{key} would compare trials on different rows", "take it out of the space")
+        if key.startswith(("data.", "model.base")) and domain.choice is None:
+            raise SpecError(
+                f"tune.space.{key} changes the prepared data, which is made once for each value before the search",
+                f"list its values: {key}: {{choice: [...]}}",
+            )
+        for value in domain.edges:
+            raw = spec.model_dump(mode="json", exclude_unset=True)
+            raw.pop("tune")
+            _put(raw, key, value)
+            try:
+                RunSpec.model_validate(raw)
+            except ValidationError as error:
+                raise SpecError(
+                    f"tune.space.{key} holds {value!r}, which is not valid: {_explain(error.errors()[0])}",
+                    "change the key's name or its values; `raymill schema` lists all keys",
+                ) from None
+
+
+def _explain(item: Any) -> str:
+    location = [part for part in item["loc"] if not (isinstance(part, str) and part in {"str", "list[str]"})]
+    key = ".".join(str(part) for part in location) or "the spec"
+    kind, value = item["type"], item["input"]
+    if kind == "extra_forbidden":
+        return f"unknown key '{key}'; {nearest(str(location[-1]), _keys_at(location[:-1]))}"
+    if kind == "missing":
+        return f"'{key}' is missing; it must be given"
+    rule = item["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{key}: {rule}" if location else rule
+    if "pattern" in kind:
+        rule = "must be lower-case letters, digits, _ and -, starting with a letter or digit, at most 63 characters"
+    shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+    return f"{key}={shown}: {rule[0].lower()}{rule[1:]}"
+
+
+def _keys_at(location: Iterable[Any]) -> list[str]:
+    """The known keys of the section at `location`."""
+    section: type[BaseModel] = RunSpec
+    for part in location:
+        field = section.model_fields.get(str(part))
+        if field is None:
+            continue  # the key of a dict, as in tune.space: its value's section is already reached
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                section = kind
+    return list(section.model_fields)

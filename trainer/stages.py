@@ -1,0 +1,177 @@
+"""The stages of one run, each with its progress line, its seconds and its place in the run's folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.console import Console
+from cluster.files import write_json
+from cluster.plan import Node, check
+from cluster.progress import Progress, read_all, run_watched, total_of
+from trainer import base_model, evaluate, registering, run_folder, tasks
+from trainer.data import prepare as preparing
+from trainer.data.prepared import Prepared
+from trainer.evaluate import Evaluation, LabelledRows
+from trainer.fit import fit
+from trainer.layout import demands, layout
+from trainer.report import page
+from trainer.result import RunResult
+from trainer.spec import RunSpec
+from trainer.tasks.base import resolve_columns
+
+T = TypeVar("T")
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did, as `--json` prints it; parts that do not apply are left out there."""
+
+    run: str
+    model: str | None = None
+    version: int | None = None
+    promoted: bool | None = None
+    reason: str | None = None
+    """Why the gate let the model through, or did not."""
+    fingerprint: str | None = None
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
+    checkpoint: str | None = None
+    report: str | None = None
+    url: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts that apply."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, {})}
+
+
+class Run:
+    """One run while its stages go by. Ray must be connected for `train`, `finish` and a `prepare` that finds nothing."""
+
+    def __init__(self, spec: RunSpec, console: Console, kind: str) -> None:
+        self.spec, self.console = spec, console
+        must_be_there(spec)
+        self.folder = run_folder.create(spec, kind)
+        self.seconds: dict[str, float] = {}
+        console.say(f"{spec.name}: {self.folder}", style="bold")
+        console.send_rays_output_to(self.folder / run_folder.RAY_LOG)
+
+    def place(self, nodes: list[Node], *, serving: bool = False) -> None:
+        """Work out sizes for these nodes, and refuse at once what can never fit."""
+        self.sizes = layout(self.spec, nodes)
+        check(demands(self.spec, self.sizes, serving=serving), nodes)
+
+    def stage(self, name: str, work: Callable[[], T], look: Callable[[], Progress]) -> T:
+        """Run one stage in a thread, showing `look()` meanwhile, and keep its seconds."""
+        started = time.monotonic()
+        with self.console.stage(name) as show:
+            result = run_watched(work, lambda: show(look()))
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
+        return result
+
+    def prepare(self, spec: RunSpec | None = None) -> Prepared:
+        """Return the prepared rows, found or made; says how many and which could not be used."""
+        wanted = spec or self.spec
+        latest = Progress()
+
+        def on_progress(progress: Progress) -> None:
+            nonlocal latest
+            latest = progress
+
+        quarantine = self.folder / run_folder.QUARANTINE
+        prepared = self.stage("prepare", lambda: preparing.prepare(wanted, on_progress, quarantine), lambda: latest)
+        self._tell_of(prepared)
+        return prepared
+
+    def _tell_of(self, prepared: Prepared) -> None:
+        rows: dict[str, int] = prepared.summary["rows"]  # type: ignore[assignment]
+        quarantined: dict[str, int] = prepared.summary["quarantined"]  # type: ignore[assignment]
+        n_classes = len(prepared.contract.fitted["labels"])
+        counts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
+        self.console.say(f"             {counts} rows, {n_classes} classes")
+        if quarantined:
+            self.console.table("Rows that could not be used", ["reason", "rows"], list(quarantined.items()))
+            self.console.say(f"             listed in {prepared.folder / preparing.QUARANTINE}")
+
+    def train(self, prepared: Prepared) -> RunResult:
+        """Train once with Ray Train."""
+        return self.stage(
+            "train",
+            lambda: fit(self.spec, prepared.folder, self.folder, float(self.sizes.cpus_per_worker)),
+            lambda: total_of(read_all(self.folder / "progress")),
+        )
+
+    def finish(self, result: RunResult) -> Outcome:
+        """Evaluate on the held-out rows, register, pass the gate, and write the report."""
+        prepared = Prepared(result.prepared)
+        rows = registering.held_out(prepared)
+        evaluation = self._evaluate(result, prepared, rows)
+        origin = registering.lineage(result.spec, prepared, rows.digest, self.folder)
+        size = {"cpus": float(self.sizes.cpus_per_worker), "gpus": self.spec.cluster.gpus_per_worker}
+        started = time.monotonic()
+        version = registering.register(result, evaluation, rows, origin)
+        decision = registering.through_the_gate(self.spec, version, evaluation, rows, **size)
+        run_folder.save_spec(result.spec, self.folder / "best.yaml")
+        page.write(
+            self.folder / page.FILE,
+            title=f"{version.name}, version {version.number}",
+            metric=self.spec.evaluate.metric,
+            evaluation=evaluation,
+            lineage={"version": version.ref, **origin},
+            result=result,
+            decision=decision,
+            spec_text=(self.folder / run_folder.SPEC).read_text(encoding="utf-8"),
+        )
+        self.seconds["register"] = round(time.monotonic() - started, 2)
+        self.console.say(f"  register   {self.seconds['register']:6.1f} s", style="green")
+        return self.outcome(
+            model=version.name,
+            version=version.number,
+            promoted=decision.promoted,
+            reason=decision.reason,
+            fingerprint=prepared.contract.fingerprint,
+            metrics={"test": evaluation.metrics, "validation": result.metrics},
+            report=str(self.folder / page.FILE),
+        )
+
+    def _evaluate(self, result: RunResult, prepared: Prepared, rows: LabelledRows) -> Evaluation:
+        progress = self.folder / "progress-evaluate" / "rows.json"
+        judge = self.spec.evaluate
+        scores = self.stage(
+            "evaluate",
+            lambda: evaluate.score(
+                result.checkpoint,
+                rows,
+                cpus=float(self.sizes.cpus_per_worker),
+                gpus=self.spec.cluster.gpus_per_worker,
+                batch_size=judge.batch_size,
+                progress=progress,
+            ),
+            lambda: total_of(read_all(progress.parent)),
+        )
+        return evaluate.judge(prepared.contract, rows, scores, n_bins=judge.calibration_bins, n_mistakes=judge.mistakes)
+
+    def outcome(self, **parts: Any) -> Outcome:
+        """Return the outcome with these parts and the seconds so far, and keep it in the run's folder."""
+        found = Outcome(run=str(self.folder), stages=dict(self.seconds), **parts)
+        write_json(self.folder / RESULT, found.as_dict())
+        return found
+
+
+def must_be_there(spec: RunSpec) -> None:
+    """Raise for a task, column part, file or base model that is not there; needs no Ray and reads no rows."""
+    resolve_columns(tasks.get(spec.task), spec.data.columns)
+    preparing.source_files(spec)
+    base_model.locate(spec.model.base)
+
+
+def checkpoint_of(result: RunResult, folder: Path) -> str:
+    """Return where the best checkpoint of a training lies."""
+    run_folder.save_spec(result.spec, folder / "best.yaml")
+    return str(result.checkpoint)

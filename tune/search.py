@@ -1,0 +1,196 @@
+"""A search with Ray Tune: many trainings, of which the best becomes a `RunResult` like any other."""
+
+from __future__ import annotations
+
+import functools
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import RaymillError, UserError
+from cluster.progress import Progress, read_all
+from trainer import spec_load
+from trainer.fit import finished
+from trainer.layout import Layout
+from trainer.result import RunResult, TrialRecord, read_history
+from trainer.spec import RunSpec
+from tune.space import grid, preparation_of, to_ray
+from tune.trial import run_trial
+
+# Of the trials that reach a rung, ASHA lets one in this many go on.
+_REDUCTION = 3
+
+
+class Search:
+    """One search: `run` blocks until it ends, `progress` may be asked meanwhile from another thread."""
+
+    def __init__(self, spec: RunSpec, prepared: dict[str, str], folder: Path, sizes: Layout) -> None:
+        assert spec.tune is not None
+        self.spec, self.tune, self.prepared, self.folder, self.sizes = spec, spec.tune, prepared, folder, sizes
+        self._board = _Board(spec.evaluate.metric, spec.evaluate.mode)
+
+    def run(self) -> RunResult:
+        """Search and return the winner. Raises the first trial's own error if no trial came to an evaluation."""
+        import ray.tune
+
+        trainable = functools.partial(
+            run_trial,
+            base=_without_search(self.spec),
+            prepared=self.prepared,
+            folder=str(self.folder),
+            threads=self.sizes.cpus_per_worker,
+        )
+        one_worker = self.spec.cluster.workers == 1
+        gpus = self.spec.cluster.gpus_per_worker
+        # With several workers the trial itself only waits: its workers hold their own resources.
+        resources = {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})} if one_worker else {"CPU": 0}
+        tuner = ray.tune.Tuner(
+            ray.tune.with_resources(trainable, resources),
+            param_space={} if self.tune.algorithm == "optuna" else to_ray(self.tune.space),
+            tune_config=ray.tune.TuneConfig(
+                metric=self.spec.evaluate.metric,
+                mode=self.spec.evaluate.mode,
+                search_alg=self._algorithm(),
+                scheduler=self._scheduler(),
+                num_samples=self.tune.n_trials,
+                max_concurrent_trials=None if self.tune.algorithm == "optuna" else self.sizes.trials_at_once,
+                # The ~8 s in which a trial's process imports torch are paid once for each place, not for each trial.
+                reuse_actors=one_worker,
+                time_budget_s=self.tune.time_budget_s,
+            ),
+            run_config=ray.tune.RunConfig(
+                name="tune",
+                storage_path=str(self.folder),
+                verbose=0,
+                checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=1),
+                callbacks=[_watch(self._board)],
+            ),
+        )
+        return self._winner(tuner.fit())
+
+    def progress(self) -> Progress:
+        """Return how far the search is, in rows trained; a trial that was stopped early counts as done."""
+        running = 0.0
+        each = 0.0
+        for place in (self.folder / "trials").glob("*"):
+            for part in read_all(place / "progress"):
+                each = max(each, part.total)
+                running += part.total if place.name in self._board.ended else part.done
+        note = f"{len(self._board.ended)}/{self.tune.n_trials} trials"
+        if self._board.best is not None:
+            note += f", best {self.spec.evaluate.metric} {self._board.best:.4f}"
+        return Progress(done=running, total=each * self.tune.n_trials, unit="rows", note=note)
+
+    def _algorithm(self) -> Any:
+        from ray.tune.search import ConcurrencyLimiter
+        from ray.tune.search.basic_variant import BasicVariantGenerator
+
+        if self.tune.algorithm == "optuna":
+            from ray.tune.search.optuna import OptunaSearch
+
+            searcher = OptunaSearch(
+                space=None, metric=self.spec.evaluate.metric, mode=self.spec.evaluate.mode, seed=self.tune.seed
+            )
+            searcher.set_search_properties(self.spec.evaluate.metric, self.spec.evaluate.mode, to_ray(self.tune.space))
+            return ConcurrencyLimiter(searcher, max_concurrent=self.sizes.trials_at_once)
+        points = grid(self.tune) if self.tune.algorithm == "grid" else None
+        return BasicVariantGenerator(points_to_evaluate=points, random_state=self.tune.seed)
+
+    def _scheduler(self) -> Any:
+        from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+        domain = self.tune.space.get("train.epochs")
+        longest = max(domain.edges) if domain else self.spec.train.epochs
+        if self.tune.scheduler == "none" or longest <= self.tune.grace_epochs:
+            return FIFOScheduler()
+        return ASHAScheduler(
+            time_attr="epoch", max_t=longest, grace_period=self.tune.grace_epochs, reduction_factor=_REDUCTION
+        )
+
+    def _winner(self, grid_of_results: Any) -> RunResult:
+        metric, mode = self.spec.evaluate.metric, self.spec.evaluate.mode
+        if all(result.checkpoint is None for result in grid_of_results):
+            raise _why_none(list(grid_of_results))
+        best = grid_of_results.get_best_result(metric, mode, scope="all")
+        values = dict(best.config)
+        spec = spec_load.with_values(spec_load.validate(_without_search(self.spec)), values)
+        place = self.folder / "trials" / best.metrics["trial_id"]
+        won = finished(spec, Path(self.prepared[preparation_of(values)]), place, Path(best.checkpoint.path))
+        records = [self._record(result) for result in grid_of_results]
+        _remove_checkpoints([result.path for result in grid_of_results if result.path != best.path])
+        return RunResult(won.checkpoint, won.spec, won.prepared, won.metrics, won.history, records)
+
+    def _record(self, result: Any) -> TrialRecord:
+        figures = result.metrics or {}
+        name = figures.get("trial_id") or Path(result.path).name
+        history = read_history(self.folder / "trials" / name)
+        values = [epoch[self.spec.evaluate.metric] for epoch in history]
+        pick = max if self.spec.evaluate.mode == "max" else min
+        return TrialRecord(
+            name=name,
+            values=dict(result.config or {}),
+            metric=pick(values) if values else None,
+            epochs=len(history),
+            seconds=round(sum(epoch["seconds"] for epoch in history), 2),
+            history=history,
+            error=str(result.error).splitlines()[-1] if result.error else None,
+        )
+
+
+def _remove_checkpoints(trial_folders: list[str]) -> None:
+    """Remove the losers' weights: 91 MB each even for a small encoder, and nothing reads them again."""
+    for folder in trial_folders:
+        for checkpoint in Path(folder).glob("checkpoint_*"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _without_search(spec: RunSpec) -> dict[str, Any]:
+    raw = spec.model_dump(mode="json", exclude_unset=True)
+    raw.pop("tune", None)
+    return raw
+
+
+class _Board:
+    """What is known of the trials so far. Plain values: Tune writes its callbacks to storage with pickle."""
+
+    def __init__(self, metric: str, mode: str) -> None:
+        self.metric, self.mode = metric, mode
+        self.ended: set[str] = set()
+        self.best: float | None = None
+
+    def saw(self, figures: dict[str, Any]) -> None:
+        """Take note of one evaluation of one trial."""
+        value = figures.get(self.metric)
+        if value is None or not math.isfinite(value):
+            return
+        pick = max if self.mode == "max" else min
+        self.best = value if self.best is None else pick(self.best, value)
+
+
+def _watch(board: _Board) -> Any:
+    import ray.tune
+
+    class Watch(ray.tune.Callback):
+        """Keeps the board up to date; runs in the driver."""
+
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+            board.saw(result)
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            board.ended.add(trial.trial_id)
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            board.ended.add(trial.trial_id)
+
+    return Watch()
+
+
+def _why_none(results: list[Any]) -> RaymillError:
+    errors = [result.error for result in results if result.error]
+    for error in errors:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, UserError):
+            return cause
+    last_line = str(errors[0]).strip().splitlines()[-1] if errors else "no trial was started in the time given"
+    return RaymillError(f"no trial of the search came to an evaluation: {last_line}")
