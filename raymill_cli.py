@@ -151,7 +151,9 @@ def run_command(front: Front, spec: str, then_serve: bool, overrides: tuple[str,
         with raymill.serving(version, run.spec.serve, front.console) as url:
             lines = [*_told(outcome, storage), f"listening on {url}"]
             front.tell({**outcome.as_dict(), "url": url}, lines)
-            raymill.wait_for_interrupt()
+            with contextlib.suppress(KeyboardInterrupt):
+                raymill.wait_for_interrupt()
+            front.console.say("stopping; `raymill serve` starts it again")
         return outcome
 
     raymill.run(spec, overrides=changes, console=front.console, then=serve_it)

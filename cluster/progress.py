@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
@@ -86,9 +86,7 @@ def run_watched(work: Callable[[], T], look: Callable[[], Any]) -> T:
             outcome.set_exception(error)
 
     Thread(target=body, daemon=True, name="raymill-work").start()
-    while True:
-        with contextlib.suppress(TimeoutError):
-            result = outcome.result(timeout=_LOOK_EVERY_S) if not outcome.done() else outcome.result()
-            look()
-            return result
+    while not wait([outcome], timeout=_LOOK_EVERY_S).done:
         look()
+    look()
+    return outcome.result()

@@ -79,10 +79,10 @@ def merged(pages: Iterable[str]) -> str:
     order: dict[str, list[tuple[str, tuple[tuple[str, str], ...]]]] = {}
     for page in pages:
         for family in text_string_to_metric_families(page):
+            if family.name.endswith("_created"):
+                continue  # the time at which a replica began to count has no sum
             families.setdefault(family.name, family)
             for sample in family.samples:
-                if sample.name.endswith("_created"):
-                    continue  # the time a replica began to count has no sum
                 key = (sample.name, tuple(sorted(sample.labels.items())))
                 if key not in totals:
                     order.setdefault(family.name, []).append(key)

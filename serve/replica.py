@@ -1,6 +1,8 @@
-"""One replica: a verified model behind HTTP. Ray Serve runs as many of these as the spec asks for."""
+"""One replica: a verified model behind HTTP. Ray Serve runs as many of these as the spec asks for.
 
-from __future__ import annotations
+No `from __future__ import annotations` here: FastAPI reads the handlers' annotations as types, and Ray Serve rebuilds
+the class in another process, where strings would not be found again.
+"""
 
 import asyncio
 import time

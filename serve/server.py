@@ -51,7 +51,7 @@ def start(version: Version, spec: ServeSpec) -> str:
     return f"http://{host}:{spec.port}"
 
 
-def stop(name: str, within_s: float = 2.5) -> None:
+def stop(name: str, within_s: float = 1.5) -> None:
     """Take the application down, waiting at most `within_s`: Ray's own shutdown ends what is left."""
     stopping = threading.Thread(target=_delete, args=[name], daemon=True, name="raymill-serve-stop")
     stopping.start()

@@ -1,0 +1,86 @@
+"""The whole line on this folder's data: `raymill run run.yaml --serve`, real requests, the metrics page, a clean stop."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+# Written for this demo; none of them is in the data.
+MESSAGES = [
+    "It says delivered yesterday but there is nothing here, I even asked next door",
+    "i was charged two times for the same lamp, pls check",
+    "Could you send it to my work address instead? It hasn't left yet I think",
+    "WELCOME15 keeps telling me it's invalid",
+    "The mug arrived in three pieces",
+    "changed my mind, please stop the order before it ships",
+]
+SHOWN = ("raymill_requests_total", "raymill_inputs_total", "raymill_predictions_total", "raymill_request_seconds_count",
+         "raymill_request_seconds_sum", "raymill_model_info")  # fmt: skip
+
+
+def main() -> int:
+    """Run the demo; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--storage", default=".raymill", help="where prepared rows, runs and models go")
+    parser.add_argument("--set", action="append", default=[], help="override one key of run.yaml")
+    given = parser.parse_args()
+    started = time.monotonic()
+    command = [sys.executable, "-m", "raymill", "run", str(HERE / "run.yaml"), "--serve", "--json", "--storage", given.storage]
+    for override in [f"serve.port={_free_port()}", *given.set]:
+        command += ["--set", override]
+    print(f"$ raymill run {HERE.name}/run.yaml --serve\n", flush=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()  # one JSON object, printed once the endpoint is ready
+        found = json.loads(line) if line.strip() else {}
+        if "url" not in found:
+            return process.wait() or 1
+        _show(found)
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=30)
+    print(f"\nstopped cleanly; {time.monotonic() - started:.0f} s in all")
+    print(f"the report:   {found['report']}")
+    print(f"serve again:  .venv/bin/raymill serve {found['model']} --storage {given.storage}")
+    return code
+
+
+def _show(found: dict[str, Any]) -> None:
+    test = found["metrics"]["test"]
+    print(f"\n{found['model']}@{found['version']}: accuracy {test['accuracy']:.3f}, macro F1 {test['macro_f1']:.3f} on held-out rows")
+    print(f"{'promoted' if found['promoted'] else 'not promoted'}: {found['reason']}")
+    print(f"\n$ curl -s {found['url']}/predict -d '{{\"inputs\": [...]}}'")
+    answer = _post(found["url"] + "/predict", {"inputs": MESSAGES})
+    for message, prediction in zip(MESSAGES, answer["predictions"], strict=True):
+        print(f"  {prediction['label']:<18} {prediction['score']:.2f}  {message}")
+    print(f"\n$ curl -s {found['url']}/metrics")
+    with urllib.request.urlopen(found["url"] + "/metrics", timeout=30) as response:
+        for line in response.read().decode().splitlines():
+            if line.startswith(SHOWN):
+                print(f"  {line}")
+
+
+def _post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The contract: what changes its fingerprint, what does not, and what is noticed on loading."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.errors import DataError, ModelError, SpecError
+from cluster.files import sha256
+from trainer import contract as contracts
+from trainer import tasks
+from trainer.contract import Contract, Step
+from trainer.spec_load import load
+from trainer.tasks.base import resolve_columns
+
+
+def make(**changes):
+    values = {
+        "task": "text-classification",
+        "columns": {"text": "t", "label": "l"},
+        "steps": [Step(name="tokenize", params={"max_length": 16, "pad_id": 0})],
+        "fitted": {"labels": ["a", "b"]},
+        "files": {},
+        **changes,
+    }
+    return Contract(**values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": "other"},
+        {"columns": {"text": "x", "label": "l"}},
+        {"steps": [Step(name="tokenize", params={"max_length": 17, "pad_id": 0})]},
+        {"steps": []},
+        {"fitted": {"labels": ["b", "a"]}},
+        {"files": {"tokenizer.json": "00"}},
+        {"preparation_version": 99},
+    ],
+)
+def test_what_changes_the_fingerprint(change):
+    assert make(**change).fingerprint != make().fingerprint
+
+
+def test_the_order_of_keys_does_not():
+    assert make(columns={"label": "l", "text": "t"}).fingerprint == make().fingerprint
+    assert len(make().fingerprint) == 64
+
+
+def test_saved_and_loaded(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    contract = make(files={"tokenizer.json": sha256(tmp_path / "tokenizer.json")})
+    contract.save(tmp_path)
+    assert contracts.load(tmp_path) == contract
+
+
+def edit(tmp_path, **changes):
+    path = tmp_path / contracts.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_changes_are_noticed(tmp_path):
+    contract = make()
+    with pytest.raises(ModelError, match="missing or damaged"):
+        contracts.load(tmp_path)
+    contract.save(tmp_path)
+    edit(tmp_path, fitted={"labels": ["a", "c"]})
+    with pytest.raises(ModelError, match="was changed"):
+        contracts.load(tmp_path)
+    make(preparation_version=99).save(tmp_path)
+    with pytest.raises(ModelError, match="preparation version 99"):
+        contracts.load(tmp_path)
+    make(files={"tokenizer.json": "00"}).save(tmp_path)
+    with pytest.raises(ModelError, match="tokenizer.json is missing or changed"):
+        contracts.load(tmp_path)
+
+
+def test_the_encoder_is_the_base_models_own_tokenizer(tiny_base, tmp_path):
+    from transformers import AutoTokenizer
+
+    task = tasks.get("text-classification")
+    spec = load({"name": "a", "data": {"train": "t.csv", "max_length": 8}, "model": {"base": str(tiny_base)}})
+    contract = task.begin(spec, tmp_path)
+    texts = ["I want a good hammer", "apple", "one two three four five six seven eight nine ten cat"]
+    ours = task.encoder(contract, tmp_path)(texts)
+    theirs = AutoTokenizer.from_pretrained(tiny_base)(texts, truncation=True, max_length=8)["input_ids"]
+    assert [ids.tolist() for ids in ours] == theirs
+
+
+def test_preparation_is_pinned(tiny_base, tmp_path):
+    """If this fails on purpose, raise `PREPARATION_VERSION`: models trained before would be fed other inputs."""
+    task = tasks.get("text-classification")
+    spec = load({"name": "a", "data": {"train": "t.csv"}, "model": {"base": str(tiny_base)}})
+    contract = task.begin(spec, tmp_path)
+    assert contracts.PREPARATION_VERSION == 1
+    assert contract.steps == [Step(name="tokenize", params={"max_length": 64, "pad_id": 0})]
+    assert [ids.tolist() for ids in task.encoder(contract, tmp_path)(["Want a CAT?"])] == [[2, 6, 7, 43, 1, 3]]
+
+
+def test_collate_pads_and_masks():
+    batch = tasks.get("text-classification").collate(make(), [np.array([1, 2, 3]), np.array([4])])
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_labels_are_fitted_in_order_and_one_class_is_refused():
+    task = tasks.get("text-classification")
+    fitted = task.fit(make(fitted={}), pa.chunked_array([["b", "a", "b"]]))
+    assert fitted.fitted["labels"] == ["a", "b"]
+    assert task.target_ids(fitted, pa.chunked_array([["b", "z"]])).tolist() == [1, -1]
+    with pytest.raises(DataError, match="1 class"):
+        task.fit(make(fitted={}), pa.chunked_array([["b", "b"]]))
+
+
+def test_columns():
+    task = tasks.get("text-classification")
+    assert resolve_columns(task, {"text": "body"}) == {"text": "body", "label": "label"}
+    with pytest.raises(SpecError, match="did you mean 'label'"):
+        resolve_columns(task, {"lable": "x"})
+    with pytest.raises(SpecError, match="two parts"):
+        resolve_columns(task, {"text": "x", "label": "x"})
+    with pytest.raises(SpecError, match="did you mean 'text-classification'"):
+        tasks.get("text-clasification")

@@ -1,0 +1,134 @@
+"""The registry: whole versions, checked files, aliases that move and come back."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cluster.errors import ModelError
+from trainer import registry
+from trainer.registry import Registry
+
+
+def fill(folder):
+    (folder / "weights.safetensors").write_bytes(b"w" * 100)
+    (folder / "config.json").write_text("{}")
+
+
+@pytest.fixture()
+def models(tmp_path):
+    found = Registry(tmp_path)
+    for _ in range(3):
+        found.register("demo", fill)
+    return found
+
+
+def test_versions_count_up_and_are_found_by_number_and_alias(models):
+    assert [version.number for version in models.versions("demo")] == [1, 2, 3]
+    models.promote(models.find("demo@2"))
+    models.promote(models.find("demo@3"), "shadow")
+    assert models.find("demo").number == models.find("demo@champion").number == 2
+    assert models.find("demo@shadow").ref == "demo@3"
+
+
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("demos", "did you mean 'demo'"),
+        ("../demo", "no model"),
+        ("demo@9", "no version 9"),
+        ("demo@", "names no version"),
+        ("demo@champion", "no alias 'champion'"),
+        ("demo", "no alias 'champion'"),
+    ],
+)
+def test_unknown_references(models, ref, message):
+    with pytest.raises(ModelError, match=message):
+        models.find(ref)
+
+
+def test_rollback_goes_back_step_by_step(models):
+    for number in (1, 2, 3):
+        models.promote(models.find(f"demo@{number}"))
+    assert models.rollback("demo").number == 2
+    assert models.rollback("demo").number == 1
+    with pytest.raises(ModelError, match="no earlier version"):
+        models.rollback("demo")
+    models.promote(models.find("demo@3"), evidence={"reason": "better"})
+    assert models.find("demo").number == 3
+    assert models.moves("demo")[-1]["evidence"] == {"reason": "better"}
+
+
+@pytest.mark.parametrize("alias", ["7", "Champion", "../x", ""])
+def test_aliases_that_cannot_be(models, alias):
+    with pytest.raises(ModelError, match="cannot be an alias"):
+        models.promote(models.find("demo@1"), alias)
+
+
+def damage_byte(folder):
+    (folder / "weights.safetensors").write_bytes(b"w" * 99 + b"x")
+
+
+def cut(folder):
+    (folder / "weights.safetensors").write_bytes(b"w" * 50)
+
+
+def remove(folder):
+    (folder / "config.json").unlink()
+
+
+def add(folder):
+    (folder / "extra.bin").write_text("")
+
+
+def cut_manifest(folder):
+    path = folder / registry.MANIFEST
+    path.write_text(path.read_text()[:-20])
+
+
+def wrong_manifest(folder):
+    (folder / registry.MANIFEST).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (damage_byte, "is damaged"),
+        (cut, "is damaged"),
+        (remove, "is missing"),
+        (add, "not in the manifest"),
+        (cut_manifest, "missing or damaged"),
+        (wrong_manifest, "missing or damaged"),
+    ],
+)
+def test_a_changed_version_is_refused(models, harm, message):
+    version = models.find("demo@1")
+    registry.verify(version)
+    harm(version.folder)
+    with pytest.raises(ModelError, match=message):
+        registry.verify(version)
+    with pytest.raises(ModelError, match=message):
+        models.promote(version)
+
+
+def test_a_registration_that_fails_leaves_nothing(models):
+    def half(folder):
+        fill(folder)
+        raise RuntimeError("cut short")
+
+    with pytest.raises(RuntimeError):
+        models.register("demo", half)
+    assert [path.name for path in (models.root / "demo" / "versions").iterdir() if not path.name.isdigit()] == []
+    assert len(models.versions("demo")) == 3
+
+
+def test_versions_registered_at_the_same_time_get_numbers_of_their_own(models):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: models.register("demo", fill).number, range(16)))
+    assert sorted(made) == list(range(4, 20))
+
+
+def test_aliases_moved_at_the_same_time_are_all_kept(models):
+    version = models.find("demo@1")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: models.promote(version, f"alias{n}a"), range(16)))
+    assert len(models.aliases("demo")) == 16

@@ -1,0 +1,67 @@
+"""Request bodies: texts, or a refusal with the right status that says what is wrong."""
+
+import asyncio
+import json
+
+import pytest
+
+from cluster.errors import RequestError
+from serve.requests import parse, read_body
+
+WRONG = [
+    (b"", 400, "no_body"),
+    (b"{", 400, "invalid_json"),
+    (b"\xff\xfe", 400, "invalid_utf8"),
+    (b"[" * 100_000, 400, "invalid_json"),
+    (b'"text"', 422, "wrong_type"),
+    (b"null", 422, "wrong_type"),
+    (b"[]", 422, "wrong_type"),
+    (b"{}", 422, "missing_key"),
+    (b'{"input": ["a"]}', 422, "unknown_key"),
+    (b'{"inputs": ["a"], "top_k": 3}', 422, "unknown_key"),
+    (b'{"inputs": "a"}', 422, "wrong_type"),
+    (b'{"inputs": null}', 422, "wrong_type"),
+    (b'{"inputs": NaN}', 422, "wrong_type"),
+    (b'{"inputs": []}', 422, "no_inputs"),
+    (b'{"inputs": [3]}', 422, "wrong_type"),
+    (b'{"inputs": ["a", null]}', 422, "wrong_type"),
+    (b'{"inputs": [["a"]]}', 422, "wrong_type"),
+    (b'{"inputs": [{"text": "a"}]}', 422, "wrong_type"),
+    (b'{"inputs": [true]}', 422, "wrong_type"),
+    (b'{"inputs": ["  \\n"]}', 422, "empty_input"),
+    (b'{"inputs": ["\\ud800"]}', 422, "invalid_unicode"),
+    (json.dumps({"inputs": ["a"] * 11}).encode(), 413, "too_many_inputs"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code"), WRONG)
+def test_refusals(body, status, code):
+    with pytest.raises(RequestError) as caught:
+        parse(body, max_inputs=10)
+    assert (caught.value.status, caught.value.code) == (status, code)
+    assert len(str(caught.value)) > 20
+
+
+def test_the_place_of_the_mistake_is_named():
+    with pytest.raises(RequestError, match=r"inputs\[1\] is a number"):
+        parse(b'{"inputs": ["a", 3]}', 10)
+    with pytest.raises(RequestError, match="did you mean 'inputs'"):
+        parse(b'{"input": ["a"]}', 10)
+
+
+def test_texts_come_back_as_they_are():
+    texts = ["a", "Zoë 🚚", "line\nbreak", "x" * 10_000]
+    assert parse(json.dumps({"inputs": texts}).encode(), 10) == texts
+
+
+async def chunks(*parts):
+    for part in parts:
+        yield part
+
+
+def test_bodies_are_cut_off_at_the_limit_even_without_a_declared_length():
+    assert asyncio.run(read_body(chunks(b"ab", b"cd"), None, 4)) == b"abcd"
+    for declared, parts in [("5", []), (None, [b"abc", b"de"]), ("2", [b"abcde"])]:
+        with pytest.raises(RequestError) as caught:
+            asyncio.run(read_body(chunks(*parts), declared, 4))
+        assert caught.value.status == 413

@@ -1,0 +1,40 @@
+"""Counts of several replicas as one Prometheus page."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from serve.metrics import ReplicaMetrics, merged
+
+
+def replica(requests, seconds):
+    metrics = ReplicaMetrics("demo", 3, "f" * 64)
+    for _ in range(requests):
+        metrics.request(200, "ok", seconds)
+        metrics.answered(["a", "b"])
+    metrics.request(422, "wrong_type", 0.001)
+    metrics.batch(2 * requests, 0.01)
+    return metrics.text()
+
+
+def samples(page):
+    return {(s.name, s.labels.get("status") or s.labels.get("label") or s.labels.get("le")): s.value
+            for family in text_string_to_metric_families(page) for s in family.samples}  # fmt: skip
+
+
+def test_totals_are_sums():
+    found = samples(merged([replica(3, 0.02), replica(4, 0.2)]))
+    assert found["raymill_requests_total", "200"] == 7
+    assert found["raymill_requests_total", "422"] == 2
+    assert found["raymill_predictions_total", "a"] == 7
+    assert found["raymill_inputs_total", None] == 14
+    assert found["raymill_request_seconds_count", None] == 9
+    assert found["raymill_request_seconds_bucket", "0.025"] == 5
+    assert found["raymill_request_seconds_bucket", "+Inf"] == 9
+    assert found["raymill_replicas", None] == 2
+    assert found["raymill_model_info", None] == 1
+
+
+def test_the_merged_page_is_prometheus_text_of_its_own():
+    page = merged([replica(1, 0.1)])
+    assert samples(merged([page])) == samples(page)
+    assert "_created" not in page
+    assert "# TYPE raymill_request_seconds histogram" in page

@@ -1,0 +1,161 @@
+"""The spec: defaults, overrides, and one clear message for every mistake."""
+
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from cluster.errors import SpecError
+from trainer import spec_load
+from trainer.spec import RunSpec
+from trainer.spec_load import load, with_values
+
+ROOT = Path(__file__).parents[2]
+TEN_LINES = """\
+name: demo
+data:
+  train: train.csv
+model:
+  base: some/model
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_short_spec_has_good_defaults_and_paths_relative_to_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    spec = load(write(tmp_path, TEN_LINES))
+    assert spec.data.train == str(tmp_path / "train.csv")
+    assert spec.model.base == "some/model"  # a hub id: there is no such folder beside the spec
+    assert spec.storage == os.path.expanduser("~/.raymill")
+    assert spec.train.epochs == 3
+    assert spec.tune is None
+
+
+def test_a_folder_beside_the_spec_is_a_local_base(tmp_path):
+    (tmp_path / "some" / "model").mkdir(parents=True)
+    assert load(write(tmp_path, TEN_LINES)).model.base == str(tmp_path / "some" / "model")
+
+
+def test_overrides_are_validated_like_the_file(tmp_path):
+    path = write(tmp_path, TEN_LINES)
+    spec = load(path, ["train.epochs=7", "data.columns={text: body}", "tune.space.train.learning_rate={choice: [1e-4, 2e-4]}"])
+    assert spec.train.epochs == 7
+    assert spec.data.columns == {"text": "body"}
+    assert spec.tune.space["train.learning_rate"].choice == [1e-4, 2e-4]
+    with pytest.raises(SpecError, match="train.epochs='many'"):
+        load(path, ["train.epochs=many"])
+
+
+def test_numbers_in_scientific_notation_are_numbers(tmp_path):
+    assert load(write(tmp_path, TEN_LINES + "train: {learning_rate: 3e-4}\n")).train.learning_rate == 3e-4
+
+
+def test_variables_are_filled_from_the_environment(tmp_path, monkeypatch):
+    text = TEN_LINES.replace("train.csv", "${RAYMILL_TEST_DIR}/a.csv")
+    monkeypatch.setenv("RAYMILL_TEST_DIR", "/rows")
+    assert load(write(tmp_path, text)).data.train == "/rows/a.csv"
+    monkeypatch.delenv("RAYMILL_TEST_DIR")
+    with pytest.raises(SpecError, match="RAYMILL_TEST_DIR is not set"):
+        load(write(tmp_path, text))
+    assert load(write(tmp_path, text.replace("_DIR}", "_DIR:-/d}"))).data.train == "/d/a.csv"
+
+
+def test_the_spec_is_frozen():
+    spec = load({"name": "a", "data": {"train": "t.csv"}, "model": {"base": "b"}})
+    with pytest.raises(ValueError, match="frozen"):
+        spec.name = "b"
+
+
+def test_a_trials_values_do_not_change_the_base_spec(tmp_path):
+    base = load(write(tmp_path, TEN_LINES + "train: {epochs: 2}\n"))
+    assert with_values(base, {"train.epochs": 5}).train.epochs == 5
+    assert base.train.epochs == 2
+
+
+WRONG = [
+    ("trian: {epochs: 1}", "unknown key 'trian'; did you mean 'train'?"),
+    ("train: {epoch: 1}", "unknown key 'train.epoch'; did you mean 'epochs'?"),
+    ("train: {epochs: 0}", "train.epochs=0"),
+    ("train: {epochs: two}", "train.epochs='two'"),
+    ("train: {learning_rate: -1}", "train.learning_rate=-1"),
+    ("train: {precision: fp8}", "train.precision='fp8'"),
+    ("train: 3", "train=3"),
+    ("evaluate: {metric: f1}", "evaluate.metric='f1'"),
+    ("serve: {port: 99999}", "serve.port=99999"),
+    ("promote: {alias: Has Space}", "promote.alias='Has Space'"),
+    ("cluster: {workers: 64}", "train.batch_size=32 is under cluster.workers=64"),
+    ("tune: {space: {}}", "space is empty"),
+    ("tune: {trials: 3}", "'tune.space' is missing"),
+    ("tune: {space: {train.lr: {choice: [1]}}}", "unknown key 'train.lr'"),
+    ("tune: {space: {train.epochs: {choice: [0]}}}", "train.epochs=0"),
+    ("tune: {space: {train.epochs: {choose: [1]}}}", "did you mean 'choice'?"),
+    ("tune: {space: {train.learning_rate: {uniform: [2, 1]}}}", "must rise"),
+    ("tune: {space: {train.learning_rate: {loguniform: [0, 1]}}}", "above 0"),
+    ("tune: {space: {train.learning_rate: {uniform: [0.1, 0.2], choice: [1]}}}", "exactly one of"),
+    ("tune: {algorithm: grid, space: {train.learning_rate: {uniform: [0.1, 0.2]}}}", "grid needs choice"),
+    ("tune: {space: {data.max_length: {randint: [10, 20]}}}", "data.max_length changes the prepared data"),
+    ("tune: {space: {serve.port: {choice: [1, 2]}}}", "serve.port cannot be searched"),
+    ("tune: {space: {data.train: {choice: [a, b]}}}", "compare trials on different rows"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), WRONG)
+def test_every_mistake_has_its_message(tmp_path, line, message):
+    with pytest.raises(SpecError) as caught:
+        load(write(tmp_path, TEN_LINES + line + "\n"))
+    assert message in str(caught.value)
+    assert "fix:" in str(caught.value)
+
+
+WRONG_FILES = [
+    ("", "is empty"),
+    ("- a\n- b\n", "not a mapping"),
+    ("name: [\n", "is not YAML"),
+    ("name: a\nname: b\n", "'name' is given twice"),
+    ("name: demo\n", "2 keys are wrong"),
+    (TEN_LINES.replace("name: demo", "name: My Model"), "lower-case letters"),
+    (TEN_LINES.replace("name: demo", "name: ../x"), "lower-case letters"),
+    (TEN_LINES.replace("train: train.csv", "train: 3"), "data.train=3"),
+    (TEN_LINES.replace("train: train.csv", "train: a.csv\n  split: {test: 0.5, validation: 0.5}"), "leave under a fifth"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG_FILES)
+def test_every_wrong_file_has_its_message(tmp_path, text, message):
+    with pytest.raises(SpecError) as caught:
+        load(write(tmp_path, text))
+    assert message in str(caught.value)
+
+
+def test_a_spec_that_is_not_text(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(SpecError, match="not UTF-8"):
+        load(path)
+    with pytest.raises(SpecError, match="is a folder"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "name.x=1"])
+def test_wrong_overrides(tmp_path, override):
+    with pytest.raises(SpecError, match="--set|cannot be set"):
+        load(write(tmp_path, TEN_LINES), [override])
+
+
+def test_every_key_is_documented_and_the_schema_accepts_the_examples(monkeypatch):
+    schema = RunSpec.model_json_schema()
+    for section in [RunSpec, *(field.annotation for field in RunSpec.model_fields.values())]:
+        for key, field in getattr(section, "model_fields", {}).items():
+            assert field.description, f"{section.__name__}.{key} has no docstring"
+    monkeypatch.setenv("BANKING77_DIR", "/data")
+    examples = sorted((ROOT / "examples").glob("*/*.yaml"))
+    assert len(examples) >= 2
+    for path in examples:
+        load(path)
+        jsonschema.validate(spec_load._read(path), schema)
