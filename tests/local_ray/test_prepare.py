@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_rows, tiny_spec, write_csv
+from tiny import make_rows, tiny_spec, write_csv
 
 from cluster.errors import DataError
 from trainer.data import prepare as preparing

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import tiny_spec
+from tiny import tiny_spec
 
 from cluster.errors import UserError
 from trainer.data import prepare as preparing

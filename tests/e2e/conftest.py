@@ -1,0 +1,44 @@
+"""An endpoint and a registered model that all e2e tests share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Running, free_port, raymill
+from tiny import tiny_spec, write_spec
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage folder that all commands share."""
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="session")
+def spec_file(tiny_base: Path, tiny_data: Path, storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spec that trains in seconds."""
+    return write_spec(tmp_path_factory.mktemp("spec") / "run.yaml", tiny_spec(tiny_base, tiny_data, storage))
+
+
+@pytest.fixture(scope="session")
+def first_run(spec_file: Path) -> dict[str, Any]:
+    """`raymill run SPEC --json`, done once: version 1, the champion."""
+    done = raymill("run", spec_file, "--json")
+    assert done.code == 0, done
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="session")
+def endpoint(first_run: dict[str, Any], storage: Path) -> Iterator[str]:
+    """The champion behind HTTP with 2 replicas; yields its URL."""
+    server = Running("-m", "raymill", "serve", "tiny@champion", "--storage", storage, "--port", free_port(), "--replicas", 2)
+    try:
+        line = server.wait_for("listening on")
+        yield line.split()[-1]
+    finally:
+        server.end()

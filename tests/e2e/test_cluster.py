@@ -1,0 +1,123 @@
+"""Other ways in: a job on a real head, `serve run`, and the example's own script."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from commands import ROOT, Running, free_port
+from tiny import tiny_spec, write_spec
+
+RAY = Path(sys.executable).parent / "ray"
+SERVE = Path(sys.executable).parent / "serve"
+
+
+class Head:
+    """A real `ray start --head` with ports and folders of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.dashboard = free_port(), free_port()
+        words = ["start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={self.port}"]
+        words += [f"--dashboard-port={self.dashboard}", f"--ray-client-server-port={free_port()}", "--disable-usage-stats"]
+        words += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}", f"--temp-dir={folder}"]
+        self.running = Running(RAY, *words)
+
+    def stop(self) -> None:
+        """End the head by its pid, and what it started."""
+        self.running.process.send_signal(signal.SIGTERM)
+        try:
+            self.running.process.wait(40)
+        except subprocess.TimeoutExpired:
+            pass
+        self.running.end()
+
+
+@pytest.fixture(scope="module")
+def head():
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="rm", dir="/tmp"))  # sockets' paths must be short
+    found = Head(folder)
+    try:
+        found.running.wait_for("Ray runtime started", 120)
+        yield found
+    finally:
+        found.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(words, timeout_s=280, **env):
+    environment = {**os.environ, **{key: str(value) for key, value in env.items()}}
+    return subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment, timeout=timeout_s)
+
+
+def test_the_example_runs_as_a_job_from_a_bare_working_directory(head, tiny_base, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(ROOT / "examples" / "support_tickets", work / "examples" / "support_tickets")
+    for name in ("raymill.py", "raymill_cli.py"):
+        shutil.copy(ROOT / name, work / name)
+    for name in ("cluster", "trainer", "tune", "serve"):
+        shutil.copytree(ROOT / name, work / name)
+    entry = ["python", "-m", "raymill", "run", "examples/support_tickets/run.yaml", "--json"]
+    entry += ["--set", f"storage={tmp_path / 'storage'}", "--set", f"model.base={tiny_base}", "--set", "train.epochs=1"]
+    entry += ["--set", "tune.trials=2"]
+    job = ["job", "submit", "--address", f"http://127.0.0.1:{head.dashboard}", "--working-dir", work, "--", *entry]
+    done = run([RAY, *job])
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith('{"run"'))
+    assert json.loads(line)["promoted"] is True
+    assert (tmp_path / "storage" / "models" / "support_tickets" / "versions" / "1" / "manifest.json").is_file()
+
+
+def test_a_spec_joins_a_cluster_by_address_and_leaves_it_running(head, tiny_base, tiny_data, tmp_path):
+    spec = tiny_spec(tiny_base, tiny_data, tmp_path / "storage", cluster={"address": f"127.0.0.1:{head.port}"})
+    path = write_spec(tmp_path / "run.yaml", spec)
+    done = run([sys.executable, "-m", "raymill", "plan", path, "--json"], PYTHONPATH=ROOT)
+    assert done.returncode == 0 and json.loads(done.stdout)["nodes"][0]["cpus"] == 2, done.stderr
+    done = run([sys.executable, "-m", "raymill", "run", path, "--json"], PYTHONPATH=ROOT)
+    assert done.returncode == 0 and json.loads(done.stdout)["version"] == 1, done.stderr
+    assert head.running.process.poll() is None
+
+
+def test_serve_run_takes_the_application(head, first_run, storage):
+    port = free_port()
+    config = {
+        "http_options": {"host": "127.0.0.1", "port": port},
+        "applications": [
+            {"name": "tiny", "route_prefix": "/", "import_path": "serve.app:build",
+             "args": {"model": "tiny@champion", "storage": str(storage)}}
+        ],
+    }  # fmt: skip
+    path = storage / "serve.yaml"
+    path.write_text(json.dumps(config))
+    words = [SERVE, "run", "--app-dir", ROOT, "--address", f"127.0.0.1:{head.port}", path]
+    server = Running("-c", f"import os, sys; os.execv({str(words[0])!r}, {list(map(str, words))!r})")
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                reply = httpx.post(f"http://127.0.0.1:{port}/predict", json={"inputs": ["cat dog"]}, timeout=30)
+                if reply.status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            assert time.monotonic() < deadline and server.process.poll() is None, server.text
+            time.sleep(0.3)
+        assert reply.json()["predictions"][0]["label"] == "animal"
+    finally:
+        server.end()
+
+
+def test_the_examples_own_script(tiny_base, tmp_path):
+    script = ROOT / "examples" / "support_tickets" / "demo.py"
+    words = [sys.executable, script, "--storage", tmp_path, "--set", f"model.base={tiny_base}"]
+    done = run([*words, "--set", "tune.trials=2", "--set", "train.epochs=1"], PYTHONPATH=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("promoted:", "raymill_requests_total", "stopped cleanly", "the report:"):
+        assert word in done.stdout

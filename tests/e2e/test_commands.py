@@ -1,0 +1,85 @@
+"""The commands, as a user types them: what they print, where, and how they end."""
+
+import json
+import subprocess
+import sys
+
+from commands import ROOT, raymill
+
+from trainer.spec import RunSpec
+
+
+def test_run_prints_one_json_object_and_nothing_else(first_run):
+    assert first_run["model"] == "tiny" and first_run["version"] == 1 and first_run["promoted"] is True
+    assert len(first_run["fingerprint"]) == 64
+    assert {"accuracy", "macro_f1", "weighted_f1", "roc_auc", "log_loss", "calibration_error"} <= set(first_run["metrics"]["test"])
+    assert {"ray", "prepare", "train", "evaluate", "register"} <= set(first_run["stages"])
+
+
+def test_the_run_folder_explains_itself(first_run):
+    from pathlib import Path
+
+    folder = Path(first_run["run"])
+    assert {"spec.yaml", "best.yaml", "result.json", "report.html", "ray.log", "history.jsonl"} <= {p.name for p in folder.iterdir()}
+    assert json.loads((folder / "result.json").read_text())["version"] == 1
+
+
+def test_prepare_finds_what_the_run_made_without_starting_ray(first_run, spec_file):
+    done = raymill("prepare", spec_file, "--json")
+    found = json.loads(done.stdout)
+    assert done.code == 0 and found["fingerprint"] == first_run["fingerprint"]
+    assert "ray" not in found["stages"] and found["stages"]["prepare"] < 1.0
+
+
+def test_train_and_tune_print_the_parts_that_apply(first_run, spec_file):
+    done = raymill("train", spec_file, "--set", "train.epochs=1", "--json")
+    found = json.loads(done.stdout)
+    assert done.code == 0 and "version" not in found and found["metrics"]["validation"]["accuracy"] > 0
+    assert json.loads(done.stdout)["checkpoint"]
+    space = "tune={trials: 2, space: {train.learning_rate: {uniform: [0.001, 0.005]}}}"
+    done = raymill("tune", spec_file, "--set", space, "--set", "train.epochs=1", "--json")
+    assert done.code == 0, done
+    best = json.loads(done.stdout)
+    # The winner's spec is one that `raymill train` takes as it is.
+    plan = raymill("plan", f"{best['run']}/best.yaml", "--json")
+    assert plan.code == 0 and [stage["stage"] for stage in json.loads(plan.stdout)["stages"]][1] == "train"
+
+
+def test_evaluate_models_and_predict(first_run, storage, tiny_data, tmp_path):
+    done = raymill("evaluate", "tiny@1", "--storage", storage, "--json")
+    assert json.loads(done.stdout)["metrics"]["test"]["accuracy"] == first_run["metrics"]["test"]["accuracy"]
+    done = raymill("predict", "tiny", tiny_data / "test.csv", "-o", tmp_path / "out.jsonl", "--storage", storage, "--json")
+    assert json.loads(done.stdout)["predicted"] == 210
+    done = raymill("models", "list", "--storage", storage, "--json")
+    assert [(m["model"], m["version"], m["aliases"]) for m in json.loads(done.stdout)["models"]] == [("tiny", 1, ["champion"])]
+    done = raymill("models", "--storage", storage)
+    assert done.code == 0 and "tiny@1" in done.stderr
+    done = raymill("models", "show", "tiny@1", "--storage", storage)
+    assert done.code == 0 and "model" in done.stdout and "torch" in done.stdout
+    done = raymill("models", "promote", "tiny@1", "--alias", "shadow", "--storage", storage)
+    assert (done.code, done.stdout) == (0, "tiny@shadow is now tiny@1\n")
+
+
+def test_plan_schema_doctor_help_and_version(spec_file):
+    done = raymill("plan", spec_file)
+    assert done.code == 0 and "it fits" in done.stdout
+    assert json.loads(raymill("schema").stdout) == RunSpec.model_json_schema()
+    done = raymill("doctor", "--json")
+    assert done.code == 0 and json.loads(done.stdout)["ok"]
+    for command in ("", "run", "plan", "prepare", "train", "tune", "evaluate", "predict", "models", "serve", "schema", "doctor"):
+        done = raymill(*command.split(), "--help")
+        assert done.code == 0 and "Usage:" in done.stdout, command
+
+
+def test_the_modules_work_from_a_bare_working_directory(tmp_path, spec_file):
+    """As in `ray job submit --working-dir .`: the folder is copied, nothing of it is installed."""
+    import shutil
+
+    for name in ("raymill.py", "raymill_cli.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("cluster", "trainer", "tune", "serve"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    code = "import raymill, trainer; print(raymill.__file__); print(trainer.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert all(line.startswith(str(tmp_path)) for line in done.stdout.splitlines())
+    assert raymill("plan", spec_file, cwd=tmp_path, PYTHONPATH="").code == 0

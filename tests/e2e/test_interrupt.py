@@ -1,0 +1,80 @@
+"""Ctrl-C, SIGTERM and kill -9: stopped in time, nothing left behind, and the same command goes on."""
+
+import json
+import signal
+import time
+
+import psutil
+import pytest
+from commands import Running, alive, free_port, raymill
+from tiny import tiny_spec, write_spec
+
+
+def wait_until_gone(processes, timeout_s):
+    end = time.monotonic() + timeout_s
+    while alive(processes) and time.monotonic() < end:
+        time.sleep(0.1)
+    return alive(processes)
+
+
+@pytest.fixture()
+def long_spec(tiny_base, tiny_data, tmp_path):
+    train = {"epochs": 5000, "batch_size": 16, "learning_rate": 1e-3}
+    return write_spec(tmp_path / "run.yaml", tiny_spec(tiny_base, tiny_data, tmp_path / "storage", train=train))
+
+
+@pytest.mark.parametrize("how", ["train", "tune"])
+def test_ctrl_c_stops_within_five_seconds_and_leaves_nothing(long_spec, tmp_path, how):
+    words = ["-m", "raymill", how, long_spec, "--json"]
+    if how == "tune":
+        words += ["--set", "tune={trials: 4, scheduler: none, space: {train.learning_rate: {uniform: [0.001, 0.002]}}}"]
+    command = Running(*words)
+    try:
+        run_folder = tmp_path / "storage" / "runs"
+        end = time.monotonic() + 150
+        while not list(run_folder.rglob("progress/train.json")):
+            assert time.monotonic() < end and command.process.poll() is None, command.text
+            time.sleep(0.1)
+        family = command.family()
+        assert len(family) > 3
+        code, seconds = command.interrupt()
+        assert code == 130, command.text
+        assert seconds < 5.0
+        assert wait_until_gone(family, 2.0) == []
+        assert "stopped" in command.text and "finds them again" in command.text
+    finally:
+        command.end()
+
+
+def test_kill_9_of_the_driver_takes_its_ray_along_and_the_next_run_works(long_spec, tmp_path):
+    command = Running("-m", "raymill", "train", long_spec)
+    try:
+        runs = tmp_path / "storage" / "runs"
+        end = time.monotonic() + 150
+        while not list(runs.rglob("progress/train.json")):
+            assert time.monotonic() < end and command.process.poll() is None, command.text
+            time.sleep(0.1)
+        family = command.family()
+        command.process.send_signal(signal.SIGKILL)
+        command.process.wait(20)
+        assert wait_until_gone(family, 30.0) == []
+    finally:
+        for process in alive(family):
+            process.kill()
+    done = raymill("run", long_spec, "--set", "train.epochs=1", "--json")
+    assert done.code == 0 and json.loads(done.stdout)["version"] == 1, done
+
+
+def test_sigterm_ends_an_endpoint_cleanly(first_run, storage):
+    server = Running("-m", "raymill", "serve", "tiny", "--storage", storage, "--port", free_port())
+    try:
+        server.wait_for("listening on")
+        family = server.family()
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0, server.text
+        assert time.monotonic() - started < 5.0
+        assert wait_until_gone(family, 2.0) == []
+        assert not [p for p in psutil.process_iter() if p.pid in {f.pid for f in family} and alive([p])]
+    finally:
+        server.end()

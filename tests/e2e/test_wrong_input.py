@@ -1,0 +1,154 @@
+"""What a user gets wrong: one message with value, rule and fix, exit code 2, and never a traceback."""
+
+import json
+import shutil
+import socket
+
+import pytest
+import yaml
+from commands import free_port, raymill
+from tiny import make_rows, tiny_spec, write_csv, write_spec
+
+SEARCH = {"space": {"train.learning_rate": {"uniform": [0.1, 0.2]}}}
+# (sections that replace those of a good spec, words of the message)
+WRONG_SPECS = [
+    ({"data": {"train": "nowhere.csv"}}, "there is no such file"),
+    ({"data": {"train": "*.nothing"}}, "matches no file"),
+    ({"data": {"train": "empty.csv"}}, "is empty"),
+    ({"data": {"train": "notes.txt"}}, "format is not known"),
+    ({"data": {"train": "."}}, "is a folder"),
+    ({"data": {"train": "s3://bucket/rows.csv"}}, "only local paths"),
+    ({"data": {"train": "rows.csv", "columns": {"txt": "a"}}}, "data.columns has 'txt'"),
+    ({"model": {"base": "/no/such/folder"}}, "no such folder"),
+    ({"model": {"base": "package://no_such_package/model"}}, "is not installed"),
+    ({"model": {"base": "package://json/../../etc"}}, "has no folder"),
+    ({"model": {"base": "org/model-that-is-not-here"}}, "hub cannot be reached"),
+    ({"model": {"base": "what is this?"}}, "neither a folder beside the spec nor a hub id"),
+    ({"model": {"base": "./bare"}}, "no config.json"),
+    ({"model": {"base": "./pickled"}}, "no *.safetensors"),
+    ({"task": "text-clasification"}, "did you mean 'text-classification'"),
+    ({"trian": {}}, "did you mean 'train'"),
+    ({"train": {"epochs": "many"}}, "train.epochs='many'"),
+    ({"cluster": {"workers": 50}, "train": {"batch_size": 64}}, "does not fit"),
+    ({"cluster": {"gpus_per_worker": 8}}, "does not fit"),
+    ({"cluster": {"address": "127.0.0.1:1"}}, "does not answer"),
+    ({"cluster": {"address": "ray://127.0.0.1:1"}}, "does not answer"),
+    ({"storage": "/proc/nothing"}, "cannot be written"),
+    ({"tune": {"space": {"train.lr": {"choice": [1]}}}}, "unknown key 'train.lr'"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wrong")
+    write_csv(folder / "rows.csv", make_rows(60, 1))
+    (folder / "empty.csv").write_text("")
+    (folder / "notes.txt").write_text("hello")
+    (folder / "bare").mkdir()
+    (folder / "pickled").mkdir()
+    (folder / "pickled" / "config.json").write_text("{}")
+    (folder / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    return folder
+
+
+def refused(done, words, code=2):
+    assert done.code == code, done
+    assert words in done.stderr, done
+    assert "fix:" in done.stderr and "Traceback" not in done.stderr and "Traceback" not in done.stdout, done
+
+
+@pytest.mark.parametrize(("sections", "words"), WRONG_SPECS, ids=[words[:30] for _, words in WRONG_SPECS])
+def test_wrong_specs_are_refused_before_anything_starts(place, tiny_base, sections, words):
+    spec = {**tiny_spec(tiny_base, place, place / "storage"), "data": {"train": "rows.csv"}, **sections}
+    refused(raymill("run", write_spec(place / "run.yaml", spec), timeout_s=60), words)
+
+
+def test_wrong_json_runs_print_one_object(place):
+    done = raymill("run", place / "no.yaml", "--json")
+    assert done.code == 2 and "there is no spec" in json.loads(done.stdout)["error"]
+
+
+def test_data_that_only_reading_shows_to_be_wrong(place, tiny_base):
+    """One class; a missing column; a label that training never saw; too many bad rows."""
+    write_csv(place / "one_class.csv", [(f"text {n}", "a") for n in range(30)])
+    write_csv(place / "column.csv", make_rows(30, 1), header=("body", "label"))
+    write_csv(place / "odd.csv", [("a car", "vehicle")])
+    (place / "bad.csv").write_bytes(b"text,label\n" + b"\xff\xfe,x\n" * 20)
+    for data, words in [
+        ({"train": "one_class.csv"}, "have 1 class"),
+        ({"train": "column.csv"}, "no column 'text'"),
+        ({"train": "rows.csv", "test": "odd.csv"}, "no training row has: 'vehicle'"),
+        ({"train": "bad.csv"}, "invalid UTF-8: 20"),
+    ]:
+        spec = {**tiny_spec(tiny_base, place, place / "storage"), "data": data}
+        refused(raymill("prepare", write_spec(place / "run.yaml", spec)), words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "nobody"], "no model 'nobody'"),
+        (["evaluate", "tiny@9"], "no version 9"),
+        (["evaluate", "tiny@best"], "no alias 'best'"),
+        (["evaluate", "tiny", "--data", "nowhere.csv"], "no such file"),
+        (["predict", "tiny", "nowhere.csv"], "no such file"),
+        (["serve", "../../etc/passwd"], "no model"),
+        (["models", "show", "tiny@"], "names no version"),
+        (["models", "promote", "tiny@7"], "no version 7"),
+        (["models", "rollback", "tiny"], "no earlier version"),
+        (["serve", "tiny", "--host", "203.0.113.1"], "cannot be listened on"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+)
+def test_wrong_models_and_files(first_run, storage, words, message):
+    refused(raymill(*words, "--storage", storage), message)
+
+
+def test_wrong_command_lines():
+    for words in (["runn"], ["run"], ["serve", "a", "--port", "0"], ["run", "a.yaml", "--sett", "x=1"]):
+        done = raymill(*words)
+        assert done.code == 2 and "Traceback" not in done.stderr
+
+
+def test_a_busy_port(first_run, storage):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        refused(raymill("serve", "tiny", "--storage", storage, "--port", other.getsockname()[1]), "another program has it")
+
+
+def test_damaged_versions_are_neither_served_nor_evaluated(first_run, storage, tmp_path):
+    shutil.copytree(storage / "models", tmp_path / "models")
+    folder = tmp_path / "models" / "tiny" / "versions" / "1"
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-8] + b"corrupt!")
+    for command in (["evaluate", "tiny"], ["serve", "tiny", "--port", free_port()], ["predict", "tiny", "x.csv"]):
+        refused(raymill(*command, "--storage", tmp_path), "model.safetensors is damaged")
+    weights.write_bytes(whole)
+    manifest = folder / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text[: len(text) // 2])
+    refused(raymill("evaluate", "tiny", "--storage", tmp_path), "manifest.json is missing or damaged")
+
+
+def test_a_model_whose_golden_rows_come_out_differently_never_gets_ready(first_run, storage, tmp_path):
+    """The files are whole (the manifest fits), but the model answers otherwise than it did when it was registered."""
+    from cluster.files import read_json, sha256, write_json
+
+    shutil.copytree(storage / "models", tmp_path / "models")
+    folder = tmp_path / "models" / "tiny" / "versions" / "1"
+    golden = read_json(folder / "golden.json")
+    golden["rows"][0]["scores"] = golden["rows"][0]["scores"][::-1]
+    write_json(folder / "golden.json", golden)
+    manifest = read_json(folder / "manifest.json")
+    manifest["files"]["golden.json"] = {"sha256": sha256(folder / "golden.json"), "bytes": (folder / "golden.json").stat().st_size}
+    write_json(folder / "manifest.json", manifest)
+    refused(raymill("serve", "tiny", "--storage", tmp_path, "--port", free_port()), "golden row 0")
+
+
+def test_debug_shows_the_traceback_and_secrets_are_not_in_specs(place, tiny_base):
+    spec = tiny_spec(tiny_base, place, place / "storage")
+    done = raymill("run", write_spec(place / "run.yaml", {**spec, "data": {"train": "nowhere.csv"}}), "--debug")
+    assert done.code == 2 and "Traceback" in done.stderr
+    assert yaml.safe_load((place / "run.yaml").read_text())["name"] == "tiny"

@@ -1,0 +1,121 @@
+"""The whole line by the Python API, on one Ray: registered, gated, evaluated, predicted."""
+
+import csv
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny import make_rows, tiny_spec, write_csv
+
+import raymill
+from cluster.errors import DataError, ModelError
+from trainer.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def outcome(tiny_base, tiny_data, storage):
+    return raymill.run(tiny_spec(tiny_base, tiny_data, storage))
+
+
+def test_the_outcome_and_its_files(outcome, storage):
+    assert (outcome.model, outcome.version, outcome.promoted) == ("tiny", 1, True)
+    assert outcome.metrics["test"]["accuracy"] > 0.9
+    assert set(outcome.stages) >= {"prepare", "train", "evaluate", "register"}
+    version = Registry(storage).find("tiny@champion")
+    names = {path.name for path in version.folder.iterdir()}
+    assert {"model.safetensors", "contract.json", "golden.json", "metrics.json", "lineage.json", "spec.yaml", "manifest.json"} <= names
+    page = open(outcome.report, encoding="utf-8").read()
+    assert page.count("<svg") == 3 and "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+
+
+def test_the_same_again_is_found_and_not_promoted(outcome, tiny_base, tiny_data, storage):
+    again = raymill.run(tiny_spec(tiny_base, tiny_data, storage))
+    assert (again.version, again.promoted) == (2, False)
+    assert again.fingerprint == outcome.fingerprint
+    assert again.metrics["test"] == pytest.approx(outcome.metrics["test"])
+    assert Registry(storage).find("tiny").number == 1
+
+
+def test_other_held_out_rows_judge_the_champion_anew(outcome, tiny_base, tiny_data, storage, tmp_path):
+    test = write_csv(tmp_path / "test.csv", make_rows(60, seed=9))
+    data = {"train": str(tiny_data / "train.csv"), "test": str(test)}
+    train = {"epochs": 1, "batch_size": 64, "learning_rate": 1e-5}
+    worse = raymill.run(tiny_spec(tiny_base, tiny_data, storage, data=data, train=train))
+    assert not worse.promoted and "tiny@1" in worse.reason
+
+
+def test_evaluate_gives_the_registered_figures_and_those_of_a_file(outcome, storage, tmp_path):
+    found = raymill.evaluate("tiny@1", storage=storage)
+    assert found["metrics"]["test"] == pytest.approx(outcome.metrics["test"], abs=1e-6)
+    rows = make_rows(30, seed=5)
+    on_file = raymill.evaluate("tiny@1", data=str(write_csv(tmp_path / "more.csv", rows)), storage=storage)
+    assert on_file["rows"] == 30 and on_file["metrics"]["test"]["accuracy"] > 0.8
+    with pytest.raises(DataError, match="not trained on: 'vehicle'"):
+        raymill.evaluate("tiny@1", data=str(write_csv(tmp_path / "odd.csv", [*rows, ("a car", "vehicle")])), storage=storage)
+    with pytest.raises(DataError, match="row 31 of .* empty text"):
+        raymill.evaluate("tiny@1", data=str(write_csv(tmp_path / "bad.csv", [*rows, ("", "tool")])), storage=storage)
+
+
+def test_a_loaded_model_predicts(outcome, storage):
+    answers = raymill.load("tiny@champion", storage=storage).predict(["a good hammer and a saw", "my cat and my dog"])
+    assert [answer["label"] for answer in answers] == ["tool", "animal"]
+    assert sum(answers[0]["scores"].values()) == pytest.approx(1.0, abs=1e-4)
+    with pytest.raises(ModelError, match="did you mean 'tiny'"):
+        raymill.load("tinny", storage=storage)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_batch_predictions_keep_every_row_in_order(outcome, storage, tmp_path, kind):
+    texts = [text for text, _ in make_rows(50, seed=6)]
+    texts[7] = "  "
+    source, target = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
+    if kind == "csv":
+        write_csv(source, [(text, "x") for text in texts])
+    elif kind == "jsonl":
+        source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    else:
+        pq.write_table(pa.table({"text": texts}), source)
+    found = raymill.predict("tiny", str(source), target, storage=storage)
+    assert (found["rows"], found["predicted"]) == (50, 49)
+    if kind == "csv":
+        rows = list(csv.DictReader(target.open(newline="", encoding="utf-8")))
+    elif kind == "jsonl":
+        rows = [json.loads(line) for line in target.read_text().splitlines()]
+    else:
+        rows = pq.read_table(target).to_pylist()
+    assert [row["text"] for row in rows] == texts
+    assert [int(row["row"]) for row in rows] == list(range(1, 51))
+    assert rows[7]["error"] == "empty text" and not rows[7]["prediction"]
+    one_by_one = raymill.load("tiny", storage=storage).predict([texts[0]])[0]
+    assert rows[0]["prediction"] == one_by_one["label"]
+    assert float(rows[0]["score"]) == pytest.approx(one_by_one["score"], abs=1e-5)
+
+
+def test_batch_predictions_of_wrong_files(outcome, storage, tmp_path):
+    good = write_csv(tmp_path / "in.csv", make_rows(3, 1))
+    other = write_csv(tmp_path / "other.csv", make_rows(3, 1), header=("txt", "label"))
+    for given, output, message in [
+        (tmp_path / "nope.csv", "out.csv", "no such file"),
+        (good, "out.xlsx", "ends in .csv, .jsonl or .parquet"),
+        (other, "out.csv", "no column 'text'"),
+        (good, "no/such/folder/out.csv", "no folder"),
+        (good, "in.csv", "is the input too"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            raymill.predict("tiny", str(given), tmp_path / output, storage=storage)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "other.csv"]
+
+
+def test_rows_of_the_report_are_text_not_markup(tiny_base, tiny_data, storage, tmp_path):
+    rows = [*make_rows(60, 1), ("<script>alert(1)</script> cat", "tool"), ("<img src=x> dog", "fruit")]
+    data = {"train": str(tiny_data / "train.csv"), "test": str(write_csv(tmp_path / "test.csv", rows))}
+    page = open(raymill.run(tiny_spec(tiny_base, tiny_data, storage, name="markup", data=data)).report, encoding="utf-8").read()
+    assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
