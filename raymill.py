@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 STORAGE = "~/.raymill"
 
 
-def prepare(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None) -> Outcome:
+def prepare(
+    spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
+) -> Outcome:
     """Make the prepared rows of `spec`, or find them; Ray is started only if they have to be made."""
     from trainer.data import prepare as preparing
 
@@ -40,7 +42,9 @@ def prepare(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterab
     return run.outcome(fingerprint=prepared.contract.fingerprint)
 
 
-def train(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None) -> Outcome:
+def train(
+    spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
+) -> Outcome:
     """Prepare and train once; the outcome names the best epoch's checkpoint and its figures on the validation rows."""
     from trainer.stages import checkpoint_of
 
@@ -55,7 +59,9 @@ def train(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable
     )
 
 
-def tune(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None) -> Outcome:
+def tune(
+    spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
+) -> Outcome:
     """Prepare and search; the outcome names the winner's checkpoint. Raises `SpecError` for a spec without `tune:`."""
     from cluster.errors import SpecError
     from trainer.data.prepared import Prepared
@@ -64,7 +70,10 @@ def tune(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[
 
     run = _run(spec, overrides, console, "tune")
     if run.spec.tune is None:
-        raise SpecError("the spec has no `tune:`, so there is nothing to search", "add `tune: {space: {...}}`, or use `raymill train`")
+        raise SpecError(
+            "the spec has no `tune:`, so there is nothing to search",
+            "add `tune: {space: {...}}`, or use `raymill train`",
+        )
     with _ray(run):
         result = search(run)
     return run.outcome(
@@ -86,6 +95,10 @@ def run(
     `then` is called at the end while Ray is still up (that is how `--serve` goes on).
     """
     this = _run(spec, overrides, console, "run")
+    if then is not None and _starts_here(this.spec):
+        from serve.server import check_port
+
+        check_port(this.spec.serve.host, this.spec.serve.port)
     with _ray(this, serving=then is not None):
         if this.spec.tune is None:
             result = this.train(this.prepare())
@@ -122,7 +135,12 @@ def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[
 
 
 def evaluate(
-    model: str, *, data: str | None = None, storage: str | Path = STORAGE, address: str | None = None, console: Console | None = None
+    model: str,
+    *,
+    data: str | None = None,
+    storage: str | Path = STORAGE,
+    address: str | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Return the figures of a registered model on its held-out rows or on a labelled file, and write a report.
 
@@ -150,12 +168,19 @@ def predict(
 
     first = given if isinstance(given, str) else given[0]
     target = Path(output) if output else Path(f"{Path(first).stem}.predictions.jsonl")
-    return predict_version(_version(model, storage), given, target.absolute(), _folder(storage), _console(console), address)
+    return predict_version(
+        _version(model, storage), given, target.absolute(), _folder(storage), _console(console), address
+    )
 
 
 @contextlib.contextmanager
 def serve(
-    model: str, *, storage: str | Path = STORAGE, address: str | None = None, console: Console | None = None, **changes: Any
+    model: str,
+    *,
+    storage: str | Path = STORAGE,
+    address: str | None = None,
+    console: Console | None = None,
+    **changes: Any,
 ) -> Iterator[str]:
     """Serve a registered model while the block runs; yields its URL. `changes` override keys of the spec's `serve:`."""
     from cluster.connect import connect
@@ -163,15 +188,18 @@ def serve(
     from trainer import run_folder, spec_load
 
     version = _version(model, storage)
-    spec = spec_load.load(version.folder / run_folder.SPEC, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
-    check_port(spec.serve.host, spec.serve.port)
+    spec = spec_load.load(
+        version.folder / run_folder.SPEC, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()]
+    )
+    if address is None and not os.environ.get("RAY_ADDRESS"):
+        check_port(spec.serve.host, spec.serve.port)
     shown = _console(console)
     folder = run_folder.create(spec.model_copy(update={"storage": str(_folder(storage))}), "serve")
     shown.say(f"{version.ref}: {folder}", style="bold")
     shown.send_rays_output_to(folder / run_folder.RAY_LOG)
     with contextlib.ExitStack() as stack:
         with shown.stage("ray"):
-            stack.enter_context(connect(address))
+            stack.enter_context(connect(address, quiet=shown.quiet))
         yield stack.enter_context(serving(version, spec.serve, shown))
 
 
@@ -183,13 +211,16 @@ def serving(version: Version, spec: ServeSpec, console: Console) -> Iterator[str
     from serve.server import start, stop
 
     what = f"{spec.replicas} replicas"
-    check([Demand("serve", what, spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica, "serve.replicas")], joined_nodes())
+    check(
+        [Demand("serve", what, spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica, "serve.replicas")],
+        joined_nodes(),
+    )
     with console.stage("serve") as show:
         url = run_watched(lambda: start(version, spec), lambda: show(Progress()))
     try:
-        yield url
+        yield url.url
     finally:
-        stop(version.name)
+        stop(version.name, started_serve=url.started_serve)
 
 
 def wait_for_interrupt() -> None:
@@ -219,7 +250,12 @@ def _version(model: str, storage: str | Path) -> Version:
 
 
 def _run(
-    spec: str | Path | RunSpec | Mapping[str, Any], overrides: Iterable[str], console: Console | None, kind: str, *, without_search: bool = False
+    spec: str | Path | RunSpec | Mapping[str, Any],
+    overrides: Iterable[str],
+    console: Console | None,
+    kind: str,
+    *,
+    without_search: bool = False,
 ) -> Run:
     from trainer.spec_load import load as load_spec
     from trainer.stages import Run
@@ -240,10 +276,9 @@ def _ray(run: Run, *, serving: bool = False) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         started = time.monotonic()
         with run.console.stage("ray"):
-            stack.enter_context(connect(run.spec.cluster.address, cpus=run.spec.cluster.cpus))
+            stack.enter_context(connect(run.spec.cluster.address, cpus=run.spec.cluster.cpus, quiet=run.console.quiet))
         run.seconds["ray"] = round(time.monotonic() - started, 2)
-        if not here:
-            run.place(joined_nodes(), serving=serving)
+        run.place(joined_nodes(), serving=serving)
         yield
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,8 +32,9 @@ class Front:
         from cluster.console import Console, OwnOutput
 
         self.as_json, self.debug = as_json, debug
-        self.own = OwnOutput()
-        self.console = Console(sys.stderr, None if verbose else self.own)
+        self.code = 0
+        self.own = OwnOutput(shows_rays_output=verbose)
+        self.console = Console(sys.stderr, self.own)
 
     def tell(self, result: dict[str, Any], lines: list[str]) -> None:
         """Print the result on stdout: as one JSON object, or as `lines`."""
@@ -42,18 +44,17 @@ class Front:
     def run(self, work: Callable[[Front], None]) -> None:
         """Do `work`; end the process with the exit code of `cluster.errors.OUTCOMES`."""
         signal.signal(signal.SIGTERM, _as_interrupt)
-        code = 0
         try:
             work(self)
         except KeyboardInterrupt:
-            code = self._interrupted()
+            self.code = self._interrupted()
         except Exception as error:
-            code = self._failed(error)
+            self.code = self._failed(error)
         # Threads that still wait for a stopped Ray must not keep the process.
         for stream in (self.own.stdout, self.own.stderr, sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(code)
+        os._exit(self.code)
 
     def _interrupted(self) -> int:
         from cluster.errors import outcome
@@ -89,7 +90,9 @@ def _as_interrupt(signum: int, frame: Any) -> None:
 def _shared(*names: str) -> Callable[[Command], Command]:
     """Add the options that many commands share; --json, --verbose and --debug become one `front`."""
     known = {
-        "set": click.option("--set", "overrides", multiple=True, metavar="a.b=VALUE", help="Override one key of the spec."),
+        "set": click.option(
+            "--set", "overrides", multiple=True, metavar="a.b=VALUE", help="Override one key of the spec."
+        ),
         "storage": click.option("--storage", type=click.Path(), help="Folder of prepared data, runs and models."),
         "address": click.option("--address", help="Ray to use: auto, host:port or ray://host:port."),
         "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."),
@@ -112,7 +115,7 @@ def _shared(*names: str) -> Callable[[Command], Command]:
 
 def _overrides(overrides: tuple[str, ...], storage: str | None) -> list[str]:
     """--storage on a command line is relative to the working directory; in a spec it is to the spec's file."""
-    return [*overrides, *([f"storage={json.dumps(os.path.abspath(os.path.expanduser(storage)))}"] if storage else [])]
+    return [*overrides, *([f"storage={json.dumps(str(Path(storage).expanduser().absolute()))}"] if storage else [])]
 
 
 class _InOrder(click.Group):
@@ -178,7 +181,10 @@ def _told(outcome: Outcome, storage: str | None) -> list[str]:
 def plan_command(front: Front, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
     """Show what will run where, added up against the cluster."""
     found = raymill.plan(spec, overrides=_overrides(overrides, storage))
-    rows = [[s["stage"], s["what"], s["count"], s["cpus_each"], s["gpus_each"], s["cpus"], s["gpus"]] for s in found["stages"]]
+    rows = [
+        [s["stage"], s["what"], s["processes"], s["cpus_each"], s["gpus_each"], s["cpus"], s["gpus"]]
+        for s in found["stages"]
+    ]
     front.console.table("Plan", ["stage", "what", "processes", "CPU each", "GPU each", "CPU", "GPU"], rows)
     cpus, gpus = (sum(node[kind] for node in found["nodes"]) for kind in ("cpus", "gpus"))
     front.tell(found, [f"it fits: {len(found['nodes'])} node(s) with {cpus:g} CPU and {gpus:g} GPU in all"])
@@ -226,7 +232,13 @@ def evaluate_command(front: Front, model: str, data: str | None, storage: str | 
 
     place = storage or raymill.STORAGE
     found = raymill.evaluate(model, data=data, storage=place, address=address, console=front.console)
-    front.tell(found, [f"{found['model']}@{found['version']}  {figures_line(found['metrics']['test'])}", f"report: {found['report']}"])
+    front.tell(
+        found,
+        [
+            f"{found['model']}@{found['version']}  {figures_line(found['metrics']['test'])}",
+            f"report: {found['report']}",
+        ],
+    )
 
 
 @cli.command("predict")
@@ -252,11 +264,12 @@ def models_group(context: click.Context, storage: str | None) -> None:
     """The registry: list (the default), show, promote, rollback."""
     context.obj = storage
     if context.invoked_subcommand is None:
-        _list(Front(as_json=False, verbose=True, debug=False), storage)
+        Front(as_json=False, verbose=False, debug=False).run(lambda front: _list(front, storage))
 
 
 def _list(front: Front, storage: str | None) -> None:
     from cluster.console import figures_line
+    from cluster.errors import ModelError
     from trainer.registry import Registry
 
     models = Registry(storage or raymill.STORAGE)
@@ -265,8 +278,15 @@ def _list(front: Front, storage: str | None) -> None:
         aliases = models.aliases(name)
         for version in models.versions(name):
             held = [alias for alias, number in aliases.items() if number == version.number]
-            found.append({"model": version.name, "version": version.number, "aliases": held, "metrics": version.metrics["test"]})
-    rows = [[f"{m['model']}@{m['version']}", ", ".join(m["aliases"]), figures_line(m["metrics"])] for m in found]
+            entry: dict[str, Any] = {"model": version.name, "version": version.number, "aliases": held}
+            try:
+                found.append({**entry, "metrics": version.metrics["test"]})
+            except ModelError as error:  # one damaged version does not hide the others
+                found.append({**entry, "metrics": {}, "error": error.problem})
+    rows = [
+        [f"{m['model']}@{m['version']}", ", ".join(m["aliases"]), m.get("error") or figures_line(m["metrics"])]
+        for m in found
+    ]
     if rows and not front.as_json:
         front.console.table("Models", ["version", "aliases", "held-out rows"], rows)
     front.tell({"models": found}, [f"{len(found)} version(s) in {models.root}"])
@@ -303,7 +323,9 @@ def show_command(front: Front, model: str, storage: str | None) -> None:
     lines = [f"{version.ref}  {', '.join(found['aliases'])}".rstrip(), f"folder: {version.folder}"]
     lines += [f"{part}: {_figures(figures)}" for part, figures in version.metrics.items()]
     lines += [f"{key}: {value}" for key, value in version.lineage.items()]
-    lines += [f"{move['at']} {move['kind']} {move['alias']}: {move['evidence'].get('reason', '')}" for move in found["moves"]]
+    lines += [
+        f"{move['at']} {move['kind']} {move['alias']}: {move['evidence'].get('reason', '')}" for move in found["moves"]
+    ]
     front.tell(found, lines)
 
 
@@ -324,7 +346,10 @@ def promote_command(front: Front, model: str, alias: str, storage: str | None) -
     models = Registry(storage or _of_group() or raymill.STORAGE)
     version = models.find(model)
     models.promote(version, alias, {"reason": "promoted by hand"})
-    front.tell({"model": version.name, "version": version.number, "alias": alias}, [f"{version.name}@{alias} is now {version.ref}"])
+    front.tell(
+        {"model": version.name, "version": version.number, "alias": alias},
+        [f"{version.name}@{alias} is now {version.ref}"],
+    )
 
 
 @models_group.command("rollback")
@@ -335,8 +360,13 @@ def rollback_command(front: Front, model: str, alias: str, storage: str | None) 
     """Let an alias mean the version it meant before."""
     from trainer.registry import Registry
 
-    version = Registry(storage or _of_group() or raymill.STORAGE).rollback(model.partition("@")[0], alias)
-    front.tell({"model": version.name, "version": version.number, "alias": alias}, [f"{version.name}@{alias} is now {version.ref}"])
+    name, _, after_at = model.partition("@")
+    alias = after_at or alias
+    version = Registry(storage or _of_group() or raymill.STORAGE).rollback(name, alias)
+    front.tell(
+        {"model": version.name, "version": version.number, "alias": alias},
+        [f"{version.name}@{alias} is now {version.ref}"],
+    )
 
 
 def _of_group() -> str | None:
@@ -352,12 +382,20 @@ def _of_group() -> str | None:
 @click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
 @_shared("storage", "address")
 def serve_command(
-    front: Front, model: str, host: str | None, port: int | None, replicas: int | None, storage: str | None, address: str | None
+    front: Front,
+    model: str,
+    host: str | None,
+    port: int | None,
+    replicas: int | None,
+    storage: str | None,
+    address: str | None,
 ) -> None:
     """Answer HTTP requests with MODEL (name, name@alias or name@7) until Ctrl-C."""
     wanted = {"host": host, "port": port, "replicas": replicas}
     given = {key: value for key, value in wanted.items() if value is not None}
-    with raymill.serve(model, storage=storage or raymill.STORAGE, address=address, console=front.console, **given) as url:
+    with raymill.serve(
+        model, storage=storage or raymill.STORAGE, address=address, console=front.console, **given
+    ) as url:
         front.tell({"url": url}, [f"listening on {url}"])
         with contextlib.suppress(KeyboardInterrupt):
             raymill.wait_for_interrupt()
@@ -369,7 +407,7 @@ def schema_command() -> None:
     """Print the spec's JSON Schema, for editors."""
     from trainer.spec import RunSpec
 
-    print(json.dumps(RunSpec.model_json_schema(), indent=2))
+    click.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
 
 
 @cli.command("doctor")
@@ -380,11 +418,14 @@ def doctor_command(front: Front, storage: str | None) -> None:
     from trainer.tasks import TASKS
 
     found = [*examine(storage or raymill.STORAGE), Check("tasks", ", ".join(TASKS), True, True, "")]
-    rows = [[item.what, item.found, "ok" if item.ok else ("missing" if item.needed else "optional"), item.fix] for item in found]
+    rows = [
+        [item.what, item.found, "ok" if item.ok else ("missing" if item.needed else "optional"), item.fix]
+        for item in found
+    ]
     front.console.table("raymill doctor", ["what", "found", "", "how to get it"], rows)
     bad = [item.what for item in found if item.needed and not item.ok]
-    front.tell({"ok": not bad, "checks": [item._asdict() for item in found]}, ["all is there" if not bad else f"missing: {', '.join(bad)}"])
-    if bad:
-        from cluster.errors import ResourceError
-
-        raise ResourceError(f"missing: {', '.join(bad)}", "see the table above")
+    front.tell(
+        {"ok": not bad, "checks": [item._asdict() for item in found]},
+        ["all is there" if not bad else f"missing: {', '.join(bad)}"],
+    )
+    front.code = 2 if bad else 0

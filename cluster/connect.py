@@ -14,7 +14,7 @@ import psutil
 
 from cluster.errors import ResourceError
 
-_STOP_WITHIN_S = 2.0
+_STOP_WITHIN_S = 1.5
 
 
 @contextlib.contextmanager
@@ -41,6 +41,10 @@ def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True)
     _start(cpus, quiet)
     try:
         yield
+    except KeyboardInterrupt:
+        # Work that still goes on in another thread must not start a Ray of its own with its next call.
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+        raise
     finally:
         stop_local()
 
@@ -53,6 +57,7 @@ def _start(cpus: int | None, quiet: bool) -> None:
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
     try:
         ray.init(
+            address="local",  # without it Ray would join whatever `ray start` left in /tmp/ray
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=not quiet,
@@ -60,7 +65,9 @@ def _start(cpus: int | None, quiet: bool) -> None:
             _node_ip_address="127.0.0.1",
         )
     except (RuntimeError, OSError, ValueError) as error:
-        raise ResourceError(f"Ray could not be started here: {error}", "run `raymill doctor`; look into /tmp/ray") from error
+        raise ResourceError(
+            f"Ray could not be started here: {error}", "run `raymill doctor`; look into /tmp/ray"
+        ) from error
 
 
 def _join(address: str, quiet: bool) -> None:
@@ -109,7 +116,10 @@ def stop_local(within_s: float = _STOP_WITHIN_S) -> None:
 def _is_rays(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         words = process.cmdline()
-        return any("ray::" in word or "/ray/" in word for word in words[:12]) or process.name() in {"raylet", "gcs_server"}
+        return any("ray::" in word or "/ray/" in word for word in words[:12]) or process.name() in {
+            "raylet",
+            "gcs_server",
+        }
     return False
 
 

@@ -21,10 +21,12 @@ class Console:
     def __init__(self, stream: IO[str] | None = None, own: OwnOutput | None = None) -> None:
         self._own = own
         self._rich = _rich(stream)
+        self.quiet = own is None
+        """Whether Ray should keep its workers' output to itself: there is no place for it but the caller's terminal."""
 
     def send_rays_output_to(self, path: Path) -> None:
         """From now on, what Ray and its libraries print goes to `path` (command line only)."""
-        if self._own is None:
+        if self._own is None or self._own.shows_rays_output:
             return
         self._own.redirect(path)
         self._rich = _rich(self._own.stderr)
@@ -39,13 +41,14 @@ class Console:
         if not self._rich:
             return
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=title, title_justify="left", title_style="bold")
         for at, column in enumerate(columns):
             numbers = all(isinstance(row[at], (int, float)) or row[at] in (None, "") for row in rows)
             table.add_column(column, justify="right" if numbers and rows else "left")
         for row in rows:
-            table.add_row(*[_cell(cell) for cell in row])
+            table.add_row(*[Text(_cell(cell)) for cell in row])
         self._rich.print(table)
 
     @contextlib.contextmanager
@@ -71,8 +74,15 @@ class Console:
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[figures]}"))
-        with RichProgress(*columns, console=self._rich, transient=True) as bar:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            TextColumn("{task.fields[figures]}"),
+        )
+        with RichProgress(
+            *columns, console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False
+        ) as bar:
             line = bar.add_task(f"{name:<10}", total=None, figures="")
 
             rate = Rate(started)
@@ -150,10 +160,15 @@ class OwnOutput:
     File descriptors 1 and 2 are pointed at the file, because Ray prints from C++ and from other processes too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shows_rays_output: bool = False) -> None:
         self._saved: tuple[int, int] | None = None
+        self.shows_rays_output = shows_rays_output
         self.stdout: IO[str] = sys.stdout
         self.stderr: IO[str] = sys.stderr
+        if shows_rays_output:
+            # stdout is for results alone.
+            self.stdout = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+            os.dup2(2, 1)
 
     def redirect(self, path: Path) -> None:
         """Send all output but our own to `path` (appended)."""
@@ -167,16 +182,3 @@ class OwnOutput:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-
-    def restore(self) -> None:
-        """Give the terminal back to everything in this process."""
-        if self._saved is None:
-            return
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(self._saved[0], 1)
-        os.dup2(self._saved[1], 2)
-        for descriptor in self._saved:
-            os.close(descriptor)
-        self._saved = None
-        self.stdout, self.stderr = sys.stdout, sys.stderr

@@ -32,7 +32,15 @@ def examine(storage: str) -> list[Check]:
     """Return all checks. Starts nothing and loads no torch."""
     found = [_python(), *[_package(name, True, f"pip install {name}") for name in _NEEDED]]
     found += [_package(name, False, fix) for name, fix in _OPTIONAL.items()]
-    return [*found, _cores(), _memory(), _shared_memory(), _gpus(), _ray_address(), _storage(Path(storage).expanduser())]
+    return [
+        *found,
+        _cores(),
+        _memory(),
+        _shared_memory(),
+        _gpus(),
+        _ray_address(),
+        _storage(Path(storage).expanduser()),
+    ]
 
 
 def _python() -> Check:
@@ -48,13 +56,21 @@ def _package(name: str, needed: bool, fix: str) -> Check:
 
 
 def _cores() -> Check:
-    return Check("cores", str(os.cpu_count()), True, True, "")
+    from cluster.plan import local_nodes
+
+    return Check("cores", f"{local_nodes()[0].cpus:g}", True, True, "")
 
 
 def _memory() -> Check:
     free = psutil.virtual_memory().available / 2**30
     ok = free >= _MIN_FREE_GB
-    return Check("free memory", f"{free:.1f} GiB", ok, True, "" if ok else "close other programs; Ray and a small model need 2 GiB")
+    return Check(
+        "free memory",
+        f"{free:.1f} GiB",
+        ok,
+        True,
+        "" if ok else "close other programs; Ray and a small model need 2 GiB",
+    )
 
 
 def _shared_memory() -> Check:
@@ -63,19 +79,33 @@ def _shared_memory() -> Check:
         return Check("shared memory", "no /dev/shm", True, False, "")
     free = shutil.disk_usage(place).free / 2**30
     ok = free >= 0.5
-    return Check("shared memory", f"{free:.1f} GiB free in /dev/shm", ok, False, "" if ok else "start the container with --shm-size=2g")
+    return Check(
+        "shared memory",
+        f"{free:.1f} GiB free in /dev/shm",
+        ok,
+        False,
+        "" if ok else "start the container with --shm-size=2g",
+    )
 
 
 def _gpus() -> Check:
     from cluster.plan import local_nodes
 
     count = int(local_nodes()[0].gpus)
-    return Check("GPUs", str(count), count > 0, False, "" if count else "none is needed; with one, install torch for its CUDA version")
+    return Check(
+        "GPUs",
+        str(count),
+        count > 0,
+        False,
+        "" if count else "none is needed; with one, install torch for its CUDA version",
+    )
 
 
 def _ray_address() -> Check:
     address = os.environ.get("RAY_ADDRESS")
-    return Check("Ray", f"joins {address} (RAY_ADDRESS)" if address else "is started on this machine when needed", True, True, "")
+    return Check(
+        "Ray", f"joins {address} (RAY_ADDRESS)" if address else "is started on this machine when needed", True, True, ""
+    )
 
 
 def _storage(folder: Path) -> Check:
@@ -86,6 +116,10 @@ def _storage(folder: Path) -> Check:
         with tempfile.TemporaryFile(dir=place):
             free = shutil.disk_usage(place).free / 2**30
     except OSError as error:
-        return Check("storage", f"{folder}: {error.strerror}", False, True, "give a folder you may write to with --storage")
+        return Check(
+            "storage", f"{folder}: {error.strerror}", False, True, "give a folder you may write to with --storage"
+        )
     ok = free >= 1.0
-    return Check("storage", f"{folder}, {free:.0f} GiB free", ok, True, "" if ok else "free space, or give another --storage")
+    return Check(
+        "storage", f"{folder}, {free:.0f} GiB free", ok, True, "" if ok else "free space, or give another --storage"
+    )

@@ -62,6 +62,17 @@ class Outcome(NamedTuple):
     label: str
 
 
+def user_error_in(error: BaseException | None) -> UserError | None:
+    """Return the user's own mistake somewhere in the chain of causes of an error that Ray wrapped, if there is one."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, UserError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return None
+
+
 # First match wins: the narrow classes stand before the wide ones.
 OUTCOMES: dict[type[BaseException], Outcome] = {
     SpecError: Outcome(2, 422, "spec"),

@@ -6,13 +6,17 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ResourceError
+
+_LEFT_OVER = re.compile(r"[.-][0-9a-f]{8}$")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -66,6 +70,14 @@ def new_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def sweep(folder: Path, older_than_s: float = 86_400.0) -> None:
+    """Remove what an interrupted `new_folder` or staging left in `folder` over a day ago: hidden folders with a random end."""
+    oldest = time.time() - older_than_s
+    for path in folder.glob(".*") if folder.is_dir() else []:
+        if path.is_dir() and _LEFT_OVER.search(path.name) and path.stat().st_mtime < oldest:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file's content."""
     with path.open("rb") as file:
@@ -77,7 +89,9 @@ def sha256(path: Path) -> str:
 
 def sha256_of(value: Any) -> str:
     """Return the hex SHA-256 of a JSON value in its one canonical form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    ).hexdigest()
 
 
 def _sync_file(path: Path) -> None:
@@ -94,4 +108,6 @@ def _sync_folder(path: Path) -> None:
 
 
 def _no_room(path: Path, error: OSError) -> ResourceError:
-    return ResourceError(f"{path} cannot be written: {error.strerror}", "check free space and permissions of the storage folder")
+    return ResourceError(
+        f"{path} cannot be written: {error.strerror}", "check free space and permissions of the storage folder"
+    )

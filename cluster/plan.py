@@ -5,7 +5,6 @@ Ray itself waits for ever for what can never be placed; here it is refused with 
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 from cluster.errors import ResourceError
@@ -19,11 +18,11 @@ class Node(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """`count` processes of one stage, running at the same time, each on one node."""
+    """Processes of one stage, running at the same time, each on one node."""
 
     stage: str
     what: str
-    count: int
+    processes: int
     cpus_each: float
     gpus_each: float
     key: str
@@ -32,20 +31,22 @@ class Demand(NamedTuple):
     @property
     def cpus(self) -> float:
         """CPU cores of all of them."""
-        return self.count * self.cpus_each
+        return self.processes * self.cpus_each
 
     @property
     def gpus(self) -> float:
         """GPUs of all of them."""
-        return self.count * self.gpus_each
+        return self.processes * self.gpus_each
 
 
 def local_nodes(cpus: int | None = None) -> list[Node]:
     """Return what this machine offers, without starting Ray."""
-    from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
+    from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager as Gpus
+    from ray._private.utils import get_num_cpus  # what Ray itself will count: it knows of containers' limits
 
-    found = cpus or os.cpu_count() or 1
-    return [Node(float(found), float(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()))]
+    visible = Gpus.get_current_process_visible_accelerator_ids()
+    gpus = Gpus.get_current_node_num_accelerators() if visible is None else len(visible)
+    return [Node(float(cpus or get_num_cpus()), float(gpus))]
 
 
 def joined_nodes() -> list[Node]:
@@ -74,10 +75,10 @@ def check(demands: list[Demand], nodes: list[Node]) -> None:
     total = Node(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
     for demand in demands:
         fits = places(nodes, demand.cpus_each, demand.gpus_each)
-        if demand.count <= fits:
+        if demand.processes <= fits:
             continue
-        need = f"{demand.count} x {demand.cpus_each:g} CPU" + (
-            f" and {demand.count} x {demand.gpus_each:g} GPU" if demand.gpus_each else ""
+        need = f"{demand.processes} x {demand.cpus_each:g} CPU" + (
+            f" and {demand.processes} x {demand.gpus_each:g} GPU" if demand.gpus_each else ""
         )
         have = f"{total.cpus:g} CPU" + (f" and {total.gpus:g} GPU" if demand.gpus_each or total.gpus else "")
         nodes_text = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""

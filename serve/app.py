@@ -51,7 +51,7 @@ def application(version: Version, spec: ServeSpec) -> Application:
         max_body_bytes=spec.max_body_bytes,
         timeout_s=spec.timeout_s,
     )
-    return Endpoint.options(
+    return Endpoint.options(  # type: ignore[attr-defined]
         num_replicas=spec.replicas,
         ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
         max_ongoing_requests=_QUEUED_BATCHES * spec.max_batch_size,

@@ -42,12 +42,14 @@ class ReplicaMetrics:
         self._batch = Histogram(
             "raymill_batch_inputs", "Texts in one forward pass.", names, buckets=_SIZES, registry=self.registry
         ).labels(*self._values)
-        self.in_flight = Gauge("raymill_requests_in_flight", "Requests being answered.", names, registry=self.registry).labels(
-            *self._values
-        )
+        self.in_flight = Gauge(
+            "raymill_requests_in_flight", "Requests being answered.", names, registry=self.registry
+        ).labels(*self._values)
         info = Gauge("raymill_model_info", "The model that is served.", [*names, "fingerprint"], registry=self.registry)
         info.labels(*self._values, fingerprint).set(1)
-        Gauge("raymill_replicas", "Replicas that answered the scrape.", names, registry=self.registry).labels(*self._values).set(1)
+        Gauge("raymill_replicas", "Replicas that answered the scrape.", names, registry=self.registry).labels(
+            *self._values
+        ).set(1)
 
     def request(self, status: int, reason: str, seconds: float) -> None:
         """Count one answered request; `reason` is "ok" or the refusal's code."""

@@ -131,16 +131,25 @@ class Endpoint:
             "version": version.number,
             "fingerprint": self.predictor.contract.fingerprint,
         }
-        self.metrics = ReplicaMetrics(version.name, version.number, self.model["fingerprint"])
+        self.metrics = ReplicaMetrics(version.name, version.number, self.predictor.contract.fingerprint)
         # torch holds the GIL little: one thread computes while the event loop goes on taking requests.
         self._compute = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._prepare = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
-        self._score_batch.set_max_batch_size(self.settings.max_batch_size)
-        self._score_batch.set_batch_wait_timeout_s(self.settings.batch_wait_ms / 1000)
+        queue: Any = self._score_batch
+        queue.set_max_batch_size(self.settings.max_batch_size)
+        queue.set_batch_wait_timeout_s(self.settings.batch_wait_ms / 1000)
 
-    @app.post("/predict", response_model=PredictResponse, responses=_REFUSALS, openapi_extra={
-        "requestBody": {"required": True, "content": {"application/json": {"schema": PredictRequest.model_json_schema()}}}
-    })
+    @app.post(
+        "/predict",
+        response_model=PredictResponse,
+        responses=_REFUSALS,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": PredictRequest.model_json_schema()}},
+            }
+        },
+    )
     async def predict(self, request: Request) -> Response:
         """Classify texts."""
         return await self._answered(lambda: self._predict(request))
@@ -160,7 +169,9 @@ class Endpoint:
         """Prometheus metrics of all replicas, added up."""
         place = ray.serve.get_replica_context()
         handle = ray.serve.get_deployment_handle(place.deployment, place.app_name)
-        pages = await handle.broadcast("own_metrics").results_async(timeout_s=_SCRAPE_WITHIN_S)
+        # A replica that is starting, stopping or gone does not keep the others' counts from the page.
+        found = await handle.broadcast("own_metrics").results_async(timeout_s=_SCRAPE_WITHIN_S, return_exceptions=True)
+        pages = [page for page in found if isinstance(page, str)] or [self.metrics.text()]
         return PlainTextResponse(merged(pages), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/docs", response_class=HTMLResponse)
@@ -178,9 +189,8 @@ class Endpoint:
         texts = requests.parse(body, limits.max_inputs)
         loop = asyncio.get_running_loop()
         inputs = await loop.run_in_executor(self._prepare, self.predictor.encode, texts)
-        size = limits.max_batch_size
-        parts = [inputs[at : at + size] for at in range(0, len(inputs), size)]
-        scores = np.concatenate(await asyncio.gather(*[self._score_batch(part) for part in parts]))
+        # One place in the queue for each text: a large request shares batches with small ones, and neither starves.
+        scores = np.stack(await asyncio.gather(*[self._score_batch(ids) for ids in inputs]))
         predictions = self.predictor.task.answer(self.predictor.contract, scores)
         self.metrics.answered(prediction["label"] for prediction in predictions)
         return JSONResponse({"predictions": predictions, "model": self.model})
@@ -194,7 +204,9 @@ class Endpoint:
             return await asyncio.wait_for(work(), self.settings.timeout_s)
         except asyncio.TimeoutError:
             status, reason = 504, "timeout"
-            return _refusal(504, reason, f"no answer within {self.settings.timeout_s:g} s; send fewer inputs or try again")
+            return _refusal(
+                504, reason, f"no answer within {self.settings.timeout_s:g} s; send fewer inputs or try again"
+            )
         except RequestError as error:
             status, reason = error.status, error.code
             return _refusal(status, reason, str(error))
@@ -208,13 +220,11 @@ class Endpoint:
             self.metrics.in_flight.dec()
             self.metrics.request(status, reason, time.perf_counter() - started)
 
-    @ray.serve.batch(batch_size_fn=lambda parts: sum(len(part) for part in parts))
-    async def _score_batch(self, parts: list[list[np.ndarray]]) -> list[np.ndarray]:
-        """Score several requests' inputs in one pass; returns each request's scores, shape (its inputs, classes)."""
-        inputs = [ids for part in parts for ids in part]
+    @ray.serve.batch
+    async def _score_batch(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        """Score several requests' texts in one pass; called with one text, returns its scores, shape (classes,)."""
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
         scores = await loop.run_in_executor(self._compute, self.predictor.scores, inputs, len(inputs))
         self.metrics.batch(len(inputs), time.perf_counter() - started)
-        borders = np.cumsum([len(part) for part in parts])[:-1]
-        return np.split(scores, borders)
+        return list(scores)

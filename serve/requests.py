@@ -41,7 +41,7 @@ def parse(body: bytes, max_inputs: int) -> list[str]:
         raise RequestError(422, "wrong_type", f'the body is {_kind(value)}; send an object: {{"inputs": ["..."]}}')
     for key in value:
         if key not in _KEYS:
-            raise RequestError(422, "unknown_key", f"unknown key '{key[:80]}'; {nearest(key[:80], _KEYS)}")
+            raise RequestError(422, "unknown_key", f"unknown key {key[:80]!a}; {nearest(key[:80], _KEYS)}")
     if "inputs" not in value:
         raise RequestError(422, "missing_key", "'inputs' is missing; send a list of texts")
     return _texts(value["inputs"], max_inputs)
@@ -53,7 +53,9 @@ def _texts(inputs: object, max_inputs: int) -> list[str]:
     if not inputs:
         raise RequestError(422, "no_inputs", "'inputs' is empty; send at least one text")
     if len(inputs) > max_inputs:
-        raise RequestError(413, "too_many_inputs", f"'inputs' holds {len(inputs)} texts; at most {max_inputs} a request")
+        raise RequestError(
+            413, "too_many_inputs", f"'inputs' holds {len(inputs)} texts; at most {max_inputs} a request"
+        )
     for place, text in enumerate(inputs):
         if not isinstance(text, str):
             raise RequestError(422, "wrong_type", f"inputs[{place}] is {_kind(text)}; each must be a text")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray.serve
+from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
 from cluster.connect import port_is_free
@@ -25,42 +26,71 @@ def check_port(host: str, port: int) -> None:
         )
 
 
-def start(version: Version, spec: ServeSpec) -> str:
-    """Serve `version` on the connected Ray and return the URL once every replica is ready.
+class Endpoint(NamedTuple):
+    """A served version."""
 
-    Raises `ModelError` if the replicas refuse the model (golden rows, digests), and takes the application down again.
+    url: str
+    started_serve: bool
+    """Whether Ray Serve was started for it, and is to be shut down with it."""
+
+
+def start(version: Version, spec: ServeSpec) -> Endpoint:
+    """Serve `version` on the connected Ray; returns once every replica is ready.
+
+    Raises `ModelError` if the replicas refuse the model (golden rows, digests), and takes the application down again;
+    `ResourceError` if the address is taken, or Serve runs there already for somebody else's application.
     """
-    ray.serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": spec.host, "port": spec.port, "request_timeout_s": spec.timeout_s + 5},
-        logging_config={"enable_access_log": False},
-    )
     app = application(version, spec)
+    started_serve = _get_global_client(raise_if_no_controller_running=False) is None
+    if not started_serve:
+        _must_have_room(version.name)
     try:
+        ray.serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": spec.host, "port": spec.port, "request_timeout_s": spec.timeout_s + 5},
+            logging_config={"enable_access_log": False},
+        )
         ray.serve.run(app, name=version.name, route_prefix="/")
     except RuntimeError as error:
-        reason = _why_not(version.name) or str(error).splitlines()[0]
-        with contextlib.suppress(Exception):
-            ray.serve.delete(version.name)
+        reason = _why_not(version.name) or str(error).strip().splitlines()[-1]
+        stop(version.name, started_serve=started_serve)
         if "ModelError" in reason:
+            text = reason.split("ModelError:")[-1].strip()
             raise ModelError(
-                f"{version.ref} is not fit to be served: {reason.split('ModelError:')[-1].strip()}", "restore the version, or train again"
+                f"{version.ref} is not fit to be served: {text}", "restore the version, or train again"
             ) from error
+        if "address already in use" in str(error).lower():
+            raise ResourceError(f"{spec.host}:{spec.port} is taken", "give another --port") from error
         raise RaymillError(f"{version.ref} could not be started: {reason}") from error
-    host = f"[{spec.host}]" if ":" in spec.host else spec.host
-    return f"http://{host}:{spec.port}"
+    # Where Serve ran already, its proxy keeps the address it has.
+    client = _get_global_client()
+    assert client is not None
+    options = client.http_config
+    host = f"[{options.host}]" if ":" in str(options.host) else options.host
+    return Endpoint(f"http://{host}:{options.port}", started_serve)
 
 
-def stop(name: str, within_s: float = 1.5) -> None:
-    """Take the application down, waiting at most `within_s`: Ray's own shutdown ends what is left."""
-    stopping = threading.Thread(target=_delete, args=[name], daemon=True, name="raymill-serve-stop")
+def _must_have_room(name: str) -> None:
+    for app in ray.serve.status().applications.keys() - {name}:
+        raise ResourceError(
+            f"Ray Serve on this cluster already has the application '{app}'",
+            "serve from a Ray of its own, or from one Serve config",
+        )
+
+
+def stop(name: str, *, started_serve: bool, within_s: float = 1.0) -> None:
+    """Take the application down, waiting at most `within_s` where Ray is stopped next, which ends what is left."""
+    stopping = threading.Thread(target=_take_down, args=[name, started_serve], daemon=True, name="raymill-serve-stop")
     stopping.start()
     stopping.join(within_s)
 
 
-def _delete(name: str) -> None:
+def _take_down(name: str, started_serve: bool) -> None:
     with contextlib.suppress(Exception):
-        ray.serve.delete(name)
+        if started_serve:
+            ray.serve.shutdown()
+        else:
+            ray.serve.delete(name)
 
 
 def _why_not(name: str) -> str:

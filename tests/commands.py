@@ -41,7 +41,12 @@ class Running:
     def __init__(self, *words: object, cwd: Path = ROOT) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
-            [*([] if isinstance(words[0], Path) else [sys.executable]), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=environment
+            [*([] if isinstance(words[0], Path) else [sys.executable]), *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            env=environment,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

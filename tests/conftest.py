@@ -29,6 +29,7 @@ os.environ.update(
 )
 os.environ.pop("RAY_ADDRESS", None)
 
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real BERT of 2 layers and 32 dimensions with a real WordPiece tokenizer, saved as transformers does."""

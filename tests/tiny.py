@@ -9,11 +9,31 @@ from pathlib import Path
 import yaml
 
 WORDS = {
-    "fruit": "apple pear plum cherry melon grape peach lemon mango fig".split(),
-    "tool": "hammer saw drill wrench pliers chisel file clamp level axe".split(),
-    "animal": "cat dog horse cow sheep goat duck hen pig mouse".split(),
+    "fruit": ["apple", "pear", "plum", "cherry", "melon", "grape", "peach", "lemon", "mango", "fig"],
+    "tool": ["hammer", "saw", "drill", "wrench", "pliers", "chisel", "file", "clamp", "level", "axe"],
+    "animal": ["cat", "dog", "horse", "cow", "sheep", "goat", "duck", "hen", "pig", "mouse"],
 }
-FILLER = "i really want a good new one for my home and it is here now so please tell me".split()
+FILLER = [
+    "i",
+    "really",
+    "want",
+    "a",
+    "good",
+    "new",
+    "one",
+    "for",
+    "my",
+    "home",
+    "and",
+    "it",
+    "is",
+    "here",
+    "now",
+    "so",
+    "please",
+    "tell",
+    "me",
+]
 
 
 def make_rows(count: int, seed: int) -> list[tuple[str, str]]:
@@ -35,13 +55,13 @@ def write_csv(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] =
     return path
 
 
-def tiny_spec(base: Path, data: Path, storage: Path, **sections: object) -> dict[str, object]:
+def tiny_spec(base: Path, rows: Path, storage: Path, **sections: object) -> dict[str, object]:
     """Return a spec that trains in seconds."""
     return {
         "name": "tiny",
-        "data": {"train": str(data / "train.csv"), "test": str(data / "test.csv")},
+        "data": {"train": str(rows / "train.csv"), "test": str(rows / "test.csv")},
         "model": {"base": str(base)},
-        "train": {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3},
+        "train": {"epochs": 4, "batch_size": 8, "learning_rate": 1e-3},
         "storage": str(storage),
         **sections,
     }

@@ -22,11 +22,15 @@ def locate(base: str) -> Path:
     elif Path(base).expanduser().is_absolute():
         folder = Path(base).expanduser()
         if not folder.is_dir():
-            raise ModelError(f"model.base={base!r}: there is no such folder", "correct the path, or give a hub id as org/name")
+            raise ModelError(
+                f"model.base={base!r}: there is no such folder", "correct the path, or give a hub id as org/name"
+            )
     else:
         folder = _from_hub(base)
     if not (folder / "config.json").is_file():
-        raise ModelError(f"model.base={base!r}: {folder} holds no config.json", "name a folder saved by save_pretrained()")
+        raise ModelError(
+            f"model.base={base!r}: {folder} holds no config.json", "name a folder saved by save_pretrained()"
+        )
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"model.base={base!r}: {folder} holds no *.safetensors; raymill reads no pickled weights",
@@ -60,7 +64,8 @@ def _from_hub(base: str) -> Path:
         return Path(snapshot_download(base, allow_patterns=_HUB_FILES))
     except HFValidationError as error:
         raise ModelError(
-            f"model.base={base!r} is neither a folder beside the spec nor a hub id", "give a folder, or a hub id as org/name"
+            f"model.base={base!r} is neither a folder beside the spec nor a hub id",
+            "give a folder, or a hub id as org/name",
         ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(

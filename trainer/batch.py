@@ -13,7 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import DataError, UserError
+from cluster.errors import DataError, user_error_in
 from cluster.progress import Progress
 from trainer import contract as contracts
 from trainer import tasks
@@ -28,7 +28,14 @@ _BATCH_ROWS = 1024
 
 
 def predict_files(
-    folder: Path, given: str | list[str], output: Path, *, workers: int, cpus: float, gpus: float, on_progress: Callable[[Progress], None]
+    folder: Path,
+    given: str | list[str],
+    output: Path,
+    *,
+    workers: int,
+    cpus: float,
+    gpus: float,
+    on_progress: Callable[[Progress], None],
 ) -> dict[str, int]:
     """Write one line for each row of the files to `output` (.csv, .jsonl or .parquet); returns counts.
 
@@ -59,18 +66,19 @@ def predict_files(
     beside = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with _writer(beside, _FORMATS[output.suffix], column) as write:
-            for batch in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
+            found: Iterator[pa.Table] = iter(answered.iter_batches(batch_size=None, batch_format="pyarrow"))  # type: ignore[arg-type]
+            for batch in found:
                 write(batch)
                 counts["rows"] += len(batch)
-                counts["predicted"] += batch["error"].null_count
+                counts["predicted"] += batch.column("error").null_count
                 on_progress(Progress(done=counts["rows"], unit="rows"))
         beside.replace(output)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
+        raise user_error_in(error) or error from None
     except OSError as error:
-        raise DataError(f"{output} cannot be written: {error.strerror}", "name a file in a folder you may write to") from error
+        raise DataError(
+            f"{output} cannot be written: {error.strerror}", "name a file in a folder you may write to"
+        ) from error
     finally:
         beside.unlink(missing_ok=True)
     return counts
@@ -116,7 +124,7 @@ class _Answer:
         )
 
 
-class _writer:  # noqa: N801  used as a function: `with _writer(...) as write`
+class _writer:
     """Appends answers to one file, batch by batch, in any of the three formats."""
 
     def __init__(self, path: Path, kind: str, column: str) -> None:
@@ -141,7 +149,13 @@ class _writer:  # noqa: N801  used as a function: `with _writer(...) as write`
 
     def _names(self) -> list[str]:
         taken = {"row", "prediction", "score", "error"}
-        return ["row", self.column if self.column not in taken else f"input_{self.column}", "prediction", "score", "error"]
+        return [
+            "row",
+            self.column if self.column not in taken else f"input_{self.column}",
+            "prediction",
+            "score",
+            "error",
+        ]
 
     def write(self, batch: pa.Table) -> None:
         """Append one batch of answers."""
@@ -159,5 +173,7 @@ class _writer:  # noqa: N801  used as a function: `with _writer(...) as write`
             yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
             return
         buffer = io.StringIO()
-        csv.writer(buffer).writerows([["" if cell is None else cell for cell in row.values()] for row in table.to_pylist()])
+        csv.writer(buffer).writerows(
+            [["" if cell is None else cell for cell in row.values()] for row in table.to_pylist()]
+        )
         yield buffer.getvalue()

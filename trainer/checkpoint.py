@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cluster.files import read_json, write_json
 from trainer.contract import Contract
 from trainer.tasks.base import Task
+
+#: Which epoch the weights are of, and its figures.
+EPOCH = "epoch.json"
 
 if TYPE_CHECKING:
     import torch
 
 
-def save(folder: Path, task: Task, model: torch.nn.Module, contract: Contract, prepared: Path) -> None:
-    """Write `model` and everything that turns a raw row into its input to `folder`."""
+def save(
+    folder: Path, task: Task, model: torch.nn.Module, contract: Contract, prepared: Path, epoch: dict[str, Any]
+) -> None:
+    """Write `model`, everything that turns a raw row into its input, and the figures of its `epoch` to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     task.save_model(model, contract, folder)
     for path in prepared.iterdir():
@@ -22,3 +28,10 @@ def save(folder: Path, task: Task, model: torch.nn.Module, contract: Contract, p
         if path.is_file() and path.suffix in {".json", ".txt"} and path.name not in {"contract.json", "prepare.json"}:
             shutil.copyfile(path, folder / path.name)
     contract.save(folder)
+    write_json(folder / EPOCH, epoch)
+
+
+def epoch_of(folder: Path) -> dict[str, Any]:
+    """Return the epoch a checkpoint was saved after, with its figures on the validation rows."""
+    found: dict[str, Any] = read_json(folder / EPOCH)
+    return found

@@ -22,7 +22,9 @@ def classification_metrics(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins:
     present = np.unique(targets_B)
     classes = np.unique(np.concatenate([present, predicted_B]))
     macro = precision_recall_fscore_support(targets_B, predicted_B, labels=classes, average="macro", zero_division=0)
-    weighted = precision_recall_fscore_support(targets_B, predicted_B, labels=classes, average="weighted", zero_division=0)
+    weighted = precision_recall_fscore_support(
+        targets_B, predicted_B, labels=classes, average="weighted", zero_division=0
+    )
     rows = np.arange(len(targets_B))
     figures = {
         "accuracy": float((predicted_B == targets_B).mean()),

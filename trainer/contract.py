@@ -81,5 +81,7 @@ def load(folder: Path) -> Contract:
         )
     for name, digest in contract.files.items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
-            raise ModelError(f"{folder / name} is missing or changed: its SHA-256 is not the contract's", "restore the folder")
+            raise ModelError(
+                f"{folder / name} is missing or changed: its SHA-256 is not the contract's", "restore the folder"
+            )
     return contract

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import DataError, ModelError
+from cluster.errors import DataError, user_error_in
 from cluster.progress import Progress, ProgressFile
 from trainer import classification_metrics as figures
 from trainer import contract as contracts
@@ -64,27 +64,34 @@ def read_labelled(paths: str | list[str], contract: Contract) -> LabelledRows:
             good, bad = check_rows(task, block)
             if len(bad):
                 first = bad.slice(0, 1).to_pylist()[0]
-                raise DataError(f"row {first['row']} of {file.path} cannot be used: {first['reason']}", "repair the row, or take it out")
+                raise DataError(
+                    f"row {first['row']} of {file.path} cannot be used: {first['reason']}",
+                    "repair the row, or take it out",
+                )
             raw += good[task.subject].to_pylist()
             labels += good[task.target].to_pylist()
     return LabelledRows(raw, labels, sha256_of(sorted(zip(raw, labels, strict=True))))
 
 
-def score(folder: Path, rows: LabelledRows, *, cpus: float, gpus: float, batch_size: int, progress: Path | None) -> np.ndarray:
+def score(
+    folder: Path, rows: LabelledRows, *, cpus: float, gpus: float, batch_size: int, progress: Path | None
+) -> np.ndarray:
     """Return float64 scores, shape (B, C), of the model in `folder`, computed in a Ray task of that size."""
     import ray
 
     task = ray.remote(num_cpus=cpus, num_gpus=gpus)(score_here)
     try:
-        result: np.ndarray = ray.get(task.remote(str(folder), rows.raw, max(1, int(cpus)), gpus > 0, batch_size, progress))
+        result: np.ndarray = ray.get(
+            task.remote(str(folder), rows.raw, max(1, int(cpus)), gpus > 0, batch_size, progress)
+        )
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ModelError):
-            raise error.cause from None
-        raise
+        raise user_error_in(error) or error from None
     return result
 
 
-def score_here(folder: str, raw: list[str], threads: int, on_gpu: bool, batch_size: int, progress: Path | None) -> np.ndarray:
+def score_here(
+    folder: str, raw: list[str], threads: int, on_gpu: bool, batch_size: int, progress: Path | None
+) -> np.ndarray:
     """Return float64 scores, shape (B, C), computed in this process."""
     from trainer.predictor import Predictor
 
@@ -105,7 +112,10 @@ def judge(contract: Contract, rows: LabelledRows, scores_BC: np.ndarray, *, n_bi
     unseen = sorted({label for label, target in zip(rows.labels, targets_B, strict=True) if target < 0})
     if unseen:
         shown = ", ".join(repr(label) for label in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
-        raise DataError(f"{int((targets_B < 0).sum())} rows have a label the model was not trained on: {shown}", "take them out, or train with them")
+        raise DataError(
+            f"{int((targets_B < 0).sum())} rows have a label the model was not trained on: {shown}",
+            "take them out, or train with them",
+        )
     return Evaluation(
         metrics=task.metrics(scores_BC, targets_B, n_bins),
         by_class=figures.by_class(scores_BC, targets_B, labels),
@@ -135,7 +145,9 @@ def labels_of(folder: Path) -> list[str]:
     return found
 
 
-def _mistakes(rows: LabelledRows, scores_BC: np.ndarray, targets_B: np.ndarray, labels: list[str], count: int) -> list[dict[str, Any]]:
+def _mistakes(
+    rows: LabelledRows, scores_BC: np.ndarray, targets_B: np.ndarray, labels: list[str], count: int
+) -> list[dict[str, Any]]:
     predicted_B = scores_BC.argmax(axis=1)
     wrong = np.flatnonzero(predicted_B != targets_B)
     worst = wrong[np.argsort(-scores_BC[wrong, predicted_B[wrong]], kind="stable")][:count]

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.errors import RaymillError, ResourceError, UserError
 from trainer import spec_load
+from trainer.checkpoint import epoch_of
 from trainer.loop import Place, train
 from trainer.result import RunResult, read_history
 from trainer.spec import RunSpec
@@ -43,7 +44,8 @@ def fit(spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float) -> 
             name="train",
             storage_path=str(folder),
             failure_config=ray.train.FailureConfig(
-                max_failures=spec.train.max_failures, controller_failure_limit=_CONTROLLER_FAILURES
+                max_failures=spec.train.max_failures,
+                controller_failure_limit=_CONTROLLER_FAILURES,  # type: ignore[call-arg]
             ),
             # Only epochs better than all before send a checkpoint, so the last one is the best one.
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
@@ -60,11 +62,8 @@ def fit(spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float) -> 
 
 def finished(spec: RunSpec, prepared: Path, folder: Path, checkpoint: Path) -> RunResult:
     """Return the result of a training whose history lies in `folder`."""
-    history = read_history(folder)
-    sign = 1 if spec.evaluate.mode == "max" else -1
-    best = max(history, key=lambda epoch: sign * epoch[spec.evaluate.metric])
-    figures = {name: value for name, value in best.items() if name not in {"epoch", "seconds"}}
-    return RunResult(checkpoint=checkpoint, spec=spec, prepared=prepared, metrics=figures, history=history)
+    figures = {name: value for name, value in epoch_of(checkpoint).items() if name != "epoch"}
+    return RunResult(checkpoint=checkpoint, spec=spec, prepared=prepared, metrics=figures, history=read_history(folder))
 
 
 def worker(config: dict[str, Any]) -> None:

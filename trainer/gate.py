@@ -15,12 +15,19 @@ class Decision(NamedTuple):
     evidence: dict[str, Any]
 
 
-def decide(spec: RunSpec, candidate: dict[str, float], champion: dict[str, float] | None, champion_ref: str = "") -> Decision:
+def decide(
+    spec: RunSpec, candidate: dict[str, float], champion: dict[str, float] | None, champion_ref: str = ""
+) -> Decision:
     """Compare figures on the same held-out rows by the spec's rule. `champion` is None where the alias is free."""
     metric, rule = spec.evaluate.metric, spec.promote
     value = candidate[metric]
     higher_is_better = spec.evaluate.mode == "max"
-    evidence = {"metric": metric, "candidate": value, "min_improvement": rule.min_improvement, "minimum": rule.minimum}
+    evidence: dict[str, Any] = {
+        "metric": metric,
+        "candidate": value,
+        "min_improvement": rule.min_improvement,
+        "minimum": rule.minimum,
+    }
     if not rule.enabled:
         return Decision(False, "promote.enabled is false", evidence)
     if rule.minimum is not None and (value < rule.minimum if higher_is_better else value > rule.minimum):
@@ -32,4 +39,8 @@ def decide(spec: RunSpec, candidate: dict[str, float], champion: dict[str, float
     gain = value - present if higher_is_better else present - value
     if gain > 0 and gain >= rule.min_improvement:
         return Decision(True, f"{metric} {value:.4f} beats {champion_ref}'s {present:.4f}", evidence)
-    return Decision(False, f"{metric} {value:.4f} does not beat {champion_ref}'s {present:.4f} by promote.min_improvement={rule.min_improvement:g}", evidence)
+    return Decision(
+        False,
+        f"{metric} {value:.4f} does not beat {champion_ref}'s {present:.4f} by promote.min_improvement={rule.min_improvement:g}",
+        evidence,
+    )

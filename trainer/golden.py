@@ -43,9 +43,13 @@ def replay(folder: Path, predictor: Predictor) -> int:
                 raise _differs(folder, at, "its model input differs from the recorded one")
             gap = float(np.abs(scores[at] - np.asarray(row["scores"])).max())
             if not gap <= tolerance:
-                raise _differs(folder, at, f"its scores differ from the recorded ones by {gap:.2g}, more than {tolerance:g}")
+                raise _differs(
+                    folder, at, f"its scores differ from the recorded ones by {gap:.2g}, more than {tolerance:g}"
+                )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / FILE} is missing or damaged: {error}", "restore the version, or train again") from error
+        raise ModelError(
+            f"{folder / FILE} is missing or damaged: {error}", "restore the version, or train again"
+        ) from error
     return len(rows)
 
 

@@ -40,7 +40,11 @@ def demands(spec: RunSpec, sizes: Layout, *, serving: bool = True) -> list[Deman
     each = (float(sizes.cpus_per_worker), spec.cluster.gpus_per_worker)
     trials = sizes.trials_at_once
     stage = "tune" if spec.tune else "train"
-    what = f"{trials} trials at a time with {spec.cluster.workers} workers each" if spec.tune else f"{spec.cluster.workers} workers"
+    what = (
+        f"{trials} trials at a time with {spec.cluster.workers} workers each"
+        if spec.tune
+        else f"{spec.cluster.workers} workers"
+    )
     found = [
         Demand("prepare", "reading and tokenizing", 1, 1, 0, "cluster.cpus"),
         Demand(stage, what, trials * spec.cluster.workers, *each, key),
@@ -49,6 +53,13 @@ def demands(spec: RunSpec, sizes: Layout, *, serving: bool = True) -> list[Deman
     if serving:
         serve = spec.serve
         found.append(
-            Demand("serve", f"{serve.replicas} replicas", serve.replicas, serve.cpus_per_replica, serve.gpus_per_replica, "serve.replicas")
+            Demand(
+                "serve",
+                f"{serve.replicas} replicas",
+                serve.replicas,
+                serve.cpus_per_replica,
+                serve.gpus_per_replica,
+                "serve.replicas",
+            )
         )
     return found

@@ -6,6 +6,7 @@ Letters in shapes: B rows of this worker's part of a step, C classes, T tokens.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import time
@@ -18,6 +19,7 @@ import numpy as np
 from cluster.errors import UserError
 from cluster.progress import Progress, ProgressFile
 from trainer import base_model, batch_plan, checkpoint, tasks
+from trainer.compact import CompactVocabulary
 from trainer.data.prepared import Prepared, Rows
 from trainer.predictor import forward
 from trainer.result import HISTORY
@@ -51,7 +53,9 @@ def train(spec: RunSpec, prepared: Prepared, place: Place, report: Report, folde
     torch.manual_seed(spec.train.seed)
     task = tasks.get(spec.task)
     rows, held_out = prepared.part("train"), prepared.part("validation")
-    model = task.new_model(prepared.contract, base_model.locate(spec.model.base), spec).to(place.device)
+    model = task.new_model(prepared.contract, base_model.locate(spec.model.base), spec)
+    vocabulary = CompactVocabulary(model, [rows, held_out], task.pad_id(prepared.contract), spec.train.weight_decay)
+    model = model.to(place.device)
     torch.manual_seed(spec.train.seed + place.rank)  # workers drop out different units
     stepped = _distributed(model, place)  # all ranks
     n_steps = spec.train.epochs * batch_plan.steps_per_epoch(len(rows), spec.train.batch_size)
@@ -64,22 +68,36 @@ def train(spec: RunSpec, prepared: Prepared, place: Place, report: Report, folde
         model.train()
         loss_sum = torch.zeros((), device=place.device)
         for step in batch_plan.plan(rows.lengths, spec.train.seed, epoch, spec.train.batch_size):
-            loss_sum += _step(task, stepped, model, optimizer, schedule, rows, step, place, spec, prepared)
+            loss_sum += _step(task, stepped, model, optimizer, schedule, rows, step, place, spec, prepared, vocabulary)
             log.rows_done(len(step))
-        figures = _validate(task, model, held_out, place, spec, prepared)  # all ranks
-        figures["train_loss"] = _all_sum(loss_sum, place) / len(rows)  # all ranks
-        _must_be_finite(figures, epoch)
+        mean_loss = _all_sum(loss_sum, place) / len(rows)  # all ranks
+        _must_be_finite(mean_loss, epoch)
+        figures = _validate(task, model, held_out, place, spec, prepared, vocabulary)  # all ranks
+        _must_be_finite(figures["log_loss"], epoch)
+        _must_have(figures, spec.evaluate.metric)
+        figures["train_loss"] = mean_loss
         better = _is_better(figures[spec.evaluate.metric], best, spec.evaluate.mode)
         best, since_best = (figures[spec.evaluate.metric], 0) if better else (best, since_best + 1)
         log.end_epoch(figures)
 
-        def save(target: Path) -> None:
-            checkpoint.save(target, task, model, prepared.contract, prepared.folder)
-
-        report({"epoch": epoch, **figures}, save if better else None)  # all ranks
+        reached = {"epoch": epoch, **figures}
+        save = functools.partial(_save, task, model, vocabulary, prepared, reached)
+        report(reached, save if better else None)  # all ranks
         if since_best and since_best == spec.train.early_stopping_patience:
             break
     log.finish()
+
+
+def _save(
+    task: Task,
+    model: torch.nn.Module,
+    vocabulary: CompactVocabulary,
+    prepared: Prepared,
+    reached: dict[str, Any],
+    target: Path,
+) -> None:
+    with vocabulary.whole():
+        checkpoint.save(target, task, model, prepared.contract, prepared.folder, reached)
 
 
 def _step(
@@ -93,6 +111,7 @@ def _step(
     place: Place,
     spec: RunSpec,
     prepared: Prepared,
+    vocabulary: CompactVocabulary,
 ) -> torch.Tensor:
     """Take one optimiser step; returns this worker's summed loss, detached."""
     import torch
@@ -100,7 +119,7 @@ def _step(
     mine = batch_plan.share(step, place.rank, place.workers)
     # A worker without rows (the epoch's short step) still joins the all-reduce, with a loss of zero.
     used = mine if len(mine) else step[:1]
-    inputs = task.collate(prepared.contract, [rows.input_ids(row) for row in used])
+    inputs = task.collate(prepared.contract, [vocabulary.ids(rows.input_ids(row)) for row in used])
     targets = torch.from_numpy(rows.target_ids[used].astype(np.int64)).to(place.device)
     with _autocast(spec, place):
         logits = stepped(**{name: value.to(place.device) for name, value in inputs.items()}).logits
@@ -108,6 +127,7 @@ def _step(
     # DDP averages over workers; the loss of a step is the mean over all its rows, however they were shared out.
     (loss * (place.workers / len(step))).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), spec.train.max_grad_norm)
+    vocabulary.stepped(float(schedule.get_last_lr()[0]))
     optimizer.step()
     schedule.step()
     optimizer.zero_grad(set_to_none=True)
@@ -115,13 +135,19 @@ def _step(
 
 
 def _validate(
-    task: Task, model: torch.nn.Module, rows: Rows, place: Place, spec: RunSpec, prepared: Prepared
+    task: Task,
+    model: torch.nn.Module,
+    rows: Rows,
+    place: Place,
+    spec: RunSpec,
+    prepared: Prepared,
+    vocabulary: CompactVocabulary,
 ) -> dict[str, float]:
     """Return the figures on the held-out rows; every rank computes its share and all get the whole."""
     import torch
 
     mine = np.arange(len(rows))[place.rank :: place.workers]
-    inputs = [rows.input_ids(row) for row in mine]
+    inputs = [vocabulary.ids(rows.input_ids(row)) for row in mine]
     with _autocast(spec, place):
         logits = forward(task, model, prepared.contract, inputs, spec.evaluate.batch_size, place.device)
     everything = [(mine, logits)]
@@ -189,11 +215,19 @@ def _all_sum(value: torch.Tensor, place: Place) -> float:
     return float(value)
 
 
-def _must_be_finite(figures: dict[str, float], epoch: int) -> None:
-    if not all(math.isfinite(value) for value in figures.values()):
+def _must_be_finite(loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
         raise UserError(
-            f"training diverged: the loss is {figures['train_loss']} in epoch {epoch}",
+            f"training diverged: the loss is {loss} in epoch {epoch}",
             "lower train.learning_rate, or raise train.warmup_fraction",
+        )
+
+
+def _must_have(figures: dict[str, float], metric: str) -> None:
+    if metric not in figures:
+        raise UserError(
+            f"evaluate.metric={metric} cannot be computed: the validation rows hold one class only",
+            "choose another metric, or more rows",
         )
 
 
@@ -211,6 +245,9 @@ class _Log:
         self.epoch = 0
         self.started = time.monotonic()
         self.progress = ProgressFile(folder / "progress" / "train.json" if folder else None)
+        if folder:
+            # A training that Ray starts again after a worker died begins anew, and so does its history.
+            (folder / HISTORY).unlink(missing_ok=True)
 
     def begin_epoch(self, epoch: int) -> None:
         self.epoch = epoch

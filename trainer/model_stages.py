@@ -10,8 +10,8 @@ from typing import Any
 
 from cluster.connect import connect
 from cluster.console import Console
-from cluster.errors import DataError, ModelError
-from cluster.plan import joined_nodes
+from cluster.errors import DataError, ModelError, ResourceError
+from cluster.plan import Demand, check, joined_nodes
 from cluster.progress import Progress, read_all, run_watched, total_of
 from trainer import batch, evaluate, registering, spec_load
 from trainer import contract as contracts
@@ -23,7 +23,9 @@ from trainer.run_folder import RAY_LOG, SPEC
 from trainer.spec import Evaluate
 
 
-def evaluate_version(version: Version, data: str | None, storage: Path, console: Console, address: str | None) -> dict[str, Any]:
+def evaluate_version(
+    version: Version, data: str | None, storage: Path, console: Console, address: str | None
+) -> dict[str, Any]:
     """Return and report the figures of `version` on `data`, or on the held-out rows it was registered with.
 
     Computed in this process, or in a Ray task where an `address` is given.
@@ -39,16 +41,23 @@ def evaluate_version(version: Version, data: str | None, storage: Path, console:
 
     def work() -> Any:
         if address is None:
-            return evaluate.score_here(str(version.folder), rows.raw, os.cpu_count() or 1, False, how.batch_size, progress)
+            return evaluate.score_here(
+                str(version.folder), rows.raw, os.cpu_count() or 1, False, how.batch_size, progress
+            )
         return evaluate.score(version.folder, rows, cpus=1, gpus=0, batch_size=how.batch_size, progress=progress)
 
     with contextlib.ExitStack() as stack:
         if address is not None:
-            stack.enter_context(connect(address))
+            stack.enter_context(connect(address, quiet=console.quiet))
         with console.stage("evaluate") as show:
             scores = run_watched(work, lambda: show(total_of(read_all(progress.parent))))
     found = evaluate.judge(contract, rows, scores, n_bins=how.calibration_bins, n_mistakes=how.mistakes)
-    origin = {"version": version.ref, "rows": data or "held-out rows", "digest of the rows": rows.digest, **version.lineage}
+    origin = {
+        "version": version.ref,
+        "rows": data or "held-out rows",
+        "digest of the rows": rows.digest,
+        **version.lineage,
+    }
     page.write(folder / page.FILE, title=f"{version.ref} on {Path(data).name if data else 'its held-out rows'}",
                metric=how.metric, evaluation=found, lineage=origin)  # fmt: skip
     return {
@@ -81,14 +90,17 @@ def predict_version(
     started = time.monotonic()
     with console.stage("ray"):
         stack = contextlib.ExitStack()
-        stack.enter_context(connect(address))
+        stack.enter_context(connect(address, quiet=console.quiet))
     with stack:
-        # One core is left for Ray Data to read with; it would wait for ever if the actors held them all.
-        cores = int(sum(node.cpus for node in joined_nodes()))
-        cpus = max(1, cores - 1)
+        # An actor lives on one node, and half a core is left for Ray Data to read with: it would wait for ever without.
+        largest = max((node.cpus for node in joined_nodes()), default=0.0)
+        check([Demand("predict", "reading and one model", 1, 1, 0, "nothing")], joined_nodes())
+        cpus = largest - 1 if largest >= 2 else largest - 0.5
 
         def work() -> dict[str, int]:
-            return batch.predict_files(version.folder, given, output, workers=1, cpus=cpus, gpus=0, on_progress=on_progress)
+            return batch.predict_files(
+                version.folder, given, output, workers=1, cpus=cpus, gpus=0, on_progress=on_progress
+            )
 
         with console.stage("predict") as show:
             counts = run_watched(work, lambda: show(latest))
@@ -104,10 +116,13 @@ def predict_version(
 def _held_out(version: Version) -> LabelledRows:
     place = Path(version.lineage["prepared data"])
     try:
-        return registering.held_out(Prepared(place))
+        rows = registering.held_out(Prepared(place))
+        if rows.digest != version.lineage["digest of the held-out rows"]:
+            raise DataError(f"{place} holds other rows than those it was registered with", "restore the folder")
+        return rows
     except (ModelError, DataError, OSError) as error:
         raise ModelError(
-            f"the held-out rows of {version.ref} are not at {place} any more", "give labelled rows with --data FILE"
+            f"the held-out rows of {version.ref} cannot be read: {error}", "give labelled rows with --data FILE"
         ) from error
 
 
@@ -117,5 +132,10 @@ def _evaluate_section(version: Version) -> Evaluate:
 
 def _new_folder(storage: Path, version: Version, kind: str) -> Path:
     folder = storage / "runs" / f"{version.name}-{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"{storage} cannot be written: {error.strerror}", "give a folder you may write to with --storage"
+        ) from error
     return folder

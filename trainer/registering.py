@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.errors import ModelError
 from cluster.files import write_json
 from trainer import evaluate, golden, registry, run_folder, tasks
 from trainer.data.prepared import Prepared
@@ -41,7 +42,9 @@ def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -
         "prepared data": str(prepared.folder),
         "rows": json.dumps(prepared.summary["rows"]),
         "digest of the held-out rows": rows_digest,
-        "libraries": ", ".join([f"python {platform.python_version()}", *[f"{name} {installed(name)}" for name in _LIBRARIES]]),
+        "libraries": ", ".join(
+            [f"python {platform.python_version()}", *[f"{name} {installed(name)}" for name in _LIBRARIES]]
+        ),
     }
 
 
@@ -67,17 +70,33 @@ def through_the_gate(
 ) -> Decision:
     """Promote `candidate` if it beats the present holder of the alias on the same rows; the move keeps the evidence."""
     models = Registry(spec.storage)
-    number = models.aliases(spec.name).get(spec.promote.alias)
+    while True:
+        number = models.aliases(spec.name).get(spec.promote.alias)
+        decision = _decide(spec, models, number, evaluation, rows, cpus, gpus)
+        evidence = {"reason": decision.reason, "rows_digest": rows.digest, **decision.evidence}
+        # If another run moved the alias meanwhile, the candidate has to beat the new holder.
+        if not decision.promoted or models.promote(candidate, spec.promote.alias, evidence, instead_of=number):
+            return decision
+
+
+def _decide(
+    spec: RunSpec,
+    models: Registry,
+    number: int | None,
+    evaluation: Evaluation,
+    rows: LabelledRows,
+    cpus: float,
+    gpus: float,
+) -> Decision:
     if number is None or not spec.promote.enabled:
-        decision = decide(spec, evaluation.metrics, None)
-    else:
+        return decide(spec, evaluation.metrics, None)
+    try:
         champion = models.find(f"{spec.name}@{number}")
         figures = _on_the_same_rows(spec, champion, evaluation, rows, cpus, gpus)
-        decision = decide(spec, evaluation.metrics, figures, champion.ref)
-    if decision.promoted:
-        evidence = {"reason": decision.reason, "rows_digest": rows.digest, **decision.evidence}
-        models.promote(candidate, spec.promote.alias, evidence)
-    return decision
+    except ModelError as error:
+        reason = f"the present {spec.promote.alias} cannot be judged ({error.problem}); promote by hand"
+        return Decision(False, reason, {"metric": spec.evaluate.metric})
+    return decide(spec, evaluation.metrics, figures, champion.ref)
 
 
 def _on_the_same_rows(
@@ -87,7 +106,9 @@ def _on_the_same_rows(
     if recorded["rows_digest"] == rows.digest:
         return {name: value for name, value in recorded.items() if isinstance(value, float)}
     registry.verify(champion)
-    scores = evaluate.score(champion.folder, rows, cpus=cpus, gpus=gpus, batch_size=spec.evaluate.batch_size, progress=None)
+    scores = evaluate.score(
+        champion.folder, rows, cpus=cpus, gpus=gpus, batch_size=spec.evaluate.batch_size, progress=None
+    )
     # A champion that knows other labels is judged by the candidate's list: what it cannot say scores 0.
     in_ours = evaluate.in_labels_of(scores, evaluate.labels_of(champion.folder), evaluation.labels)
     place = {label: at for at, label in enumerate(evaluation.labels)}

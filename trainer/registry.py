@@ -1,7 +1,7 @@
 """The registry: immutable versions under a SHA-256 manifest, and aliases that move atomically.
 
-    models/<name>/versions/<n>/   weights, config, tokenizer, contract, golden rows, metrics, spec, lineage, manifest.json
-    models/<name>/aliases.json    which version each alias means, and every move with its evidence
+models/<name>/versions/<n>/   weights, config, tokenizer, contract, golden rows, metrics, spec, lineage, manifest.json
+models/<name>/aliases.json    which version each alias means, and every move with its evidence
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from cluster.errors import ModelError, nearest
-from cluster.files import new_folder, read_json, sha256, write_json
+from cluster.files import new_folder, read_json, sha256, sweep, write_json
 from trainer.spec import NAME_PATTERN
 
 MANIFEST = "manifest.json"
@@ -40,13 +40,20 @@ class Version(NamedTuple):
     @property
     def lineage(self) -> dict[str, Any]:
         """Where it came from: run, time, library versions, contract fingerprint, digest of the held-out rows."""
-        found: dict[str, Any] = read_json(self.folder / LINEAGE)
-        return found
+        return self._json(LINEAGE)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Its figures by part of the data."""
-        found: dict[str, Any] = read_json(self.folder / METRICS)
+        return self._json(METRICS)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = read_json(self.folder / name)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{self.folder / name} is missing or damaged: {error}", "restore it, or train again"
+            ) from error
         return found
 
 
@@ -63,8 +70,12 @@ class Registry:
     def versions(self, name: str) -> list[Version]:
         """Return the versions of one model, oldest first; raises `ModelError` for a name that is not there."""
         if not re.fullmatch(NAME_PATTERN, name) or not (self.root / name / "versions").is_dir():
-            raise ModelError(f"there is no model '{name}' in {self.root}", f"{nearest(name, self.names())} Or give --storage")
+            raise ModelError(
+                f"there is no model '{name}' in {self.root}", f"{nearest(name, self.names())} Or give --storage"
+            )
         numbers = sorted(int(p.name) for p in (self.root / name / "versions").iterdir() if p.name.isdigit())
+        if not numbers:
+            raise ModelError(f"the model '{name}' has no version", "train one with `raymill run`")
         return [Version(name, number, self.root / name / "versions" / str(number)) for number in numbers]
 
     def find(self, ref: str) -> Version:
@@ -72,8 +83,10 @@ class Registry:
         name, at, which = ref.partition("@")
         versions = self.versions(name)
         if at and not which:
-            raise ModelError(f"'{ref}' names no version after the @", f"write {name}@{versions[-1].number} or {name}@{DEFAULT_ALIAS}")
-        if which.isdigit():
+            raise ModelError(
+                f"'{ref}' names no version after the @", f"write {name}@{versions[-1].number} or {name}@{DEFAULT_ALIAS}"
+            )
+        if which.isdecimal() and which.isascii():
             number = int(which)
         else:
             aliases = self.aliases(name)
@@ -92,9 +105,11 @@ class Registry:
 
     def register(self, name: str, fill: Callable[[Path], None]) -> Version:
         """Make the next version from what `fill` writes into an empty folder; it appears whole or not at all."""
+        sweep(self.root / name / "versions")
         while True:
             existing = [int(p.name) for p in (self.root / name / "versions").glob("*") if p.name.isdigit()]
-            number = max(existing, default=0) + 1
+            # A number that an alias ever meant is not given again, even if its folder was removed.
+            number = max([0, *existing, *[move["to"] for move in self.moves(name)]]) + 1
             final = self.root / name / "versions" / str(number)
             try:
                 with new_folder(final) as folder:
@@ -109,10 +124,7 @@ class Registry:
         stacks: dict[str, list[int]] = {}
         for move in self.moves(name):
             stack = stacks.setdefault(move["alias"], [])
-            if move["kind"] == "rollback":
-                stack.pop()
-            else:
-                stack.append(move["to"])
+            _apply(stack, move)
         return {alias: stack[-1] for alias, stack in stacks.items() if stack}
 
     def moves(self, name: str) -> list[dict[str, Any]]:
@@ -123,15 +135,36 @@ class Registry:
         try:
             found: list[dict[str, Any]] = read_json(path)["moves"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path} is damaged: {error}", "restore it; versions themselves are not touched") from error
+            raise ModelError(
+                f"{path} is damaged: {error}", "restore it; versions themselves are not touched"
+            ) from error
         return found
 
-    def promote(self, version: Version, alias: str = DEFAULT_ALIAS, evidence: dict[str, Any] | None = None) -> None:
-        """Let `alias` mean `version` from now on, and keep the evidence for it."""
+    def promote(
+        self,
+        version: Version,
+        alias: str = DEFAULT_ALIAS,
+        evidence: dict[str, Any] | None = None,
+        *,
+        instead_of: int | None = -1,
+    ) -> bool:
+        """Let `alias` mean `version` from now on, and keep the evidence for it.
+
+        With `instead_of` (a version, or None for nobody) the alias moves only if it still means that; returns whether it
+        moved.
+        """
         if not re.fullmatch(NAME_PATTERN, alias) or alias.isdigit():
-            raise ModelError(f"'{alias}' cannot be an alias", "use lower-case letters, digits, _ and -, not a number alone")
+            raise ModelError(
+                f"'{alias}' cannot be an alias", "use lower-case letters, digits, _ and -, not a number alone"
+            )
         verify(version)
-        self._move(version.name, {"kind": "promote", "alias": alias, "to": version.number, "evidence": evidence or {}})
+        with self._lock(version.name):
+            if instead_of != -1 and self.aliases(version.name).get(alias) != instead_of:
+                return False
+            self._append(
+                version.name, {"kind": "promote", "alias": alias, "to": version.number, "evidence": evidence or {}}
+            )
+        return True
 
     def rollback(self, name: str, alias: str = DEFAULT_ALIAS) -> Version:
         """Let `alias` mean the version it meant before its last promotion, and return that version."""
@@ -140,15 +173,13 @@ class Registry:
             stack: list[int] = []
             for move in self.moves(name):
                 if move["alias"] == alias:
-                    stack = stack[:-1] if move["kind"] == "rollback" else [*stack, move["to"]]
+                    _apply(stack, move)
             if len(stack) < 2:
-                raise ModelError(f"'{name}@{alias}' has no earlier version to go back to", "promote one: `raymill models promote`")
+                raise ModelError(
+                    f"'{name}@{alias}' has no earlier version to go back to", "promote one: `raymill models promote`"
+                )
             self._append(name, {"kind": "rollback", "alias": alias, "to": stack[-2], "evidence": {"from": stack[-1]}})
         return self.find(f"{name}@{stack[-2]}")
-
-    def _move(self, name: str, move: dict[str, Any]) -> None:
-        with self._lock(name):
-            self._append(name, move)
 
     def _append(self, name: str, move: dict[str, Any]) -> None:
         stamped = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **move}
@@ -156,6 +187,14 @@ class Registry:
 
     def _lock(self, name: str) -> FileLock:
         return FileLock(str(self.root / name / ".aliases.lock"), timeout=30)
+
+
+def _apply(stack: list[int], move: dict[str, Any]) -> None:
+    """Carry one move of an alias out on the stack of versions it meant."""
+    if move["kind"] == "rollback":
+        stack.pop()
+    elif not stack or stack[-1] != move["to"]:
+        stack.append(move["to"])
 
 
 def copy_files(source: Path, target: Path) -> None:
@@ -172,20 +211,28 @@ def verify(version: Version) -> None:
         files: dict[str, dict[str, Any]] = read_json(path)["files"]
         expected = {name: (entry["sha256"], entry["bytes"]) for name, entry in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is missing or damaged: {error}", f"restore {version.folder}, or train again") from error
+        raise ModelError(
+            f"{path} is missing or damaged: {error}", f"restore {version.folder}, or train again"
+        ) from error
     present = {p.name for p in version.folder.iterdir() if p.name != MANIFEST}
     for extra in sorted(present - set(expected)):
-        raise ModelError(f"{version.folder / extra} is not in the manifest of {version.ref}", "remove it: versions do not change")
+        raise ModelError(
+            f"{version.folder / extra} is not in the manifest of {version.ref}", "remove it: versions do not change"
+        )
     for name, (digest, size) in expected.items():
         file = version.folder / name
         if name not in present:
             raise ModelError(f"{file} is missing", f"restore {version.folder}, or train again")
         if file.stat().st_size != size or sha256(file) != digest:
-            raise ModelError(f"{file} is damaged: its SHA-256 is not the manifest's", f"restore {version.folder}, or train again")
+            raise ModelError(
+                f"{file} is damaged: its SHA-256 is not the manifest's", f"restore {version.folder}, or train again"
+            )
 
 
 def _write_manifest(folder: Path) -> None:
     files = {
-        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in sorted(folder.iterdir()) if path.is_file()
+        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+        if path.is_file()
     }
     write_json(folder / MANIFEST, {"files": files})

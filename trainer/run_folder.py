@@ -28,7 +28,9 @@ def create(spec: RunSpec, kind: str) -> Path:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise ResourceError(f"storage={spec.storage!r} cannot be written: {error.strerror}", "name a folder you may write to") from error
+        raise ResourceError(
+            f"storage={spec.storage!r} cannot be written: {error.strerror}", "name a folder you may write to"
+        ) from error
     save_spec(spec, folder / SPEC)
     return folder
 

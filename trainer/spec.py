@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Sources = str | list[str]
 
@@ -37,7 +38,7 @@ class Section(BaseModel):
     """One part of the spec: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), strict=False
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
 
 
@@ -48,7 +49,7 @@ class Split(Section):
     """Share of the training rows that is held out to choose the best checkpoint."""
     test: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Share of the training rows that is held out for the final figures."""
-    seed: int = 13
+    seed: Seed = 13
     """Changes which rows are held out. A row's place depends on the seed and its content, not on its position."""
     stratify: bool = True
     """Hold out the same share of every class."""
@@ -112,7 +113,7 @@ class Train(Section):
     """`auto` takes bf16 where the hardware multiplies in it, else fp32. Weights are kept in fp32 either way."""
     early_stopping_patience: Positive | None = None
     """Stop after this many epochs without a better validation metric. Default: never."""
-    seed: int = 42
+    seed: Seed = 42
     """Seed of the order of rows, the new head's weights and dropout."""
     max_failures: Annotated[int, Field(ge=0)] = 0
     """How often a training is started again after a worker died."""
@@ -147,10 +148,14 @@ class Domain(Section):
     @property
     def edges(self) -> list[Any]:
         """The values by which the rest of the spec can tell whether this domain makes sense."""
-        for bounds in (self.choice, self.uniform, self.loguniform, self.randint):
+        if self.choice is not None:
+            return list(self.choice)
+        for bounds in (self.uniform, self.loguniform):
             if bounds is not None:
-                return list(bounds)
-        raise AssertionError("a domain holds one kind")
+                low, high = bounds
+                return [low, low + (high - low) * 0.618, high]  # one between shows a key that takes whole numbers only
+        assert self.randint is not None
+        return list(self.randint)
 
 
 class Tune(Section):
@@ -168,7 +173,7 @@ class Tune(Section):
     """Epochs every trial gets before `asha` may stop it."""
     max_concurrent: Positive | None = None
     """Trials at a time. Default: as many as the cluster carries."""
-    seed: int = 7
+    seed: Seed = 42
     """Seed of the sampler."""
     time_budget_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which no more is tried. Default: no limit."""
@@ -176,7 +181,9 @@ class Tune(Section):
     @model_validator(mode="after")
     def _can_be_searched(self) -> Tune:
         if not self.space:
-            raise ValueError("space is empty; name at least one key, as train.learning_rate: {loguniform: [1e-5, 1e-3]}")
+            raise ValueError(
+                "space is empty; name at least one key, as train.learning_rate: {loguniform: [1e-5, 1e-3]}"
+            )
         if self.algorithm == "grid":
             open_ended = [key for key, domain in self.space.items() if domain.choice is None]
             if open_ended:

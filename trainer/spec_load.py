@@ -89,19 +89,25 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SpecError(f"there is no spec at {path}", "give the path of a YAML file, as examples/support_tickets/run.yaml") from None
+        raise SpecError(
+            f"there is no spec at {path}", "give the path of a YAML file, as examples/support_tickets/run.yaml"
+        ) from None
     except IsADirectoryError:
-        raise SpecError(f"{path} is a folder, not a spec", f"name the YAML file in it, as {path / 'run.yaml'}") from None
+        raise SpecError(
+            f"{path} is a folder, not a spec", f"name the YAML file in it, as {path / 'run.yaml'}"
+        ) from None
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
     except OSError as error:
         raise SpecError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
     try:
         raw = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader with two stricter rules
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SpecError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}", "check quotes and indentation") from None
+        raise SpecError(
+            f"{path}{where} is not YAML: {getattr(error, 'problem', error)}", "check quotes and indentation"
+        ) from None
     if not isinstance(raw, dict):
         found = "empty" if raw is None else f"a {type(raw).__name__}"
         raise SpecError(f"{path} is {found}, not a mapping of keys", "start with `name:`, `data:` and `model:`")
@@ -114,7 +120,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise SpecError(f"--set {override!r} has no value", "write it as --set train.epochs=1")
     try:
         value = yaml.load(text, _Loader)  # noqa: S506
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = text
     _put(raw, key.strip(), value)
 
@@ -155,7 +161,17 @@ def _variable(match: re.Match[str]) -> str:
 
 def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     def full(path: str) -> str:
-        return path if "://" in path else str(folder / Path(path).expanduser())
+        try:
+            return path if "://" in path else str(folder / Path(path).expanduser())
+        except RuntimeError:
+            raise SpecError(f"{path!r} names a home folder that is not there", "write the path out") from None
+
+    def base(given: str) -> str:
+        # A hub id looks like a relative path: it is one only if such a folder is there, or it says so.
+        local = given.startswith((".", "~", "/")) or (
+            "://" not in given and len(given) < 250 and (folder / given).is_dir()
+        )
+        return full(given) if local else given
 
     data = dict(raw["data"])
     for key in _SOURCE_KEYS:
@@ -164,20 +180,32 @@ def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         elif data.get(key):
             data[key] = [full(item) for item in data[key]]
     model = dict(raw["model"])
-    base = model["base"]
-    # A hub id looks like a relative path: it is one only if such a folder is there, or it says so.
-    if base.startswith((".", "~", "/")) or ("://" not in base and (folder / base).is_dir()):
-        model["base"] = full(base)
+    model["base"] = base(model["base"])
     storage = raw.get("storage", RunSpec.model_fields["storage"].default)
-    return {**raw, "data": data, "model": model, "storage": full(storage)}
+    if "://" in storage:
+        raise SpecError(
+            f"storage={storage!r}: only folders are written to", "name a folder, on a cluster one that all nodes see"
+        )
+    found = {**raw, "data": data, "model": model, "storage": full(storage)}
+    space = ((raw.get("tune") or {}).get("space") or {}).get("model.base", {})
+    if space.get("choice"):
+        tune = {
+            **raw["tune"],
+            "space": {**raw["tune"]["space"], "model.base": {"choice": [base(b) for b in space["choice"]]}},
+        }
+        found["tune"] = tune
+    return found
 
 
 def _check_space(spec: RunSpec) -> None:
     if spec.tune is None:
         return
     for key, domain in spec.tune.space.items():
-        if key.split(".")[0] in {"tune", "cluster", "storage", "name", "serve", "promote", "evaluate", "task"}:
-            raise SpecError(f"tune.space.{key} cannot be searched", "search keys of data, model and train")
+        section, _, rest = key.partition(".")
+        if section not in {"data", "model", "train"} or not rest:
+            raise SpecError(
+                f"tune.space.{key} cannot be searched", "search single keys of data, model and train, as train.epochs"
+            )
         if key in {"data.train", "data.validation", "data.test"} or key.startswith("data.split"):
             raise SpecError(f"tune.space.{key} would compare trials on different rows", "take it out of the space")
         if key.startswith(("data.", "model.base")) and domain.choice is None:

@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import RaymillError, UserError
+from cluster.errors import RaymillError, UserError, user_error_in
 from cluster.progress import Progress, read_all
 from trainer import spec_load
+from trainer.checkpoint import epoch_of
 from trainer.fit import finished
 from trainer.layout import Layout
 from trainer.result import RunResult, TrialRecord, read_history
@@ -44,7 +45,9 @@ class Search:
         one_worker = self.spec.cluster.workers == 1
         gpus = self.spec.cluster.gpus_per_worker
         # With several workers the trial itself only waits: its workers hold their own resources.
-        resources = {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})} if one_worker else {"CPU": 0}
+        resources = (
+            {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})} if one_worker else {"CPU": 0.001}
+        )
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(trainable, resources),
             param_space={} if self.tune.algorithm == "optuna" else to_ray(self.tune.space),
@@ -109,10 +112,12 @@ class Search:
         )
 
     def _winner(self, grid_of_results: Any) -> RunResult:
-        metric, mode = self.spec.evaluate.metric, self.spec.evaluate.mode
-        if all(result.checkpoint is None for result in grid_of_results):
+        # A trial with several workers hands its checkpoint over at its end: one that was cut off has none.
+        whole = [result for result in grid_of_results if result.checkpoint is not None]
+        if not whole:
             raise _why_none(list(grid_of_results))
-        best = grid_of_results.get_best_result(metric, mode, scope="all")
+        pick = max if self.spec.evaluate.mode == "max" else min
+        best = pick(whole, key=lambda result: epoch_of(Path(result.checkpoint.path))[self.spec.evaluate.metric])
         values = dict(best.config)
         spec = spec_load.with_values(spec_load.validate(_without_search(self.spec)), values)
         place = self.folder / "trials" / best.metrics["trial_id"]
@@ -189,8 +194,10 @@ def _watch(board: _Board) -> Any:
 def _why_none(results: list[Any]) -> RaymillError:
     errors = [result.error for result in results if result.error]
     for error in errors:
-        cause = getattr(error, "cause", None) or error
-        if isinstance(cause, UserError):
+        cause = user_error_in(error)
+        if cause:
             return cause
-    last_line = str(errors[0]).strip().splitlines()[-1] if errors else "no trial was started in the time given"
+    if not errors:
+        return UserError("no trial came to an evaluation in tune.time_budget_s", "raise it, or lower train.epochs")
+    last_line = str(errors[0]).strip().splitlines()[-1]
     return RaymillError(f"no trial of the search came to an evaluation: {last_line}")

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import RaymillError
 from trainer import spec_load
 from trainer.data.prepared import Prepared
 from trainer.fit import fit
@@ -23,7 +22,9 @@ from tune.space import preparation_of
 _LOOK_EVERY_S = 0.3
 
 
-def run_trial(values: dict[str, Any], *, base: dict[str, Any], prepared: dict[str, str], folder: str, threads: int) -> None:
+def run_trial(
+    values: dict[str, Any], *, base: dict[str, Any], prepared: dict[str, str], folder: str, threads: int
+) -> None:
     """Train once with `values` put into the spec `base`; called by Ray Tune inside a trial's actor."""
     import ray.tune
 
@@ -62,7 +63,7 @@ def _train_beside(spec: Any, rows: Path, place: Path, threads: int) -> None:
     def body() -> None:
         try:
             outcome["result"] = fit(spec, rows, place, float(threads))
-        except RaymillError as error:
+        except BaseException as error:
             outcome["error"] = error
 
     thread = threading.Thread(target=body, daemon=True, name="raymill-nested-train")

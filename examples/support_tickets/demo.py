@@ -34,7 +34,17 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], help="override one key of run.yaml")
     given = parser.parse_args()
     started = time.monotonic()
-    command = [sys.executable, "-m", "raymill", "run", str(HERE / "run.yaml"), "--serve", "--json", "--storage", given.storage]
+    command = [
+        sys.executable,
+        "-m",
+        "raymill",
+        "run",
+        str(HERE / "run.yaml"),
+        "--serve",
+        "--json",
+        "--storage",
+        given.storage,
+    ]
     for override in [f"serve.port={_free_port()}", *given.set]:
         command += ["--set", override]
     print(f"$ raymill run {HERE.name}/run.yaml --serve\n", flush=True)
@@ -57,7 +67,9 @@ def main() -> int:
 
 def _show(found: dict[str, Any]) -> None:
     test = found["metrics"]["test"]
-    print(f"\n{found['model']}@{found['version']}: accuracy {test['accuracy']:.3f}, macro F1 {test['macro_f1']:.3f} on held-out rows")
+    print(
+        f"\n{found['model']}@{found['version']}: accuracy {test['accuracy']:.3f}, macro F1 {test['macro_f1']:.3f} on held-out rows"
+    )
     print(f"{'promoted' if found['promoted'] else 'not promoted'}: {found['reason']}")
     print(f"\n$ curl -s {found['url']}/predict -d '{{\"inputs\": [...]}}'")
     answer = _post(found["url"] + "/predict", {"inputs": MESSAGES})

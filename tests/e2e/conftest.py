@@ -36,7 +36,9 @@ def first_run(spec_file: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def endpoint(first_run: dict[str, Any], storage: Path) -> Iterator[str]:
     """The champion behind HTTP with 2 replicas; yields its URL."""
-    server = Running("-m", "raymill", "serve", "tiny@champion", "--storage", storage, "--port", free_port(), "--replicas", 2)
+    server = Running(
+        "-m", "raymill", "serve", "tiny@champion", "--storage", storage, "--port", free_port(), "--replicas", 2
+    )
     try:
         line = server.wait_for("listening on")
         yield line.split()[-1]

@@ -1,5 +1,6 @@
 """Other ways in: a job on a real head, `serve run`, and the example's own script."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,17 +25,23 @@ class Head:
     def __init__(self, folder: Path) -> None:
         self.port, self.dashboard = free_port(), free_port()
         words = ["start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={self.port}"]
-        words += [f"--dashboard-port={self.dashboard}", f"--ray-client-server-port={free_port()}", "--disable-usage-stats"]
-        words += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}", f"--temp-dir={folder}"]
+        words += [
+            f"--dashboard-port={self.dashboard}",
+            f"--ray-client-server-port={free_port()}",
+            "--disable-usage-stats",
+        ]
+        words += [
+            f"--dashboard-agent-listen-port={free_port()}",
+            f"--metrics-export-port={free_port()}",
+            f"--temp-dir={folder}",
+        ]
         self.running = Running(RAY, *words)
 
     def stop(self) -> None:
         """End the head by its pid, and what it started."""
         self.running.process.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.running.process.wait(40)
-        except subprocess.TimeoutExpired:
-            pass
         self.running.end()
 
 

@@ -12,7 +12,9 @@ from trainer.spec import RunSpec
 def test_run_prints_one_json_object_and_nothing_else(first_run):
     assert first_run["model"] == "tiny" and first_run["version"] == 1 and first_run["promoted"] is True
     assert len(first_run["fingerprint"]) == 64
-    assert {"accuracy", "macro_f1", "weighted_f1", "roc_auc", "log_loss", "calibration_error"} <= set(first_run["metrics"]["test"])
+    assert {"accuracy", "macro_f1", "weighted_f1", "roc_auc", "log_loss", "calibration_error"} <= set(
+        first_run["metrics"]["test"]
+    )
     assert {"ray", "prepare", "train", "evaluate", "register"} <= set(first_run["stages"])
 
 
@@ -20,7 +22,9 @@ def test_the_run_folder_explains_itself(first_run):
     from pathlib import Path
 
     folder = Path(first_run["run"])
-    assert {"spec.yaml", "best.yaml", "result.json", "report.html", "ray.log", "history.jsonl"} <= {p.name for p in folder.iterdir()}
+    assert {"spec.yaml", "best.yaml", "result.json", "report.html", "ray.log", "history.jsonl"} <= {
+        p.name for p in folder.iterdir()
+    }
     assert json.loads((folder / "result.json").read_text())["version"] == 1
 
 
@@ -48,10 +52,14 @@ def test_train_and_tune_print_the_parts_that_apply(first_run, spec_file):
 def test_evaluate_models_and_predict(first_run, storage, tiny_data, tmp_path):
     done = raymill("evaluate", "tiny@1", "--storage", storage, "--json")
     assert json.loads(done.stdout)["metrics"]["test"]["accuracy"] == first_run["metrics"]["test"]["accuracy"]
-    done = raymill("predict", "tiny", tiny_data / "test.csv", "-o", tmp_path / "out.jsonl", "--storage", storage, "--json")
+    done = raymill(
+        "predict", "tiny", tiny_data / "test.csv", "-o", tmp_path / "out.jsonl", "--storage", storage, "--json"
+    )
     assert json.loads(done.stdout)["predicted"] == 210
     done = raymill("models", "list", "--storage", storage, "--json")
-    assert [(m["model"], m["version"], m["aliases"]) for m in json.loads(done.stdout)["models"]] == [("tiny", 1, ["champion"])]
+    assert [(m["model"], m["version"], m["aliases"]) for m in json.loads(done.stdout)["models"]] == [
+        ("tiny", 1, ["champion"])
+    ]
     done = raymill("models", "--storage", storage)
     assert done.code == 0 and "tiny@1" in done.stderr
     done = raymill("models", "show", "tiny@1", "--storage", storage)
@@ -66,7 +74,20 @@ def test_plan_schema_doctor_help_and_version(spec_file):
     assert json.loads(raymill("schema").stdout) == RunSpec.model_json_schema()
     done = raymill("doctor", "--json")
     assert done.code == 0 and json.loads(done.stdout)["ok"]
-    for command in ("", "run", "plan", "prepare", "train", "tune", "evaluate", "predict", "models", "serve", "schema", "doctor"):
+    for command in (
+        "",
+        "run",
+        "plan",
+        "prepare",
+        "train",
+        "tune",
+        "evaluate",
+        "predict",
+        "models",
+        "serve",
+        "schema",
+        "doctor",
+    ):
         done = raymill(*command.split(), "--help")
         assert done.code == 0 and "Usage:" in done.stdout, command
 

@@ -29,7 +29,9 @@ def test_answers_for_200_rows_equal_evaluates(client, first_run, storage, tiny_d
         reply = client.post("/predict", json={"inputs": [row["text"] for row in rows[start : start + 50]]})
         assert reply.status_code == 200, reply.text
         answers += reply.json()["predictions"]
-    done = raymill("predict", "tiny", tiny_data / "test.csv", "-o", tiny_data / "predictions.jsonl", "--storage", storage)
+    done = raymill(
+        "predict", "tiny", tiny_data / "test.csv", "-o", tiny_data / "predictions.jsonl", "--storage", storage
+    )
     assert done.code == 0, done
     batch = [json.loads(line) for line in (tiny_data / "predictions.jsonl").read_text().splitlines()][:200]
     assert [answer["label"] for answer in answers] == [line["prediction"] for line in batch]
@@ -38,7 +40,9 @@ def test_answers_for_200_rows_equal_evaluates(client, first_run, storage, tiny_d
     head = tiny_data / "head.csv"
     with head.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *[(row["text"], row["label"]) for row in rows]])
-    figures = json.loads(raymill("evaluate", "tiny", "--data", head, "--storage", storage, "--json").stdout)["metrics"]["test"]
+    figures = json.loads(raymill("evaluate", "tiny", "--data", head, "--storage", storage, "--json").stdout)["metrics"][
+        "test"
+    ]
     right = sum(answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True))
     assert figures["accuracy"] == pytest.approx(right / 200)
 

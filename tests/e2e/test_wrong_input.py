@@ -114,7 +114,9 @@ def test_a_busy_port(first_run, storage):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        refused(raymill("serve", "tiny", "--storage", storage, "--port", other.getsockname()[1]), "another program has it")
+        refused(
+            raymill("serve", "tiny", "--storage", storage, "--port", other.getsockname()[1]), "another program has it"
+        )
 
 
 def test_damaged_versions_are_neither_served_nor_evaluated(first_run, storage, tmp_path):
@@ -142,7 +144,10 @@ def test_a_model_whose_golden_rows_come_out_differently_never_gets_ready(first_r
     golden["rows"][0]["scores"] = golden["rows"][0]["scores"][::-1]
     write_json(folder / "golden.json", golden)
     manifest = read_json(folder / "manifest.json")
-    manifest["files"]["golden.json"] = {"sha256": sha256(folder / "golden.json"), "bytes": (folder / "golden.json").stat().st_size}
+    manifest["files"]["golden.json"] = {
+        "sha256": sha256(folder / "golden.json"),
+        "bytes": (folder / "golden.json").stat().st_size,
+    }
     write_json(folder / "manifest.json", manifest)
     refused(raymill("serve", "tiny", "--storage", tmp_path, "--port", free_port()), "golden row 0")
 

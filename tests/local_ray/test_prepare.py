@@ -55,11 +55,15 @@ def test_formats_and_several_files_give_the_same_rows(tiny_base, tmp_path):
     rows = make_rows(90, seed=3)
     write_csv(tmp_path / "all.csv", rows)
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t, "label": c}) + "\n" for t, c in rows[:40]))
-    pq.write_table(pa.table({"text": [t for t, _ in rows[40:]], "label": [c for _, c in rows[40:]]}), tmp_path / "b.parquet")
+    pq.write_table(
+        pa.table({"text": [t for t, _ in rows[40:]], "label": [c for _, c in rows[40:]]}), tmp_path / "b.parquet"
+    )
     found = []
     for given in (str(tmp_path / "all.csv"), [str(tmp_path / "a.jsonl"), str(tmp_path / "b.parquet")]):
         prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": given}}, tmp_path)
-        found.append((prepared.contract.fingerprint, [prepared.part(p).raw("text") for p in ("train", "validation", "test")]))
+        found.append(
+            (prepared.contract.fingerprint, [prepared.part(p).raw("text") for p in ("train", "validation", "test")])
+        )
     assert found[0] == found[1]
     assert [len(part) for part in found[0][1]] == [72, 9, 9]
 
@@ -67,12 +71,19 @@ def test_formats_and_several_files_give_the_same_rows(tiny_base, tmp_path):
 def test_bad_rows_are_listed_and_the_rest_is_used(tiny_base, tmp_path):
     rows = [*make_rows(200, seed=4), ("", "tool"), ("  ", "fruit"), ("no label", "")]
     write_csv(tmp_path / "train.csv", rows)
-    spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv"), "max_bad_fraction": 0.05}}
+    spec = {
+        **tiny_spec(tiny_base, tmp_path, tmp_path),
+        "data": {"train": str(tmp_path / "train.csv"), "max_bad_fraction": 0.05},
+    }
     prepared = prepare(spec, tmp_path)
     assert prepared.summary["quarantined"] == {"empty text": 2, "empty label": 1}
     assert sum(prepared.summary["rows"].values()) == 200
     listed = pq.read_table(prepared.folder / "quarantine.parquet").to_pylist()
-    assert [(row["row"], row["reason"]) for row in listed] == [(201, "empty text"), (202, "empty text"), (203, "empty label")]
+    assert [(row["row"], row["reason"]) for row in listed] == [
+        (201, "empty text"),
+        (202, "empty text"),
+        (203, "empty label"),
+    ]
     assert {row["path"] for row in listed} == {str(tmp_path / "train.csv")}
 
 
@@ -91,7 +102,11 @@ def test_too_many_bad_rows_stop_the_run_and_are_kept(tiny_base, tmp_path):
     [
         ([("a b", "x")] * 30, None, "have 1 class"),
         ([("a", "x"), ("b", "y")], None, "no row is left for validation"),
-        (make_rows(60, 1), [("a cat", "animal"), ("a car", "vehicle")], "1 test rows have a label that no training row has: 'vehicle'"),
+        (
+            make_rows(60, 1),
+            [("a cat", "animal"), ("a car", "vehicle")],
+            "1 test rows have a label that no training row has: 'vehicle'",
+        ),
     ],
 )
 def test_data_that_cannot_be_learned_from(tiny_base, tmp_path, train, test, message):

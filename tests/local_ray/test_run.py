@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,11 +30,19 @@ def test_the_outcome_and_its_files(outcome, storage):
     assert set(outcome.stages) >= {"prepare", "train", "evaluate", "register"}
     version = Registry(storage).find("tiny@champion")
     names = {path.name for path in version.folder.iterdir()}
-    assert {"model.safetensors", "contract.json", "golden.json", "metrics.json", "lineage.json", "spec.yaml", "manifest.json"} <= names
-    page = open(outcome.report, encoding="utf-8").read()
-    assert page.count("<svg") == 3 and "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
+    assert {
+        "model.safetensors",
+        "contract.json",
+        "golden.json",
+        "metrics.json",
+        "lineage.json",
+        "spec.yaml",
+        "manifest.json",
+    } <= names
+    page = Path(outcome.report).read_text(encoding="utf-8")
+    assert page.count("<svg") == 3 and "http" not in page.replace("http://www.w3.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
 
 
 def test_the_same_again_is_found_and_not_promoted(outcome, tiny_base, tiny_data, storage):
@@ -59,7 +68,9 @@ def test_evaluate_gives_the_registered_figures_and_those_of_a_file(outcome, stor
     on_file = raymill.evaluate("tiny@1", data=str(write_csv(tmp_path / "more.csv", rows)), storage=storage)
     assert on_file["rows"] == 30 and on_file["metrics"]["test"]["accuracy"] > 0.8
     with pytest.raises(DataError, match="not trained on: 'vehicle'"):
-        raymill.evaluate("tiny@1", data=str(write_csv(tmp_path / "odd.csv", [*rows, ("a car", "vehicle")])), storage=storage)
+        raymill.evaluate(
+            "tiny@1", data=str(write_csv(tmp_path / "odd.csv", [*rows, ("a car", "vehicle")])), storage=storage
+        )
     with pytest.raises(DataError, match="row 31 of .* empty text"):
         raymill.evaluate("tiny@1", data=str(write_csv(tmp_path / "bad.csv", [*rows, ("", "tool")])), storage=storage)
 
@@ -117,5 +128,6 @@ def test_batch_predictions_of_wrong_files(outcome, storage, tmp_path):
 def test_rows_of_the_report_are_text_not_markup(tiny_base, tiny_data, storage, tmp_path):
     rows = [*make_rows(60, 1), ("<script>alert(1)</script> cat", "tool"), ("<img src=x> dog", "fruit")]
     data = {"train": str(tiny_data / "train.csv"), "test": str(write_csv(tmp_path / "test.csv", rows))}
-    page = open(raymill.run(tiny_spec(tiny_base, tiny_data, storage, name="markup", data=data)).report, encoding="utf-8").read()
+    outcome = raymill.run(tiny_spec(tiny_base, tiny_data, storage, name="markup", data=data))
+    page = Path(outcome.report).read_text(encoding="utf-8")
     assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page

@@ -45,12 +45,20 @@ def test_one_worker_and_two_take_the_same_steps(tiny_base, tiny_data, storage, t
     theirs = model(**inputs).logits.softmax(-1).detach().numpy()
     ours = Predictor(one.checkpoint)
     assert np.abs(ours.scores(ours.encode(texts)) - theirs).max() < 1e-5
-    assert [json.loads(line)["epoch"] for line in (tmp_path / "one" / "history.jsonl").read_text().splitlines()] == [1, 2]
+    assert [json.loads(line)["epoch"] for line in (tmp_path / "one" / "history.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_early_stopping_keeps_the_best_epoch(tiny_base, tiny_data, storage, tmp_path):
     spec = tiny_spec(
-        tiny_base, tiny_data, storage, train={"epochs": 8, "batch_size": 16, "learning_rate": 1e-2, "early_stopping_patience": 1}
+        tiny_base,
+        tiny_data,
+        storage,
+        train={"epochs": 8, "batch_size": 16, "learning_rate": 1e-2, "early_stopping_patience": 1},
     )
     result, _ = train(spec, tmp_path / "run")
     values = [epoch["macro_f1"] for epoch in result.history]

@@ -19,7 +19,9 @@ def storage(tmp_path_factory):
 
 
 def run_search(tiny_base, tiny_data, storage, tune, **sections):
-    run = Run(load(tiny_spec(tiny_base, tiny_data, storage, **{"train": TRAIN, "tune": tune, **sections})), Console(), "test")
+    run = Run(
+        load(tiny_spec(tiny_base, tiny_data, storage, **{"train": TRAIN, "tune": tune, **sections})), Console(), "test"
+    )
     run.place(joined_nodes())
     return search(run)
 
@@ -33,7 +35,7 @@ def test_optuna_finds_the_better_learning_rate_and_losers_keep_no_weights(tiny_b
     assert result.spec.train.learning_rate == best.values["train.learning_rate"]
     assert result.spec.tune is None
     assert all(1 <= trial.epochs <= 2 and trial.seconds > 0 for trial in result.trials)
-    kept = [path for path in result.checkpoint.parents[1].glob("*/checkpoint_*")]
+    kept = list(result.checkpoint.parents[1].glob("*/checkpoint_*"))
     assert kept == [result.checkpoint]
 
 

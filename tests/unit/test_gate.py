@@ -9,7 +9,13 @@ from trainer.spec_load import load
 def spec(**promote):
     metric = promote.pop("metric", "macro_f1")
     return load(
-        {"name": "a", "data": {"train": "t.csv"}, "model": {"base": "b"}, "promote": promote, "evaluate": {"metric": metric}}
+        {
+            "name": "a",
+            "data": {"train": "t.csv"},
+            "model": {"base": "b"},
+            "promote": promote,
+            "evaluate": {"metric": metric},
+        }
     )
 
 

@@ -42,7 +42,11 @@ def test_a_worker_must_fit_on_one_node():
         ({"cluster": {"cpus_per_worker": 3}}, TWO, "1 workers need 1 x 3 CPU"),
         ({"serve": {"replicas": 3}}, TWO, "3 replicas need 3 x 1 CPU"),
         ({"cluster": {"workers": 3}, "tune": SEARCH}, TWO, "tune does not fit"),
-        ({"cluster": {"cpus_per_worker": 3, "workers": 2}}, [Node(2, 0), Node(2, 0), Node(2, 0)], "on 3 nodes, room for 0"),
+        (
+            {"cluster": {"cpus_per_worker": 3, "workers": 2}},
+            [Node(2, 0), Node(2, 0), Node(2, 0)],
+            "on 3 nodes, room for 0",
+        ),
     ],
 )
 def test_what_can_never_fit_is_refused_with_the_sum(sections, nodes, message):

@@ -1,6 +1,5 @@
 """The spec: defaults, overrides, and one clear message for every mistake."""
 
-import os
 from pathlib import Path
 
 import jsonschema
@@ -32,7 +31,7 @@ def test_a_short_spec_has_good_defaults_and_paths_relative_to_its_file(tmp_path,
     spec = load(write(tmp_path, TEN_LINES))
     assert spec.data.train == str(tmp_path / "train.csv")
     assert spec.model.base == "some/model"  # a hub id: there is no such folder beside the spec
-    assert spec.storage == os.path.expanduser("~/.raymill")
+    assert spec.storage == str(Path("~/.raymill").expanduser())
     assert spec.train.epochs == 3
     assert spec.tune is None
 
@@ -44,7 +43,9 @@ def test_a_folder_beside_the_spec_is_a_local_base(tmp_path):
 
 def test_overrides_are_validated_like_the_file(tmp_path):
     path = write(tmp_path, TEN_LINES)
-    spec = load(path, ["train.epochs=7", "data.columns={text: body}", "tune.space.train.learning_rate={choice: [1e-4, 2e-4]}"])
+    spec = load(
+        path, ["train.epochs=7", "data.columns={text: body}", "tune.space.train.learning_rate={choice: [1e-4, 2e-4]}"]
+    )
     assert spec.train.epochs == 7
     assert spec.data.columns == {"text": "body"}
     assert spec.tune.space["train.learning_rate"].choice == [1e-4, 2e-4]
@@ -122,7 +123,10 @@ WRONG_FILES = [
     (TEN_LINES.replace("name: demo", "name: My Model"), "lower-case letters"),
     (TEN_LINES.replace("name: demo", "name: ../x"), "lower-case letters"),
     (TEN_LINES.replace("train: train.csv", "train: 3"), "data.train=3"),
-    (TEN_LINES.replace("train: train.csv", "train: a.csv\n  split: {test: 0.5, validation: 0.5}"), "leave under a fifth"),
+    (
+        TEN_LINES.replace("train: train.csv", "train: a.csv\n  split: {test: 0.5, validation: 0.5}"),
+        "leave under a fifth",
+    ),
 ]
 
 

@@ -36,7 +36,10 @@ def test_equal_rows_share_a_part():
 def test_every_class_keeps_a_row_to_learn_from():
     found = hold_out(KEYS[:3], np.array([0, 1, 1]), validation=0.4, test=0.4, seed=0, stratify=True)
     assert found[0] == TRAIN and TRAIN in found[1:]
-    assert hold_out(KEYS[[5, 5]], np.array([0, 0]), validation=0.4, test=0.4, seed=0, stratify=True).tolist() == [TRAIN, TRAIN]
+    assert hold_out(KEYS[[5, 5]], np.array([0, 0]), validation=0.4, test=0.4, seed=0, stratify=True).tolist() == [
+        TRAIN,
+        TRAIN,
+    ]
 
 
 def test_nothing_is_held_out_where_files_are_given():

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.errors import DataError, ResourceError
-from cluster.files import new_folder, sha256_of, write_json
+from cluster.errors import DataError, ResourceError, user_error_in
+from cluster.files import new_folder, sha256_of, sweep, write_json
 from cluster.progress import Progress
 from trainer import tasks
 from trainer.contract import PREPARATION_VERSION, Contract
@@ -58,7 +58,8 @@ def prepare(spec: RunSpec, on_progress: OnProgress, quarantine_to: Path) -> Prep
             pq.write_table(bad, staged.folder / QUARANTINE)
         _write_ipc(index, staged.folder / INDEX)
         contract.save(staged.folder)
-        write_json(staged.folder / SUMMARY, _summary(index, bad))
+        shards = {block.shard: len(block.good) for block in blocks}
+        write_json(staged.folder / SUMMARY, {**_summary(index, bad), "shards": shards})
         final = _root(spec) / f"{contract.fingerprint[:16]}-{staged.key}"
         # If another run made the same folder meanwhile: same key, same content.
         with contextlib.suppress(FileExistsError), new_folder(final) as beside:
@@ -74,6 +75,7 @@ def source_files(spec: RunSpec) -> list[SourceFile]:
         given = getattr(spec.data, part)
         if given:
             files += sources.find(given, part, spec.data.format, first_index=len(files))
+    sources.refuse_twice(files)
     return files
 
 
@@ -104,9 +106,12 @@ def _staged(spec: RunSpec) -> Iterator[_Staged]:
     root = _root(spec)
     folder = root / f".staging-{uuid.uuid4().hex[:8]}"
     try:
+        sweep(root)
         folder.mkdir(parents=True)
     except OSError as error:
-        raise ResourceError(f"storage={spec.storage!r} cannot be written: {error.strerror}", "name a folder you may write to") from error
+        raise ResourceError(
+            f"storage={spec.storage!r} cannot be written: {error.strerror}", "name a folder you may write to"
+        ) from error
     try:
         unfitted = tasks.get(spec.task).begin(spec, folder)
         key = sha256_of([_settings(spec), sources.digest(files), unfitted.fingerprint, PREPARATION_VERSION])[:16]
@@ -150,10 +155,7 @@ def _run_ray_data(
             done += len(blocks[-1].good) + len(blocks[-1].bad)
             on_progress(Progress(done=done, unit="rows"))
     except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, DataError):
-            raise cause from None
-        raise
+        raise user_error_in(error) or error from None
     return sorted(blocks, key=lambda block: (block.source, block.shard))
 
 
@@ -178,7 +180,7 @@ class ReadFile:
             file = SourceFile(**line)
             for number, block in enumerate(read_blocks(file, self.columns)):
                 yield (
-                    block.append_column("source", pa.array([file.index] * len(block), pa.int32()))
+                    block.append_column("source", pa.array([file.place] * len(block), pa.int32()))
                     .append_column("block", pa.array([number] * len(block), pa.int32()))
                     .append_column("path", pa.array([file.path] * len(block), pa.string()))
                 )
@@ -224,7 +226,12 @@ class _EncodeAndWrite:
                 "length": pa.array(np.diff(offsets), pa.int32()),
             }
         )
-        return {"source": source, "shard": shard, "good": _to_bytes(summary), "bad": _to_bytes(bad.select(["path", "row", "reason", *roles]))}
+        return {
+            "source": source,
+            "shard": shard,
+            "good": _to_bytes(summary),
+            "bad": _to_bytes(bad.select(["path", "row", "reason", *roles])),
+        }
 
 
 def check_rows(task: Any, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -259,7 +266,9 @@ def _judge_bad_rows(bad: pa.Table, n_rows: int, allowed: float, quarantine_to: P
     )
 
 
-def _index(spec: RunSpec, unfitted: Contract, files: list[SourceFile], blocks: list[_Block]) -> tuple[Contract, pa.Table]:
+def _index(
+    spec: RunSpec, unfitted: Contract, files: list[SourceFile], blocks: list[_Block]
+) -> tuple[Contract, pa.Table]:
     """Fit the contract on the training files' targets and place every row in a part."""
     task = tasks.get(spec.task)
     part_of_file = np.array([PARTS.index(file.part) for file in files])
@@ -286,7 +295,7 @@ def _index(spec: RunSpec, unfitted: Contract, files: list[SourceFile], blocks: l
                 f"no row is left for {PARTS[part]}: there are {len(good)} usable rows in all",
                 f"add rows, raise data.split.{PARTS[part]}, or give data.{PARTS[part]}",
             )
-    shard_names = sorted(block.shard for block in blocks)
+    shard_names = sorted(block.shard for block in blocks)  # the order in which `Prepared` opens them
     index = pa.table(
         {
             "part": pa.array(parts, pa.int8()),
@@ -299,7 +308,9 @@ def _index(spec: RunSpec, unfitted: Contract, files: list[SourceFile], blocks: l
     return contract, index
 
 
-def _refuse_unseen(targets: pa.ChunkedArray, target_ids: np.ndarray, file_part: np.ndarray, files: list[SourceFile]) -> None:
+def _refuse_unseen(
+    targets: pa.ChunkedArray, target_ids: np.ndarray, file_part: np.ndarray, files: list[SourceFile]
+) -> None:
     unseen = np.flatnonzero(target_ids < 0)
     if not len(unseen):
         return

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from cluster.files import read_json, sha256_of
@@ -57,6 +58,17 @@ class Rows:
         place = self._offset_B[row]
         return values[offsets[place] : offsets[place + 1]]
 
+    def tokens(self) -> np.ndarray:
+        """Return the int32 ids of all tokens in these rows, each once."""
+        seen: list[np.ndarray] = []
+        for shard, (offsets, values) in enumerate(self._inputs):
+            at = self._offset_B[self._shard_B == shard]
+            used = np.zeros(len(values) + 1, dtype=np.int32)
+            np.add.at(used, offsets[at], 1)
+            np.add.at(used, offsets[at + 1], -1)
+            seen.append(np.unique(values[np.cumsum(used[:-1]) > 0]))
+        return np.unique(np.concatenate(seen)) if seen else np.empty(0, np.int32)
+
     def raw(self, role: str) -> list[str]:
         """Return the raw values of one role for all rows."""
         starts = np.cumsum([0, *[len(shard) for shard in self._shards]])
@@ -84,13 +96,18 @@ class Prepared:
         """Return the rows of "train", "validation" or "test"."""
         if name not in self._parts:
             index = _map(self.folder / INDEX)
-            chosen = index.filter(pa.compute.equal(index["part"], PARTS.index(name)))
+            chosen = index.filter(pc.equal(index["part"], PARTS.index(name)))
             self._parts[name] = Rows(self._shards, chosen)
         return self._parts[name]
 
     @cached_property
     def _shards(self) -> list[pa.Table]:
-        return [_map(path) for path in sorted((self.folder / SHARDS).glob("*.arrow"))]
+        expected: dict[str, int] = self.summary["shards"]  # type: ignore[assignment]
+        shards = [_map(self.folder / SHARDS / name) for name in sorted(expected)]
+        for (name, n_rows), shard in zip(sorted(expected.items()), shards, strict=True):
+            if len(shard) != n_rows:
+                raise _damaged(self.folder / SHARDS / name, f"{len(shard)} rows instead of {n_rows}")
+        return shards
 
 
 def _map(path: Path) -> pa.Table:
@@ -98,4 +115,9 @@ def _map(path: Path) -> pa.Table:
         with pa.memory_map(str(path)) as source:
             return pa.ipc.open_file(source).read_all()
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} is damaged: {error}", f"remove {path.parents[1]} and run again: it is made anew") from error
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, how: str) -> DataError:
+    folder = path.parent.parent if path.parent.name == SHARDS else path.parent
+    return DataError(f"{path} is damaged: {how}", f"remove {folder} and run again: it is made anew")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster.errors import DataError, nearest
-from cluster.files import sha256
+from cluster.files import sha256, sha256_of
 
 _ENDINGS = {
     ".csv": "csv",
@@ -24,7 +24,7 @@ class SourceFile(NamedTuple):
     format: str
     part: str
     """train, validation or test"""
-    index: int
+    place: int
     """Place among all files of the run, which orders the rows."""
 
 
@@ -39,17 +39,43 @@ def find(given: str | list[str], part: str, file_format: str = "auto", first_ind
     return found
 
 
+def refuse_twice(files: list[SourceFile]) -> None:
+    """Raise `DataError` for a file that is named twice: held-out rows would be trained on, or rows would count double."""
+    seen: dict[Path, SourceFile] = {}
+    for file in files:
+        path = Path(file.path).resolve()
+        if path in seen:
+            raise DataError(
+                f"{file.path} is in data.{seen[path].part} and again in data.{file.part}",
+                "name every file once; a glob may take in too much",
+            )
+        seen[path] = file
+
+
 def digest(files: list[SourceFile]) -> str:
     """Return one hex digest of the content of `files` and what each is for; names and places do not matter."""
-    from cluster.files import sha256_of
-
-    return sha256_of([[file.part, file.format, sha256(Path(file.path))] for file in files])
+    try:
+        return sha256_of([[file.part, file.format, sha256(Path(file.path))] for file in files])
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror}", "check the file and its permissions"
+        ) from error
 
 
 def _expand(pattern: str, part: str) -> list[Path]:
     if "://" in pattern:
-        raise DataError(f"data.{part}={pattern!r}: only local paths are read", "copy the file to a folder that every node sees")
+        raise DataError(
+            f"data.{part}={pattern!r}: only local paths are read", "copy the file to a folder that every node sees"
+        )
     path = Path(pattern)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise DataError(
+            f"data.{part}={pattern[:80]!r} cannot be read: {error.strerror}", "correct the path or its permissions"
+        ) from error
     if path.is_dir():
         raise DataError(f"data.{part}={pattern!r} is a folder", f"name its files, as {path / '*.csv'}")
     if path.is_file():
@@ -61,7 +87,9 @@ def _expand(pattern: str, part: str) -> list[Path]:
         raise DataError(f"data.{part}={pattern!r} matches no file", "correct the pattern")
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = f" ({nearest(path.name, beside)})" if beside and len(beside) <= 50 else ""
-    raise DataError(f"data.{part}={pattern!r}: there is no such file{hint}", "correct the path; it is relative to the spec's file")
+    raise DataError(
+        f"data.{part}={pattern!r}: there is no such file{hint}", "correct the path; it is relative to the spec's file"
+    )
 
 
 def _format(path: Path, given: str) -> str:
@@ -71,5 +99,8 @@ def _format(path: Path, given: str) -> str:
         return given
     ending = path.suffix.lower()
     if ending not in _ENDINGS:
-        raise DataError(f"{path} ends in '{ending}', so its format is not known", "rename it to .csv, .jsonl or .parquet, or set data.format")
+        raise DataError(
+            f"{path} ends in '{ending}', so its format is not known",
+            "rename it to .csv, .jsonl or .parquet, or set data.format",
+        )
     return _ENDINGS[ending]

@@ -13,14 +13,14 @@ _MAX_TICKS = 30
 
 
 def _figure(width: float, height: float) -> Any:
-    import matplotlib
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     # Text stays text: small files, and a reader's own fonts.
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    matplotlib.rcParams["svg.hashsalt"] = "raymill"
-    matplotlib.rcParams["font.family"] = "sans-serif"
-    matplotlib.rcParams["font.size"] = 9
+    mpl.rcParams["svg.fonttype"] = "none"
+    mpl.rcParams["svg.hashsalt"] = "raymill"
+    mpl.rcParams["font.family"] = "sans-serif"
+    mpl.rcParams["font.size"] = 9
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -44,8 +44,12 @@ def learning_curves(history: list[dict[str, Any]], metric: str) -> str:
     figure = _figure(8, 2.8)
     left, right = figure.subplots(1, 2)
     epochs = [entry["epoch"] for entry in history]
-    left.plot(epochs, [entry["train_loss"] for entry in history], color=BLUE, marker="o", markersize=4, label="training")
-    left.plot(epochs, [entry["log_loss"] for entry in history], color=ORANGE, marker="o", markersize=4, label="validation")
+    left.plot(
+        epochs, [entry["train_loss"] for entry in history], color=BLUE, marker="o", markersize=4, label="training"
+    )
+    left.plot(
+        epochs, [entry["log_loss"] for entry in history], color=ORANGE, marker="o", markersize=4, label="validation"
+    )
     left.set(title="Loss", xlabel="epoch")
     left.legend(frameon=False)
     right.plot(epochs, [entry[metric] for entry in history], color=ORANGE, marker="o", markersize=4)
@@ -67,6 +71,7 @@ def confusion(counts_CC: np.ndarray, labels: list[str]) -> str:
     axes.set(xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
     if n <= _MAX_TICKS:
+        labels = [label.replace("$", r"\$") for label in labels]  # a dollar sign would begin a formula
         axes.set_xticks(range(n), labels, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(n), labels)
         for row, column in np.argwhere(counts_CC > 0):

@@ -63,7 +63,6 @@ def _rank(metric: str) -> Any:
     return lambda trial: sign * trial.metric if trial.metric is not None else float("-inf")
 
 
-
 def _ordered(metrics: dict[str, float]) -> list[tuple[str, float]]:
     names = [name for name in _FIRST if name in metrics] + [name for name in metrics if name not in _FIRST]
     return [(name, metrics[name]) for name in names]

@@ -71,6 +71,10 @@ class Task(ABC):
         """Return the padded tensors of one batch, each of shape (B, T)."""
 
     @abstractmethod
+    def pad_id(self, contract: Contract) -> int:
+        """Return the id that `collate` fills up with."""
+
+    @abstractmethod
     def loss_sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the summed loss of a batch: logits (B, C), targets (B,). Summed, so that workers' parts add up."""
 

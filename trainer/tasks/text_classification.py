@@ -115,12 +115,15 @@ class TextClassification(Task):
         import torch
 
         longest = max(len(ids) for ids in inputs)
-        ids_BT = np.full((len(inputs), longest), contract.step("tokenize")["pad_id"], dtype=np.int64)
+        ids_BT = np.full((len(inputs), longest), self.pad_id(contract), dtype=np.int64)
         mask_BT = np.zeros((len(inputs), longest), dtype=np.int64)
         for row, ids in enumerate(inputs):
             ids_BT[row, : len(ids)] = ids
             mask_BT[row, : len(ids)] = 1
         return {"input_ids": torch.from_numpy(ids_BT), "attention_mask": torch.from_numpy(mask_BT)}
+
+    def pad_id(self, contract: Contract) -> int:
+        return int(contract.step("tokenize")["pad_id"])
 
     def loss_sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         import torch
@@ -141,7 +144,9 @@ class TextClassification(Task):
         for row in scores:
             best = int(row.argmax())
             rounded = [round(float(score), 6) for score in row]
-            answers.append({"label": labels[best], "score": rounded[best], "scores": dict(zip(labels, rounded, strict=True))})
+            answers.append(
+                {"label": labels[best], "score": rounded[best], "scores": dict(zip(labels, rounded, strict=True))}
+            )
         return answers
 
 
@@ -157,7 +162,9 @@ def _from_pretrained(folder: Path, **config: Any) -> torch.nn.Module:
             folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, local_files_only=True, **config
         )
     except Exception as error:  # transformers and safetensors raise their own kinds, plain Exception among them
-        raise ModelError(f"{folder} cannot be loaded as a model: {error}", "check model.base, or train again") from error
+        raise ModelError(
+            f"{folder} cannot be loaded as a model: {error}", "check model.base, or train again"
+        ) from error
     return model
 
 
@@ -174,4 +181,6 @@ def _write_tokenizer(base: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, local_files_only=True)
         tokenizer.backend_tokenizer.save(str(folder / _TOKENIZER))
     except Exception as error:
-        raise ModelError(f"{base} holds no tokenizer that can be read: {error}", "save a tokenizer.json beside the model") from error
+        raise ModelError(
+            f"{base} holds no tokenizer that can be read: {error}", "save a tokenizer.json beside the model"
+        ) from error
