@@ -26,7 +26,8 @@ check: install
 
 bench: install
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/serve_latency.py
+	$(BIN)/raymill prepare examples/support_tickets/run.yaml --storage .raymill
+	$(BIN)/python benchmarks/embedding_rows.py examples/support_tickets/run.yaml --set storage=../../.raymill --set train.batch_size=8
 
 clean:
 	rm -rf $(VENV) .raymill build dist *.egg-info

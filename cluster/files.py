@@ -74,8 +74,9 @@ def sweep(folder: Path, older_than_s: float = 86_400.0) -> None:
     """Remove what an interrupted `new_folder` or staging left in `folder` over a day ago: hidden folders with a random end."""
     oldest = time.time() - older_than_s
     for path in folder.glob(".*") if folder.is_dir() else []:
-        if path.is_dir() and _LEFT_OVER.search(path.name) and path.stat().st_mtime < oldest:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # its owner may be renaming it this moment
+            if _LEFT_OVER.search(path.name) and path.is_dir() and path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

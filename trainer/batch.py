@@ -66,7 +66,7 @@ def predict_files(
     beside = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with _writer(beside, _FORMATS[output.suffix], column) as write:
-            found: Iterator[pa.Table] = iter(answered.iter_batches(batch_size=None, batch_format="pyarrow"))  # type: ignore[arg-type]
+            found: Iterator[pa.Table] = iter(answered.iter_batches(batch_size=None, batch_format="pyarrow"))
             for batch in found:
                 write(batch)
                 counts["rows"] += len(batch)

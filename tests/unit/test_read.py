@@ -60,6 +60,10 @@ def test_parquet_with_whole_numbers_as_labels(tmp_path):
         ("a.jsonl", b'{"bodi": "a", "kind": "b"}\n', "no column 'body'"),
         ("a.parquet", b"PAR1 not really", "cannot be read as parquet"),
         ("a.txt", b"hello\n", "format is not known"),
+        ("a.csv", b"body,body,kind\na,b,c\n", "2 columns called 'body'"),
+        ("a.csv", b'body,kind\n"never closed,x\nb,y\nc,z\n', "row 1, which begins before line"),
+        ("a.csv", b'body,kind\n"a"b,x\n', "is not csv"),
+        ("a.csv", "body,kind\n".encode("utf-16"), "no column 'body'"),
     ],
 )
 def test_a_file_that_is_wrong_as_a_whole(tmp_path, name, content, message):
@@ -92,3 +96,42 @@ def test_the_digest_goes_by_content_not_by_name(tmp_path):
         (tmp_path / name).write_text(text)
     a, b, c = (sources.digest(sources.find(str(tmp_path / name), "train")) for name in ("a.csv", "b.csv", "c.csv"))
     assert a == b != c
+
+
+def test_a_quote_that_swallows_half_a_file_is_named(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('body,kind\na,x\n"b' + "".join(f"{n},y\n" for n in range(2000)) + 'c",z\nd,x\n')
+    rows = rows_of(path)
+    assert [(row["row"], row["reason"]) for row in rows] == [(1, None), (2, "over 1000 lines in one cell"), (3, None)]
+
+
+def test_row_numbers_stay_right_past_the_first_block(tmp_path):
+    path = tmp_path / "rows.csv"
+    lines = [f"text {n},k" for n in range(1, 40_001)]
+    lines[30_000] = "torn"
+    path.write_text("body,kind\n" + "\n".join(lines) + "\n")
+    rows = rows_of(path)
+    assert [row["row"] for row in rows] == list(range(1, 40_001))
+    assert rows[30_000]["reason"] == "wrong number of cells" and rows[39_999]["text"] == "text 40000"
+
+
+def test_other_columns_do_not_matter(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("id,body,kind,note\n1,a,x,\nb2,b,y,late\n")
+    assert [row["text"] for row in rows_of(path)] == ["a", "b"]
+
+
+def test_parquet_text_that_is_no_utf8(tmp_path):
+    raw = pa.StringArray.from_buffers(1, pa.py_buffer(b"\x00\x00\x00\x00\x02\x00\x00\x00"), pa.py_buffer(b"\xff\xfe"))
+    pq.write_table(pa.table({"body": raw, "kind": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        rows_of(tmp_path / "a.parquet")
+
+
+def test_a_file_named_twice_is_refused(tmp_path):
+    (tmp_path / "train.csv").write_text("body,kind\na,x\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "train.csv")
+    train = sources.find(str(tmp_path / "train.csv"), "train")
+    for again in ("train.csv", "link.csv"):
+        with pytest.raises(DataError, match="in data.train and again in data.test"):
+            sources.refuse_twice([*train, *sources.find(str(tmp_path / again), "test", first_index=1)])

@@ -132,3 +132,47 @@ def test_aliases_moved_at_the_same_time_are_all_kept(models):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: models.promote(version, f"alias{n}a"), range(16)))
     assert len(models.aliases("demo")) == 16
+
+
+def test_a_number_an_alias_ever_meant_is_not_given_again(models):
+    import shutil
+
+    models.promote(models.find("demo@3"))
+    shutil.rmtree(models.find("demo@3").folder)
+    assert models.register("demo", fill).number == 4
+    with pytest.raises(ModelError, match="no version 3"):
+        models.find("demo@champion")
+
+
+def test_promoting_the_same_version_twice_is_one_step_back(models):
+    for number in (1, 2, 2):
+        models.promote(models.find(f"demo@{number}"))
+    assert models.rollback("demo").number == 1
+
+
+def test_an_alias_moves_only_from_what_it_was_compared_with(models):
+    one, two, three = models.versions("demo")
+    assert models.promote(one, instead_of=None)
+    assert not models.promote(two, instead_of=None)
+    assert models.promote(three, instead_of=1)
+    assert models.find("demo").number == 3
+
+
+def test_leftovers_of_a_killed_registration_are_swept_after_a_day(models):
+    import os
+
+    for name in (".9.0123abcd", ".keep"):
+        (models.root / "demo" / "versions" / name).mkdir()
+        os.utime(models.root / "demo" / "versions" / name, (0, 0))
+    models.register("demo", fill)
+    assert sorted(p.name for p in (models.root / "demo" / "versions").iterdir()) == [".keep", "1", "2", "3", "4"]
+
+
+def test_damaged_aliases_and_figures_are_named(models):
+    with pytest.raises(ModelError, match=r"metrics.json is missing or damaged"):
+        _ = models.find("demo@1").metrics
+    with pytest.raises(ModelError, match="no alias '\u00b2'"):
+        models.find("demo@\u00b2")
+    (models.root / "demo" / "aliases.json").write_text("[")
+    with pytest.raises(ModelError, match=r"aliases.json is damaged"):
+        models.aliases("demo")

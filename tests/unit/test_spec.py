@@ -41,6 +41,11 @@ def test_a_folder_beside_the_spec_is_a_local_base(tmp_path):
     assert load(write(tmp_path, TEN_LINES)).model.base == str(tmp_path / "some" / "model")
 
 
+def test_bases_in_a_search_are_relative_to_the_spec_too(tmp_path):
+    spec = load(write(tmp_path, TEN_LINES + "tune: {space: {model.base: {choice: [./a, org/b]}}}\n"))
+    assert spec.tune.space["model.base"].choice == [str(tmp_path / "a"), "org/b"]
+
+
 def test_overrides_are_validated_like_the_file(tmp_path):
     path = write(tmp_path, TEN_LINES)
     spec = load(
@@ -101,6 +106,13 @@ WRONG = [
     ("tune: {space: {train.learning_rate: {uniform: [0.1, 0.2], choice: [1]}}}", "exactly one of"),
     ("tune: {algorithm: grid, space: {train.learning_rate: {uniform: [0.1, 0.2]}}}", "grid needs choice"),
     ("tune: {space: {data.max_length: {randint: [10, 20]}}}", "data.max_length changes the prepared data"),
+    ("tune: {space: {train.epochs: {uniform: [1, 3]}}}", "train.epochs"),
+    ("tune: {space: {model: {choice: [{base: a}]}}}", "single keys"),
+    ("train: {seed: -1}", "train.seed=-1"),
+    ("promote: {minimum: .nan}", "promote.minimum=nan"),
+    ("promote: {min_improvement: .inf}", "promote.min_improvement=inf"),
+    ("storage: s3://bucket/x", "only folders are written to"),
+    ("storage: ~nobody-of-this-name/x", "home folder that is not there"),
     ("tune: {space: {serve.port: {choice: [1, 2]}}}", "serve.port cannot be searched"),
     ("tune: {space: {data.train: {choice: [a, b]}}}", "compare trials on different rows"),
 ]
@@ -120,6 +132,9 @@ WRONG_FILES = [
     ("name: [\n", "is not YAML"),
     ("name: a\nname: b\n", "'name' is given twice"),
     ("name: demo\n", "2 keys are wrong"),
+    ("name: 2024-13-45\n", "is not YAML"),
+    ("name: !!int abc\n", "is not YAML"),
+    ("name: !!python/object/apply:os.system [true]\n", "is not YAML"),
     (TEN_LINES.replace("name: demo", "name: My Model"), "lower-case letters"),
     (TEN_LINES.replace("name: demo", "name: ../x"), "lower-case letters"),
     (TEN_LINES.replace("train: train.csv", "train: 3"), "data.train=3"),
