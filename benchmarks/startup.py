@@ -1,6 +1,6 @@
 """How long a command takes before it does anything: median of several runs of each, in turn.
 
-    python benchmarks/startup.py [--runs 5]
+python benchmarks/startup.py [--runs 5]
 """
 
 from __future__ import annotations

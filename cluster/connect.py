@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -32,13 +33,15 @@ def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True)
         return
     address = address or os.environ.get("RAY_ADDRESS")
     if address:
-        _join(address, quiet)
+        with _own_sigterm():
+            _join(address, quiet)
         try:
             yield
         finally:
             ray.shutdown()
         return
-    _start(cpus, quiet)
+    with _own_sigterm():
+        _start(cpus, quiet)
     try:
         yield
     except KeyboardInterrupt:
@@ -47,6 +50,15 @@ def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True)
         raise
     finally:
         stop_local()
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's own SIGTERM handler: `ray.init` puts one of its own in, which aborts the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(cpus: int | None, quiet: bool) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
+# As in an activated environment: `python` and `ray` are the ones that run the tests.
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 class Done:
@@ -39,7 +41,7 @@ class Running:
     """A command that is still going; what it prints is collected."""
 
     def __init__(self, *words: object, cwd: Path = ROOT) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PATH": PATH}
         self.process = subprocess.Popen(
             [*([] if isinstance(words[0], Path) else [sys.executable]), *map(str, words)],
             stdout=subprocess.PIPE,

@@ -21,6 +21,9 @@ from tune.trial import run_trial
 
 # Of the trials that reach a rung, ASHA lets one in this many go on.
 _REDUCTION = 3
+# What a trial asks for that only waits for its workers: Tune wants a bundle that is not empty, and any share of a CPU
+# would be missing where the workers need them all.
+_TRIAL_MEMORY_BYTES = 1 << 20
 
 
 class Search:
@@ -46,7 +49,7 @@ class Search:
         gpus = self.spec.cluster.gpus_per_worker
         # With several workers the trial itself only waits: its workers hold their own resources.
         resources = (
-            {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})} if one_worker else {"CPU": 0.001}
+            {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})} if one_worker else {"memory": _TRIAL_MEMORY_BYTES}
         )
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(trainable, resources),
@@ -57,7 +60,6 @@ class Search:
                 search_alg=self._algorithm(),
                 scheduler=self._scheduler(),
                 num_samples=self.tune.n_trials,
-                max_concurrent_trials=None if self.tune.algorithm == "optuna" else self.sizes.trials_at_once,
                 # The ~8 s in which a trial's process imports torch are paid once for each place, not for each trial.
                 reuse_actors=one_worker,
                 time_budget_s=self.tune.time_budget_s,
@@ -98,7 +100,9 @@ class Search:
             searcher.set_search_properties(self.spec.evaluate.metric, self.spec.evaluate.mode, to_ray(self.tune.space))
             return ConcurrencyLimiter(searcher, max_concurrent=self.sizes.trials_at_once)
         points = grid(self.tune) if self.tune.algorithm == "grid" else None
-        return BasicVariantGenerator(points_to_evaluate=points, random_state=self.tune.seed)
+        return BasicVariantGenerator(
+            points_to_evaluate=points, random_state=self.tune.seed, max_concurrent=self.sizes.trials_at_once
+        )
 
     def _scheduler(self) -> Any:
         from ray.tune.schedulers import ASHAScheduler, FIFOScheduler

@@ -123,11 +123,3 @@ def test_batch_predictions_of_wrong_files(outcome, storage, tmp_path):
         with pytest.raises(DataError, match=message):
             raymill.predict("tiny", str(given), tmp_path / output, storage=storage)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "other.csv"]
-
-
-def test_rows_of_the_report_are_text_not_markup(tiny_base, tiny_data, storage, tmp_path):
-    rows = [*make_rows(60, 1), ("<script>alert(1)</script> cat", "tool"), ("<img src=x> dog", "fruit")]
-    data = {"train": str(tiny_data / "train.csv"), "test": str(write_csv(tmp_path / "test.csv", rows))}
-    outcome = raymill.run(tiny_spec(tiny_base, tiny_data, storage, name="markup", data=data))
-    page = Path(outcome.report).read_text(encoding="utf-8")
-    assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page

@@ -9,6 +9,8 @@ from tiny import tiny_spec
 from cluster.errors import UserError
 from trainer.data import prepare as preparing
 from trainer.fit import fit
+from trainer.loop import Place
+from trainer.loop import train as train_loop
 from trainer.predictor import Predictor
 from trainer.spec_load import load
 
@@ -53,27 +55,41 @@ def test_one_worker_and_two_take_the_same_steps(tiny_base, tiny_data, storage, t
     ]
 
 
-def test_early_stopping_keeps_the_best_epoch(tiny_base, tiny_data, storage, tmp_path):
-    spec = tiny_spec(
-        tiny_base,
-        tiny_data,
-        storage,
-        train={"epochs": 8, "batch_size": 16, "learning_rate": 1e-2, "early_stopping_patience": 1},
-    )
-    result, _ = train(spec, tmp_path / "run")
-    values = [epoch["macro_f1"] for epoch in result.history]
-    assert len(values) < 8
-    assert result.metrics["macro_f1"] == max(values)
+def train_here(spec, folder):
+    """The same loop without Ray Train around it; returns the epochs and which of them sent a checkpoint."""
+    loaded = load(spec)
+    prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
+    reached = []
+    train_loop(loaded, prepared, Place(0, 1, "cpu", 1), lambda figures, save: reached.append((figures, save)), folder)
+    return reached
 
 
-def test_a_loss_that_is_no_number_ends_in_the_users_message(tiny_base, tiny_data, storage, tmp_path):
-    spec = tiny_spec(
-        tiny_base, tiny_data, storage,
-        train={"epochs": 1, "batch_size": 16, "learning_rate": 1.0, "max_grad_norm": 1e30, "weight_decay": 1.0},
-    )  # fmt: skip
-    try:
-        result, _ = train(spec, tmp_path / "run")
-    except UserError as error:
-        assert "lower train.learning_rate" in str(error)
-    else:
-        assert np.isfinite(result.metrics["log_loss"])
+def test_early_stopping_and_checkpoints_of_better_epochs_only(tiny_base, tiny_data, storage, tmp_path):
+    settings = {"epochs": 12, "batch_size": 16, "learning_rate": 5e-3, "early_stopping_patience": 1}
+    reached = train_here(tiny_spec(tiny_base, tiny_data, storage, train=settings), tmp_path)
+    values = [figures["macro_f1"] for figures, _ in reached]
+    assert len(values) < 12 and values[-1] <= max(values[:-1])
+    best = -1.0
+    for value, (_, save) in zip(values, reached, strict=True):
+        assert (save is not None) == (value > best)
+        best = max(best, value)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_others(tiny_base, tiny_data, storage, tmp_path):
+    settings = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
+    losses = []
+    for number, seed in enumerate((1, 1, 2)):
+        (tmp_path / str(number)).mkdir()
+        spec = tiny_spec(tiny_base, tiny_data, storage, train={**settings, "seed": seed})
+        losses.append(train_here(spec, tmp_path / str(number))[0][0]["train_loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_loss_that_is_no_number_ends_in_the_users_message(tiny_base, tiny_data, storage, tmp_path, monkeypatch):
+    from trainer.tasks.text_classification import TextClassification
+
+    sound = TextClassification.loss_sum
+    monkeypatch.setattr(TextClassification, "loss_sum", lambda *given: sound(*given) * float("nan"))
+    settings = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
+    with pytest.raises(UserError, match="the loss is nan in epoch 1"):
+        train_here(tiny_spec(tiny_base, tiny_data, storage, train=settings), tmp_path)
