@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator
 
 from cluster.errors import RequestError, nearest
+from cluster.text import is_unicode
 
 _KEYS = {"inputs"}
 
@@ -61,17 +62,9 @@ def _texts(inputs: object, max_inputs: int) -> list[str]:
             raise RequestError(422, "wrong_type", f"inputs[{place}] is {_kind(text)}; each must be a text")
         if not text.strip():
             raise RequestError(422, "empty_input", f"inputs[{place}] is empty; take it out or give a text")
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise RequestError(422, "invalid_unicode", f"inputs[{place}] holds half of a surrogate pair")
     return inputs
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _kind(value: object) -> str:

@@ -49,7 +49,9 @@ class Search:
         gpus = self.spec.cluster.gpus_per_worker
         # With several workers the trial itself only waits: its workers hold their own resources.
         resources = (
-            {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})} if one_worker else {"memory": _TRIAL_MEMORY_BYTES}
+            {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
+            if one_worker
+            else {"memory": _TRIAL_MEMORY_BYTES}
         )
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(trainable, resources),

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError, nearest
+from cluster.text import is_unicode
 from trainer.data.sources import SourceFile
 
 _BLOCK_ROWS = 16_384
@@ -105,25 +106,17 @@ def _csv_row(cells: list[str], n_columns: int, places: dict[str, int]) -> dict[s
         return {**shown, "reason": "wrong number of cells"}
     values = {role: cells[place] for role, place in places.items()}
     reason = None
-    if not all(_is_unicode(value) for value in values.values()):
+    if not all(is_unicode(value) for value in values.values()):
         reason = "invalid UTF-8"
     elif any(value.count("\n") > _MAX_LINES for value in values.values()):
         reason = f"over {_MAX_LINES} lines in one cell"  # an opening quote that found its end far below
     return {**{role: _readable(value) for role, value in values.items()}, "reason": reason}
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _readable(text: str) -> str:
     """Return `text` with what cannot be written as UTF-8 shown as the replacement character."""
     return (
-        text if _is_unicode(text) else text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
+        text if is_unicode(text) else text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
     )
 
 
@@ -178,7 +171,7 @@ def _parse_line(line: bytes, columns: dict[str, str]) -> tuple[dict[str, str | N
 def _as_text(value: Any, role: str) -> tuple[str | None, str | None]:
     """Return the value as text, and what is wrong with it. A whole number or true/false may be a label."""
     if isinstance(value, str):
-        if not _is_unicode(value):  # JSON can spell half of a surrogate pair
+        if not is_unicode(value):  # JSON can spell half of a surrogate pair
             return value.encode("utf-8", errors="replace").decode(), "invalid UTF-8"
         return value, None
     if value is None:
