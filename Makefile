@@ -16,8 +16,11 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/python examples/support_tickets/demo.py
 
+# Two at a time: tests/e2e mostly waits for Ray to start, and the rest goes through meanwhile.
 test: install
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest tests/unit tests/local_ray > $(VENV)/test-rest.log 2>&1 & rest=$$!; \
+	$(BIN)/python -m pytest tests/e2e --durations 5; e2e=$$?; \
+	wait $$rest; code=$$?; cat $(VENV)/test-rest.log; test $$e2e -eq 0 -a $$code -eq 0
 
 check: install
 	$(BIN)/ruff check .

@@ -48,11 +48,9 @@ class Search:
         one_worker = self.spec.cluster.workers == 1
         gpus = self.spec.cluster.gpus_per_worker
         # With several workers the trial itself only waits: its workers hold their own resources.
-        resources = (
-            {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
-            if one_worker
-            else {"memory": _TRIAL_MEMORY_BYTES}
-        )
+        resources: dict[str, float] = {"memory": _TRIAL_MEMORY_BYTES}
+        if one_worker:
+            resources = {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(trainable, resources),
             param_space={} if self.tune.algorithm == "optuna" else to_ray(self.tune.space),
