@@ -33,6 +33,7 @@ def steps(spec: RunSpec, prepared: Prepared, n_steps: int, compact: bool) -> tup
     model: Any = task.new_model(prepared.contract, base_model.locate(spec.model.base), spec).train()
     parts = [rows, prepared.part("validation")] if compact else []
     vocabulary = CompactVocabulary(model, parts, task.pad_id(prepared.contract) if compact else 1 << 30, 0.01)
+    torch.manual_seed(spec.train.seed)  # both sides drop out the same units
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     plan = chain.from_iterable(batch_plan.plan(rows.lengths, 1, epoch, spec.train.batch_size) for epoch in range(99))
     losses, started = [], 0.0
