@@ -305,6 +305,7 @@ def list_command(front: Front, storage: str | None) -> None:
 @_shared("storage")
 def show_command(front: Front, model: str, storage: str | None) -> None:
     """Show one version: figures, lineage, files, moves of its aliases."""
+    from cluster.console import figures_line
     from cluster.files import read_json
     from trainer import registry
 
@@ -322,18 +323,12 @@ def show_command(front: Front, model: str, storage: str | None) -> None:
         "moves": [move for move in models.moves(version.name) if move["to"] == version.number],
     }
     lines = [f"{version.ref}  {', '.join(found['aliases'])}".rstrip(), f"folder: {version.folder}"]
-    lines += [f"{part}: {_figures(figures)}" for part, figures in version.metrics.items()]
+    lines += [f"{part}: {figures_line(figures)}" for part, figures in version.metrics.items()]
     lines += [f"{key}: {value}" for key, value in version.lineage.items()]
     lines += [
         f"{move['at']} {move['kind']} {move['alias']}: {move['evidence'].get('reason', '')}" for move in found["moves"]
     ]
     front.tell(found, lines)
-
-
-def _figures(figures: dict[str, Any]) -> str:
-    from cluster.console import figures_line
-
-    return figures_line(figures)
 
 
 @models_group.command("promote")

@@ -17,6 +17,13 @@ def wait_until_gone(processes, timeout_s):
     return alive(processes)
 
 
+def wait_until_training(command, tmp_path):
+    end = time.monotonic() + 150
+    while not list((tmp_path / "storage" / "runs").rglob("progress/train.json")):
+        assert time.monotonic() < end and command.process.poll() is None, command.text
+        time.sleep(0.1)
+
+
 @pytest.fixture()
 def long_spec(tiny_base, tiny_data, tmp_path):
     train = {"epochs": 5000, "batch_size": 16, "learning_rate": 1e-3}
@@ -30,11 +37,7 @@ def test_ctrl_c_stops_within_five_seconds_and_leaves_nothing(long_spec, tmp_path
         words += ["--set", "tune={trials: 4, scheduler: none, space: {train.learning_rate: {uniform: [0.001, 0.002]}}}"]
     command = Running(*words)
     try:
-        run_folder = tmp_path / "storage" / "runs"
-        end = time.monotonic() + 150
-        while not list(run_folder.rglob("progress/train.json")):
-            assert time.monotonic() < end and command.process.poll() is None, command.text
-            time.sleep(0.1)
+        wait_until_training(command, tmp_path)
         family = command.family()
         assert len(family) > 3
         code, seconds = command.interrupt()
@@ -49,11 +52,7 @@ def test_ctrl_c_stops_within_five_seconds_and_leaves_nothing(long_spec, tmp_path
 def test_kill_9_of_the_driver_takes_its_work_along_and_the_next_run_works(long_spec, tmp_path):
     command = Running("-m", "raymill", "train", long_spec)
     try:
-        runs = tmp_path / "storage" / "runs"
-        end = time.monotonic() + 150
-        while not list(runs.rglob("progress/train.json")):
-            assert time.monotonic() < end and command.process.poll() is None, command.text
-            time.sleep(0.1)
+        wait_until_training(command, tmp_path)
         family = command.family()
         names = {process.pid: process.name() for process in family}
         command.process.send_signal(signal.SIGKILL)
