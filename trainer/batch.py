@@ -19,8 +19,10 @@ from trainer import contract as contracts
 from trainer import tasks
 from trainer.contract import Contract
 from trainer.data import sources
-from trainer.data.prepare import ReadFile, check_rows, quiet_ray_data
+from trainer.data.checks import examine
+from trainer.data.passes import quiet_ray_data
 from trainer.data.read import read_blocks
+from trainer.data.sources import SourceFile
 from trainer.predictor import Predictor
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -51,7 +53,7 @@ def predict_files(
     quiet_ray_data(preserve_order=True)
     answered = (
         ray.data.from_items([file._asdict() for file in files], override_num_blocks=len(files))
-        .map_batches(ReadFile({task.subject: column}), batch_size=1, batch_format="pyarrow", num_cpus=0.5)
+        .map_batches(_Read({task.subject: column}), batch_size=1, batch_format="pyarrow", num_cpus=0.5)
         .map_batches(
             _Answer,
             fn_constructor_args=[str(folder), max(1, int(cpus)), gpus > 0],
@@ -97,6 +99,19 @@ def must_be_readable(given: str | list[str], output: Path, contract: Contract) -
         next(read_blocks(file, {subject: contract.columns[subject]}))
 
 
+class _Read:
+    """Files (a line each) to blocks of rows, each row with the place of its file."""
+
+    def __init__(self, columns: dict[str, str]) -> None:
+        self.columns = columns
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for line in batch.to_pylist():
+            file = SourceFile(**line)
+            for block in read_blocks(file, self.columns):
+                yield block.append_column("source", pa.array([file.place] * len(block), pa.int32()))
+
+
 class _Answer:
     """Rows to answers, in an actor that loads the model once."""
 
@@ -105,8 +120,8 @@ class _Answer:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         subject = self.predictor.task.subject
-        good, bad = check_rows(self.predictor.task, rows)
-        answers = self.predictor.predict(good[subject].to_pylist())
+        good, texts, bad = examine(self.predictor.task, rows, self.predictor.cleaner)
+        answers = self.predictor.answers(texts.to_pylist())
         done = self._table(good, subject, [a["label"] for a in answers], [a["score"] for a in answers], None)
         failed = self._table(bad, subject, [None] * len(bad), [None] * len(bad), bad["reason"])
         return pa.concat_tables([done, failed]).sort_by([("source", "ascending"), ("row", "ascending")])

@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-# Rows are sorted by length within pools of this many batches: large enough to waste little on padding (under 3% here),
-# small enough that a step's rows still differ from epoch to epoch.
-_POOL_BATCHES = 50
+#: Rows are sorted by length within pools of this many batches: large enough to waste little on padding (under 3% here),
+#: small enough that a step's rows still differ from epoch to epoch.
+POOL_BATCHES = 50
 
 
 def plan(lengths: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
@@ -22,7 +22,7 @@ def plan(lengths: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     order = rng.permutation(len(lengths))
-    pool = batch_size * _POOL_BATCHES
+    pool = batch_size * POOL_BATCHES
     steps: list[np.ndarray] = []
     for start in range(0, len(order), pool):
         rows = order[start : start + pool]
@@ -33,9 +33,9 @@ def plan(lengths: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
     """Return the number of steps that `plan` makes of `n_rows`."""
-    pool = batch_size * _POOL_BATCHES
+    pool = batch_size * POOL_BATCHES
     full, rest = divmod(n_rows, pool)
-    return full * _POOL_BATCHES + math.ceil(rest / batch_size)
+    return full * POOL_BATCHES + math.ceil(rest / batch_size)
 
 
 def share(rows: np.ndarray, rank: int, workers: int) -> np.ndarray:

@@ -25,11 +25,14 @@ _KEPT_AS_THEY_ARE = 256
 class CompactVocabulary:
     """Swaps a model's word embedding for its used rows while it trains. Without gain it changes nothing."""
 
-    def __init__(self, model: torch.nn.Module, parts: list[Rows], pad_id: int, decay: float) -> None:
+    def __init__(self, model: torch.nn.Module, parts: list[Rows] | None, pad_id: int, decay: float) -> None:
+        """`parts` are all rows that the model will see; None where they are not known beforehand."""
         import torch
 
         self._model, self._decay = model, decay
         self._new_id: np.ndarray | None = None
+        if parts is None:
+            return
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         # An embedding that is the output layer too gets gradients in every row.
         tied = model.get_output_embeddings()  # type: ignore[operator]

@@ -16,7 +16,7 @@ from cluster.errors import ModelError
 from cluster.files import read_json, sha256, sha256_of, write_json
 
 #: Raise it when the same raw row would give another model input than before; tests pin the present behaviour.
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 
 FILE = "contract.json"
 
@@ -38,6 +38,8 @@ class Contract(BaseModel):
     task: str
     columns: dict[str, str]
     """Part in the task -> name of the user's column."""
+    types: dict[str, str] = {}
+    """Part in the task -> what a raw value of it must be, as `text`."""
     steps: list[Step]
     """What is done to a row, in order; the same for a training row and a request."""
     fitted: dict[str, Any]

@@ -19,8 +19,9 @@ from trainer import contract as contracts
 from trainer import tasks
 from trainer.contract import Contract
 from trainer.data import sources
-from trainer.data.prepare import check_rows
+from trainer.data.checks import examine
 from trainer.data.read import read_blocks
+from trainer.steps import Cleaner
 
 _CHUNK_ROWS = 512
 
@@ -59,9 +60,10 @@ def read_labelled(paths: str | list[str], contract: Contract) -> LabelledRows:
     task = tasks.get(contract.task)
     raw: list[str] = []
     labels: list[str] = []
+    cleaner = Cleaner(contract)
     for file in sources.find(paths, "test"):
         for block in read_blocks(file, contract.columns):
-            good, bad = check_rows(task, block)
+            good, _, bad = examine(task, block, cleaner)
             if len(bad):
                 first = bad.slice(0, 1).to_pylist()[0]
                 raise DataError(

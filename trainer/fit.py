@@ -10,6 +10,7 @@ from typing import Any
 from cluster.errors import RaymillError, ResourceError, UserError
 from trainer import spec_load
 from trainer.checkpoint import epoch_of
+from trainer.feed import StreamFeed
 from trainer.loop import Place, train
 from trainer.result import RunResult, read_history
 from trainer.spec import RunSpec
@@ -40,6 +41,7 @@ def fit(spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float) -> 
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus} if gpus else {})},
         ),
+        datasets=_streams(spec, prepared),
         run_config=ray.train.RunConfig(
             name="train",
             storage_path=str(folder),
@@ -58,6 +60,16 @@ def fit(spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float) -> 
     if result.checkpoint is None:
         raise RaymillError(f"Ray Train ended without a checkpoint; see {folder}")
     return finished(spec, prepared, folder, Path(result.checkpoint.path))
+
+
+def _streams(spec: RunSpec, prepared: Path) -> dict[str, Any] | None:
+    """Return what Ray Data feeds the workers with; None where they read prepared rows themselves."""
+    if spec.data.mode == "prepared":
+        return None
+    from trainer.data.prepared import Prepared
+    from trainer.data.stream import training_rows
+
+    return {"train": training_rows(spec, Prepared(prepared))}
 
 
 def finished(spec: RunSpec, prepared: Path, folder: Path, checkpoint: Path) -> RunResult:
@@ -86,7 +98,13 @@ def worker(config: dict[str, Any]) -> None:
             ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(local))
 
     spec = spec_load.validate(config["spec"])
-    train(spec, Prepared(Path(config["prepared"])), place, report, Path(config["folder"]))
+    prepared = Prepared(Path(config["prepared"]))
+    stream = None
+    if spec.data.mode == "streaming":
+        n_rows = prepared.summary["rows"]["train"]  # type: ignore[index]
+        shard = ray.train.get_dataset_shard("train")
+        stream = StreamFeed(shard, n_rows, spec.train.seed, spec.train.batch_size, place.workers)
+    train(spec, prepared, place, report, Path(config["folder"]), stream)
 
 
 def cause_of(error: BaseException) -> RaymillError:

@@ -23,13 +23,18 @@ def layout(spec: RunSpec, nodes: list[Node]) -> Layout:
     wanted = (spec.tune.max_concurrent or spec.tune.n_trials) if spec.tune else 1
     cpus = spec.cluster.cpus_per_worker
     if cpus is None:
-        total = int(sum(node.cpus for node in nodes))
+        total = max(1, int(sum(node.cpus for node in nodes)) - _for_ray_data(spec))
         by_gpu = places(nodes, 0, gpus) if gpus else total
         at_once = max(1, min(wanted, min(total, by_gpu) // workers))
-        largest = int(max((node.cpus for node in nodes if node.gpus >= gpus), default=1))
+        largest = int(max((node.cpus for node in nodes if node.gpus >= gpus), default=1)) - _for_ray_data(spec)
         cpus = max(1, min(largest, total // (at_once * workers)))
     fits = places(nodes, cpus, gpus) // workers
     return Layout(cpus_per_worker=cpus, trials_at_once=max(1, min(wanted, fits)))
+
+
+def _for_ray_data(spec: RunSpec) -> int:
+    """Cores that must be left for Ray Data while it feeds the workers: without any it would wait for ever."""
+    return 1 if spec.data.mode == "streaming" else 0
 
 
 def demands(spec: RunSpec, sizes: Layout, *, serving: bool = True) -> list[Demand]:
@@ -37,17 +42,18 @@ def demands(spec: RunSpec, sizes: Layout, *, serving: bool = True) -> list[Deman
     key = "cluster.workers" if spec.cluster.workers > 1 else "cluster.cpus_per_worker"
     if spec.cluster.gpus_per_worker:
         key = "cluster.workers" if spec.cluster.workers > 1 else "cluster.gpus_per_worker"
+    streamed = _for_ray_data(spec) / spec.cluster.workers
     each = (float(sizes.cpus_per_worker), spec.cluster.gpus_per_worker)
     trials = sizes.trials_at_once
     stage = "tune" if spec.tune else "train"
     what = (
         f"{trials} trials at a time with {spec.cluster.workers} workers each"
         if spec.tune
-        else f"{spec.cluster.workers} workers"
+        else f"{spec.cluster.workers} workers{' and the reading for them' if streamed else ''}"
     )
     found = [
         Demand("prepare", "reading and tokenizing", 1, 1, 0, "cluster.cpus"),
-        Demand(stage, what, trials * spec.cluster.workers, *each, key),
+        Demand(stage, what, trials * spec.cluster.workers, each[0] + streamed, each[1], key),
         Demand("evaluate", "scoring the held-out rows", 1, *each, key),
     ]
     if serving:

@@ -18,9 +18,10 @@ import numpy as np
 
 from cluster.errors import UserError
 from cluster.progress import Progress, ProgressFile
-from trainer import base_model, batch_plan, checkpoint, tasks
+from trainer import base_model, checkpoint, tasks
 from trainer.compact import CompactVocabulary
 from trainer.data.prepared import Prepared, Rows
+from trainer.feed import Feed, PreparedFeed, Step
 from trainer.predictor import forward
 from trainer.result import HISTORY
 from trainer.spec import RunSpec
@@ -42,8 +43,10 @@ class Place(NamedTuple):
     threads: int
 
 
-def train(spec: RunSpec, prepared: Prepared, place: Place, report: Report, folder: Path) -> None:
-    """Fine-tune `spec.model` on the prepared rows and report every epoch. All ranks call this alike.
+def train(
+    spec: RunSpec, prepared: Prepared, place: Place, report: Report, folder: Path, stream: Feed | None = None
+) -> None:
+    """Fine-tune `spec.model` on the prepared rows, or on a `stream`, and report every epoch. All ranks call this alike.
 
     Rank 0 writes `history.jsonl` and its progress to `folder`. Raises `UserError` if the loss stops being a number.
     """
@@ -52,25 +55,29 @@ def train(spec: RunSpec, prepared: Prepared, place: Place, report: Report, folde
     torch.set_num_threads(place.threads)
     torch.manual_seed(spec.train.seed)
     task = tasks.get(spec.task)
-    rows, held_out = prepared.part("train"), prepared.part("validation")
+    held_out = prepared.part("validation")
+    feed = stream or _prepared_feed(spec, prepared, place)
     model = task.new_model(prepared.contract, base_model.locate(spec.model.base), spec)
-    vocabulary = CompactVocabulary(model, [rows, held_out], task.pad_id(prepared.contract), spec.train.weight_decay)
+    seen = [prepared.part("train"), held_out] if stream is None else None
+    vocabulary = CompactVocabulary(model, seen, task.pad_id(prepared.contract), spec.train.weight_decay)
     model = model.to(place.device)
     torch.manual_seed(spec.train.seed + place.rank)  # workers drop out different units
     stepped = _distributed(model, place)  # all ranks
-    n_steps = spec.train.epochs * batch_plan.steps_per_epoch(len(rows), spec.train.batch_size)
-    optimizer, schedule = _optimizer(model, spec, n_steps)
-    log = _Log(folder if place.rank == 0 else None, spec, len(rows))
+    optimizer, schedule = _optimizer(model, spec, spec.train.epochs * feed.steps_per_epoch)
+    weights = _class_weights(prepared, place)
+    log = _Log(folder if place.rank == 0 else None, spec, feed.n_rows)
     best: float | None = None
     since_best = 0
     for epoch in range(1, spec.train.epochs + 1):
         log.begin_epoch(epoch)
         model.train()
         loss_sum = torch.zeros((), device=place.device)
-        for step in batch_plan.plan(rows.lengths, spec.train.seed, epoch, spec.train.batch_size):
-            loss_sum += _step(task, stepped, model, optimizer, schedule, rows, step, place, spec, prepared, vocabulary)
-            log.rows_done(len(step))
-        mean_loss = _all_sum(loss_sum, place) / len(rows)  # all ranks
+        for step in feed.epoch(epoch):
+            loss_sum += _step(
+                task, stepped, model, optimizer, schedule, step, place, spec, prepared, vocabulary, weights
+            )
+            log.rows_done(step.rows)
+        mean_loss = _all_sum(loss_sum, place) / feed.n_rows  # all ranks
         _must_be_finite(mean_loss, epoch)
         figures = _validate(task, model, held_out, place, spec, prepared, vocabulary)  # all ranks
         _must_be_finite(figures["log_loss"], epoch)
@@ -106,32 +113,40 @@ def _step(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    rows: Rows,
-    step: np.ndarray,
+    step: Step,
     place: Place,
     spec: RunSpec,
     prepared: Prepared,
     vocabulary: CompactVocabulary,
+    weights: torch.Tensor | None,
 ) -> torch.Tensor:
     """Take one optimiser step; returns this worker's summed loss, detached."""
     import torch
 
-    mine = batch_plan.share(step, place.rank, place.workers)
-    # A worker without rows (the epoch's short step) still joins the all-reduce, with a loss of zero.
-    used = mine if len(mine) else step[:1]
-    inputs = task.collate(prepared.contract, [vocabulary.ids(rows.input_ids(row)) for row in used])
-    targets = torch.from_numpy(rows.target_ids[used].astype(np.int64)).to(place.device)
+    inputs = task.collate(prepared.contract, [vocabulary.ids(ids) for ids in step.inputs])
+    targets = torch.from_numpy(step.target_ids.astype(np.int64)).to(place.device)
     with _autocast(spec, place):
         logits = stepped(**{name: value.to(place.device) for name, value in inputs.items()}).logits
-    loss = task.loss_sum(logits, targets) * (1.0 if len(mine) else 0.0)
+    loss = task.loss_sum(logits, targets, weights) * (1.0 if step.counts else 0.0)
     # DDP averages over workers; the loss of a step is the mean over all its rows, however they were shared out.
-    (loss * (place.workers / len(step))).backward()
+    (loss * (place.workers / step.rows)).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), spec.train.max_grad_norm)
     vocabulary.stepped(float(schedule.get_last_lr()[0]))
     optimizer.step()
     schedule.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.detach()
+
+
+def _prepared_feed(spec: RunSpec, prepared: Prepared, place: Place) -> Feed:
+    return PreparedFeed(prepared.part("train"), spec.train.seed, spec.train.batch_size, place.rank, place.workers)
+
+
+def _class_weights(prepared: Prepared, place: Place) -> torch.Tensor | None:
+    import torch
+
+    found = prepared.summary["class_weights"]
+    return torch.tensor(found, device=place.device) if found else None
 
 
 def _validate(

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cluster.errors import RequestError
 from trainer import contract as contracts
 from trainer import tasks
 from trainer.contract import Contract
+from trainer.steps import Cleaner
 from trainer.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -30,12 +32,22 @@ class Predictor:
         self.contract = contracts.load(folder)
         self.task = tasks.get(self.contract.task)
         self.device = device
+        self.cleaner = Cleaner(self.contract)
         self._encoder = self.task.encoder(self.contract, folder)
         self._model = self.task.load_model(folder).to(device).eval()
 
     def encode(self, raw: list[str]) -> list[np.ndarray]:
-        """Return the model inputs of raw values."""
-        return self._encoder(raw)
+        """Return the model inputs of raw values: cleaned by the contract's steps, then encoded.
+
+        Raises `RequestError` naming the first value that a step refuses.
+        """
+        if not self.cleaner:
+            return self._encoder(raw)
+        cleaned, reasons = self.cleaner(raw)
+        for place, reason in enumerate(reasons):
+            if reason:
+                raise RequestError(422, "refused_input", f"inputs[{place}] cannot be used: {reason}")
+        return self._encoder(cleaned)
 
     def scores(self, inputs: list[np.ndarray], batch_size: int = 64) -> np.ndarray:
         """Return float64 probabilities, shape (B, C), of encoded inputs."""
@@ -45,9 +57,14 @@ class Predictor:
 
     def predict(self, raw: list[str], batch_size: int = 64) -> list[dict[str, Any]]:
         """Return one answer for each raw value, as an HTTP client would get it."""
-        if not raw:
-            return []
-        return self.task.answer(self.contract, self.scores(self.encode(raw), batch_size))
+        return self._answers(self.encode(raw), batch_size)
+
+    def answers(self, cleaned: list[str], batch_size: int = 64) -> list[dict[str, Any]]:
+        """Return one answer for each value that went through the contract's steps already."""
+        return self._answers(self._encoder(cleaned), batch_size)
+
+    def _answers(self, inputs: list[np.ndarray], batch_size: int) -> list[dict[str, Any]]:
+        return self.task.answer(self.contract, self.scores(inputs, batch_size)) if inputs else []
 
 
 def forward(

@@ -6,9 +6,10 @@ Reading a file, `--set` and the messages for mistakes are in `trainer.spec_load`
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -49,7 +50,19 @@ class Query(Section):
     """The SELECT whose rows are used."""
 
 
-Sources = str | list[str] | Query
+def _kind_of_source(given: Any) -> str:
+    """Which of the three a value is meant to be, so that a mistake gets one message and not one for each."""
+    if isinstance(given, (dict, Query)):
+        return "<query>"
+    return "<paths>" if isinstance(given, list) else "<path>"
+
+
+Sources = Annotated[
+    Annotated[str, Field(min_length=1), Tag("<path>")]
+    | Annotated[list[str], Tag("<paths>")]
+    | Annotated[Query, Tag("<query>")],
+    Discriminator(_kind_of_source),
+]
 
 #: A point in time as a spec or a cell may hold it: ISO 8601, as 2026-03-01 or 2026-03-01T12:00:00Z.
 Moment = Annotated[str, Field(min_length=4, max_length=40)]
@@ -116,17 +129,28 @@ class StripHtml(Section):
 class Redact(Section):
     """What must not be learned or stored is replaced by its name in brackets, as [EMAIL]."""
 
-    kinds: list[Literal["email", "card", "phone", "ip", "url"]] = Field(default_factory=lambda: ["email", "card"])
+    kinds: list[Literal["email", "card", "phone", "ip", "url"]] = Field(default=["email", "card"])
     """Known patterns. A card number counts only if its check digit is right."""
     patterns: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(default_factory=dict)
     """Your own: name -> regular expression, as `{order: "ORD-[0-9]+"}`, replaced by [ORDER]."""
+
+    @field_validator("patterns")
+    @classmethod
+    def _are_patterns(cls, patterns: dict[str, str]) -> dict[str, str]:
+        for name, pattern in patterns.items():
+            try:
+                if re.compile(pattern).match(""):
+                    raise ValueError(f"{name}: {pattern!r} matches nothing at all, so it would be put everywhere")
+            except re.error as error:
+                raise ValueError(f"{name}: {pattern!r} is no regular expression: {error}") from None
+        return patterns
 
 
 class Deduplicate(Section):
     """Equal rows are left out beyond the first, and near-equal ones with `near`. They do not count as bad rows."""
 
     near: Annotated[float, Field(ge=0.5, lt=1.0)] | None = None
-    """Share of common word pairs (Jaccard similarity, estimated by MinHash) from which two texts are near-duplicates.
+    """Share of common five-character pieces (Jaccard similarity, found by MinHash) from which two texts are near-duplicates.
     Default: exact ones only."""
 
 
@@ -241,6 +265,25 @@ class Data(Section):
     mode: Literal["prepared", "streaming"] = "prepared"
     """`prepared`: training rows are written as shards first, their order is exact. `streaming`: Ray Data feeds the
     training from the files in each epoch; only held-out rows are written, and nothing is compared across training rows."""
+
+    @model_validator(mode="after")
+    def _can_be_streamed(self) -> Data:
+        if self.mode == "prepared":
+            return self
+        for step in self.steps:
+            by_row = step.sample and step.sample.fraction
+            if (
+                step.name == "deduplicate"
+                or (step.sample and not by_row)
+                or (step.balance and step.balance.how != "weight")
+            ):
+                raise ValueError(
+                    f"mode: streaming cannot do the step {step.name} as given, which compares rows of the whole data; "
+                    "use mode: prepared, balance: {how: weight} or sample: {fraction: ...}"
+                )
+        if self.split.by == "time" and not self.split.test_from:
+            raise ValueError("mode: streaming with split.by: time needs validation_from and test_from, not shares")
+        return self
 
 
 class Model(Section):
@@ -459,10 +502,22 @@ class RunSpec(Section):
     """Folder of prepared data, runs and the registry. On a cluster: one that every node sees."""
 
     @model_validator(mode="after")
+    def _search_has_prepared_rows(self) -> RunSpec:
+        if self.tune is not None and self.data.mode == "streaming":
+            raise ValueError("data.mode: streaming cannot be searched over: each trial would read all files again; "
+                             "use data.mode: prepared, or `raymill train`")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _batch_reaches_every_worker(self) -> RunSpec:
         if self.train.batch_size < self.cluster.workers:
             raise ValueError(
                 f"train.batch_size={self.train.batch_size} is under cluster.workers={self.cluster.workers}, so some "
                 f"workers would have no rows; use at least {self.cluster.workers}"
+            )
+        if self.data.mode == "streaming" and self.train.batch_size % self.cluster.workers:
+            raise ValueError(
+                f"data.mode: streaming needs a train.batch_size that divides by cluster.workers={self.cluster.workers}, "
+                f"not {self.train.batch_size}; try {self.train.batch_size // self.cluster.workers * self.cluster.workers}"
             )
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -177,7 +177,7 @@ def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     for key in _SOURCE_KEYS:
         if isinstance(data.get(key), str):
             data[key] = full(data[key])
-        elif data.get(key):
+        elif isinstance(data.get(key), list):
             data[key] = [full(item) for item in data[key]]
     model = dict(raw["model"])
     model["base"] = base(model["base"])
@@ -227,7 +227,7 @@ def _check_space(spec: RunSpec) -> None:
 
 
 def _explain(item: Any) -> str:
-    location = [part for part in item["loc"] if not (isinstance(part, str) and part in {"str", "list[str]"})]
+    location = [part for part in item["loc"] if not (isinstance(part, str) and part.startswith("<"))]  # tags of a union
     key = ".".join(str(part) for part in location) or "the spec"
     kind, value = item["type"], item["input"]
     if kind == "extra_forbidden":
@@ -248,9 +248,14 @@ def _keys_at(location: Iterable[Any]) -> list[str]:
     section: type[BaseModel] = RunSpec
     for part in location:
         field = section.model_fields.get(str(part))
-        if field is None:
-            continue  # the key of a dict, as in tune.space: its value's section is already reached
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                section = kind
+        if field is not None:  # else the key of a dict or the place in a list: its section is already reached
+            section = next(_sections(field.annotation), section)
     return list(section.model_fields)
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections that an annotation as `list[Section] | None` names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)

@@ -14,6 +14,7 @@ from cluster.plan import Node, check
 from cluster.progress import Progress, read_all, run_watched, total_of
 from trainer import base_model, evaluate, registering, run_folder, tasks
 from trainer.data import prepare as preparing
+from trainer.data.prepare import TooManyBadRows
 from trainer.data.prepared import Prepared
 from trainer.evaluate import Evaluation, LabelledRows
 from trainer.fit import fit
@@ -85,18 +86,26 @@ class Run:
             latest = progress
 
         quarantine = self.folder / run_folder.QUARANTINE
-        prepared = self.stage("prepare", lambda: preparing.prepare(wanted, on_progress, quarantine), lambda: latest)
+        try:
+            prepared = self.stage("prepare", lambda: preparing.prepare(wanted, on_progress, quarantine), lambda: latest)
+        except TooManyBadRows as error:
+            self.console.table("Bad rows", ["reason", "rows"], list(error.by_reason.items()))
+            raise
         self._tell_of(prepared)
         return prepared
 
     def _tell_of(self, prepared: Prepared) -> None:
         rows: dict[str, int] = prepared.summary["rows"]  # type: ignore[assignment]
-        quarantined: dict[str, int] = prepared.summary["quarantined"]  # type: ignore[assignment]
+        bad: dict[str, int] = prepared.summary["quarantined"]  # type: ignore[assignment]
+        left_out: dict[str, int] = prepared.summary["left_out"]  # type: ignore[assignment]
         n_classes = len(prepared.contract.fitted["labels"])
         counts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
         self.console.say(f"             {counts} rows, {n_classes} classes")
-        if quarantined:
-            self.console.table("Rows that could not be used", ["reason", "rows"], list(quarantined.items()))
+        if left_out:
+            self.console.table("Rows left out by your steps", ["step", "rows"], list(left_out.items()))
+        if bad:
+            share = sum(bad.values()) / int(prepared.summary["rows_in_all"])  # type: ignore[call-overload]
+            self.console.table(f"Bad rows, {share:.2%} of all", ["reason", "rows"], list(bad.items()))
             self.console.say(f"             listed in {prepared.folder / preparing.QUARANTINE}")
 
     def train(self, prepared: Prepared) -> RunResult:

@@ -32,6 +32,7 @@ def make(**changes):
     [
         {"task": "other"},
         {"columns": {"text": "x", "label": "l"}},
+        {"types": {"text": "number"}},
         {"steps": [Step(name="tokenize", params={"max_length": 17, "pad_id": 0})]},
         {"steps": []},
         {"fitted": {"labels": ["b", "a"]}},
@@ -93,7 +94,7 @@ def test_preparation_is_pinned(tiny_base, tmp_path):
     task = tasks.get("text-classification")
     spec = load({"name": "a", "data": {"train": "t.csv"}, "model": {"base": str(tiny_base)}})
     contract = task.begin(spec, tmp_path)
-    assert contracts.PREPARATION_VERSION == 1
+    assert contracts.PREPARATION_VERSION == 2
     assert contract.steps == [Step(name="tokenize", params={"max_length": 64, "pad_id": 0})]
     assert [ids.tolist() for ids in task.encoder(contract, tmp_path)(["Want a CAT?"])] == [[2, 6, 7, 43, 1, 3]]
 
@@ -106,11 +107,14 @@ def test_collate_pads_and_masks():
 
 def test_labels_are_fitted_in_order_and_one_class_is_refused():
     task = tasks.get("text-classification")
-    fitted = task.fit(make(fitted={}), pa.chunked_array([["b", "a", "b"]]))
+    fitted = task.fit(make(fitted={}), {"b": 2, "a": 1})
     assert fitted.fitted["labels"] == ["a", "b"]
     assert task.target_ids(fitted, pa.chunked_array([["b", "z"]])).tolist() == [1, -1]
     with pytest.raises(DataError, match="1 class"):
-        task.fit(make(fitted={}), pa.chunked_array([["b", "b"]]))
+        task.fit(make(fitted={}), {"b": 2})
+    assert task.fit(make(fitted={}), {"b": 2, "a": 1}, ["b", "a"]) == fitted
+    with pytest.raises(DataError, match="no training row has the label 'c', which data.labels names"):
+        task.fit(make(fitted={}), {"b": 2, "a": 1}, ["a", "b", "c"])
 
 
 def test_columns():

@@ -1,5 +1,7 @@
 """Reading raw files: every row comes out, with its number, and with the reason if it cannot be used."""
 
+import gzip
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -41,14 +43,52 @@ def test_jsonl_names_each_bad_line(tmp_path):
     assert rows[5]["reason"] == "not a JSON object"
     assert rows[6]["reason"] == "invalid UTF-8"
     assert rows[7]["label"] == "true" and rows[7]["reason"] is None
-    assert rows[8]["label"] is None  # the task says that it is empty
+    assert (rows[8]["label"], rows[8]["reason"]) == (None, "missing label")
+
+
+def test_jsonl_with_a_key_twice_half_a_character_and_a_nul(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '{"body": "a", "body": "b", "kind": "x"}\n'
+        '{"body": "a", "kind": "x", "other": {"k": 1, "k": 2}}\n'
+        '{"body": "half \\ud83d", "kind": "x"}\n'
+        '{"body": "nul \\u0000", "kind": "x"}\n'
+        '{"body": "a", "kind": null}\n'
+        '{"body": "a", "kind": 1.5}\n'
+        '{"body": "a", "kind": "x"} {"body": "b", "kind": "x"}\n'
+        '{"body": "a", "kind": {"deep": [1]}}\n' + "[" * 100_000 + "\n"
+    )
+    rows = rows_of(path)
+    assert [row["reason"] for row in rows] == [
+        "a key twice",
+        None,
+        "invalid UTF-8",
+        "NUL character",
+        "missing label",
+        "label is no text",
+        "not JSON",
+        "label is no text",
+        "not JSON",
+    ]
+    assert rows[2]["text"] == "half \ufffd" and rows[3]["text"] == "nul \ufffd"
+    assert rows[7]["label"] == '{"deep": [1]}' and len(rows[8]["text"]) == 1000
+
+
+def test_a_nul_in_csv_is_named_and_only_its_own_row(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"body,kind,note\na\0b,x,1\na,x,\0\nc,y,2\n")
+    rows = rows_of(path)
+    assert [(row["text"], row["reason"]) for row in rows] == [("a\ufffdb", "NUL character"), ("a", None), ("c", None)]
 
 
 def test_parquet_with_whole_numbers_as_labels(tmp_path):
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"body": ["a", None], "kind": [3, 4]}), path)
     rows = rows_of(path)
-    assert [(row["text"], row["label"]) for row in rows] == [("a", "3"), (None, "4")]
+    assert [(row["text"], row["label"], row["reason"]) for row in rows] == [
+        ("a", "3", None),
+        (None, "4", "missing text"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -64,12 +104,14 @@ def test_parquet_with_whole_numbers_as_labels(tmp_path):
         ("a.csv", b'body,kind\n"never closed,x\nb,y\nc,z\n', "row 1, which begins before line"),
         ("a.csv", b'body,kind\n"a"b,x\n', "is not csv"),
         ("a.csv", "body,kind\n".encode("utf-16"), "no column 'body'"),
+        ("a.csv", gzip.compress(b"body,kind\na,b\n"), "no column 'body'"),
     ],
 )
 def test_a_file_that_is_wrong_as_a_whole(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         rows_of(tmp_path / name)
+    assert str(caught.value).encode() and "\n" not in caught.value.problem  # can be shown, in one line
 
 
 def test_parquet_of_the_wrong_type(tmp_path):
@@ -84,7 +126,6 @@ def test_files_that_are_not_there(tmp_path):
         (str(tmp_path / "trian.csv"), r"no such file \(did you mean 'train.csv'"),
         (str(tmp_path / "*.jsonl"), "matches no file"),
         (str(tmp_path), "is a folder"),
-        ("s3://bucket/a.csv", "only local paths"),
         ([], "names no file"),
     ]:
         with pytest.raises(DataError, match=message):
@@ -121,13 +162,6 @@ def test_other_columns_do_not_matter(tmp_path):
     assert [row["text"] for row in rows_of(path)] == ["a", "b"]
 
 
-def test_parquet_text_that_is_no_utf8(tmp_path):
-    raw = pa.StringArray.from_buffers(1, pa.py_buffer(b"\x00\x00\x00\x00\x02\x00\x00\x00"), pa.py_buffer(b"\xff\xfe"))
-    pq.write_table(pa.table({"body": raw, "kind": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="cannot be read as parquet"):
-        rows_of(tmp_path / "a.parquet")
-
-
 def test_a_file_named_twice_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text("body,kind\na,x\n")
     (tmp_path / "link.csv").symlink_to(tmp_path / "train.csv")
@@ -135,3 +169,13 @@ def test_a_file_named_twice_is_refused(tmp_path):
     for again in ("train.csv", "link.csv"):
         with pytest.raises(DataError, match="in data.train and again in data.test"):
             sources.refuse_twice([*train, *sources.find(str(tmp_path / again), "test", first_index=1)])
+
+
+def test_a_folder_of_texts_inside_another_is_refused(tmp_path):
+    for name in ("pos/one.txt", "pos/sub/two.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a")
+    outer, inner = sources.find(str(tmp_path), "train"), sources.find(str(tmp_path / "pos"), "test")
+    for files in ([*outer, *inner], [*inner, *outer]):
+        with pytest.raises(DataError, match="and again in"):
+            sources.refuse_twice(files)

@@ -1,53 +1,69 @@
-"""Held-out rows: by content and seed, never by position."""
+"""Held-out rows: by their own content and the seed, never by position or by other rows."""
 
 import numpy as np
+import pytest
 
-from trainer.data.split import TEST, TRAIN, VALIDATION, content_keys, hold_out
+from trainer.data.split import SMALLEST_CLASS, TEST, TRAIN, VALIDATION, by_hash, by_time, content_keys, lend, position
 
-TEXTS = [f"row {n}" for n in range(1000)]
-CLASSES = np.arange(1000) % 4
-KEYS = content_keys(TEXTS, [str(c) for c in CLASSES])
-
-
-def parts(keys=KEYS, classes=CLASSES, **changes):
-    settings = {"validation": 0.1, "test": 0.2, "seed": 1, "stratify": True, **changes}
-    return hold_out(keys, classes, **settings)
+KEYS = content_keys([f"row {n}" for n in range(20_000)])
 
 
-def test_shares_hold_in_every_class():
-    found = parts()
-    for label in range(4):
-        counts = np.bincount(found[label == CLASSES], minlength=3)
-        assert list(counts) == [175, 25, 50]
+def parts(keys=KEYS, **changes):
+    return by_hash(keys, **{"validation": 0.1, "test": 0.2, "seed": 1, **changes})
 
 
-def test_position_does_not_matter_and_the_seed_does():
-    order = np.random.default_rng(0).permutation(1000)
-    assert np.array_equal(parts(KEYS[order], CLASSES[order]), parts()[order])
-    assert not np.array_equal(parts(seed=2), parts())
+def test_shares_are_about_as_asked():
+    counts = np.bincount(parts(), minlength=3) / len(KEYS)
+    assert counts == pytest.approx([0.7, 0.1, 0.2], abs=0.015)  # over four standard deviations
+
+
+def test_neither_position_nor_other_rows_matter_and_the_seed_does():
+    order = np.random.default_rng(0).permutation(len(KEYS))
+    assert np.array_equal(parts(KEYS[order]), parts()[order])
+    assert np.array_equal(parts(KEYS[:500]), parts()[:500])
+    assert (parts(seed=2) != parts()).mean() > 0.3
 
 
 def test_equal_rows_share_a_part():
-    keys = np.repeat(KEYS[:100], 5)
-    found = parts(keys, np.zeros(500, int)).reshape(100, 5)
+    found = parts(np.repeat(KEYS[:100], 5)).reshape(100, 5)
     assert (found == found[:, :1]).all()
 
 
-def test_every_class_keeps_a_row_to_learn_from():
-    found = hold_out(KEYS[:3], np.array([0, 1, 1]), validation=0.4, test=0.4, seed=0, stratify=True)
-    assert found[0] == TRAIN and TRAIN in found[1:]
-    assert hold_out(KEYS[[5, 5]], np.array([0, 0]), validation=0.4, test=0.4, seed=0, stratify=True).tolist() == [
-        TRAIN,
-        TRAIN,
-    ]
-
-
 def test_nothing_is_held_out_where_files_are_given():
-    found = parts(validation=0.0, test=0.0)
-    assert set(found) == {TRAIN}
+    assert set(parts(validation=0.0, test=0.0)) == {TRAIN}
     assert set(parts(test=0.0)) == {TRAIN, VALIDATION}
-    assert TEST in parts(stratify=False)
 
 
-def test_content_keys_do_not_run_cells_together():
-    assert content_keys(["ab"], ["c"])[0] != content_keys(["a"], ["bc"])[0]
+def test_a_larger_share_only_adds_rows():
+    small, large = parts(validation=0.0, test=0.1) == TEST, parts(validation=0.0, test=0.3) == TEST
+    assert (large | ~small).all()
+
+
+def test_positions_are_evenly_spread():
+    tenths = np.histogram(position(KEYS, 7), bins=10, range=(0, 1))[0]
+    assert tenths.min() > 1800 and tenths.max() < 2200
+
+
+def test_by_time_the_newest_rows_are_the_test():
+    assert by_time(np.arange(10), 7, 9).tolist() == [TRAIN] * 7 + [VALIDATION] * 2 + [TEST]
+
+
+@pytest.mark.parametrize(
+    ("counts", "moves"),
+    [
+        ([8, 1, 1], []),
+        ([9, 1, 0], [(0, TRAIN, TEST)]),
+        ([SMALLEST_CLASS, 0, 0], [(0, TRAIN, TEST), (0, TRAIN, VALIDATION)]),
+        ([SMALLEST_CLASS - 1, 0, 0], []),
+        ([0, 0, 2], [(0, TEST, TRAIN)]),
+        ([0, 0, 0], []),
+    ],
+)
+def test_what_a_class_lends(counts, moves):
+    assert lend(np.array([counts]), 0.1, 0.1) == moves
+
+
+def test_content_keys_and_parts_are_pinned():
+    """A change here moves every user's rows between the parts."""
+    assert content_keys(["a", "", "é"]).tolist() == [3405396810240292928, 13020603013274838756, 3394012004367669963]
+    assert parts(content_keys(list("abcdefgh"))).tolist() == [TEST, TRAIN, VALIDATION, *[TRAIN] * 5]

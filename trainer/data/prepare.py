@@ -1,7 +1,7 @@
-"""Raw files to a prepared folder, in one pass of Ray Data, made once and found again.
+"""Raw files to a prepared folder, made once and found again.
 
-Ray Data reads, checks, tokenizes and writes shards, block by block; the driver sees only each block's small columns
-(targets, lengths, content keys), fits the contract from them and writes the index.
+One pass reads, checks, cleans and tokenizes block by block; then all rows are judged together from small sheets of facts,
+the contract is fitted, and the index says which rows are used, and for what.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import contextlib
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.errors import DataError, ResourceError, user_error_in
+from cluster.errors import DataError, ResourceError
 from cluster.files import new_folder, sha256_of, sweep, write_json
-from cluster.progress import Progress
-from trainer import tasks
+from trainer import steps, tasks
 from trainer.contract import PREPARATION_VERSION, Contract
-from trainer.data import sources
-from trainer.data.prepared import INDEX, QUARANTINE, SHARDS, SUMMARY, Prepared
-from trainer.data.read import read_blocks
+from trainer.data import index, passes, sources
+from trainer.data.blocks import BAD, FACTS, GROUP, TIME, BlockMaker, BlockNote, make_folders
+from trainer.data.passes import OnProgress
+from trainer.data.prepared import INDEX, QUARANTINE, SUMMARY, Prepared
 from trainer.data.sources import SourceFile
-from trainer.data.split import PARTS, TEST, TRAIN, VALIDATION, content_keys, hold_out
+from trainer.data.split import PARTS
+from trainer.data.whole import Whole
 from trainer.spec import RunSpec
 
-OnProgress = Callable[[Progress], None]
+#: Raise it when prepared folders get another layout.
+_LAYOUT_VERSION = 2
+# Up to here this process alone is done before Ray Data has started its workers.
+_SMALL_BYTES = 12 << 20
 
 
 def find(spec: RunSpec) -> Prepared | None:
@@ -40,26 +41,29 @@ def find(spec: RunSpec) -> Prepared | None:
         return Prepared(staged.there) if staged.there else None
 
 
-def prepare(spec: RunSpec, on_progress: OnProgress, quarantine_to: Path) -> Prepared:
-    """Return the prepared rows of `spec`, making them with Ray Data if they are not on storage yet.
+def is_small(spec: RunSpec) -> bool:
+    """Whether the rows of `spec` are few enough to be prepared in this process, without Ray."""
+    return passes.size_of(source_files(spec)) <= _SMALL_BYTES
 
+
+def prepare(spec: RunSpec, on_progress: OnProgress, quarantine_to: Path, *, with_ray: bool | None = None) -> Prepared:
+    """Return the prepared rows of `spec`, making them if they are not on storage yet.
+
+    Many rows are made with Ray Data (Ray must be connected), few in this process; `with_ray` decides for one of the two.
     Rows that cannot be used are written to `quarantine_to` too. Raises `DataError` when the files, the columns or too
     many rows are wrong.
     """
     with _staged(spec) as staged:
         if staged.there:
             return Prepared(staged.there)
-        blocks = _run_ray_data(spec, staged.files, staged.unfitted, staged.folder, on_progress)
-        bad = pa.concat_tables([block.bad for block in blocks])
-        n_rows = sum(len(block.good) for block in blocks) + len(bad)
-        _judge_bad_rows(bad, n_rows, spec.data.max_bad_fraction, quarantine_to)
-        contract, index = _index(spec, staged.unfitted, staged.files, blocks)
-        if len(bad):
-            pq.write_table(bad, staged.folder / QUARANTINE)
-        _write_ipc(index, staged.folder / INDEX)
-        contract.save(staged.folder)
-        shards = {block.shard: len(block.good) for block in blocks}
-        write_json(staged.folder / SUMMARY, {**_summary(index, bad), "shards": shards})
+        make_folders(staged.folder)
+        maker = BlockMaker(spec.data, staged.unfitted, staged.folder, [file.part for file in staged.files])
+        columns = columns_of(spec, staged.unfitted)
+        use_ray = passes.size_of(staged.files) > _SMALL_BYTES if with_ray is None else with_ray
+        make = passes.with_ray if use_ray else passes.here
+        notes = make(maker, staged.files, columns, on_progress)
+        contract = _fitted(spec, staged, notes)
+        _finish(spec, staged, notes, contract, quarantine_to)
         final = _root(spec) / f"{contract.fingerprint[:16]}-{staged.key}"
         # If another run made the same folder meanwhile: same key, same content.
         with contextlib.suppress(FileExistsError), new_folder(final) as beside:
@@ -70,17 +74,35 @@ def prepare(spec: RunSpec, on_progress: OnProgress, quarantine_to: Path) -> Prep
 
 def source_files(spec: RunSpec) -> list[SourceFile]:
     """Return all files of the spec's data; raises `DataError` for the first that is not there."""
-    files = sources.find(spec.data.train, "train", spec.data.format)
-    for part in ("validation", "test"):
+    snapshots = Path(spec.storage) / "snapshots"
+    files: list[SourceFile] = []
+    for part in PARTS:
         given = getattr(spec.data, part)
         if given:
-            files += sources.find(given, part, spec.data.format, first_index=len(files))
+            files += sources.find(given, part, spec.data.format, first_index=len(files), snapshots=snapshots)
     sources.refuse_twice(files)
     return files
 
 
+def columns_of(spec: RunSpec, contract: Contract) -> dict[str, str]:
+    """Return role -> column of all that is read of a row."""
+    how = spec.data.split
+    extra = {} if how.column is None else {GROUP if how.by == "group" else TIME: how.column}
+    return {**contract.columns, **extra}
+
+
 def _settings(spec: RunSpec) -> dict[str, Any]:
-    return {"split": spec.data.split.model_dump(), "max_bad_fraction": spec.data.max_bad_fraction}
+    """Return what decides over the prepared rows beside the files and the contract."""
+    data = spec.data
+    return {
+        "split": data.split.model_dump(mode="json"),
+        "allow": sorted(data.allow),
+        "labels": data.labels,
+        "max_chars": data.max_chars,
+        "max_bad_fraction": data.max_bad_fraction,
+        "mode": data.mode,
+        "steps": [step.model_dump(mode="json", exclude_none=True) for step in steps.of_whole(data)],
+    }
 
 
 def _root(spec: RunSpec) -> Path:
@@ -114,236 +136,72 @@ def _staged(spec: RunSpec) -> Iterator[_Staged]:
         ) from error
     try:
         unfitted = tasks.get(spec.task).begin(spec, folder)
-        key = sha256_of([_settings(spec), sources.digest(files), unfitted.fingerprint, PREPARATION_VERSION])[:16]
+        versions = [PREPARATION_VERSION, _LAYOUT_VERSION]
+        key = sha256_of([_settings(spec), sources.digest(files), unfitted.fingerprint, versions])[:16]
         there = next((path for path in root.glob(f"*-{key}") if (path / SUMMARY).is_file()), None)
         yield _Staged(files, unfitted, folder, key, there)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Block(NamedTuple):
-    """What the driver keeps of one block of rows."""
-
-    source: int
-    shard: str
-    good: pa.Table
-    """target, key, length; one line for each usable row, in the shard's order"""
-    bad: pa.Table
-    """source, row, reason, raw values"""
+def _fitted(spec: RunSpec, staged: _Staged, notes: list[BlockNote]) -> Contract:
+    """Fit the contract on the usable rows of the training files."""
+    targets: Counter[str] = Counter()
+    for note in notes:
+        if staged.files[note.source].part == "train":
+            targets.update(note.targets)
+    return tasks.get(spec.task).fit(staged.unfitted, targets, spec.data.labels)
 
 
-def _run_ray_data(
-    spec: RunSpec, files: list[SourceFile], contract: Contract, folder: Path, on_progress: OnProgress
-) -> list[_Block]:
-    import ray.data
-
-    (folder / SHARDS).mkdir()
-    quiet_ray_data()
-    items = [file._asdict() for file in files]
-    rows = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        ReadFile(contract.columns), batch_size=1, batch_format="pyarrow", num_cpus=0.5, zero_copy_batch=True
-    )
-    # A different share of a core keeps Ray Data from fusing this into the reading: blocks of one file go to all cores.
-    summaries = rows.map_batches(
-        _EncodeAndWrite(spec.task, contract, str(folder)), batch_size=None, batch_format="pyarrow", num_cpus=1
-    )
-    blocks: list[_Block] = []
-    done = 0
-    try:
-        for row in summaries.iter_rows():
-            blocks.append(_Block(row["source"], row["shard"], _from_bytes(row["good"]), _from_bytes(row["bad"])))
-            done += len(blocks[-1].good) + len(blocks[-1].bad)
-            on_progress(Progress(done=done, unit="rows"))
-    except ray.exceptions.RayTaskError as error:
-        raise user_error_in(error) or error from None
-    return sorted(blocks, key=lambda block: (block.source, block.shard))
-
-
-def quiet_ray_data(*, preserve_order: bool = False) -> None:
-    """Turn Ray Data's own progress bars off: raymill shows one line a stage."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_options.preserve_order = preserve_order
-
-
-class ReadFile:
-    """One file (a batch of one line) to blocks of rows."""
-
-    def __init__(self, columns: dict[str, str]) -> None:
-        self.columns = columns
-
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for line in batch.to_pylist():
-            file = SourceFile(**line)
-            for number, block in enumerate(read_blocks(file, self.columns)):
-                yield (
-                    block.append_column("source", pa.array([file.place] * len(block), pa.int32()))
-                    .append_column("block", pa.array([number] * len(block), pa.int32()))
-                    .append_column("path", pa.array([file.path] * len(block), pa.string()))
-                )
-
-
-class _EncodeAndWrite:
-    """A block of raw rows to a shard on storage and one line about it. A task that Ray repeats writes the same file."""
-
-    def __init__(self, task: str, contract: Contract, folder: str) -> None:
-        self.task, self.contract, self.folder = task, contract, folder
-        self._encoder: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_encoder": None}
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        if len(rows) == 0:
-            return pa.table({"source": [], "shard": [], "good": [], "bad": []})
-        lines = [self._one(part) for part in _by_source(rows)]
-        return pa.table({name: [line[name] for line in lines] for name in ("source", "shard", "good", "bad")})
-
-    def _one(self, rows: pa.Table) -> dict[str, Any]:
-        task = tasks.get(self.task)
-        if self._encoder is None:
-            self._encoder = task.encoder(self.contract, Path(self.folder))
-        roles = list(task.roles)
-        good, bad = check_rows(task, rows)
-        source, first = rows["source"][0].as_py(), rows["block"][0].as_py()
-        shard = f"{source:05d}-{first:06d}-{rows['row'][0].as_py():012d}.arrow"
-        raw = {role: good[role].to_pylist() for role in roles}
-        inputs = self._encoder(raw[task.subject])
-        offsets = np.cumsum([0, *[len(ids) for ids in inputs]], dtype=np.int32)
-        values = np.concatenate(inputs) if inputs else np.empty(0, np.int32)
-        column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.int32()))
-        stored = pa.table(
-            {"source": good["source"], "row": good["row"], **{role: good[role] for role in roles}, "input_ids": column}
-        )
-        _write_ipc(stored.combine_chunks(), Path(self.folder) / SHARDS / shard)
-        summary = pa.table(
-            {
-                "target": good[task.target],
-                "key": pa.array(content_keys(*[raw[role] for role in roles]), pa.uint64()),
-                "length": pa.array(np.diff(offsets), pa.int32()),
-            }
-        )
-        return {
-            "source": source,
-            "shard": shard,
-            "good": _to_bytes(summary),
-            "bad": _to_bytes(bad.select(["path", "row", "reason", *roles])),
-        }
-
-
-def check_rows(task: Any, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Return (usable rows, unusable rows with `reason` filled)."""
-    reasons = pc.coalesce(rows["reason"], task.check(rows))
-    rows = rows.set_column(rows.schema.get_field_index("reason"), "reason", reasons)
-    usable = pc.is_null(rows["reason"])
-    return rows.filter(usable), rows.filter(pc.invert(usable))
-
-
-def _by_source(rows: pa.Table) -> Iterator[pa.Table]:
-    """Split a block that Ray Data merged from several files."""
-    keys = rows["source"].to_numpy().astype(np.int64) << 32 | rows["block"].to_numpy()
-    borders = np.flatnonzero(np.diff(keys)) + 1
-    for start, end in zip([0, *borders], [*borders, len(rows)], strict=True):
-        yield rows.slice(start, end - start)
-
-
-def _judge_bad_rows(bad: pa.Table, n_rows: int, allowed: float, quarantine_to: Path) -> None:
-    if not len(bad):
-        return
-    quarantine_to.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(bad, quarantine_to)
-    if len(bad) <= allowed * n_rows:
-        return
-    counts = ", ".join(f"{reason}: {count}" for reason, count in Counter(bad["reason"].to_pylist()).most_common())
-    first = bad.slice(0, 1).to_pylist()[0]
-    raise DataError(
-        f"{len(bad)} of {n_rows} rows cannot be used ({counts}), more than data.max_bad_fraction={allowed:g} allows; "
-        f"the first is row {first['row']} of {first['path']}",
-        f"repair the rows listed in {quarantine_to}, or raise data.max_bad_fraction",
-    )
-
-
-def _index(
-    spec: RunSpec, unfitted: Contract, files: list[SourceFile], blocks: list[_Block]
-) -> tuple[Contract, pa.Table]:
-    """Fit the contract on the training files' targets and place every row in a part."""
+def _finish(spec: RunSpec, staged: _Staged, notes: list[BlockNote], contract: Contract, quarantine_to: Path) -> None:
+    """Judge all rows together and write what the folder holds beside the shards."""
+    folder = staged.folder
     task = tasks.get(spec.task)
-    part_of_file = np.array([PARTS.index(file.part) for file in files])
-    good = pa.concat_tables([block.good for block in blocks])
-    sizes = [len(block.good) for block in blocks]
-    file_part = part_of_file[np.repeat([block.source for block in blocks], sizes)]
-    targets = good["target"]
-    contract = task.fit(unfitted, targets.filter(pa.array(file_part == TRAIN)))
-    target_ids = task.target_ids(contract, targets)
-    _refuse_unseen(targets, target_ids, file_part, files)
-    parts = file_part.astype(np.int8)
-    to_split = np.flatnonzero(file_part == TRAIN)
-    parts[to_split] = hold_out(
-        good["key"].to_numpy()[to_split],
-        target_ids[to_split],
-        validation=0.0 if spec.data.validation else spec.data.split.validation,
-        test=0.0 if spec.data.test else spec.data.split.test,
-        seed=spec.data.split.seed,
-        stratify=spec.data.split.stratify,
-    )
-    for part in (TRAIN, VALIDATION, TEST):
-        if not (parts == part).any():
-            raise DataError(
-                f"no row is left for {PARTS[part]}: there are {len(good)} usable rows in all",
-                f"add rows, raise data.split.{PARTS[part]}, or give data.{PARTS[part]}",
-            )
-    shard_names = sorted(block.shard for block in blocks)  # the order in which `Prepared` opens them
-    index = pa.table(
-        {
-            "part": pa.array(parts, pa.int8()),
-            "shard": pa.array(np.repeat([shard_names.index(block.shard) for block in blocks], sizes), pa.int32()),
-            "offset": pa.array(np.concatenate([np.arange(size) for size in sizes]), pa.int32()),
-            "target_id": pa.array(target_ids, pa.int32()),
-            "length": good["length"].combine_chunks(),
-        }
-    )
-    return contract, index
+    whole = Whole(folder, notes, [file.part for file in staged.files], task, contract, spec.data)
+    whole.judge()
+    index.write_quarantine(whole, staged.files, list(task.roles), folder / QUARANTINE)
+    tokens = index.write_index(whole, folder / INDEX)
+    summary = index.summary(whole, tokens)
+    _judge_bad_rows(summary, spec.data.max_bad_fraction, folder / QUARANTINE, quarantine_to)
+    _refuse_empty_parts(summary)
+    contract.save(folder)
+    shutil.rmtree(folder / FACTS)
+    shutil.rmtree(folder / BAD)
+    shards = {f"{note.name}.arrow": int(size) for note, size in zip(notes, whole.sizes, strict=True)}
+    write_json(folder / SUMMARY, {**summary, "shards": shards})
 
 
-def _refuse_unseen(
-    targets: pa.ChunkedArray, target_ids: np.ndarray, file_part: np.ndarray, files: list[SourceFile]
-) -> None:
-    unseen = np.flatnonzero(target_ids < 0)
-    if not len(unseen):
+def _judge_bad_rows(summary: dict[str, Any], allowed: float, quarantine: Path, quarantine_to: Path) -> None:
+    """Keep a copy of the quarantine in the run's folder, and stop the run where it holds too many rows."""
+    if quarantine.is_file():
+        quarantine_to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(quarantine, quarantine_to)
+    n_bad, n_rows = sum(summary["quarantined"].values()), summary["rows_in_all"]
+    if n_bad <= allowed * n_rows:
         return
-    first = int(unseen[0])
-    part = PARTS[file_part[first]]
-    names = sorted(set(targets.take(pa.array(unseen)).to_pylist()))
-    shown = ", ".join(repr(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
-    raise DataError(
-        f"{len(unseen)} {part} rows have a label that no training row has: {shown}",
-        f"add training rows of it, or take it out of data.{part} ({', '.join(f.path for f in files if f.part == part)})",
+    counts = ", ".join(f"{reason}: {count}" for reason, count in summary["quarantined"].items())
+    first = pq.ParquetFile(quarantine).read_row_group(0, columns=["path", "row"]).slice(0, 1).to_pylist()[0]
+    raise TooManyBadRows(
+        f"{n_bad} of {n_rows} rows cannot be used ({counts}), more than data.max_bad_fraction={allowed:g} allows; "
+        f"the first is row {first['row']} of {first['path']}",
+        f"repair the rows listed in {quarantine_to}, raise data.max_bad_fraction, or allow one kind with data.allow",
+        summary["quarantined"],
     )
 
 
-def _summary(index: pa.Table, bad: pa.Table) -> dict[str, Any]:
-    parts = Counter(index["part"].to_pylist())
-    return {
-        "rows": {PARTS[part]: parts[part] for part in (TRAIN, VALIDATION, TEST)},
-        "quarantined": dict(Counter(bad["reason"].to_pylist())),
-        "tokens": int(pc.sum(index["length"]).as_py()),
-    }
+class TooManyBadRows(DataError):
+    """More rows are bad than the spec allows. `by_reason` counts them."""
+
+    def __init__(self, problem: str, fix: str, by_reason: dict[str, int] | None = None) -> None:
+        super().__init__(problem, fix)
+        self.by_reason = by_reason or {}
 
 
-def _write_ipc(table: pa.Table, path: Path) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-
-
-def _to_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def _from_bytes(data: bytes) -> pa.Table:
-    return pa.ipc.open_stream(data).read_all()
+def _refuse_empty_parts(summary: dict[str, Any]) -> None:
+    rows = summary["rows"]
+    for part in PARTS:
+        if not rows[part]:
+            raise DataError(
+                f"no row is left for {part}: there are {sum(rows.values())} usable rows in all",
+                f"add rows, raise data.split.{part}, or give data.{part}",
+            )

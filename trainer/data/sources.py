@@ -1,39 +1,55 @@
-"""The files a spec names: found, opened once, digested."""
+"""What a spec's `data` names: found, put in a fixed order, digested. Each kind of place has its own `source_*.py`."""
 
 from __future__ import annotations
 
 import glob
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cluster.errors import DataError, nearest
 from cluster.files import sha256, sha256_of
+from trainer.data import source_folder, source_hub, source_query, source_remote
+from trainer.data.source_open import COMPRESSIONS
+from trainer.spec import Query, Sources
 
 _ENDINGS = {
     ".csv": "csv",
+    ".tsv": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
 }
+_KNOWN = ".csv, .tsv, .jsonl, .parquet or .arrow"
 
 
 class SourceFile(NamedTuple):
-    """One file of raw rows."""
+    """One file of raw rows, or one folder of text files; plain values, so that it travels as a dict."""
 
     path: str
+    """Local path or remote address, as it may be shown: it never holds a secret."""
     format: str
+    """csv, tsv, jsonl, parquet, arrow or text (a folder)"""
     part: str
     """train, validation or test"""
     place: int
     """Place among all files of the run, which orders the rows."""
 
 
-def find(given: str | list[str], part: str, file_format: str = "auto", first_index: int = 0) -> list[SourceFile]:
-    """Return the files of one part of the data in a fixed order. Raises `DataError` for what is not there."""
+def find(
+    given: Sources, part: str, file_format: str = "auto", first_index: int = 0, *, snapshots: Path | None = None
+) -> list[SourceFile]:
+    """Return the files of one part of the data in a fixed order.
+
+    Rows of a hub dataset or a database query are read here, once, into a file under `snapshots`. Raises `DataError` for
+    what is not there, cannot be reached, or would need a secret in the spec.
+    """
     found: list[SourceFile] = []
-    for pattern in [given] if isinstance(given, str) else given:
-        for path in _expand(pattern, part):
-            found.append(SourceFile(str(path), _format(path, file_format), part, first_index + len(found)))
+    for path, kind in _all(given, part, file_format, snapshots):
+        found.append(SourceFile(path, kind, part, first_index + len(found)))
     if not found:
         raise DataError(f"data.{part} names no file", "give a path, a glob or a list of them")
     return found
@@ -41,32 +57,75 @@ def find(given: str | list[str], part: str, file_format: str = "auto", first_ind
 
 def refuse_twice(files: list[SourceFile]) -> None:
     """Raise `DataError` for a file that is named twice: held-out rows would be trained on, or rows would count double."""
-    seen: dict[Path, SourceFile] = {}
+    seen: dict[str, SourceFile] = {}
     for file in files:
-        path = Path(file.path).resolve()
-        if path in seen:
-            raise DataError(
-                f"{file.path} is in data.{seen[path].part} and again in data.{file.part}",
-                "name every file once; a glob may take in too much",
-            )
-        seen[path] = file
+        seen_before = seen.get(_identity(file))
+        if seen_before:
+            raise _twice(file, seen_before)
+        seen[_identity(file)] = file
+    folders = {path for path, file in seen.items() if file.format == "text"}
+    for path, file in seen.items() if folders else ():
+        above = next((str(parent) for parent in PurePosixPath(path).parents if str(parent) in folders), None)
+        if above:
+            raise _twice(file, seen[above])
 
 
 def digest(files: list[SourceFile]) -> str:
-    """Return one hex digest of the content of `files` and what each is for; names and places do not matter."""
+    """Return one hex digest of the content of `files` and what each is for; names and places do not matter.
+
+    Remote files are not downloaded for it: they go by address, size and time of change.
+    """
     try:
-        return sha256_of([[file.part, file.format, sha256(Path(file.path))] for file in files])
+        return sha256_of([[file.part, file.format, _content(file)] for file in files])
     except OSError as error:
         raise DataError(
-            f"{error.filename} cannot be read: {error.strerror}", "check the file and its permissions"
+            f"{error.filename or files[0].path} cannot be read: {error.strerror or error}",
+            "check the file and its permissions",
         ) from error
 
 
-def _expand(pattern: str, part: str) -> list[Path]:
-    if "://" in pattern:
-        raise DataError(
-            f"data.{part}={pattern!r}: only local paths are read", "copy the file to a folder that every node sees"
+def _twice(file: SourceFile, other: SourceFile) -> DataError:
+    return DataError(
+        f"{file.path} is in data.{other.part} and again in data.{file.part}",
+        "name every file once; a glob may take in too much",
+    )
+
+
+def _identity(file: SourceFile) -> str:
+    if source_remote.is_remote(file.path):
+        return str(PurePosixPath(source_remote.without_options(file.path)))
+    return Path(file.path).resolve().as_posix()
+
+
+def _content(file: SourceFile) -> str:
+    if file.format == "text":
+        return sha256_of(
+            [[text.relative, text.stamp or sha256(Path(text.path))] for text in source_folder.texts(file.path)]
         )
+    return source_remote.stamp(file.path) if source_remote.is_remote(file.path) else sha256(Path(file.path))
+
+
+def _all(given: Sources, part: str, file_format: str, snapshots: Path | None) -> Iterator[tuple[str, str]]:
+    if isinstance(given, Query):
+        yield str(source_query.snapshot(given, part, snapshots)), "arrow"
+        return
+    for pattern in [given] if isinstance(given, str) else given:
+        if source_hub.is_hub(pattern):
+            yield str(source_hub.snapshot(pattern, part, snapshots)), "arrow"
+        elif "://" in pattern:
+            yield from _remote(pattern, part, file_format)
+        else:
+            yield from _local(pattern, part, file_format)
+
+
+def _remote(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str]]:
+    for found in source_remote.expand(pattern, part, folder=file_format == "text"):
+        if file_format != "text" and found.size == 0:
+            raise DataError(f"{found.path} is empty", "give a file with rows in it")
+        yield found.path, _format(found.path, source_remote.without_options(found.path), file_format)
+
+
+def _local(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str]]:
     path = Path(pattern)
     try:
         path.stat()
@@ -77,14 +136,27 @@ def _expand(pattern: str, part: str) -> list[Path]:
             f"data.{part}={pattern[:80]!r} cannot be read: {error.strerror}", "correct the path or its permissions"
         ) from error
     if path.is_dir():
-        raise DataError(f"data.{part}={pattern!r} is a folder", f"name its files, as {path / '*.csv'}")
-    if path.is_file():
-        return [path]
+        yield from _folder(path, part, file_format)
+        return
+    paths = [path] if path.is_file() else _matches(pattern, part)
+    for file in paths:
+        if file_format == "text":
+            raise DataError(
+                f"data.format=text goes with a folder of texts, but data.{part} names the file {file}",
+                "name the folder that holds a folder for each class",
+            )
+        if file.stat().st_size == 0:
+            raise DataError(f"{file} is empty", "give a file with rows in it")
+        yield str(file), _format(str(file), file.name, file_format)
+
+
+def _matches(pattern: str, part: str) -> list[Path]:
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
     if matches:
         return matches
     if glob.has_magic(pattern):
         raise DataError(f"data.{part}={pattern!r} matches no file", "correct the pattern")
+    path = Path(pattern)
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = f" ({nearest(path.name, beside)})" if beside and len(beside) <= 50 else ""
     raise DataError(
@@ -92,15 +164,35 @@ def _expand(pattern: str, part: str) -> list[Path]:
     )
 
 
-def _format(path: Path, given: str) -> str:
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty", "give a file with rows in it")
-    if given != "auto":
-        return given
-    ending = path.suffix.lower()
-    if ending not in _ENDINGS:
+def _folder(path: Path, part: str, file_format: str) -> Iterator[tuple[str, str]]:
+    """A folder is a saved dataset, or holds a folder of texts for each class; any other must name its files."""
+    if file_format in ("auto", "arrow") and source_hub.is_saved(path):
+        for file in source_hub.saved_files(path, part):
+            yield str(file), "arrow"
+    elif file_format == "text" or (file_format == "auto" and source_folder.has_classes(path)):
+        source_folder.must_hold_texts(str(path), part)
+        yield str(path), "text"
+    else:
         raise DataError(
-            f"{path} ends in '{ending}', so its format is not known",
-            "rename it to .csv, .jsonl or .parquet, or set data.format",
+            f"data.{part}={str(path)!r} is a folder",
+            f"name its files, as {path / '*.csv'}; a folder of texts has a folder of .txt files for each class",
         )
-    return _ENDINGS[ending]
+
+
+def _format(shown: str, name: str, given: str) -> str:
+    """Return the format of a file by what the spec says, else by its ending; `name` is without remote options."""
+    if given == "text":
+        return given
+    plain = Path(name)
+    compressed = plain.suffix.lower() in COMPRESSIONS
+    if compressed:
+        plain = plain.with_suffix("")
+    ending = plain.suffix.lower()
+    if given == "auto" and ending not in _ENDINGS:
+        raise DataError(
+            f"{shown} ends in '{ending}', so its format is not known", f"rename it to {_KNOWN}, or set data.format"
+        )
+    kind = _ENDINGS[ending] if given == "auto" else given
+    if compressed and kind in ("parquet", "arrow"):
+        raise DataError(f"{shown} is a compressed {kind} file", f"unpack it: {kind} compresses its own columns")
+    return kind

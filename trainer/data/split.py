@@ -1,55 +1,113 @@
-"""Which rows are held out: a pure function of each row's content, its class, and the seed."""
+"""Which rows are held out: a pure function of each row's own content (or group, or time) and the seed.
+
+No other row has a part in it, so adding rows moves none, and a row's place in its file does not matter.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
+
+from cluster.errors import SpecError
+from trainer.spec import Split
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")
 
+#: A time that no row reaches.
+NEVER = np.iinfo(np.int64).max
 
-def content_keys(*columns: list[str]) -> np.ndarray:
-    """Return one uint64 for each row, from its content alone (BLAKE2b over the length-prefixed cells)."""
-    keys = np.empty(len(columns[0]), dtype=np.uint64)
-    for row, cells in enumerate(zip(*columns, strict=True)):
-        hasher = hashlib.blake2b(digest_size=8)
-        for cell in cells:
-            data = cell.encode()
-            hasher.update(len(data).to_bytes(4, "little"))
-            hasher.update(data)
-        keys[row] = int.from_bytes(hasher.digest(), "little")
-    return keys
+#: Classes with fewer rows are not seen to being in every part.
+SMALLEST_CLASS = 5
 
 
-def hold_out(
-    keys: np.ndarray, classes: np.ndarray, *, validation: float, test: float, seed: int, stratify: bool
-) -> np.ndarray:
-    """Return the part (0 train, 1 validation, 2 test) of each row, int8, shape (rows,).
+def content_keys(values: Sequence[str]) -> np.ndarray:
+    """Return one uint64 for each value, from its content alone (BLAKE2b)."""
+    make = hashlib.blake2b
+    return np.frombuffer(b"".join(make(value.encode(), digest_size=8).digest() for value in values), dtype="<u8")
 
-    Within each class rows are ordered by a hash of content and seed; the first share is the test part, the next the
-    validation part. The position of a row in its file does not matter, and equal rows always share a part.
+
+def by_hash(keys: np.ndarray, *, validation: float, test: float, seed: int) -> np.ndarray:
+    """Return the part (0 train, 1 validation, 2 test) of each key, int8, shape (rows,): the lowest share of all hashes is
+    the test part, the next the validation part. Equal keys share a part."""
+    place = position(keys, seed)
+    return np.where(place < test, TEST, np.where(place < test + validation, VALIDATION, TRAIN)).astype(np.int8)
+
+
+def by_time(times: np.ndarray, validation_from: int, test_from: int) -> np.ndarray:
+    """Return the part of each time: the newest rows are the test part, those before them the validation part."""
+    return np.where(times >= test_from, TEST, np.where(times >= validation_from, VALIDATION, TRAIN)).astype(np.int8)
+
+
+def of_training_files(order: np.ndarray, how: Split, file_parts: Iterable[str]) -> np.ndarray:
+    """Return the part of each row of the training files by what the split goes by (key, group or time), int8.
+
+    Nothing is held out for a part that has files of its own. Shares of a time need all rows: see `trainer.data.whole`.
     """
-    order_keys = _mix(keys, seed)
-    groups = classes if stratify else np.zeros(len(keys), dtype=np.int32)
-    parts = np.full(len(keys), TRAIN, dtype=np.int8)
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        n_test = round(len(members) * test)
-        n_held = n_test + round(len(members) * validation)
-        _, run_B, counts = np.unique(order_keys[members], return_inverse=True, return_counts=True)
-        start = np.cumsum(counts) - counts  # of each run of equal rows, in hash order
-        part_of_run = np.where(start < n_test, TEST, np.where(start < n_held, VALIDATION, TRAIN))
-        part_of_run[-1] = TRAIN  # every class keeps a row to learn from
-        parts[members] = part_of_run[run_B]
-    return parts
+    validation, test = shares(how, file_parts)
+    if how.by != "time":
+        return by_hash(order, validation=validation, test=test, seed=how.seed)
+    assert how.validation_from and how.test_from
+    return by_time(
+        order,
+        moment(how.validation_from) if validation else NEVER,
+        moment(how.test_from) if test else NEVER,
+    )
 
 
-def _mix(keys: np.ndarray, seed: int) -> np.ndarray:
-    """Return the keys stirred with the seed (the finaliser of SplitMix64, wrapping)."""
+def position(keys: np.ndarray, seed: int) -> np.ndarray:
+    """Return a number in [0, 1) for each key, the same for equal keys, evenly spread, another for each seed.
+
+    The finaliser of SplitMix64 over key and seed, wrapping.
+    """
     with np.errstate(over="ignore"):
         mixed = keys ^ np.uint64((seed * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return mixed ^ (mixed >> np.uint64(31))
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def shares(how: Split, file_parts: Iterable[str]) -> tuple[float, float]:
+    """Return the shares of validation and test to hold out; nothing of a part that has files of its own."""
+    given = set(file_parts)
+    return 0.0 if "validation" in given else how.validation, 0.0 if "test" in given else how.test
+
+
+def times(texts: Sequence[str | None]) -> pa.Array:
+    """Return ISO 8601 times as int64 microseconds since 1970 in UTC, null where a text is none; without a zone it is UTC."""
+    import pandas as pd
+
+    found = pd.to_datetime(pd.Series(texts, dtype=object), utc=True, format="ISO8601", errors="coerce")
+    return pa.array(found.dt.as_unit("us")).cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+
+
+def moment(text: str) -> int:
+    """Return one ISO 8601 time of the spec as `times` does. Raises `SpecError` if it is none."""
+    found = times([text])[0].as_py()
+    if found is None:
+        raise SpecError(f"data.split: {text!r} is no ISO 8601 time", "write it as 2026-03-01 or 2026-03-01T12:00:00Z")
+    return int(found)
+
+
+def lend(counts_CP: np.ndarray, validation: float, test: float) -> list[tuple[int, int, int]]:
+    """Return (class, from part, to part) for each row that a class must lend, by its counts (classes, 3 parts).
+
+    Every class keeps a row to learn from, and one of `SMALLEST_CLASS` rows or more has one in each held-out part.
+    """
+    moves = []
+    wanted = [(TEST, test), (VALIDATION, validation)]
+    for label, counts in enumerate(np.array(counts_CP)):
+        total = int(counts.sum())
+        for part, share in wanted:
+            if share > 0 and total >= SMALLEST_CLASS and counts[part] == 0 and counts[TRAIN] > 1:
+                moves.append((label, TRAIN, part))
+                counts[part] += 1
+                counts[TRAIN] -= 1
+        if total and counts[TRAIN] == 0:
+            giver = int(counts.argmax())
+            moves.append((label, giver, TRAIN))
+    return moves

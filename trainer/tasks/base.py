@@ -7,6 +7,7 @@ its arguments; torch is imported inside the methods that need it, so that readin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,18 +41,24 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, rows: pa.Table) -> pa.Array:
-        """Return for each row why it cannot be used, or null. `rows` has a string column for each role it knows."""
+        """Return for each row why it cannot be used, or null. `rows` has a string column for each role it knows.
+
+        Missing and empty values, lengths and declared labels are looked at for all tasks alike, in `trainer.data.checks`.
+        """
 
     @abstractmethod
     def encoder(self, contract: Contract, folder: Path) -> Encoder:
         """Return the function that turns raw values into model inputs; it is the same in training and serving."""
 
     @abstractmethod
-    def fit(self, contract: Contract, targets: pa.ChunkedArray) -> Contract:
-        """Return the contract with what the training rows' targets teach (the labels). Raises `DataError`."""
+    def fit(self, contract: Contract, targets: Mapping[str, int], declared: list[str] | None = None) -> Contract:
+        """Return the contract with what the training rows' targets teach (the labels); `targets` counts each value.
+
+        With `declared` values these are all there may be. Raises `DataError`.
+        """
 
     @abstractmethod
-    def target_ids(self, contract: Contract, targets: pa.ChunkedArray) -> np.ndarray:
+    def target_ids(self, contract: Contract, targets: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Return int32 ids, shape (B,), of the targets; -1 where the contract does not know one."""
 
     @abstractmethod
@@ -75,8 +82,13 @@ class Task(ABC):
         """Return the id that `collate` fills up with."""
 
     @abstractmethod
-    def loss_sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the summed loss of a batch: logits (B, C), targets (B,). Summed, so that workers' parts add up."""
+    def loss_sum(
+        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the summed loss of a batch: logits (B, C), targets (B,). Summed, so that workers' parts add up.
+
+        `weights` (C,) weighs the rows of each class.
+        """
 
     @abstractmethod
     def scores(self, logits: np.ndarray) -> np.ndarray:
@@ -92,11 +104,18 @@ class Task(ABC):
 
 
 class Encoder(ABC):
-    """Raw values of requests or rows to model inputs."""
+    """Cleaned values of requests or rows to model inputs."""
 
     @abstractmethod
-    def __call__(self, raw: list[str]) -> list[np.ndarray]:
-        """Return one int32 array of token ids for each raw value."""
+    def __call__(self, values: list[str]) -> list[np.ndarray]:
+        """Return one int32 array of token ids for each value."""
+
+    def column(self, values: pa.Array) -> pa.ListArray:
+        """Return the same for a whole block of rows, as a list<int32> column."""
+        found = self(values.to_pylist())
+        offsets = np.cumsum([0, *map(len, found)], dtype=np.int32)
+        joined = np.concatenate(found) if found else np.empty(0, np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined, pa.int32()))
 
 
 def resolve_columns(task: Task, given: dict[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,12 @@ import pyarrow.compute as pc
 
 from cluster.errors import DataError, ModelError
 from cluster.files import sha256
-from trainer import base_model
+from trainer import base_model, steps
 from trainer.classification_metrics import classification_metrics
 from trainer.contract import Contract, Step
 from trainer.spec import RunSpec
 from trainer.tasks.base import Encoder, Task, resolve_columns
+from trainer.words import WordIds
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +40,15 @@ class TextEncoder(Encoder):
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
+        self._words: WordIds | None = None
+        self._max_length = max_length
 
-    def __call__(self, raw: list[str]) -> list[np.ndarray]:
-        return [np.asarray(found.ids, dtype=np.int32) for found in self._tokenizer.encode_batch_fast(raw)]
+    def __call__(self, values: list[str]) -> list[np.ndarray]:
+        return [np.asarray(found.ids, dtype=np.int32) for found in self._tokenizer.encode_batch_fast(values)]
+
+    def column(self, values: pa.Array) -> pa.ListArray:
+        self._words = self._words or WordIds(self._tokenizer, self._max_length)
+        return self._words.column(values) or super().column(values)
 
 
 class TextClassification(Task):
@@ -56,27 +64,33 @@ class TextClassification(Task):
         _write_tokenizer(base, folder)
         config = json.loads((base / "config.json").read_bytes())
         length = min(spec.data.max_length, base_model.max_positions(config))
+        cleaning, files = steps.of_spec(spec.data, folder)
+        tokenize = Step(name="tokenize", params={"max_length": length, "pad_id": config.get("pad_token_id") or 0})
         return Contract(
             task=self.name,
             columns=resolve_columns(self, spec.data.columns),
-            steps=[Step(name="tokenize", params={"max_length": length, "pad_id": config.get("pad_token_id") or 0})],
+            types={"text": "text", "label": "class"},
+            steps=[*cleaning, tokenize],
             fitted={},
-            files={_TOKENIZER: sha256(folder / _TOKENIZER)},
+            files={_TOKENIZER: sha256(folder / _TOKENIZER), **files},
         )
 
     def check(self, rows: pa.Table) -> pa.Array:
-        empty = {
-            role: pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(rows[role], ""))), 0)
-            for role in self.roles
-            if role in rows.column_names
-        }
-        return pc.case_when(pc.make_struct(*empty.values()), *[f"empty {role}" for role in empty])
+        # Control and zero-width characters, white space and accents without a letter: nothing to learn from.
+        blank = pc.match_substring_regex(rows["text"], r"^[\pC\pZ\pM\s]*$")
+        return pc.if_else(blank, "no visible character", pa.scalar(None, pa.string()))
 
     def encoder(self, contract: Contract, folder: Path) -> TextEncoder:
         return TextEncoder(folder / _TOKENIZER, contract.step("tokenize")["max_length"])
 
-    def fit(self, contract: Contract, targets: pa.ChunkedArray) -> Contract:
-        labels = sorted(pc.unique(targets).to_pylist())
+    def fit(self, contract: Contract, targets: Mapping[str, int], declared: list[str] | None = None) -> Contract:
+        labels = sorted(declared) if declared is not None else sorted(targets)
+        absent = [label for label in labels if label not in targets]
+        if absent:
+            raise DataError(
+                f"no training row has the label {absent[0]!r}, which data.labels names",
+                "add rows of it, or take it out",
+            )
         if len(labels) < 2:
             raise DataError(
                 f"the training rows have {len(labels)} class: {labels}; there must be at least 2",
@@ -89,10 +103,12 @@ class TextClassification(Task):
             )
         return contract.model_copy(update={"fitted": {"labels": labels}})
 
-    def target_ids(self, contract: Contract, targets: pa.ChunkedArray) -> np.ndarray:
+    def target_ids(self, contract: Contract, targets: pa.Array | pa.ChunkedArray) -> np.ndarray:
         labels = pa.array(contract.fitted["labels"], pa.string())
         found = pc.fill_null(pc.index_in(targets, value_set=labels), -1)
-        return found.to_numpy().astype(np.int32)
+        return found.to_numpy(**({} if isinstance(found, pa.ChunkedArray) else {"zero_copy_only": False})).astype(
+            np.int32
+        )
 
     def new_model(self, contract: Contract, base: Path, spec: RunSpec) -> torch.nn.Module:
         labels = contract.fitted["labels"]
@@ -125,10 +141,12 @@ class TextClassification(Task):
     def pad_id(self, contract: Contract) -> int:
         return int(contract.step("tokenize")["pad_id"])
 
-    def loss_sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss_sum(
+        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         import torch
 
-        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        return torch.nn.functional.cross_entropy(logits.float(), targets, weight=weights, reduction="sum")
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)

@@ -1,0 +1,68 @@
+"""Preparation with Ray Data gives the bytes that one process gives; a stream gives the rows that were counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import make_rows, tiny_spec, write_csv
+
+from cluster.errors import DataError
+from trainer.data import prepare as preparing
+from trainer.data.stream import training_rows
+from trainer.spec_load import load
+
+
+def prepare(spec, tmp_path, *, with_ray):
+    return preparing.prepare(spec, lambda progress: None, tmp_path / "quarantine.parquet", with_ray=with_ray)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_both_ways_write_the_same_bytes(tiny_base, tmp_path):
+    rows = make_rows(40_000, seed=1)
+    write_csv(tmp_path / "train1.csv", [*rows[:25_000], ("", "tool"), rows[7]])
+    (tmp_path / "train2.jsonl").write_text(
+        "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows[25_000:]) + "{\n"
+    )
+    steps = ["normalise", {"deduplicate": {"near": 0.9}}, {"sample": {"fraction": 0.9}}]
+    data = {"train": str(tmp_path / "train*"), "steps": steps}
+    found = []
+    for with_ray in (False, True):
+        spec = load({**tiny_spec(tiny_base, tmp_path, tmp_path / f"storage{with_ray:d}"), "data": data})
+        found.append(prepare(spec, tmp_path, with_ray=with_ray))
+    one, other = (content(prepared.folder) for prepared in found)
+    assert one == other and len(one) > 8
+    assert found[0].folder.name == found[1].folder.name
+    assert found[0].summary["quarantined"] == {"empty text": 1, "not JSON": 1}
+    assert len(found[0].summary["shards"]) == 3
+
+
+def test_a_missing_column_is_named_from_inside_a_worker(tiny_base, tmp_path):
+    write_csv(tmp_path / "train.csv", make_rows(30, 1), header=("txt", "label"))
+    spec = load({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}})
+    with pytest.raises(DataError, match="no column 'text' for the text"):
+        prepare(spec, tmp_path, with_ray=True)
+
+
+@pytest.mark.parametrize("split", [{}, {"by": "group", "column": "who"}])
+def test_a_stream_has_the_rows_that_were_counted_and_no_others(tiny_base, tmp_path, split):
+    rows = [(text, label, f"user {n % 50}") for n, (text, label) in enumerate(make_rows(400, seed=2))]
+    write_csv(tmp_path / "train.csv", [*rows, ("", "tool", "x")], header=("text", "label", "who"))
+    data = {"train": str(tmp_path / "train.csv"), "split": {**split, "stratify": False}, "steps": ["normalise"]}
+    spec, streamed = (
+        load({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {**data, "mode": mode}})
+        for mode in ("prepared", "streaming")
+    )
+    whole, held = prepare(spec, tmp_path, with_ray=False), prepare(streamed, tmp_path, with_ray=False)
+    assert held.summary["rows"] == whole.summary["rows"]
+    assert held.summary["rows_by_class"] == whole.summary["rows_by_class"]
+    assert held.contract.fingerprint == whole.contract.fingerprint
+    for part in ("validation", "test"):
+        assert held.part(part).raw("text") == whole.part(part).raw("text")
+    assert len(held.part("train")) == 0
+    found = training_rows(streamed, held).take_all()
+    train = whole.part("train")
+    expected = [(train.input_ids(at).tolist(), int(train.target_ids[at])) for at in range(len(train))]
+    assert sorted((list(row["input_ids"]), row["target_id"]) for row in found) == sorted(expected)

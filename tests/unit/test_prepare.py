@@ -1,0 +1,238 @@
+"""Preparation: right rows in right parts, made once, and every row that is not used accounted for."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny import make_rows, tiny_spec, write_csv
+
+from cluster.errors import DataError
+from trainer.data import prepare as preparing
+from trainer.spec_load import load
+
+
+def prepare(spec, tmp_path):
+    return preparing.prepare(load(spec), lambda progress: None, tmp_path / "quarantine.parquet")
+
+
+def test_every_row_once_in_its_part_with_its_tokens(tiny_base, tiny_data, tmp_path):
+    prepared = prepare(tiny_spec(tiny_base, tiny_data, tmp_path), tmp_path)
+    parts = {name: prepared.part(name) for name in ("train", "validation", "test")}
+    sizes = {name: len(rows) for name, rows in parts.items()}
+    assert sizes["train"] + sizes["validation"] == 240 and 10 <= sizes["validation"] <= 40 and sizes["test"] == 210
+    everything = sorted(text for name in ("train", "validation") for text in parts[name].raw("text"))
+    assert everything == sorted(text for text, _ in make_rows(240, seed=1))
+    assert parts["test"].raw("text") == [text for text, _ in make_rows(210, seed=2)]
+    assert np.bincount(parts["validation"].target_ids).min() >= 1
+    from trainer import tasks
+
+    encode = tasks.get("text-classification").encoder(prepared.contract, prepared.folder)
+    for name, rows in parts.items():
+        expected = encode(rows.raw("text"))
+        for at in range(len(rows)):
+            assert np.array_equal(rows.input_ids(at), expected[at]), name
+            assert rows.lengths[at] == len(expected[at])
+    labels = prepared.contract.fitted["labels"]
+    assert [labels[target] for target in parts["test"].target_ids] == parts["test"].raw("label")
+
+
+def test_made_once_found_again_and_named_by_the_fingerprint(tiny_base, tiny_data, tmp_path):
+    spec = tiny_spec(tiny_base, tiny_data, tmp_path)
+    assert preparing.find(load(spec)) is None
+    first = prepare(spec, tmp_path)
+    assert first.folder.name.startswith(first.contract.fingerprint[:16])
+    stamp = (first.folder / "index.arrow").stat().st_mtime_ns
+    assert preparing.find(load(spec)).folder == first.folder
+    assert prepare(spec, tmp_path).folder == first.folder
+    assert (first.folder / "index.arrow").stat().st_mtime_ns == stamp
+    other = prepare({**spec, "data": {**spec["data"], "max_length": 8}}, tmp_path)
+    assert other.folder != first.folder and other.contract.fingerprint != first.contract.fingerprint
+    assert [path.name for path in (tmp_path / "prepared").iterdir() if path.name.startswith(".")] == []
+
+
+def test_formats_and_several_files_give_the_same_rows(tiny_base, tmp_path):
+    rows = make_rows(90, seed=3)
+    write_csv(tmp_path / "all.csv", rows)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t, "label": c}) + "\n" for t, c in rows[:40]))
+    pq.write_table(
+        pa.table({"text": [t for t, _ in rows[40:]], "label": [c for _, c in rows[40:]]}), tmp_path / "b.parquet"
+    )
+    found = []
+    for given in (str(tmp_path / "all.csv"), [str(tmp_path / "a.jsonl"), str(tmp_path / "b.parquet")]):
+        prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": given}}, tmp_path)
+        found.append(
+            (prepared.contract.fingerprint, [prepared.part(p).raw("text") for p in ("train", "validation", "test")])
+        )
+    assert found[0] == found[1]
+    assert sum(len(part) for part in found[0][1]) == 90
+
+
+def test_bad_rows_are_listed_and_the_rest_is_used(tiny_base, tmp_path):
+    rows = [*make_rows(200, seed=4), ("", "tool"), ("  ", "fruit"), ("no label", "")]
+    write_csv(tmp_path / "train.csv", rows)
+    spec = {
+        **tiny_spec(tiny_base, tmp_path, tmp_path),
+        "data": {"train": str(tmp_path / "train.csv"), "max_bad_fraction": 0.05},
+    }
+    prepared = prepare(spec, tmp_path)
+    assert prepared.summary["quarantined"] == {"empty text": 2, "empty label": 1}
+    assert sum(prepared.summary["rows"].values()) == 200
+    listed = pq.read_table(prepared.folder / "quarantine.parquet").to_pylist()
+    assert [(row["row"], row["reason"]) for row in listed] == [
+        (201, "empty text"),
+        (202, "empty text"),
+        (203, "empty label"),
+    ]
+    assert {row["path"] for row in listed} == {str(tmp_path / "train.csv")}
+
+
+def test_too_many_bad_rows_stop_the_run_and_are_kept(tiny_base, tmp_path):
+    write_csv(tmp_path / "train.csv", [*make_rows(20, seed=4), ("", "tool")])
+    spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}}
+    with pytest.raises(DataError, match=r"1 of 21 rows cannot be used \(empty text: 1\)") as caught:
+        prepare(spec, tmp_path)
+    assert "row 21 of" in str(caught.value)
+    assert pq.read_table(tmp_path / "quarantine.parquet").num_rows == 1
+    assert list((tmp_path / "prepared").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ([("a b", "x")] * 30, None, "have 1 class"),
+        ([("a", "x"), ("b", "y")], None, "no row is left for validation"),
+        (
+            make_rows(60, 1),
+            [("a cat", "animal"), ("a car", "vehicle")],
+            "1 of 62 rows cannot be used .unknown label: 1.",
+        ),
+    ],
+)
+def test_data_that_cannot_be_learned_from(tiny_base, tmp_path, train, test, message):
+    data = {"train": str(write_csv(tmp_path / "train.csv", train))}
+    if test:
+        data["test"] = str(write_csv(tmp_path / "test.csv", test))
+    with pytest.raises(DataError, match=message):
+        prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+
+
+def test_a_missing_column_is_named_from_inside_a_worker(tiny_base, tmp_path):
+    write_csv(tmp_path / "train.csv", make_rows(30, 1), header=("txt", "label"))
+    with pytest.raises(DataError, match="no column 'text' for the text"):
+        prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}}, tmp_path)
+
+
+def test_a_damaged_prepared_folder_is_named(tiny_base, tiny_data, tmp_path):
+    spec = tiny_spec(tiny_base, tiny_data, tmp_path)
+    prepared = prepare(spec, tmp_path)
+    shard = next((prepared.folder / "shards").iterdir())
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(DataError, match="is damaged"):
+        preparing.find(load(spec)).part("train")
+
+
+def test_neither_order_nor_place_of_rows_changes_the_fingerprint_or_the_parts(tiny_base, tmp_path):
+    rows = make_rows(300, seed=3)
+    write_csv(tmp_path / "a.csv", rows)
+    (tmp_path / "elsewhere").mkdir()
+    write_csv(tmp_path / "elsewhere" / "1.csv", rows[::-1][:120])
+    write_csv(tmp_path / "elsewhere" / "2.csv", rows[::-1][120:])
+    found = []
+    for given in ("a.csv", "elsewhere/*.csv"):
+        prepared = prepare(
+            {**tiny_spec(tiny_base, tmp_path, tmp_path / given[0]), "data": {"train": str(tmp_path / given)}}, tmp_path
+        )
+        parts = {name: sorted(prepared.part(name).raw("text")) for name in ("train", "validation", "test")}
+        found.append((prepared.contract.fingerprint, parts))
+    assert found[0] == found[1]
+
+
+def test_adding_rows_moves_no_row_to_another_part(tiny_base, tmp_path):
+    def parts_of(rows, **split):
+        write_csv(tmp_path / "train.csv", rows)
+        data = {"train": str(tmp_path / "train.csv"), "split": split}
+        prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+        return {text: name for name in ("train", "validation", "test") for text in prepared.part(name).raw("text")}
+
+    rows = make_rows(900, seed=3)
+    for split in ({}, {"stratify": False}, {"validation": 0.2, "test": 0.3}):
+        before, after = parts_of(rows[:300], **split), parts_of(rows, **split)
+        assert all(after[text] == part for text, part in before.items())
+        assert set(after.values()) == {"train", "validation", "test"}
+
+
+def test_groups_stay_together_and_the_newest_rows_are_the_test(tiny_base, tmp_path):
+    rows = [
+        {"text": text, "label": label, "who": f"user {n % 40}", "at": f"2026-01-{1 + n // 10:02d}T00:00:0{n % 10}Z"}
+        for n, (text, label) in enumerate(make_rows(300, seed=5))
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    who, at = ({row["text"]: row[key] for row in rows} for key in ("who", "at"))
+
+    def parts_of(split):
+        data = {"train": str(tmp_path / "rows.jsonl"), "split": split}
+        prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+        return [prepared.part(name).raw("text") for name in ("train", "validation", "test")]
+
+    groups = [{who[text] for text in part} for part in parts_of({"by": "group", "column": "who", "test": 0.2})]
+    assert sum(map(len, groups)) == 40 and all(groups)
+    for split in (
+        {"by": "time", "column": "at"},
+        {"by": "time", "column": "at", "validation_from": "2026-01-25", "test_from": "2026-01-28T00:00:00+00:00"},
+    ):
+        train, validation, test = ([at[text] for text in part] for part in parts_of(split))
+        assert max(train) < min(validation) <= max(validation) < min(test)
+        assert [len(train), len(validation), len(test)] == [240, 30, 30]
+
+
+def test_a_group_or_time_that_is_not_there_makes_a_bad_row(tiny_base, tmp_path):
+    rows = [{"text": t, "label": c, "at": "2026-01-01"} for t, c in make_rows(60, 5)]
+    rows[3]["at"], rows[7]["at"] = None, "yesterday"
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split = {"by": "time", "column": "at", "validation_from": "2026-01-01", "test_from": "2026-02-01"}
+    data = {"train": str(tmp_path / "rows.jsonl"), "split": split}
+    with pytest.raises(DataError, match=r"missing time: 1, time is no ISO 8601 time: 1"):
+        prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+
+
+def test_steps_over_all_rows(tiny_base, tmp_path):
+    rows = [row for row in make_rows(900, seed=6) if row[1] != "tool" or int(row[0].split()[-1]) % 9 == 2]
+    write_csv(tmp_path / "train.csv", [*rows, *rows[:20]])
+
+    def summary_of(*steps):
+        data = {"train": str(tmp_path / "train.csv"), "steps": list(steps), "max_bad_fraction": 0.1}
+        return prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+
+    plain = summary_of().summary
+    assert plain["quarantined"] == {"duplicate": 20} and plain["left_out"] == {} and plain["class_weights"] is None
+    apart = summary_of("deduplicate").summary
+    assert apart["quarantined"] == {} and apart["left_out"] == {"duplicate": 20} and apart["rows"] == plain["rows"]
+    small = min(count[0] for count in plain["rows_by_class"].values())
+    large = max(count[0] for count in plain["rows_by_class"].values())
+    under = summary_of({"balance": {"how": "undersample"}}).summary
+    assert all(small * 0.7 <= count[0] <= small * 1.3 for count in under["rows_by_class"].values())
+    assert {part: under["rows"][part] for part in ("validation", "test")} == {
+        part: plain["rows"][part] for part in ("validation", "test")
+    }
+    over = summary_of({"balance": {"how": "oversample"}}).part("train")
+    assert np.bincount(over.target_ids).min() >= 0.8 * large and np.bincount(over.target_ids).max() == large
+    weights = summary_of("balance").summary["class_weights"]
+    assert max(weights) == weights[2] and sum(
+        weight * count[0] for weight, count in zip(weights, plain["rows_by_class"].values(), strict=True)
+    ) == pytest.approx(plain["rows"]["train"], rel=1e-3)
+    part = summary_of({"sample": {"fraction": 0.5}}).summary
+    assert 0.4 < part["rows"]["train"] / plain["rows"]["train"] < 0.6
+    assert sum(part["left_out"].values()) == plain["rows"]["train"] - part["rows"]["train"]
+    assert 80 < summary_of({"sample": {"rows": 100}}).summary["rows"]["train"] < 120
+
+
+def test_every_class_of_some_rows_is_in_every_part(tiny_base, tmp_path):
+    rows = [(f"{word} {n}", label) for label, word in (("a", "cat"), ("b", "dog"), ("c", "pig")) for n in range(6)]
+    for seed in range(5):
+        write_csv(tmp_path / "train.csv", rows)
+        data = {"train": str(tmp_path / "train.csv"), "split": {"seed": seed}}
+        prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+        assert all(min(counts) >= 1 for counts in prepared.summary["rows_by_class"].values())
+        assert sum(prepared.summary["rows"].values()) == 18

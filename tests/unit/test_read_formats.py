@@ -1,0 +1,186 @@
+"""One table in every format, packed in every way: the same rows come out, in blocks of one size."""
+
+import bz2
+import csv
+import datetime as dt
+import gzip
+import json
+import lzma
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.errors import DataError
+from trainer.data import sources
+from trainer.data.read import BLOCK_ROWS, read_blocks
+
+COLUMNS = {"text": "body", "label": "kind"}
+ROWS = [(f'text {n}, "quoted"\nand\tmore é', f"k{n % 3}") for n in range(20)]
+
+
+def rows_of(path, columns=COLUMNS, loose=frozenset()):
+    [file] = sources.find(str(path), "train")
+    return pa.concat_tables(read_blocks(file, columns, loose)).to_pylist()
+
+
+def write(path, rows, row_group=None):
+    """Write (text, kind) rows in the format of the path's ending."""
+    table = pa.table({"id": list(range(len(rows))), "body": [row[0] for row in rows], "kind": [row[1] for row in rows]})
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=row_group)
+    elif path.suffix == ".feather":
+        feather.write_feather(table, str(path))
+    elif path.suffix in (".arrow", ".ipc"):
+        new = pa.ipc.new_stream if path.suffix == ".arrow" else pa.ipc.new_file
+        with pa.OSFile(str(path), "wb") as sink, new(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=row_group)
+    elif path.suffix in (".jsonl", ".ndjson"):
+        path.write_text("".join(json.dumps({"body": body, "kind": kind}) + "\n" for body, kind in rows))
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writerows([("body", "kind"), *rows])
+
+
+def pack(content, ending):
+    if ending in (".zst", ".lz4"):
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, {".zst": "zstd", ".lz4": "lz4"}[ending]) as packed:
+            packed.write(content)
+        return sink.getvalue().to_pybytes()
+    return {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[ending](content)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc"])
+def test_every_format_gives_the_same_rows(tmp_path, ending):
+    path = tmp_path / f"rows{ending}"
+    write(path, ROWS)
+    expected = [{"row": n, "text": text, "label": kind, "reason": None} for n, (text, kind) in enumerate(ROWS, 1)]
+    assert rows_of(path) == expected
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zst", ".lz4"])
+@pytest.mark.parametrize("kind", [".csv", ".jsonl"])
+def test_packed_files(tmp_path, kind, ending):
+    plain, packed = tmp_path / f"rows{kind}", tmp_path / f"rows{kind}{ending}"
+    write(plain, ROWS)
+    packed.write_bytes(pack(plain.read_bytes(), ending))
+    assert rows_of(packed) == rows_of(plain)
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zst", ".lz4"])
+@pytest.mark.parametrize("how", ["cut", "not packed at all", "a bit that is wrong"])
+def test_damaged_packed_files(tmp_path, ending, how):
+    path = tmp_path / f"rows.csv{ending}"
+    content = ("body,kind\n" + "".join(f"text {n * 7919 % 1000},k{n}\n" for n in range(5000))).encode()
+    packed = bytearray(pack(content, ending))
+    if how == "cut":
+        packed = packed[:-12]
+    elif how == "not packed at all":
+        packed = bytearray(content)
+    else:
+        packed[len(packed) // 2] ^= 0x10
+    path.write_bytes(packed)
+    if how == "a bit that is wrong" and ending in (".zst", ".lz4"):
+        pytest.skip("these carry no checksum as pyarrow writes them")
+    with pytest.raises(DataError, match="rows.csv.* is no whole"):
+        rows_of(path)
+
+
+def test_packed_parquet_is_refused(tmp_path):
+    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
+    with pytest.raises(DataError, match="is a compressed parquet file"):
+        sources.find(str(tmp_path / "rows.parquet.gz"), "train")
+
+
+@pytest.mark.parametrize(
+    ("ending", "row_group"), [(".csv", None), (".jsonl", None), (".parquet", 999), (".arrow", 40_000), (".ipc", 7)]
+)
+def test_blocks_are_of_one_size_whatever_the_file_is_made_of(tmp_path, ending, row_group):
+    path = tmp_path / f"rows{ending}"
+    write(path, [(f"text {n}", "k") for n in range(2 * BLOCK_ROWS + 5)], row_group)
+    [file] = sources.find(str(path), "train")
+    blocks = list(read_blocks(file, COLUMNS))
+    assert [len(block) for block in blocks] == [BLOCK_ROWS, BLOCK_ROWS, 5]
+    assert [block["row"][0].as_py() for block in blocks] == [1, BLOCK_ROWS + 1, 2 * BLOCK_ROWS + 1]
+    assert blocks[2]["text"].to_pylist()[0] == f"text {2 * BLOCK_ROWS}"
+
+
+def test_loose_roles_take_any_single_value_and_agree_across_formats(tmp_path):
+    moment = dt.datetime(2026, 3, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+    table = pa.table(
+        {
+            "body": ["a", "b"],
+            "whole": pa.array([3, None]),
+            "part": [1.0, 2.5],
+            "yes": [True, None],
+            "day": [dt.date(2026, 3, 1), None],
+            "at": [moment, None],
+            "plain": [dt.datetime(2026, 3, 1, 12, 0, 0, 500_000), None],
+            "word": ["x", ""],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    lines = [
+        {"body": "a", "whole": 3, "part": 1.0, "yes": True, "day": "2026-03-01", "at": "2026-03-01T10:00:00Z"}
+        | {"plain": "2026-03-01T12:00:00.500000", "word": "x"},
+        {"body": "b", "part": 2.5, "yes": None, "word": ""},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows([{**lines[0], "part": "1", "yes": "true"}, lines[1]])
+    loose = frozenset(table.column_names[1:])
+    columns = {"text": "body", **{name: name for name in loose}}
+    found = [rows_of(tmp_path / name, columns, loose) for name in ("a.parquet", "a.jsonl", "a.csv")]
+    first = {"whole": "3", "part": "1", "yes": "true", "day": "2026-03-01", "at": "2026-03-01T10:00:00Z"} | {
+        "plain": "2026-03-01T12:00:00.500000",
+        "word": "x",
+    }
+    assert found[0] == found[1] == found[2]
+    assert found[0][0] == {"row": 1, "text": "a", "reason": None, **first}
+    assert found[0][1] == {"row": 2, "text": "b", "reason": None, **dict.fromkeys(loose), "part": "2.5"}
+
+
+def test_what_is_no_single_value_is_not_loose_either(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"body": "a", "g": [1]}\n{"body": "b", "g": 1}\n')
+    rows = rows_of(tmp_path / "a.jsonl", {"text": "body", "group": "g"}, frozenset({"group"}))
+    assert [row["reason"] for row in rows] == ["group is no text", None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.text(), st.text(max_size=5)), min_size=1, max_size=30))
+def test_any_text_in_quotes_comes_back(rows):
+    """Line ends and quotes too; only a NUL makes a row unusable."""
+    quoted = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in [("body", "kind"), *rows]]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.csv"
+        path.write_bytes("".join(line + "\r\n" for line in quoted).encode("utf-8"))
+        found = rows_of(path)
+    assert [row["row"] for row in found] == list(range(1, len(rows) + 1))
+    for row, (text, kind) in zip(found, rows, strict=True):
+        nul = "\0" in text + kind
+        assert (row["text"], row["label"]) == (text.replace("\0", "\ufffd"), kind.replace("\0", "\ufffd"))
+        assert row["reason"] == ("NUL character" if nul else None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.binary(min_size=1, max_size=400), st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".csv.gz"])
+)
+def test_any_bytes_are_rows_or_one_clear_error(content, ending):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"rows{ending}"
+        path.write_bytes(b"body,kind\n" + content if ending == ".csv" else content)
+        try:
+            rows = rows_of(path)
+        except DataError:
+            return
+    assert rows and all(row["reason"] or (row["text"] is not None and row["label"] is not None) for row in rows)

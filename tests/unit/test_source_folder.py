@@ -1,0 +1,77 @@
+"""A folder of texts, one folder for each class."""
+
+import pyarrow as pa
+import pytest
+
+from cluster.errors import DataError
+from trainer.data import sources
+from trainer.data.read import read_blocks
+
+COLUMNS = {"text": "anything", "label": "at all"}
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    root = tmp_path / "reviews"
+    for name, content in [
+        ("pos/b.txt", b"good"),
+        ("pos/a/deep.txt", "très bien".encode()),
+        ("pos/empty.txt", b""),
+        ("neg/a.txt", b"bad \xff"),
+        ("neg/z.txt", b"\xef\xbb\xbfworse\r\n"),
+        ("neg/notes.md", b"no row"),
+        (".git/x.txt", b"no row"),
+        ("stray.txt", b"of no class"),
+    ]:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def test_every_text_is_a_row_in_a_fixed_order(reviews):
+    [file] = sources.find(str(reviews), "train")
+    assert file.format == "text"
+    [block] = read_blocks(file, COLUMNS)
+    assert [tuple(row.values()) for row in block.to_pylist()] == [
+        (1, "bad \ufffd", "neg", "invalid UTF-8", str(reviews / "neg/a.txt")),
+        (2, "worse\r\n", "neg", None, str(reviews / "neg/z.txt")),
+        (3, "très bien", "pos", None, str(reviews / "pos/a/deep.txt")),
+        (4, "good", "pos", None, str(reviews / "pos/b.txt")),
+        (5, "", "pos", "empty text", str(reviews / "pos/empty.txt")),
+        (6, "of no class", None, "missing label", str(reviews / "stray.txt")),
+    ]
+
+
+def test_for_predictions_the_class_does_not_matter(reviews):
+    [file] = sources.find(str(reviews), "input", "text")
+    rows = pa.concat_tables(read_blocks(file, {"text": "text"})).to_pylist()
+    assert len(rows) == 6 and rows[5]["reason"] is None
+
+
+def test_the_digest_goes_by_names_inside_and_content(reviews, tmp_path):
+    def digest(path):
+        return sources.digest(sources.find(str(path), "train", "text"))
+
+    before = digest(reviews)
+    moved = reviews.rename(tmp_path / "moved")
+    assert digest(moved) == before
+    (moved / "pos/b.txt").rename(moved / "neg/b.txt")
+    assert digest(moved) != before
+
+
+def test_folders_that_hold_no_texts(tmp_path):
+    (tmp_path / "pos").mkdir()
+    (tmp_path / "pos/a.md").write_text("a")
+    with pytest.raises(DataError, match=r"is a folder.*\n.*name its files"):
+        sources.find(str(tmp_path), "train")
+    with pytest.raises(DataError, match=r"holds no .txt file \(1 with .md\)"):
+        sources.find(str(tmp_path), "train", "text")
+    with pytest.raises(DataError, match="names the file"):
+        sources.find(str(tmp_path / "pos/a.md"), "train", "text")
+
+
+def test_a_folder_has_no_other_columns(reviews):
+    [file] = sources.find(str(reviews), "train")
+    with pytest.raises(DataError, match="nothing for the group"):
+        list(read_blocks(file, {**COLUMNS, "group": "user"}, frozenset({"group"})))

@@ -1,0 +1,57 @@
+"""Remote addresses, as far as no server is needed: what is refused, and what a pattern means."""
+
+import glob
+
+import pytest
+
+from cluster.errors import DataError
+from trainer.data import source_pattern, sources
+from trainer.data.source_remote import without_options
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("s3://AKIA:geheim@bucket/a.csv", "holds a secret"),
+        ("s3://AKIA:ge/heim@bucket/a.csv", "holds a secret"),
+        ("s3://bucket/a.csv?secret_key=geheim", "holds a secret"),
+        ("hdfs://me:geheim@host/a.csv", "holds a secret"),
+        ("https://me:geheim@host/a.csv", "https:// addresses are not read"),
+        ("s3://bucket/a.csv?regio=x", "no option 'regio'\n  fix: did you mean 'region'"),
+        ("s3:///a.csv", "names no bucket"),
+        ("s3://buck*/a.csv", "pattern for its bucket"),
+        ("ftp://host/a.csv", r"ftp:// addresses are not read"),
+    ],
+)
+def test_addresses_that_are_refused(given, message):
+    with pytest.raises(DataError, match=message) as caught:
+        sources.find(given, "train")
+    assert "geheim" not in str(caught.value) and "heim@" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_told_at_once(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    with pytest.raises(DataError, match="server cannot be reached") as caught:
+        sources.find("s3://bucket/a.csv?endpoint_override=127.0.0.1:9&scheme=http", "train")
+    assert "\n" not in caught.value.problem
+
+
+def test_options_are_told_from_a_pattern():
+    assert without_options("s3://b/part-?.csv?region=x&scheme=http") == "s3://b/part-?.csv"
+    assert without_options("s3://b/part-?.csv") == "s3://b/part-?.csv"
+    assert without_options("/local/what?a=b") == "/local/what?a=b"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*.csv", "a/*.csv", "**/*.csv", "a/**/*.csv", "*/b/?.csv", "[ab]/*", "a/[!b]*", "a/.h*", "**", "[z-a]*", "x[.c"],
+)
+def test_patterns_mean_what_glob_means_by_them(tmp_path, pattern):
+    names = ["x.csv", "a/x.csv", "a/b/x.csv", "a/b/c/y.csv", "a/.h.csv", ".d/x.csv", "b/z.txt", "a/b/xy.csv"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    expected = {name for name in glob.glob(pattern, root_dir=tmp_path, recursive=True) if (tmp_path / name).is_file()}
+    matches = source_pattern.compiled(pattern.split("/")).fullmatch
+    assert {name for name in names if matches(name)} == expected

@@ -1,0 +1,117 @@
+"""Cleaning steps: what each does, in order, and that a function of the user's is held to its source."""
+
+import sys
+
+import pytest
+
+from cluster.errors import ModelError, SpecError
+from trainer import steps
+from trainer.contract import Contract
+from trainer.spec_load import load
+from trainer.steps import Cleaner
+
+
+def contract_of(given, folder):
+    spec = load({"name": "a", "data": {"train": "t.csv", "steps": given}, "model": {"base": "x/y"}})
+    made, files = steps.of_spec(spec.data, folder)
+    return Contract(task="text-classification", columns={}, steps=made, fitted={}, files=files)
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "expected"),
+    [
+        (["normalise"], "  Cafe\u0301 \t au\n lait ", "Café au lait"),
+        ([{"normalise": {"unicode": "NFKC", "lowercase": True}}], "ﬁnd Ｘ", "find x"),
+        ([{"normalise": {"unicode": "none", "whitespace": False}}], " e\u0301 ", " e\u0301 "),
+        (["strip_html"], "<p>Hello <b>wor</b>ld</p><p>again</p>", "Hello world again"),
+        (["strip_html"], "a &lt; b &amp; c", "a < b & c"),
+        (["strip_html"], "x<script>var a = 1 < 2</script><style>p{}</style><!-- no -->y", "x y"),
+        (["strip_html"], "1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
+        (["strip_html"], "<td>one</td><td>two</td>", "one two"),
+        (["redact"], "write to Jo.Doe+x@mail.example.co.uk!", "write to [EMAIL]!"),
+        (["redact"], "card 4111 1111 1111 1111 please", "card [CARD] please"),
+        (["redact"], "order 4111 1111 1111 1112 stays: its check digit is wrong", "order 4111 1111 1111 1112 stays: its check digit is wrong"),
+        ([{"redact": {"kinds": ["phone", "ip", "url"]}}], "+49 (0)30 1234567 10.0.0.1 https://a.b/c?d=e", "[PHONE] [IP] [URL]"),
+        ([{"redact": {"kinds": [], "patterns": {"order": "ORD-[0-9]+"}}}], "ORD-17 is late", "[ORDER] is late"),
+        (["strip_html", "normalise", "redact"], "<i> a@b.de </i>", "[EMAIL]"),
+        ([{"normalise": {"lowercase": True}}, "redact"], "A@B.DE", "[EMAIL]"),
+        (["redact", {"normalise": {"lowercase": True}}], "A@B.DE", "[email]"),
+    ],
+)  # fmt: skip
+def test_what_steps_do(tmp_path, given, text, expected):
+    assert Cleaner(contract_of(given, tmp_path))([text]) == ([expected], [None])
+
+
+def test_what_is_empty_after_cleaning_is_refused(tmp_path):
+    texts, reasons = Cleaner(contract_of(["strip_html"], tmp_path))(["<br><br>", "fine"])
+    assert texts == ["<br><br>", "fine"] and reasons == ["empty after cleaning", None]
+
+
+def test_no_text_takes_more_than_linear_time(tmp_path):
+    every = {"redact": {"kinds": ["email", "card", "phone", "ip", "url"]}}
+    cleaner = Cleaner(contract_of(["strip_html", "normalise", every], tmp_path))
+    for text in (
+        "a" * 100_000,
+        "1 " * 50_000,
+        "a@" * 50_000,
+        "<" * 100_000,
+        "a." * 50_000 + "@",
+        "+1 " * 30_000,
+        "&#" * 50_000,
+    ):
+        cleaner([text])  # the test's own time limit tells
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_steps.py").write_text(
+        "def clean(text):\n    return None if 'secret' in text else text.upper()\n\n\ndef fail(text):\n    return 1 / 0\n\n\ndef wrong(text):\n    return 7\n"
+    )
+    yield tmp_path / "my_steps.py"
+    sys.modules.pop("my_steps", None)
+    sys.path.remove(str(tmp_path))
+
+
+def test_a_function_of_the_users(own_module, tmp_path):
+    (tmp_path / "model").mkdir()
+    contract = contract_of(["my_steps:clean"], tmp_path / "model")
+    assert Cleaner(contract)(["abc", "a secret"]) == (["ABC", "a secret"], [None, "refused by python"])
+    assert (tmp_path / "model" / "step_my_steps.py").read_text() == own_module.read_text()
+    assert "step_my_steps.py" in contract.files
+    own_module.write_text(own_module.read_text() + "# changed\n")
+    with pytest.raises(ModelError, match="is not the source of my_steps:clean"):
+        Cleaner(contract)
+
+
+def test_a_function_that_fails_gives_the_row_a_reason(own_module, tmp_path):
+    for name, reason in (
+        ("fail", "my_steps:fail raised ZeroDivisionError"),
+        ("wrong", "my_steps:wrong returned int, not a text"),
+    ):
+        assert Cleaner(contract_of([f"my_steps:{name}"], tmp_path))(["a"]) == (["a"], [reason])
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("no_such_module:clean", "no module 'no_such_module'"), ("my_steps:nothing", "no function 'nothing'")],
+)
+def test_a_function_that_is_not_there(own_module, tmp_path, path, message):
+    with pytest.raises(SpecError, match=message):
+        contract_of([path], tmp_path)
+
+
+def test_parameters_and_order_are_part_of_the_fingerprint(tmp_path):
+    prints = {
+        contract_of(given, tmp_path).fingerprint
+        for given in (
+            [],
+            ["normalise"],
+            [{"normalise": {"lowercase": True}}],
+            ["normalise", "strip_html"],
+            ["strip_html", "normalise"],
+            [{"redact": {"patterns": {"a": "b"}}}],
+        )
+    }
+    assert len(prints) == 6
+    assert contract_of(["normalise", "deduplicate"], tmp_path) == contract_of(["normalise"], tmp_path)

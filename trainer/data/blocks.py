@@ -1,0 +1,199 @@
+"""One block of raw rows to a shard of model inputs, a sheet of facts about its rows, and its unusable rows: all on storage.
+
+Plain functions of the block: the same bytes whether this process or a Ray Data worker runs them, and a task that Ray
+repeats writes the same files. The driver gets a `BlockNote` of each, whose size does not grow with the rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel
+
+from trainer import tasks
+from trainer.contract import Contract
+from trainer.data import near, split
+from trainer.data.checks import Limits, examine
+from trainer.spec import Data, StepSpec
+from trainer.steps import Cleaner
+
+SHARDS, FACTS, BAD = "shards", "facts", "bad"
+
+#: Roles beside the task's own, for `split.column`.
+GROUP, TIME = "group", "time"
+
+#: The part of a row that a stream does not use.
+LEFT_OUT = -1
+
+# A column with more different values in one block is an id or a text, not a class; the driver must not collect them.
+_MOST_TARGETS = 12_000
+
+
+class BlockNote(BaseModel):
+    """What the driver keeps of one block."""
+
+    source: int
+    """Place of its file among all files of the run."""
+    number: int
+    """Its place in that file."""
+    name: str
+    """Name of its shard, facts and bad rows."""
+    rows: int
+    good: int
+    reasons: dict[str, int]
+    """Unusable rows by reason."""
+    targets: dict[str, int]
+    """Usable rows by raw target."""
+    held: dict[str, int] = {}
+    """Streaming only: usable rows by part, as not all of them are written."""
+
+
+class Made(NamedTuple):
+    """A block after checking, cleaning and tokenizing; the first three have a line for each usable row."""
+
+    good: pa.Table
+    inputs: pa.ListArray
+    facts: pa.Table
+    bad: pa.Table
+
+
+class BlockMaker:
+    """Makes blocks of one prepared folder. Travels to Ray's workers; tokenizer and steps are loaded where it runs."""
+
+    def __init__(self, data: Data, contract: Contract, folder: Path, parts: list[str]) -> None:
+        self.data, self.contract, self.folder, self.parts = data, contract, folder, parts
+        """`parts`: what each source file is for, by its place."""
+        self._ready: tuple[Any, Any, Cleaner] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ready": None}
+
+    def __call__(self, rows: pa.Table, source: int, number: int) -> BlockNote:
+        """Write what is known of `rows`, block `number` of file `source`, and return the note of it."""
+        made = self.encode(rows)
+        roles = list(self.task.roles)
+        good, facts = made.good, made.facts
+        stored = pa.table(
+            {**{name: good[name] for name in ("row", *roles, *_own_path(good))}, "input_ids": made.inputs}
+        )
+        held: dict[str, int] = {}
+        if self.data.mode == "streaming":
+            parts = self.parts_of(facts, source)
+            held = {part: int((parts == at).sum()) for at, part in enumerate(split.PARTS)}
+            held_out = pa.array(parts > split.TRAIN)
+            stored, facts = stored.filter(held_out), facts.filter(held_out)
+        name = f"{source:05d}-{number:06d}"
+        write_ipc(stored, self.folder / SHARDS / f"{name}.arrow")
+        write_ipc(facts, self.folder / FACTS / f"{name}.arrow")
+        if len(made.bad):
+            write_ipc(
+                made.bad.select(["row", "reason", *roles, *_own_path(made.bad)]), self.folder / BAD / f"{name}.arrow"
+            )
+        return BlockNote(
+            source=source,
+            number=number,
+            name=name,
+            rows=len(rows),
+            good=len(good),
+            reasons=dict(Counter(made.bad["reason"].to_pylist())),
+            targets=dict(Counter(good[self.task.target].to_pylist()).most_common(_MOST_TARGETS)),
+            held=held,
+        )
+
+    def encode(self, rows: pa.Table) -> Made:
+        """Check, clean and tokenize `rows`."""
+        task, encoder, cleaner = self._tools()
+        rows = _ordered(rows, self.data)
+        good, texts, bad = examine(task, rows, cleaner, Limits(self.data.max_chars, self.data.labels))
+        inputs = encoder.column(texts)
+        facts = {
+            "key": pa.array(split.content_keys(texts.to_pylist()), pa.uint64()),
+            "target": pc.dictionary_encode(good[task.target].combine_chunks()),
+            "length": pa.array(np.diff(inputs.offsets.to_numpy()), pa.int32()),
+            **_order(good, self.data),
+            **_signature(texts, self.data.steps),
+        }
+        return Made(good, inputs, pa.table(facts), bad)
+
+    def parts_of(self, facts: pa.Table, source: int) -> np.ndarray:
+        """Return the part of each row, int8, by its own facts alone, which is what a stream can know; -1 if left out."""
+        if self.parts[source] != "train":
+            return np.full(len(facts), split.PARTS.index(self.parts[source]), np.int8)
+        keys = facts["key"].to_numpy()
+        order = facts["order"].to_numpy() if "order" in facts.column_names else keys
+        found = split.of_training_files(order, self.data.split, self.parts)
+        for step in self.data.steps:
+            if step.sample and step.sample.fraction:
+                out = split.position(keys, step.sample.seed) >= step.sample.fraction
+                found[(found == split.TRAIN) & out] = LEFT_OUT
+        return found
+
+    @property
+    def task(self) -> Any:
+        """The task whose rows these are."""
+        return self._tools()[0]
+
+    def _tools(self) -> tuple[Any, Any, Cleaner]:
+        if self._ready is None:
+            task = tasks.get(self.contract.task)
+            self._ready = (task, task.encoder(self.contract, self.folder), Cleaner(self.contract))
+        return self._ready
+
+
+def _own_path(rows: pa.Table) -> list[str]:
+    """Rows of a folder of texts each have a file of their own."""
+    return ["path"] if "path" in rows.column_names else []
+
+
+def make_folders(folder: Path) -> None:
+    """Make the folders that blocks are written to."""
+    for name in (SHARDS, FACTS, BAD):
+        (folder / name).mkdir()
+
+
+def _ordered(rows: pa.Table, data: Data) -> pa.Table:
+    """Give a reason to rows whose group or time cannot be used."""
+    if data.split.by == "content":
+        return rows
+    role = GROUP if data.split.by == "group" else TIME
+    wrong = pc.if_else(pc.is_null(rows[role]), f"missing {role}", pa.scalar(None, pa.string()))
+    if role == TIME:
+        times = split.times(rows[TIME].to_pylist())
+        unread = pc.and_(pc.is_valid(rows[TIME]), pc.is_null(times))
+        wrong = pc.coalesce(wrong, pc.if_else(unread, "time is no ISO 8601 time", pa.scalar(None, pa.string())))
+        rows = rows.set_column(rows.schema.get_field_index(TIME), TIME, times)
+    return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.coalesce(rows["reason"], wrong))
+
+
+def _order(good: pa.Table, data: Data) -> dict[str, pa.Array]:
+    """What the split goes by where it is not the row's own content."""
+    if data.split.by == "group":
+        return {"order": pa.array(split.content_keys(good[GROUP].to_pylist()), pa.uint64())}
+    if data.split.by == "time":
+        return {"order": good[TIME].combine_chunks().cast(pa.int64())}
+    return {}
+
+
+def _signature(texts: pa.Array, steps: list[StepSpec]) -> dict[str, pa.Array]:
+    wanted = next((step.deduplicate.near for step in steps if step.deduplicate and step.deduplicate.near), None)
+    if wanted is None:
+        return {}
+    bands = near.bands(texts.to_pylist(), wanted)
+    return {f"band_{at}": pa.array(column, pa.uint64()) for at, column in enumerate(bands)}
+
+
+def write_ipc(table: pa.Table, path: Path) -> None:
+    """Write an Arrow file that can be memory-mapped, as one record batch."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+
+
+def read_ipc(path: Path) -> pa.Table:
+    """Read an Arrow file into memory (not mapped: the pages would count as this process's)."""
+    with pa.OSFile(str(path), "rb") as source:
+        return pa.ipc.open_file(source).read_all()

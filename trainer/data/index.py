@@ -1,0 +1,150 @@
+"""What is written once all rows are judged: the index, the quarantine file and the counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainer.data import split
+from trainer.data.blocks import BAD, SHARDS, BlockNote, read_ipc
+from trainer.data.sources import SourceFile
+from trainer.data.split import PARTS, TRAIN
+from trainer.data.whole import DUPLICATE, NEAR, REASONS, SAMPLED, Block, Whole
+from trainer.spec import Data
+from trainer.steps import of_whole
+
+_INDEX = pa.schema(
+    [
+        ("part", pa.int8()),
+        ("shard", pa.int32()),
+        ("offset", pa.int32()),
+        ("target_id", pa.int32()),
+        ("length", pa.int32()),
+    ]
+)
+
+
+def write_index(whole: Whole, path: Path) -> int:
+    """Write one line for each row that is used (more for a row that is repeated), in the order of the files.
+
+    Returns the tokens of all lines.
+    """
+    repeats = whole.repeats()
+    tokens = 0
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _INDEX) as writer:
+        for shard, block in enumerate(whole.blocks()):
+            here = slice(block.start, block.start + len(block.keys))
+            rows = np.flatnonzero(whole.verdicts[here] == 0)
+            parts = whole.parts[here]
+            if repeats is not None:
+                rows = np.repeat(rows, _times(block, rows, parts, repeats, whole.data))
+            tokens += int(block.lengths[rows].sum())
+            columns = (parts[rows], np.full(len(rows), shard), rows, block.target_ids[rows], block.lengths[rows])
+            arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, _INDEX, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=_INDEX))
+    return tokens
+
+
+def _times(block: Block, rows: np.ndarray, parts: np.ndarray, repeats: np.ndarray, data: Data) -> np.ndarray:
+    """Return how often each row is used: 2.3 means twice, and a third time for three rows in ten, by their content."""
+    wanted = np.where(parts[rows] == TRAIN, repeats[block.target_ids[rows]], 1.0)
+    whole, part = np.floor(wanted), wanted % 1.0
+    extra = split.position(block.keys[rows], data.split.seed + 2) < part
+    times: np.ndarray = (whole + extra).astype(np.int64)
+    return times
+
+
+def write_quarantine(whole: Whole, files: list[SourceFile], roles: list[str], path: Path) -> None:
+    """Write every row that is not used, but for those left out by a sample: file, row number, reason, raw values.
+
+    Writes nothing where all rows are used.
+    """
+    schema = pa.schema(
+        [("path", pa.string()), ("row", pa.int64()), ("reason", pa.string()), *[(role, pa.string()) for role in roles]]
+    )
+    writer: pq.ParquetWriter | None = None
+    for table in _unused(whole, files, roles):
+        writer = writer or pq.ParquetWriter(path, schema)
+        writer.write_table(table.select(schema.names).cast(schema))
+    if writer:
+        writer.close()
+
+
+def _unused(whole: Whole, files: list[SourceFile], roles: list[str]) -> Iterator[pa.Table]:
+    for note, start, end in zip(whole.notes, whole.starts[:-1], whole.starts[1:], strict=True):
+        tables = []
+        if note.rows > note.good:
+            tables.append(read_ipc(whole.folder / BAD / f"{note.name}.arrow"))
+        verdicts = whole.verdicts[start:end]
+        listed = np.flatnonzero((verdicts > 0) & (verdicts < SAMPLED))
+        if len(listed):
+            shard = read_ipc(whole.folder / SHARDS / f"{note.name}.arrow").take(pa.array(listed))
+            reasons = pa.array([REASONS[code] for code in verdicts[listed]], pa.string())
+            tables.append(shard.append_column("reason", reasons).drop_columns(["input_ids"]))
+        if tables:
+            rows = pa.concat_tables(
+                [_with_path(table, files[note.source].path) for table in tables], promote_options="default"
+            )
+            yield rows.sort_by("row")
+
+
+def _with_path(table: pa.Table, path: str) -> pa.Table:
+    return (
+        table
+        if "path" in table.column_names
+        else table.append_column("path", pa.array([path] * len(table), pa.string()))
+    )
+
+
+def summary(whole: Whole, tokens: int) -> dict[str, Any]:
+    """Return the counts of a preparation: rows by part and class, bad rows and rows left out by reason."""
+    notes = whole.notes
+    bad: Counter[str] = Counter()
+    for note in notes:
+        bad.update(note.reasons)
+    by_verdict = np.bincount(whole.verdicts, minlength=len(REASONS))
+    found = {REASONS[code]: int(count) for code, count in enumerate(by_verdict) if code and count}
+    chosen = {REASONS[code] for code in _chosen(whole.data)}
+    bad.update({name: count for name, count in found.items() if name not in chosen})
+    counts_CP = whole.counts()
+    rows = {part: int(counts_CP[:, at].sum()) for at, part in enumerate(PARTS)}
+    if whole.data.mode == "streaming":
+        rows["train"] = sum(note.held["train"] for note in notes)
+        counts_CP[:, TRAIN] = _all_targets(notes, whole.contract.fitted["labels"]) - counts_CP.sum(axis=1)
+    labels = whole.contract.fitted["labels"]
+    return {
+        "rows": rows,
+        "rows_in_all": sum(note.rows for note in notes),
+        "quarantined": dict(sorted(bad.items(), key=lambda item: (-item[1], item[0]))),
+        "left_out": {name: count for name, count in found.items() if name in chosen},
+        "rows_by_class": {label: counts_CP[at].tolist() for at, label in enumerate(labels)},
+        "class_weights": _weights(counts_CP[:, TRAIN], whole.data),
+        "tokens": tokens,
+        "mode": whole.data.mode,
+    }
+
+
+def _chosen(data: Data) -> set[int]:
+    """Verdicts that a step of the spec asked for: such rows are left out, not bad."""
+    asked = {SAMPLED, SAMPLED + 1}
+    return asked | ({DUPLICATE, NEAR} if any(step.deduplicate for step in of_whole(data)) else set())
+
+
+def _all_targets(notes: list[BlockNote], labels: list[str]) -> np.ndarray:
+    counts: Counter[str] = Counter()
+    for note in notes:
+        counts.update(note.targets)
+    return np.array([counts[label] for label in labels], np.int64)
+
+
+def _weights(train_C: np.ndarray, data: Data) -> list[float] | None:
+    """Return a weight for each class, 1 on average over the rows, where the spec weighs classes."""
+    if not any(step.balance and step.balance.how == "weight" for step in of_whole(data)):
+        return None
+    return [round(float(train_C.sum() / (len(train_C) * max(1, count))), 6) for count in train_C]

@@ -1,0 +1,152 @@
+"""The pass over all raw rows: in this process where they are few, with Ray Data where they are many.
+
+Both hand the same blocks (as the readers cut them) to the same `BlockMaker`, so what they write is equal to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.errors import user_error_in
+from cluster.progress import Progress
+from trainer.data.blocks import BlockMaker, BlockNote
+from trainer.data.read import read_blocks
+from trainer.data.sources import SourceFile
+
+# Formats that compress their content about so much.
+_COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".br", ".parquet"}
+_COMPRESSION = 4
+
+OnProgress = Callable[[Progress], None]
+
+# What a block of Ray Data's may hold of ours before the next task gets it: about one of our blocks of short texts.
+_RAY_BLOCK_BYTES = 1 << 20
+# Raw rows that may wait between reading and making, in the object store; each node's store has gigabytes.
+_WAITING_BYTES = 512 << 20
+
+
+def here(
+    maker: BlockMaker, files: list[SourceFile], columns: dict[str, str], on_progress: OnProgress
+) -> list[BlockNote]:
+    """Make all blocks in this process."""
+    notes: list[BlockNote] = []
+    done = 0
+    for file in files:
+        for number, rows in enumerate(read_blocks(file, columns, loose_roles(columns))):
+            notes.append(maker(rows, file.place, number))
+            done += len(rows)
+            on_progress(Progress(done=done, unit="rows"))
+    return notes
+
+
+def with_ray(
+    maker: BlockMaker, files: list[SourceFile], columns: dict[str, str], on_progress: OnProgress
+) -> list[BlockNote]:
+    """Make all blocks with Ray Data: files are read side by side, and their blocks go to all cores."""
+    import ray.data
+
+    quiet_ray_data()
+    items = [file._asdict() for file in files]
+    raw = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        ReadWhole(columns), batch_size=1, batch_format="pyarrow", num_cpus=0.5, zero_copy_batch=True
+    )
+    bound(raw)
+    # A different share of a core keeps Ray Data from fusing this into the reading: blocks of one file go to all cores.
+    made = raw.map_batches(_MakeWhole(maker), batch_size=None, batch_format="pyarrow", num_cpus=1, zero_copy_batch=True)
+    notes: list[BlockNote] = []
+    done = 0
+    try:
+        for row in made.iter_rows():
+            notes.append(BlockNote.model_validate_json(row["note"]))
+            done += notes[-1].rows
+            on_progress(Progress(done=done, unit="rows"))
+    except ray.exceptions.RayTaskError as error:
+        raise user_error_in(error) or error from None
+    return sorted(notes, key=lambda note: (note.source, note.number))
+
+
+def size_of(files: list[SourceFile]) -> int:
+    """Return about how many bytes of text the files hold; a remote file counts as large."""
+    total = 0
+    for file in files:
+        path = Path(file.path)
+        if "://" in file.path:
+            return 1 << 40
+        inner = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+        factor = _COMPRESSION if path.suffix in _COMPRESSED else 1
+        total += factor * sum(each.stat().st_size for each in inner)
+    return total
+
+
+def loose_roles(columns: dict[str, str]) -> frozenset[str]:
+    """Return the roles of `columns` whose values may be of any kind."""
+    from trainer.data.blocks import GROUP, TIME
+
+    return frozenset(columns) & {GROUP, TIME}
+
+
+def quiet_ray_data(*, preserve_order: bool = False) -> None:
+    """Turn Ray Data's own progress bars off: raymill shows one line a stage."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = preserve_order
+
+
+def bound(dataset: Any) -> None:
+    """Keep what `dataset` holds between its stages small, however many rows there are."""
+    dataset.context.target_max_block_size = _RAY_BLOCK_BYTES
+    options = dataset.context.execution_options
+    options.resource_limits = options.resource_limits.copy(object_store_memory=_WAITING_BYTES)
+
+
+class ReadWhole:
+    """Files (a line each) to blocks of rows, a line each, so that Ray Data cannot cut or join them."""
+
+    def __init__(self, columns: dict[str, str]) -> None:
+        self.columns = columns
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for line in batch.to_pylist():
+            file = SourceFile(**line)
+            for number, rows in enumerate(read_blocks(file, self.columns, loose_roles(self.columns))):
+                yield pa.table(
+                    {
+                        "source": pa.array([file.place], pa.int32()),
+                        "number": pa.array([number], pa.int32()),
+                        "rows": pa.array([pack(rows)], pa.large_binary()),
+                    }
+                )
+
+
+class _MakeWhole:
+    def __init__(self, maker: BlockMaker) -> None:
+        self.maker = maker
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.table({"note": [note.model_dump_json() for note in self._notes(batch)]})
+
+    def _notes(self, batch: pa.Table) -> Iterator[BlockNote]:
+        for rows, source, number in unpacked(batch):
+            yield self.maker(rows, source, number)
+
+
+def unpacked(batch: pa.Table) -> Iterator[tuple[pa.Table, Any, Any]]:
+    """Yield (rows, source, number) of a batch that `ReadWhole` made."""
+    for at in range(len(batch)):
+        rows = pa.ipc.open_stream(batch["rows"][at].as_buffer()).read_all()
+        yield rows, batch["source"][at].as_py(), batch["number"][at].as_py()
+
+
+def pack(table: pa.Table) -> bytes:
+    """Return a table as one Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()

@@ -1,0 +1,158 @@
+"""Rows of a parquet or Arrow file: columns that have a type already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cluster.errors import DataError
+from trainer.data.read_rows import BLOCK_ROWS, Reasons, finished, must_have, note
+from trainer.data.source_hub import class_names
+
+_ARROW_FILE = b"ARROW1"
+
+
+def read_parquet(
+    source: pa.NativeFile, path: str, columns: dict[str, str], loose: frozenset[str]
+) -> Iterator[pa.Table]:
+    """Yield the rows of a parquet file. Raises `DataError` for a missing column or one of a wrong type."""
+    with pq.ParquetFile(source) as file:
+        schema = file.schema_arrow
+        must_have(columns, schema.names, path)
+        batches = file.iter_batches(batch_size=BLOCK_ROWS, columns=list(dict.fromkeys(columns.values())))
+        yield from _blocks(batches, schema, path, columns, loose)
+
+
+def read_arrow(source: pa.NativeFile, path: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
+    """Yield the rows of an Arrow file or stream. Raises `DataError` for a missing column or one of a wrong type."""
+    start = source.read(len(_ARROW_FILE))
+    source.seek(0)
+    if start == _ARROW_FILE:
+        with pa.ipc.open_file(source) as file:
+            must_have(columns, file.schema.names, path)
+            batches = (file.get_batch(place) for place in range(file.num_record_batches))
+            yield from _blocks(batches, file.schema, path, columns, loose)
+    else:
+        with pa.ipc.open_stream(source) as stream:
+            must_have(columns, stream.schema.names, path)
+            yield from _blocks(stream, stream.schema, path, columns, loose)
+
+
+def _blocks(
+    batches: Any, schema: pa.Schema, path: str, columns: dict[str, str], loose: frozenset[str]
+) -> Iterator[pa.Table]:
+    names = class_names(schema.metadata)
+    for role, column in columns.items():
+        kind = schema.field(column).type
+        if not _fits(kind, role, role in loose) and not (column in names and pa.types.is_integer(kind)):
+            raise DataError(
+                f"{path}: column '{column}' for the {role} holds {kind}, not text",
+                f"name another column: data.columns: {{{role}: NAME}}",
+            )
+    done = 0
+    for table in _of_one_size(batches, list(dict.fromkeys(columns.values()))):
+        reasons: Reasons = {}
+        texts = {}
+        for role, column in columns.items():
+            values = table.column(column)
+            if column in names and pa.types.is_integer(values.type):
+                values = _named(values, names[column], role, reasons)
+            texts[role] = _as_text(values, reasons)
+        yield finished(range(done + 1, done + len(table) + 1), texts, reasons, loose)
+        done += len(table)
+
+
+def _of_one_size(batches: Any, names: list[str]) -> Iterator[pa.Table]:
+    """Cut anew: a file's own batches and row groups are of any size."""
+    waiting: list[pa.Table] = []
+    n_waiting = 0
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        waiting.append(pa.table({name: batch.column(name) for name in names}))
+        n_waiting += batch.num_rows
+        if n_waiting >= BLOCK_ROWS:
+            joined = pa.concat_tables(waiting)
+            n_whole = n_waiting - n_waiting % BLOCK_ROWS
+            for start in range(0, n_whole, BLOCK_ROWS):
+                yield joined.slice(start, BLOCK_ROWS)
+            waiting, n_waiting = [joined.slice(n_whole)], n_waiting - n_whole
+    if n_waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _fits(kind: pa.DataType, role: str, loose: bool) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_kind = pa.types
+    if (
+        is_kind.is_string(kind)
+        or is_kind.is_large_string(kind)
+        or is_kind.is_string_view(kind)
+        or is_kind.is_null(kind)
+    ):
+        return True
+    if is_kind.is_integer(kind) or is_kind.is_boolean(kind):
+        return loose or role == "label"
+    return loose and (
+        is_kind.is_floating(kind)
+        or is_kind.is_decimal(kind)
+        or is_kind.is_date(kind)
+        or is_kind.is_timestamp(kind)
+        or is_kind.is_time(kind)
+    )
+
+
+def _as_text(values: pa.ChunkedArray, reasons: Reasons) -> pa.ChunkedArray:
+    try:
+        values.validate(full=True)  # other writers than Arrow may have put bytes there that are not UTF-8
+    except pa.ArrowInvalid:
+        return _readable(values, reasons)
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_timestamp(values.type):
+        return _iso(values)
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    return values.cast(pa.string())
+
+
+def _iso(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """As 2026-03-01T12:00:00; with a time zone, in UTC and with a Z at the end."""
+    if values.type.tz:
+        values = values.cast(pa.timestamp(values.type.unit, "UTC"))
+    texts = pc.replace_substring(values.cast(pa.string()), " ", "T", max_replacements=1)
+    return pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1")
+
+
+def _readable(values: pa.ChunkedArray, reasons: Reasons) -> pa.ChunkedArray:
+    """Note the rows whose bytes are no UTF-8. Raises `ArrowInvalid` if it is something else that is wrong."""
+    chunks = []
+    for chunk in values.chunks:
+        if pa.types.is_dictionary(chunk.type):
+            words = chunk.dictionary.cast(pa.binary())
+            words.validate(full=True)
+            chunk = pa.DictionaryArray.from_arrays(chunk.indices, words).dictionary_decode()
+        chunk = chunk.cast(pa.binary())
+        chunk.validate(full=True)
+        chunks += chunk.to_pylist()
+    texts = []
+    for place, raw in enumerate(chunks):
+        text = None if raw is None else raw.decode("utf-8", errors="replace")
+        if text is not None and text.encode() != raw:
+            reasons.setdefault(place, "invalid UTF-8")
+        texts.append(text)
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _named(ids: pa.ChunkedArray, names: list[str], role: str, reasons: Reasons) -> pa.ChunkedArray:
+    """Return the classes' names; by the convention of `datasets`, -1 is a row without a label."""
+    ids = ids.cast(pa.int64())
+    known = pc.and_(pc.greater_equal(ids, 0), pc.less(ids, len(names)))
+    beyond = pc.indices_nonzero(pc.fill_null(pc.or_(pc.greater_equal(ids, len(names)), pc.less(ids, -1)), False))
+    note(reasons, beyond.to_pylist(), f"{role} is no known class")
+    return pc.take(pa.array(names, pa.string()), pc.if_else(known, ids, pa.scalar(None, pa.int64())))

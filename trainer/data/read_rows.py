@@ -1,0 +1,115 @@
+"""Rows as they were found, column by column, to a block. Here the rules for single values are kept, for all formats."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import DataError, nearest
+
+#: Rows of each block but the last of a file, whatever the file's own parts are: a block's place names its rows.
+BLOCK_ROWS = 16_384
+#: A line or row that could not be taken apart is shown up to here.
+SHOWN_CHARS = 1000
+_SHOWN_NAMES, _NAME_CHARS = 50, 60
+_HALF_PAIRS = re.compile("[\ud800-\udfff]")
+_REPLACEMENT = "\ufffd"
+
+Reasons = dict[int, str]
+"""Why rows cannot be used, by place in the block; the first reason found stays."""
+
+
+def to_block(
+    numbers: Sequence[int], cells: dict[str, list[Any]], reasons: Reasons, loose: frozenset[str] = frozenset()
+) -> pa.Table:
+    """Return a block of rows: `row`, one text column for each role in `cells`, `reason`. `reasons` is added to."""
+    columns = {role: _as_array(values, role, role in loose, reasons) for role, values in cells.items()}
+    return finished(numbers, columns, reasons, loose)
+
+
+def finished(
+    numbers: Sequence[int], columns: dict[str, Any], reasons: Reasons, loose: frozenset[str] = frozenset()
+) -> pa.Table:
+    """Return a block of text columns (Arrow), with reasons for what is missing and for NUL characters."""
+    for role, column in columns.items():
+        if role in loose:
+            column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+        elif column.null_count:
+            note(reasons, _places(pc.is_null(column)), f"missing {role}")
+        with_nul = pc.match_substring(column, "\0")
+        if pc.any(with_nul).as_py():
+            note(reasons, _places(with_nul), "NUL character")
+            column = pc.replace_substring(column, "\0", _REPLACEMENT)
+        columns[role] = column
+    why = pa.nulls(len(numbers), pa.string())
+    if reasons:
+        why = pa.array([reasons.get(place) for place in range(len(numbers))], pa.string())
+    return pa.table({"row": pa.array(numbers, pa.int64()), **columns, "reason": why})
+
+
+def note(reasons: Reasons, places: Iterable[int], reason: str) -> None:
+    """Set the reason of rows that have none yet."""
+    for place in places:
+        reasons.setdefault(place, reason)
+
+
+def must_have(columns: dict[str, str], found: list[str], path: str) -> None:
+    """Raise `DataError` for a column of the user's that a file lacks, or has twice."""
+    for role, column in columns.items():
+        if column not in found:
+            names = [_printable(name) for name in found[:_SHOWN_NAMES]]
+            more = ", ..." if len(found) > len(names) else ""
+            raise DataError(
+                f"{path} has no column '{column}' for the {role} (it has: {', '.join(names) or 'none'}{more})",
+                f"{nearest(column, names)} Set data.columns: {{{role}: NAME}}",
+            )
+        if found.count(column) > 1:
+            raise DataError(
+                f"{path} has {found.count(column)} columns called '{column}'", "rename all but the one that is meant"
+            )
+
+
+def _printable(name: str) -> str:
+    """A file that is no text at all has names that no terminal can show."""
+    return "".join(letter if letter.isprintable() else _REPLACEMENT for letter in name[:_NAME_CHARS])
+
+
+def _as_array(values: list[Any], role: str, loose: bool, reasons: Reasons) -> Any:
+    try:
+        return pa.array(values, pa.string())
+    except (pa.ArrowTypeError, UnicodeEncodeError):
+        pass  # not all are text: look at each
+    texts = []
+    for place, value in enumerate(values):
+        text, reason = _as_text(value, role, loose)
+        texts.append(text)
+        if reason:
+            reasons.setdefault(place, reason)
+    return pa.array(texts, pa.string())
+
+
+def _as_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None]:
+    """Return the value as text, and what is wrong with it. A whole number or true/false may be a label."""
+    if isinstance(value, str):
+        readable = _HALF_PAIRS.sub(_REPLACEMENT, value)  # JSON and bytes that are no UTF-8 can spell such halves
+        return readable, None if readable == value else "invalid UTF-8"
+    if value is None:
+        return None, None
+    if isinstance(value, bool) and (loose or role == "label"):
+        return str(value).lower(), None
+    if isinstance(value, int) and (loose or role == "label"):
+        return str(value), None
+    if isinstance(value, float) and loose:  # as Arrow writes it, so that all formats agree
+        return None if math.isnan(value) else repr(value).removesuffix(".0"), None
+    return json.dumps(value), f"{role} is no text"
+
+
+def _places(mask: Any) -> list[int]:
+    found: list[int] = pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
+    return found

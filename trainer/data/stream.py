@@ -1,0 +1,58 @@
+"""Training rows straight from the files, for data that should not be written a second time.
+
+Each epoch Ray Data reads, checks, cleans and tokenizes the training files again and hands the rows to the workers; which
+rows are used is decided row by row, by the same functions that preparation counted them with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from trainer.data import passes
+from trainer.data.blocks import BlockMaker
+from trainer.data.prepare import columns_of, source_files
+from trainer.data.prepared import Prepared
+from trainer.data.split import TRAIN
+from trainer.spec import RunSpec
+
+if TYPE_CHECKING:
+    import ray.data
+
+# Reading and tokenizing together take one core: the workers have the others.
+_CPUS_EACH = 0.5
+
+
+def training_rows(spec: RunSpec, prepared: Prepared) -> ray.data.Dataset:
+    """Return the training rows of `spec` as a Ray dataset with `input_ids` (list<int32>) and `target_id` (int32)."""
+    import ray.data
+
+    passes.quiet_ray_data()
+    files = source_files(spec)
+    maker = BlockMaker(spec.data, prepared.contract, prepared.folder, [file.part for file in files])
+    items = [file._asdict() for file in files if file.part == "train"]
+    read = passes.ReadWhole(columns_of(spec, prepared.contract))
+    raw = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        read, batch_size=1, batch_format="pyarrow", num_cpus=_CPUS_EACH, zero_copy_batch=True
+    )
+    passes.bound(raw)
+    # Another share than the reading has, or Ray Data would fuse the two and one file would keep to one core.
+    return raw.map_batches(_Encode(maker), batch_size=None, batch_format="pyarrow", num_cpus=_CPUS_EACH - 0.01)
+
+
+class _Encode:
+    def __init__(self, maker: BlockMaker) -> None:
+        self.maker = maker
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.concat_tables([self._one(rows, source) for rows, source, _ in passes.unpacked(batch)])
+
+    def _one(self, rows: pa.Table, source: Any) -> pa.Table:
+        made = self.maker.encode(rows)
+        parts = self.maker.parts_of(made.facts, source)
+        coded = made.facts["target"].combine_chunks()
+        coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
+        ids = self.maker.task.target_ids(self.maker.contract, coded.dictionary)[coded.indices.to_numpy()]
+        table = pa.table({"input_ids": made.inputs, "target_id": pa.array(ids, pa.int32())})
+        return table.filter(pa.array(parts == TRAIN))

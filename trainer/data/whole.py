@@ -1,0 +1,285 @@
+"""What only all rows together can tell: duplicates, contradicting labels, leaks between parts, near-duplicates.
+
+Rows are looked at in slices by their content key, so that memory does not grow with their number; what is kept of all rows
+at a time is two bytes each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from trainer.contract import Contract
+from trainer.data import near, split
+from trainer.data.blocks import FACTS, SHARDS, BlockNote, read_ipc
+from trainer.data.split import PARTS, TRAIN
+from trainer.spec import Data
+from trainer.steps import of_whole
+from trainer.tasks.base import Task
+
+#: Verdicts on a row, in order of precedence; 0 is a row that is used.
+REASONS = (
+    "",
+    "unknown label",
+    "contradicting labels",
+    "also in train",
+    "also in validation",
+    "duplicate",
+    "near-duplicate",
+    "left out by sample",
+    "left out by balance",
+)
+UNKNOWN, CONTRADICTING, IN_TRAIN, IN_VALIDATION, DUPLICATE, NEAR, SAMPLED, BALANCED = range(1, len(REASONS))
+
+_SLICE_ROWS = 1 << 20
+
+
+class Block(NamedTuple):
+    """The facts of one block's usable rows."""
+
+    note: BlockNote
+    start: int
+    """Number of its first row among all usable rows."""
+    file_part: int
+    keys: np.ndarray
+    target_ids: np.ndarray
+    lengths: np.ndarray
+    order: np.ndarray
+    """What the split goes by."""
+    bands: list[np.ndarray]
+
+
+class Whole:
+    """All usable rows of one preparation, by their sheets of facts."""
+
+    def __init__(
+        self, folder: Path, notes: list[BlockNote], file_parts: list[str], task: Task, contract: Contract, data: Data
+    ) -> None:
+        self.folder, self.notes, self.data = folder, notes, data
+        self._file_parts = [PARTS.index(part) for part in file_parts]
+        self._task, self.contract = task, contract
+        self.sizes = [note.good if data.mode == "prepared" else sum(note.held[p] for p in PARTS[1:]) for note in notes]
+        """Rows in each block's shard."""
+        self.starts = np.cumsum([0, *self.sizes])
+        self.n_rows = int(self.starts[-1])
+        self.n_targets = len(contract.fitted["labels"])
+        self.verdicts = np.zeros(self.n_rows, np.uint8)
+        self.parts = np.zeros(self.n_rows, np.int8)
+        self._removes = {step.name: step.params for step in of_whole(data)}
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield every block's facts, in the order of the files."""
+        for note, start in zip(self.notes, self.starts[:-1], strict=True):
+            sheet = read_ipc(self.folder / FACTS / f"{note.name}.arrow").combine_chunks()
+            keys = sheet["key"].to_numpy()
+            yield Block(
+                note,
+                int(start),
+                self._file_parts[note.source],
+                keys,
+                self._target_ids(sheet["target"]),
+                sheet["length"].to_numpy(),
+                sheet["order"].to_numpy() if "order" in sheet.column_names else keys,
+                [sheet[name].to_numpy() for name in sheet.column_names if name.startswith("band_")],
+            )
+
+    def judge(self) -> None:
+        """Fill `verdicts` with what is wrong with rows, and `parts`."""
+        n_slices = max(1, -(-self.n_rows // _SLICE_ROWS))
+        for at in range(n_slices):
+            self._judge_slice(at, n_slices)
+        if self._near is not None:
+            self._judge_near(self._near)
+        self._place()
+        self._thin_out()
+
+    def _target_ids(self, targets: pa.ChunkedArray) -> np.ndarray:
+        if not len(targets):
+            return np.empty(0, np.int32)
+        coded = targets.combine_chunks()
+        coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
+        ids: np.ndarray = self._task.target_ids(self.contract, coded.dictionary)[coded.indices.to_numpy()]
+        return ids
+
+    def _judge_slice(self, at: int, n_slices: int) -> None:
+        """Compare the rows whose key falls into one slice; equal texts have equal keys and meet here."""
+        gathered: list[tuple[np.ndarray, ...]] = []
+        for block in self.blocks():
+            mine = np.flatnonzero((block.keys >> np.uint64(7)) % np.uint64(n_slices) == at)
+            parts = np.full(len(mine), block.file_part, np.int8)
+            gathered.append((block.keys[mine], parts, mine + block.start, block.target_ids[mine]))
+        if not gathered:
+            return
+        keys, parts, rows, target_ids = (np.concatenate(column) for column in zip(*gathered, strict=True))
+        order = np.lexsort((rows, target_ids, parts, keys))
+        verdicts = compare(keys[order], parts[order], target_ids[order], self._allowed())
+        self.verdicts[rows[order]] = verdicts
+
+    def _allowed(self) -> set[int]:
+        allowed = {REASONS.index(name) for name in self.data.allow}
+        return allowed - {DUPLICATE} if "deduplicate" in self._removes else allowed
+
+    @property
+    def _near(self) -> float | None:
+        step = self._removes.get("deduplicate")
+        return step.near if step else None
+
+    def _judge_near(self, threshold: float) -> None:
+        rank = np.empty(self.n_rows, np.int64)  # a row of the training files stands before one of the test files
+        at = 0
+        starts = {
+            part: [b for b in range(len(self.notes)) if self._file_parts[self.notes[b].source] == part]
+            for part in range(3)
+        }
+        for part in range(3):
+            for b in starts[part]:
+                size = int(self.starts[b + 1] - self.starts[b])
+                rank[self.starts[b] : self.starts[b] + size] = np.arange(at, at + size)
+                at += size
+        row_of = np.argsort(rank)
+        n_bands = len(next(self.blocks()).bands) if self.notes else 0
+
+        def candidates() -> Iterator[tuple[int, int]]:
+            for band in range(n_bands):
+                hashes = np.concatenate([block.bands[band] for block in self.blocks()])
+                usable = np.flatnonzero(self.verdicts == 0)
+                usable = usable[np.argsort(rank[usable], kind="stable")]
+                yield from near.pairs(hashes[usable], rank[usable])
+
+        text_of = self._texts()
+        found = near.groups(candidates(), lambda place: text_of(int(row_of[place])), threshold)
+        self.verdicts[row_of[np.fromiter(found, np.int64, len(found))]] = NEAR
+
+    def _texts(self) -> Any:
+        from trainer.steps import Cleaner
+
+        cleaner = Cleaner(self.contract)
+
+        @lru_cache(maxsize=16)
+        def shard(name: str) -> pa.ChunkedArray:
+            return read_ipc(self.folder / SHARDS / f"{name}.arrow")[self._task.subject]
+
+        @lru_cache(maxsize=4096)
+        def text(row: int) -> str:
+            b = int(np.searchsorted(self.starts, row, side="right")) - 1
+            raw: str = shard(self.notes[b].name)[row - int(self.starts[b])].as_py()
+            return cleaner([raw])[0][0] if cleaner else raw
+
+        return text
+
+    def _place(self) -> None:
+        """Fill `parts`: files have theirs, and rows of the training files are held out by the split."""
+        how = self.data.split
+        validation, test = split.shares(how, [PARTS[part] for part in self._file_parts])
+        borders = self._time_borders(validation, test) if how.by == "time" and not how.test_from else None
+        for block in self.blocks():
+            rows = slice(block.start, block.start + len(block.keys))
+            if block.file_part != TRAIN:
+                self.parts[rows] = block.file_part
+            elif borders:
+                self.parts[rows] = split.by_time(block.order, *borders)
+            else:
+                self.parts[rows] = split.of_training_files(block.order, how, [PARTS[part] for part in self._file_parts])
+        if how.by == "content" and how.stratify and self.data.mode == "prepared":
+            self._lend(validation, test)
+
+    def _time_borders(self, validation: float, test: float) -> tuple[int, int]:
+        """Return the times from which rows are held out, so that the newest make up the shares."""
+        usable = [block.order[self._usable(block)] for block in self.blocks() if block.file_part == TRAIN]
+        times = np.sort(np.concatenate(usable))
+
+        def border(held: float) -> int:
+            return (
+                int(times[min(len(times) - 1, round(len(times) * (1 - held)))]) if held and len(times) else split.NEVER
+            )
+
+        return border(validation + test) if validation else split.NEVER, border(test)
+
+    def _usable(self, block: Block) -> np.ndarray:
+        usable: np.ndarray = self.verdicts[block.start : block.start + len(block.keys)] == 0
+        return usable
+
+    def _lend(self, validation: float, test: float) -> None:
+        moves = split.lend(self._counts(from_files=TRAIN), validation, test)
+        lenders = sorted({label for label, _, _ in moves})
+        members: dict[int, list[tuple[float, int]]] = {label: [] for label in lenders}
+        for block in self.blocks() if moves else ():
+            if block.file_part == TRAIN:
+                rows = np.flatnonzero(np.isin(block.target_ids, lenders) & self._usable(block))
+                for row, place in zip(rows, split.position(block.order[rows], self.data.split.seed), strict=True):
+                    members[int(block.target_ids[row])].append((float(place), block.start + int(row)))
+        for label, giver, taker in moves:
+            # The row that the seed puts nearest to where it goes: held-out parts take the lowest places.
+            own = sorted(members[label], reverse=taker == TRAIN)
+            row = next((row for _, row in own if self.parts[row] == giver), None)
+            if row is not None:
+                self.parts[row] = taker
+
+    def _counts(self, from_files: int | None = None) -> np.ndarray:
+        """Return the usable rows by class and part, int64, shape (classes, 3)."""
+        found = np.zeros((self.n_targets, len(PARTS)), np.int64)
+        for block in self.blocks():
+            if from_files is None or block.file_part == from_files:
+                usable = self._usable(block)
+                parts = self.parts[block.start : block.start + len(block.keys)]
+                np.add.at(found, (block.target_ids[usable], parts[usable]), 1)
+        return found
+
+    def _thin_out(self) -> None:
+        """Leave training rows out for `sample` and `balance: undersample`, in the order of the steps."""
+        for step in of_whole(self.data):
+            train_C = self._counts()[:, TRAIN]
+            if step.sample:
+                share = step.sample.fraction or min(1.0, (step.sample.rows or 0) / max(1, train_C.sum()))
+                self._keep(np.full(self.n_targets, share), step.sample.seed, SAMPLED)
+            elif step.balance and step.balance.how == "undersample":
+                smallest = train_C[train_C > 0].min() if train_C.any() else 0
+                self._keep(smallest / np.maximum(train_C, 1), self.data.split.seed + 1, BALANCED)
+
+    def _keep(self, share_C: np.ndarray, seed: int, verdict: int) -> None:
+        for block in self.blocks():
+            rows = slice(block.start, block.start + len(block.keys))
+            train = self._usable(block) & (self.parts[rows] == TRAIN)
+            out = train & (split.position(block.keys, seed) >= share_C[np.maximum(block.target_ids, 0)])
+            self.verdicts[rows][out] = verdict
+
+    def counts(self) -> np.ndarray:
+        """Return the rows that are used, by class and part, int64, shape (classes, 3)."""
+        return self._counts()
+
+    def repeats(self) -> np.ndarray | None:
+        """Return how often a training row of each class is used, float64, shape (classes,), where classes are evened out."""
+        if not any(step.balance and step.balance.how == "oversample" for step in of_whole(self.data)):
+            return None
+        train_C = self._counts()[:, TRAIN]
+        return train_C.max(initial=0) / np.maximum(train_C, 1)
+
+
+def compare(keys: np.ndarray, parts: np.ndarray, target_ids: np.ndarray, allowed: set[int]) -> np.ndarray:
+    """Return a verdict for each row (uint8). Rows are sorted by key, part, target and place in the files."""
+    verdicts = np.zeros(len(keys), np.uint8)
+    if not len(keys):
+        return verdicts
+    new_key = np.concatenate([[True], keys[1:] != keys[:-1]])
+    new_part = new_key | np.concatenate([[True], parts[1:] != parts[:-1]])
+    new_target = new_part | np.concatenate([[True], target_ids[1:] != target_ids[:-1]])
+    first_of_key = np.maximum.accumulate(np.where(new_key, np.arange(len(keys)), 0))
+    run = np.cumsum(new_part) - 1
+    starts = np.flatnonzero(new_part)
+    differs = np.minimum.reduceat(target_ids, starts) != np.maximum.reduceat(target_ids, starts)
+    found = {
+        DUPLICATE: ~new_target,
+        IN_VALIDATION: (parts > parts[first_of_key]) & (parts[first_of_key] != TRAIN),
+        IN_TRAIN: (parts > parts[first_of_key]) & (parts[first_of_key] == TRAIN),
+        CONTRADICTING: differs[run],
+        UNKNOWN: target_ids < 0,
+    }
+    for verdict, rows in found.items():  # later ones take precedence
+        if verdict not in allowed:
+            verdicts[rows] = verdict
+    return verdicts

@@ -1,0 +1,138 @@
+"""The cells of one column, however they come: Arrow, numpy, or the list of a JSON request.
+
+Each kind of column has one function from a cell to its value; it is run once for each distinct cell of a column of text.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import DataError, nearest
+
+Cells: TypeAlias = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
+#: Rows by column: what training has and what a request becomes.
+Rows: TypeAlias = pa.Table | pa.RecordBatch | Mapping[str, Cells]
+
+_LONGEST_SHOWN = 40
+
+
+class Bad(NamedTuple):
+    """A cell that cannot be used, and why."""
+
+    reason: str
+
+
+class Read(NamedTuple):
+    """A column's values, shape (n,), with what could not be read."""
+
+    values: np.ndarray
+    """float64, int64 microseconds, or int64 places in `words`; 0 where missing or bad."""
+    missing: np.ndarray
+    """bool: the cell is empty and that is allowed."""
+    bad: dict[int, str]
+    """Row -> reason."""
+    words: list[str]
+    """Distinct categories, for a column of categories."""
+
+    def present(self) -> np.ndarray:
+        """Return the values that are there."""
+        there = ~self.missing
+        there[list(self.bad)] = False
+        return self.values[there]
+
+
+def column(rows: Rows, name: str) -> Cells:
+    """Return the cells of one column; raises `DataError` where there is none."""
+    names = list(rows) if isinstance(rows, Mapping) else rows.schema.names
+    if name not in names:
+        raise DataError(
+            f"there is no column '{name}' (there are: {', '.join(map(str, names)) or 'none'})", nearest(name, names)
+        )
+    return rows[name]
+
+
+def distinct(cells: Cells) -> tuple[list[Any], np.ndarray]:
+    """Return Python values and, for each cell, the place (int64) of its value among them."""
+    cells = as_arrow(cells)
+    if isinstance(cells, pa.Array) and not (pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type)):
+        if pa.types.is_timestamp(cells.type):
+            cells = cells.cast(pa.timestamp("us", cells.type.tz), safe=False)  # Python's datetime has no nanoseconds
+        encoded = cells.dictionary_encode(null_encoding="encode")
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    values = cells.to_pylist() if isinstance(cells, pa.Array) else list(cells)
+    return values, np.arange(len(values))
+
+
+def as_arrow(cells: Cells) -> pa.Array | list[Any]:
+    """Return one Arrow array where the cells have a type of their own, else a list."""
+    if isinstance(cells, pa.ChunkedArray):
+        cells = cells.combine_chunks()
+        if isinstance(cells, pa.ChunkedArray):  # too large for one array: pyarrow keeps several
+            return cells.to_pylist()
+    if isinstance(cells, pa.DictionaryArray):
+        cells = cells.dictionary_decode()
+    if isinstance(cells, pa.ExtensionArray):
+        cells = cells.storage
+    if isinstance(cells, np.ndarray):
+        cells = pa.array(cells) if cells.dtype.kind in "biufMU" and cells.ndim == 1 else cells.tolist()
+    if isinstance(cells, pa.Array):
+        return cells.cast(pa.string()) if pa.types.is_string_view(cells.type) else cells
+    return list(cells)
+
+
+def read_each(cells: Cells, parse: Callable[[Any], Any], dtype: Any, is_missing: Callable[[Any], bool]) -> Read:
+    """Return the cells read one by one with `parse`, which returns a value or `Bad`."""
+    values, codes = distinct(cells)
+    parsed = [None if is_missing(value) else parse(value) for value in values]
+    reasons = {place: value.reason for place, value in enumerate(parsed) if isinstance(value, Bad)}
+    plain = np.array([0 if value is None or isinstance(value, Bad) else value for value in parsed], dtype=dtype)
+    missing = np.array([value is None for value in parsed], dtype=bool)
+    bad = {}
+    if reasons:
+        is_bad = np.zeros(len(values), bool)
+        is_bad[list(reasons)] = True
+        bad = {int(row): reasons[int(codes[row])] for row in np.flatnonzero(is_bad[codes])}
+    return Read(plain[codes], missing[codes], bad, [])
+
+
+def refuse_missing(found: Read, rule: Any) -> Read:
+    """Return `found` with missing cells as bad ones, if that is the spec's rule for them."""
+    if rule != "refuse":
+        return found
+    bad = found.bad | {int(row): "is missing" for row in np.flatnonzero(found.missing)}
+    return found._replace(missing=np.zeros(len(found.missing), bool), bad=bad)
+
+
+def missing_test(words: list[str], *, any_case: bool = True) -> Callable[[Any], bool]:
+    """Return whether a cell is missing: None, NaN, or text that is one of `words`."""
+    known = {word.lower() if any_case else word for word in words}
+
+    def is_missing(value: Any) -> bool:
+        if isinstance(value, str):
+            text = value.strip()
+            return (text.lower() if any_case else text) in known
+        return value is None or (isinstance(value, (float, np.floating)) and value != value)
+
+    return is_missing
+
+
+def shown(value: Any) -> str:
+    """Return a cell as a message shows it: short, and as JSON writes it."""
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (dt.date, int, float, np.number)):
+        text = str(value)
+        return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+    if isinstance(value, str):
+        text = value.encode("utf-8", errors="replace").decode()
+        return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return "a list"
+    return f"a value of type {type(value).__name__}"
