@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cluster.console import Console
+    from trainer.data.prepared import Prepared
     from trainer.predictor import Predictor
     from trainer.registry import Version
     from trainer.spec import RunSpec
@@ -30,16 +31,41 @@ STORAGE = "~/.raymill"
 def prepare(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> Outcome:
-    """Make the prepared rows of `spec`, or find them; Ray is started only if they have to be made."""
-    from trainer.data import prepare as preparing
-
+    """Make the prepared rows of `spec`, or find them; Ray is started only if they have to be made and are many."""
     run = _run(spec, overrides, console, "prepare")
-    if preparing.find(run.spec):
-        prepared = run.prepare()
-    else:
-        with _ray(run):
-            prepared = run.prepare()
-    return run.outcome(fingerprint=prepared.contract.fingerprint)
+    return run.outcome(fingerprint=_prepared(run).contract.fingerprint)
+
+
+def data_report(
+    spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
+) -> dict[str, Any]:
+    """Prepare the rows of `spec`, or find them, and write data.html about them into the run's folder.
+
+    Returns the outcome, the page's path as `report`, and its figures as `data`.
+    """
+    from cluster.progress import Progress
+    from trainer import run_folder
+    from trainer.report import data_page
+
+    run = _run(spec, overrides, console, "data")
+    prepared = _prepared(run)
+    latest = Progress()
+
+    def tell(progress: Progress) -> None:
+        nonlocal latest
+        latest = progress
+
+    def work() -> data_page.Facts:
+        facts = data_page.gather(prepared, tell)
+        text = (run.folder / run_folder.SPEC).read_text(encoding="utf-8")
+        page = run.folder / data_page.FILE
+        data_page.write(page, facts, title=f"{run.spec.name}: the data", prepared=prepared, spec_text=text)
+        return facts
+
+    facts = run.stage("report", work, lambda: latest)
+    outcome = run.outcome(fingerprint=prepared.contract.fingerprint, report=str(run.folder / data_page.FILE))
+    found = [finding["text"] for finding in data_page.findings(facts)]
+    return {**outcome.as_dict(), "data": facts.summary(), "findings": found}
 
 
 def train(
@@ -229,6 +255,29 @@ def wait_for_interrupt() -> None:
         signal.pause()
 
 
+def contract_show(model: str, *, storage: str | Path = STORAGE) -> dict[str, Any]:
+    """Return the contract of a registered model or of a prepared or model folder, as `trainer.contract_text.Found` says."""
+    from trainer import contract_text
+
+    found = contract_text.find(model, _folder(storage))
+    return {**found._asdict(), "folder": str(found.folder)}
+
+
+def contract_diff(first: str, second: str, *, storage: str | Path = STORAGE) -> dict[str, Any]:
+    """Return what differs between two contracts, field by field, each named as for `contract_show`."""
+    from trainer import contract_text
+    from trainer.contract_diff import differences
+
+    before, after = (contract_text.find(model, _folder(storage)) for model in (first, second))
+    changes = differences(before.contract, after.contract)
+    return {
+        "same": not changes,
+        "first": {"model": before.model, "fingerprint": before.fingerprint},
+        "second": {"model": after.model, "fingerprint": after.fingerprint},
+        "changes": [change._asdict() for change in changes],
+    }
+
+
 def load(model: str, *, storage: str | Path = STORAGE) -> Predictor:
     """Return a registered model in this process, every file checked; `load("name@champion").predict(["..."])`."""
     from trainer.predictor import Predictor
@@ -262,6 +311,16 @@ def _run(
 
     loaded = load_spec(spec, overrides)
     return Run(loaded.model_copy(update={"tune": None}) if without_search else loaded, _console(console), kind)
+
+
+def _prepared(run: Run) -> Prepared:
+    """The run's prepared rows; Ray is started only if they have to be made and are many."""
+    from trainer.data import prepare as preparing
+
+    if preparing.is_small(run.spec) or preparing.find(run.spec):
+        return run.prepare()
+    with _ray(run):
+        return run.prepare()
 
 
 @contextlib.contextmanager

@@ -200,6 +200,20 @@ def prepare_command(front: Front, spec: str, overrides: tuple[str, ...], storage
     front.tell(outcome.as_dict(), [f"fingerprint: {outcome.fingerprint}"])
 
 
+@cli.group("data", cls=_InOrder)
+def data_group() -> None:
+    """What the rows of a spec are like: report."""
+
+
+@data_group.command("report")
+@_SPEC
+@_shared("set", "storage")
+def data_report_command(front: Front, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
+    """Write a page about SPEC's rows: classes, lengths, bad rows, leaks, duplicates, doubtful labels."""
+    found = raymill.data_report(spec, overrides=_overrides(overrides, storage), console=front.console)
+    front.tell(found, [*found["findings"], f"report: {found['report']}"])
+
+
 @cli.command("train")
 @_SPEC
 @_shared("set", "storage")
@@ -369,6 +383,34 @@ def _of_group() -> str | None:
     """--storage as given before the subcommand: `raymill models --storage DIR list`."""
     found: str | None = click.get_current_context().obj
     return found
+
+
+@cli.group("contract", cls=_InOrder)
+def contract_group() -> None:
+    """How a model's rows become its inputs: show, diff."""
+
+
+@contract_group.command("show")
+@_MODEL
+@_shared("storage")
+def contract_show_command(front: Front, model: str, storage: str | None) -> None:
+    """Show the contract of MODEL: name, name@alias, name@7, or a folder that holds a contract.json."""
+    from trainer.contract_text import lines
+
+    found = raymill.contract_show(model, storage=storage or raymill.STORAGE)
+    front.tell(found, lines(found))
+
+
+@contract_group.command("diff")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@_shared("storage")
+def contract_diff_command(front: Front, first: str, second: str, storage: str | None) -> None:
+    """Name what changed from contract A to contract B, field by field; nothing but `same` if they are."""
+    from trainer.contract_diff import Change
+
+    found = raymill.contract_diff(first, second, storage=storage or raymill.STORAGE)
+    front.tell(found, [str(Change(**change)) for change in found["changes"]] or ["same"])
 
 
 @cli.command("serve")

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RaymillError, ResourceError, UserError
-from trainer import spec_load
+from trainer import golden, profile, spec_load, tasks
 from trainer.checkpoint import epoch_of
+from trainer.data.prepared import Prepared
 from trainer.feed import StreamFeed
 from trainer.loop import Place, train
 from trainer.result import RunResult, read_history
 from trainer.spec import RunSpec
+from trainer.steps import Cleaner
 
 # A placement that is possible but never comes is tried this often before the run fails; Ray's default is for ever.
 _CONTROLLER_FAILURES = 3
@@ -66,7 +68,6 @@ def _streams(spec: RunSpec, prepared: Path) -> dict[str, Any] | None:
     """Return what Ray Data feeds the workers with; None where they read prepared rows themselves."""
     if spec.data.mode == "prepared":
         return None
-    from trainer.data.prepared import Prepared
     from trainer.data.stream import training_rows
 
     return {"train": training_rows(spec, Prepared(prepared))}
@@ -83,8 +84,6 @@ def worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    from trainer.data.prepared import Prepared
-
     context = ray.train.get_context()
     rank = context.get_world_rank()
     place = Place(rank, context.get_world_size(), str(ray.train.torch.get_device()), config["threads"])
@@ -99,12 +98,25 @@ def worker(config: dict[str, Any]) -> None:
 
     spec = spec_load.validate(config["spec"])
     prepared = Prepared(Path(config["prepared"]))
+    if rank == 0:
+        _library_agrees(prepared)
     stream = None
     if spec.data.mode == "streaming":
         n_rows = prepared.summary["rows"]["train"]  # type: ignore[index]
         shard = ray.train.get_dataset_shard("train")
         stream = StreamFeed(shard, n_rows, spec.train.seed, spec.train.batch_size, place.workers)
     train(spec, prepared, place, report, Path(config["folder"]), stream)
+
+
+def _library_agrees(prepared: Prepared) -> None:
+    """Raise `ModelError` now, and not after training, where transformers' own tokenizer gives other ids than ours."""
+    rows = prepared.part("test")
+    some = range(min(golden.ROWS, len(rows)))
+    raw = rows.raw(tasks.get(prepared.contract.task).subject)[: golden.ROWS]
+    texts, _ = Cleaner(prepared.contract)(raw)
+    length = profile.max_length_of(prepared.contract)
+    if length:
+        golden.compare_with_library(prepared.folder, texts, [rows.input_ids(at) for at in some], length)
 
 
 def cause_of(error: BaseException) -> RaymillError:

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import ModelError
-from cluster.files import write_json
-from trainer import evaluate, golden, registry, run_folder, tasks
+from cluster.files import read_json, write_json
+from trainer import evaluate, golden, profile, registry, run_folder, tasks
 from trainer.data.prepared import Prepared
 from trainer.evaluate import Evaluation, LabelledRows
 from trainer.gate import Decision, decide
+from trainer.predictor import Predictor
 from trainer.registry import Registry, Version
 from trainer.result import RunResult
 from trainer.spec import RunSpec
 
+_TOKENIZER = "tokenizer.json"
 _LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
@@ -49,20 +51,43 @@ def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -
 
 
 def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, origin: dict[str, Any]) -> Version:
-    """Make the next version of `result.spec.name` from its checkpoint, figures, golden rows and lineage."""
-    task = tasks.get(result.spec.task)
-    contract = Prepared(result.prepared).contract
+    """Make the next version of `result.spec.name` from its checkpoint, figures, golden rows, profile and lineage.
+
+    Raises `ModelError` naming row and field if the base library's own tokenizer gives a golden row other ids.
+    """
+    prepared = Prepared(result.prepared)
 
     def fill(folder: Path) -> None:
         registry.copy_files(result.checkpoint, folder)
-        inputs = task.encoder(contract, folder)(rows.raw[: golden.ROWS])
-        golden.write(folder, inputs, rows.raw, evaluation.scores_BC)
+        _write_golden(folder, evaluation, rows.raw[: golden.ROWS])
         test = {"rows": evaluation.rows, "rows_digest": evaluation.rows_digest, **evaluation.metrics}
         write_json(folder / registry.METRICS, {"test": test, "validation": result.metrics})
         write_json(folder / registry.LINEAGE, origin)
+        write_json(folder / profile.FILE, profile_of(folder, prepared))
         run_folder.save_spec(result.spec, folder / run_folder.SPEC)
 
     return Registry(result.spec.storage).register(result.spec.name, fill)
+
+
+def profile_of(folder: Path, prepared: Prepared) -> dict[str, Any]:
+    """Return the profile of the rows that the model in `folder` was trained on, with a sketch by its own embedding."""
+    task = tasks.get(prepared.contract.task)
+    embedding = task.load_model(folder).get_input_embeddings().weight.detach().numpy()  # type: ignore[operator]
+    tokenizer = folder / _TOKENIZER
+    unknown_id = profile.unknown_id_of(read_json(tokenizer)) if tokenizer.is_file() else None
+    parts = {name: prepared.part(name) for name in ("train", "validation", "test")}
+    return profile.build(parts, prepared.contract, task.subject, embedding, unknown_id)
+
+
+def _write_golden(folder: Path, evaluation: Evaluation, raw: list[str]) -> None:
+    predictor = Predictor(folder)
+    inputs = predictor.encode(raw)
+    max_length = profile.max_length_of(predictor.contract)
+    checked = ""
+    if max_length:
+        cleaned, _ = predictor.cleaner(raw)
+        checked = golden.compare_with_library(folder, cleaned, inputs, max_length)
+    golden.write(folder, inputs, raw, evaluation.scores_BC, checked)
 
 
 def through_the_gate(

@@ -74,9 +74,14 @@ def test_packed_files(tmp_path, kind, ending):
     assert rows_of(packed) == rows_of(plain)
 
 
-@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zst", ".lz4"])
-@pytest.mark.parametrize("how", ["cut", "not packed at all", "a bit that is wrong"])
-def test_damaged_packed_files(tmp_path, ending, how):
+PACKED = [".gz", ".bz2", ".xz", ".zst", ".lz4"]
+# The last two carry no checksum as pyarrow writes them: not every wrong bit is seen.
+DAMAGED = [(how, ending) for how in ("cut", "not packed at all") for ending in PACKED]
+DAMAGED += [("a bit that is wrong", ending) for ending in PACKED[:3]]
+
+
+@pytest.mark.parametrize(("how", "ending"), DAMAGED)
+def test_damaged_packed_files(tmp_path, how, ending):
     path = tmp_path / f"rows.csv{ending}"
     content = ("body,kind\n" + "".join(f"text {n * 7919 % 1000},k{n}\n" for n in range(5000))).encode()
     packed = bytearray(pack(content, ending))
@@ -87,8 +92,6 @@ def test_damaged_packed_files(tmp_path, ending, how):
     else:
         packed[len(packed) // 2] ^= 0x10
     path.write_bytes(packed)
-    if how == "a bit that is wrong" and ending in (".zst", ".lz4"):
-        pytest.skip("these carry no checksum as pyarrow writes them")
     with pytest.raises(DataError, match="rows.csv.* is no whole"):
         rows_of(path)
 

@@ -7,6 +7,7 @@ repeats writes the same files. The driver gets a `BlockNote` of each, whose size
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,10 +69,6 @@ class BlockMaker:
     def __init__(self, data: Data, contract: Contract, folder: Path, parts: list[str]) -> None:
         self.data, self.contract, self.folder, self.parts = data, contract, folder, parts
         """`parts`: what each source file is for, by its place."""
-        self._ready: tuple[Any, Any, Cleaner] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ready": None}
 
     def __call__(self, rows: pa.Table, source: int, number: int) -> BlockNote:
         """Write what is known of `rows`, block `number` of file `source`, and return the note of it."""
@@ -139,10 +136,16 @@ class BlockMaker:
         return self._tools()[0]
 
     def _tools(self) -> tuple[Any, Any, Cleaner]:
-        if self._ready is None:
-            task = tasks.get(self.contract.task)
-            self._ready = (task, task.encoder(self.contract, self.folder), Cleaner(self.contract))
-        return self._ready
+        return _loaded(str(self.folder), self.contract.model_dump_json())
+
+
+@lru_cache(maxsize=2)
+def _loaded(folder: str, contract_json: str) -> tuple[Any, Any, Cleaner]:
+    """Return (task, encoder, cleaner), once for a process: Ray Data hands every block a new copy of the maker, and the
+    encoder would have to load its vocabulary and learn the words of the last block again."""
+    contract = Contract.model_validate_json(contract_json)
+    task = tasks.get(contract.task)
+    return task, task.encoder(contract, Path(folder)), Cleaner(contract)
 
 
 def _own_path(rows: pa.Table) -> list[str]:

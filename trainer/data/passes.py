@@ -21,12 +21,15 @@ from trainer.data.sources import SourceFile
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".br", ".parquet"}
 _COMPRESSION = 4
 
+#: What reading and making ask of a core: both fit on one, and with two cores making has one and nearly the other.
+READ_CPUS, MAKE_CPUS = 0.1, 0.9
+
 OnProgress = Callable[[Progress], None]
 
-# What a block of Ray Data's may hold of ours before the next task gets it: about one of our blocks of short texts.
-_RAY_BLOCK_BYTES = 1 << 20
-# Raw rows that may wait between reading and making, in the object store; each node's store has gigabytes.
-_WAITING_BYTES = 512 << 20
+# What a block of Ray Data's may hold before the next task gets it: two or three of ours. Each task costs some 50 ms to start.
+_RAY_BLOCK_BYTES = 4 << 20
+# Raw rows that may wait between reading and making: they lie in memory that every process of the node maps.
+_WAITING_BYTES = 96 << 20
 
 
 def here(
@@ -52,11 +55,13 @@ def with_ray(
     quiet_ray_data()
     items = [file._asdict() for file in files]
     raw = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        ReadWhole(columns), batch_size=1, batch_format="pyarrow", num_cpus=0.5, zero_copy_batch=True
+        ReadWhole(columns), batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS, zero_copy_batch=True
     )
     bound(raw)
     # A different share of a core keeps Ray Data from fusing this into the reading: blocks of one file go to all cores.
-    made = raw.map_batches(_MakeWhole(maker), batch_size=None, batch_format="pyarrow", num_cpus=1, zero_copy_batch=True)
+    made = raw.map_batches(
+        _MakeWhole(maker), batch_size=None, batch_format="pyarrow", num_cpus=MAKE_CPUS, zero_copy_batch=True
+    )
     notes: list[BlockNote] = []
     done = 0
     try:
@@ -129,12 +134,10 @@ class _MakeWhole:
     def __init__(self, maker: BlockMaker) -> None:
         self.maker = maker
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.table({"note": [note.model_dump_json() for note in self._notes(batch)]})
-
-    def _notes(self, batch: pa.Table) -> Iterator[BlockNote]:
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        # A generator: of an error in a plain function Ray Data keeps no cause, and the user's message would be lost.
         for rows, source, number in unpacked(batch):
-            yield self.maker(rows, source, number)
+            yield pa.table({"note": [self.maker(rows, source, number).model_dump_json()]})
 
 
 def unpacked(batch: pa.Table) -> Iterator[tuple[pa.Table, Any, Any]]:

@@ -6,6 +6,7 @@ rows are used is decided row by row, by the same functions that preparation coun
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,9 +21,6 @@ from trainer.spec import RunSpec
 if TYPE_CHECKING:
     import ray.data
 
-# Reading and tokenizing together take one core: the workers have the others.
-_CPUS_EACH = 0.5
-
 
 def training_rows(spec: RunSpec, prepared: Prepared) -> ray.data.Dataset:
     """Return the training rows of `spec` as a Ray dataset with `input_ids` (list<int32>) and `target_id` (int32)."""
@@ -34,19 +32,19 @@ def training_rows(spec: RunSpec, prepared: Prepared) -> ray.data.Dataset:
     items = [file._asdict() for file in files if file.part == "train"]
     read = passes.ReadWhole(columns_of(spec, prepared.contract))
     raw = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        read, batch_size=1, batch_format="pyarrow", num_cpus=_CPUS_EACH, zero_copy_batch=True
+        read, batch_size=1, batch_format="pyarrow", num_cpus=passes.READ_CPUS, zero_copy_batch=True
     )
     passes.bound(raw)
-    # Another share than the reading has, or Ray Data would fuse the two and one file would keep to one core.
-    return raw.map_batches(_Encode(maker), batch_size=None, batch_format="pyarrow", num_cpus=_CPUS_EACH - 0.01)
+    return raw.map_batches(_Encode(maker), batch_size=None, batch_format="pyarrow", num_cpus=passes.MAKE_CPUS)
 
 
 class _Encode:
     def __init__(self, maker: BlockMaker) -> None:
         self.maker = maker
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.concat_tables([self._one(rows, source) for rows, source, _ in passes.unpacked(batch)])
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for rows, source, _ in passes.unpacked(batch):
+            yield self._one(rows, source)
 
     def _one(self, rows: pa.Table, source: Any) -> pa.Table:
         made = self.maker.encode(rows)

@@ -216,9 +216,8 @@ class Whole:
         for label, giver, taker in moves:
             # The row that the seed puts nearest to where it goes: held-out parts take the lowest places.
             own = sorted(members[label], reverse=taker == TRAIN)
-            row = next((row for _, row in own if self.parts[row] == giver), None)
-            if row is not None:
-                self.parts[row] = taker
+            for nearest in [row for _, row in own if self.parts[row] == giver][:1]:
+                self.parts[nearest] = taker
 
     def _counts(self, from_files: int | None = None) -> np.ndarray:
         """Return the usable rows by class and part, int64, shape (classes, 3)."""

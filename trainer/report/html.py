@@ -1,0 +1,16 @@
+"""Templates to HTML files that open without a network: everything is inline, and every value is escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cluster.files import write_bytes
+
+
+def write(path: Path, template: str, **values: Any) -> None:
+    """Write the page that `template` (a file beside this one) makes of `values`; a value it misses is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("trainer.report", "."), autoescape=True, undefined=StrictUndefined)
+    write_bytes(path, environment.get_template(template).render(**values).encode())
