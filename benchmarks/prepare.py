@@ -55,10 +55,8 @@ def main() -> None:
 
 def _line(result: dict[str, Any], rows: int) -> str:
     rate = f"{result['seconds']:7.1f} s  {rows / result['seconds']:9,.0f} rows/s"
-    memory = (
-        f"largest process {result['largest_mb']:,.0f} MB ({result['largest']}), all together {result['all_mb']:,.0f} MB"
-    )
-    return f"{rate}  {memory}"
+    memory = ", ".join(f"{kind} {size:,.0f} MB" for kind, size in result["by_kind"].items())
+    return f"{rate}  largest processes: {memory}; all together {result['all_mb']:,.0f} MB"
 
 
 def _run(side: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -86,8 +84,8 @@ def _run(side: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
     if process.returncode:
         raise SystemExit(f"{side} failed: exit {process.returncode}")
     result = json.loads(out.splitlines()[-1])
-    largest = max(peak, key=lambda name: peak[name])
-    return {**result, "largest_mb": peak[largest] / 1e6, "largest": largest, "all_mb": total / 1e6}
+    by_kind = {name: size / 1e6 for name, size in sorted(peak.items(), key=lambda item: -item[1])[:4]}
+    return {**result, "by_kind": by_kind, "all_mb": total / 1e6}
 
 
 def _memory(pid: int) -> Iterator[tuple[str, int]]:
@@ -98,7 +96,8 @@ def _memory(pid: int) -> Iterator[tuple[str, int]]:
         return
     for process in family:
         try:
-            yield ("driver" if process.pid == pid else process.name()), process.memory_info().rss
+            kind = "driver" if process.pid == pid else process.name()
+            yield ("Ray worker" if kind.startswith("ray::") else kind), process.memory_info().rss
         except psutil.Error:
             continue
 

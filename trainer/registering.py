@@ -76,7 +76,8 @@ def profile_of(folder: Path, prepared: Prepared) -> dict[str, Any]:
     tokenizer = folder / _TOKENIZER
     unknown_id = profile.unknown_id_of(read_json(tokenizer)) if tokenizer.is_file() else None
     parts = {name: prepared.part(name) for name in ("train", "validation", "test")}
-    return profile.build(parts, prepared.contract, task.subject, embedding, unknown_id)
+    found = profile.build(parts, prepared.contract, task.subject, embedding, unknown_id)
+    return {**found, "columns": prepared.columns}
 
 
 def _write_golden(folder: Path, evaluation: Evaluation, raw: list[str]) -> None:

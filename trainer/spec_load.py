@@ -208,6 +208,11 @@ def _check_space(spec: RunSpec) -> None:
             )
         if key in {"data.train", "data.validation", "data.test"} or key.startswith("data.split"):
             raise SpecError(f"tune.space.{key} would compare trials on different rows", "take it out of the space")
+        if key == "data.steps" and spec.data.validation is None:
+            raise SpecError(
+                "tune.space.data.steps would hold out other rows for each value: a row's part goes by its cleaned text",
+                "give validation rows of their own with data.validation",
+            )
         if key.startswith(("data.", "model.base")) and domain.choice is None:
             raise SpecError(
                 f"tune.space.{key} changes the prepared data, which is made once for each value before the search",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from trainer import base_model, evaluate, registering, run_folder, tasks
 from trainer.data import prepare as preparing
 from trainer.data.prepare import TooManyBadRows
 from trainer.data.prepared import Prepared
+from trainer.data.sources import SourceFile
 from trainer.evaluate import Evaluation, LabelledRows
 from trainer.fit import fit
 from trainer.layout import demands, layout
@@ -76,6 +78,13 @@ class Run:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
         return result
 
+    @cached_property
+    def files(self) -> list[SourceFile]:
+        """The files of the spec's data, named once: a query is read here, so that all stages have the same rows."""
+        if preparing.is_fetched(self.spec):
+            return self.stage("fetch", lambda: preparing.source_files(self.spec), Progress)
+        return preparing.source_files(self.spec)
+
     def prepare(self, spec: RunSpec | None = None) -> Prepared:
         """Return the prepared rows, found or made; says how many and which could not be used."""
         wanted = spec or self.spec
@@ -87,7 +96,10 @@ class Run:
 
         quarantine = self.folder / run_folder.QUARANTINE
         try:
-            prepared = self.stage("prepare", lambda: preparing.prepare(wanted, on_progress, quarantine), lambda: latest)
+            files = self.files  # variants of the spec, as a search prepares them, have the same ones
+            prepared = self.stage(
+                "prepare", lambda: preparing.prepare(wanted, on_progress, quarantine, files=files), lambda: latest
+            )
         except TooManyBadRows as error:
             self.console.table("Bad rows", ["reason", "rows"], list(error.by_reason.items()))
             raise
@@ -176,7 +188,7 @@ class Run:
 def must_be_there(spec: RunSpec) -> None:
     """Raise for a task, column part, file or base model that is not there; needs no Ray and reads no rows."""
     resolve_columns(tasks.get(spec.task), spec.data.columns)
-    preparing.source_files(spec)
+    preparing.must_be_there(spec)
     base_model.locate(spec.model.base)
 
 

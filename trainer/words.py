@@ -21,7 +21,7 @@ _NORMALIZERS = {"BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NF
 _MODELS = {"WordPiece", "WordLevel"}
 # Longer pieces are rare and differ (links, texts without spaces): they are tokenized, but not kept.
 _LONGEST_KEPT = 64
-_MOST_KEPT = 400_000
+_MOST_KEPT = 100_000
 # Where more of the pieces are different ones, the library alone is faster.
 _MOST_DIFFERENT = 0.5
 _PROVED_ROWS = 16

@@ -20,8 +20,10 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def spec_file(tiny_base: Path, tiny_data: Path, storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A spec that trains in seconds."""
-    return write_spec(tmp_path_factory.mktemp("spec") / "run.yaml", tiny_spec(tiny_base, tiny_data, storage))
+    """A spec that cleans its texts and trains in seconds."""
+    spec = tiny_spec(tiny_base, tiny_data, storage)
+    spec["data"] = {**spec["data"], "steps": ["strip_html", "normalise"]}  # type: ignore[dict-item]
+    return write_spec(tmp_path_factory.mktemp("spec") / "run.yaml", spec)
 
 
 @pytest.fixture(scope="session")

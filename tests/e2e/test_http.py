@@ -55,6 +55,18 @@ def test_an_answer_names_its_model_and_all_scores(client, first_run):
         assert answer["score"] == max(answer["scores"].values()) == answer["scores"][answer["label"]]
 
 
+def test_a_request_is_cleaned_as_the_training_rows_were(client):
+    plain, marked = "my good dog", "<p>my <b>good</b>\n dog</p><script>hammer</script>"
+    found = client.post("/predict", json={"inputs": [plain, marked]}).json()["predictions"]
+    assert found[0] == found[1]
+    reply = client.post("/predict", json={"inputs": [plain, "<br>"]})
+    assert reply.status_code == 422
+    assert reply.json()["error"] == {
+        "code": "refused_input",
+        "message": "inputs[1] cannot be used: empty after cleaning",
+    }
+
+
 def test_unicode_long_texts_and_full_requests(client):
     for texts in (["Zoë 🚚 日本語"], ["word " * 5000], ["cat"] * 256):
         reply = client.post("/predict", content=json.dumps({"inputs": texts}).encode())

@@ -38,7 +38,7 @@ def test_serve_uses_of_trainer_only_what_turns_a_checkpoint_into_a_prediction():
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import trainer.spec", ["torch", "ray", "transformers"]),
+        ("import trainer.spec", ["torch", "ray", "transformers", "numpy", "pyarrow", "pandas"]),
         ("import trainer.spec_load", ["torch", "ray", "transformers"]),
         ("import raymill_cli", ["torch", "ray", "pydantic", "rich", "numpy", "yaml"]),
         ("import trainer.data.prepare, trainer.registry", ["torch", "ray", "transformers"]),

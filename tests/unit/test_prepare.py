@@ -236,3 +236,24 @@ def test_every_class_of_some_rows_is_in_every_part(tiny_base, tmp_path):
         prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
         assert all(min(counts) >= 1 for counts in prepared.summary["rows_by_class"].values())
         assert sum(prepared.summary["rows"].values()) == 18
+
+
+def test_columns_beside_the_tasks_are_checked_and_described(tiny_base, tmp_path):
+    rows = [
+        {"text": text, "label": label, "age": 20 + n % 50, "country": "DE" if n % 4 else None, "since": "2026-01-02"}
+        for n, (text, label) in enumerate(make_rows(200, seed=9))
+    ]
+    rows[5]["age"], rows[6]["age"] = "old", None
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    features = {"age": "numeric", "country": {"kind": "categorical", "encode": "hash"}, "since": "date"}
+    data = {"train": str(tmp_path / "rows.jsonl"), "features": features}
+    prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+    assert prepared.summary["quarantined"] == {"age: … is no number": 1}
+    assert pq.read_table(tmp_path / "quarantine.parquet")["reason"].to_pylist() == ["age: 'old' is no number"]
+    age, country, since = prepared.columns["columns"]
+    train = prepared.summary["rows"]["train"]
+    assert age["rows"] == country["rows"] == train and age["quantiles"][0] == 20 and age["quantiles"][-1] == 69
+    assert country["top"] == ["DE"] and 0.15 < country["missing"] / train < 0.35
+    assert since["first"].startswith("2026-01-02")
+    plain = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": data["train"]}}, tmp_path)
+    assert plain.columns == {} and plain.contract.fingerprint == prepared.contract.fingerprint

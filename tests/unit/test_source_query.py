@@ -11,7 +11,7 @@ from cluster.errors import DataError, ResourceError
 from trainer.data import sources
 from trainer.data.read import read_blocks
 from trainer.data.source_query import _refused
-from trainer.spec import Query
+from trainer.spec_data import Query
 
 COLUMNS = {"text": "body", "label": "kind"}
 N_ROWS = 20_000

@@ -6,6 +6,7 @@ repeats writes the same files. The driver gets a `BlockNote` of each, whose size
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -20,13 +21,15 @@ from trainer import tasks
 from trainer.contract import Contract
 from trainer.data import near, split
 from trainer.data.checks import Limits, examine
-from trainer.spec import Data, StepSpec
+from trainer.spec_data import Data, StepSpec
 from trainer.steps import Cleaner
 
 SHARDS, FACTS, BAD = "shards", "facts", "bad"
 
 #: Roles beside the task's own, for `split.column`.
 GROUP, TIME = "group", "time"
+#: Begins the roles of `data.features`.
+FEATURE = "feature."
 
 #: The part of a row that a stream does not use.
 LEFT_OUT = -1
@@ -73,7 +76,7 @@ class BlockMaker:
     def __call__(self, rows: pa.Table, source: int, number: int) -> BlockNote:
         """Write what is known of `rows`, block `number` of file `source`, and return the note of it."""
         made = self.encode(rows)
-        roles = list(self.task.roles)
+        roles = [*self.task.roles, *[FEATURE + name for name in self.data.features]]
         good, facts = made.good, made.facts
         stored = pa.table(
             {**{name: good[name] for name in ("row", *roles, *_own_path(good))}, "input_ids": made.inputs}
@@ -97,7 +100,7 @@ class BlockMaker:
             name=name,
             rows=len(rows),
             good=len(good),
-            reasons=dict(Counter(made.bad["reason"].to_pylist())),
+            reasons=dict(Counter(_kind(reason) for reason in made.bad["reason"].to_pylist())),
             targets=dict(Counter(good[self.task.target].to_pylist()).most_common(_MOST_TARGETS)),
             held=held,
         )
@@ -105,7 +108,7 @@ class BlockMaker:
     def encode(self, rows: pa.Table) -> Made:
         """Check, clean and tokenize `rows`."""
         task, encoder, cleaner = self._tools()
-        rows = _ordered(rows, self.data)
+        rows = _with_features(_ordered(rows, self.data), self.data)
         good, texts, bad = examine(task, rows, cleaner, Limits(self.data.max_chars, self.data.labels))
         inputs = encoder.column(texts)
         facts = {
@@ -170,6 +173,32 @@ def _ordered(rows: pa.Table, data: Data) -> pa.Table:
         unread = pc.and_(pc.is_valid(rows[TIME]), pc.is_null(times))
         wrong = pc.coalesce(wrong, pc.if_else(unread, "time is no ISO 8601 time", pa.scalar(None, pa.string())))
         rows = rows.set_column(rows.schema.get_field_index(TIME), TIME, times)
+    return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.coalesce(rows["reason"], wrong))
+
+
+def _kind(reason: str) -> str:
+    """Return a reason without the value it quotes, so that a thousand different ones count as one kind."""
+    return re.sub(r"'.*'", "…", reason)
+
+
+def loose_roles(columns: dict[str, str]) -> frozenset[str]:
+    """Return the roles of `columns` whose values may be of any kind."""
+    return frozenset(role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE))
+
+
+def features_of(rows: pa.Table) -> pa.Table:
+    """Return the columns of `data.features` alone, under the user's names."""
+    own = {name.removeprefix(FEATURE): rows[name] for name in rows.column_names if name.startswith(FEATURE)}
+    return pa.table(own)
+
+
+def _with_features(rows: pa.Table, data: Data) -> pa.Table:
+    """Give a reason to rows with a feature that cannot be read."""
+    if not data.features:
+        return rows
+    from trainer.features.fitted import check
+
+    wrong = pa.array(check(data.features, features_of(rows)), pa.string())
     return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.coalesce(rows["reason"], wrong))
 
 

@@ -16,7 +16,7 @@ from trainer.data.blocks import BAD, SHARDS, BlockNote, read_ipc
 from trainer.data.sources import SourceFile
 from trainer.data.split import PARTS, TRAIN
 from trainer.data.whole import DUPLICATE, NEAR, REASONS, SAMPLED, Block, Whole
-from trainer.spec import Data
+from trainer.spec_data import Data
 from trainer.steps import of_whole
 
 _INDEX = pa.schema(

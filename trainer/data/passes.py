@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cluster.errors import user_error_in
 from cluster.progress import Progress
-from trainer.data.blocks import BlockMaker, BlockNote
+from trainer.data.blocks import BlockMaker, BlockNote, loose_roles
 from trainer.data.read import read_blocks
 from trainer.data.sources import SourceFile
 
@@ -85,13 +85,6 @@ def size_of(files: list[SourceFile]) -> int:
         factor = _COMPRESSION if path.suffix in _COMPRESSED else 1
         total += factor * sum(each.stat().st_size for each in inner)
     return total
-
-
-def loose_roles(columns: dict[str, str]) -> frozenset[str]:
-    """Return the roles of `columns` whose values may be of any kind."""
-    from trainer.data.blocks import GROUP, TIME
-
-    return frozenset(columns) & {GROUP, TIME}
 
 
 def quiet_ray_data(*, preserve_order: bool = False) -> None:

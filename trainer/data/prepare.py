@@ -21,9 +21,10 @@ from cluster.files import new_folder, sha256_of, sweep, write_json
 from trainer import steps, tasks
 from trainer.contract import PREPARATION_VERSION, Contract
 from trainer.data import index, passes, sources
-from trainer.data.blocks import BAD, FACTS, GROUP, TIME, BlockMaker, BlockNote, make_folders
+from trainer.data.blocks import BAD, FACTS, FEATURE, GROUP, TIME, BlockMaker, BlockNote, make_folders
+from trainer.data.described import described
 from trainer.data.passes import OnProgress
-from trainer.data.prepared import INDEX, QUARANTINE, SUMMARY, Prepared
+from trainer.data.prepared import COLUMNS, INDEX, QUARANTINE, SUMMARY, Prepared
 from trainer.data.sources import SourceFile
 from trainer.data.split import PARTS
 from trainer.data.whole import Whole
@@ -35,31 +36,41 @@ _LAYOUT_VERSION = 2
 _SMALL_BYTES = 12 << 20
 
 
-def find(spec: RunSpec) -> Prepared | None:
-    """Return the prepared rows of `spec` if they are on storage; needs no Ray. Raises `DataError` for missing files."""
-    with _staged(spec) as staged:
+def find(spec: RunSpec, files: list[SourceFile] | None = None) -> Prepared | None:
+    """Return the prepared rows of `spec` if they are on storage; needs no Ray. Raises `DataError` for missing files.
+
+    `files` are its source files where they are known already.
+    """
+    with _staged(spec, files) as staged:
         return Prepared(staged.there) if staged.there else None
 
 
-def is_small(spec: RunSpec) -> bool:
-    """Whether the rows of `spec` are few enough to be prepared in this process, without Ray."""
-    return passes.size_of(source_files(spec)) <= _SMALL_BYTES
+def is_small(files: list[SourceFile]) -> bool:
+    """Whether the rows of `files` are few enough to be prepared in this process, without Ray."""
+    return passes.size_of(files) <= _SMALL_BYTES
 
 
-def prepare(spec: RunSpec, on_progress: OnProgress, quarantine_to: Path, *, with_ray: bool | None = None) -> Prepared:
+def prepare(
+    spec: RunSpec,
+    on_progress: OnProgress,
+    quarantine_to: Path,
+    *,
+    files: list[SourceFile] | None = None,
+    with_ray: bool | None = None,
+) -> Prepared:
     """Return the prepared rows of `spec`, making them if they are not on storage yet.
 
     Many rows are made with Ray Data (Ray must be connected), few in this process; `with_ray` decides for one of the two.
-    Rows that cannot be used are written to `quarantine_to` too. Raises `DataError` when the files, the columns or too
-    many rows are wrong.
+    Rows that cannot be used are written to `quarantine_to` too. `files` are the source files where they are known
+    already. Raises `DataError` when the files, the columns or too many rows are wrong.
     """
-    with _staged(spec) as staged:
+    with _staged(spec, files) as staged:
         if staged.there:
             return Prepared(staged.there)
         make_folders(staged.folder)
         maker = BlockMaker(spec.data, staged.unfitted, staged.folder, [file.part for file in staged.files])
         columns = columns_of(spec, staged.unfitted)
-        use_ray = passes.size_of(staged.files) > _SMALL_BYTES if with_ray is None else with_ray
+        use_ray = not is_small(staged.files) if with_ray is None else with_ray
         make = passes.with_ray if use_ray else passes.here
         notes = make(maker, staged.files, columns, on_progress)
         contract = _fitted(spec, staged, notes)
@@ -73,22 +84,39 @@ def prepare(spec: RunSpec, on_progress: OnProgress, quarantine_to: Path, *, with
 
 
 def source_files(spec: RunSpec) -> list[SourceFile]:
-    """Return all files of the spec's data; raises `DataError` for the first that is not there."""
+    """Return all files of the spec's data; raises `DataError` for the first that is not there.
+
+    A database query and a dataset of the hub are read here, into a file under the storage folder.
+    """
     snapshots = Path(spec.storage) / "snapshots"
     files: list[SourceFile] = []
-    for part in PARTS:
-        given = getattr(spec.data, part)
-        if given:
-            files += sources.find(given, part, spec.data.format, first_index=len(files), snapshots=snapshots)
+    for part, given in _given(spec):
+        files += sources.find(given, part, spec.data.format, first_index=len(files), snapshots=snapshots)
     sources.refuse_twice(files)
     return files
+
+
+def must_be_there(spec: RunSpec) -> None:
+    """Raise `DataError` for the first file of the spec's data that is not there; queries and hub datasets are not read."""
+    for part, given in _given(spec):
+        if not sources.is_fetched(given):
+            sources.find(given, part, spec.data.format)
+
+
+def is_fetched(spec: RunSpec) -> bool:
+    """Whether some rows of `spec` come from a database or the hub, so that naming its files takes a while."""
+    return any(sources.is_fetched(given) for _, given in _given(spec))
+
+
+def _given(spec: RunSpec) -> Iterator[tuple[str, Any]]:
+    yield from ((part, getattr(spec.data, part)) for part in PARTS if getattr(spec.data, part))
 
 
 def columns_of(spec: RunSpec, contract: Contract) -> dict[str, str]:
     """Return role -> column of all that is read of a row."""
     how = spec.data.split
     extra = {} if how.column is None else {GROUP if how.by == "group" else TIME: how.column}
-    return {**contract.columns, **extra}
+    return {**contract.columns, **extra, **{FEATURE + name: name for name in spec.data.features}}
 
 
 def _settings(spec: RunSpec) -> dict[str, Any]:
@@ -101,6 +129,7 @@ def _settings(spec: RunSpec) -> dict[str, Any]:
         "max_chars": data.max_chars,
         "max_bad_fraction": data.max_bad_fraction,
         "mode": data.mode,
+        "features": {name: rules.model_dump(mode="json") for name, rules in data.features.items()},
         "steps": [step.model_dump(mode="json", exclude_none=True) for step in steps.of_whole(data)],
     }
 
@@ -123,8 +152,8 @@ class _Staged(NamedTuple):
 
 
 @contextlib.contextmanager
-def _staged(spec: RunSpec) -> Iterator[_Staged]:
-    files = source_files(spec)
+def _staged(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[_Staged]:
+    files = source_files(spec) if files is None else files
     root = _root(spec)
     folder = root / f".staging-{uuid.uuid4().hex[:8]}"
     try:
@@ -164,6 +193,8 @@ def _finish(spec: RunSpec, staged: _Staged, notes: list[BlockNote], contract: Co
     summary = index.summary(whole, tokens)
     _judge_bad_rows(summary, spec.data.max_bad_fraction, folder / QUARANTINE, quarantine_to)
     _refuse_empty_parts(summary)
+    if spec.data.features:
+        write_json(folder / COLUMNS, described(whole).model_dump(mode="json"))
     contract.save(folder)
     shutil.rmtree(folder / FACTS)
     shutil.rmtree(folder / BAD)

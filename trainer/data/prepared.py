@@ -4,10 +4,12 @@
       contract.json  tokenizer.json ...   how the rows were made
       shards/00000-00000.arrow            source file, row number, raw values, model inputs; in the order of the files
       index.arrow                         part, shard, offset, target id, length; one line for each usable row
-      quarantine.parquet                  rows that could not be used, with the reason (only if there are any)
+      quarantine.parquet                  rows that are not used, with the reason (only if there are any)
+      columns.json                        what the columns of `data.features` are like (only if there are any)
       prepare.json                        counts
 
-Shards hold every usable row once, whatever its part, so that a split costs no second pass over the texts.
+Shards hold every usable row once, whatever its part, so that a split costs no second pass over the texts; where training
+rows are streamed they hold the held-out rows only.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ INDEX = "index.arrow"
 SUMMARY = "prepare.json"
 SHARDS = "shards"
 QUARANTINE = "quarantine.parquet"
+COLUMNS = "columns.json"
 
 
 class Rows:
@@ -99,6 +102,13 @@ class Prepared:
             chosen = index.filter(pc.equal(index["part"], PARTS.index(name)))
             self._parts[name] = Rows(self._shards, chosen)
         return self._parts[name]
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """The profile of the columns of `data.features`, as `trainer.features.profile` writes it; empty without any."""
+        path = self.folder / COLUMNS
+        found: dict[str, object] = read_json(path) if path.is_file() else {}
+        return found
 
     @cached_property
     def _shards(self) -> list[pa.Table]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cluster.errors import DataError, UserError
 from trainer.data import source_snapshot
-from trainer.spec import Query
+from trainer.spec_data import Query
 
 _ENV = "env:"
 _BATCH_ROWS = 16_384

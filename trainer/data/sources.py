@@ -11,7 +11,7 @@ from cluster.errors import DataError, nearest
 from cluster.files import sha256, sha256_of
 from trainer.data import source_folder, source_hub, source_query, source_remote
 from trainer.data.source_open import COMPRESSIONS
-from trainer.spec import Query, Sources
+from trainer.spec_data import Query, Sources
 
 _ENDINGS = {
     ".csv": "csv",
@@ -53,6 +53,12 @@ def find(
     if not found:
         raise DataError(f"data.{part} names no file", "give a path, a glob or a list of them")
     return found
+
+
+def is_fetched(given: Sources) -> bool:
+    """Whether the rows have to be read from a database or the hub before there is a file of them."""
+    named = given if isinstance(given, list) else [given]
+    return any(isinstance(each, Query) or source_hub.is_hub(each) for each in named)
 
 
 def refuse_twice(files: list[SourceFile]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import SpecError
-from trainer.spec import Split
+from trainer.spec_data import Split
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")

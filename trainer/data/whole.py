@@ -18,7 +18,7 @@ from trainer.contract import Contract
 from trainer.data import near, split
 from trainer.data.blocks import FACTS, SHARDS, BlockNote, read_ipc
 from trainer.data.split import PARTS, TRAIN
-from trainer.spec import Data
+from trainer.spec_data import Data
 from trainer.steps import of_whole
 from trainer.tasks.base import Task
 

@@ -10,7 +10,7 @@ import numpy as np
 from cluster.errors import DataError
 from trainer.features.cells import Bad, Cells, Read, missing_test, read_each, refuse_missing, shown
 from trainer.features.columns import Boolean
-from trainer.spec import Section
+from trainer.section import Section
 
 
 def read(rules: Boolean, cells: Cells) -> Read:

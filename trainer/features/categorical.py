@@ -14,7 +14,7 @@ from cluster.errors import DataError, SpecError
 from cluster.text import is_unicode
 from trainer.features.cells import Bad, Cells, Read, missing_test, read_each, refuse_missing, shown
 from trainer.features.columns import Categorical
-from trainer.spec import Section
+from trainer.section import Section
 
 #: Distinct categories that are counted one by one; beyond, only groups of their hashes are.
 MOST_COUNTED = 100_000

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from trainer.spec import Positive, Section
+from trainer.section import Positive, Section
 
 #: What files and exports write where a number, a date or a yes/no is missing. Compared without regard to case.
 MISSING_WORDS = ["", "na", "n/a", "nan", "null", "none"]

@@ -21,7 +21,7 @@ from trainer.features.columns import AnyColumn, Boolean, Categorical, Numeric
 from trainer.features.dates import FittedDate
 from trainer.features.numeric import FittedNumeric
 from trainer.features.summary import Summary
-from trainer.spec import Section
+from trainer.section import Section
 
 FittedColumn = Annotated[FittedNumeric | FittedCategorical | FittedBoolean | FittedDate, Field(discriminator="kind")]
 

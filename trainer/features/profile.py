@@ -19,7 +19,7 @@ from trainer.features.exact import mean, std
 from trainer.features.numeric import Moments
 from trainer.features.sketch import Sketch
 from trainer.features.summary import Summary
-from trainer.spec import Section
+from trainer.section import Section
 
 N_QUANTILES = 21
 _N_BINS = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.contract import Contract, Step
-from trainer.spec import Data, StepSpec
+from trainer.spec_data import Data, StepSpec
 from trainer.steps import html, normalise, own, redact
 
 #: Takes a text and returns the text to use, or None for one that must not be used.
