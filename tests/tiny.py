@@ -61,7 +61,7 @@ def tiny_spec(base: Path, rows: Path, storage: Path, **sections: object) -> dict
         "name": "tiny",
         "data": {"train": str(rows / "train.csv"), "test": str(rows / "test.csv")},
         "model": {"base": str(base)},
-        "train": {"epochs": 4, "batch_size": 8, "learning_rate": 1e-3},
+        "train": {"epochs": 6, "batch_size": 8, "learning_rate": 1e-3},
         "storage": str(storage),
         **sections,
     }

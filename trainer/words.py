@@ -60,11 +60,14 @@ class WordIds:
         known = self._known
         new = [word for word in words if word not in known]
         found = self._tokenizer.encode_batch_fast(new, add_special_tokens=False) if new else []
-        ids = {word: tuple(each.ids) for word, each in zip(new, found, strict=True)}
+        ids: dict[str, Sequence[int]] = {word: tuple(each.ids) for word, each in zip(new, found, strict=True)}
         lists = [ids[word] if word in ids else known[word] for word in words]
+        kept = ids.items()
         if len(known) + len(ids) > _MOST_KEPT:
+            # The words of this block stay: those of every day are among them, and numbers seen once go.
+            kept = dict(zip(words, lists, strict=True)).items()
             known.clear()
-        known.update((word, each) for word, each in ids.items() if len(word) <= _LONGEST_KEPT)
+        known.update((word, each) for word, each in kept if len(word) <= _LONGEST_KEPT)
         return lists
 
     def _joined(

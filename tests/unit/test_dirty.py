@@ -47,7 +47,7 @@ DAMAGE = {
     ],
     "almost the same row": [(line(NEAR), None), (line(NEAR.replace("a new", "one new")), "near-duplicate")],
     "nothing but tags": [(line("<p><br></p>"), "empty after cleaning")],
-    "what the user's own function refuses": [(line("TOP SECRET saw"), "refused by python")],
+    "what the user's own function refuses": [(line("TOP SECRET saw"), "refused by own_steps:clean")],
     "what the user's own function fails on": [(line("explode the saw"), "own_steps:clean raised RuntimeError")],
 }
 

@@ -76,7 +76,7 @@ def own_module(tmp_path, monkeypatch):
 def test_a_function_of_the_users(own_module, tmp_path):
     (tmp_path / "model").mkdir()
     contract = contract_of(["my_steps:clean"], tmp_path / "model")
-    assert Cleaner(contract)(["abc", "a secret"]) == (["ABC", "a secret"], [None, "refused by python"])
+    assert Cleaner(contract)(["abc", "a secret"]) == (["ABC", "a secret"], [None, "refused by my_steps:clean"])
     assert (tmp_path / "model" / "step_my_steps.py").read_text() == own_module.read_text()
     assert "step_my_steps.py" in contract.files
     own_module.write_text(own_module.read_text() + "# changed\n")

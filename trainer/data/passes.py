@@ -29,7 +29,7 @@ OnProgress = Callable[[Progress], None]
 # What a block of Ray Data's may hold before the next task gets it: two or three of ours. Each task costs some 50 ms to start.
 _RAY_BLOCK_BYTES = 4 << 20
 # Raw rows that may wait between reading and making: they lie in memory that every process of the node maps.
-_WAITING_BYTES = 96 << 20
+_WAITING_BYTES = 192 << 20
 
 
 def here(

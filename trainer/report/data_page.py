@@ -134,7 +134,8 @@ def findings(facts: Facts) -> list[dict[str, str]]:
         into, of = leak["into"], leak["of"]
         if leak["exact"] + leak["case"]:
             same = _count(leak["exact"] + leak["case"], "row")
-            say("bad", f"{into} holds {same} that {of} has too: figures on them flatter", "leaks")
+            but = "" if leak["exact"] else ", but for case and punctuation"
+            say("bad", f"{into} holds {same} that {of} has too{but}: figures on them flatter", "leaks")
         if leak["near"] and into == "test":
             share = leak["near"] / max(1, len(facts.rows.of(into)))
             say("note", f"{into} holds {_count(leak['near'], 'row')} ({share:.1%}) nearly the same as in {of}", "leaks")

@@ -48,7 +48,11 @@ class Cleaner:
     """The text steps of one contract, in order. Raises `ModelError` if a function of the user's has changed."""
 
     def __init__(self, contract: Contract) -> None:
-        self._steps = [(step.name, _KINDS[step.name](step.params)) for step in contract.steps if step.name in _KINDS]
+        self._steps = [
+            (step.params.get("function", step.name), _KINDS[step.name](step.params))
+            for step in contract.steps
+            if step.name in _KINDS
+        ]
 
     def __bool__(self) -> bool:
         return bool(self._steps)
