@@ -32,7 +32,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise _no_room(path, error) from error
+        raise no_room(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,7 +64,7 @@ def new_folder(final: Path) -> Iterator[Path]:
         except OSError as error:
             if final.exists():
                 raise FileExistsError(str(final)) from error
-            raise _no_room(final, error) from error
+            raise no_room(final, error) from error
         _sync_folder(final.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -108,7 +108,8 @@ def _sync_folder(path: Path) -> None:
         _sync_file(path)
 
 
-def _no_room(path: Path, error: OSError) -> ResourceError:
+def no_room(path: Path, error: OSError) -> ResourceError:
+    """Return what an error while writing `path` means to the user."""
     return ResourceError(
         f"{path} cannot be written: {error.strerror}", "check free space and permissions of the storage folder"
     )

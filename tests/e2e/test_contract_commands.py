@@ -37,6 +37,8 @@ def test_contract_diff(first_run, storage, spec_file, tiny_data, tmp_path):
     done = raymill("contract", "diff", "tiny", folder, "--storage", storage)
     assert done.code == 0, done
     assert set(done.stdout.splitlines()) == {
+        'steps.normalise: removed {"unicode": "NFC", "whitespace": true, "lowercase": false}',
+        "steps.strip_html: removed {}",
         "steps.tokenize.max_length: 64 -> 32", "fitted.labels: removed 'tool'", "fitted.labels: added 'gadget'",
     }  # fmt: skip
     found = json.loads(raymill("contract", "diff", "tiny", folder, "--storage", storage, "--json").stdout)

@@ -17,7 +17,9 @@ WRONG_SPECS = [
     ({"data": {"train": "empty.csv"}}, "is empty"),
     ({"data": {"train": "notes.txt"}}, "format is not known"),
     ({"data": {"train": "."}}, "is a folder"),
-    ({"data": {"train": "s3://bucket/rows.csv"}}, "only local paths"),
+    ({"data": {"train": "ftp://bucket/rows.csv"}}, "ftp:// addresses are not read"),
+    ({"data": {"train": "s3://key:secret@bucket/rows.csv"}}, "credentials"),
+    ({"data": {"train": {"url": "postgresql://me:secret@db/x", "query": "SELECT 1"}}}, "env:"),
     ({"data": {"train": "rows.csv", "columns": {"txt": "a"}}}, "data.columns has 'txt'"),
     ({"model": {"base": "/no/such/folder"}}, "no such folder"),
     ({"model": {"base": "package://no_such_package/model"}}, "is not installed"),
@@ -69,11 +71,12 @@ def test_wrong_json_runs_print_one_object(place):
 
 
 def test_data_that_only_reading_shows_to_be_wrong(place, tiny_base):
-    """Too many bad rows, found inside a Ray Data task; tests/local_ray has the other cases."""
+    """Too many bad rows: the message, and the table on screen; tests/unit has the other cases."""
     (place / "bad.csv").write_bytes(b"text,label\n" + b"\xff\xfe,x\n" * 20)
-    for data, words in [({"train": "bad.csv"}, "invalid UTF-8: 20")]:
-        spec = {**tiny_spec(tiny_base, place, place / "storage"), "data": data}
-        refused(raymill("prepare", write_spec(place / "run.yaml", spec)), words)
+    spec = {**tiny_spec(tiny_base, place, place / "storage"), "data": {"train": "bad.csv"}}
+    done = raymill("prepare", write_spec(place / "run.yaml", spec))
+    refused(done, "invalid UTF-8: 20")
+    assert "Bad rows" in done.stderr and "│ invalid UTF-8 │   20 │" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,13 @@ def test_a_missing_column_is_named_from_inside_a_worker(tiny_base, tmp_path):
         prepare(spec, tmp_path, with_ray=True)
 
 
-@pytest.mark.parametrize("split", [{}, {"by": "group", "column": "who"}])
-def test_a_stream_has_the_rows_that_were_counted_and_no_others(tiny_base, tmp_path, split):
+@pytest.mark.parametrize(
+    ("split", "steps"), [({}, []), ({"by": "group", "column": "who"}, [{"sample": {"fraction": 0.7}}])]
+)
+def test_a_stream_has_the_rows_that_were_counted_and_no_others(tiny_base, tmp_path, split, steps):
     rows = [(text, label, f"user {n % 50}") for n, (text, label) in enumerate(make_rows(400, seed=2))]
     write_csv(tmp_path / "train.csv", [*rows, ("", "tool", "x")], header=("text", "label", "who"))
-    data = {"train": str(tmp_path / "train.csv"), "split": {**split, "stratify": False}, "steps": ["normalise"]}
+    data = {"train": str(tmp_path / "train.csv"), "split": {**split, "stratify": False}, "steps": ["normalise", *steps]}
     spec, streamed = (
         load({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {**data, "mode": mode}})
         for mode in ("prepared", "streaming")
@@ -58,6 +60,7 @@ def test_a_stream_has_the_rows_that_were_counted_and_no_others(tiny_base, tmp_pa
     whole, held = prepare(spec, tmp_path, with_ray=False), prepare(streamed, tmp_path, with_ray=False)
     assert held.summary["rows"] == whole.summary["rows"]
     assert held.summary["rows_by_class"] == whole.summary["rows_by_class"]
+    assert held.summary["left_out"] == whole.summary["left_out"]
     assert held.contract.fingerprint == whole.contract.fingerprint
     for part in ("validation", "test"):
         assert held.part(part).raw("text") == whole.part(part).raw("text")

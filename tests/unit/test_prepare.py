@@ -1,6 +1,7 @@
 """Preparation: right rows in right parts, made once, and every row that is not used accounted for."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import make_rows, tiny_spec, write_csv
 
-from cluster.errors import DataError
+from cluster.errors import DataError, ResourceError
 from trainer.data import prepare as preparing
+from trainer.data.blocks import write_ipc
 from trainer.spec_load import load
 
 
@@ -257,3 +259,8 @@ def test_columns_beside_the_tasks_are_checked_and_described(tiny_base, tmp_path)
     assert since["first"].startswith("2026-01-02")
     plain = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": data["train"]}}, tmp_path)
     assert plain.columns == {} and plain.contract.fingerprint == prepared.contract.fingerprint
+
+
+def test_a_full_disk_is_the_users_message():
+    with pytest.raises(ResourceError, match="/dev/full cannot be written"):
+        write_ipc(pa.table({"a": ["text"] * 10_000}), Path("/dev/full"))

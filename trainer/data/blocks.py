@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
+from cluster.files import no_room
 from trainer import tasks
 from trainer.contract import Contract
 from trainer.data import near, split
@@ -55,6 +56,8 @@ class BlockNote(BaseModel):
     """Usable rows by raw target."""
     held: dict[str, int] = {}
     """Streaming only: usable rows by part, as not all of them are written."""
+    streamed: dict[str, int] = {}
+    """Streaming only: rows to train on by raw target."""
 
 
 class Made(NamedTuple):
@@ -82,9 +85,11 @@ class BlockMaker:
             {**{name: good[name] for name in ("row", *roles, *_own_path(good))}, "input_ids": made.inputs}
         )
         held: dict[str, int] = {}
+        streamed: dict[str, int] = {}
         if self.data.mode == "streaming":
             parts = self.parts_of(facts, source)
             held = {part: int((parts == at).sum()) for at, part in enumerate(split.PARTS)}
+            streamed = dict(Counter(good[self.task.target].filter(pa.array(parts == split.TRAIN)).to_pylist()))
             held_out = pa.array(parts > split.TRAIN)
             stored, facts = stored.filter(held_out), facts.filter(held_out)
         name = f"{source:05d}-{number:06d}"
@@ -103,6 +108,7 @@ class BlockMaker:
             reasons=dict(Counter(_kind(reason) for reason in made.bad["reason"].to_pylist())),
             targets=dict(Counter(good[self.task.target].to_pylist()).most_common(_MOST_TARGETS)),
             held=held,
+            streamed=streamed,
         )
 
     def encode(self, rows: pa.Table) -> Made:
@@ -220,9 +226,12 @@ def _signature(texts: pa.Array, steps: list[StepSpec]) -> dict[str, pa.Array]:
 
 
 def write_ipc(table: pa.Table, path: Path) -> None:
-    """Write an Arrow file that can be memory-mapped, as one record batch."""
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
+    """Write an Arrow file that can be memory-mapped, as one record batch. Raises `ResourceError` where there is no room."""
+    try:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+    except OSError as error:
+        raise no_room(path, error) from error
 
 
 def read_ipc(path: Path) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,38 +60,41 @@ def _times(block: Block, rows: np.ndarray, parts: np.ndarray, repeats: np.ndarra
     return times
 
 
-def write_quarantine(whole: Whole, files: list[SourceFile], roles: list[str], path: Path) -> None:
+def write_quarantine(
+    folder: Path,
+    notes: list[BlockNote],
+    verdicts: list[np.ndarray],
+    files: list[SourceFile],
+    roles: list[str],
+    path: Path,
+) -> None:
     """Write every row that is not used, but for those left out by a sample: file, row number, reason, raw values.
 
-    Writes nothing where all rows are used.
+    `verdicts` has an array for each block, of its usable rows. Writes nothing where all rows are used.
     """
     schema = pa.schema(
         [("path", pa.string()), ("row", pa.int64()), ("reason", pa.string()), *[(role, pa.string()) for role in roles]]
     )
     writer: pq.ParquetWriter | None = None
-    for table in _unused(whole, files, roles):
-        writer = writer or pq.ParquetWriter(path, schema)
-        writer.write_table(table.select(schema.names).cast(schema))
+    for note, judged in zip(notes, verdicts, strict=True):
+        tables = list(_unused(folder, note, judged))
+        if tables:
+            rows = pa.concat_tables([_with_path(t, files[note.source].path) for t in tables], promote_options="default")
+            writer = writer or pq.ParquetWriter(path, schema)
+            writer.write_table(rows.sort_by("row").select(schema.names).cast(schema))
     if writer:
         writer.close()
 
 
-def _unused(whole: Whole, files: list[SourceFile], roles: list[str]) -> Iterator[pa.Table]:
-    for note, start, end in zip(whole.notes, whole.starts[:-1], whole.starts[1:], strict=True):
-        tables = []
-        if note.rows > note.good:
-            tables.append(read_ipc(whole.folder / BAD / f"{note.name}.arrow"))
-        verdicts = whole.verdicts[start:end]
-        listed = np.flatnonzero((verdicts > 0) & (verdicts < SAMPLED))
-        if len(listed):
-            shard = read_ipc(whole.folder / SHARDS / f"{note.name}.arrow").take(pa.array(listed))
-            reasons = pa.array([REASONS[code] for code in verdicts[listed]], pa.string())
-            tables.append(shard.append_column("reason", reasons).drop_columns(["input_ids"]))
-        if tables:
-            rows = pa.concat_tables(
-                [_with_path(table, files[note.source].path) for table in tables], promote_options="default"
-            )
-            yield rows.sort_by("row")
+def _unused(folder: Path, note: BlockNote, verdicts: np.ndarray) -> Iterator[pa.Table]:
+    """Yield the rows of one block that no check passed, and those that were judged with all others."""
+    if note.rows > note.good:
+        yield read_ipc(folder / BAD / f"{note.name}.arrow")
+    listed = np.flatnonzero((verdicts > 0) & (verdicts < SAMPLED))
+    if len(listed):
+        shard = read_ipc(folder / SHARDS / f"{note.name}.arrow").take(pa.array(listed))
+        reasons = pa.array([REASONS[code] for code in verdicts[listed]], pa.string())
+        yield shard.append_column("reason", reasons).drop_columns(["input_ids"])
 
 
 def _with_path(table: pa.Table, path: str) -> pa.Table:
@@ -105,9 +108,7 @@ def _with_path(table: pa.Table, path: str) -> pa.Table:
 def summary(whole: Whole, tokens: int) -> dict[str, Any]:
     """Return the counts of a preparation: rows by part and class, bad rows and rows left out by reason."""
     notes = whole.notes
-    bad: Counter[str] = Counter()
-    for note in notes:
-        bad.update(note.reasons)
+    bad = by_reason(notes)
     by_verdict = np.bincount(whole.verdicts, minlength=len(REASONS))
     found = {REASONS[code]: int(count) for code, count in enumerate(by_verdict) if code and count}
     chosen = {REASONS[code] for code in _chosen(whole.data)}
@@ -116,18 +117,31 @@ def summary(whole: Whole, tokens: int) -> dict[str, Any]:
     rows = {part: int(counts_CP[:, at].sum()) for at, part in enumerate(PARTS)}
     if whole.data.mode == "streaming":
         rows["train"] = sum(note.held["train"] for note in notes)
-        counts_CP[:, TRAIN] = _all_targets(notes, whole.contract.fitted["labels"]) - counts_CP.sum(axis=1)
+        counts_CP[:, TRAIN] = _streamed(notes, whole.contract.fitted["labels"])
+        found[REASONS[SAMPLED]] = sum(note.good - sum(note.held.values()) for note in notes)
     labels = whole.contract.fitted["labels"]
     return {
         "rows": rows,
         "rows_in_all": sum(note.rows for note in notes),
-        "quarantined": dict(sorted(bad.items(), key=lambda item: (-item[1], item[0]))),
-        "left_out": {name: count for name, count in found.items() if name in chosen},
+        "quarantined": _sorted(bad),
+        "left_out": {name: count for name, count in found.items() if name in chosen and count},
         "rows_by_class": {label: counts_CP[at].tolist() for at, label in enumerate(labels)},
         "class_weights": _weights(counts_CP[:, TRAIN], whole.data),
         "tokens": tokens,
         "mode": whole.data.mode,
     }
+
+
+def by_reason(notes: list[BlockNote]) -> dict[str, int]:
+    """Return the rows that no check of single rows passed, by reason, most first."""
+    bad: Counter[str] = Counter()
+    for note in notes:
+        bad.update(note.reasons)
+    return _sorted(bad)
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _chosen(data: Data) -> set[int]:
@@ -136,10 +150,10 @@ def _chosen(data: Data) -> set[int]:
     return asked | ({DUPLICATE, NEAR} if any(step.deduplicate for step in of_whole(data)) else set())
 
 
-def _all_targets(notes: list[BlockNote], labels: list[str]) -> np.ndarray:
+def _streamed(notes: list[BlockNote], labels: list[str]) -> np.ndarray:
     counts: Counter[str] = Counter()
     for note in notes:
-        counts.update(note.targets)
+        counts.update(note.streamed)
     return np.array([counts[label] for label in labels], np.int64)
 
 

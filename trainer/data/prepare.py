@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError, ResourceError
-from cluster.files import new_folder, sha256_of, sweep, write_json
+from cluster.files import new_folder, no_room, sha256_of, sweep, write_json
 from trainer import steps, tasks
 from trainer.contract import PREPARATION_VERSION, Contract
 from trainer.data import index, passes, sources
@@ -73,8 +74,11 @@ def prepare(
         use_ray = not is_small(staged.files) if with_ray is None else with_ray
         make = passes.with_ray if use_ray else passes.here
         notes = make(maker, staged.files, columns, on_progress)
-        contract = _fitted(spec, staged, notes)
-        _finish(spec, staged, notes, contract, quarantine_to)
+        contract = _fitted(spec, staged, notes, quarantine_to)
+        try:
+            _finish(spec, staged, notes, contract, quarantine_to)
+        except OSError as error:
+            raise no_room(staged.folder, error) from error
         final = _root(spec) / f"{contract.fingerprint[:16]}-{staged.key}"
         # If another run made the same folder meanwhile: same key, same content.
         with contextlib.suppress(FileExistsError), new_folder(final) as beside:
@@ -173,13 +177,23 @@ def _staged(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[_Staged]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fitted(spec: RunSpec, staged: _Staged, notes: list[BlockNote]) -> Contract:
+def _fitted(spec: RunSpec, staged: _Staged, notes: list[BlockNote], quarantine_to: Path) -> Contract:
     """Fit the contract on the usable rows of the training files."""
     targets: Counter[str] = Counter()
     for note in notes:
         if staged.files[note.source].part == "train":
             targets.update(note.targets)
-    return tasks.get(spec.task).fit(staged.unfitted, targets, spec.data.labels)
+    task = tasks.get(spec.task)
+    try:
+        return task.fit(staged.unfitted, targets, spec.data.labels)
+    except DataError:
+        # Where most rows are bad, that is what the user has to hear of, and not that too little is left.
+        quarantine = staged.folder / QUARANTINE
+        none = [np.zeros(0, np.uint8)] * len(notes)
+        index.write_quarantine(staged.folder, notes, none, staged.files, list(task.roles), quarantine)
+        counts = {"quarantined": index.by_reason(notes), "rows_in_all": sum(note.rows for note in notes)}
+        _judge_bad_rows(counts, spec.data.max_bad_fraction, quarantine, quarantine_to)
+        raise
 
 
 def _finish(spec: RunSpec, staged: _Staged, notes: list[BlockNote], contract: Contract, quarantine_to: Path) -> None:
@@ -188,7 +202,8 @@ def _finish(spec: RunSpec, staged: _Staged, notes: list[BlockNote], contract: Co
     task = tasks.get(spec.task)
     whole = Whole(folder, notes, [file.part for file in staged.files], task, contract, spec.data)
     whole.judge()
-    index.write_quarantine(whole, staged.files, list(task.roles), folder / QUARANTINE)
+    verdicts = np.split(whole.verdicts, whole.starts[1:-1])
+    index.write_quarantine(folder, notes, verdicts, staged.files, list(task.roles), folder / QUARANTINE)
     tokens = index.write_index(whole, folder / INDEX)
     summary = index.summary(whole, tokens)
     _judge_bad_rows(summary, spec.data.max_bad_fraction, folder / QUARANTINE, quarantine_to)

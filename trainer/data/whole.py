@@ -7,16 +7,15 @@ at a time is two bytes each.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from trainer.contract import Contract
-from trainer.data import near, split
-from trainer.data.blocks import FACTS, SHARDS, BlockNote, read_ipc
+from trainer.data import near_rows, split
+from trainer.data.blocks import FACTS, BlockNote, read_ipc
 from trainer.data.split import PARTS, TRAIN
 from trainer.spec_data import Data
 from trainer.steps import of_whole
@@ -61,8 +60,8 @@ class Whole:
         self, folder: Path, notes: list[BlockNote], file_parts: list[str], task: Task, contract: Contract, data: Data
     ) -> None:
         self.folder, self.notes, self.data = folder, notes, data
-        self._file_parts = [PARTS.index(part) for part in file_parts]
-        self._task, self.contract = task, contract
+        self.file_parts = [PARTS.index(part) for part in file_parts]
+        self.task, self.contract = task, contract
         self.sizes = [note.good if data.mode == "prepared" else sum(note.held[p] for p in PARTS[1:]) for note in notes]
         """Rows in each block's shard."""
         self.starts = np.cumsum([0, *self.sizes])
@@ -80,7 +79,7 @@ class Whole:
             yield Block(
                 note,
                 int(start),
-                self._file_parts[note.source],
+                self.file_parts[note.source],
                 keys,
                 self._target_ids(sheet["target"]),
                 sheet["length"].to_numpy(),
@@ -93,8 +92,9 @@ class Whole:
         n_slices = max(1, -(-self.n_rows // _SLICE_ROWS))
         for at in range(n_slices):
             self._judge_slice(at, n_slices)
-        if self._near is not None:
-            self._judge_near(self._near)
+        step = self._removes.get("deduplicate")
+        if step and step.near:
+            self.verdicts[near_rows.later_ones(self, step.near)] = NEAR
         self._place()
         self._thin_out()
 
@@ -103,7 +103,7 @@ class Whole:
             return np.empty(0, np.int32)
         coded = targets.combine_chunks()
         coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
-        ids: np.ndarray = self._task.target_ids(self.contract, coded.dictionary)[coded.indices.to_numpy()]
+        ids: np.ndarray = self.task.target_ids(self.contract, coded.dictionary)[coded.indices.to_numpy()]
         return ids
 
     def _judge_slice(self, at: int, n_slices: int) -> None:
@@ -124,58 +124,10 @@ class Whole:
         allowed = {REASONS.index(name) for name in self.data.allow}
         return allowed - {DUPLICATE} if "deduplicate" in self._removes else allowed
 
-    @property
-    def _near(self) -> float | None:
-        step = self._removes.get("deduplicate")
-        return step.near if step else None
-
-    def _judge_near(self, threshold: float) -> None:
-        rank = np.empty(self.n_rows, np.int64)  # a row of the training files stands before one of the test files
-        at = 0
-        starts = {
-            part: [b for b in range(len(self.notes)) if self._file_parts[self.notes[b].source] == part]
-            for part in range(3)
-        }
-        for part in range(3):
-            for b in starts[part]:
-                size = int(self.starts[b + 1] - self.starts[b])
-                rank[self.starts[b] : self.starts[b] + size] = np.arange(at, at + size)
-                at += size
-        row_of = np.argsort(rank)
-        n_bands = len(next(self.blocks()).bands) if self.notes else 0
-
-        def candidates() -> Iterator[tuple[int, int]]:
-            for band in range(n_bands):
-                hashes = np.concatenate([block.bands[band] for block in self.blocks()])
-                usable = np.flatnonzero(self.verdicts == 0)
-                usable = usable[np.argsort(rank[usable], kind="stable")]
-                yield from near.pairs(hashes[usable], rank[usable])
-
-        text_of = self._texts()
-        found = near.groups(candidates(), lambda place: text_of(int(row_of[place])), threshold)
-        self.verdicts[row_of[np.fromiter(found, np.int64, len(found))]] = NEAR
-
-    def _texts(self) -> Any:
-        from trainer.steps import Cleaner
-
-        cleaner = Cleaner(self.contract)
-
-        @lru_cache(maxsize=16)
-        def shard(name: str) -> pa.ChunkedArray:
-            return read_ipc(self.folder / SHARDS / f"{name}.arrow")[self._task.subject]
-
-        @lru_cache(maxsize=4096)
-        def text(row: int) -> str:
-            b = int(np.searchsorted(self.starts, row, side="right")) - 1
-            raw: str = shard(self.notes[b].name)[row - int(self.starts[b])].as_py()
-            return cleaner([raw])[0][0] if cleaner else raw
-
-        return text
-
     def _place(self) -> None:
         """Fill `parts`: files have theirs, and rows of the training files are held out by the split."""
         how = self.data.split
-        validation, test = split.shares(how, [PARTS[part] for part in self._file_parts])
+        validation, test = split.shares(how, [PARTS[part] for part in self.file_parts])
         borders = self._time_borders(validation, test) if how.by == "time" and not how.test_from else None
         for block in self.blocks():
             rows = slice(block.start, block.start + len(block.keys))
@@ -184,7 +136,7 @@ class Whole:
             elif borders:
                 self.parts[rows] = split.by_time(block.order, *borders)
             else:
-                self.parts[rows] = split.of_training_files(block.order, how, [PARTS[part] for part in self._file_parts])
+                self.parts[rows] = split.of_training_files(block.order, how, [PARTS[part] for part in self.file_parts])
         if how.by == "content" and how.stratify and self.data.mode == "prepared":
             self._lend(validation, test)
 
