@@ -67,7 +67,8 @@ def user_error_in(error: BaseException | None) -> UserError | None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, UserError):
+        # Ray wraps an error of a task in a class that is both its own and the error's: the message is the traceback then.
+        if isinstance(error, UserError) and not isinstance(getattr(error, "cause", None), UserError):
             return error
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     return None

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.files import read_json, write_json
+from trainer import contract as contracts
 from trainer.contract import Contract
+from trainer.data.prepared import COLUMNS, SUMMARY
 from trainer.tasks.base import Task
 
 #: Which epoch the weights are of, and its figures.
 EPOCH = "epoch.json"
+
+_OF_THE_ROWS = {contracts.FILE, SUMMARY, COLUMNS}
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +28,9 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     task.save_model(model, contract, folder)
     for path in prepared.iterdir():
-        # The tokenizer's files lie beside the contract; shards and the index stay where they are.
-        if path.is_file() and path.suffix in {".json", ".txt"} and path.name not in {"contract.json", "prepare.json"}:
+        # What the contract names, and the tokenizer's other files; shards and what describes the rows stay where they are.
+        beside = path.is_file() and path.suffix in {".json", ".txt"} and path.name not in _OF_THE_ROWS
+        if beside or path.name in contract.files:
             shutil.copyfile(path, folder / path.name)
     contract.save(folder)
     write_json(folder / EPOCH, epoch)

@@ -11,6 +11,7 @@ from cluster.errors import RaymillError, ResourceError, UserError
 from trainer import golden, profile, spec_load, tasks
 from trainer.checkpoint import epoch_of
 from trainer.data.prepared import Prepared
+from trainer.data.sources import SourceFile
 from trainer.feed import StreamFeed
 from trainer.loop import Place, train
 from trainer.result import RunResult, read_history
@@ -21,8 +22,12 @@ from trainer.steps import Cleaner
 _CONTROLLER_FAILURES = 3
 
 
-def fit(spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float) -> RunResult:
+def fit(
+    spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float, files: list[SourceFile] | None = None
+) -> RunResult:
     """Train with Ray Train and return the best epoch's checkpoint. `folder` gets history, progress and checkpoints.
+
+    `files` are the source files where training rows are streamed and their files are known already.
 
     Raises the worker's own `UserError`, or `RaymillError` if workers died more often than `train.max_failures`.
     """
@@ -43,7 +48,7 @@ def fit(spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float) -> 
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus} if gpus else {})},
         ),
-        datasets=_streams(spec, prepared),
+        datasets=_streams(spec, prepared, files),
         run_config=ray.train.RunConfig(
             name="train",
             storage_path=str(folder),
@@ -64,13 +69,13 @@ def fit(spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float) -> 
     return finished(spec, prepared, folder, Path(result.checkpoint.path))
 
 
-def _streams(spec: RunSpec, prepared: Path) -> dict[str, Any] | None:
+def _streams(spec: RunSpec, prepared: Path, files: list[SourceFile] | None) -> dict[str, Any] | None:
     """Return what Ray Data feeds the workers with; None where they read prepared rows themselves."""
     if spec.data.mode == "prepared":
         return None
     from trainer.data.stream import training_rows
 
-    return {"train": training_rows(spec, Prepared(prepared))}
+    return {"train": training_rows(spec, Prepared(prepared), files)}
 
 
 def finished(spec: RunSpec, prepared: Path, folder: Path, checkpoint: Path) -> RunResult:
@@ -112,7 +117,7 @@ def _library_agrees(prepared: Prepared) -> None:
     """Raise `ModelError` now, and not after training, where transformers' own tokenizer gives other ids than ours."""
     rows = prepared.part("test")
     some = range(min(golden.ROWS, len(rows)))
-    raw = rows.raw(tasks.get(prepared.contract.task).subject)[: golden.ROWS]
+    raw = rows.raw(tasks.get(prepared.contract.task).subject, golden.ROWS)
     texts, _ = Cleaner(prepared.contract)(raw)
     length = profile.max_length_of(prepared.contract)
     if length:

@@ -73,7 +73,7 @@ def build(
         "tokens": distribution(lengths),
         "max_length": max_length,
         "cut_share": _share(lengths >= max_length) if max_length else None,
-        "characters": distribution(np.array([len(text) for text in rows.raw(subject)], dtype=np.int64)),
+        "characters": distribution(rows.char_lengths(subject)),
         "unknown": None if unknown_id is None else unknown_shares(rows, unknown_id),
         "embedding": None if embedding_VD is None else sketch(rows, embedding_VD),
         "columns": {},

@@ -124,7 +124,7 @@ class Run:
         """Train once with Ray Train."""
         return self.stage(
             "train",
-            lambda: fit(self.spec, prepared.folder, self.folder, float(self.sizes.cpus_per_worker)),
+            lambda: fit(self.spec, prepared.folder, self.folder, float(self.sizes.cpus_per_worker), self.files),
             lambda: total_of(read_all(self.folder / "progress")),
         )
 

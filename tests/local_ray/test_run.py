@@ -10,7 +10,7 @@ import pytest
 from tiny import make_rows, tiny_spec, write_csv
 
 import raymill
-from cluster.errors import DataError, ModelError
+from cluster.errors import DataError, ModelError, user_error_in
 from trainer.registry import Registry
 
 
@@ -123,3 +123,15 @@ def test_batch_predictions_of_wrong_files(outcome, storage, tmp_path):
         with pytest.raises(DataError, match=message):
             raymill.predict("tiny", str(given), tmp_path / output, storage=storage)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "other.csv"]
+
+
+def test_a_users_mistake_in_a_task_keeps_its_own_words():
+    import ray
+
+    @ray.remote(num_cpus=0.1)
+    def fail():
+        raise DataError("rows.csv is empty", "give a file with rows in it")
+
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        ray.get(fail.remote())
+    assert str(user_error_in(caught.value)) == "rows.csv is empty\n  fix: give a file with rows in it"

@@ -159,7 +159,7 @@ def test_adding_rows_moves_no_row_to_another_part(tiny_base, tmp_path):
         return {text: name for name in ("train", "validation", "test") for text in prepared.part(name).raw("text")}
 
     rows = make_rows(900, seed=3)
-    for split in ({}, {"stratify": False}, {"validation": 0.2, "test": 0.3}):
+    for split in ({}, {"seed": 5}, {"validation": 0.2, "test": 0.3}):
         before, after = parts_of(rows[:300], **split), parts_of(rows, **split)
         assert all(after[text] == part for text, part in before.items())
         assert set(after.values()) == {"train", "validation", "test"}
@@ -234,7 +234,7 @@ def test_every_class_of_some_rows_is_in_every_part(tiny_base, tmp_path):
     rows = [(f"{word} {n}", label) for label, word in (("a", "cat"), ("b", "dog"), ("c", "pig")) for n in range(6)]
     for seed in range(5):
         write_csv(tmp_path / "train.csv", rows)
-        data = {"train": str(tmp_path / "train.csv"), "split": {"seed": seed}}
+        data = {"train": str(tmp_path / "train.csv"), "split": {"seed": seed, "stratify": True}}
         prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
         assert all(min(counts) >= 1 for counts in prepared.summary["rows_by_class"].values())
         assert sum(prepared.summary["rows"].values()) == 18
@@ -264,3 +264,41 @@ def test_columns_beside_the_tasks_are_checked_and_described(tiny_base, tmp_path)
 def test_a_full_disk_is_the_users_message():
     with pytest.raises(ResourceError, match="/dev/full cannot be written"):
         write_ipc(pa.table({"a": ["text"] * 10_000}), Path("/dev/full"))
+
+
+def test_a_label_without_a_row_to_learn_from_makes_its_rows_bad(tiny_base, tmp_path):
+    rows = [{"text": t, "label": c, "at": f"2026-01-{1 + n // 5:02d}"} for n, (t, c) in enumerate(make_rows(100, 5))]
+    rows += [{"text": f"late {n}", "label": "new", "at": "2026-02-01"} for n in range(3)]
+    rows += [{"text": "a torn one", "label": label, "at": "2026-01-03"} for label in ("odd", "even")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"train": str(tmp_path / "rows.jsonl"), "max_bad_fraction": 0.1, "split": {"by": "time", "column": "at"}}
+    prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+    assert prepared.contract.fitted["labels"] == ["animal", "fruit", "tool"]
+    assert prepared.summary["quarantined"] == {"unknown label": 5}
+    assert sum(prepared.summary["rows"].values()) == 100
+
+
+def test_equal_texts_that_are_allowed_do_not_leak_over_a_split(tiny_base, tmp_path):
+    rows = [{"text": t, "label": c, "at": f"2026-01-{1 + n // 5:02d}"} for n, (t, c) in enumerate(make_rows(100, 5))]
+    rows[95]["text"], rows[95]["label"] = rows[3]["text"], rows[3]["label"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split = {"by": "time", "column": "at"}
+    data = {"train": str(tmp_path / "rows.jsonl"), "allow": ["duplicate"], "split": split}
+    prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+    assert prepared.summary["quarantined"] == {"also in train": 1}
+
+
+def test_a_sample_with_the_splits_seed_takes_other_rows(tiny_base, tmp_path):
+    write_csv(tmp_path / "train.csv", make_rows(900, seed=6))
+    steps = [{"sample": {"fraction": 0.3, "seed": 13}}, {"balance": {"how": "undersample"}}]
+    data = {"train": str(tmp_path / "train.csv"), "steps": steps, "split": {"seed": 13, "test": 0.3}}
+    prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+    assert 120 < prepared.summary["rows"]["train"] < 200
+
+
+def test_what_was_left_out_is_listed_in_every_run(tiny_base, tmp_path):
+    write_csv(tmp_path / "train.csv", [*make_rows(300, seed=6), ("", "tool")])
+    spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}}
+    for run in ("one", "two"):
+        preparing.prepare(load(spec), lambda progress: None, tmp_path / run / "quarantine.parquet")
+        assert pq.read_table(tmp_path / run / "quarantine.parquet").num_rows == 1

@@ -36,6 +36,12 @@ def test_what_is_allowed_is_no_verdict():
     assert compare(keys[:0], parts[:0], targets[:0], set()).tolist() == []
 
 
+def test_a_text_in_three_parts_is_held_against_each_earlier_one():
+    keys, parts, targets = np.array([A, A, A], np.uint64), np.array([0, 1, 2]), np.zeros(3, int)
+    assert compare(keys, parts, targets, {IN_TRAIN}).tolist() == [0, 0, IN_VALIDATION]
+    assert compare(keys, parts, targets, {IN_TRAIN, IN_VALIDATION}).tolist() == [0, 0, 0]
+
+
 def test_similarity_is_the_share_of_common_pieces():
     assert near.similarity("Where is my card", "where  is my CARD") == 1.0
     assert near.similarity("abcdef", "abcdeg") == pytest.approx(1 / 3)

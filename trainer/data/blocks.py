@@ -32,6 +32,9 @@ GROUP, TIME = "group", "time"
 #: Begins the roles of `data.features`.
 FEATURE = "feature."
 
+#: What a hash is for, where it is not for the split.
+SAMPLE = "sample"
+
 #: The part of a row that a stream does not use.
 LEFT_OUT = -1
 
@@ -92,7 +95,7 @@ class BlockMaker:
             streamed = dict(Counter(good[self.task.target].filter(pa.array(parts == split.TRAIN)).to_pylist()))
             held_out = pa.array(parts > split.TRAIN)
             stored, facts = stored.filter(held_out), facts.filter(held_out)
-        name = f"{source:05d}-{number:06d}"
+        name = f"{source:07d}-{number:07d}"  # in the order of names, as the index counts them
         write_ipc(stored, self.folder / SHARDS / f"{name}.arrow")
         write_ipc(facts, self.folder / FACTS / f"{name}.arrow")
         if len(made.bad):
@@ -121,7 +124,7 @@ class BlockMaker:
             "key": pa.array(split.content_keys(texts.to_pylist()), pa.uint64()),
             "target": pc.dictionary_encode(good[task.target].combine_chunks()),
             "length": pa.array(np.diff(inputs.offsets.to_numpy()), pa.int32()),
-            **_order(good, self.data),
+            **_order(good),
             **_signature(texts, self.data.steps),
         }
         return Made(good, inputs, pa.table(facts), bad)
@@ -135,7 +138,7 @@ class BlockMaker:
         found = split.of_training_files(order, self.data.split, self.parts)
         for step in self.data.steps:
             if step.sample and step.sample.fraction:
-                out = split.position(keys, step.sample.seed) >= step.sample.fraction
+                out = split.position(keys, step.sample.seed, SAMPLE) >= step.sample.fraction
                 found[(found == split.TRAIN) & out] = LEFT_OUT
         return found
 
@@ -170,9 +173,9 @@ def make_folders(folder: Path) -> None:
 
 def _ordered(rows: pa.Table, data: Data) -> pa.Table:
     """Give a reason to rows whose group or time cannot be used."""
-    if data.split.by == "content":
-        return rows
     role = GROUP if data.split.by == "group" else TIME
+    if role not in rows.column_names:  # nothing is split, or these rows are held out as they are
+        return rows
     wrong = pc.if_else(pc.is_null(rows[role]), f"missing {role}", pa.scalar(None, pa.string()))
     if role == TIME:
         times = split.times(rows[TIME].to_pylist())
@@ -184,7 +187,7 @@ def _ordered(rows: pa.Table, data: Data) -> pa.Table:
 
 def _kind(reason: str) -> str:
     """Return a reason without the value it quotes, so that a thousand different ones count as one kind."""
-    return re.sub(r"'.*'", "…", reason)
+    return re.sub(r"'.*'|\".*\"", "…", reason)
 
 
 def loose_roles(columns: dict[str, str]) -> frozenset[str]:
@@ -208,11 +211,11 @@ def _with_features(rows: pa.Table, data: Data) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.coalesce(rows["reason"], wrong))
 
 
-def _order(good: pa.Table, data: Data) -> dict[str, pa.Array]:
+def _order(good: pa.Table) -> dict[str, pa.Array]:
     """What the split goes by where it is not the row's own content."""
-    if data.split.by == "group":
+    if GROUP in good.column_names:
         return {"order": pa.array(split.content_keys(good[GROUP].to_pylist()), pa.uint64())}
-    if data.split.by == "time":
+    if TIME in good.column_names:
         return {"order": good[TIME].combine_chunks().cast(pa.int64())}
     return {}
 

@@ -55,7 +55,7 @@ def _times(block: Block, rows: np.ndarray, parts: np.ndarray, repeats: np.ndarra
     """Return how often each row is used: 2.3 means twice, and a third time for three rows in ten, by their content."""
     wanted = np.where(parts[rows] == TRAIN, repeats[block.target_ids[rows]], 1.0)
     whole, part = np.floor(wanted), wanted % 1.0
-    extra = split.position(block.keys[rows], data.split.seed + 2) < part
+    extra = split.position(block.keys[rows], data.split.seed, "oversample") < part
     times: np.ndarray = (whole + extra).astype(np.int64)
     return times
 
@@ -113,11 +113,9 @@ def summary(whole: Whole, tokens: int) -> dict[str, Any]:
     found = {REASONS[code]: int(count) for code, count in enumerate(by_verdict) if code and count}
     chosen = {REASONS[code] for code in _chosen(whole.data)}
     bad.update({name: count for name, count in found.items() if name not in chosen})
-    counts_CP = whole.counts()
+    counts_CP = rows_by_class(whole)
     rows = {part: int(counts_CP[:, at].sum()) for at, part in enumerate(PARTS)}
     if whole.data.mode == "streaming":
-        rows["train"] = sum(note.held["train"] for note in notes)
-        counts_CP[:, TRAIN] = _streamed(notes, whole.contract.fitted["labels"])
         found[REASONS[SAMPLED]] = sum(note.good - sum(note.held.values()) for note in notes)
     labels = whole.contract.fitted["labels"]
     return {
@@ -148,6 +146,14 @@ def _chosen(data: Data) -> set[int]:
     """Verdicts that a step of the spec asked for: such rows are left out, not bad."""
     asked = {SAMPLED, SAMPLED + 1}
     return asked | ({DUPLICATE, NEAR} if any(step.deduplicate for step in of_whole(data)) else set())
+
+
+def rows_by_class(whole: Whole) -> np.ndarray:
+    """Return the rows that are used, by class and part, int64, shape (classes, 3); streamed ones as they were counted."""
+    counts_CP = whole.counts()
+    if whole.data.mode == "streaming":
+        counts_CP[:, TRAIN] = _streamed(whole.notes, whole.contract.fitted["labels"])
+    return counts_CP
 
 
 def _streamed(notes: list[BlockNote], labels: list[str]) -> np.ndarray:

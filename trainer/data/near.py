@@ -12,6 +12,7 @@ import numpy as np
 
 _PIECE = 5
 _HASHES = 64
+_SLICE_CHARS = 1 << 22
 _PRIME = np.uint64((1 << 31) - 1)
 
 
@@ -41,8 +42,25 @@ def bands(texts: list[str], threshold: float) -> np.ndarray:
     """Return uint64 band hashes, shape (bands, texts): texts above `threshold` almost surely agree in one of them."""
     n_rows = _rows_per_band(threshold)
     n_bands = _HASHES // n_rows
-    if not texts:
-        return np.empty((n_bands, 0), np.uint64)
+    found = [_bands_of(part, n_bands, n_rows) for part in _of_bounded_size(texts)]
+    return np.concatenate(found, axis=1) if found else np.empty((n_bands, 0), np.uint64)
+
+
+def _of_bounded_size(texts: list[str]) -> Iterator[list[str]]:
+    """Cut a list where its texts reach some million characters: hashing takes 40 bytes for each."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        part.append(text)
+        size += len(text)
+        if size >= _SLICE_CHARS:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _bands_of(texts: list[str], n_bands: int, n_rows: int) -> np.ndarray:
     windows = [_windows(text) for text in texts]
     starts = np.cumsum([0, *map(len, windows[:-1])])
     # Folded to 31 bits: products with the 31-bit factors then fit into 64.
@@ -90,6 +108,8 @@ def pairs(band: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, int]]:
 
     `rows` are the rows' numbers, ascending.
     """
+    if not len(rows):
+        return
     order = np.argsort(band, kind="stable")
     hashes, numbers = band[order], rows[order]
     new = np.concatenate([[True], hashes[1:] != hashes[:-1]])

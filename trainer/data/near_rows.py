@@ -1,9 +1,10 @@
-"""The rows of one preparation that are near an earlier one. Needs some 60 bytes of memory for each row at a time."""
+"""The rows of one preparation that are near an earlier one.
+
+Needs some 60 bytes of memory for each row at a time, and the texts of those that have a candidate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,13 +30,12 @@ def later_ones(whole: Whole, threshold: float) -> np.ndarray:
     usable = row_of[whole.verdicts[row_of] == 0]
     n_bands = len(next(whole.blocks()).bands)
 
-    def candidates() -> Iterator[tuple[int, int]]:
-        for band in range(n_bands):
-            hashes = np.concatenate([block.bands[band] for block in whole.blocks()])
-            yield from near.pairs(hashes[usable], rank[usable])
-
-    text_of = _texts(whole)
-    found = near.groups(candidates(), lambda place: text_of(int(row_of[place])), threshold)
+    pairs = set[tuple[int, int]]()
+    for band in range(n_bands):
+        hashes = np.concatenate([block.bands[band] for block in whole.blocks()])
+        pairs.update(near.pairs(hashes[usable], rank[usable]))
+    texts = _texts(whole, np.unique(row_of[np.array(sorted({row for pair in pairs for row in pair}), np.int64)]))
+    found = near.groups(sorted(pairs), lambda place: texts[int(row_of[place])], threshold)
     later: np.ndarray = row_of[np.fromiter(found, np.int64, len(found))]
     return later
 
@@ -47,17 +47,15 @@ def _in_order_of_parts(whole: Whole) -> np.ndarray:
     return np.concatenate([np.arange(whole.starts[block], whole.starts[block + 1]) for block in blocks])
 
 
-def _texts(whole: Whole) -> Callable[[int], str]:
+def _texts(whole: Whole, rows: np.ndarray) -> dict[int, str]:
+    """Return the cleaned texts of `rows` (ascending numbers), each block read once."""
     cleaner = Cleaner(whole.contract)
-
-    @lru_cache(maxsize=16)
-    def shard(name: str) -> pa.ChunkedArray:
-        return read_ipc(whole.folder / SHARDS / f"{name}.arrow")[whole.task.subject]
-
-    @lru_cache(maxsize=4096)
-    def text(row: int) -> str:
-        block = int(np.searchsorted(whole.starts, row, side="right")) - 1
-        raw: str = shard(whole.notes[block].name)[row - int(whole.starts[block])].as_py()
-        return cleaner([raw])[0][0] if cleaner else raw
-
-    return text
+    found: dict[int, str] = {}
+    borders = np.searchsorted(rows, whole.starts)
+    for note, start, first, end in zip(whole.notes, whole.starts, borders, borders[1:], strict=False):
+        if first < end:
+            here = rows[first:end]
+            subjects = read_ipc(whole.folder / SHARDS / f"{note.name}.arrow")[whole.task.subject]
+            texts = subjects.take(pa.array(here - start)).to_pylist()
+            found.update(zip(here.tolist(), cleaner(texts)[0] if cleaner else texts, strict=True))
+    return found

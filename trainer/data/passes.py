@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cluster.errors import user_error_in
 from cluster.progress import Progress
-from trainer.data.blocks import BlockMaker, BlockNote, loose_roles
+from trainer.data.blocks import GROUP, TIME, BlockMaker, BlockNote, loose_roles
 from trainer.data.read import read_blocks
 from trainer.data.sources import SourceFile
 
@@ -39,7 +39,7 @@ def here(
     notes: list[BlockNote] = []
     done = 0
     for file in files:
-        for number, rows in enumerate(read_blocks(file, columns, loose_roles(columns))):
+        for number, rows in enumerate(blocks_of(file, columns)):
             notes.append(maker(rows, file.place, number))
             done += len(rows)
             on_progress(Progress(done=done, unit="rows"))
@@ -72,6 +72,13 @@ def with_ray(
     except ray.exceptions.RayTaskError as error:
         raise user_error_in(error) or error from None
     return sorted(notes, key=lambda note: (note.source, note.number))
+
+
+def blocks_of(file: SourceFile, columns: dict[str, str]) -> Iterator[pa.Table]:
+    """Yield the blocks of one file; rows that are held out as they are need no column to split by."""
+    if file.part != "train":
+        columns = {role: column for role, column in columns.items() if role not in (GROUP, TIME)}
+    return read_blocks(file, columns, loose_roles(columns))
 
 
 def size_of(files: list[SourceFile]) -> int:
@@ -113,7 +120,7 @@ class ReadWhole:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for line in batch.to_pylist():
             file = SourceFile(**line)
-            for number, rows in enumerate(read_blocks(file, self.columns, loose_roles(self.columns))):
+            for number, rows in enumerate(blocks_of(file, self.columns)):
                 yield pa.table(
                     {
                         "source": pa.array([file.place], pa.int32()),

@@ -21,15 +21,16 @@ from cluster.errors import DataError, ResourceError
 from cluster.files import new_folder, no_room, sha256_of, sweep, write_json
 from trainer import steps, tasks
 from trainer.contract import PREPARATION_VERSION, Contract
-from trainer.data import index, passes, sources
+from trainer.data import index, passes, source_query, sources
 from trainer.data.blocks import BAD, FACTS, FEATURE, GROUP, TIME, BlockMaker, BlockNote, make_folders
 from trainer.data.described import described
 from trainer.data.passes import OnProgress
 from trainer.data.prepared import COLUMNS, INDEX, QUARANTINE, SUMMARY, Prepared
 from trainer.data.sources import SourceFile
-from trainer.data.split import PARTS
+from trainer.data.split import PARTS, TRAIN
 from trainer.data.whole import Whole
 from trainer.spec import RunSpec
+from trainer.spec_data import Query
 
 #: Raise it when prepared folders get another layout.
 _LAYOUT_VERSION = 2
@@ -67,6 +68,7 @@ def prepare(
     """
     with _staged(spec, files) as staged:
         if staged.there:
+            _copy_quarantine(staged.there / QUARANTINE, quarantine_to)
             return Prepared(staged.there)
         make_folders(staged.folder)
         maker = BlockMaker(spec.data, staged.unfitted, staged.folder, [file.part for file in staged.files])
@@ -74,9 +76,8 @@ def prepare(
         use_ray = not is_small(staged.files) if with_ray is None else with_ray
         make = passes.with_ray if use_ray else passes.here
         notes = make(maker, staged.files, columns, on_progress)
-        contract = _fitted(spec, staged, notes, quarantine_to)
         try:
-            _finish(spec, staged, notes, contract, quarantine_to)
+            contract = _finish(spec, staged, notes, _fitted(spec, staged, notes, quarantine_to), quarantine_to)
         except OSError as error:
             raise no_room(staged.folder, error) from error
         final = _root(spec) / f"{contract.fingerprint[:16]}-{staged.key}"
@@ -103,7 +104,9 @@ def source_files(spec: RunSpec) -> list[SourceFile]:
 def must_be_there(spec: RunSpec) -> None:
     """Raise `DataError` for the first file of the spec's data that is not there; queries and hub datasets are not read."""
     for part, given in _given(spec):
-        if not sources.is_fetched(given):
+        if isinstance(given, Query):
+            source_query.check(given, part)
+        elif not sources.is_fetched(given):
             sources.find(given, part, spec.data.format)
 
 
@@ -119,7 +122,8 @@ def _given(spec: RunSpec) -> Iterator[tuple[str, Any]]:
 def columns_of(spec: RunSpec, contract: Contract) -> dict[str, str]:
     """Return role -> column of all that is read of a row."""
     how = spec.data.split
-    extra = {} if how.column is None else {GROUP if how.by == "group" else TIME: how.column}
+    given = bool(spec.data.validation and spec.data.test)
+    extra = {} if how.column is None or given else {GROUP if how.by == "group" else TIME: how.column}
     return {**contract.columns, **extra, **{FEATURE + name: name for name in spec.data.features}}
 
 
@@ -196,12 +200,15 @@ def _fitted(spec: RunSpec, staged: _Staged, notes: list[BlockNote], quarantine_t
         raise
 
 
-def _finish(spec: RunSpec, staged: _Staged, notes: list[BlockNote], contract: Contract, quarantine_to: Path) -> None:
-    """Judge all rows together and write what the folder holds beside the shards."""
+def _finish(
+    spec: RunSpec, staged: _Staged, notes: list[BlockNote], contract: Contract, quarantine_to: Path
+) -> Contract:
+    """Judge all rows together and write what the folder holds beside the shards; returns the contract as it is fitted."""
     folder = staged.folder
     task = tasks.get(spec.task)
     whole = Whole(folder, notes, [file.part for file in staged.files], task, contract, spec.data)
     whole.judge()
+    contract = _without_untrained(spec, staged, whole)
     verdicts = np.split(whole.verdicts, whole.starts[1:-1])
     index.write_quarantine(folder, notes, verdicts, staged.files, list(task.roles), folder / QUARANTINE)
     tokens = index.write_index(whole, folder / INDEX)
@@ -214,25 +221,56 @@ def _finish(spec: RunSpec, staged: _Staged, notes: list[BlockNote], contract: Co
     shutil.rmtree(folder / FACTS)
     shutil.rmtree(folder / BAD)
     shards = {f"{note.name}.arrow": int(size) for note, size in zip(notes, whole.sizes, strict=True)}
-    write_json(folder / SUMMARY, {**summary, "shards": shards})
+    write_json(folder / SUMMARY, {**summary, "sources": sources.digest(staged.files), "shards": shards})
+    return contract
+
+
+def _without_untrained(spec: RunSpec, staged: _Staged, whole: Whole) -> Contract:
+    """Fit and judge anew without labels of which no row is left to train on: their rows become bad ones, unknown labels.
+
+    All rows of such a label contradict others, or the split holds them out.
+    """
+    while True:
+        trained = index.rows_by_class(whole)[:, TRAIN]
+        labels = whole.contract.fitted["labels"]
+        if trained.all() or not trained.any():
+            return whole.contract
+        targets = {label: int(count) for label, count in zip(labels, trained, strict=True) if count}
+        whole.reset(tasks.get(spec.task).fit(staged.unfitted, targets, spec.data.labels))
+        whole.judge()
 
 
 def _judge_bad_rows(summary: dict[str, Any], allowed: float, quarantine: Path, quarantine_to: Path) -> None:
     """Keep a copy of the quarantine in the run's folder, and stop the run where it holds too many rows."""
-    if quarantine.is_file():
-        quarantine_to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(quarantine, quarantine_to)
+    _copy_quarantine(quarantine, quarantine_to)
     n_bad, n_rows = sum(summary["quarantined"].values()), summary["rows_in_all"]
     if n_bad <= allowed * n_rows:
         return
     counts = ", ".join(f"{reason}: {count}" for reason, count in summary["quarantined"].items())
-    first = pq.ParquetFile(quarantine).read_row_group(0, columns=["path", "row"]).slice(0, 1).to_pylist()[0]
+    first = _first_bad(quarantine, set(summary.get("left_out", ())))
     raise TooManyBadRows(
         f"{n_bad} of {n_rows} rows cannot be used ({counts}), more than data.max_bad_fraction={allowed:g} allows; "
         f"the first is row {first['row']} of {first['path']}",
         f"repair the rows listed in {quarantine_to}, raise data.max_bad_fraction, or allow one kind with data.allow",
         summary["quarantined"],
     )
+
+
+def _copy_quarantine(quarantine: Path, quarantine_to: Path) -> None:
+    if quarantine.is_file():
+        quarantine_to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(quarantine, quarantine_to)
+
+
+def _first_bad(quarantine: Path, left_out: set[str]) -> dict[str, Any]:
+    """Return the first row that is bad and not just left out by a step."""
+    with pq.ParquetFile(quarantine) as file:
+        for batch in file.iter_batches(columns=["path", "row", "reason"]):
+            for row in batch.to_pylist():
+                if row["reason"] not in left_out:
+                    found: dict[str, Any] = row
+                    return found
+    raise AssertionError("bad rows were counted that the quarantine does not list")
 
 
 class TooManyBadRows(DataError):
@@ -247,7 +285,7 @@ def _refuse_empty_parts(summary: dict[str, Any]) -> None:
     rows = summary["rows"]
     for part in PARTS:
         if not rows[part]:
-            raise DataError(
-                f"no row is left for {part}: there are {sum(rows.values())} usable rows in all",
-                f"add rows, raise data.split.{part}, or give data.{part}",
-            )
+            fix = "add rows, or check data.steps and data.split"
+            if part != "train":
+                fix = f"add rows, raise data.split.{part}, set data.split.stratify, or give data.{part}"
+            raise DataError(f"no row is left for {part}: there are {sum(rows.values())} usable rows in all", fix)

@@ -72,13 +72,23 @@ class Rows:
             seen.append(np.unique(values[np.cumsum(used[:-1]) > 0]))
         return np.unique(np.concatenate(seen)) if seen else np.empty(0, np.int32)
 
-    def raw(self, role: str) -> list[str]:
-        """Return the raw values of one role for all rows."""
-        starts = np.cumsum([0, *[len(shard) for shard in self._shards]])
-        if not self._shards:
-            return []
-        everything = pa.chunked_array([chunk for shard in self._shards for chunk in shard[role].chunks])
-        found: list[str] = everything.take(pa.array(starts[self._shard_B] + self._offset_B)).to_pylist()
+    def raw(self, role: str, first: int | None = None) -> list[str]:
+        """Return the raw values of one role for all rows, or for the `first` ones."""
+        shard_B, offset_B = self._shard_B[:first], self._offset_B[:first]
+        found = np.empty(len(shard_B), dtype=object)
+        # Shard by shard: Arrow cannot join columns of over 2 GB of text.
+        for shard in np.unique(shard_B):
+            here = np.flatnonzero(shard_B == shard)
+            found[here] = self._shards[shard][role].take(pa.array(offset_B[here])).to_pylist()
+        return list(found)
+
+    def char_lengths(self, role: str) -> np.ndarray:
+        """Return the int64 lengths in characters of one role's raw values, shape (rows,)."""
+        found = np.zeros(len(self), np.int64)
+        for shard in np.unique(self._shard_B):
+            here = np.flatnonzero(self._shard_B == shard)
+            lengths = pc.utf8_length(self._shards[shard][role]).to_numpy()
+            found[here] = lengths[self._offset_B[here]]
         return found
 
     def digest(self, roles: list[str]) -> str:

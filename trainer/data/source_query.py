@@ -23,6 +23,20 @@ _SECRET = re.compile(r"pass|pwd|secret|token|key|odbc_connect", re.IGNORECASE)
 _PLAIN = (bool, int, float, str, bytes, dt.date, type(None))
 
 
+def check(query: Query, part: str) -> None:
+    """Raise `DataError` for a URL that is wrong or holds a password; nothing is connected to."""
+    _sqlalchemy(f"data.{part}: the database query")
+    _url(query, part)
+
+
+def _sqlalchemy(what: str) -> Any:
+    try:
+        import sqlalchemy
+    except ModuleNotFoundError as error:
+        raise DataError(f"{what} needs SQLAlchemy, which is not installed", "pip install 'raymill[sql]'") from error
+    return sqlalchemy
+
+
 def snapshot(query: Query, part: str, snapshots: Path | None) -> Path:
     """Run the query and return the file its rows were written to.
 
@@ -31,10 +45,7 @@ def snapshot(query: Query, part: str, snapshots: Path | None) -> Path:
     """
     what = f"data.{part}: the database query"
     folder = source_snapshot.folder_for(snapshots, what)
-    try:
-        import sqlalchemy
-    except ModuleNotFoundError as error:
-        raise DataError(f"{what} needs SQLAlchemy, which is not installed", "pip install 'raymill[sql]'") from error
+    sqlalchemy = _sqlalchemy(what)
     url = _url(query, part)
     # `from None` throughout: what a driver says, and so a traceback, may hold the address it was given.
     try:

@@ -6,6 +6,7 @@ No other row has a part in it, so adding rows moves none, and a row's place in i
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from trainer.spec_data import Split
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 PARTS = ("train", "validation", "test")
+
+_YEAR = re.compile(r"\d{4}-?")
 
 #: A time that no row reaches.
 NEVER = np.iinfo(np.int64).max
@@ -58,13 +61,15 @@ def of_training_files(order: np.ndarray, how: Split, file_parts: Iterable[str]) 
     )
 
 
-def position(keys: np.ndarray, seed: int) -> np.ndarray:
-    """Return a number in [0, 1) for each key, the same for equal keys, evenly spread, another for each seed.
+def position(keys: np.ndarray, seed: int, purpose: str = "split") -> np.ndarray:
+    """Return a number in [0, 1) for each key, the same for equal keys, evenly spread, another for each seed and purpose.
 
-    The finaliser of SplitMix64 over key and seed, wrapping.
+    The finaliser of SplitMix64 over key and a digest of the two, wrapping. Without the purpose a sample with the split's
+    seed would take the very rows that are held out.
     """
+    salt = int.from_bytes(hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest(), "little")
     with np.errstate(over="ignore"):
-        mixed = keys ^ np.uint64((seed * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF)
+        mixed = keys ^ np.uint64(salt)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed = mixed ^ (mixed >> np.uint64(31))
@@ -81,7 +86,9 @@ def times(texts: Sequence[str | None]) -> pa.Array:
     """Return ISO 8601 times as int64 microseconds since 1970 in UTC, null where a text is none; without a zone it is UTC."""
     import pandas as pd
 
-    found = pd.to_datetime(pd.Series(texts, dtype=object), utc=True, format="ISO8601", errors="coerce")
+    # pandas would also take `now` and `today`, which are another time in each run.
+    dated = [text if text and _YEAR.match(text) else None for text in texts]
+    found = pd.to_datetime(pd.Series(dated, dtype=object), utc=True, format="ISO8601", errors="coerce")
     return pa.array(found.dt.as_unit("us")).cast(pa.timestamp("us", "UTC")).cast(pa.int64())
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from trainer.data import passes
+from cluster.errors import DataError
+from trainer.data import passes, sources
 from trainer.data.blocks import BlockMaker
 from trainer.data.prepare import columns_of, source_files
 from trainer.data.prepared import Prepared
+from trainer.data.sources import SourceFile
 from trainer.data.split import TRAIN
 from trainer.spec import RunSpec
 
@@ -22,12 +24,19 @@ if TYPE_CHECKING:
     import ray.data
 
 
-def training_rows(spec: RunSpec, prepared: Prepared) -> ray.data.Dataset:
-    """Return the training rows of `spec` as a Ray dataset with `input_ids` (list<int32>) and `target_id` (int32)."""
+def training_rows(spec: RunSpec, prepared: Prepared, files: list[SourceFile] | None = None) -> ray.data.Dataset:
+    """Return the training rows of `spec` as a Ray dataset with `input_ids` (list<int32>) and `target_id` (int32).
+
+    Raises `DataError` if the files are not those that `prepared` was counted from.
+    """
     import ray.data
 
     passes.quiet_ray_data()
-    files = source_files(spec)
+    files = source_files(spec) if files is None else files
+    if sources.digest(files) != prepared.summary["sources"]:
+        raise DataError(
+            "the files of data.train have changed since they were prepared", "run again: they are counted anew"
+        )
     maker = BlockMaker(spec.data, prepared.contract, prepared.folder, [file.part for file in files])
     items = [file._asdict() for file in files if file.part == "train"]
     read = passes.ReadWhole(columns_of(spec, prepared.contract))

@@ -6,7 +6,8 @@ at a time is two bytes each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +16,8 @@ import pyarrow as pa
 
 from trainer.contract import Contract
 from trainer.data import near_rows, split
-from trainer.data.blocks import FACTS, BlockNote, read_ipc
-from trainer.data.split import PARTS, TRAIN
+from trainer.data.blocks import FACTS, SAMPLE, BlockNote, read_ipc
+from trainer.data.split import PARTS, TRAIN, VALIDATION
 from trainer.spec_data import Data
 from trainer.steps import of_whole
 from trainer.tasks.base import Task
@@ -96,6 +97,8 @@ class Whole:
         if step and step.near:
             self.verdicts[near_rows.later_ones(self, step.near)] = NEAR
         self._place()
+        if self._allowed() & {DUPLICATE, CONTRADICTING}:
+            self._judge_leaks(n_slices)
         self._thin_out()
 
     def _target_ids(self, targets: pa.ChunkedArray) -> np.ndarray:
@@ -108,17 +111,34 @@ class Whole:
 
     def _judge_slice(self, at: int, n_slices: int) -> None:
         """Compare the rows whose key falls into one slice; equal texts have equal keys and meet here."""
+        parts = np.empty(self.n_rows, np.int8)
+        for block in self.blocks():
+            parts[block.start : block.start + len(block.keys)] = block.file_part
+        rows, verdicts = self._compared(at, n_slices, parts, np.zeros(self.n_rows, np.uint8), self._allowed())
+        self.verdicts[rows] = verdicts
+
+    def _judge_leaks(self, n_slices: int) -> None:
+        """Where equal texts are allowed, a split by group or time, or a row that was lent, may put them into two parts."""
+        ignored = self._allowed() | {DUPLICATE, CONTRADICTING, UNKNOWN}
+        for at in range(n_slices):
+            rows, verdicts = self._compared(at, n_slices, self.parts, self.verdicts, ignored)
+            self.verdicts[rows] = verdicts
+
+    def _compared(
+        self, at: int, n_slices: int, parts: np.ndarray, judged: np.ndarray, allowed: set[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers and verdicts of the rows of one slice that are not `judged` yet."""
         gathered: list[tuple[np.ndarray, ...]] = []
         for block in self.blocks():
-            mine = np.flatnonzero((block.keys >> np.uint64(7)) % np.uint64(n_slices) == at)
-            parts = np.full(len(mine), block.file_part, np.int8)
-            gathered.append((block.keys[mine], parts, mine + block.start, block.target_ids[mine]))
+            in_slice = (block.keys >> np.uint64(7)) % np.uint64(n_slices) == at
+            mine = np.flatnonzero(in_slice & (judged[block.start : block.start + len(block.keys)] == 0))
+            gathered.append((block.keys[mine], mine + block.start, block.target_ids[mine]))
         if not gathered:
-            return
-        keys, parts, rows, target_ids = (np.concatenate(column) for column in zip(*gathered, strict=True))
-        order = np.lexsort((rows, target_ids, parts, keys))
-        verdicts = compare(keys[order], parts[order], target_ids[order], self._allowed())
-        self.verdicts[rows[order]] = verdicts
+            return np.empty(0, np.int64), np.empty(0, np.uint8)
+        keys, rows, target_ids = (np.concatenate(column) for column in zip(*gathered, strict=True))
+        order = np.lexsort((rows, target_ids, parts[rows], keys))
+        rows = rows[order]
+        return rows, compare(keys[order], parts[rows], target_ids[order], allowed)
 
     def _allowed(self) -> set[int]:
         allowed = {REASONS.index(name) for name in self.data.allow}
@@ -187,17 +207,25 @@ class Whole:
             train_C = self._counts()[:, TRAIN]
             if step.sample:
                 share = step.sample.fraction or min(1.0, (step.sample.rows or 0) / max(1, train_C.sum()))
-                self._keep(np.full(self.n_targets, share), step.sample.seed, SAMPLED)
+                place = functools.partial(split.position, seed=step.sample.seed, purpose=SAMPLE)
+                self._keep(np.full(self.n_targets, share), place, SAMPLED)
             elif step.balance and step.balance.how == "undersample":
                 smallest = train_C[train_C > 0].min() if train_C.any() else 0
-                self._keep(smallest / np.maximum(train_C, 1), self.data.split.seed + 1, BALANCED)
+                place = functools.partial(split.position, seed=self.data.split.seed, purpose="undersample")
+                self._keep(smallest / np.maximum(train_C, 1), place, BALANCED)
 
-    def _keep(self, share_C: np.ndarray, seed: int, verdict: int) -> None:
+    def _keep(self, share_C: np.ndarray, place: Callable[[np.ndarray], np.ndarray], verdict: int) -> None:
         for block in self.blocks():
             rows = slice(block.start, block.start + len(block.keys))
             train = self._usable(block) & (self.parts[rows] == TRAIN)
-            out = train & (split.position(block.keys, seed) >= share_C[np.maximum(block.target_ids, 0)])
+            out = train & (place(block.keys) >= share_C[np.maximum(block.target_ids, 0)])
             self.verdicts[rows][out] = verdict
+
+    def reset(self, contract: Contract) -> None:
+        """Forget all verdicts, for a contract that was fitted anew."""
+        self.contract = contract
+        self.n_targets = len(contract.fitted["labels"])
+        self.verdicts[:] = 0
 
     def counts(self) -> np.ndarray:
         """Return the rows that are used, by class and part, int64, shape (classes, 3)."""
@@ -219,14 +247,16 @@ def compare(keys: np.ndarray, parts: np.ndarray, target_ids: np.ndarray, allowed
     new_key = np.concatenate([[True], keys[1:] != keys[:-1]])
     new_part = new_key | np.concatenate([[True], parts[1:] != parts[:-1]])
     new_target = new_part | np.concatenate([[True], target_ids[1:] != target_ids[:-1]])
-    first_of_key = np.maximum.accumulate(np.where(new_key, np.arange(len(keys)), 0))
+    key_run, key_starts = np.cumsum(new_key) - 1, np.flatnonzero(new_key)
+    in_train = np.logical_or.reduceat(parts == TRAIN, key_starts)[key_run]
+    in_validation = np.logical_or.reduceat(parts == VALIDATION, key_starts)[key_run]
     run = np.cumsum(new_part) - 1
     starts = np.flatnonzero(new_part)
     differs = np.minimum.reduceat(target_ids, starts) != np.maximum.reduceat(target_ids, starts)
     found = {
         DUPLICATE: ~new_target,
-        IN_VALIDATION: (parts > parts[first_of_key]) & (parts[first_of_key] != TRAIN),
-        IN_TRAIN: (parts > parts[first_of_key]) & (parts[first_of_key] == TRAIN),
+        IN_VALIDATION: (parts > VALIDATION) & in_validation,
+        IN_TRAIN: (parts > TRAIN) & in_train,
         CONTRADICTING: differs[run],
         UNKNOWN: target_ids < 0,
     }
