@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator
 
 from cluster.errors import RequestError, nearest
-from cluster.text import is_unicode
+from cluster.text import is_blank, is_unicode
 
 _KEYS = {"inputs"}
 
@@ -60,10 +60,10 @@ def _texts(inputs: object, max_inputs: int) -> list[str]:
     for place, text in enumerate(inputs):
         if not isinstance(text, str):
             raise RequestError(422, "wrong_type", f"inputs[{place}] is {_kind(text)}; each must be a text")
-        if not text.strip():
-            raise RequestError(422, "empty_input", f"inputs[{place}] is empty; take it out or give a text")
         if not is_unicode(text):
             raise RequestError(422, "invalid_unicode", f"inputs[{place}] holds half of a surrogate pair")
+        if is_blank(text):  # as the row of a training file would be
+            raise RequestError(422, "empty_input", f"inputs[{place}] is empty; take it out or give a text")
     return inputs
 
 

@@ -23,10 +23,28 @@ ROWS = 8
 _TOLERANCE = 1e-3
 
 
+def to_keep(predictor: Predictor, raw: list[str]) -> dict[int, str]:
+    """Return which rows become golden rows, and what is stored as the raw text of each.
+
+    A model's folder must not hold what its `redact` step takes out, so there the cleaned text is stored, of rows in
+    which cleaning finds nothing more to do: they have the same input, and with it the same scores.
+    """
+    if all(step.name != "redact" for step in predictor.contract.steps):
+        return dict(enumerate(raw[:ROWS]))
+    kept: dict[int, str] = {}
+    for at, text in enumerate(raw):
+        cleaned, reasons = predictor.cleaner([text])
+        if reasons == [None] and predictor.cleaner(cleaned) == (cleaned, [None]):
+            kept[at] = cleaned[0]
+        if len(kept) == ROWS:
+            break
+    return kept
+
+
 def write(
     folder: Path, predictor_inputs: list[np.ndarray], raw: list[str], scores: np.ndarray, checked: str = ""
 ) -> None:
-    """Write golden.json with the first rows of the held-out part.
+    """Write golden.json with the first rows of those given.
 
     `scores` has shape (rows, classes); `checked` is what `compare_with_library` returned, kept for people.
     """
@@ -106,7 +124,9 @@ def compare_with_library(folder: Path, texts: list[str], inputs: list[np.ndarray
     Returns in a sentence what was compared: a folder without a transformers tokenizer, or with one that transformers
     cannot read, is served all the same. Raises `ModelError` naming row and field of the first difference.
     """
-    if not texts or not (folder / "tokenizer_config.json").is_file():
+    if not texts:
+        return "not compared: cleaning changes every row again, so that none could be kept"
+    if not (folder / "tokenizer_config.json").is_file():
         return "not compared: there is no tokenizer_config.json"
     from transformers import AutoTokenizer
 

@@ -59,7 +59,7 @@ def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, orig
 
     def fill(folder: Path) -> None:
         registry.copy_files(result.checkpoint, folder)
-        _write_golden(folder, evaluation, rows.raw[: golden.ROWS])
+        _write_golden(folder, evaluation, rows.raw)
         test = {"rows": evaluation.rows, "rows_digest": evaluation.rows_digest, **evaluation.metrics}
         write_json(folder / registry.METRICS, {"test": test, "validation": result.metrics})
         write_json(folder / registry.LINEAGE, origin)
@@ -81,14 +81,17 @@ def profile_of(folder: Path, prepared: Prepared) -> dict[str, Any]:
 
 
 def _write_golden(folder: Path, evaluation: Evaluation, raw: list[str]) -> None:
+    """Keep some of the rows that `evaluation` has scores for, `raw` in the same order."""
     predictor = Predictor(folder)
-    inputs = predictor.encode(raw)
+    kept = golden.to_keep(predictor, raw)
+    texts = list(kept.values())
+    inputs = predictor.encode(texts)
     max_length = profile.max_length_of(predictor.contract)
     checked = ""
     if max_length:
-        cleaned, _ = predictor.cleaner(raw)
+        cleaned, _ = predictor.cleaner(texts)
         checked = golden.compare_with_library(folder, cleaned, inputs, max_length)
-    golden.write(folder, inputs, raw, evaluation.scores_BC, checked)
+    golden.write(folder, inputs, texts, evaluation.scores_BC[list(kept)], checked)
 
 
 def through_the_gate(

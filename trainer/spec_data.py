@@ -6,10 +6,11 @@ key stands here with its sentence.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from trainer.features.columns import Columns
 from trainer.section import Fraction, Positive, Section, Seed
@@ -38,8 +39,44 @@ Sources = Annotated[
     Discriminator(_kind_of_source),
 ]
 
-#: A point in time as a spec or a cell may hold it: ISO 8601, as 2026-03-01 or 2026-03-01T12:00:00Z.
-Moment = Annotated[str, Field(min_length=4, max_length=40)]
+#: `module:function` of a step of the user's own.
+FUNCTION_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+#: A name of `redact.patterns`.
+REDACTED_NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+
+# What every Python from 3.10 on reads alike; later ones read more.
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.([0-9]{3}|[0-9]{6}))?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
+)
+
+
+def time_of(moment: str) -> dt.datetime:
+    """Return a `Moment` as a time; without a zone it is UTC. Raises `ValueError` if it is none."""
+    try:
+        if not _MOMENT.fullmatch(moment):
+            raise ValueError("another form")
+        found = dt.datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    except ValueError:
+        raise ValueError(
+            f"{moment!r} is no time; write it as 2026-03-01, 2026-03-01T12:00:00Z or 2026-03-01T12:00:00+02:00"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=dt.timezone.utc)
+
+
+def _as_text(given: Any) -> Any:
+    """YAML makes a date of 2026-03-01 and a number of 2026."""
+    if isinstance(given, dt.date):
+        return given.isoformat()
+    return str(given) if type(given) is int else given
+
+
+def _is_time(moment: str) -> str:
+    time_of(moment)
+    return moment
+
+
+#: A point in time as a spec may hold it: ISO 8601, as 2026-03-01 or 2026-03-01T12:00:00Z.
+Moment = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_time)]
 
 
 class Split(Section):
@@ -61,9 +98,9 @@ class Split(Section):
     seed: Seed = 13
     """Changes which rows are held out. A row's place depends on the seed and its own content, not on its position and
     not on the other rows: adding rows moves none."""
-    stratify: bool = True
-    """`by: content`: see that every class with 5 rows or more is in all parts. A class that the seed left out of a part
-    lends it a row; only such a row may move when the class grows."""
+    stratify: bool = False
+    """`by: content`: see that every class of 5 rows or more is in all parts, by moving the nearest row of a class that the
+    seed left out of one. Such a row may move again when the class grows; without it adding rows moves none."""
 
     @model_validator(mode="after")
     def _can_be_done(self) -> Split:
@@ -75,12 +112,13 @@ class Split(Section):
         if (self.by == "content") != (self.column is None):
             rule = "needs `column`" if self.column is None else "takes no `column`"
             raise ValueError(f"by: {self.by} {rule}; by: group and by: time go by a column of your data")
-        moments = [self.validation_from, self.test_from]
-        if any(moments) and (self.by != "time" or None in moments):
+        first, second = self.validation_from, self.test_from
+        if (first or second) and (self.by != "time" or not (first and second)):
             raise ValueError("validation_from and test_from belong together, and to by: time")
-        if self.validation_from and self.test_from and not self.validation_from < self.test_from:
+        if first and second and not time_of(first) < time_of(second):
             raise ValueError(
-                f"validation_from={self.validation_from} must be before test_from={self.test_from}: the newest rows are the test"
+                f"validation_from={first} must be before test_from={second} (without a zone they are UTC): "
+                "the newest rows are the test"
             )
         return self
 
@@ -105,7 +143,7 @@ class Redact(Section):
 
     kinds: list[Literal["email", "card", "phone", "ip", "url"]] = Field(default=["email", "card"])
     """Known patterns. A card number counts only if its check digit is right."""
-    patterns: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(default_factory=dict)
+    patterns: dict[Annotated[str, Field(pattern=REDACTED_NAME_PATTERN)], str] = Field(default_factory=dict)
     """Your own: name -> regular expression, as `{order: "ORD-[0-9]+"}`, replaced by [ORDER]."""
 
     @field_validator("patterns")
@@ -155,8 +193,9 @@ class Sample(Section):
 class OwnFunction(Section):
     """A function of yours: takes a text, returns the text to use, or None for a row that must not be used."""
 
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    """`module:function`; the module lies in the working directory or is installed."""
+    function: Annotated[str, Field(pattern=FUNCTION_PATTERN)]
+    """`module:function`; the module lies in the working directory or elsewhere on your Python path, but not in
+    site-packages."""
 
 
 def _long_form(given: Any) -> Any:
@@ -242,6 +281,16 @@ class Data(Section):
     mode: Literal["prepared", "streaming"] = "prepared"
     """`prepared`: training rows are written as shards first, their order is exact. `streaming`: Ray Data feeds the
     training from the files in each epoch; only held-out rows are written, and nothing is compared across training rows."""
+
+    @field_validator("labels")
+    @classmethod
+    def _has_no_repeats(cls, labels: list[str] | None) -> list[str] | None:
+        seen: set[str] = set()
+        for label in labels or []:
+            if label in seen:
+                raise ValueError(f"labels names {label!r} twice; list each class once")
+            seen.add(label)
+        return labels
 
     @model_validator(mode="after")
     def _can_be_streamed(self) -> Data:

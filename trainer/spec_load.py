@@ -12,9 +12,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cluster.errors import SpecError, nearest
-from trainer.spec import RunSpec
+from trainer.spec import NAME_PATTERN, RunSpec
+from trainer.spec_data import FUNCTION_PATTERN, REDACTED_NAME_PATTERN
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+_PATTERN_RULES = {
+    NAME_PATTERN: "must be lower-case letters, digits, _ and -, starting with a letter or digit, at most 63 characters",
+    FUNCTION_PATTERN: "must be module:function, as my_steps:clean",
+    REDACTED_NAME_PATTERN: "must be lower-case letters, digits and _, starting with a letter, as order_number",
+}
 # Path-like keys, relative to the spec's file when they are not absolute.
 _SOURCE_KEYS = ("train", "validation", "test")
 
@@ -232,7 +238,10 @@ def _check_space(spec: RunSpec) -> None:
 
 
 def _explain(item: Any) -> str:
-    location = [part for part in item["loc"] if not (isinstance(part, str) and part.startswith("<"))]  # tags of a union
+    # Without the tags of a union, and without the mark of a mapping's key, which itself stands before it.
+    location = [
+        part for part in item["loc"] if not (isinstance(part, str) and (part.startswith("<") or part == "[key]"))
+    ]
     key = ".".join(str(part) for part in location) or "the spec"
     kind, value = item["type"], item["input"]
     if kind == "extra_forbidden":
@@ -242,8 +251,8 @@ def _explain(item: Any) -> str:
     rule = item["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return f"{key}: {rule}" if location else rule
-    if "pattern" in kind:
-        rule = "must be lower-case letters, digits, _ and -, starting with a letter or digit, at most 63 characters"
+    if kind == "string_pattern_mismatch":
+        rule = _PATTERN_RULES.get(item["ctx"]["pattern"], rule)
     shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
     return f"{key}={shown}: {rule[0].lower()}{rule[1:]}"
 

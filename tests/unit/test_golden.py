@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import ModelError
 from cluster.files import read_json, sha256, write_json
-from trainer import checkpoint, golden, tasks
+from trainer import checkpoint, evaluate, golden, registering, tasks
 from trainer.contract import Contract
 from trainer.predictor import Predictor
 from trainer.spec_load import load
@@ -121,3 +121,56 @@ def test_what_the_library_cannot_read_is_said_and_not_refused(model, tmp_path):
     assert golden.compare_with_library(tmp_path, ["a"], inputs, 8).startswith("not compared: there is no")
     (model / "tokenizer_config.json").write_text("{")
     assert "cannot read this tokenizer" in golden.compare_with_library(model, ["a"], inputs, 8)
+
+
+def with_steps(steps, base, folder):
+    """Return a model folder as a checkpoint is, of a contract with these cleaning steps."""
+    prepared, model = folder / "prepared", folder / "redacting"
+    prepared.mkdir()
+    model.mkdir()
+    task = tasks.get("text-classification")
+    data = {"train": "t.csv", "max_length": 8, "steps": steps}
+    spec = load({"name": "a", "data": data, "model": {"base": str(base)}})
+    contract = task.begin(spec, prepared).model_copy(update={"fitted": {"labels": LABELS}})
+    checkpoint.save(model, task, task.new_model(contract, base, spec), contract, prepared, {})
+    return model
+
+
+def write_golden(model, raw):
+    rows = evaluate.LabelledRows(raw, ["tool"] * len(raw), "digest")
+    scores = evaluate.score_here(str(model), raw, 1, False, 8, None)
+    contract = Predictor(model).contract
+    registering._write_golden(model, evaluate.judge(contract, rows, scores, n_bins=5, n_mistakes=3), raw)
+    return read_json(model / golden.FILE)
+
+
+def test_no_address_that_redact_takes_out_is_kept(tiny_base, tmp_path):
+    """Only strip_html makes an address of the first row, behind redact: cleaned once more it would be another text."""
+    model = with_steps(["redact", "strip_html", {"normalise": {"lowercase": True}}], tiny_base, tmp_path)
+    raw = ["mail me at jo.doe&#64;mail.example please", "Mail  jo.doe@mail.example, I want a good hammer"]
+    raw += [f"<p>Tell me {n} cat@mail.example</p>" for n in range(12)]
+    found = write_golden(model, raw)
+    text = (model / golden.FILE).read_text()
+    assert "mail.example" not in text and "@" not in text
+    assert [row["raw"] for row in found["rows"][:2]] == ["mail [email], i want a good hammer", "tell me 0 [email]"]
+    assert len(found["rows"]) == golden.ROWS == golden.replay(model, Predictor(model))
+    assert found["library"].startswith("the same ids")
+    for path in model.rglob("*"):
+        assert not path.is_file() or b"mail.example" not in path.read_bytes(), path
+
+
+def test_rows_that_cleaning_changes_again_are_left_out(tiny_base, tmp_path):
+    model = with_steps(["redact", "strip_html"], tiny_base, tmp_path)
+    found = write_golden(model, ["a&amp;amp;lt; hammer", "jo&#64;mail.example", "jo@mail.example has one cat"])
+    assert [row["raw"] for row in found["rows"]] == ["[EMAIL] has one cat"]
+    assert golden.replay(model, Predictor(model)) == 1
+    found = write_golden(model, ["a&amp;amp;lt; hammer"])
+    assert found["rows"] == [] and "none could be kept" in found["library"]
+    assert golden.replay(model, Predictor(model)) == 0
+
+
+def test_without_redact_the_rows_are_kept_as_they_came(tiny_base, tmp_path):
+    model = with_steps(["strip_html"], tiny_base, tmp_path)
+    raw = ["<p>Tell me</p>", "a&amp;amp;b", *TEXTS * 4]
+    assert [row["raw"] for row in write_golden(model, raw)["rows"]] == raw[: golden.ROWS]
+    assert golden.replay(model, Predictor(model)) == golden.ROWS

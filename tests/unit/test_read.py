@@ -179,3 +179,34 @@ def test_a_folder_of_texts_inside_another_is_refused(tmp_path):
     for files in ([*outer, *inner], [*inner, *outer]):
         with pytest.raises(DataError, match="and again in"):
             sources.refuse_twice(files)
+
+
+@pytest.mark.parametrize(
+    ("role", "fix"),
+    [
+        ("text", "did you mean 'body'? Set data.columns: {text: NAME}"),
+        ("group", "Set data.split.column: NAME"),
+        ("time", "Set data.split.column: NAME"),
+        ("feature.bodi", "Write the column's own name in data.features"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_missing_column_is_named_with_the_key_that_names_it(tmp_path, role, fix, ending):
+    path = tmp_path / f"a{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.table({"body": ["a"]}), path)
+    else:
+        path.write_text("body\na\n" if ending == ".csv" else '{"body": "a"}\n')
+    [file] = sources.find(str(path), "train")
+    with pytest.raises(DataError, match=f"no column 'bodi' for the {role} ") as caught:
+        list(read_blocks(file, {role: "bodi"}, frozenset({role})))
+    assert caught.value.fix.endswith(fix)
+
+
+def test_a_nul_far_ahead_of_its_block_is_named_too(tmp_path):
+    path = tmp_path / "rows.csv"
+    lines = [f"text {n},k" for n in range(40_000)]
+    lines[20_000] = "nu\0l,k"
+    path.write_text("body,kind\n" + "\n".join(lines) + "\n")
+    bad = [row for row in rows_of(path) if row["reason"]]
+    assert [(row["row"], row["text"], row["reason"]) for row in bad] == [(20_001, "nu\ufffdl", "NUL character")]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cluster.errors import DataError
 from trainer.data import sources
 from trainer.data.read import BLOCK_ROWS, read_blocks
+from trainer.data.read_rows import BLOCK_SIZE
 
 COLUMNS = {"text": "body", "label": "kind"}
 ROWS = [(f'text {n}, "quoted"\nand\tmore é', f"k{n % 3}") for n in range(20)]
@@ -113,6 +114,65 @@ def test_blocks_are_of_one_size_whatever_the_file_is_made_of(tmp_path, ending, r
     assert [len(block) for block in blocks] == [BLOCK_ROWS, BLOCK_ROWS, 5]
     assert [block["row"][0].as_py() for block in blocks] == [1, BLOCK_ROWS + 1, 2 * BLOCK_ROWS + 1]
     assert blocks[2]["text"].to_pylist()[0] == f"text {2 * BLOCK_ROWS}"
+
+
+LONG = [(f"{n} " + "x" * (20_000 + n % 7), f"k{n % 3}") for n in range(2000)]
+
+
+@pytest.mark.parametrize(
+    ("ending", "groups"),
+    [(".csv", [None]), (".jsonl", [None]), (".parquet", [None, 1, 700]), (".arrow", [None, 300]), (".ipc", [1500])],
+)
+def test_long_rows_make_shorter_blocks_by_the_rows_alone(tmp_path, ending, groups):
+    """About 16 MB each, however the file is cut, and no number or row is lost."""
+    cuts = set()
+    for group in groups:
+        path = tmp_path / f"rows{ending}"
+        write(path, LONG, group)
+        [file] = sources.find(str(path), "train")
+        blocks = list(read_blocks(file, COLUMNS))
+        cuts.add(tuple(len(block) for block in blocks))
+        assert [number for block in blocks for number in block["row"].to_pylist()] == list(range(1, 2001))
+        assert [text for block in blocks for text in block["text"].to_pylist()] == [text for text, _ in LONG]
+    [cut] = cuts
+    assert len(cut) == 3
+    for n_rows in cut[:-1]:
+        assert BLOCK_SIZE - 100_000 < n_rows * 20_008 < BLOCK_SIZE + 100_000
+
+
+def test_a_row_over_the_size_of_a_block_ends_it(tmp_path):
+    rows = [("a", "x"), ("b" * (BLOCK_SIZE + 1), "x"), ("c", "x"), ("d", "x")]
+    for ending in (".jsonl", ".parquet", ".arrow"):
+        write(tmp_path / f"rows{ending}", rows)
+        [file] = sources.find(str(tmp_path / f"rows{ending}"), "train")
+        assert [block["row"].to_pylist() for block in read_blocks(file, COLUMNS)] == [[1, 2], [3, 4]]
+
+
+def test_a_csv_files_lines_are_counted_some_at_a_time(tmp_path):
+    """A block of it may end a look at the lines too early or too late, but always in the same place."""
+    write(tmp_path / "rows.csv", [("x" * (BLOCK_SIZE // 2 + n), "k") for n in range(6)])
+    [file] = sources.find(str(tmp_path / "rows.csv"), "train")
+    assert [block["row"].to_pylist() for block in read_blocks(file, COLUMNS)] == [[1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_every_type_of_text_is_cut_alike(tmp_path, kind):
+    texts = pa.array([None if n % 5 == 4 else f"{n % 50} " + "x" * 20_000 for n in range(2000)])
+    table = pa.table({"body": texts.cast(kind), "kind": pa.array(["k"] * 2000).cast(kind)})
+    for name, rows_each in (("a", 2000), ("b", 333)):
+        with pa.OSFile(str(tmp_path / f"{name}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=rows_each)
+        [file] = sources.find(str(tmp_path / f"{name}.arrow"), "train")
+        assert [len(block) for block in read_blocks(file, COLUMNS)] == [1048, 952]
+
+
+def test_only_the_columns_that_are_read_count(tmp_path):
+    table = pa.table({"body": ["a"] * 2000, "kind": ["k"] * 2000, "other": ["x" * 20_000] * 2000})
+    pq.write_table(table, tmp_path / "a.parquet")
+    [file] = sources.find(str(tmp_path / "a.parquet"), "train")
+    assert [len(block) for block in read_blocks(file, COLUMNS)] == [2000]
 
 
 def test_loose_roles_take_any_single_value_and_agree_across_formats(tmp_path):

@@ -30,6 +30,8 @@ WRONG = [
     (b'{"inputs": [{"text": "a"}]}', 422, "wrong_type"),
     (b'{"inputs": [true]}', 422, "wrong_type"),
     (b'{"inputs": ["  \\n"]}', 422, "empty_input"),
+    (b'{"inputs": [""]}', 422, "empty_input"),
+    ('{"inputs": ["a", "\u200b\u0301 \u00ad"]}'.encode(), 422, "empty_input"),
     (b'{"inputs": ["\\ud800"]}', 422, "invalid_unicode"),
     (json.dumps({"inputs": ["a"] * 11}).encode(), 413, "too_many_inputs"),
 ]
@@ -51,7 +53,7 @@ def test_the_place_of_the_mistake_is_named():
 
 
 def test_texts_come_back_as_they_are():
-    texts = ["a", "Zoë 🚚", "line\nbreak", "x" * 10_000]
+    texts = ["a", "!", "Zoë 🚚", "🚚", "line\nbreak", "x" * 10_000]
     assert parse(json.dumps({"inputs": texts}).encode(), 10) == texts
 
 

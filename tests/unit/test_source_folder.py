@@ -71,6 +71,46 @@ def test_folders_that_hold_no_texts(tmp_path):
         sources.find(str(tmp_path / "pos/a.md"), "train", "text")
 
 
+def test_long_texts_make_shorter_blocks(tmp_path):
+    (tmp_path / "pos").mkdir()
+    for n in range(20):
+        (tmp_path / f"pos/{n:02}.txt").write_bytes(b"x" * (1 << 20))
+    [file] = sources.find(str(tmp_path), "train")
+    blocks = list(read_blocks(file, COLUMNS))
+    assert [len(block) for block in blocks] == [16, 4]
+    assert blocks[1]["row"].to_pylist() == [17, 18, 19, 20]
+    assert blocks[1]["path"].to_pylist()[0] == str(tmp_path / "pos/16.txt")
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path):
+    kept, root = tmp_path / "kept", tmp_path / "reviews"
+    for folder in (kept, root / "neg"):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text(folder.name)
+    (kept / "itself").symlink_to(kept)
+    (root / "pos").symlink_to(kept)
+    (root / "more").symlink_to(kept)  # the same folder twice is two classes: which one is meant is not ours to say
+    (root / "neg/up").symlink_to(tmp_path / "reviews/neg/..")
+    [file] = sources.find(str(root), "train")
+    [block] = read_blocks(file, COLUMNS)
+    found = [(row["text"], row["label"]) for row in block.to_pylist()]
+    assert found == [("kept", "more"), ("neg", "neg"), ("kept", "pos")]
+
+
+def test_a_class_that_is_nothing_but_a_link_is_seen(tmp_path):
+    for name in ("kept/a.txt", "reviews/stray.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("a")
+    (tmp_path / "reviews/pos").symlink_to(tmp_path / "kept")
+    assert sources.find(str(tmp_path / "reviews"), "train")[0].format == "text"
+
+
+def test_a_link_to_what_is_gone_is_told(reviews):
+    (reviews / "lost").symlink_to(reviews / "not there")
+    with pytest.raises(DataError, match="lost is a link to what is not there"):
+        sources.find(str(reviews), "train")
+
+
 def test_a_folder_has_no_other_columns(reviews):
     [file] = sources.find(str(reviews), "train")
     with pytest.raises(DataError, match="nothing for the group"):

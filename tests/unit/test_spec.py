@@ -1,5 +1,6 @@
 """The spec: defaults, overrides, and one clear message for every mistake."""
 
+import datetime as dt
 from pathlib import Path
 
 import jsonschema
@@ -116,6 +117,79 @@ WRONG = [
     ("tune: {space: {serve.port: {choice: [1, 2]}}}", "serve.port cannot be searched"),
     ("tune: {space: {data.train: {choice: [a, b]}}}", "compare trials on different rows"),
 ]
+
+
+WRONG_DATA = [
+    ("labels: [b, a, b]", "labels names 'b' twice; list each class once"),
+    ("steps: ['my steps:clean']", "must be module:function, as my_steps:clean"),
+    (
+        "steps: [{redact: {patterns: {Order No: x}}}]",
+        "patterns.Order No='Order No': must be lower-case letters, digits and _,",
+    ),
+    (
+        "split: {by: time, column: at, validation_from: 2026, test_from: 2027-01-01}",
+        "validation_from: '2026' is no time; write",
+    ),
+    ("split: {by: time, column: at, validation_from: 2026-02-30x, test_from: 2027-01-01}", "'2026-02-30x' is no time"),
+    ("split: {by: time, column: at, validation_from: '2026-02-30', test_from: 2027-01-01}", "'2026-02-30' is no time"),
+    ("split: {by: time, column: at, validation_from: 26-02-03, test_from: 2027-01-01}", "'26-02-03' is no time"),
+    ("split: {by: time, column: at, validation_from: '', test_from: 2027-01-01}", "'' is no time"),
+    ("split: {by: time, column: at, validation_from: true, test_from: 2027-01-01}", "validation_from=True"),
+    ("split: {by: time, column: at, validation_from: 2026-03-01}", "belong together"),
+    ("split: {by: time, column: at, validation_from: 2026-03-02, test_from: 2026-03-02}", "must be before"),
+    (
+        "split: {by: time, column: at, validation_from: '2026-03-01T23:30:00-02:00', test_from: '2026-03-02T01:00:00Z'}",
+        "must be before test_from=2026-03-02T01:00:00Z (without a zone they are UTC)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), WRONG_DATA)
+def test_every_mistake_in_the_data_section_has_its_message(tmp_path, line, message):
+    with pytest.raises(SpecError) as caught:
+        load(write(tmp_path, TEN_LINES.replace("train.csv", f"train.csv\n  {line}")))
+    assert message in str(caught.value)
+    assert "63 characters" not in str(caught.value) and "[key]" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("2026-03-01", "2026-04-01", ["2026-03-01", "2026-04-01"]),
+        ("'2026-03-01'", "2026-04-01 12:00:00", ["2026-03-01", "2026-04-01T12:00:00"]),
+        (
+            "2026-03-01T12:00:00Z",
+            "2026-04-01T12:00:00+02:00",
+            ["2026-03-01T12:00:00+00:00", "2026-04-01T12:00:00+02:00"],
+        ),
+        (
+            "'2026-03-02T01:00+03:00'",
+            "'2026-03-01T23:00:00.500Z'",
+            ["2026-03-02T01:00+03:00", "2026-03-01T23:00:00.500Z"],
+        ),
+    ],
+)
+def test_moments_with_and_without_quotes(tmp_path, first, second, expected):
+    split = f"split: {{by: time, column: at, validation_from: {first}, test_from: {second}}}"
+    spec = load(write(tmp_path, TEN_LINES.replace("train.csv", f"train.csv\n  {split}")))
+    assert [spec.data.split.validation_from, spec.data.split.test_from] == expected
+    assert load(spec) == spec
+    [kind, _] = RunSpec.model_json_schema()["$defs"]["Split"]["properties"]["test_from"]["anyOf"]
+    assert kind == {"type": "string"}
+
+
+def test_a_moment_by_override_and_by_a_mapping(tmp_path):
+    path = write(tmp_path, TEN_LINES)
+    split = ["data.split.by=time", "data.split.column=at"]
+    by_override = load(path, [*split, "data.split.validation_from=2026-03-01", "data.split.test_from=2026-04-01"])
+    raw = {"by": "time", "column": "at", "validation_from": dt.date(2026, 3, 1), "test_from": dt.datetime(2026, 4, 1)}
+    by_mapping = load({"name": "a", "data": {"train": "t.csv", "split": raw}, "model": {"base": "b"}})
+    assert by_override.data.split.validation_from == by_mapping.data.split.validation_from == "2026-03-01"
+    assert by_mapping.data.split.test_from == "2026-04-01T00:00:00"
+
+
+def test_rows_are_not_stratified_unless_asked(tmp_path):
+    assert load(write(tmp_path, TEN_LINES)).data.split.stratify is False
 
 
 @pytest.mark.parametrize(("line", "message"), WRONG)

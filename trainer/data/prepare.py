@@ -21,7 +21,7 @@ from cluster.errors import DataError, ResourceError
 from cluster.files import new_folder, no_room, sha256_of, sweep, write_json
 from trainer import steps, tasks
 from trainer.contract import PREPARATION_VERSION, Contract
-from trainer.data import index, passes, source_query, sources
+from trainer.data import index, passes, sources
 from trainer.data.blocks import BAD, FACTS, FEATURE, GROUP, TIME, BlockMaker, BlockNote, make_folders
 from trainer.data.described import described
 from trainer.data.passes import OnProgress
@@ -30,10 +30,9 @@ from trainer.data.sources import SourceFile
 from trainer.data.split import PARTS, TRAIN
 from trainer.data.whole import Whole
 from trainer.spec import RunSpec
-from trainer.spec_data import Query
 
 #: Raise it when prepared folders get another layout.
-_LAYOUT_VERSION = 2
+_LAYOUT_VERSION = 3
 # Up to here this process alone is done before Ray Data has started its workers.
 _SMALL_BYTES = 12 << 20
 
@@ -102,11 +101,13 @@ def source_files(spec: RunSpec) -> list[SourceFile]:
 
 
 def must_be_there(spec: RunSpec) -> None:
-    """Raise `DataError` for the first file of the spec's data that is not there; queries and hub datasets are not read."""
+    """Raise `DataError` for the first file of the spec's data that is not there, and for a secret in the spec.
+
+    Queries and hub datasets are not read.
+    """
     for part, given in _given(spec):
-        if isinstance(given, Query):
-            source_query.check(given, part)
-        elif not sources.is_fetched(given):
+        sources.check(given, part)
+        if not sources.is_fetched(given):
             sources.find(given, part, spec.data.format)
 
 

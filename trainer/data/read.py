@@ -19,7 +19,7 @@ from trainer.data.sources import SourceFile
 
 
 def read_blocks(file: SourceFile, columns: dict[str, str], loose: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
-    """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows (the last is shorter).
+    """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows; fewer in the last, and where texts are long.
 
     `columns` maps each role to the file's column. A value of a role in `loose` may be any single one (number, true/false,
     date, moment in ISO 8601), and may be missing; of the others a missing one is a reason.

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
-from trainer.data.read_rows import BLOCK_ROWS, Reasons, finished, must_have, note
+from trainer.data.read_rows import BLOCK_ROWS, BLOCK_SIZE, Reasons, finished, fix_for, must_have, note
 from trainer.data.source_hub import class_names
 
 _ARROW_FILE = b"ARROW1"
+# Rows of a parquet file to decode at a time: few, as they may be long.
+_AT_ONCE = 4096
 
 
 def read_parquet(
@@ -23,7 +26,8 @@ def read_parquet(
     with pq.ParquetFile(source) as file:
         schema = file.schema_arrow
         must_have(columns, schema.names, path)
-        batches = file.iter_batches(batch_size=BLOCK_ROWS, columns=list(dict.fromkeys(columns.values())))
+        names = list(dict.fromkeys(columns.values()))
+        batches = file.iter_batches(batch_size=_AT_ONCE, columns=names)
         yield from _blocks(batches, schema, path, columns, loose)
 
 
@@ -51,7 +55,7 @@ def _blocks(
         if not _fits(kind, role, role in loose) and not (column in names and pa.types.is_integer(kind)):
             raise DataError(
                 f"{path}: column '{column}' for the {role} holds {kind}, not text",
-                f"name another column: data.columns: {{{role}: NAME}}",
+                f"name another column. {fix_for(role)}",
             )
     done = 0
     for table in _of_one_size(batches, list(dict.fromkeys(columns.values()))):
@@ -69,20 +73,40 @@ def _blocks(
 def _of_one_size(batches: Any, names: list[str]) -> Iterator[pa.Table]:
     """Cut anew: a file's own batches and row groups are of any size."""
     waiting: list[pa.Table] = []
-    n_waiting = 0
+    rows = size = 0  # of those that wait
     for batch in batches:
-        if not batch.num_rows:
-            continue
-        waiting.append(pa.table({name: batch.column(name) for name in names}))
-        n_waiting += batch.num_rows
-        if n_waiting >= BLOCK_ROWS:
-            joined = pa.concat_tables(waiting)
-            n_whole = n_waiting - n_waiting % BLOCK_ROWS
-            for start in range(0, n_whole, BLOCK_ROWS):
-                yield joined.slice(start, BLOCK_ROWS)
-            waiting, n_waiting = [joined.slice(n_whole)], n_waiting - n_whole
-    if n_waiting:
+        table = pa.table({name: batch.column(name) for name in names})
+        ends = np.cumsum(sum(_sizes(column) for column in batch.select(names).columns))
+        start = 0
+        while start < len(table):
+            done = int(ends[start - 1]) if start else 0
+            full = int(np.searchsorted(ends, done + BLOCK_SIZE - size)) + 1
+            end = min(start + BLOCK_ROWS - rows, full)
+            waiting.append(table.slice(start, end - start))
+            if end > len(table):
+                rows, size = rows + len(table) - start, size + int(ends[-1]) - done
+                break
+            yield pa.concat_tables(waiting)
+            waiting, rows, size, start = [], 0, 0, end
+    if waiting:
         yield pa.concat_tables(waiting)
+
+
+def _sizes(values: pa.Array) -> np.ndarray:
+    """Return how many bytes the text of each row has; 0 for other values, which are small."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values.validate()
+        return np.append(_sizes(values.dictionary), 0)[pc.fill_null(values.indices, -1).to_numpy(zero_copy_only=False)]
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        return np.zeros(len(values), np.int64)
+    values.validate()  # that no length is read beyond its buffer
+    if pa.types.is_string_view(kind):  # 16 bytes each, the length first; pyarrow has no function for it
+        views = np.frombuffer(values.buffers()[1], np.int32).reshape(-1, 4)
+        lengths = np.where(values.is_valid(), views[values.offset :][: len(values), 0], 0)
+    else:
+        lengths = pc.fill_null(pc.binary_length(values), 0).to_numpy()
+    return np.maximum(lengths, 0, dtype=np.int64)  # a damaged file may have any
 
 
 def _fits(kind: pa.DataType, role: str, loose: bool) -> bool:

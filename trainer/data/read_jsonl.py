@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
-from trainer.data.read_rows import BLOCK_ROWS, SHOWN_CHARS, Reasons, must_have, to_block
+from trainer.data.read_rows import BLOCK_ROWS, BLOCK_SIZE, SHOWN_CHARS, Reasons, must_have, to_block
 
 _SPACES = " \t\r\n"
 
@@ -29,10 +29,9 @@ _take_apart = json.JSONDecoder(object_pairs_hook=_object).raw_decode
 
 def read(stream: io.BufferedReader, path: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
     """Yield the rows. Raises `DataError` for a column that no row of the first block has."""
-    lines = _lines(stream)
     a_row_has_all = False
     keys: dict[str, None] = {}
-    while block := list(islice(lines, BLOCK_ROWS)):
+    for block in _cut(stream):
         numbers: list[int] = []
         objects: list[dict[str, Any]] = []
         reasons: Reasons = {}
@@ -60,13 +59,20 @@ def read(stream: io.BufferedReader, path: str, columns: dict[str, str], loose: f
         )
 
 
-def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
+def _cut(stream: io.BufferedReader) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield the lines of each block with their numbers, without empty ones."""
+    block: list[tuple[int, bytes]] = []
+    size = 0
     first = next(stream, b"").removeprefix(b"\xef\xbb\xbf")  # some editors mark a file's first line
-    if first.strip():
-        yield 1, first
-    for number, line in enumerate(stream, start=2):
+    for number, line in enumerate(chain([first], stream), start=1):
         if line.strip():
-            yield number, line
+            block.append((number, line))
+            size += len(line)
+            if size >= BLOCK_SIZE or len(block) == BLOCK_ROWS:
+                yield block
+                block, size = [], 0
+    if block:
+        yield block
 
 
 def _parse(line: bytes) -> tuple[dict[str, Any] | None, str | None]:

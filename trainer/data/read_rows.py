@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError, nearest
 
-#: Rows of each block but the last of a file, whatever the file's own parts are: a block's place names its rows.
-BLOCK_ROWS = 16_384
+#: A block ends with the row that is its 16,384th, or that brings its text to about this size, whatever the file's own
+#: parts are: where it ends is decided by the rows alone, so a block's place names its rows in every run. The size is
+#: counted as each format does it at no cost: characters of a csv file's lines, bytes of lines, of columns or of files.
+BLOCK_ROWS, BLOCK_SIZE = 16_384, 16 << 20
 #: A line or row that could not be taken apart is shown up to here.
 SHOWN_CHARS = 1000
 _SHOWN_NAMES, _NAME_CHARS = 50, 60
@@ -26,7 +29,7 @@ Reasons = dict[int, str]
 
 
 def to_block(
-    numbers: Sequence[int], cells: dict[str, list[Any]], reasons: Reasons, loose: frozenset[str] = frozenset()
+    numbers: range | list[int], cells: dict[str, list[Any]], reasons: Reasons, loose: frozenset[str] = frozenset()
 ) -> pa.Table:
     """Return a block of rows: `row`, one text column for each role in `cells`, `reason`. `reasons` is added to."""
     columns = {role: _as_array(values, role, role in loose, reasons) for role, values in cells.items()}
@@ -34,7 +37,7 @@ def to_block(
 
 
 def finished(
-    numbers: Sequence[int], columns: dict[str, Any], reasons: Reasons, loose: frozenset[str] = frozenset()
+    numbers: range | list[int], columns: dict[str, Any], reasons: Reasons, loose: frozenset[str] = frozenset()
 ) -> pa.Table:
     """Return a block of text columns (Arrow), with reasons for what is missing and for NUL characters."""
     for role, column in columns.items():
@@ -50,7 +53,9 @@ def finished(
     why = pa.nulls(len(numbers), pa.string())
     if reasons:
         why = pa.array([reasons.get(place) for place in range(len(numbers))], pa.string())
-    return pa.table({"row": pa.array(numbers, pa.int64()), **columns, "reason": why})
+    # Of a range Arrow would take the numbers one by one.
+    plain: Any = np.arange(numbers.start, numbers.stop) if isinstance(numbers, range) else numbers
+    return pa.table({"row": pa.array(plain, pa.int64()), **columns, "reason": why})
 
 
 def note(reasons: Reasons, places: Iterable[int], reason: str) -> None:
@@ -67,12 +72,21 @@ def must_have(columns: dict[str, str], found: list[str], path: str) -> None:
             more = ", ..." if len(found) > len(names) else ""
             raise DataError(
                 f"{path} has no column '{column}' for the {role} (it has: {', '.join(names) or 'none'}{more})",
-                f"{nearest(column, names)} Set data.columns: {{{role}: NAME}}",
+                f"{nearest(column, names)} {fix_for(role)}",
             )
         if found.count(column) > 1:
             raise DataError(
                 f"{path} has {found.count(column)} columns called '{column}'", "rename all but the one that is meant"
             )
+
+
+def fix_for(role: str) -> str:
+    """Return what a spec has to say for another column to be taken."""
+    if role in ("group", "time"):
+        return "Set data.split.column: NAME"
+    if role.startswith("feature."):
+        return "Write the column's own name in data.features"
+    return f"Set data.columns: {{{role}: NAME}}"
 
 
 def _printable(name: str) -> str:

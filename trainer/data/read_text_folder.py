@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from cluster.errors import DataError
 from trainer.data import source_folder, source_remote
-from trainer.data.read_rows import BLOCK_ROWS, Reasons, to_block
+from trainer.data.read_rows import BLOCK_ROWS, BLOCK_SIZE, Reasons, to_block
 from trainer.data.source_open import open_binary
 
 
@@ -25,21 +25,35 @@ def read(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterato
             f"{folder} is a folder of texts: it has a text and a label, but nothing for the {other}",
             "put the rows into a csv, jsonl or parquet file with such a column",
         )
-    found = source_folder.texts(folder)
-    for start in range(0, len(found), BLOCK_ROWS):
-        files = found[start : start + BLOCK_ROWS]
+    done = 0
+    for files, raws in _cut(source_folder.texts(folder)):
         reasons: Reasons = {}
-        texts = [_text(file.path, at, reasons) for at, file in enumerate(files)]
+        texts = [_text(raw, at, reasons) for at, raw in enumerate(raws)]
         cells: dict[str, list[Any]] = {"text": texts, "label": [file.label for file in files]}
-        block = to_block(
-            range(start + 1, start + len(files) + 1), {role: cells[role] for role in columns}, reasons, loose
-        )
+        numbers = range(done + 1, done + len(files) + 1)
+        block = to_block(numbers, {role: cells[role] for role in columns}, reasons, loose)
         yield block.append_column("path", pa.array([_shown(file.path) for file in files], pa.string()))
+        done += len(files)
 
 
-def _text(path: str, at: int, reasons: Reasons) -> str:
-    with open_binary(path) as stream:
-        raw = stream.read()
+def _cut(found: list[source_folder.Text]) -> Iterator[tuple[list[source_folder.Text], list[bytes]]]:
+    """Yield the files of each block and what they hold."""
+    files: list[source_folder.Text] = []
+    raws: list[bytes] = []
+    size = 0
+    for file in found:
+        with open_binary(file.path) as stream:
+            raws.append(stream.read())
+        files.append(file)
+        size += len(raws[-1])
+        if size >= BLOCK_SIZE or len(files) == BLOCK_ROWS:
+            yield files, raws
+            files, raws, size = [], [], 0
+    if files:
+        yield files, raws
+
+
+def _text(raw: bytes, at: int, reasons: Reasons) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:

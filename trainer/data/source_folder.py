@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,7 @@ def texts(folder: str) -> list[Text]:
 
 def has_classes(folder: Path) -> bool:
     """Whether a local folder has a text in one of its folders."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return any(relative.lower().endswith(_ENDING) for path in inside for relative, _, _ in _local(path))
+    return any("/" in relative and relative.lower().endswith(_ENDING) for relative, _, _ in _local(folder))
 
 
 def must_hold_texts(folder: str, part: str) -> None:
@@ -54,10 +54,24 @@ def must_hold_texts(folder: str, part: str) -> None:
     )
 
 
-def _local(folder: Path) -> list[tuple[str, str, str]]:
-    found = []
-    for above, _, names in os.walk(folder):  # does not follow links to folders, which may go in circles
-        for name in names:
-            path = Path(above, name)
-            found.append((path.relative_to(folder).as_posix(), str(path), ""))
-    return found
+def _local(folder: Path, inside: str = "", above: frozenset[str] = frozenset()) -> Iterator[tuple[str, str, str]]:
+    """Yield (relative path, path, "") of all files but those in hidden folders. Links to folders are followed.
+
+    Raises `DataError` for a folder that cannot be read and a link to what is gone: their rows would be missing.
+    """
+    here = os.path.realpath(folder)
+    if here in above:  # a link to a folder that it lies in
+        return
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}", "check its permissions") from error
+    for entry in found:
+        if entry.is_dir():
+            if not entry.name.startswith("."):
+                yield from _local(Path(entry.path), f"{inside}{entry.name}/", above | {here})
+        elif entry.is_symlink() and not Path(entry.path).exists() and not entry.name.startswith("."):
+            raise DataError(f"{entry.path} is a link to what is not there", "correct the link, or remove it")
+        else:
+            yield f"{inside}{entry.name}", str(entry.path), ""

@@ -12,6 +12,7 @@ from cluster.files import read_json
 from trainer.data import source_snapshot
 
 _HUB = "hf://"
+_NAME = re.compile(r"hf://(?P<name>[^:#]+)(?::(?P<config>[^#]+))?(?:#(?P<split>.+))?")
 _REACH_S = 10.0
 _BATCH_ROWS = 16_384
 
@@ -52,16 +53,17 @@ def saved_files(folder: Path, part: str) -> list[Path]:
     return [folder / name for name in names]
 
 
+def check(given: str, part: str) -> None:
+    """Raise `DataError` for a name that is none, or may hold a password; the hub is not asked."""
+    _taken_apart(given, part)
+
+
 def snapshot(given: str, part: str, snapshots: Path | None) -> Path:
     """Load hf://name[:config][#split] with `datasets` and return the file its rows were written to.
 
     The split is `part` where none is named. Raises `DataError` if the hub cannot be reached or does not have it.
     """
-    found = re.fullmatch(r"hf://(?P<name>[^:#]+)(?::(?P<config>[^#]+))?(?:#(?P<split>.+))?", given)
-    if found is None:
-        raise DataError(
-            f"data.{part}={given!r} is no name on the hub", "write hf://NAME, hf://NAME:CONFIG or hf://NAME#SPLIT"
-        )
+    found = _taken_apart(given, part)
     name, config, split = found["name"], found["config"], found["split"] or part
     folder = source_snapshot.folder_for(snapshots, given)
     try:
@@ -74,6 +76,20 @@ def snapshot(given: str, part: str, snapshots: Path | None) -> Path:
         raise
     except Exception as error:  # what `datasets` and the libraries below it raise has no common class
         raise _refusal(given, part, error) from error
+
+
+def _taken_apart(given: str, part: str) -> re.Match[str]:
+    found = _NAME.fullmatch(given)
+    if "@" in given and not (found and Path(found["name"]).exists()):  # not shown: it may be a secret
+        raise DataError(
+            f"data.{part} has an @ in its hf:// name, as only a login or a revision has; neither is taken",
+            "write hf://NAME, hf://NAME:CONFIG or hf://NAME#SPLIT, and log in with `hf auth login` or HF_TOKEN",
+        )
+    if found is None:
+        raise DataError(
+            f"data.{part}={given!r} is no name on the hub", "write hf://NAME, hf://NAME:CONFIG or hf://NAME#SPLIT"
+        )
+    return found
 
 
 def _load(name: str, config: str | None, split: str) -> Any:

@@ -29,6 +29,8 @@ _OPTIONS = {
 # A `?` is also a glob's sign for one character; options begin with a word and `=`.
 _QUERY = re.compile(r"\?(?=[A-Za-z_]+=)(?!.*\?[A-Za-z_]+=)")
 _SECRET = re.compile(r"key|secret|token|pass|credential|signature", re.IGNORECASE)
+# Also one that `_QUERY` does not take for an option, as X-Amz-Signature of a signed address.
+_SECRET_OPTION = re.compile(rf"[?&][^?&=/]*(?:{_SECRET.pattern})[^?&=/]*=", re.IGNORECASE)
 _ATTEMPTS, _CONNECT_S, _REQUEST_S = 2, 5, 30
 _RETRY_S = 5
 
@@ -45,6 +47,11 @@ class Found(NamedTuple):
 def is_remote(path: str) -> bool:
     """Whether `path` is an address rather than a local path."""
     return "://" in path
+
+
+def check(given: str, part: str) -> None:
+    """Raise `DataError` for an address that is wrong or holds a secret; nothing is connected to."""
+    _address(given, f"data.{part}")
 
 
 def without_options(path: str) -> str:
@@ -197,7 +204,8 @@ def _address(given: str, what: str) -> _Address:
     user, at, host = authority.rpartition("@")
     # The given text must not be shown: it holds a secret.
     in_front = ":" in user if scheme == "hdfs" else at or ":" in authority
-    if in_front or any(_SECRET.search(name) for name, _ in options):
+    inside = any(_SECRET.search(name) or re.search(r":.*@", value) for name, value in options)
+    if in_front or inside or _SECRET_OPTION.search(rest):
         raise DataError(
             f"{what} holds a secret in its {scheme}:// address",
             "take it out: credentials come from the environment (as AWS_ACCESS_KEY_ID), a profile or the machine's role",

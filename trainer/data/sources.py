@@ -51,8 +51,29 @@ def find(
     for path, kind in _all(given, part, file_format, snapshots):
         found.append(SourceFile(path, kind, part, first_index + len(found)))
     if not found:
-        raise DataError(f"data.{part} names no file", "give a path, a glob or a list of them")
+        raise _names_nothing(part)
     return found
+
+
+def check(given: Sources, part: str) -> None:
+    """Raise `DataError` for a secret, a wrong address, URL or name, and a local file that is not there.
+
+    Nothing is read and nothing connected to, so this can be done before anything is written.
+    """
+    if isinstance(given, Query):
+        source_query.check(given, part)
+        return
+    patterns = [given] if isinstance(given, str) else given
+    if not patterns:
+        raise _names_nothing(part)
+    for pattern in patterns:
+        if source_hub.is_hub(pattern):
+            source_hub.check(pattern, part)
+        elif source_remote.is_remote(pattern):
+            source_remote.check(pattern, part)
+    for pattern in patterns:
+        if not source_remote.is_remote(pattern):
+            _there(pattern, part)
 
 
 def is_fetched(given: Sources) -> bool:
@@ -90,6 +111,10 @@ def digest(files: list[SourceFile]) -> str:
         ) from error
 
 
+def _names_nothing(part: str) -> DataError:
+    return DataError(f"data.{part} names no file", "give a path, a glob or a list of them")
+
+
 def _twice(file: SourceFile, other: SourceFile) -> DataError:
     return DataError(
         f"{file.path} is in data.{other.part} and again in data.{file.part}",
@@ -118,7 +143,7 @@ def _all(given: Sources, part: str, file_format: str, snapshots: Path | None) ->
     for pattern in [given] if isinstance(given, str) else given:
         if source_hub.is_hub(pattern):
             yield str(source_hub.snapshot(pattern, part, snapshots)), "arrow"
-        elif "://" in pattern:
+        elif source_remote.is_remote(pattern):
             yield from _remote(pattern, part, file_format)
         else:
             yield from _local(pattern, part, file_format)
@@ -132,19 +157,10 @@ def _remote(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, st
 
 
 def _local(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str]]:
-    path = Path(pattern)
-    try:
-        path.stat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise DataError(
-            f"data.{part}={pattern[:80]!r} cannot be read: {error.strerror}", "correct the path or its permissions"
-        ) from error
-    if path.is_dir():
-        yield from _folder(path, part, file_format)
+    paths = _there(pattern, part)
+    if paths[0].is_dir():
+        yield from _folder(paths[0], part, file_format)
         return
-    paths = [path] if path.is_file() else _matches(pattern, part)
     for file in paths:
         if file_format == "text":
             raise DataError(
@@ -154,6 +170,20 @@ def _local(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str
         if file.stat().st_size == 0:
             raise DataError(f"{file} is empty", "give a file with rows in it")
         yield str(file), _format(str(file), file.name, file_format)
+
+
+def _there(pattern: str, part: str) -> list[Path]:
+    """Return the folder, the file, or the files that a local path or a glob names."""
+    path = Path(pattern)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise DataError(
+            f"data.{part}={pattern[:80]!r} cannot be read: {error.strerror}", "correct the path or its permissions"
+        ) from error
+    return [path] if path.is_dir() or path.is_file() else _matches(pattern, part)
 
 
 def _matches(pattern: str, part: str) -> list[Path]:

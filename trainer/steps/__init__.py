@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.text import is_blank
 from trainer.contract import Contract, Step
 from trainer.spec_data import Data, StepSpec
 from trainer.steps import html, normalise, own, redact
@@ -74,6 +75,6 @@ class Cleaner:
                 return text, str(error)
             if found is None:
                 return text, f"refused by {name}"
-        if not found or found.isspace():
+        if not found or is_blank(found):
             return text, "empty after cleaning"
         return found, None

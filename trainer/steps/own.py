@@ -1,21 +1,19 @@
 """A function of the user's, by its Python path. Its source is stored with the model and its digest is in the contract.
 
-The stored source is there to be read: code is only ever run from the user's own Python path, and only if it is the
-source that the model was trained with.
+The stored source is there to be read: code is only ever run from the user's own modules, and only if it is the source
+that the model was trained with. The digest is compared before anything of the module runs.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from cluster.errors import ModelError, SpecError
-from cluster.files import sha256, write_bytes
+from cluster.files import write_bytes
+from cluster.text import is_unicode
+from trainer.steps import user_module
 
 
 class FunctionFailed(Exception):
@@ -24,65 +22,42 @@ class FunctionFailed(Exception):
 
 def pin(path: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the contract's parameters for the function at `path`, and the copy of its source put into `folder`."""
-    function, source = _find(path)
-    module = path.partition(":")[0]
-    name = f"step_{module}.py"
-    write_bytes(folder / name, source.read_bytes())
-    if not callable(function):
-        raise SpecError(f"data.steps: {path} is no function", "name a function that takes and returns a text")
-    digest = sha256(folder / name)
-    return {"function": path, "source_sha256": digest}, {name: digest}
+    source = user_module.find(path)
+    user_module.load(source)
+    name = _copy_of(source.module)
+    write_bytes(folder / name, source.content)
+    return {"function": path, "source_sha256": source.digest}, {name: source.digest}
 
 
 def make(params: dict[str, Any]) -> Callable[[str], str | None]:
     """Return the step; raises `ModelError` if the function is not there or its source is not the contract's."""
-    path = params["function"]
+    path = str(params.get("function"))
     try:
-        function, source = _find(path)
+        source = user_module.find(path)
+        if source.digest != params.get("source_sha256"):
+            raise ModelError(
+                f"{source.file} is not the source of {path} that the model was trained with",
+                f"restore it (the model's folder has a copy, {_copy_of(source.module)}), or train again",
+            )
+        function = user_module.load(source)
     except SpecError as error:
-        raise ModelError(error.problem, f"put the module on the Python path: {error.fix}") from error
-    if sha256(source) != params["source_sha256"]:
-        raise ModelError(
-            f"{source} is not the source of {path} that the model was trained with",
-            f"restore it (the model's folder has a copy, step_{path.partition(':')[0]}.py), or train again",
-        )
+        raise ModelError(error.problem, f"{error.fix} (a change of the source needs another training)") from error
 
     def step(text: str) -> str | None:
         try:
             found = function(text)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise FunctionFailed(f"{path} raised {type(error).__name__}") from error
-        if found is not None and not isinstance(found, str):
+        if found is None:
+            return None
+        if not isinstance(found, str):
             raise FunctionFailed(f"{path} returned {type(found).__name__}, not a text")
+        if not is_unicode(found):
+            raise FunctionFailed(f"{path} returned half of a surrogate pair")
         return found
 
     return step
 
 
-def _find(path: str) -> tuple[Any, Path]:
-    module_name, _, attribute = path.partition(":")
-    module = _module(module_name, path)
-    if not hasattr(module, attribute):
-        raise SpecError(f"data.steps: {module_name} has no function '{attribute}'", "correct the name after the colon")
-    source = inspect.getsourcefile(module)
-    if source is None:
-        raise SpecError(f"data.steps: {module_name} is not written in Python", "name a module with a source file")
-    return getattr(module, attribute), Path(source)
-
-
-def _module(name: str, path: str) -> ModuleType:
-    # A console script does not have the working directory on its path; `python -m raymill` and Ray jobs do.
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not name.startswith(error.name):
-            raise SpecError(f"data.steps: {path} cannot be imported: {error}", f"install {error.name}") from error
-        raise SpecError(
-            f"data.steps: there is no module '{name}' for {path}",
-            f"run from the folder that holds {name}.py, or install it",
-        ) from error
-    except Exception as error:
-        raise SpecError(f"data.steps: importing {name} raised {type(error).__name__}: {error}", "repair it") from error
+def _copy_of(module: str) -> str:
+    return f"step_{module}.py"

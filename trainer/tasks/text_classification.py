@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import DataError, ModelError
 from cluster.files import sha256
+from cluster.text import is_blank
 from trainer import base_model, steps
 from trainer.classification_metrics import classification_metrics
 from trainer.contract import Contract, Step
@@ -76,9 +77,15 @@ class TextClassification(Task):
         )
 
     def check(self, rows: pa.Table) -> pa.Array:
-        # Control and zero-width characters, white space and accents without a letter: nothing to learn from.
-        blank = pc.match_substring_regex(rows["text"], r"^[\pC\pZ\pM\s]*$")
-        return pc.if_else(blank, "no visible character", pa.scalar(None, pa.string()))
+        found = [_where(_blank(rows["text"]), "no visible character")]
+        if "label" in rows.column_names:  # files to predict have none
+            # "tool " would be a class of its own, and nobody would see why.
+            trimmed = pc.utf8_trim_whitespace(rows["label"])
+            found += [
+                _where(_blank(rows["label"]), "no visible character in label"),
+                _where(pc.not_equal(trimmed, rows["label"]), "label with white space around it"),
+            ]
+        return pc.coalesce(*found)
 
     def encoder(self, contract: Contract, folder: Path) -> TextEncoder:
         return TextEncoder(folder / _TOKENIZER, contract.step("tokenize")["max_length"])
@@ -166,6 +173,18 @@ class TextClassification(Task):
                 {"label": labels[best], "score": rounded[best], "scores": dict(zip(labels, rounded, strict=True))}
             )
         return answers
+
+
+def _blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return which values show nothing, by the rule that a request is held to; null is none of them."""
+    # Unicode tables differ in age; only what Arrow's know as a letter or digit is settled without asking ours.
+    doubtful = column.filter(pc.invert(pc.match_substring_regex(column, r"[\pL\pN]")))
+    unseen = [value for value in pc.unique(doubtful).to_pylist() if is_blank(value)]
+    return pc.is_in(column, value_set=pa.array(unseen, column.type))
+
+
+def _where(condition: pa.ChunkedArray, reason: str) -> pa.ChunkedArray:
+    return pc.if_else(condition, reason, pa.scalar(None, pa.string()))
 
 
 def _from_pretrained(folder: Path, **config: Any) -> torch.nn.Module:

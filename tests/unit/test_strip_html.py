@@ -1,0 +1,88 @@
+"""HTML to text: what is seen stays, what is no tag for sure stays too, and no input takes more than linear time."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.steps.html import visible
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("My header <head> is loose, please call me", "My header  is loose, please call me"),
+        ("<style> and <script> are loose", "and  are loose"),
+        ("a<head><title>t</title></head>b", "a b"),
+        ("<HEAD\n>no</hEaD ><Script>no</SCRIPT>yes", "yes"),
+        ("<title>Re: refund</title> please", "Re: refund please"),
+        ("<header>seen</header>", "seen"),
+        ("a<script/>b", "a b"),
+        ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
+        ("I <3 you > me, </3", "I <3 you > me, </3"),
+        ("a <b it's > don't", "a  don't"),
+        ("if a <b then", "if a <b then"),
+        ("<a title=\"x > y\" href='>'>link</a>", "link"),
+        ("<a title = \n '>'>link</a>", "link"),
+        ("<a title='never closed>link</a>", "link"),
+        ("<!DOCTYPE html><?xml version='1.0'?>text", "text"),
+        ("a<!-- <b> -- > -->b<!-->c<!---->d", "abcd"),
+        ("a <!-- loose -> b", "a <!-- loose -> b"),
+        ("a</>b", "ab"),
+        ("one<br>two<br/>three<BR />four", "one two three four"),
+        ("one <p> two", "one  two"),
+        ("wo<b>r</b>d<my-own>x", "word x"),
+        ("&lt;b&gt; &amp;amp; &eacute;&#233;&#xE9;&nbsp;x", "<b> &amp; ééé\u00a0x"),
+        ("AT&T, R&D & co; &unknown; &#; &#x;", "AT&T, R&D & co; &unknown; &#; &#x;"),
+        ("<p>a &lt;i&gt; b</p>", "a <i> b"),
+        ("&#xD800;&#0;", "\ufffd\ufffd"),
+        ("&#" + "1" * 5000 + ";", "&#" + "1" * 5000 + ";"),
+        ("<", "<"),
+        ("<!", "<!"),
+        ("&", "&"),
+    ],
+)
+def test_what_is_seen(text, expected):
+    assert visible(text) == expected
+
+
+SIZE = 1_000_000
+HOSTILE = [
+    "<", "<a ", "<a b='", "<a b='\"", '<a b="\'', "<a b='>' ", "<!--", "<!-- -- >", "</", "<script>", "<script ", "</script",
+    "<head><style><template>", "&", "&#", "&#x1", "&#" + "9" * 40, "&a", "<a=", "<a = ", "='", "<a b=''", "<a<a<a", "<a\n",
+    "<p>", "</p>x", "<?", "<!", "<b ='>", "<b =\">='", "<!-", "-->", "<noscript", "<title>", "</head", "<x='></script",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tail", ["", ">", "'>", "\">'>", "-->", "</script>", "</head"])
+def test_a_megabyte_of_broken_tags_takes_well_under_a_second(tail):
+    for piece in HOSTILE:
+        for text in (
+            piece * (SIZE // 4 // len(piece)) + tail,
+            tail + "<a " * 5 + piece * (SIZE // 4 // len(piece)) + tail,
+        ):
+            begin = time.process_time()
+            visible(text)
+            assert time.process_time() - begin < 1.0, piece
+
+
+PIECES = [*"<>/!?-='\"&#;x1 a\n", "<script", "</script", "<!--", "-->", '="', "&lt"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
+def test_it_never_raises_and_comes_to_an_end(text):
+    found = visible(text)
+    assert len(found) <= len(text) + text.count("<")  # a space for each tag at most
+    found.encode()
+
+
+@given(st.text().filter(lambda text: "<" not in text and "&" not in text))
+def test_what_has_neither_tag_nor_entity_stays_as_it_is(text):
+    assert visible(text) == text
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="<&", exclude_categories=["Cs"]), min_size=1)))
+def test_no_word_outside_of_whole_tags_is_lost(words):
+    found = visible("<p>".join(words) + "<br>")
+    assert "".join(found.split()) == "".join("".join(words).split())

@@ -1,0 +1,71 @@
+"""What is blank: one rule for a training row, a cleaned text and a request."""
+
+import sys
+import unicodedata
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.errors import RequestError
+from cluster.text import is_blank
+from serve.requests import _texts
+from trainer import tasks
+
+CHECK = tasks.get("text-classification").check
+
+
+def rows(texts, labels=None):
+    columns = {"text": pa.chunked_array([pa.array(texts, pa.string())])}
+    if labels is not None:
+        columns["label"] = pa.chunked_array([pa.array(labels, pa.string())])
+    return pa.table(columns)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \t\n", "\u200b\u2060\u00ad", "\u0301\u0308", "\x00\x1f\x7f", "\u2028\u3000", "\ufeff", "\ue000"]
+)
+def test_blank(text):
+    assert is_blank(text)
+
+
+@pytest.mark.parametrize("text", ["a", " 7", "\u200bé", "字", "!", "_", "😀", "\u0378", "a\ud800"])
+def test_not_blank(text):
+    assert not is_blank(text)
+
+
+def test_the_short_way_says_what_the_long_one_says():
+    """No letter or digit is of a kind that nobody sees, for every character there is."""
+    for code in range(sys.maxunicode + 1):
+        character = chr(code)
+        seen = unicodedata.category(character) in ("Cn",) or unicodedata.category(character)[0] not in "CZM"
+        assert is_blank(character) != seen, hex(code)
+
+
+def test_training_and_serving_agree_on_every_character():
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    reasons = CHECK(rows(characters)).to_pylist()
+    for character, reason in zip(characters, reasons, strict=True):
+        assert (reason == "no visible character") == is_blank(character), hex(ord(character))
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_training_and_serving_agree_on_texts(texts):
+    for text, reason in zip(texts, CHECK(rows(texts)).to_pylist(), strict=True):
+        try:
+            _texts([text], 1)
+        except RequestError as error:
+            assert (error.status, error.code) == (422, "empty_input") and reason == "no visible character"
+        else:
+            assert reason is None
+
+
+def test_labels_that_look_like_others_or_like_nothing():
+    labels = ["tool", "tool ", "\ttool", "\u00a0tool", "two words", "\u200b", " ", None, "道具"]
+    spaced, unseen = "label with white space around it", "no visible character in label"
+    expected = [None, spaced, spaced, spaced, None, unseen, unseen, None, None]
+    assert CHECK(rows(["a"] * len(labels), labels)).to_pylist() == expected
+    assert CHECK(rows(["\u200b"], ["tool "])).to_pylist() == ["no visible character"]
+    assert CHECK(rows(["a", None])).to_pylist() == [None, None]
+    assert CHECK(rows([], [])).to_pylist() == []

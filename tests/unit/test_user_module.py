@@ -1,0 +1,223 @@
+"""A function of the user's: only from the user's own modules, only the source that was pinned, and always its newest."""
+
+import hashlib
+import importlib
+import os
+import py_compile
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ModelError, SpecError
+from trainer.contract import Contract, Step
+from trainer.steps import Cleaner, own, user_module
+
+
+def digest_of(path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def a_contract(path, digest):
+    step = Step(name="python", params={"function": path, "source_sha256": digest})
+    return Contract(task="text-classification", columns={}, steps=[step], fitted={}, files={})
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a module into the working directory; all that were imported are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+
+    def write(name, text):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
+    yield write
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def made(path):
+    return own.make({"function": path, "source_sha256": user_module.find(path).digest})
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("subprocess:getoutput", "part of Python"),
+        ("os:system", "part of Python"),
+        ("importlib.util:find_spec", "part of Python"),
+        ("sys:exit", "part of Python"),
+        ("builtins:eval", "part of Python"),
+        ("__main__:main", "part of Python"),
+        ("cluster.text:is_unicode", "part of raymill"),
+        ("raymill:predict", "part of raymill"),
+        ("trainer.steps.html:visible", "part of raymill"),
+        ("numpy:array", "an installed one"),
+        ("yaml:load", "an installed one"),
+        ("torch.hub:load", "an installed one"),
+        ("../../evil:run", "is no module:function"),
+        ("my_steps:__import__('os')", "is no module:function"),
+        ("my_steps", "is no module:function"),
+    ],
+)
+def test_what_is_not_the_users_is_refused_by_training_and_by_a_model(tmp_path, path, said):
+    with pytest.raises(SpecError, match=said):
+        own.pin(path, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    module = sys.modules.get(path.partition(":")[0])
+    digest = digest_of(module.__file__) if getattr(module, "__file__", None) else "0" * 64
+    with pytest.raises(ModelError, match=said) as caught:
+        Cleaner(a_contract(path, digest))
+    assert "of your working directory" in caught.value.fix or "is no" in said
+
+
+def test_a_contract_without_its_keys_is_refused():
+    for params in ({}, {"function": "my_steps:clean"}, {"source_sha256": "0" * 64}, {"function": 7}):
+        with pytest.raises(ModelError):
+            own.make(params)
+
+
+def test_nothing_runs_before_the_digest_is_compared(write, tmp_path):
+    for name in ("trap.py", "pack/__init__.py", "pack/trap.py", "bare/trap.py"):
+        write(name, "open('ran', 'w').close()\n\n\ndef clean(text):\n    return text\n")
+    for path in ("trap:clean", "pack.trap:clean", "pack:clean", "bare.trap:clean"):
+        with pytest.raises(ModelError, match="is not the source"):
+            Cleaner(a_contract(path, "0" * 64))
+        assert not (tmp_path / "ran").exists()
+        assert made(path)("a") == "a"
+        (tmp_path / "ran").unlink()
+
+
+def test_modules_of_packages_and_of_folders(write, tmp_path):
+    write("pack/__init__.py", "MARK = 'p'\n")
+    write("pack/deep/__init__.py", "from ..deep import below\n")
+    write("pack/deep/below.py", "from .. import MARK\n\n\ndef clean(text):\n    return text + MARK\n")
+    assert made("pack.deep.below:clean")("a") == "ap"
+    params, files = own.pin("pack.deep.below:clean", tmp_path)
+    assert files == {"step_pack.deep.below.py": params["source_sha256"]}
+    assert importlib.import_module("pack.deep.below").clean("a") == "ap"
+    with pytest.raises(SpecError, match="no module 'pack.deep.beneath'"):
+        made("pack.deep.beneath:clean")
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_folders_of_installed_packages_wherever_they_are(tmp_path, monkeypatch, folder):
+    there = tmp_path / "lib" / folder
+    (there / "inner").mkdir(parents=True)
+    (there / "somebodys.py").write_text("def clean(text):\n    return text\n")
+    (there / "inner" / "module.py").write_text("def clean(text):\n    return text\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(there))
+    for path in ("somebodys:clean", "inner.module:clean"):
+        with pytest.raises(SpecError, match="an installed one"):
+            user_module.find(path)
+    (tmp_path / "linked.py").symlink_to(there / "somebodys.py")  # a link does not make it the user's
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SpecError, match="an installed one"):
+        user_module.find("linked:clean")
+
+
+def test_what_has_no_source_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "compiled_only.pyc").write_bytes(b"")
+    with pytest.raises(SpecError, match="is not written in Python"):
+        user_module.find("compiled_only:clean")
+    (tmp_path / "empty_folder").mkdir()
+    with pytest.raises(SpecError, match="no module 'empty_folder'"):
+        user_module.find("empty_folder:clean")
+
+
+def test_an_edited_module_is_loaded_anew(write):
+    """Same length, same second: neither the loaded module nor Python's cache of compiled files must be taken."""
+    file = write("my_own.py", "def clean(text):\n    return text + '1'\n")
+    times = file.stat()
+    first = made("my_own:clean")
+    importlib.import_module("my_own")
+    write("my_own.py", "def clean(text):\n    return text + '2'\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert made("my_own:clean")("a") == "a2"
+    assert first("a") == "a1"  # made from the old source, and held to it
+
+
+def test_a_module_is_run_once_as_long_as_it_stays_the_same(write, tmp_path):
+    write("counted.py", "open('runs', 'a').write('x')\n\n\ndef clean(text):\n    return text\n")
+    for _ in range(3):
+        made("counted:clean")
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_a_compiled_file_that_says_otherwise_is_not_run(write):
+    file = write("my_own.py", "def clean(text):\n    return 'other'\n")
+    py_compile.compile(str(file), doraise=True)
+    times = file.stat()
+    write("my_own.py", "def clean(text):\n    return 'right'\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert made("my_own:clean")("a") == "right"
+
+
+def test_a_function_that_is_defined_elsewhere_is_refused_with_its_place(write):
+    write("helpers.py", "def clean(text):\n    return text\n")
+    write("shown.py", "from helpers import clean\nfrom subprocess import getoutput\nimport json\nclean_too = clean\n")
+    with pytest.raises(SpecError, match="shown:clean_too is defined in helpers") as caught:
+        made_for_spec("shown:clean_too")
+    assert "write helpers:clean" in caught.value.fix
+    with pytest.raises(ModelError, match="defined in subprocess"):
+        made("shown:getoutput")
+    with pytest.raises(SpecError, match="is no function"):
+        made_for_spec("shown:json")
+
+
+def made_for_spec(path):
+    return user_module.load(user_module.find(path))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import sys\nsys.exit('bye')\n", "importing my_own raised SystemExit: bye"),
+        ("1 / 0\n", "importing my_own raised ZeroDivisionError"),
+        ("def clean(text)\n", "importing my_own raised SyntaxError"),
+        ("import not_there_at_all\n", "cannot be imported: No module named 'not_there_at_all'"),
+        ("x = 'a\0b'\n", "importing my_own raised"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(write, tmp_path, source, said):
+    write("my_own.py", source)
+    with pytest.raises(SpecError, match=said):
+        own.pin("my_own:clean", tmp_path)
+    assert "my_own" not in sys.modules
+    assert not (tmp_path / "step_my_own.py").exists()
+    write("my_own.py", "def clean(text):\n    return text\n")  # repaired in the same process
+    assert made("my_own:clean")("a") == "a"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return 'a\\ud83d'", "my_own:clean returned half of a surrogate pair"),
+        ("raise SystemExit(3)", "my_own:clean raised SystemExit"),
+        ("return clean(text)", "my_own:clean raised RecursionError"),
+        ("return b'a'", "my_own:clean returned bytes, not a text"),
+        ("return ' \\u200b'", "empty after cleaning"),
+        ("return None", "refused by my_own:clean"),
+    ],
+)
+def test_what_a_function_may_do_wrong_becomes_the_rows_reason(write, body, reason):
+    write("my_own.py", f"def clean(text):\n    {body}\n")
+    contract = a_contract("my_own:clean", digest_of("my_own.py"))
+    assert Cleaner(contract)(["a"]) == (["a"], [reason])
+
+
+def test_the_places_that_python_itself_names():
+    """Whatever lies where pip installs or Python has its own library is found to be no user's."""
+    for key in ("stdlib", "purelib"):
+        with pytest.raises(SpecError):
+            user_module._must_be_the_users(Path(sysconfig.get_paths()[key]) / "anything.py", "anything:run")

@@ -1,0 +1,174 @@
+"""A module of the user's: found without running it, told from everybody else's, loaded from the very bytes looked at.
+
+A contract may come from anywhere, and it names a module and a digest. What stands in the standard library or in
+site-packages is known to everyone, its digest too, so a digest alone would let a contract call any function there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import site
+import sys
+import sysconfig
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple
+
+from cluster.errors import SpecError
+
+_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_OURS = frozenset({"raymill", "raymill_cli", "cluster", "trainer", "tune", "serve"})
+_NOT_THE_USERS = _OURS | sys.stdlib_module_names | frozenset(sys.builtin_module_names) | {"__main__"}
+_SHARED_FOLDERS = frozenset({"site-packages", "dist-packages"})
+_COPY_IT = "copy the function into a module of your working directory"
+
+#: Module -> the digest of the source it was loaded from here, and the module itself.
+_loaded: dict[str, tuple[str, ModuleType]] = {}
+
+
+class Source(NamedTuple):
+    """The source of a module that has not been run."""
+
+    path: str
+    """`module:function`, as the user wrote it."""
+    file: Path
+    content: bytes
+
+    @property
+    def module(self) -> str:
+        """The module's dotted name."""
+        return self.path.partition(":")[0]
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def find(path: str) -> Source:
+    """Return the source of `module:function` without importing anything. Raises `SpecError` if it is not the user's."""
+    if not _PATH.fullmatch(path):
+        raise SpecError(f"data.steps: {path!r} is no module:function", "write it as my_steps:clean")
+    name = path.partition(":")[0]
+    top, *below = name.split(".")
+    if top in _NOT_THE_USERS:
+        owner = "raymill" if top in _OURS else "Python"
+        raise SpecError(f"data.steps: {path} is a part of {owner}, not a function of your own", _COPY_IT)
+    spec = _spec_of(top)
+    # A package runs when a module in it is imported, so its place counts as well as the module's own.
+    for place in [*_places(spec), *([Path(spec.origin)] if spec and spec.has_location and spec.origin else [])]:
+        _must_be_the_users(place, path)
+    file = _file_of(spec, below)
+    if file is None or (file.suffix == ".py" and not file.is_file()):
+        raise SpecError(
+            f"data.steps: there is no module '{name}' for {path}",
+            f"run from the folder that holds {name.replace('.', os.sep)}.py, or put that folder on the Python path",
+        )
+    _must_be_the_users(file, path)
+    if file.suffix != ".py":
+        raise SpecError(f"data.steps: {name} is not written in Python ({file})", "name a module with a source file")
+    return Source(path, file, file.read_bytes())
+
+
+def load(source: Source) -> Any:
+    """Run the module, unless it ran already from the same bytes, and return the function. Raises `SpecError`."""
+    name, attribute = source.module, source.path.partition(":")[2]
+    digest, module = _loaded.get(name, ("", None))
+    if module is None or digest != source.digest or sys.modules.get(name) is not module:
+        module = _run(source)
+        _loaded[name] = source.digest, module
+    if not hasattr(module, attribute):
+        raise SpecError(f"data.steps: {name} has no function '{attribute}'", "correct the name after the colon")
+    function = getattr(module, attribute)
+    if not callable(function):
+        raise SpecError(f"data.steps: {source.path} is no function", "name a function that takes and returns a text")
+    home = getattr(function, "__module__", None)
+    if home != name:  # the source that is pinned would not be the one that runs
+        wanted = f"{home}:{getattr(function, '__name__', attribute)}"
+        raise SpecError(
+            f"data.steps: {source.path} is defined in {home}, not in {name}",
+            f"write {wanted} if that module is yours, or define a function of your own in {name}",
+        )
+    return function
+
+
+def _spec_of(top: str) -> ModuleSpec | None:
+    # A console script does not have the working directory on its path; `python -m raymill` and Ray jobs do.
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()  # the file may be a moment old
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # ValueError: a module made by hand, without a file
+        return None
+
+
+def _places(spec: ModuleSpec | None) -> list[Path]:
+    return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+
+
+def _file_of(spec: ModuleSpec | None, below: list[str]) -> Path | None:
+    """Return the file of the module `below` a top-level one. find_spec of a dotted name would run its packages."""
+    if spec is None:
+        return None
+    if not below:
+        return Path(spec.origin) if spec.has_location and spec.origin else None
+    folders = [place.joinpath(*below[:-1]) for place in _places(spec)]
+    found = (file for folder in folders for file in (folder / below[-1] / "__init__.py", folder / f"{below[-1]}.py"))
+    return next((file for file in found if file.is_file()), None)
+
+
+def _must_be_the_users(place: Path, path: str) -> None:
+    known = [sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    shared = [Path(folder) for folder in (*known, site.getusersitepackages())]
+    shared += [folder.resolve() for folder in shared]
+    for way in (place.absolute(), place.resolve()):  # a link may lead into such a folder, or out of it
+        inside = any(way.is_relative_to(folder) for folder in shared)
+        if inside or not _SHARED_FOLDERS.isdisjoint(way.parts):
+            raise SpecError(f"data.steps: {path} is an installed one ({way}), not a function of your own", _COPY_IT)
+
+
+class _Loader(SourceFileLoader):
+    """Runs the bytes whose digest was looked at: not a file that changed since, nor a cached one of the same second."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.module, str(source.file))
+        self._content = source.content
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self._content, self.path)
+        return code
+
+
+def _run(source: Source) -> ModuleType:
+    name, path = source.module, source.path
+    before = sys.modules.get(name)
+    try:
+        package, _, last = name.rpartition(".")
+        parent = importlib.import_module(package) if package else None
+        spec = importlib.util.spec_from_file_location(name, source.file, loader=_Loader(source))
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        if parent is not None:
+            setattr(parent, last, module)
+    except (Exception, SystemExit) as error:
+        _put_back(name, before)
+        if isinstance(error, ModuleNotFoundError):
+            raise SpecError(f"data.steps: {path} cannot be imported: {error}", f"install {error.name}") from error
+        raise SpecError(f"data.steps: importing {name} raised {type(error).__name__}: {error}", "repair it") from error
+    return module
+
+
+def _put_back(name: str, before: ModuleType | None) -> None:
+    if before is None:
+        sys.modules.pop(name, None)
+    else:
+        sys.modules[name] = before
