@@ -16,6 +16,9 @@ from serve.app import application
 from trainer.registry import Version
 from trainer.spec import Serve as ServeSpec
 
+# How the second line of a `UserError` begins.
+_FIX = "fix:"
+
 
 def check_port(host: str, port: int) -> None:
     """Raise `ResourceError` if nothing could listen there; asked before anything slow starts."""
@@ -55,9 +58,10 @@ def start(version: Version, spec: ServeSpec) -> Endpoint:
         reason = _why_not(version.name) or str(error).strip().splitlines()[-1]
         stop(version.name, started_serve=started_serve)
         if "ModelError" in reason:
-            text = reason.split("ModelError:")[-1].strip()
+            text, _, fix = reason.split("ModelError:")[-1].partition(_FIX)
             raise ModelError(
-                f"{version.ref} is not fit to be served: {text}", "restore the version, or train again"
+                f"{version.ref} is not fit to be served: {text.strip()}",
+                fix.strip() or "restore the version, or train again",
             ) from error
         if "address already in use" in str(error).lower():
             raise ResourceError(f"{spec.host}:{spec.port} is taken", "give another --port") from error
@@ -94,7 +98,7 @@ def _take_down(name: str, started_serve: bool) -> None:
 
 
 def _why_not(name: str) -> str:
-    """Return the line of a replica's traceback that says what was wrong, if Serve has one."""
+    """Return the line of a replica's traceback that says what was wrong, with the fix below it, if Serve has one."""
     found: Any = None
     with contextlib.suppress(Exception):
         found = ray.serve.status().applications.get(name)
@@ -102,4 +106,7 @@ def _why_not(name: str) -> str:
         return ""
     messages = [found.message, *[deployment.message for deployment in found.deployments.values()]]
     lines = [line.strip() for message in messages for line in str(message).splitlines()]
-    return next((line for line in reversed(lines) if "Error" in line and ":" in line), "")
+    for line, below in zip(reversed(lines), ["", *reversed(lines)], strict=False):
+        if "Error" in line and ":" in line and not line.startswith(_FIX):
+            return f"{line} {below}" if below.startswith(_FIX) else line
+    return ""

@@ -139,7 +139,7 @@ class StripHtml(Section):
 
 
 class Redact(Section):
-    """What must not be learned or stored is replaced by its name in brackets, as [EMAIL]."""
+    """What must not be learned or served is replaced by its name in brackets, as [EMAIL]."""
 
     kinds: list[Literal["email", "card", "phone", "ip", "url"]] = Field(default=["email", "card"])
     """Known patterns. A card number counts only if its check digit is right."""
