@@ -8,14 +8,19 @@ import json
 import os
 import re
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cluster.errors import ResourceError
 
+#: In a folder that is being filled: which process does it.
+OWNER = ".owner"
 _LEFT_OVER = re.compile(r"[.-][0-9a-f]{8}$")
 
 
@@ -71,12 +76,39 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, older_than_s: float = 86_400.0) -> None:
-    """Remove what an interrupted `new_folder` or staging left in `folder` over a day ago: hidden folders with a random end."""
+    """Remove what an interrupted `new_folder` or staging left in `folder`: hidden folders with a random end.
+
+    Those that say whose they are go as soon as that process has ended, others after a day.
+    """
     oldest = time.time() - older_than_s
     for path in folder.glob(".*") if folder.is_dir() else []:
         with contextlib.suppress(FileNotFoundError):  # its owner may be renaming it this moment
-            if _LEFT_OVER.search(path.name) and path.is_dir() and path.stat().st_mtime < oldest:
+            left_over = _LEFT_OVER.search(path.name) and path.is_dir()
+            if left_over and (path.stat().st_mtime < oldest or _is_abandoned(path)):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def sign(folder: Path) -> None:
+    """Say in `folder` that it is this process's, for `sweep`."""
+    (folder / OWNER).write_text(json.dumps(_this_process(os.getpid())))
+
+
+def _this_process(pid: int) -> list[str | float]:
+    return [socket.gethostname(), pid, psutil.Process(pid).create_time()]
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether a folder is signed by a process of this machine that has ended; a process of another one may still run."""
+    try:
+        host, pid, started = json.loads((folder / OWNER).read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+    if host != socket.gethostname():
+        return False
+    try:
+        return _this_process(int(pid)) != [host, pid, started]
+    except psutil.NoSuchProcess:
+        return True
 
 
 def sha256(path: Path) -> str:

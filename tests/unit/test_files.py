@@ -1,10 +1,15 @@
 """Files that are whole or not there."""
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from cluster.files import new_folder, read_json, sha256_of, write_json
+from cluster.files import OWNER, new_folder, read_json, sha256_of, sign, sweep, write_json
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path):
@@ -47,3 +52,14 @@ def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_ended_process_left_is_swept_at_once_and_what_a_running_one_fills_is_not(tmp_path):
+    code = "import sys, pathlib; from cluster.files import sign; sign(pathlib.Path(sys.argv[1]))"
+    for name in (".a-0123abcd", ".b-0123abcd", ".c-0123abcd", ".d-0123abcd"):
+        (tmp_path / name).mkdir()
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / ".a-0123abcd")], check=True, cwd=ROOT)
+    sign(tmp_path / ".b-0123abcd")
+    (tmp_path / ".c-0123abcd" / OWNER).write_text('["another-host", 1, 1.0]')
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b-0123abcd", ".c-0123abcd", ".d-0123abcd"]

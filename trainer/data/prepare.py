@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError, ResourceError
-from cluster.files import new_folder, no_room, sha256_of, sweep, write_json
+from cluster.files import OWNER, new_folder, no_room, sha256_of, sign, sweep, write_json
 from trainer import steps, tasks
 from trainer.contract import PREPARATION_VERSION, Contract
 from trainer.data import index, passes, sources
@@ -82,7 +82,7 @@ def prepare(
         final = _root(spec) / f"{contract.fingerprint[:16]}-{staged.key}"
         # If another run made the same folder meanwhile: same key, same content.
         with contextlib.suppress(FileExistsError), new_folder(final) as beside:
-            for path in list(staged.folder.iterdir()):
+            for path in [path for path in staged.folder.iterdir() if path.name != OWNER]:
                 path.rename(beside / path.name)
     return Prepared(final)
 
@@ -168,6 +168,7 @@ def _staged(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[_Staged]:
     try:
         sweep(root)
         folder.mkdir(parents=True)
+        sign(folder)
     except OSError as error:
         raise ResourceError(
             f"storage={spec.storage!r} cannot be written: {error.strerror}", "name a folder you may write to"
