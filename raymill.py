@@ -33,7 +33,14 @@ def prepare(
 ) -> Outcome:
     """Make the prepared rows of `spec`, or find them; Ray is started only if they have to be made and are many."""
     run = _run(spec, overrides, console, "prepare")
-    return run.outcome(fingerprint=_prepared(run).contract.fingerprint)
+    prepared = _prepared(run)
+    return run.outcome(
+        fingerprint=prepared.contract.fingerprint,
+        prepared=str(prepared.folder),
+        rows=prepared.summary["rows"],
+        bad_rows=prepared.summary["quarantined"],
+        left_out=prepared.summary["left_out"],
+    )
 
 
 def data_report(

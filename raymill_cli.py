@@ -61,7 +61,7 @@ class Front:
         from cluster.errors import outcome
 
         self.console.say(
-            "\nstopped, and so is everything that was started here. Prepared rows are kept: the same command finds them again.",
+            "\nstopped, and so is everything that was started here. The same command begins again, and finds rows that were prepared to the end.",
             style="yellow",
         )
         if self.as_json:
@@ -197,7 +197,8 @@ def plan_command(front: Front, spec: str, overrides: tuple[str, ...], storage: s
 def prepare_command(front: Front, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
     """Make the prepared rows, or find them."""
     outcome = raymill.prepare(spec, overrides=_overrides(overrides, storage), console=front.console)
-    front.tell(outcome.as_dict(), [f"fingerprint: {outcome.fingerprint}"])
+    lines = [f"rows: {outcome.prepared}", f"contract: {outcome.fingerprint}"]
+    front.tell(outcome.as_dict(), lines)
 
 
 @cli.group("data", cls=_InOrder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -112,6 +112,8 @@ class Split(Section):
         if (self.by == "content") != (self.column is None):
             rule = "needs `column`" if self.column is None else "takes no `column`"
             raise ValueError(f"by: {self.by} {rule}; by: group and by: time go by a column of your data")
+        if self.stratify and self.by != "content":
+            raise ValueError(f"stratify: true goes with by: content only, not with by: {self.by}; take one of them out")
         first, second = self.validation_from, self.test_from
         if (first or second) and (self.by != "time" or not (first and second)):
             raise ValueError("validation_from and test_from belong together, and to by: time")
@@ -243,6 +245,11 @@ class StepSpec(Section):
         return getattr(self, self.name)
 
 
+#: Checks of the whole data that a spec may switch off.
+Allowed = Literal["duplicate", "contradicting labels", "also in train", "also in validation"]
+ALLOWED = get_args(Allowed)
+
+
 class Data(Section):
     """Where the rows are and how they are read."""
 
@@ -261,9 +268,7 @@ class Data(Section):
     """The classes there may be: rows with another label are bad rows. Default: what the training rows hold."""
     max_chars: Annotated[int, Field(ge=1)] = 100_000
     """A longer text is a bad row."""
-    allow: list[Literal["duplicate", "contradicting labels", "also in train", "also in validation"]] = Field(
-        default_factory=list
-    )
+    allow: list[Allowed] = Field(default_factory=list)
     """Rows that are used although a check of the whole data finds them bad."""
     steps: list[Annotated[StepSpec, BeforeValidator(_long_form, json_schema_input_type=str | StepSpec)]] = Field(
         default_factory=list
@@ -291,6 +296,19 @@ class Data(Section):
                 raise ValueError(f"labels names {label!r} twice; list each class once")
             seen.add(label)
         return labels
+
+    @model_validator(mode="after")
+    def _split_has_work(self) -> Data:
+        given = [part for part in ("validation", "test") if getattr(self, part)]
+        if given and self.split.test_from:
+            raise ValueError(
+                f"data.{given[0]} is given, so split.validation_from and test_from cannot hold; take one of them out"
+            )
+        if len(given) == 2 and self.split.by != "content":
+            raise ValueError(
+                f"validation and test are given, so there is nothing to split by {self.split.by}; take split out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_streamed(self) -> Data:

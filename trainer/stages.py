@@ -42,6 +42,14 @@ class Outcome:
     reason: str | None = None
     """Why the gate let the model through, or did not."""
     fingerprint: str | None = None
+    prepared: str | None = None
+    """The folder of the prepared rows."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Prepared rows by part."""
+    bad_rows: dict[str, int] = field(default_factory=dict)
+    """Rows that could not be used, by reason."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Rows that steps of the spec left out."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage."""
@@ -112,7 +120,9 @@ class Run:
         left_out: dict[str, int] = prepared.summary["left_out"]  # type: ignore[assignment]
         n_classes = len(prepared.contract.fitted["labels"])
         counts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
-        self.console.say(f"             {counts} rows, {n_classes} classes")
+        repeated = prepared.summary["repeated"]
+        more = f" (and {repeated:,} repetitions by balance)" if repeated else ""
+        self.console.say(f"             {counts} rows{more}, {n_classes} classes")
         if left_out:
             self.console.table("Rows left out by your steps", ["step", "rows"], list(left_out.items()))
         if bad:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import make_rows, tiny_spec, write_csv
 
-from cluster.errors import DataError, ResourceError
+from cluster.errors import DataError, ResourceError, SpecError
 from trainer.data import prepare as preparing
 from trainer.data.blocks import write_ipc
 from trainer.spec_load import load
@@ -195,7 +195,7 @@ def test_a_group_or_time_that_is_not_there_makes_a_bad_row(tiny_base, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = {"by": "time", "column": "at", "validation_from": "2026-01-01", "test_from": "2026-02-01"}
     data = {"train": str(tmp_path / "rows.jsonl"), "split": split}
-    with pytest.raises(DataError, match=r"missing time: 1, time is no ISO 8601 time: 1"):
+    with pytest.raises(DataError, match=r"at: … is no ISO 8601 time: 1, missing at: 1"):
         prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
 
 
@@ -302,3 +302,51 @@ def test_what_was_left_out_is_listed_in_every_run(tiny_base, tmp_path):
     for run in ("one", "two"):
         preparing.prepare(load(spec), lambda progress: None, tmp_path / run / "quarantine.parquet")
         assert pq.read_table(tmp_path / run / "quarantine.parquet").num_rows == 1
+
+
+def test_two_samples_take_each_their_share(tiny_base, tmp_path):
+    write_csv(tmp_path / "train.csv", make_rows(900, seed=6))
+    half = {"sample": {"fraction": 0.5}}
+    data = {"train": str(tmp_path / "train.csv"), "steps": [half, half]}
+    prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+    assert 130 < prepared.summary["rows"]["train"] < 230
+
+
+def test_the_same_bytes_under_another_ending_are_another_file(tiny_base, tmp_path):
+    content = write_csv(tmp_path / "train.csv", make_rows(90, seed=6)).read_bytes()
+    (tmp_path / "train.csv.gz").write_bytes(content)
+    for name, refused in (("train.csv", False), ("train.csv.gz", True)):
+        spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / name)}}
+        if refused:
+            with pytest.raises(DataError, match="is no whole gzip"):
+                prepare(spec, tmp_path)
+        else:
+            prepare(spec, tmp_path)
+
+
+def test_repeated_rows_are_counted_and_can_be_taken_once(tiny_base, tmp_path):
+    rows = [row for row in make_rows(600, seed=6) if row[1] != "tool" or int(row[0].split()[-1]) % 9 == 2]
+    write_csv(tmp_path / "train.csv", rows)
+    data = {"train": str(tmp_path / "train.csv"), "steps": [{"balance": {"how": "oversample"}}]}
+    prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
+    train = prepared.part("train")
+    assert len(train) == prepared.summary["rows"]["train"] + prepared.summary["repeated"] > len(train.once())
+    assert len(train.once()) == prepared.summary["rows"]["train"] == len(set(train.raw("text")))
+
+
+@pytest.mark.parametrize(
+    ("split", "given", "message"),
+    [
+        (
+            {"by": "time", "column": "at", "validation_from": "2026-01-01", "test_from": "2026-02-01"},
+            ["test"],
+            "cannot hold",
+        ),
+        ({"by": "group", "column": "who"}, ["test", "validation"], "nothing to split by group"),
+        ({"by": "group", "column": "who", "stratify": True}, [], "stratify: true goes with by: content only"),
+    ],
+)
+def test_a_split_that_would_do_nothing_is_refused(split, given, message):
+    data = {"train": "a.csv", "split": split, **{part: f"{part}.csv" for part in given}}
+    with pytest.raises(SpecError, match=message):
+        load({"name": "a", "data": data, "model": {"base": "x/y"}})

@@ -96,7 +96,7 @@ def test_a_function_of_the_users(own_module, tmp_path):
 
 def test_a_function_that_fails_gives_the_row_a_reason(own_module, tmp_path):
     for name, reason in (
-        ("fail", "my_steps:fail raised ZeroDivisionError"),
+        ("fail", "my_steps:fail raised ZeroDivisionError: 'division by zero'"),
         ("wrong", "my_steps:wrong returned int, not a text"),
     ):
         assert Cleaner(contract_of([f"my_steps:{name}"], tmp_path))(["a"]) == (["a"], [reason])

@@ -203,7 +203,7 @@ def test_a_module_that_cannot_be_imported(write, tmp_path, source, said):
     ("body", "reason"),
     [
         ("return 'a\\ud83d'", "my_own:clean returned half of a surrogate pair"),
-        ("raise SystemExit(3)", "my_own:clean raised SystemExit"),
+        ("raise SystemExit(3)", "my_own:clean raised SystemExit: '3'"),
         ("return clean(text)", "my_own:clean raised RecursionError"),
         ("return b'a'", "my_own:clean returned bytes, not a text"),
         ("return ' \\u200b'", "empty after cleaning"),
@@ -213,7 +213,8 @@ def test_a_module_that_cannot_be_imported(write, tmp_path, source, said):
 def test_what_a_function_may_do_wrong_becomes_the_rows_reason(write, body, reason):
     write("my_own.py", f"def clean(text):\n    {body}\n")
     contract = a_contract("my_own:clean", digest_of("my_own.py"))
-    assert Cleaner(contract)(["a"]) == (["a"], [reason])
+    texts, reasons = Cleaner(contract)(["a"])
+    assert texts == ["a"] and (reasons[0] or "").startswith(reason)
 
 
 def test_the_places_that_python_itself_names():

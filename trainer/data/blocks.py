@@ -23,7 +23,7 @@ from trainer.contract import Contract
 from trainer.data import near, split
 from trainer.data.checks import Limits, examine
 from trainer.spec_data import Data, StepSpec
-from trainer.steps import Cleaner
+from trainer.steps import Cleaner, of_whole
 
 SHARDS, FACTS, BAD = "shards", "facts", "bad"
 
@@ -136,9 +136,9 @@ class BlockMaker:
         keys = facts["key"].to_numpy()
         order = facts["order"].to_numpy() if "order" in facts.column_names else keys
         found = split.of_training_files(order, self.data.split, self.parts)
-        for step in self.data.steps:
+        for number, step in enumerate(of_whole(self.data)):
             if step.sample and step.sample.fraction:
-                out = split.position(keys, step.sample.seed, SAMPLE) >= step.sample.fraction
+                out = split.position(keys, step.sample.seed, f"{SAMPLE} {number}") >= step.sample.fraction
                 found[(found == split.TRAIN) & out] = LEFT_OUT
         return found
 
@@ -176,11 +176,12 @@ def _ordered(rows: pa.Table, data: Data) -> pa.Table:
     role = GROUP if data.split.by == "group" else TIME
     if role not in rows.column_names:  # nothing is split, or these rows are held out as they are
         return rows
-    wrong = pc.if_else(pc.is_null(rows[role]), f"missing {role}", pa.scalar(None, pa.string()))
+    wrong = pc.if_else(pc.is_null(rows[role]), f"missing {data.split.column}", pa.scalar(None, pa.string()))
     if role == TIME:
         times = split.times(rows[TIME].to_pylist())
         unread = pc.and_(pc.is_valid(rows[TIME]), pc.is_null(times))
-        wrong = pc.coalesce(wrong, pc.if_else(unread, "time is no ISO 8601 time", pa.scalar(None, pa.string())))
+        shown = pc.binary_join_element_wise(f"{data.split.column}: '", rows[TIME], "' is no ISO 8601 time", "")
+        wrong = pc.coalesce(wrong, pc.if_else(unread, shown, pa.scalar(None, pa.string())))
         rows = rows.set_column(rows.schema.get_field_index(TIME), TIME, times)
     return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.coalesce(rows["reason"], wrong))
 

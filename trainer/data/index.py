@@ -30,25 +30,27 @@ _INDEX = pa.schema(
 )
 
 
-def write_index(whole: Whole, path: Path) -> int:
+def write_index(whole: Whole, path: Path) -> tuple[int, int]:
     """Write one line for each row that is used (more for a row that is repeated), in the order of the files.
 
-    Returns the tokens of all lines.
+    Returns the tokens of all lines, and how many lines are repetitions.
     """
     repeats = whole.repeats()
-    tokens = 0
+    tokens = repeated = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _INDEX) as writer:
         for shard, block in enumerate(whole.blocks()):
             here = slice(block.start, block.start + len(block.keys))
             rows = np.flatnonzero(whole.verdicts[here] == 0)
             parts = whole.parts[here]
             if repeats is not None:
+                once = len(rows)
                 rows = np.repeat(rows, _times(block, rows, parts, repeats, whole.data))
+                repeated += len(rows) - once
             tokens += int(block.lengths[rows].sum())
             columns = (parts[rows], np.full(len(rows), shard), rows, block.target_ids[rows], block.lengths[rows])
             arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, _INDEX, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=_INDEX))
-    return tokens
+    return tokens, repeated
 
 
 def _times(block: Block, rows: np.ndarray, parts: np.ndarray, repeats: np.ndarray, data: Data) -> np.ndarray:
@@ -105,7 +107,7 @@ def _with_path(table: pa.Table, path: str) -> pa.Table:
     )
 
 
-def summary(whole: Whole, tokens: int) -> dict[str, Any]:
+def summary(whole: Whole, tokens: int, repeated: int) -> dict[str, Any]:
     """Return the counts of a preparation: rows by part and class, bad rows and rows left out by reason."""
     notes = whole.notes
     bad = by_reason(notes)
@@ -125,6 +127,7 @@ def summary(whole: Whole, tokens: int) -> dict[str, Any]:
         "left_out": {name: count for name, count in found.items() if name in chosen and count},
         "rows_by_class": {label: counts_CP[at].tolist() for at, label in enumerate(labels)},
         "class_weights": _weights(counts_CP[:, TRAIN], whole.data),
+        "repeated": repeated,
         "tokens": tokens,
         "mode": whole.data.mode,
     }

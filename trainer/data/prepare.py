@@ -30,6 +30,7 @@ from trainer.data.sources import SourceFile
 from trainer.data.split import PARTS, TRAIN
 from trainer.data.whole import Whole
 from trainer.spec import RunSpec
+from trainer.spec_data import ALLOWED, Split
 
 #: Raise it when prepared folders get another layout.
 _LAYOUT_VERSION = 3
@@ -123,8 +124,7 @@ def _given(spec: RunSpec) -> Iterator[tuple[str, Any]]:
 def columns_of(spec: RunSpec, contract: Contract) -> dict[str, str]:
     """Return role -> column of all that is read of a row."""
     how = spec.data.split
-    given = bool(spec.data.validation and spec.data.test)
-    extra = {} if how.column is None or given else {GROUP if how.by == "group" else TIME: how.column}
+    extra = {} if how.column is None else {GROUP if how.by == "group" else TIME: how.column}
     return {**contract.columns, **extra, **{FEATURE + name: name for name in spec.data.features}}
 
 
@@ -213,10 +213,9 @@ def _finish(
     contract = _without_untrained(spec, staged, whole)
     verdicts = np.split(whole.verdicts, whole.starts[1:-1])
     index.write_quarantine(folder, notes, verdicts, staged.files, list(task.roles), folder / QUARANTINE)
-    tokens = index.write_index(whole, folder / INDEX)
-    summary = index.summary(whole, tokens)
+    summary = index.summary(whole, *index.write_index(whole, folder / INDEX))
     _judge_bad_rows(summary, spec.data.max_bad_fraction, folder / QUARANTINE, quarantine_to)
-    _refuse_empty_parts(summary)
+    _refuse_empty_parts(summary, spec.data.split)
     if spec.data.features:
         write_json(folder / COLUMNS, described(whole).model_dump(mode="json"))
     contract.save(folder)
@@ -253,9 +252,18 @@ def _judge_bad_rows(summary: dict[str, Any], allowed: float, quarantine: Path, q
     raise TooManyBadRows(
         f"{n_bad} of {n_rows} rows cannot be used ({counts}), more than data.max_bad_fraction={allowed:g} allows; "
         f"the first is row {first['row']} of {first['path']}",
-        f"repair the rows listed in {quarantine_to}, raise data.max_bad_fraction, or allow one kind with data.allow",
+        _what_to_do(summary["quarantined"], n_rows, quarantine_to),
         summary["quarantined"],
     )
+
+
+def _what_to_do(by_reason: dict[str, int], n_rows: int, listed: Path) -> str:
+    reason, most = next(iter(by_reason.items()))
+    if most > n_rows / 2:  # then it is hardly the rows that are wrong
+        return f"most rows have the same: {reason}. Check data.format, data.columns, data.labels, data.features and data.steps; the rows are listed in {listed}"
+    allowed = [name for name in by_reason if name in ALLOWED]
+    allow = f", or allow it: data.allow: [{', '.join(allowed)}]" if allowed else ""
+    return f"repair the rows listed in {listed}, or raise data.max_bad_fraction{allow}"
 
 
 def _copy_quarantine(quarantine: Path, quarantine_to: Path) -> None:
@@ -283,11 +291,13 @@ class TooManyBadRows(DataError):
         self.by_reason = by_reason or {}
 
 
-def _refuse_empty_parts(summary: dict[str, Any]) -> None:
+def _refuse_empty_parts(summary: dict[str, Any], how: Split) -> None:
     rows = summary["rows"]
     for part in PARTS:
         if not rows[part]:
             fix = "add rows, or check data.steps and data.split"
-            if part != "train":
+            if part != "train" and how.by == "time":
+                fix = f"set data.split.validation_from and test_from to times that some rows reach, or give data.{part}"
+            elif part != "train":
                 fix = f"add rows, raise data.split.{part}, set data.split.stratify, or give data.{part}"
             raise DataError(f"no row is left for {part}: there are {sum(rows.values())} usable rows in all", fix)

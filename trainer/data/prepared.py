@@ -38,7 +38,7 @@ class Rows:
     """The rows of one part (train, validation or test), in the order of the source files."""
 
     def __init__(self, shards: list[pa.Table], index: pa.Table) -> None:
-        self._shards = shards
+        self._shards, self._index = shards, index
         self._shard_B = index["shard"].to_numpy()
         self._offset_B = index["offset"].to_numpy()
         self.target_ids = index["target_id"].to_numpy()
@@ -71,6 +71,12 @@ class Rows:
             np.add.at(used, offsets[at + 1], -1)
             seen.append(np.unique(values[np.cumsum(used[:-1]) > 0]))
         return np.unique(np.concatenate(seen)) if seen else np.empty(0, np.int32)
+
+    def once(self) -> Rows:
+        """Return the same rows without the copies that `balance: {how: oversample}` made."""
+        places = self._shard_B.astype(np.int64) << 32 | self._offset_B
+        _, first = np.unique(places, return_index=True)
+        return self if len(first) == len(self) else Rows(self._shards, self._index.take(pa.array(np.sort(first))))
 
     def raw(self, role: str, first: int | None = None) -> list[str]:
         """Return the raw values of one role for all rows, or for the `first` ones."""

@@ -103,12 +103,18 @@ def digest(files: list[SourceFile]) -> str:
     Remote files are not downloaded for it: they go by address, size and time of change.
     """
     try:
-        return sha256_of([[file.part, file.format, _content(file)] for file in files])
+        return sha256_of([[file.part, file.format, _packing(file), _content(file)] for file in files])
     except OSError as error:
         raise DataError(
             f"{error.filename or files[0].path} cannot be read: {error.strerror or error}",
             "check the file and its permissions",
         ) from error
+
+
+def _packing(file: SourceFile) -> str:
+    """How a file claims to be compressed: the same bytes under another ending are read in another way, or not at all."""
+    ending = Path(source_remote.without_options(file.path)).suffix.lower()
+    return ending if ending in COMPRESSIONS else ""
 
 
 def _names_nothing(part: str) -> DataError:

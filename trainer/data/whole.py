@@ -203,11 +203,11 @@ class Whole:
 
     def _thin_out(self) -> None:
         """Leave training rows out for `sample` and `balance: undersample`, in the order of the steps."""
-        for step in of_whole(self.data):
+        for number, step in enumerate(of_whole(self.data)):
             train_C = self._counts()[:, TRAIN]
             if step.sample:
                 share = step.sample.fraction or min(1.0, (step.sample.rows or 0) / max(1, train_C.sum()))
-                place = functools.partial(split.position, seed=step.sample.seed, purpose=SAMPLE)
+                place = functools.partial(split.position, seed=step.sample.seed, purpose=f"{SAMPLE} {number}")
                 self._keep(np.full(self.n_targets, share), place, SAMPLED)
             elif step.balance and step.balance.how == "undersample":
                 smallest = train_C[train_C > 0].min() if train_C.any() else 0

@@ -6,7 +6,7 @@ Which texts stand more than once is in `trainer.report.twins`, which labels look
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def collect(prepared: Prepared) -> AllRows:
     parts: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
     for place, part in enumerate(PARTS):
-        rows = prepared.part(part)
+        rows = prepared.part(part).once()  # copies that `balance` made are not the user's
         texts += rows.raw(task.subject)
         names += [labels[at] for at in rows.target_ids]
         parts.append(np.full(len(rows), place, np.int8))
@@ -96,8 +96,10 @@ def lengths(rows: AllRows, max_length: int | None) -> list[dict[str, Any]]:
     return found
 
 
-def bad_rows(prepared: Path) -> list[dict[str, Any]]:
+def bad_rows(prepared: Path, left_out: Collection[str] = ()) -> list[dict[str, Any]]:
     """Return {reason, rows, examples} of the rows that could not be used, the most frequent reason first.
+
+    Rows that a step `left_out` are listed in the same file, and are not bad.
 
     An example has `path`, `row` (from 1) and `text`, the first of its raw values that is not empty.
     """
@@ -111,6 +113,8 @@ def bad_rows(prepared: Path) -> list[dict[str, Any]]:
     roles = [name for name in table.column_names if name not in ("path", "row", "reason")]
     found = []
     for reason, count in Counter(table["reason"].to_pylist()).most_common():
+        if reason in left_out:
+            continue
         first = table.filter(pc.equal(table["reason"], reason)).slice(0, _EXAMPLES).to_pylist()
         examples = [
             {"path": Path(str(row["path"])).name, "row": row["row"], "text": _first_value(row, roles)} for row in first

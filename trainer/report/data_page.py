@@ -78,7 +78,7 @@ def gather(prepared: Prepared, tell: Callable[[Progress], None]) -> Facts:
         classes=data_facts.classes(rows, prepared.contract.fitted["labels"]),
         lengths=data_facts.lengths(rows, max_length),
         max_length=max_length,
-        bad=data_facts.bad_rows(prepared.folder),
+        bad=data_facts.bad_rows(prepared.folder, list(prepared.summary["left_out"])),  # type: ignore[call-overload]
         left_out=dict(prepared.summary.get("left_out", {})),  # type: ignore[call-overload]
         duplicates=twins.duplicates(rows, same),
         repeated=twins.repeated(rows, same),

@@ -47,7 +47,9 @@ def make(params: dict[str, Any]) -> Callable[[str], str | None]:
         try:
             found = function(text)
         except (Exception, SystemExit) as error:
-            raise FunctionFailed(f"{path} raised {type(error).__name__}") from error
+            said = str(error).strip().splitlines()[:1]  # in quotes, so that reasons count by their kind
+            words = f": '{said[0][:200]}'" if said else ""
+            raise FunctionFailed(f"{path} raised {type(error).__name__}{words}") from error
         if found is None:
             return None
         if not isinstance(found, str):
