@@ -63,7 +63,7 @@ def new_folder(final: Path) -> Iterator[Path]:
         yield beside
         for path in beside.rglob("*"):
             if path.is_file():
-                _sync_file(path)
+                sync_file(path)
         try:
             beside.rename(final)  # a rename onto a folder that holds files fails: first come, first served
         except OSError as error:
@@ -127,7 +127,8 @@ def sha256_of(value: Any) -> str:
     ).hexdigest()
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -137,11 +138,11 @@ def _sync_file(path: Path) -> None:
 
 def _sync_folder(path: Path) -> None:
     with contextlib.suppress(OSError):  # some network file systems cannot
-        _sync_file(path)
+        sync_file(path)
 
 
 def no_room(path: Path, error: OSError) -> ResourceError:
     """Return what an error while writing `path` means to the user."""
     return ResourceError(
-        f"{path} cannot be written: {error.strerror}", "check free space and permissions of the storage folder"
+        f"{path} cannot be written: {error.strerror or error}", "check free space and permissions of the storage folder"
     )

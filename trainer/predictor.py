@@ -49,6 +49,11 @@ class Predictor:
                 raise RequestError(422, "refused_input", f"inputs[{place}] cannot be used: {reason}")
         return self._encoder(cleaned)
 
+    def embedding(self) -> np.ndarray:
+        """Return the model's input embedding, shape (vocabulary, width)."""
+        found: np.ndarray = self._model.get_input_embeddings().weight.detach().cpu().numpy()  # type: ignore[operator]
+        return found
+
     def scores(self, inputs: list[np.ndarray], batch_size: int = 64) -> np.ndarray:
         """Return float64 probabilities, shape (B, C), of encoded inputs."""
         if not inputs:

@@ -59,30 +59,28 @@ def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, orig
 
     def fill(folder: Path) -> None:
         registry.copy_files(result.checkpoint, folder)
-        _write_golden(folder, evaluation, rows.raw)
+        predictor = Predictor(folder)
+        _write_golden(folder, predictor, evaluation, rows.raw)
         test = {"rows": evaluation.rows, "rows_digest": evaluation.rows_digest, **evaluation.metrics}
         write_json(folder / registry.METRICS, {"test": test, "validation": result.metrics})
         write_json(folder / registry.LINEAGE, origin)
-        write_json(folder / profile.FILE, profile_of(folder, prepared))
+        write_json(folder / profile.FILE, _profile_of(folder, predictor, prepared))
         run_folder.save_spec(result.spec, folder / run_folder.SPEC)
 
     return Registry(result.spec.storage).register(result.spec.name, fill)
 
 
-def profile_of(folder: Path, prepared: Prepared) -> dict[str, Any]:
+def _profile_of(folder: Path, predictor: Predictor, prepared: Prepared) -> dict[str, Any]:
     """Return the profile of the rows that the model in `folder` was trained on, with a sketch by its own embedding."""
-    task = tasks.get(prepared.contract.task)
-    embedding = task.load_model(folder).get_input_embeddings().weight.detach().numpy()  # type: ignore[operator]
     tokenizer = folder / _TOKENIZER
     unknown_id = profile.unknown_id_of(read_json(tokenizer)) if tokenizer.is_file() else None
     parts = {name: prepared.part(name) for name in ("train", "validation", "test")}
-    found = profile.build(parts, prepared.contract, task.subject, embedding, unknown_id)
+    found = profile.build(parts, prepared.contract, predictor.task.subject, predictor.embedding(), unknown_id)
     return {**found, "columns": prepared.columns}
 
 
-def _write_golden(folder: Path, evaluation: Evaluation, raw: list[str]) -> None:
+def _write_golden(folder: Path, predictor: Predictor, evaluation: Evaluation, raw: list[str]) -> None:
     """Keep some of the rows that `evaluation` has scores for, `raw` in the same order."""
-    predictor = Predictor(folder)
     kept = golden.to_keep(predictor, raw)
     texts = list(kept.values())
     inputs = predictor.encode(texts)

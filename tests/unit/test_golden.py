@@ -140,7 +140,9 @@ def write_golden(model, raw):
     rows = evaluate.LabelledRows(raw, ["tool"] * len(raw), "digest")
     scores = evaluate.score_here(str(model), raw, 1, False, 8, None)
     contract = Predictor(model).contract
-    registering._write_golden(model, evaluate.judge(contract, rows, scores, n_bins=5, n_mistakes=3), raw)
+    registering._write_golden(
+        model, Predictor(model), evaluate.judge(contract, rows, scores, n_bins=5, n_mistakes=3), raw
+    )
     return read_json(model / golden.FILE)
 
 

@@ -24,6 +24,7 @@ from trainer.data import near, split
 from trainer.data.checks import Limits, examine
 from trainer.spec_data import Data, StepSpec
 from trainer.steps import Cleaner, of_whole
+from trainer.tasks.base import Task
 
 SHARDS, FACTS, BAD = "shards", "facts", "bad"
 
@@ -183,6 +184,11 @@ def _ordered(rows: pa.Table, data: Data) -> pa.Table:
         shown = pc.binary_join_element_wise(f"{data.split.column}: '", rows[TIME], "' is no ISO 8601 time", "")
         wrong = pc.coalesce(wrong, pc.if_else(unread, shown, pa.scalar(None, pa.string())))
         rows = rows.set_column(rows.schema.get_field_index(TIME), TIME, times)
+    return _with_reason(rows, wrong)
+
+
+def _with_reason(rows: pa.Table, wrong: pa.Array) -> pa.Table:
+    """Give rows that have no reason yet the one in `wrong`, where there is one."""
     return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.coalesce(rows["reason"], wrong))
 
 
@@ -194,6 +200,16 @@ def _kind(reason: str) -> str:
 def loose_roles(columns: dict[str, str]) -> frozenset[str]:
     """Return the roles of `columns` whose values may be of any kind."""
     return frozenset(role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE))
+
+
+def coded_ids(task: Task, contract: Contract, targets: pa.ChunkedArray) -> np.ndarray:
+    """Return int32 target ids of a dictionary column, looked up once for each different target; -1 for an unknown one."""
+    if not len(targets):
+        return np.empty(0, np.int32)
+    coded = targets.combine_chunks()
+    coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
+    ids: np.ndarray = task.target_ids(contract, coded.dictionary)[coded.indices.to_numpy()]
+    return ids
 
 
 def features_of(rows: pa.Table) -> pa.Table:
@@ -209,7 +225,7 @@ def _with_features(rows: pa.Table, data: Data) -> pa.Table:
     from trainer.features.fitted import check
 
     wrong = pa.array(check(data.features, features_of(rows)), pa.string())
-    return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.coalesce(rows["reason"], wrong))
+    return _with_reason(rows, wrong)
 
 
 def _order(good: pa.Table) -> dict[str, pa.Array]:

@@ -15,7 +15,7 @@ from trainer.data import split
 from trainer.data.blocks import BAD, SHARDS, BlockNote, read_ipc
 from trainer.data.sources import SourceFile
 from trainer.data.split import PARTS, TRAIN
-from trainer.data.whole import DUPLICATE, NEAR, REASONS, SAMPLED, Block, Whole
+from trainer.data.whole import BALANCED, DUPLICATE, NEAR, REASONS, SAMPLED, Block, Whole
 from trainer.spec_data import Data
 from trainer.steps import of_whole
 
@@ -147,7 +147,7 @@ def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _chosen(data: Data) -> set[int]:
     """Verdicts that a step of the spec asked for: such rows are left out, not bad."""
-    asked = {SAMPLED, SAMPLED + 1}
+    asked = {SAMPLED, BALANCED}
     return asked | ({DUPLICATE, NEAR} if any(step.deduplicate for step in of_whole(data)) else set())
 
 

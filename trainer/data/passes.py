@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,12 +17,15 @@ from trainer.data.blocks import GROUP, TIME, BlockMaker, BlockNote, loose_roles
 from trainer.data.read import read_blocks
 from trainer.data.sources import SourceFile
 
+if TYPE_CHECKING:
+    import ray.data
+
 # Formats that compress their content about so much.
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".br", ".parquet"}
 _COMPRESSION = 4
 
 #: What reading and making ask of a core: both fit on one, and with two cores making has one and nearly the other.
-READ_CPUS, MAKE_CPUS = 0.1, 0.9
+_READ_CPUS, MAKE_CPUS = 0.1, 0.9
 
 OnProgress = Callable[[Progress], None]
 
@@ -50,16 +53,10 @@ def with_ray(
     maker: BlockMaker, files: list[SourceFile], columns: dict[str, str], on_progress: OnProgress
 ) -> list[BlockNote]:
     """Make all blocks with Ray Data: files are read side by side, and their blocks go to all cores."""
-    import ray.data
+    import ray.exceptions
 
-    quiet_ray_data()
-    items = [file._asdict() for file in files]
-    raw = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        ReadWhole(columns), batch_size=1, batch_format="pyarrow", num_cpus=READ_CPUS, zero_copy_batch=True
-    )
-    bound(raw)
     # A different share of a core keeps Ray Data from fusing this into the reading: blocks of one file go to all cores.
-    made = raw.map_batches(
+    made = raw_blocks(files, columns).map_batches(
         _MakeWhole(maker), batch_size=None, batch_format="pyarrow", num_cpus=MAKE_CPUS, zero_copy_batch=True
     )
     notes: list[BlockNote] = []
@@ -104,14 +101,25 @@ def quiet_ray_data(*, preserve_order: bool = False) -> None:
     context.execution_options.preserve_order = preserve_order
 
 
-def bound(dataset: Any) -> None:
-    """Keep what `dataset` holds between its stages small, however many rows there are."""
-    dataset.context.target_max_block_size = _RAY_BLOCK_BYTES
-    options = dataset.context.execution_options
+def raw_blocks(files: list[SourceFile], columns: dict[str, str]) -> ray.data.Dataset:
+    """Return the blocks of `files` as a Ray dataset, a line each (`unpacked` opens them).
+
+    What it holds between its stages stays small, however many rows there are.
+    """
+    import ray.data
+
+    quiet_ray_data()
+    items = [file._asdict() for file in files]
+    raw = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        _ReadWhole(columns), batch_size=1, batch_format="pyarrow", num_cpus=_READ_CPUS, zero_copy_batch=True
+    )
+    raw.context.target_max_block_size = _RAY_BLOCK_BYTES
+    options = raw.context.execution_options
     options.resource_limits = options.resource_limits.copy(object_store_memory=_WAITING_BYTES)
+    return raw
 
 
-class ReadWhole:
+class _ReadWhole:
     """Files (a line each) to blocks of rows, a line each, so that Ray Data cannot cut or join them."""
 
     def __init__(self, columns: dict[str, str]) -> None:
@@ -125,7 +133,7 @@ class ReadWhole:
                     {
                         "source": pa.array([file.place], pa.int32()),
                         "number": pa.array([number], pa.int32()),
-                        "rows": pa.array([pack(rows)], pa.large_binary()),
+                        "rows": pa.array([_pack(rows)], pa.large_binary()),
                     }
                 )
 
@@ -141,13 +149,13 @@ class _MakeWhole:
 
 
 def unpacked(batch: pa.Table) -> Iterator[tuple[pa.Table, Any, Any]]:
-    """Yield (rows, source, number) of a batch that `ReadWhole` made."""
+    """Yield (rows, source, number) of a batch that `raw_blocks` made."""
     for at in range(len(batch)):
         rows = pa.ipc.open_stream(batch["rows"][at].as_buffer()).read_all()
         yield rows, batch["source"][at].as_py(), batch["number"][at].as_py()
 
 
-def pack(table: pa.Table) -> bytes:
+def _pack(table: pa.Table) -> bytes:
     """Return a table as one Arrow stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:

@@ -151,6 +151,8 @@ class _Staged(NamedTuple):
     """What is known before any row is read."""
 
     files: list[SourceFile]
+    digest: str
+    """Of the files' content."""
     unfitted: Contract
     folder: Path
     """Holds the contract's files; removed at the end."""
@@ -176,9 +178,10 @@ def _staged(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[_Staged]:
     try:
         unfitted = tasks.get(spec.task).begin(spec, folder)
         versions = [PREPARATION_VERSION, _LAYOUT_VERSION]
-        key = sha256_of([_settings(spec), sources.digest(files), unfitted.fingerprint, versions])[:16]
+        digest = sources.digest(files)
+        key = sha256_of([_settings(spec), digest, unfitted.fingerprint, versions])[:16]
         there = next((path for path in root.glob(f"*-{key}") if (path / SUMMARY).is_file()), None)
-        yield _Staged(files, unfitted, folder, key, there)
+        yield _Staged(files, digest, unfitted, folder, key, there)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -222,7 +225,7 @@ def _finish(
     shutil.rmtree(folder / FACTS)
     shutil.rmtree(folder / BAD)
     shards = {f"{note.name}.arrow": int(size) for note, size in zip(notes, whole.sizes, strict=True)}
-    write_json(folder / SUMMARY, {**summary, "sources": sources.digest(staged.files), "shards": shards})
+    write_json(folder / SUMMARY, {**summary, "sources": staged.digest, "shards": shards})
     return contract
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
-from cluster.errors import DataError, ResourceError
-from cluster.files import sha256
+from cluster.errors import DataError
+from cluster.files import no_room, sha256, sync_file
 
 
 def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, kind: str) -> Path:
@@ -29,10 +28,10 @@ def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, ki
                 with _writing(folder):
                     writer.write_batch(batch)
         with _writing(folder):
-            _sync(beside)
+            sync_file(beside)
             final = folder / f"{kind}-{sha256(beside)[:32]}.arrow"
             beside.replace(final)  # another run may have written it: same name, same content
-            _sync(folder)
+            sync_file(folder)
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -53,15 +52,4 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ResourceError(
-            f"{folder} cannot be written: {error.strerror or error}",
-            "check free space and permissions of the storage folder",
-        ) from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise no_room(folder, error) from error

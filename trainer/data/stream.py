@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cluster.errors import DataError
 from trainer.data import passes, sources
-from trainer.data.blocks import BlockMaker
+from trainer.data.blocks import BlockMaker, coded_ids
 from trainer.data.prepare import columns_of, source_files
 from trainer.data.prepared import Prepared
 from trainer.data.sources import SourceFile
@@ -29,21 +29,14 @@ def training_rows(spec: RunSpec, prepared: Prepared, files: list[SourceFile] | N
 
     Raises `DataError` if the files are not those that `prepared` was counted from.
     """
-    import ray.data
-
-    passes.quiet_ray_data()
     files = source_files(spec) if files is None else files
     if sources.digest(files) != prepared.summary["sources"]:
         raise DataError(
             "the files of data.train have changed since they were prepared", "run again: they are counted anew"
         )
     maker = BlockMaker(spec.data, prepared.contract, prepared.folder, [file.part for file in files])
-    items = [file._asdict() for file in files if file.part == "train"]
-    read = passes.ReadWhole(columns_of(spec, prepared.contract))
-    raw = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        read, batch_size=1, batch_format="pyarrow", num_cpus=passes.READ_CPUS, zero_copy_batch=True
-    )
-    passes.bound(raw)
+    training = [file for file in files if file.part == "train"]
+    raw = passes.raw_blocks(training, columns_of(spec, prepared.contract))
     return raw.map_batches(_Encode(maker), batch_size=None, batch_format="pyarrow", num_cpus=passes.MAKE_CPUS)
 
 
@@ -58,8 +51,6 @@ class _Encode:
     def _one(self, rows: pa.Table, source: Any) -> pa.Table:
         made = self.maker.encode(rows)
         parts = self.maker.parts_of(made.facts, source)
-        coded = made.facts["target"].combine_chunks()
-        coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
-        ids = self.maker.task.target_ids(self.maker.contract, coded.dictionary)[coded.indices.to_numpy()]
+        ids = coded_ids(self.maker.task, self.maker.contract, made.facts["target"])
         table = pa.table({"input_ids": made.inputs, "target_id": pa.array(ids, pa.int32())})
         return table.filter(pa.array(parts == TRAIN))

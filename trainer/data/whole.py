@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from trainer.contract import Contract
 from trainer.data import near_rows, split
-from trainer.data.blocks import FACTS, SAMPLE, BlockNote, read_ipc
+from trainer.data.blocks import FACTS, SAMPLE, BlockNote, coded_ids, read_ipc
 from trainer.data.split import PARTS, TRAIN, VALIDATION
 from trainer.spec_data import Data
 from trainer.steps import of_whole
@@ -82,7 +81,7 @@ class Whole:
                 int(start),
                 self.file_parts[note.source],
                 keys,
-                self._target_ids(sheet["target"]),
+                coded_ids(self.task, self.contract, sheet["target"]),
                 sheet["length"].to_numpy(),
                 sheet["order"].to_numpy() if "order" in sheet.column_names else keys,
                 [sheet[name].to_numpy() for name in sheet.column_names if name.startswith("band_")],
@@ -90,55 +89,34 @@ class Whole:
 
     def judge(self) -> None:
         """Fill `verdicts` with what is wrong with rows, and `parts`."""
-        n_slices = max(1, -(-self.n_rows // _SLICE_ROWS))
-        for at in range(n_slices):
-            self._judge_slice(at, n_slices)
+        file_parts = [self.file_parts[note.source] for note in self.notes]
+        self._judge_equal(np.repeat(np.array(file_parts, np.int8), self.sizes), self._allowed())
         step = self._removes.get("deduplicate")
         if step and step.near:
             self.verdicts[near_rows.later_ones(self, step.near)] = NEAR
         self._place()
         if self._allowed() & {DUPLICATE, CONTRADICTING}:
-            self._judge_leaks(n_slices)
+            # A split by group or time, or a row that was lent, may have put equal texts that are allowed into two parts.
+            self._judge_equal(self.parts, self._allowed() | {DUPLICATE, CONTRADICTING, UNKNOWN})
         self._thin_out()
 
-    def _target_ids(self, targets: pa.ChunkedArray) -> np.ndarray:
-        if not len(targets):
-            return np.empty(0, np.int32)
-        coded = targets.combine_chunks()
-        coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
-        ids: np.ndarray = self.task.target_ids(self.contract, coded.dictionary)[coded.indices.to_numpy()]
-        return ids
+    def _judge_equal(self, parts: np.ndarray, allowed: set[int]) -> None:
+        """Judge the rows that have no verdict yet against those of equal text, `parts` being the part of each row.
 
-    def _judge_slice(self, at: int, n_slices: int) -> None:
-        """Compare the rows whose key falls into one slice; equal texts have equal keys and meet here."""
-        parts = np.empty(self.n_rows, np.int8)
-        for block in self.blocks():
-            parts[block.start : block.start + len(block.keys)] = block.file_part
-        rows, verdicts = self._compared(at, n_slices, parts, np.zeros(self.n_rows, np.uint8), self._allowed())
-        self.verdicts[rows] = verdicts
-
-    def _judge_leaks(self, n_slices: int) -> None:
-        """Where equal texts are allowed, a split by group or time, or a row that was lent, may put them into two parts."""
-        ignored = self._allowed() | {DUPLICATE, CONTRADICTING, UNKNOWN}
+        Slice by slice: rows whose keys fall into one slice are in memory together, and equal texts have equal keys.
+        """
+        n_slices = max(1, -(-self.n_rows // _SLICE_ROWS))
         for at in range(n_slices):
-            rows, verdicts = self._compared(at, n_slices, self.parts, self.verdicts, ignored)
-            self.verdicts[rows] = verdicts
-
-    def _compared(
-        self, at: int, n_slices: int, parts: np.ndarray, judged: np.ndarray, allowed: set[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers and verdicts of the rows of one slice that are not `judged` yet."""
-        gathered: list[tuple[np.ndarray, ...]] = []
-        for block in self.blocks():
-            in_slice = (block.keys >> np.uint64(7)) % np.uint64(n_slices) == at
-            mine = np.flatnonzero(in_slice & (judged[block.start : block.start + len(block.keys)] == 0))
-            gathered.append((block.keys[mine], mine + block.start, block.target_ids[mine]))
-        if not gathered:
-            return np.empty(0, np.int64), np.empty(0, np.uint8)
-        keys, rows, target_ids = (np.concatenate(column) for column in zip(*gathered, strict=True))
-        order = np.lexsort((rows, target_ids, parts[rows], keys))
-        rows = rows[order]
-        return rows, compare(keys[order], parts[rows], target_ids[order], allowed)
+            gathered: list[tuple[np.ndarray, ...]] = []
+            for block in self.blocks():
+                in_slice = (block.keys >> np.uint64(7)) % np.uint64(n_slices) == at
+                mine = np.flatnonzero(in_slice & self._usable(block))
+                gathered.append((block.keys[mine], mine + block.start, block.target_ids[mine]))
+            if gathered:
+                keys, rows, target_ids = (np.concatenate(column) for column in zip(*gathered, strict=True))
+                order = np.lexsort((rows, target_ids, parts[rows], keys))
+                rows = rows[order]
+                self.verdicts[rows] = compare(keys[order], parts[rows], target_ids[order], allowed)
 
     def _allowed(self) -> set[int]:
         allowed = {REASONS.index(name) for name in self.data.allow}
