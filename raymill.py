@@ -50,11 +50,16 @@ def data_report(
 
     Returns the outcome, the page's path as `report`, and its figures as `data`.
     """
+    from cluster.errors import SpecError
     from cluster.progress import Progress
-    from trainer import run_folder
+    from trainer import run_folder, tasks
     from trainer.report import data_page
 
     run = _run(spec, overrides, console, "data")
+    task = tasks.get(run.spec.task)
+    if not (task.texts and task.target.has_classes):
+        raise SpecError(f"the data report is about texts and their classes, not for {run.spec.task}",
+                        "use `raymill prepare`, which says what it used and what not")  # fmt: skip
     prepared = _prepared(run)
     latest = Progress()
 

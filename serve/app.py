@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
 
 from serve.replica import Endpoint, Settings
-from trainer import registry
+from trainer import contract as contracts
+from trainer import registry, tasks
 from trainer.registry import Registry, Version
 from trainer.spec import RunSpec
 from trainer.spec import Serve as ServeSpec
@@ -48,7 +49,7 @@ def application(version: Version, spec: ServeSpec) -> Application:
         max_batch_size=spec.max_batch_size,
         batch_wait_ms=spec.batch_wait_ms,
         max_inputs=spec.max_inputs,
-        max_body_bytes=spec.max_body_bytes,
+        max_body_bytes=spec.max_body_bytes or tasks.of(contracts.load(version.folder)).max_body_bytes,
         timeout_s=spec.timeout_s,
     )
     return Endpoint.options(  # type: ignore[attr-defined]

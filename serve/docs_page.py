@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 _PAGE = """<!doctype html>
@@ -16,12 +17,12 @@ _PAGE = """<!doctype html>
 </style></head><body>
 <h1>{{ model.name }}, version {{ model.version }}</h1>
 <p class="soft">Contract {{ model.fingerprint[:16] }}. The machine-readable form of this page is <a href="openapi.json">openapi.json</a>.</p>
-<pre>curl -s {{ url }}predict -H 'content-type: application/json' -d '{"inputs": ["..."]}'</pre>
+<pre>curl -s {{ url }}predict -H 'content-type: application/json' -d '{"inputs": [{{ example.input }}]}'</pre>
 {% for path, verbs in paths.items() %}{% for verb, operation in verbs.items() %}
 <h2><span class="verb">{{ verb.upper() }}</span> <code>{{ path }}</code></h2>
 <p>{{ operation.description }}</p>
-{% if operation.requestBody %}<p>Body:</p><pre>{"inputs": ["a text", "another text"]}</pre>
-<p>Answer:</p><pre>{"predictions": [{"label": "...", "score": 0.98, "scores": {"...": 0.98, "...": 0.02}}],
+{% if operation.requestBody %}<p>Body:</p><pre>{"inputs": [{{ example.input }}, ...]}</pre>
+<p>Answer:</p><pre>{"predictions": [{{ example.answer }}, ...],
  "model": {"name": "{{ model.name }}", "version": {{ model.version }}, "fingerprint": "..."}}</pre>
 <table>{% for status, response in operation.responses.items() %}<tr><td><code>{{ status }}</code></td><td>{{ meaning[status] or response.description }}</td></tr>{% endfor %}</table>
 {% endif %}{% endfor %}{% endfor %}
@@ -37,12 +38,13 @@ _MEANING = {
 }
 
 
-def docs_page(openapi: dict[str, Any], model: dict[str, Any]) -> str:
-    """Return the page for an OpenAPI schema and the model that is served."""
+def docs_page(openapi: dict[str, Any], model: dict[str, Any], example: dict[str, Any]) -> str:
+    """Return the page for an OpenAPI schema, the model that is served, and an `input` and `answer` of it."""
     from collections import defaultdict
 
     from jinja2 import Environment
 
     template = Environment(autoescape=True).from_string(_PAGE)
+    shown = {name: json.dumps(value, ensure_ascii=False) for name, value in example.items()}
     meaning: dict[str, str] = defaultdict(str, _MEANING)
-    return template.render(paths=openapi["paths"], model=model, meaning=meaning, url="http://HOST:PORT/")
+    return template.render(paths=openapi["paths"], model=model, example=shown, meaning=meaning, url="http://HOST:PORT/")

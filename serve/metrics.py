@@ -6,7 +6,8 @@ adds the samples up, so that the totals are right however many replicas there ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -32,7 +33,7 @@ class ReplicaMetrics:
 
         self._requests = counter("raymill_requests", "Answered requests by HTTP status.", "status", "reason")
         self._predictions = counter("raymill_predictions", "Predictions by label.", "label")
-        self._inputs = counter("raymill_inputs", "Texts received in accepted requests.").labels(*self._values)
+        self._inputs = counter("raymill_inputs", "Inputs of answered requests.").labels(*self._values)
         self._seconds = Histogram(
             "raymill_request_seconds", "Time from request to answer.", names, buckets=_SECONDS, registry=self.registry
         ).labels(*self._values)
@@ -40,7 +41,7 @@ class ReplicaMetrics:
             "raymill_inference_seconds", "Time of one forward pass.", names, buckets=_SECONDS, registry=self.registry
         ).labels(*self._values)
         self._batch = Histogram(
-            "raymill_batch_inputs", "Texts in one forward pass.", names, buckets=_SIZES, registry=self.registry
+            "raymill_batch_inputs", "Inputs in one forward pass.", names, buckets=_SIZES, registry=self.registry
         ).labels(*self._values)
         self.in_flight = Gauge(
             "raymill_requests_in_flight", "Requests being answered.", names, registry=self.registry
@@ -61,13 +62,11 @@ class ReplicaMetrics:
         self._batch.observe(inputs)
         self._inference.observe(seconds)
 
-    def answered(self, labels: Iterable[str]) -> None:
-        """Count predictions."""
-        count = 0
-        for label in labels:
+    def answered(self, labels: Sequence[Sequence[str]]) -> None:
+        """Count predictions, each by its labels."""
+        for label in itertools.chain.from_iterable(labels):
             self._predictions.labels(*self._values, label).inc()
-            count += 1
-        self._inputs.inc(count)
+        self._inputs.inc(len(labels))
 
     def text(self) -> str:
         """Return this replica's page."""

@@ -47,9 +47,9 @@ class Settings(BaseModel):
 
 
 class PredictRequest(BaseModel):
-    """The body of POST /predict (for the OpenAPI page; `serve.requests` does the checking)."""
+    """The body of POST /predict; what an input must be depends on the task, /docs shows one."""
 
-    inputs: list[str]
+    inputs: list[Any]
 
 
 class ModelOut(BaseModel):
@@ -60,18 +60,10 @@ class ModelOut(BaseModel):
     fingerprint: str
 
 
-class PredictionOut(BaseModel):
-    """One text's answer."""
-
-    label: str
-    score: float
-    scores: dict[str, float]
-
-
 class PredictResponse(BaseModel):
     """The answer of POST /predict, in the order of the inputs."""
 
-    predictions: list[PredictionOut]
+    predictions: list[dict[str, Any]]
     model: ModelOut
 
 
@@ -151,7 +143,7 @@ class Endpoint:
         },
     )
     async def predict(self, request: Request) -> Response:
-        """Classify texts."""
+        """Answer inputs with the model's predictions."""
         return await self._answered(lambda: self._predict(request))
 
     @app.get("/healthz")
@@ -177,7 +169,10 @@ class Endpoint:
     @app.get("/docs", response_class=HTMLResponse)
     async def docs(self) -> Response:
         """This page."""
-        return HTMLResponse(docs_page(app.openapi(), self.model))
+        contract = self.predictor.contract
+        answer = self.predictor.task.target.example(contract.fitted)
+        example = {"input": self.predictor.task.example(contract), "answer": answer}
+        return HTMLResponse(docs_page(app.openapi(), self.model, example))
 
     async def own_metrics(self) -> str:
         """Return this replica's own counts; called on all replicas by whichever one is scraped."""
@@ -186,14 +181,22 @@ class Endpoint:
     async def _predict(self, request: Request) -> Response:
         limits = self.settings
         body = await requests.read_body(request.stream(), request.headers.get("content-length"), limits.max_body_bytes)
-        texts = requests.parse(body, limits.max_inputs)
+        content_type = request.headers.get("content-type", "")
         loop = asyncio.get_running_loop()
-        inputs = await loop.run_in_executor(self._prepare, self.predictor.encode, texts)
-        # One place in the queue for each text: a large request shares batches with small ones, and neither starves.
+        inputs = await loop.run_in_executor(self._prepare, self._inputs, body, content_type)
+        # One place in the queue for each input: a large request shares batches with small ones, and neither starves.
         scores = np.stack(await asyncio.gather(*[self._score_batch(ids) for ids in inputs]))
-        predictions = self.predictor.task.answer(self.predictor.contract, scores)
-        self.metrics.answered(prediction["label"] for prediction in predictions)
+        target = self.predictor.task.target
+        predictions = target.answer(self.predictor.contract.fitted, scores)
+        self.metrics.answered([target.counted(prediction) for prediction in predictions])
         return JSONResponse({"predictions": predictions, "model": self.model})
+
+    def _inputs(self, body: bytes, content_type: str) -> list[np.ndarray]:
+        """Return the model inputs of a request's body; runs in a thread of its own."""
+        task, limits = self.predictor.task, self.settings
+        found = task.body_inputs(self.predictor.contract, body, content_type)
+        given = requests.parse(body, limits.max_inputs) if found is None else requests.limited(found, limits.max_inputs)
+        return self.predictor.encode(self.predictor.parse(given))
 
     async def _answered(self, work: Callable[[], Awaitable[Response]]) -> Response:
         """Run `work` within the time limit and count how it ended."""
@@ -222,7 +225,7 @@ class Endpoint:
 
     @ray.serve.batch
     async def _score_batch(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        """Score several requests' texts in one pass; called with one text, returns its scores, shape (classes,)."""
+        """Score several requests' inputs in one pass; called with one input, returns its scores, shape (C,)."""
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
         scores = await loop.run_in_executor(self._compute, self.predictor.scores, inputs, len(inputs))

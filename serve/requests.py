@@ -1,4 +1,4 @@
-"""The body of a request to a list of texts, or one clear refusal. Plain functions; nothing here knows Ray.
+"""The body of a request to a list of inputs, or one clear refusal. Plain functions; nothing here knows Ray.
 
 Whatever a client sends ends in a `RequestError` with its status: 400 no JSON, 413 too much, 422 wrong content.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 from cluster.errors import RequestError, nearest
-from cluster.text import is_blank, is_unicode
+from cluster.text import json_kind
 
 _KEYS = {"inputs"}
 
@@ -27,10 +28,10 @@ async def read_body(chunks: AsyncIterator[bytes], declared: str | None, max_byte
     return bytes(body)
 
 
-def parse(body: bytes, max_inputs: int) -> list[str]:
-    """Return the texts of `{"inputs": ["...", ...]}`."""
+def parse(body: bytes, max_inputs: int) -> list[Any]:
+    """Return the inputs of `{"inputs": [...]}`; what each of them must be is the task's to say."""
     if not body:
-        raise RequestError(400, "no_body", 'the body is empty; send {"inputs": ["..."]}')
+        raise RequestError(400, "no_body", 'the body is empty; send {"inputs": [...]}')
     try:
         value = json.loads(body.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -39,34 +40,22 @@ def parse(body: bytes, max_inputs: int) -> list[str]:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RequestError(400, "invalid_json", f"the body is not JSON: {reason}") from None
     if not isinstance(value, dict):
-        raise RequestError(422, "wrong_type", f'the body is {_kind(value)}; send an object: {{"inputs": ["..."]}}')
+        raise RequestError(422, "wrong_type", f'the body is {json_kind(value)}; send an object: {{"inputs": [...]}}')
     for key in value:
         if key not in _KEYS:
             raise RequestError(422, "unknown_key", f"unknown key {key[:80]!a}; {nearest(key[:80], _KEYS)}")
     if "inputs" not in value:
-        raise RequestError(422, "missing_key", "'inputs' is missing; send a list of texts")
-    return _texts(value["inputs"], max_inputs)
-
-
-def _texts(inputs: object, max_inputs: int) -> list[str]:
+        raise RequestError(422, "missing_key", "'inputs' is missing; send a list")
+    inputs = value["inputs"]
     if not isinstance(inputs, list):
-        raise RequestError(422, "wrong_type", f"'inputs' is {_kind(inputs)}; send a list of texts, also for one text")
+        raise RequestError(422, "wrong_type", f"'inputs' is {json_kind(inputs)}; send a list, also for one input")
+    return limited(inputs, max_inputs)
+
+
+def limited(inputs: list[Any], max_inputs: int) -> list[Any]:
+    """Return the inputs, if they are neither none nor too many."""
     if not inputs:
-        raise RequestError(422, "no_inputs", "'inputs' is empty; send at least one text")
+        raise RequestError(422, "no_inputs", "'inputs' is empty; send at least one")
     if len(inputs) > max_inputs:
-        raise RequestError(
-            413, "too_many_inputs", f"'inputs' holds {len(inputs)} texts; at most {max_inputs} a request"
-        )
-    for place, text in enumerate(inputs):
-        if not isinstance(text, str):
-            raise RequestError(422, "wrong_type", f"inputs[{place}] is {_kind(text)}; each must be a text")
-        if not is_unicode(text):
-            raise RequestError(422, "invalid_unicode", f"inputs[{place}] holds half of a surrogate pair")
-        if is_blank(text):  # as the row of a training file would be
-            raise RequestError(422, "empty_input", f"inputs[{place}] is empty; take it out or give a text")
+        raise RequestError(413, "too_many_inputs", f"there are {len(inputs)} inputs; at most {max_inputs} a request")
     return inputs
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError, user_error_in
@@ -19,11 +20,13 @@ from trainer import contract as contracts
 from trainer import tasks
 from trainer.contract import Contract
 from trainer.data import sources
-from trainer.data.checks import examine
+from trainer.data.blocks import reading
+from trainer.data.checks import examine, refuse
 from trainer.data.passes import quiet_ray_data
-from trainer.data.read import read_blocks
+from trainer.data.read import Reading, read_blocks
 from trainer.data.sources import SourceFile
 from trainer.predictor import Predictor
+from trainer.tasks.base import Task
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _BATCH_ROWS = 1024
@@ -41,19 +44,19 @@ def predict_files(
 ) -> dict[str, int]:
     """Write one line for each row of the files to `output` (.csv, .jsonl or .parquet); returns counts.
 
-    Columns: row number, the input under its own column's name, prediction, score, error (null where there is an answer).
+    Columns: row number, the inputs under their own columns' names (of images the file's path, where there is one),
+    prediction, score, error (null where there is an answer).
     Raises `DataError` if a file is missing or damaged; call `must_be_readable` first for the quick checks.
     """
     import ray.data
 
     contract = contracts.load(folder)
-    task = tasks.get(contract.task)
-    column = contract.columns[task.subject]
+    task = tasks.of(contract)
     files = sources.find(given, "input")
     quiet_ray_data(preserve_order=True)
     answered = (
         ray.data.from_items([file._asdict() for file in files], override_num_blocks=len(files))
-        .map_batches(_Read({task.subject: column}), batch_size=1, batch_format="pyarrow", num_cpus=0.5)
+        .map_batches(_Read(inputs_of(task, contract)), batch_size=1, batch_format="pyarrow", num_cpus=0.5)
         .map_batches(
             _Answer,
             fn_constructor_args=[str(folder), max(1, int(cpus)), gpus > 0],
@@ -67,7 +70,7 @@ def predict_files(
     counts = {"rows": 0, "predicted": 0}
     beside = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        with _writer(beside, _FORMATS[output.suffix], column) as write:
+        with _writer(beside, _FORMATS[output.suffix]) as write:
             found: Iterator[pa.Table] = iter(answered.iter_batches(batch_size=None, batch_format="pyarrow"))
             for batch in found:
                 write(batch)
@@ -92,23 +95,28 @@ def must_be_readable(given: str | list[str], output: Path, contract: Contract) -
         raise DataError(f"{output} ends in '{output.suffix}'", "name an output that ends in .csv, .jsonl or .parquet")
     if not output.parent.is_dir():
         raise DataError(f"there is no folder {output.parent} to write {output.name} to", "make it, or name another")
-    subject = tasks.get(contract.task).subject
+    how = inputs_of(tasks.of(contract), contract)
     for file in sources.find(given, "input"):
         if Path(file.path).resolve() == output.resolve():
             raise DataError(f"{output} is the input too", "name another output")
-        next(read_blocks(file, {subject: contract.columns[subject]}))
+        next(read_blocks(file, *how))
+
+
+def inputs_of(task: Task, contract: Contract) -> Reading:
+    """Return how the inputs of a model are read from a file that has no targets."""
+    return reading(task, {role: contract.columns[role] for role in task.subjects(contract)})
 
 
 class _Read:
     """Files (a line each) to blocks of rows, each row with the place of its file."""
 
-    def __init__(self, columns: dict[str, str]) -> None:
-        self.columns = columns
+    def __init__(self, how: Reading) -> None:
+        self.how = how
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for line in batch.to_pylist():
             file = SourceFile(**line)
-            for block in read_blocks(file, self.columns):
+            for block in read_blocks(file, *self.how):
                 yield block.append_column("source", pa.array([file.place] * len(block), pa.int32()))
 
 
@@ -119,39 +127,51 @@ class _Answer:
         self.predictor = Predictor(Path(folder), device="cuda" if on_gpu else "cpu", threads=threads)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        subject = self.predictor.task.subject
-        good, texts, bad = examine(self.predictor.task, rows, self.predictor.cleaner)
-        answers = self.predictor.answers(texts.to_pylist())
-        done = self._table(good, subject, [a["label"] for a in answers], [a["score"] for a in answers], None)
-        failed = self._table(bad, subject, [None] * len(bad), [None] * len(bad), bad["reason"])
-        return pa.concat_tables([done, failed]).sort_by([("source", "ascending"), ("row", "ascending")])
+        made = self.predictor
+        found = examine(made.task, made.contract, rows, made.cleaner)
+        inputs, refused = made.encoder.block(found.subjects)
+        if refused and any(refused):
+            found, inputs = refuse(found, refused), inputs.filter(pc.is_null(pa.array(refused, pa.string())))
+        offsets, numbers = inputs.offsets.to_numpy(), inputs.values.to_numpy()
+        each = [numbers[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+        answered = made.task.target.columns(made.answers(each))
+        unknown = {name: pa.nulls(len(found.bad), column.type) for name, column in answered.items()}
+        good = self._table(found.good, answered, pa.nulls(len(found.good), pa.string()))
+        bad = self._table(found.bad, unknown, found.bad["reason"])
+        return pa.concat_tables([good, bad]).sort_by([("source", "ascending"), ("row", "ascending")])
 
-    def _table(self, rows: pa.Table, subject: str, labels: list[Any], scores: list[Any], reasons: Any) -> pa.Table:
+    def _table(self, rows: pa.Table, answered: dict[str, pa.Array], reasons: Any) -> pa.Table:
+        task, columns = self.predictor.task, self.predictor.contract.columns
+        shown = {role: columns[role] for role in task.subjects(self.predictor.contract) if role not in task.binary}
+        if "path" in rows.column_names:
+            shown["path"] = "path"
         return pa.table(
             {
                 "source": rows["source"],
                 "row": rows["row"],
-                "input": rows[subject],
-                "prediction": pa.array(labels, pa.string()),
-                "score": pa.array(scores, pa.float64()),
-                "error": reasons if reasons is not None else pa.nulls(len(rows), pa.string()),
+                **{_free(name): rows[role] for role, name in shown.items()},
+                **answered,
+                "error": reasons,
             }
         )
+
+
+def _free(name: str) -> str:
+    """Return a column's name in the output: one that the answer has already gets another."""
+    return f"input_{name}" if name in {"source", "row", "prediction", "score", "error"} else name
 
 
 class _writer:
     """Appends answers to one file, batch by batch, in any of the three formats."""
 
-    def __init__(self, path: Path, kind: str, column: str) -> None:
-        self.path, self.kind, self.column = path, kind, column
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path, self.kind = path, kind
         self._parquet: pq.ParquetWriter | None = None
         self._text: IO[str] | None = None
 
     def __enter__(self) -> Callable[[pa.Table], None]:
         if self.kind != "parquet":
             self._text = self.path.open("w", encoding="utf-8", newline="")
-        if self.kind == "csv" and self._text:
-            csv.writer(self._text).writerow(self._names())
         return self.write
 
     def __exit__(self, *_: object) -> None:
@@ -162,24 +182,16 @@ class _writer:
         if self._parquet:
             self._parquet.close()
 
-    def _names(self) -> list[str]:
-        taken = {"row", "prediction", "score", "error"}
-        return [
-            "row",
-            self.column if self.column not in taken else f"input_{self.column}",
-            "prediction",
-            "score",
-            "error",
-        ]
-
     def write(self, batch: pa.Table) -> None:
         """Append one batch of answers."""
-        table = batch.select(["row", "input", "prediction", "score", "error"]).rename_columns(self._names())
+        table = batch.drop_columns(["source"])
         if self.kind == "parquet":
             self._parquet = self._parquet or pq.ParquetWriter(self.path, table.schema)
             self._parquet.write_table(table)
             return
         assert self._text is not None
+        if self.kind == "csv" and not self._text.tell():
+            csv.writer(self._text).writerow(table.column_names)
         for line in self._lines(table):
             self._text.write(line)
 

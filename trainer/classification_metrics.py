@@ -12,9 +12,9 @@ import numpy as np
 
 
 def classification_metrics(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins: int) -> dict[str, float]:
-    """Return the single figures: accuracy, F1s, precision, recall, ROC-AUC, log loss, calibration error.
+    """Return the single figures: accuracy, F1s, precision, recall, ROC-AUC, PR-AUC, log loss, calibration error.
 
-    ROC-AUC is one-vs-rest, averaged over the classes that occur; it is left out where only one class occurs.
+    ROC-AUC and PR-AUC are one-vs-rest, averaged over the classes that occur; left out where only one class occurs.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -36,7 +36,7 @@ def classification_metrics(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins:
         "calibration_error": calibration(scores_BC, targets_B, n_bins)["error"],
     }
     if len(present) > 1:
-        figures["roc_auc"] = float(np.mean([_auc(scores_BC[:, label], targets_B == label) for label in present]))
+        figures.update(areas(scores_BC[:, present], targets_B[:, None] == present))
     return figures
 
 
@@ -79,7 +79,15 @@ def calibration(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins: int) -> di
     }
 
 
-def _auc(score_B: np.ndarray, is_class_B: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
+def areas(scores_BC: np.ndarray, hits_BC: np.ndarray) -> dict[str, float]:
+    """Return `roc_auc`, and `pr_auc` as average precision: means over the columns.
 
-    return float(roc_auc_score(is_class_B, score_B))
+    Every column of `hits_BC` (bool) must have rows of both kinds.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    pairs = [(hits_B, score_B) for hits_B, score_B in zip(hits_BC.T, scores_BC.T, strict=True)]
+    return {
+        "roc_auc": float(np.mean([roc_auc_score(*pair) for pair in pairs])),
+        "pr_auc": float(np.mean([average_precision_score(*pair) for pair in pairs])),
+    }

@@ -26,11 +26,11 @@ class CompactVocabulary:
     """Swaps a model's word embedding for its used rows while it trains. Without gain it changes nothing."""
 
     def __init__(self, model: torch.nn.Module, parts: list[Rows] | None, pad_id: int, decay: float) -> None:
-        """`parts` are all rows that the model will see; None where they are not known beforehand."""
+        """`parts` are all rows that the model will see; None where they are not known beforehand, or hold no tokens."""
         import torch
 
         self._model, self._decay = model, decay
-        self._new_id: np.ndarray | None = None
+        self._new_id: torch.Tensor | None = None
         if parts is None:
             return
         embedding = model.get_input_embeddings()  # type: ignore[operator]
@@ -49,7 +49,7 @@ class CompactVocabulary:
         if used.sum() > 0.7 * n_rows or highest >= _KEPT_AS_THEY_ARE:
             return
         self._used = torch.from_numpy(np.flatnonzero(used))
-        self._new_id = (np.cumsum(used) - 1).astype(np.int32)
+        self._new_id = torch.from_numpy(np.cumsum(used) - 1)
         self._whole = embedding
         self._unused = torch.from_numpy(np.flatnonzero(~used))
         self._kept = 1.0
@@ -58,9 +58,11 @@ class CompactVocabulary:
         self._small = small
         model.set_input_embeddings(small)  # type: ignore[operator]
 
-    def ids(self, tokens: np.ndarray) -> np.ndarray:
-        """Return the ids that the model knows `tokens` by now."""
-        return tokens if self._new_id is None else self._new_id[tokens]
+    def batch(self, batch: dict[str, torch.Tensor], token_input: str | None) -> dict[str, torch.Tensor]:
+        """Return the batch with the ids that the model knows the tokens of `token_input` by now."""
+        if self._new_id is None or token_input is None:
+            return batch
+        return {**batch, token_input: self._new_id[batch[token_input]]}
 
     def stepped(self, learning_rate: float) -> None:
         """Take note of one optimiser step: the rows that stay out decay too."""

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError
-from trainer import batch_plan
+from trainer import batch_plan, tasks
+from trainer.contract import Contract
+from trainer.data.blocks import INPUTS
 from trainer.data.prepared import Rows
 
 
@@ -21,9 +23,9 @@ class Step(NamedTuple):
     """This worker's part of one optimiser step."""
 
     inputs: list[np.ndarray]
-    """int32 token ids of each row."""
-    target_ids: np.ndarray
-    """int32, shape (B,)."""
+    """Of each row, 1-D."""
+    targets: np.ndarray
+    """As the target's `array` returns them, one a row."""
     rows: int
     """Rows of all workers together."""
     counts: bool
@@ -54,8 +56,8 @@ class PreparedFeed:
         for rows in batch_plan.plan(self._rows.lengths, self._seed, epoch, self._batch_size):
             mine = batch_plan.share(rows, self._rank, self._workers)
             used = mine if len(mine) else rows[:1]
-            inputs = [self._rows.input_ids(row) for row in used]
-            yield Step(inputs, self._rows.target_ids[used], len(rows), len(mine) > 0)
+            inputs = [self._rows.inputs(row) for row in used]
+            yield Step(inputs, self._rows.targets[used], len(rows), len(mine) > 0)
 
 
 class StreamFeed:
@@ -64,7 +66,10 @@ class StreamFeed:
     Ray gives every worker equally many rows, so with W workers up to W-1 rows of an epoch are left out.
     """
 
-    def __init__(self, shard: Any, n_rows: int, seed: int, batch_size: int, workers: int) -> None:
+    def __init__(
+        self, shard: Any, contract: Contract, n_rows: int, seed: int, batch_size: int, workers: int
+    ) -> None:
+        self._contract = contract
         self._shard, self._seed, self._size = shard, seed, batch_size // workers
         self._mine = n_rows // workers
         self._workers = workers
@@ -87,13 +92,13 @@ class StreamFeed:
 
     def _steps(self, pool: pa.Table, rng: np.random.Generator) -> Iterator[Step]:
         """Yield one pool's rows in batches of like length. The same numbers are drawn on all workers."""
-        column = pool["input_ids"].combine_chunks()
+        column = pool[INPUTS].combine_chunks()
         column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
         offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
-        target_ids = pool["target_id"].to_numpy()
+        targets = tasks.of(self._contract).target.array(self._contract.fitted, pool["target"])
         order = np.argsort(-np.diff(offsets), kind="stable")
         batches = [order[at : at + self._size] for at in range(0, len(order), self._size)]
         for at in rng.permutation(len(batches)):
             rows = batches[at]
             inputs = [values[offsets[row] : offsets[row + 1]] for row in rows]
-            yield Step(inputs, target_ids[rows], len(rows) * self._workers, True)
+            yield Step(inputs, targets[rows], len(rows) * self._workers, True)

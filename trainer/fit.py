@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RaymillError, ResourceError, UserError
-from trainer import golden, profile, spec_load, tasks
+from trainer import golden, spec_load, tasks
 from trainer.checkpoint import epoch_of
 from trainer.data.prepared import Prepared
 from trainer.data.sources import SourceFile
 from trainer.feed import StreamFeed
-from trainer.loop import Place, train
+from trainer.loop import Place
 from trainer.result import RunResult, read_history
 from trainer.spec import RunSpec
 from trainer.steps import Cleaner
@@ -107,21 +107,21 @@ def worker(config: dict[str, Any]) -> None:
         _library_agrees(prepared)
     stream = None
     if spec.data.mode == "streaming":
-        n_rows = prepared.summary["rows"]["train"]  # type: ignore[index]
+        n_rows = prepared.summary["rows"]["train"]
         shard = ray.train.get_dataset_shard("train")
-        stream = StreamFeed(shard, n_rows, spec.train.seed, spec.train.batch_size, place.workers)
-    train(spec, prepared, place, report, Path(config["folder"]), stream)
+        stream = StreamFeed(shard, prepared.contract, n_rows, spec.train.seed, spec.train.batch_size, place.workers)
+    tasks.get(spec.task).train(spec, prepared, place, report, Path(config["folder"]), stream)
 
 
 def _library_agrees(prepared: Prepared) -> None:
-    """Raise `ModelError` now, and not after training, where transformers' own tokenizer gives other ids than ours."""
-    rows = prepared.part("test")
-    some = range(min(golden.ROWS, len(rows)))
-    raw = rows.raw(tasks.get(prepared.contract.task).subject, golden.ROWS)
-    texts, _ = Cleaner(prepared.contract)(raw)
-    length = profile.max_length_of(prepared.contract)
-    if length:
-        golden.compare_with_library(prepared.folder, texts, [rows.input_ids(at) for at in some], length)
+    """Raise `ModelError` now, and not after training, where the model's own library gives other inputs than ours."""
+    rows, contract = prepared.part("test"), prepared.contract
+    task, cleaner = tasks.of(contract), Cleaner(contract)
+    columns = {role: rows.raw(role, golden.ROWS) for role in task.subjects(contract)}
+    for role in task.texts if cleaner else ():
+        columns[role], _ = cleaner(columns[role])
+    inputs = [rows.inputs(at) for at in range(min(golden.ROWS, len(rows)))]
+    task.library_agrees(contract, prepared.folder, columns, inputs)
 
 
 def cause_of(error: BaseException) -> RaymillError:

@@ -18,11 +18,10 @@ import numpy as np
 
 from cluster.errors import UserError
 from cluster.progress import Progress, ProgressFile
-from trainer import base_model, checkpoint, tasks
+from trainer import checkpoint
 from trainer.compact import CompactVocabulary
 from trainer.data.prepared import Prepared, Rows
 from trainer.feed import Feed, PreparedFeed, Step
-from trainer.predictor import forward
 from trainer.result import HISTORY
 from trainer.spec import RunSpec
 from trainer.tasks.base import Task
@@ -44,9 +43,15 @@ class Place(NamedTuple):
 
 
 def train(
-    spec: RunSpec, prepared: Prepared, place: Place, report: Report, folder: Path, stream: Feed | None = None
+    task: Task,
+    spec: RunSpec,
+    prepared: Prepared,
+    place: Place,
+    report: Report,
+    folder: Path,
+    stream: Feed | None = None,
 ) -> None:
-    """Fine-tune `spec.model` on the prepared rows, or on a `stream`, and report every epoch. All ranks call this alike.
+    """Train the task's model on the prepared rows, or on a `stream`, and report every epoch. All ranks call this alike.
 
     Rank 0 writes `history.jsonl` and its progress to `folder`. Raises `UserError` if the loss stops being a number.
     """
@@ -54,11 +59,10 @@ def train(
 
     torch.set_num_threads(place.threads)
     torch.manual_seed(spec.train.seed)
-    task = tasks.get(spec.task)
     held_out = prepared.part("validation")
     feed = stream or _prepared_feed(spec, prepared, place)
-    model = task.new_model(prepared.contract, base_model.locate(spec.model.base), spec)
-    seen = [prepared.part("train"), held_out] if stream is None else None
+    model = task.new_model(prepared.contract, spec)
+    seen = [prepared.part("train"), held_out] if stream is None and task.token_input else None
     vocabulary = CompactVocabulary(model, seen, task.pad_id(prepared.contract), spec.train.weight_decay)
     model = model.to(place.device)
     torch.manual_seed(spec.train.seed + place.rank)  # workers drop out different units
@@ -72,15 +76,16 @@ def train(
         log.begin_epoch(epoch)
         model.train()
         loss_sum = torch.zeros((), device=place.device)
-        for step in feed.epoch(epoch):
+        for number, step in enumerate(feed.epoch(epoch)):
+            seed = _step_seed(spec.train.seed, epoch, number, place.rank)
             loss_sum += _step(
-                task, stepped, model, optimizer, schedule, step, place, spec, prepared, vocabulary, weights
+                task, stepped, model, optimizer, schedule, step, place, spec, prepared, vocabulary, weights, seed
             )
             log.rows_done(step.rows)
-        mean_loss = _all_sum(loss_sum, place) / feed.n_rows  # all ranks
+        mean_loss = task.target.in_units(prepared.contract.fitted, _all_sum(loss_sum, place) / feed.n_rows)  # all ranks
         _must_be_finite(mean_loss, epoch)
         figures = _validate(task, model, held_out, place, spec, prepared, vocabulary)  # all ranks
-        _must_be_finite(figures["log_loss"], epoch)
+        _must_be_finite(figures[task.target.loss], epoch)
         _must_have(figures, spec.evaluate.metric)
         figures["train_loss"] = mean_loss
         better = _is_better(figures[spec.evaluate.metric], best, spec.evaluate.mode)
@@ -119,15 +124,17 @@ def _step(
     prepared: Prepared,
     vocabulary: CompactVocabulary,
     weights: torch.Tensor | None,
+    seed: int,
 ) -> torch.Tensor:
     """Take one optimiser step; returns this worker's summed loss, detached."""
     import torch
 
-    inputs = task.collate(prepared.contract, [vocabulary.ids(ids) for ids in step.inputs])
-    targets = torch.from_numpy(step.target_ids.astype(np.int64)).to(place.device)
+    batch = vocabulary.batch(task.collate(prepared.contract, step.inputs), task.token_input)
+    targets = task.target.tensor(prepared.contract.fitted, step.targets)
+    batch, targets = task.augment(spec, prepared.contract, batch, targets, seed)
     with _autocast(spec, place):
-        logits = stepped(**{name: value.to(place.device) for name, value in inputs.items()}).logits
-    loss = task.loss_sum(logits, targets, weights) * (1.0 if step.counts else 0.0)
+        logits = stepped(**{name: value.to(place.device) for name, value in batch.items()}).logits
+    loss = task.target.loss_sum(logits, targets.to(place.device), weights) * (1.0 if step.counts else 0.0)
     # DDP averages over workers; the loss of a step is the mean over all its rows, however they were shared out.
     (loss * (place.workers / step.rows)).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), spec.train.max_grad_norm)
@@ -162,9 +169,9 @@ def _validate(
     import torch
 
     mine = np.arange(len(rows))[place.rank :: place.workers]
-    inputs = [vocabulary.ids(rows.input_ids(row)) for row in mine]
-    with _autocast(spec, place):
-        logits = forward(task, model, prepared.contract, inputs, spec.evaluate.batch_size, place.device)
+    inputs = [rows.inputs(row) for row in mine]
+    with _autocast(spec, place), vocabulary.whole():
+        logits = task.forward(model, prepared.contract, inputs, spec.evaluate.batch_size, place.device)
     everything = [(mine, logits)]
     if place.workers > 1:
         gathered: list[Any] = [None] * place.workers
@@ -172,7 +179,13 @@ def _validate(
         everything = gathered
     by_row = np.concatenate([part[1] for part in everything if len(part[0])])
     order = np.argsort(np.concatenate([part[0] for part in everything]))
-    return task.metrics(task.scores(by_row[order]), rows.target_ids, spec.evaluate.calibration_bins)
+    scores = task.target.scores(prepared.contract.fitted, by_row[order])
+    return task.target.metrics(scores, rows.targets, spec.evaluate.calibration_bins)
+
+
+def _step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Return the seed of one step's augmentation."""
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0])
 
 
 def _distributed(model: torch.nn.Module, place: Place) -> torch.nn.Module:

@@ -13,7 +13,7 @@ from cluster.console import Console
 from cluster.errors import DataError, ModelError, ResourceError
 from cluster.plan import Demand, check, joined_nodes
 from cluster.progress import Progress, read_all, run_watched, total_of
-from trainer import batch, evaluate, registering, spec_load
+from trainer import batch, evaluate, registering, spec_load, tasks
 from trainer import contract as contracts
 from trainer.data.prepared import Prepared
 from trainer.evaluate import LabelledRows
@@ -33,7 +33,7 @@ def evaluate_version(
     contract = contracts.load(version.folder)
     rows = evaluate.read_labelled(data, contract) if data else _held_out(version)
     folder = _new_folder(storage, version, "evaluate")
-    console.say(f"{version.ref}: {len(rows.raw):,} rows, {folder}", style="bold")
+    console.say(f"{version.ref}: {len(rows):,} rows, {folder}", style="bold")
     console.send_rays_output_to(folder / RAY_LOG)
     how = _evaluate_section(version)
     progress = folder / "progress" / "rows.json"
@@ -42,7 +42,7 @@ def evaluate_version(
     def work() -> Any:
         if address is None:
             return evaluate.score_here(
-                str(version.folder), rows.raw, os.cpu_count() or 1, False, how.batch_size, progress
+                str(version.folder), rows.columns, os.cpu_count() or 1, False, how.batch_size, progress
             )
         return evaluate.score(version.folder, rows, cpus=1, gpus=0, batch_size=how.batch_size, progress=progress)
 
@@ -59,7 +59,8 @@ def evaluate_version(
         **version.lineage,
     }
     page.write(folder / page.FILE, title=f"{version.ref} on {Path(data).name if data else 'its held-out rows'}",
-               metric=how.metric, evaluation=found, lineage=origin)  # fmt: skip
+               metric=how.metric, evaluation=found, lineage=origin,
+               sections=tasks.of(contract).sections(contract, version.folder))  # fmt: skip
     return {
         "run": str(folder),
         "model": version.name,

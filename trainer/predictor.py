@@ -1,10 +1,11 @@
 """A checkpoint folder to predictions: the one path that evaluation, batch prediction and a replica share. No Ray.
 
-Letters in shapes: B rows, C classes.
+Letters in shapes: B rows, C outputs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from trainer import contract as contracts
 from trainer import tasks
 from trainer.contract import Contract
 from trainer.steps import Cleaner
-from trainer.tasks.base import Task
+from trainer.tasks.base import Columns, Task
 
 if TYPE_CHECKING:
     import torch
@@ -24,55 +25,61 @@ if TYPE_CHECKING:
 class Predictor:
     """A trained model with its contract, loaded and ready. Raises `ModelError` if a file is missing or changed."""
 
-    def __init__(self, folder: Path, *, device: str = "cpu", threads: int | None = None) -> None:
-        import torch
-
-        if threads:
-            torch.set_num_threads(threads)
+    def __init__(self, folder: Path, *, device: str = "cpu", threads: int = 1) -> None:
         self.contract = contracts.load(folder)
-        self.task = tasks.get(self.contract.task)
-        self.device = device
+        self.task = tasks.of(self.contract)
+        self.device, self.threads = device, threads
         self.cleaner = Cleaner(self.contract)
-        self._encoder = self.task.encoder(self.contract, folder)
-        self._model = self.task.load_model(folder).to(device).eval()
+        self.encoder = self.task.encoder(self.contract, folder)
+        self.model = self.task.to_device(self.task.load_model(folder), device, threads)
 
-    def encode(self, raw: list[str]) -> list[np.ndarray]:
+    def parse(self, inputs: Sequence[Any]) -> dict[str, list[Any]]:
+        """Return the raw values by role of inputs as a request has them; raises `RequestError` naming the first wrong one."""
+        return self.task.parse(self.contract, inputs)
+
+    def clean(self, columns: Columns) -> tuple[dict[str, Sequence[Any]], list[str | None]]:
+        """Return the values after the contract's steps, and for each row why it cannot be used, or None."""
+        cleaned = dict(columns)
+        reasons: list[str | None] = [None] * len(next(iter(columns.values())))
+        for role in self.task.texts if self.cleaner else ():
+            cleaned[role], found = self.cleaner(columns[role])
+            reasons = [before or new for before, new in zip(reasons, found, strict=True)]
+        return cleaned, reasons
+
+    def encode(self, columns: Columns) -> list[np.ndarray]:
         """Return the model inputs of raw values: cleaned by the contract's steps, then encoded.
 
-        Raises `RequestError` naming the first value that a step refuses.
+        Raises `RequestError` naming the first row that a step or the encoder refuses.
         """
-        if not self.cleaner:
-            return self._encoder(raw)
-        cleaned, reasons = self.cleaner(raw)
-        for place, reason in enumerate(reasons):
-            if reason:
-                raise RequestError(422, "refused_input", f"inputs[{place}] cannot be used: {reason}")
-        return self._encoder(cleaned)
-
-    def embedding(self) -> np.ndarray:
-        """Return the model's input embedding, shape (vocabulary, width)."""
-        found: np.ndarray = self._model.get_input_embeddings().weight.detach().cpu().numpy()  # type: ignore[operator]
-        return found
+        cleaned, reasons = self.clean(columns)
+        _refuse_first(reasons)
+        found = self.encoder(cleaned)
+        _refuse_first(found.reasons or ())
+        return found.inputs
 
     def scores(self, inputs: list[np.ndarray], batch_size: int = 64) -> np.ndarray:
-        """Return float64 probabilities, shape (B, C), of encoded inputs."""
+        """Return float64 scores, shape (B, C), of encoded inputs."""
         if not inputs:
-            return np.empty((0, 0))
-        return self.task.scores(forward(self.task, self._model, self.contract, inputs, batch_size, self.device))
+            return np.empty((0, self.task.target.width(self.contract.fitted)))
+        logits = self.task.forward(self.model, self.contract, inputs, batch_size, self.device)
+        return self.task.target.scores(self.contract.fitted, logits)
 
-    def predict(self, raw: list[str], batch_size: int = 64) -> list[dict[str, Any]]:
-        """Return one answer for each raw value, as an HTTP client would get it."""
-        return self._answers(self.encode(raw), batch_size)
+    def answers(self, inputs: list[np.ndarray], batch_size: int = 64) -> list[dict[str, Any]]:
+        """Return one answer for each encoded input."""
+        return self.task.target.answer(self.contract.fitted, self.scores(inputs, batch_size)) if inputs else []
 
-    def answers(self, cleaned: list[str], batch_size: int = 64) -> list[dict[str, Any]]:
-        """Return one answer for each value that went through the contract's steps already."""
-        return self._answers(self._encoder(cleaned), batch_size)
-
-    def _answers(self, inputs: list[np.ndarray], batch_size: int) -> list[dict[str, Any]]:
-        return self.task.answer(self.contract, self.scores(inputs, batch_size)) if inputs else []
+    def predict(self, inputs: Sequence[Any], batch_size: int = 64) -> list[dict[str, Any]]:
+        """Return one answer for each input, as an HTTP client would send and get it."""
+        return self.answers(self.encode(self.parse(inputs)), batch_size) if len(inputs) else []
 
 
-def forward(
+def _refuse_first(reasons: Sequence[str | None]) -> None:
+    for place, reason in enumerate(reasons):
+        if reason:
+            raise RequestError(422, "refused_input", f"inputs[{place}] cannot be used: {reason}")
+
+
+def torch_forward(
     task: Task, model: torch.nn.Module, contract: Contract, inputs: list[np.ndarray], batch_size: int, device: str
 ) -> np.ndarray:
     """Return float32 logits, shape (rows, C), in the order of `inputs`; rows of like length share a batch."""
@@ -87,7 +94,7 @@ def forward(
             logits_BC = model(**{name: value.to(device) for name, value in batch.items()}).logits
             parts.append(logits_BC.float().cpu().numpy())
     if not parts:
-        return np.empty((0, 0), dtype=np.float32)
+        return np.empty((0, task.target.width(contract.fitted)), dtype=np.float32)
     logits = np.concatenate(parts)
     unsorted = np.empty_like(logits)
     unsorted[order] = logits

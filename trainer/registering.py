@@ -9,10 +9,9 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cluster.errors import ModelError
-from cluster.files import read_json, write_json
+from cluster.files import write_json
+from trainer import contract as contracts
 from trainer import evaluate, golden, profile, registry, run_folder, tasks
 from trainer.data.prepared import Prepared
 from trainer.evaluate import Evaluation, LabelledRows
@@ -21,16 +20,17 @@ from trainer.predictor import Predictor
 from trainer.registry import Registry, Version
 from trainer.result import RunResult
 from trainer.spec import RunSpec
+from trainer.tasks.base import Columns
 
-_TOKENIZER = "tokenizer.json"
 _LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
 def held_out(prepared: Prepared) -> LabelledRows:
     """Return the raw test rows of prepared data."""
-    task = tasks.get(prepared.contract.task)
+    task = tasks.of(prepared.contract)
     rows = prepared.part("test")
-    return LabelledRows(rows.raw(task.subject), rows.raw(task.target), rows.digest([task.subject, task.target]))
+    columns = {role: rows.raw(role) for role in task.subjects(prepared.contract)}
+    return evaluate.labelled(columns, rows.raw(task.target_role))
 
 
 def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -
         "trained": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "run": str(folder),
         "task": spec.task,
-        "base model": spec.model.base,
+        "model": _named(spec),
         "contract fingerprint": prepared.contract.fingerprint,
         "prepared data": str(prepared.folder),
         "rows": json.dumps(prepared.summary["rows"]),
@@ -48,6 +48,12 @@ def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -
             [f"python {platform.python_version()}", *[f"{name} {installed(name)}" for name in _LIBRARIES]]
         ),
     }
+
+
+def _named(spec: RunSpec) -> str:
+    model = spec.model
+    new = f"new, {model.config.get('model_type')}" if model.config else ""
+    return model.base or model.kind or new or "the task's own"
 
 
 def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, origin: dict[str, Any]) -> Version:
@@ -60,7 +66,7 @@ def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, orig
     def fill(folder: Path) -> None:
         registry.copy_files(result.checkpoint, folder)
         predictor = Predictor(folder)
-        _write_golden(folder, predictor, evaluation, rows.raw)
+        _write_golden(folder, predictor, evaluation, rows.columns)
         test = {"rows": evaluation.rows, "rows_digest": evaluation.rows_digest, **evaluation.metrics}
         write_json(folder / registry.METRICS, {"test": test, "validation": result.metrics})
         write_json(folder / registry.LINEAGE, origin)
@@ -71,25 +77,21 @@ def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, orig
 
 
 def _profile_of(folder: Path, predictor: Predictor, prepared: Prepared) -> dict[str, Any]:
-    """Return the profile of the rows that the model in `folder` was trained on, with a sketch by its own embedding."""
-    tokenizer = folder / _TOKENIZER
-    unknown_id = profile.unknown_id_of(read_json(tokenizer)) if tokenizer.is_file() else None
+    """Return the profile of the rows that the model in `folder` was trained on."""
     parts = {name: prepared.part(name) for name in ("train", "validation", "test")}
-    found = profile.build(parts, prepared.contract, predictor.task.subject, predictor.embedding(), unknown_id)
-    return {**found, "columns": prepared.columns}
+    found = profile.build(parts, prepared.contract)
+    of_inputs = predictor.task.profile(parts, prepared.contract, predictor.model, folder)
+    return {**found, **of_inputs, "columns": prepared.columns}
 
 
-def _write_golden(folder: Path, predictor: Predictor, evaluation: Evaluation, raw: list[str]) -> None:
-    """Keep some of the rows that `evaluation` has scores for, `raw` in the same order."""
-    kept = golden.to_keep(predictor, raw)
-    texts = list(kept.values())
-    inputs = predictor.encode(texts)
-    max_length = profile.max_length_of(predictor.contract)
-    checked = ""
-    if max_length:
-        cleaned, _ = predictor.cleaner(texts)
-        checked = golden.compare_with_library(folder, cleaned, inputs, max_length)
-    golden.write(folder, inputs, texts, evaluation.scores_BC[list(kept)], checked)
+def _write_golden(folder: Path, predictor: Predictor, evaluation: Evaluation, columns: Columns) -> None:
+    """Keep some of the rows that `evaluation` has scores for, `columns` in the same order."""
+    kept, raw = golden.to_keep(predictor, columns)
+    inputs = predictor.encode(raw) if kept else []
+    cleaned, _ = predictor.clean(raw) if kept else (raw, [])
+    checked = predictor.task.library_agrees(predictor.contract, folder, cleaned, inputs)
+    requests = predictor.task.as_request(predictor.contract, raw)
+    golden.write(folder, inputs, requests, evaluation.scores[kept], checked)
 
 
 def through_the_gate(
@@ -99,7 +101,7 @@ def through_the_gate(
     models = Registry(spec.storage)
     while True:
         number = models.aliases(spec.name).get(spec.promote.alias)
-        decision = _decide(spec, models, number, evaluation, rows, cpus, gpus)
+        decision = _decide(spec, models, number, candidate, evaluation, rows, cpus, gpus)
         evidence = {"reason": decision.reason, "rows_digest": rows.digest, **decision.evidence}
         # If another run moved the alias meanwhile, the candidate has to beat the new holder.
         if not decision.promoted or models.promote(candidate, spec.promote.alias, evidence, instead_of=number):
@@ -110,6 +112,7 @@ def _decide(
     spec: RunSpec,
     models: Registry,
     number: int | None,
+    candidate: Version,
     evaluation: Evaluation,
     rows: LabelledRows,
     cpus: float,
@@ -119,7 +122,7 @@ def _decide(
         return decide(spec, evaluation.metrics, None)
     try:
         champion = models.find(f"{spec.name}@{number}")
-        figures = _on_the_same_rows(spec, champion, evaluation, rows, cpus, gpus)
+        figures = _on_the_same_rows(spec, candidate, champion, rows, cpus, gpus)
     except ModelError as error:
         reason = f"the present {spec.promote.alias} cannot be judged ({error.problem}); promote by hand"
         return Decision(False, reason, {"metric": spec.evaluate.metric})
@@ -127,7 +130,7 @@ def _decide(
 
 
 def _on_the_same_rows(
-    spec: RunSpec, champion: Version, evaluation: Evaluation, rows: LabelledRows, cpus: float, gpus: float
+    spec: RunSpec, candidate: Version, champion: Version, rows: LabelledRows, cpus: float, gpus: float
 ) -> dict[str, float]:
     recorded: dict[str, Any] = champion.metrics["test"]
     if recorded["rows_digest"] == rows.digest:
@@ -137,7 +140,7 @@ def _on_the_same_rows(
         champion.folder, rows, cpus=cpus, gpus=gpus, batch_size=spec.evaluate.batch_size, progress=None
     )
     # A champion that knows other labels is judged by the candidate's list: what it cannot say scores 0.
-    in_ours = evaluate.in_labels_of(scores, evaluate.labels_of(champion.folder), evaluation.labels)
-    place = {label: at for at, label in enumerate(evaluation.labels)}
-    targets = np.array([place[label] for label in rows.labels], dtype=np.int32)
-    return tasks.get(spec.task).metrics(in_ours, targets, spec.evaluate.calibration_bins)
+    ours, theirs = contracts.load(candidate.folder), contracts.load(champion.folder)
+    target = tasks.of(ours).target
+    in_ours = target.aligned(scores, theirs.fitted, ours.fitted)
+    return target.metrics(in_ours, evaluate.targets_of(ours, rows), spec.evaluate.calibration_bins)

@@ -17,28 +17,62 @@ from trainer.spec_data import Data
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 #: Metrics of which less is better; of all others more is.
-LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
+LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "rmse", "mae", "mse"})
 
 #: Metrics that evaluation computes and that a search, a best checkpoint or the gate may go by.
 Metric = Literal[
     "accuracy",
     "macro_f1",
     "weighted_f1",
+    "micro_f1",
     "macro_precision",
     "macro_recall",
+    "exact_match",
     "roc_auc",
+    "pr_auc",
     "log_loss",
     "calibration_error",
+    "rmse",
+    "mae",
+    "mse",
+    "r2",
+    "pearson",
+    "spearman",
 ]
 
 
 class Model(Section):
-    """The pre-trained model to start from."""
+    """What is trained: a pre-trained model, a new one from a config, or an estimator for tables."""
 
-    base: Annotated[str, Field(min_length=1)]
-    """A hub id, a local folder, or `package://some_package/folder` inside an installed Python package."""
+    base: Annotated[str, Field(min_length=1)] | None = None
+    """A hub id, a local folder, or `package://some_package/folder` inside an installed Python package. Tasks on texts need
+    one; tasks on images take it or `config`."""
+    config: dict[str, Any] | None = None
+    """Images: a transformers config, as `{model_type: resnet, depths: [1, 1]}`; the model is built from it and trained from
+    scratch."""
+    kind: Annotated[str, Field(min_length=1)] | None = None
+    """Tables: which estimator, as `xgboost`; `raymill tasks` lists them."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Tables: the estimator's own parameters, as `{max_depth: 4}`."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    """Dropout of the classification head. Default: as the base model has it."""
+    """Dropout of the head. Default: as the base model has it."""
+
+    @model_validator(mode="after")
+    def _is_one_model(self) -> Model:
+        if self.base is not None and self.config is not None:
+            raise ValueError("give model.base or model.config, not both: a config means a new model")
+        return self
+
+
+class Augment(Section):
+    """Images changed at random while training, never when answering; off by default."""
+
+    crop: Annotated[int, Field(ge=0, le=256)] = 0
+    """Shift by up to this many pixels in both directions: what is uncovered is filled with the edge."""
+    flip: bool = False
+    """Mirror every second image left to right."""
+    mixup: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Blend pairs of images and their classes, with shares drawn from Beta(mixup, mixup); 0.2 is common. 0 is off."""
 
 
 class Train(Section):
@@ -64,6 +98,11 @@ class Train(Section):
     """Seed of the order of rows, the new head's weights and dropout."""
     max_failures: Annotated[int, Field(ge=0)] = 0
     """How often a training is started again after a worker died."""
+    augment: Augment = Field(default_factory=Augment)
+    """Images only."""
+    folds: Annotated[int, Field(ge=2, le=50)] | None = None
+    """Tables only: judge a training by cross-validation, the mean over so many folds of the training and validation rows;
+    the model itself is then fitted on all of them. Default: by the validation rows."""
 
 
 class Domain(Section):
@@ -151,8 +190,9 @@ class Tune(Section):
 class Evaluate(Section):
     """What counts as better."""
 
-    metric: Metric = "macro_f1"
-    """The figure that picks the best checkpoint, the best trial and the champion."""
+    metric: Literal["auto", Metric] = "auto"
+    """The figure that picks the best checkpoint, the best trial and the champion. `auto`: the task's own, macro_f1 for
+    classes, rmse for numbers, micro_f1 for tags."""
     batch_size: Positive = 64
     """Rows at a time when nothing is trained."""
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
@@ -198,8 +238,8 @@ class Serve(Section):
     """How long a request waits for others to fill its batch."""
     max_inputs: Positive = 256
     """Most inputs in one request; more are refused with 413."""
-    max_body_bytes: Positive = 1_048_576
-    """Largest request body; a larger one is refused with 413."""
+    max_body_bytes: Positive | None = None
+    """Largest request body; a larger one is refused with 413. Default: 1 MiB, for images 16 MiB."""
     timeout_s: Annotated[float, Field(gt=0)] = 30
     """Longest time a request may take before it gets a 504."""
     max_queued: Positive = 1000
@@ -227,10 +267,10 @@ class RunSpec(Section):
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     """Name of the model in the registry: lower-case letters, digits, `_` and `-`."""
     task: str = "text-classification"
-    """What is learned; `raymill doctor` lists the tasks."""
+    """What is learned; `raymill tasks` lists them. One of your own is `module:Class` (docs/tasks.md)."""
     data: Data
     """Where the rows are."""
-    model: Model
+    model: Model = Field(default_factory=Model)
     """What training starts from."""
     train: Train = Field(default_factory=Train)
     """One fine-tuning."""

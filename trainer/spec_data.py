@@ -245,6 +245,24 @@ class StepSpec(Section):
         return getattr(self, self.name)
 
 
+class Image(Section):
+    """How images are made alike, for training and requests."""
+
+    size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    """Height and width in pixels. Default: as the base model was trained, else 224."""
+    mode: Literal["rgb", "grey"] = "rgb"
+    """Three channels or one."""
+    resize: Literal["crop", "stretch", "pad"] | None = None
+    """`crop`: the shorter side is fitted and the middle cut out; `stretch`: both sides are fitted; `pad`: the longer side
+    is fitted and the rest filled with black. Default: as the base model was trained, else `crop`."""
+    mean: list[Annotated[float, Field(ge=0.0, le=1.0)]] | None = None
+    """Subtracted from each channel (of 0 to 1). Default: the base model's, else 0.5."""
+    std: list[Annotated[float, Field(gt=0.0, le=1.0)]] | None = None
+    """Each channel is divided by it. Default: the base model's, else 0.5."""
+    max_pixels: Annotated[int, Field(ge=16, le=170_000_000)] = 50_000_000
+    """An image of more pixels is a bad row, and in a request a 413: decoding it could take all memory."""
+
+
 #: Checks of the whole data that a spec may switch off.
 Allowed = Literal["duplicate", "contradicting labels", "also in train", "also in validation"]
 ALLOWED = get_args(Allowed)
@@ -260,12 +278,16 @@ class Data(Section):
     """Rows to choose the best checkpoint by. Default: split off the training rows."""
     test: Sources | None = None
     """Held-out rows for the final figures and the gate. Default: split off the training rows."""
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text"] = "auto"
-    """Format of all files; `auto` goes by the file's ending. `text`: a folder with a folder of text files for each class."""
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text", "images"] = "auto"
+    """Format of all files; `auto` goes by the file's ending. `text`, `images`: a folder with a folder of text or image
+    files for each class."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Names of your columns by their part in the task, as `{text: message, label: intent}`. Default: the same name."""
     labels: list[Annotated[str, Field(min_length=1)]] | None = None
     """The classes there may be: rows with another label are bad rows. Default: what the training rows hold."""
+    tag_separator: Annotated[str, Field(min_length=1)] = "|"
+    """What stands between the tags of one cell, as in `red|blue`. A cell that begins with `[` is a JSON list of tags. Only
+    for tasks that predict tags."""
     max_chars: Annotated[int, Field(ge=1)] = 100_000
     """A longer text is a bad row."""
     allow: list[Allowed] = Field(default_factory=list)
@@ -274,9 +296,11 @@ class Data(Section):
         default_factory=list
     )
     """Cleaning, in order: a name, or a name with parameters, or `module:function` of your own."""
+    image: Image = Field(default_factory=Image)
+    """How images are read. Images only."""
     features: Columns = Field(default_factory=dict)
-    """Columns beside the task's own, as `{age: numeric, country: {kind: categorical}}`: checked row by row and described in
-    the model's profile, which live traffic is compared with. A task on tables learns from them (docs/features.md)."""
+    """Columns by kind, as `{age: numeric, country: {kind: categorical}}`. Tasks on tables learn from them
+    (docs/features.md); for others they are checked row by row and described in the model's profile."""
     split: Split = Field(default_factory=Split)
     """How rows are held out."""
     max_length: Annotated[int, Field(ge=4, le=8192)] = 256

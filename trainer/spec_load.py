@@ -80,7 +80,26 @@ def validate(raw: Mapping[str, Any]) -> RunSpec:
         head = problems[0] if len(problems) == 1 else f"{len(problems)} keys are wrong:\n  " + "\n  ".join(problems)
         raise SpecError(f"the spec is not valid: {head}", "change the key; `raymill schema` lists all keys") from None
     _check_space(spec)
-    return spec
+    return _for_its_task(spec)
+
+
+def _for_its_task(spec: RunSpec) -> RunSpec:
+    """Return the spec with what it leaves to its task filled in; raises `SpecError` for what the task cannot do."""
+    from trainer import tasks
+
+    target = tasks.get(spec.task).target
+    metric = target.metric if spec.evaluate.metric == "auto" else spec.evaluate.metric
+    if metric not in target.metrics_known:
+        raise SpecError(
+            f"evaluate.metric={metric} is not computed for {spec.task}", nearest(metric, target.metrics_known)
+        )
+    if not target.has_classes:
+        classes = next((step.name for step in spec.data.steps if step.name == "balance"), None)
+        classes = classes or ("split.stratify" if spec.data.split.stratify else None)
+        if classes:
+            raise SpecError(f"{classes} evens classes out, and {spec.task} has none", f"take {classes} out")
+    evaluate = spec.evaluate.model_copy(update={"metric": metric})
+    return spec.model_copy(update={"evaluate": evaluate})
 
 
 def with_values(spec: RunSpec, values: Mapping[str, Any]) -> RunSpec:
@@ -185,8 +204,9 @@ def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
             data[key] = full(data[key])
         elif isinstance(data.get(key), list):
             data[key] = [full(item) for item in data[key]]
-    model = dict(raw["model"])
-    model["base"] = base(model["base"])
+    model = dict(raw.get("model") or {})
+    if model.get("base"):
+        model["base"] = base(model["base"])
     storage = raw.get("storage", RunSpec.model_fields["storage"].default)
     if "://" in storage:
         raise SpecError(

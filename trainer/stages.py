@@ -13,7 +13,7 @@ from cluster.console import Console
 from cluster.files import write_json
 from cluster.plan import Node, check
 from cluster.progress import Progress, read_all, run_watched, total_of
-from trainer import base_model, evaluate, registering, run_folder, tasks
+from trainer import evaluate, registering, run_folder, tasks
 from trainer.data import prepare as preparing
 from trainer.data.prepare import TooManyBadRows
 from trainer.data.prepared import Prepared
@@ -24,7 +24,6 @@ from trainer.layout import demands, layout
 from trainer.report import page
 from trainer.result import RunResult
 from trainer.spec import RunSpec
-from trainer.tasks.base import resolve_columns
 
 T = TypeVar("T")
 
@@ -115,18 +114,18 @@ class Run:
         return prepared
 
     def _tell_of(self, prepared: Prepared) -> None:
-        rows: dict[str, int] = prepared.summary["rows"]  # type: ignore[assignment]
-        bad: dict[str, int] = prepared.summary["quarantined"]  # type: ignore[assignment]
-        left_out: dict[str, int] = prepared.summary["left_out"]  # type: ignore[assignment]
-        n_classes = len(prepared.contract.fitted["labels"])
+        rows: dict[str, int] = prepared.summary["rows"]
+        bad: dict[str, int] = prepared.summary["quarantined"]
+        left_out: dict[str, int] = prepared.summary["left_out"]
+        labels = tasks.of(prepared.contract).target.labels(prepared.contract.fitted)
         counts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
         repeated = prepared.summary["repeated"]
         more = f" (and {repeated:,} repetitions by balance)" if repeated else ""
-        self.console.say(f"             {counts} rows{more}, {n_classes} classes")
+        self.console.say(f"             {counts} rows{more}" + (f", {len(labels)} labels" if labels else ""))
         if left_out:
             self.console.table("Rows left out by your steps", ["step", "rows"], list(left_out.items()))
         if bad:
-            share = sum(bad.values()) / int(prepared.summary["rows_in_all"])  # type: ignore[call-overload]
+            share = sum(bad.values()) / int(prepared.summary["rows_in_all"])
             self.console.table(f"Bad rows, {share:.2%} of all", ["reason", "rows"], list(bad.items()))
             self.console.say(f"             listed in {prepared.folder / preparing.QUARANTINE}")
 
@@ -141,6 +140,7 @@ class Run:
     def finish(self, result: RunResult) -> Outcome:
         """Evaluate on the held-out rows, register, pass the gate, and write the report."""
         prepared = Prepared(result.prepared)
+        task = tasks.of(prepared.contract)
         rows = registering.held_out(prepared)
         evaluation = self._evaluate(result, prepared, rows)
         origin = registering.lineage(result.spec, prepared, rows.digest, self.folder)
@@ -154,6 +154,8 @@ class Run:
             title=f"{version.name}, version {version.number}",
             metric=self.spec.evaluate.metric,
             evaluation=evaluation,
+            sections=task.sections(prepared.contract, result.checkpoint),
+            loss=task.target.loss,
             lineage={"version": version.ref, **origin},
             result=result,
             decision=decision,
@@ -197,9 +199,10 @@ class Run:
 
 def must_be_there(spec: RunSpec) -> None:
     """Raise for a task, column part, file or base model that is not there; needs no Ray and reads no rows."""
-    resolve_columns(tasks.get(spec.task), spec.data.columns)
+    task = tasks.get(spec.task)
+    task.columns(spec)
     preparing.must_be_there(spec)
-    base_model.locate(spec.model.base)
+    task.check_spec(spec)
 
 
 def checkpoint_of(result: RunResult, folder: Path) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer import spec_load
+from trainer import spec_load, tasks
 from trainer.data.prepared import Prepared
 from trainer.fit import fit
-from trainer.loop import Place, train
+from trainer.loop import Place
 from trainer.result import read_history
 from tune.space import preparation_of
 
@@ -34,7 +34,7 @@ def run_trial(
     place.mkdir(parents=True, exist_ok=True)
     if spec.cluster.workers == 1:
         device = "cuda" if spec.cluster.gpus_per_worker > 0 else "cpu"
-        train(spec, Prepared(rows), Place(0, 1, device, threads), _report, place)
+        tasks.get(spec.task).train(spec, Prepared(rows), Place(0, 1, device, threads), _report, place)
     else:
         _train_beside(spec, rows, place, threads)
 

@@ -67,5 +67,5 @@ def test_a_stream_has_the_rows_that_were_counted_and_no_others(tiny_base, tmp_pa
     assert len(held.part("train")) == 0
     found = training_rows(streamed, held).take_all()
     train = whole.part("train")
-    expected = [(train.input_ids(at).tolist(), int(train.target_ids[at])) for at in range(len(train))]
-    assert sorted((list(row["input_ids"]), row["target_id"]) for row in found) == sorted(expected)
+    expected = [(train.inputs(at).tolist(), int(train.targets[at])) for at in range(len(train))]
+    assert sorted((list(row["inputs"]), row["target"]) for row in found) == sorted(expected)

@@ -38,7 +38,8 @@ def train(model, vocabulary, steps=5):
     losses = []
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = rate = 1e-2 / (step + 1)
-        ids = torch.from_numpy(vocabulary.ids(np.array([[101, 700, 1500, 102], [101, 1999, 102, 0]])).astype(np.int64))
+        tokens = torch.tensor([[101, 700, 1500, 102], [101, 1999, 102, 0]])
+        ids = vocabulary.batch({"input_ids": tokens}, "input_ids")["input_ids"]
         loss = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=torch.tensor([0, 1])).loss
         optimizer.zero_grad()
         loss.backward()

@@ -84,7 +84,7 @@ def test_the_encoder_is_the_base_models_own_tokenizer(tiny_base, tmp_path):
     spec = load({"name": "a", "data": {"train": "t.csv", "max_length": 8}, "model": {"base": str(tiny_base)}})
     contract = task.begin(spec, tmp_path)
     texts = ["I want a good hammer", "apple", "one two three four five six seven eight nine ten cat"]
-    ours = task.encoder(contract, tmp_path)(texts)
+    ours = task.encoder(contract, tmp_path)({"text": texts}).inputs
     theirs = AutoTokenizer.from_pretrained(tiny_base)(texts, truncation=True, max_length=8)["input_ids"]
     assert [ids.tolist() for ids in ours] == theirs
 
@@ -96,7 +96,7 @@ def test_preparation_is_pinned(tiny_base, tmp_path):
     contract = task.begin(spec, tmp_path)
     assert contracts.PREPARATION_VERSION == 2
     assert contract.steps == [Step(name="tokenize", params={"max_length": 64, "pad_id": 0})]
-    assert [ids.tolist() for ids in task.encoder(contract, tmp_path)(["Want a CAT?"])] == [[2, 6, 7, 43, 1, 3]]
+    assert [ids.tolist() for ids in task.encoder(contract, tmp_path)({"text": ["Want a CAT?"]}).inputs] == [[2, 6, 7, 43, 1, 3]]
 
 
 def test_collate_pads_and_masks():
@@ -109,7 +109,7 @@ def test_labels_are_fitted_in_order_and_one_class_is_refused():
     task = tasks.get("text-classification")
     fitted = task.fit(make(fitted={}), {"b": 2, "a": 1})
     assert fitted.fitted["labels"] == ["a", "b"]
-    assert task.target_ids(fitted, pa.chunked_array([["b", "z"]])).tolist() == [1, -1]
+    assert task.target.codes(fitted.fitted, pa.array(["b", "z"])).tolist() == [1, -1]
     with pytest.raises(DataError, match="1 class"):
         task.fit(make(fitted={}), {"b": 2})
     assert task.fit(make(fitted={}), {"b": 2, "a": 1}, ["b", "a"]) == fitted

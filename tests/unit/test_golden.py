@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import ModelError
 from cluster.files import read_json, sha256, write_json
-from trainer import checkpoint, evaluate, golden, registering, tasks
+from trainer import checkpoint, evaluate, golden, library_tokenizer, registering, tasks
 from trainer.contract import Contract
 from trainer.predictor import Predictor
 from trainer.spec_load import load
@@ -24,9 +24,9 @@ def trained(tiny_base, tmp_path_factory):
     task = tasks.get("text-classification")
     spec = load({"name": "a", "data": {"train": "t.csv", "max_length": 8}, "model": {"base": str(tiny_base)}})
     contract = task.begin(spec, prepared).model_copy(update={"fitted": {"labels": LABELS}})
-    checkpoint.save(folder, task, task.new_model(contract, tiny_base, spec), contract, prepared, {})
+    checkpoint.save(folder, task, task.new_model(contract, spec), contract, prepared, {})
     predictor = Predictor(folder)
-    inputs = predictor.encode(TEXTS)
+    inputs = predictor.encode({"text": TEXTS})
     golden.write(folder, inputs, TEXTS, predictor.scores(inputs))
     return folder
 
@@ -53,7 +53,7 @@ def test_another_token_is_named_with_its_words(model):
     recorded = list(now)
     recorded[3] = 5
     edit(model, 1, inputs=recorded)
-    tokens = Predictor(model)._encoder._tokenizer
+    tokens = Predictor(model).encoder._tokenizer
     wanted = (
         f"golden row 1, inputs\\[3\\]: recorded 5, now {now[3]} "
         f"\\(token '{tokens.id_to_token(5)}' -> '{tokens.id_to_token(now[3])}'\\)"
@@ -90,25 +90,25 @@ def test_a_damaged_file_is_refused(model):
 
 
 def test_the_library_gives_the_same_ids(trained):
-    inputs = Predictor(trained).encode(TEXTS)
-    said = golden.compare_with_library(trained, TEXTS, inputs, 8)
+    inputs = Predictor(trained).encode({"text": TEXTS})
+    said = library_tokenizer.compare(trained, [TEXTS], inputs, 8)
     assert said.startswith("the same ids as transformers") and said.endswith("for 3 rows")
 
 
 def test_a_tokenizer_that_the_library_reads_otherwise_is_refused_by_row_and_field(model):
     """tokenizer.json and the ids the model was trained on no longer belong together: another vocabulary order."""
-    inputs = Predictor(model).encode(TEXTS)
+    inputs = Predictor(model).encode({"text": TEXTS})
     path = model / "tokenizer.json"
     tokenizer = read_json(path)
     words = tokenizer["model"]["vocab"]
     words["good"], words["new"] = words["new"], words["good"]
     write_json(path, tokenizer)
     with pytest.raises(ModelError) as caught:
-        golden.compare_with_library(model, TEXTS, inputs, 8)
+        library_tokenizer.compare(model, [TEXTS], inputs, 8)
     assert "golden row 0, inputs[4]: by transformers" in str(caught.value)
     assert "(token 'good' -> 'new')" in str(caught.value) or "(token 'new' -> 'good')" in str(caught.value)
     with pytest.raises(ModelError, match="golden row 0, length of inputs"):
-        golden.compare_with_library(model, TEXTS, [ids[:-1] for ids in inputs], 8)
+        library_tokenizer.compare(model, [TEXTS], [ids[:-1] for ids in inputs], 8)
     # A contract that names the changed file, as if it had been prepared with it: the replay tells.
     contract = Contract(**{k: v for k, v in read_json(model / "contract.json").items() if k != "fingerprint"})
     contract.model_copy(update={"files": {"tokenizer.json": sha256(path)}}).save(model)
@@ -118,9 +118,9 @@ def test_a_tokenizer_that_the_library_reads_otherwise_is_refused_by_row_and_fiel
 
 def test_what_the_library_cannot_read_is_said_and_not_refused(model, tmp_path):
     inputs = [np.array([1], np.int32)]
-    assert golden.compare_with_library(tmp_path, ["a"], inputs, 8).startswith("not compared: there is no")
+    assert library_tokenizer.compare(tmp_path, [["a"]], inputs, 8).startswith("not compared: there is no")
     (model / "tokenizer_config.json").write_text("{")
-    assert "cannot read this tokenizer" in golden.compare_with_library(model, ["a"], inputs, 8)
+    assert "cannot read this tokenizer" in library_tokenizer.compare(model, [["a"]], inputs, 8)
 
 
 def with_steps(steps, base, folder):
@@ -132,16 +132,16 @@ def with_steps(steps, base, folder):
     data = {"train": "t.csv", "max_length": 8, "steps": steps}
     spec = load({"name": "a", "data": data, "model": {"base": str(base)}})
     contract = task.begin(spec, prepared).model_copy(update={"fitted": {"labels": LABELS}})
-    checkpoint.save(model, task, task.new_model(contract, base, spec), contract, prepared, {})
+    checkpoint.save(model, task, task.new_model(contract, spec), contract, prepared, {})
     return model
 
 
 def write_golden(model, raw):
-    rows = evaluate.LabelledRows(raw, ["tool"] * len(raw), "digest")
-    scores = evaluate.score_here(str(model), raw, 1, False, 8, None)
+    rows = evaluate.labelled({"text": raw}, ["tool"] * len(raw))
+    scores = evaluate.score_here(str(model), rows.columns, 1, False, 8, None)
     contract = Predictor(model).contract
     registering._write_golden(
-        model, Predictor(model), evaluate.judge(contract, rows, scores, n_bins=5, n_mistakes=3), raw
+        model, Predictor(model), evaluate.judge(contract, rows, scores, n_bins=5, n_mistakes=3), rows.columns
     )
     return read_json(model / golden.FILE)
 

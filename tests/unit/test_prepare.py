@@ -27,17 +27,17 @@ def test_every_row_once_in_its_part_with_its_tokens(tiny_base, tiny_data, tmp_pa
     everything = sorted(text for name in ("train", "validation") for text in parts[name].raw("text"))
     assert everything == sorted(text for text, _ in make_rows(240, seed=1))
     assert parts["test"].raw("text") == [text for text, _ in make_rows(210, seed=2)]
-    assert np.bincount(parts["validation"].target_ids).min() >= 1
+    assert np.bincount(parts["validation"].targets).min() >= 1
     from trainer import tasks
 
     encode = tasks.get("text-classification").encoder(prepared.contract, prepared.folder)
     for name, rows in parts.items():
-        expected = encode(rows.raw("text"))
+        expected = encode({"text": rows.raw("text")}).inputs
         for at in range(len(rows)):
-            assert np.array_equal(rows.input_ids(at), expected[at]), name
+            assert np.array_equal(rows.inputs(at), expected[at]), name
             assert rows.lengths[at] == len(expected[at])
     labels = prepared.contract.fitted["labels"]
-    assert [labels[target] for target in parts["test"].target_ids] == parts["test"].raw("label")
+    assert [labels[target] for target in parts["test"].targets] == parts["test"].raw("label")
 
 
 def test_made_once_found_again_and_named_by_the_fingerprint(tiny_base, tiny_data, tmp_path):
@@ -219,7 +219,7 @@ def test_steps_over_all_rows(tiny_base, tmp_path):
         part: plain["rows"][part] for part in ("validation", "test")
     }
     over = summary_of({"balance": {"how": "oversample"}}).part("train")
-    assert np.bincount(over.target_ids).min() >= 0.8 * large and np.bincount(over.target_ids).max() == large
+    assert np.bincount(over.targets).min() >= 0.8 * large and np.bincount(over.targets).max() == large
     weights = summary_of("balance").summary["class_weights"]
     assert max(weights) == weights[2] and sum(
         weight * count[0] for weight, count in zip(weights, plain["rows_by_class"].values(), strict=True)

@@ -6,26 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trainer import profile
+from trainer import profile, text_profile
 from trainer.contract import Contract, Step
 from trainer.data.prepared import Rows
 
 LABELS = ["a", "b", "c"]
-
-
-def rows_of(texts, ids, targets):
-    shard = pa.table(
-        {"text": texts, "label": [LABELS[t] for t in targets], "input_ids": pa.array(ids, pa.list_(pa.int32()))}
-    )
-    index = pa.table(
-        {
-            "shard": pa.array([0] * len(texts), pa.int32()),
-            "offset": pa.array(range(len(texts)), pa.int32()),
-            "target_id": pa.array(targets, pa.int32()),
-            "length": pa.array([len(i) for i in ids], pa.int32()),
-        }
-    )
-    return Rows([shard], index)
 
 
 def contract():
@@ -38,15 +23,35 @@ def contract():
     )
 
 
+def rows_of(texts, ids, targets):
+    shard = pa.table(
+        {"text": texts, "label": [LABELS[t] for t in targets], "inputs": pa.array(ids, pa.list_(pa.int32()))}
+    )
+    index = pa.table(
+        {
+            "shard": pa.array([0] * len(texts), pa.int32()),
+            "offset": pa.array(range(len(texts)), pa.int32()),
+            "target": pa.array(targets, pa.int32()),
+            "length": pa.array([len(i) for i in ids], pa.int32()),
+        }
+    )
+    return Rows([shard], index, contract())
+
+
+def built(parts, embedding=None, unknown_id=None):
+    tokenizer = {} if unknown_id is None else {"model": {"type": "Unigram", "unk_id": unknown_id}}
+    embedding = np.ones((10, 3), np.float32) if embedding is None else embedding
+    of_texts = text_profile.build(parts, contract(), ["text"], embedding, tokenizer)
+    return {**profile.build(parts, contract()), **of_texts}
+
+
 TEXTS, IDS, TARGETS = ["ab", "", "Zoë 🚚", "abc"], [[2, 1, 3], [2, 3], [2, 1, 1, 7, 3], [2, 7, 3]], [0, 0, 2, 0]
 NOTHING = rows_of([], [], [])
 
 
 def test_the_figures():
     held_out = rows_of(["x"], [[2, 9, 3]], [1])
-    found = profile.build(
-        {"train": rows_of(TEXTS, IDS, TARGETS), "validation": held_out}, contract(), "text", unknown_id=1
-    )
+    found = built({"train": rows_of(TEXTS, IDS, TARGETS), "validation": held_out}, unknown_id=1)
     assert found["part"] == "train" and found["rows"] == {"train": 4, "validation": 1}
     assert found["labels"]["train"] == {"a": 0.75, "b": 0.0, "c": 0.25}
     assert found["labels"]["validation"] == {"a": 0.0, "b": 1.0, "c": 0.0}
@@ -59,7 +64,7 @@ def test_the_figures():
     assert found["characters"]["quantiles"][20] == 5 and found["characters"]["mean"] == 2.5
     assert (found["max_length"], found["cut_share"]) == (5, 0.25)
     assert found["unknown"] == {"token_share": round(3 / 13, 6), "row_share": 0.5}
-    assert found["embedding"] is None and found["columns"] == {}
+    assert found["target"] == {}
     json.dumps(found, allow_nan=False)
 
 
@@ -69,13 +74,9 @@ def test_neither_the_order_of_rows_nor_the_machine_is_in_it():
     embedding = rng.normal(size=(500, 24)).astype(np.float32)
     texts, targets = [str(each) for each in ids], [int(each[0]) % 3 for each in ids]
     turned = rng.permutation(len(ids))
-    first = profile.build(
-        {"train": rows_of(texts, ids, targets), "validation": NOTHING}, contract(), "text", embedding, 3
-    )
-    second = profile.build(
-        {"train": rows_of(*([values[at] for at in turned] for values in (texts, ids, targets))), "validation": NOTHING},
-        contract(), "text", embedding, 3,
-    )  # fmt: skip
+    first = built({"train": rows_of(texts, ids, targets), "validation": NOTHING}, embedding, 3)
+    other = rows_of(*([values[at] for at in turned] for values in (texts, ids, targets)))
+    second = built({"train": other, "validation": NOTHING}, embedding, 3)
     assert first == second
     sketch = first["embedding"]
     assert (sketch["rows"], sketch["dimensions"], sketch["from"], len(sketch["sample"])) == (2_000, 16, 24, 256)
@@ -83,27 +84,27 @@ def test_neither_the_order_of_rows_nor_the_machine_is_in_it():
     medians = np.array(sketch["quantiles"])[:, 10]
     assert np.abs(medians - np.array(sketch["mean"])).max() < 3 * max(sketch["std"])
     # Pinned: a profile of today is compared with traffic of tomorrow.
-    assert (profile.projection(24)[0] * 4).tolist() == [1, 1, 1, 1, -1, 1, 1, 1, 1, 1, -1, 1, -1, -1, -1, 1]
+    assert (text_profile.projection(24)[0] * 4).tolist() == [1, 1, 1, 1, -1, 1, 1, 1, 1, 1, -1, 1, -1, -1, -1, 1]
 
 
 def test_the_projection_keeps_distances():
     rng = np.random.default_rng(2)
     vectors = rng.normal(size=(200, 384))
-    ratio = np.linalg.norm(vectors @ profile.projection(384), axis=1) / np.linalg.norm(vectors, axis=1)
+    ratio = np.linalg.norm(vectors @ text_profile.projection(384), axis=1) / np.linalg.norm(vectors, axis=1)
     assert 0.9 < ratio.mean() < 1.1
 
 
 def test_a_row_is_the_mean_of_its_tokens():
     embedding = np.arange(12, dtype=np.float32).reshape(4, 3)
-    found = profile.project([np.array([1, 3]), np.array([], np.int32)], embedding)
-    assert found[0] == pytest.approx(embedding[[1, 3]].mean(axis=0) @ profile.projection(3))
+    found = text_profile.project([np.array([1, 3]), np.array([], np.int32)], embedding)
+    assert found[0] == pytest.approx(embedding[[1, 3]].mean(axis=0) @ text_profile.projection(3))
     assert not found[1].any()
 
 
 def test_without_training_rows_the_validation_rows_are_described():
-    found = profile.build({"train": NOTHING, "validation": rows_of(TEXTS, IDS, TARGETS)}, contract(), "text")
+    found = built({"train": NOTHING, "validation": rows_of(TEXTS, IDS, TARGETS)})
     assert found["part"] == "validation" and found["tokens"]["mean"] == 3.25 and found["unknown"] is None
-    empty = profile.build({"train": NOTHING, "validation": NOTHING}, contract(), "text", np.ones((4, 3)), 1)
+    empty = built({"train": NOTHING, "validation": NOTHING}, np.ones((4, 3)), 1)
     assert empty["tokens"] == {"mean": None, "quantiles": []} and empty["embedding"]["sample"] == []
     json.dumps(empty, allow_nan=False)
 
@@ -119,4 +120,4 @@ def test_without_training_rows_the_validation_rows_are_described():
     ],
 )
 def test_the_unknown_token(tokenizer, wanted):
-    assert profile.unknown_id_of(tokenizer) == wanted
+    assert text_profile.unknown_id_of(tokenizer) == wanted

@@ -3,14 +3,13 @@
 import re
 
 import numpy as np
-import pyarrow as pa
 
-from trainer.evaluate import LabelledRows, in_labels_of, judge
+from trainer.evaluate import judge, labelled
 from trainer.gate import Decision
 from trainer.report import charts, page
 from trainer.result import RunResult, TrialRecord
 from trainer.spec_load import load
-from trainer.tasks.text_classification import TextClassification
+from trainer.targets.base import in_columns_of
 
 LABELS = ["$a_{$", "<b>", "x\\foo$", "Zoë 🚚"]
 
@@ -22,8 +21,7 @@ def evaluation():
     rng = np.random.default_rng(0)
     scores = rng.dirichlet(np.ones(4), size=80)
     labels = [LABELS[n % 4] for n in range(80)]
-    rows = LabelledRows([f"<script>alert({n})</script> & text" for n in range(80)], labels, "d" * 64)
-    assert TextClassification().target_ids(contract, pa.chunked_array([labels])).min() == 0
+    rows = labelled({"text": [f"<script>alert({n})</script> & text" for n in range(80)]}, labels)
     return judge(contract, rows, scores, n_bins=10, n_mistakes=5)
 
 
@@ -52,7 +50,8 @@ def test_the_whole_page(tmp_path):
     assert "<script" not in text and "&lt;script&gt;alert(" in text
     assert "it broke" in text and "Not promoted" in text and "x&lt;y" in text and "Zoë 🚚" in text
     assert not re.search(r'(src|href)="(?!#|data:)', text)  # nothing is fetched
-    assert len(found.mistakes) == 5 and found.mistakes[0]["score"] >= found.mistakes[-1]["score"]
+    mistakes = next(section for section in found.sections if "mistakes" in section.title).rows
+    assert len(mistakes) == 5 and float(mistakes[0][3]) >= float(mistakes[-1][3])
 
 
 def test_many_classes_are_drawn_without_ticks():
@@ -61,5 +60,5 @@ def test_many_classes_are_drawn_without_ticks():
 
 
 def test_scores_of_a_model_with_other_labels():
-    found = in_labels_of(np.array([[0.7, 0.3]]), ["b", "z"], ["a", "b"])
+    found = in_columns_of(np.array([[0.7, 0.3]]), ["b", "z"], ["a", "b"])
     assert found.tolist() == [[0.0, 0.7]]

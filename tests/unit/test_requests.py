@@ -6,7 +6,9 @@ import json
 import pytest
 
 from cluster.errors import RequestError
-from serve.requests import parse, read_body
+from serve import requests
+from serve.requests import read_body
+from trainer import tasks
 
 WRONG = [
     (b"", 400, "no_body"),
@@ -35,6 +37,10 @@ WRONG = [
     (b'{"inputs": ["\\ud800"]}', 422, "invalid_unicode"),
     (json.dumps({"inputs": ["a"] * 11}).encode(), 413, "too_many_inputs"),
 ]
+
+
+def parse(body, max_inputs):
+    return tasks.get("text-classification").parse(None, requests.parse(body, max_inputs))["text"]
 
 
 @pytest.mark.parametrize(("body", "status", "code"), WRONG)

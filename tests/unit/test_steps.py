@@ -104,7 +104,7 @@ def test_a_function_that_fails_gives_the_row_a_reason(own_module, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("no_such_module:clean", "no module 'no_such_module'"), ("my_steps:nothing", "no function 'nothing'")],
+    [("no_such_module:clean", "no module 'no_such_module'"), ("my_steps:nothing", "no 'nothing'")],
 )
 def test_a_function_that_is_not_there(own_module, tmp_path, path, message):
     with pytest.raises(SpecError, match=message):

@@ -12,7 +12,8 @@ import pytest
 
 from cluster.errors import ModelError, SpecError
 from trainer.contract import Contract, Step
-from trainer.steps import Cleaner, own, user_module
+from trainer import user_module
+from trainer.steps import Cleaner, own
 
 
 def digest_of(path) -> str:
@@ -62,9 +63,9 @@ def made(path):
         ("numpy:array", "an installed one"),
         ("yaml:load", "an installed one"),
         ("torch.hub:load", "an installed one"),
-        ("../../evil:run", "is no module:function"),
-        ("my_steps:__import__('os')", "is no module:function"),
-        ("my_steps", "is no module:function"),
+        ("../../evil:run", "is no module:name"),
+        ("my_steps:__import__('os')", "is no module:name"),
+        ("my_steps", "is no module:name"),
     ],
 )
 def test_what_is_not_the_users_is_refused_by_training_and_by_a_model(tmp_path, path, said):
@@ -221,4 +222,4 @@ def test_the_places_that_python_itself_names():
     """Whatever lies where pip installs or Python has its own library is found to be no user's."""
     for key in ("stdlib", "purelib"):
         with pytest.raises(SpecError):
-            user_module._must_be_the_users(Path(sysconfig.get_paths()[key]) / "anything.py", "anything:run")
+            user_module._must_be_the_users(Path(sysconfig.get_paths()[key]) / "anything.py", "anything:run", "data.steps")

@@ -6,6 +6,7 @@ repeats writes the same files. The driver gets a `BlockNote` of each, whose size
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from functools import lru_cache
@@ -21,7 +22,8 @@ from cluster.files import no_room
 from trainer import tasks
 from trainer.contract import Contract
 from trainer.data import near, split
-from trainer.data.checks import Limits, examine
+from trainer.data.checks import Limits, examine, refuse, with_reason
+from trainer.data.read import Reading
 from trainer.spec_data import Data, StepSpec
 from trainer.steps import Cleaner, of_whole
 from trainer.tasks.base import Task
@@ -36,11 +38,11 @@ FEATURE = "feature."
 #: What a hash is for, where it is not for the split.
 SAMPLE = "sample"
 
+#: The column of model inputs in a shard.
+INPUTS = "inputs"
+
 #: The part of a row that a stream does not use.
 LEFT_OUT = -1
-
-# A column with more different values in one block is an id or a text, not a class; the driver must not collect them.
-_MOST_TARGETS = 12_000
 
 
 class BlockNote(BaseModel):
@@ -57,18 +59,19 @@ class BlockNote(BaseModel):
     reasons: dict[str, int]
     """Unusable rows by reason."""
     targets: dict[str, int]
-    """Usable rows by raw target."""
+    """What the target's `tally` says of the usable rows."""
     held: dict[str, int] = {}
     """Streaming only: usable rows by part, as not all of them are written."""
     streamed: dict[str, int] = {}
-    """Streaming only: rows to train on by raw target."""
+    """Streaming only: rows to train on, by class where there are classes."""
 
 
 class Made(NamedTuple):
-    """A block after checking, cleaning and tokenizing; the first three have a line for each usable row."""
+    """A block after checking, cleaning and encoding; the first three have a line for each usable row."""
 
     good: pa.Table
-    inputs: pa.ListArray
+    inputs: pa.ListArray | None
+    """None where they are made only after something is fitted from all rows."""
     facts: pa.Table
     bad: pa.Table
 
@@ -83,17 +86,18 @@ class BlockMaker:
     def __call__(self, rows: pa.Table, source: int, number: int) -> BlockNote:
         """Write what is known of `rows`, block `number` of file `source`, and return the note of it."""
         made = self.encode(rows)
-        roles = [*self.task.roles, *[FEATURE + name for name in self.data.features]]
-        good, facts = made.good, made.facts
-        stored = pa.table(
-            {**{name: good[name] for name in ("row", *roles, *_own_path(good))}, "input_ids": made.inputs}
-        )
+        roles = list(dict.fromkeys([*self.contract.columns, *[FEATURE + name for name in self.data.features]]))
+        good, facts, target = made.good, made.facts, self.task.target
+        stored = good.select(["row", *roles, *_own_path(good)])
+        if made.inputs is not None:
+            stored = stored.append_column(INPUTS, made.inputs)
         held: dict[str, int] = {}
         streamed: dict[str, int] = {}
         if self.data.mode == "streaming":
             parts = self.parts_of(facts, source)
             held = {part: int((parts == at).sum()) for at, part in enumerate(split.PARTS)}
-            streamed = dict(Counter(good[self.task.target].filter(pa.array(parts == split.TRAIN)).to_pylist()))
+            trained = good[self.task.target_role].filter(pa.array(parts == split.TRAIN))
+            streamed = target.tally(trained) if target.has_classes else {"": len(trained)}
             held_out = pa.array(parts > split.TRAIN)
             stored, facts = stored.filter(held_out), facts.filter(held_out)
         name = f"{source:07d}-{number:07d}"  # in the order of names, as the index counts them
@@ -110,25 +114,31 @@ class BlockMaker:
             rows=len(rows),
             good=len(good),
             reasons=dict(Counter(_kind(reason) for reason in made.bad["reason"].to_pylist())),
-            targets=dict(Counter(good[self.task.target].to_pylist()).most_common(_MOST_TARGETS)),
+            targets=target.tally(good[self.task.target_role]),
             held=held,
             streamed=streamed,
         )
 
     def encode(self, rows: pa.Table) -> Made:
-        """Check, clean and tokenize `rows`."""
+        """Check, clean and encode `rows`."""
         task, encoder, cleaner = self._tools()
         rows = _with_features(_ordered(rows, self.data), self.data)
-        good, texts, bad = examine(task, rows, cleaner, Limits(self.data.max_chars, self.data.labels))
-        inputs = encoder.column(texts)
+        found = examine(task, self.contract, rows, cleaner, Limits(self.data.max_chars, self.data.labels))
+        inputs, lengths = None, np.zeros(len(found.good), np.int32)
+        if encoder is not None:
+            inputs, refused = encoder.block(found.subjects)
+            kept = refuse(found, refused)
+            if len(kept.good) < len(found.good):
+                inputs = inputs.filter(pc.is_null(pa.array(refused, pa.string())))
+            found, lengths = kept, np.diff(inputs.offsets.to_numpy())
         facts = {
-            "key": pa.array(split.content_keys(texts.to_pylist()), pa.uint64()),
-            "target": pc.dictionary_encode(good[task.target].combine_chunks()),
-            "length": pa.array(np.diff(inputs.offsets.to_numpy()), pa.int32()),
-            **_order(good),
-            **_signature(texts, self.data.steps),
+            "key": pa.array(_content_keys(found.subjects), pa.uint64()),
+            "target": pc.dictionary_encode(found.good[task.target_role].combine_chunks()),
+            "length": pa.array(lengths, pa.int32()),
+            **_order(found.good),
+            **_signature(found.subjects, task, self.data.steps),
         }
-        return Made(good, inputs, pa.table(facts), bad)
+        return Made(found.good, inputs, pa.table(facts), found.bad)
 
     def parts_of(self, facts: pa.Table, source: int) -> np.ndarray:
         """Return the part of each row, int8, by its own facts alone, which is what a stream can know; -1 if left out."""
@@ -154,11 +164,12 @@ class BlockMaker:
 
 @lru_cache(maxsize=2)
 def _loaded(folder: str, contract_json: str) -> tuple[Any, Any, Cleaner]:
-    """Return (task, encoder, cleaner), once for a process: Ray Data hands every block a new copy of the maker, and the
+    """Return (task, encoder or None, cleaner), once for a process: Ray Data hands every block a new copy of the maker, and the
     encoder would have to load its vocabulary and learn the words of the last block again."""
     contract = Contract.model_validate_json(contract_json)
-    task = tasks.get(contract.task)
-    return task, task.encoder(contract, Path(folder)), Cleaner(contract)
+    task = tasks.of(contract)
+    encoder = None if task.fits_inputs else task.encoder(contract, Path(folder))
+    return task, encoder, Cleaner(contract)
 
 
 def _own_path(rows: pa.Table) -> list[str]:
@@ -184,12 +195,7 @@ def _ordered(rows: pa.Table, data: Data) -> pa.Table:
         shown = pc.binary_join_element_wise(f"{data.split.column}: '", rows[TIME], "' is no ISO 8601 time", "")
         wrong = pc.coalesce(wrong, pc.if_else(unread, shown, pa.scalar(None, pa.string())))
         rows = rows.set_column(rows.schema.get_field_index(TIME), TIME, times)
-    return _with_reason(rows, wrong)
-
-
-def _with_reason(rows: pa.Table, wrong: pa.Array) -> pa.Table:
-    """Give rows that have no reason yet the one in `wrong`, where there is one."""
-    return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.coalesce(rows["reason"], wrong))
+    return with_reason(rows, wrong)
 
 
 def _kind(reason: str) -> str:
@@ -197,19 +203,32 @@ def _kind(reason: str) -> str:
     return re.sub(r"'.*'|\".*\"", "…", reason)
 
 
-def loose_roles(columns: dict[str, str]) -> frozenset[str]:
-    """Return the roles of `columns` whose values may be of any kind."""
-    return frozenset(role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE))
+def reading(task: Task, columns: dict[str, str]) -> Reading:
+    """Return how the roles in `columns` are read for this task."""
+    loose = {role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE)}
+    if task.target.loose:
+        loose.add(task.target_role)
+    return Reading(columns, frozenset(loose & columns.keys()), task.binary & columns.keys())
 
 
-def coded_ids(task: Task, contract: Contract, targets: pa.ChunkedArray) -> np.ndarray:
-    """Return int32 target ids of a dictionary column, looked up once for each different target; -1 for an unknown one."""
-    if not len(targets):
-        return np.empty(0, np.int32)
-    coded = targets.combine_chunks()
-    coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
-    ids: np.ndarray = task.target_ids(contract, coded.dictionary)[coded.indices.to_numpy()]
-    return ids
+class CodedTargets(NamedTuple):
+    """The targets of a sheet of facts, looked at once for each different raw value."""
+
+    codes: np.ndarray
+    """int32: equal for equal targets; for classes the id; -1 for an unknown one."""
+    encoded: pa.Array
+    """As the index stores them."""
+
+
+def coded(task: Task, contract: Contract, targets: pa.ChunkedArray) -> CodedTargets:
+    """Return what a dictionary column of raw targets means to the contract."""
+    raw = targets.combine_chunks()
+    raw = raw.chunk(0) if isinstance(raw, pa.ChunkedArray) and raw.num_chunks else raw
+    if not len(raw):
+        return CodedTargets(np.empty(0, np.int32), task.target.encode(contract.fitted, pa.array([], pa.string())))
+    codes = task.target.codes(contract.fitted, raw.dictionary)
+    encoded = task.target.encode(contract.fitted, raw.dictionary).take(raw.indices)
+    return CodedTargets(codes[raw.indices.to_numpy()], encoded)
 
 
 def features_of(rows: pa.Table) -> pa.Table:
@@ -225,7 +244,7 @@ def _with_features(rows: pa.Table, data: Data) -> pa.Table:
     from trainer.features.fitted import check
 
     wrong = pa.array(check(data.features, features_of(rows)), pa.string())
-    return _with_reason(rows, wrong)
+    return with_reason(rows, wrong)
 
 
 def _order(good: pa.Table) -> dict[str, pa.Array]:
@@ -237,11 +256,20 @@ def _order(good: pa.Table) -> dict[str, pa.Array]:
     return {}
 
 
-def _signature(texts: pa.Array, steps: list[StepSpec]) -> dict[str, pa.Array]:
+def _content_keys(subjects: pa.Table) -> np.ndarray:
+    """Return one key for each row from all its inputs; of a single text or image it is that of its content."""
+    columns = [subjects[name].to_pylist() for name in subjects.column_names]
+    if len(columns) == 1:
+        return split.content_keys(columns[0])
+    return split.content_keys([json.dumps(row, ensure_ascii=False) for row in zip(*columns, strict=True)])
+
+
+def _signature(subjects: pa.Table, task: Task, steps: list[StepSpec]) -> dict[str, pa.Array]:
     wanted = next((step.deduplicate.near for step in steps if step.deduplicate and step.deduplicate.near), None)
     if wanted is None:
         return {}
-    bands = near.bands(texts.to_pylist(), wanted)
+    texts = [" ".join(row) for row in zip(*[subjects[role].to_pylist() for role in task.texts], strict=True)]
+    bands = near.bands(texts, wanted)
     return {f"band_{at}": pa.array(column, pa.uint64()) for at, column in enumerate(bands)}
 
 

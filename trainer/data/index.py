@@ -12,22 +12,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer.data import split
-from trainer.data.blocks import BAD, SHARDS, BlockNote, read_ipc
+from trainer.data.blocks import BAD, INPUTS, SHARDS, BlockNote, read_ipc
 from trainer.data.sources import SourceFile
 from trainer.data.split import PARTS, TRAIN
 from trainer.data.whole import BALANCED, DUPLICATE, NEAR, REASONS, SAMPLED, Block, Whole
 from trainer.spec_data import Data
 from trainer.steps import of_whole
 
-_INDEX = pa.schema(
-    [
-        ("part", pa.int8()),
-        ("shard", pa.int32()),
-        ("offset", pa.int32()),
-        ("target_id", pa.int32()),
-        ("length", pa.int32()),
-    ]
-)
+
+def _schema(whole: Whole) -> pa.Schema:
+    target = whole.task.target.encode(whole.contract.fitted, pa.array([], pa.string())).type
+    return pa.schema(
+        [
+            ("part", pa.int8()),
+            ("shard", pa.int32()),
+            ("offset", pa.int32()),
+            ("target", target),
+            ("length", pa.int32()),
+        ]
+    )
 
 
 def write_index(whole: Whole, path: Path) -> tuple[int, int]:
@@ -37,7 +40,8 @@ def write_index(whole: Whole, path: Path) -> tuple[int, int]:
     """
     repeats = whole.repeats()
     tokens = repeated = 0
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _INDEX) as writer:
+    schema = _schema(whole)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for shard, block in enumerate(whole.blocks()):
             here = slice(block.start, block.start + len(block.keys))
             rows = np.flatnonzero(whole.verdicts[here] == 0)
@@ -47,15 +51,16 @@ def write_index(whole: Whole, path: Path) -> tuple[int, int]:
                 rows = np.repeat(rows, _times(block, rows, parts, repeats, whole.data))
                 repeated += len(rows) - once
             tokens += int(block.lengths[rows].sum())
-            columns = (parts[rows], np.full(len(rows), shard), rows, block.target_ids[rows], block.lengths[rows])
-            arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, _INDEX, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=_INDEX))
+            targets = block.targets.take(pa.array(rows))
+            columns = (parts[rows], np.full(len(rows), shard), rows, targets, block.lengths[rows])
+            arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, schema, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
     return tokens, repeated
 
 
 def _times(block: Block, rows: np.ndarray, parts: np.ndarray, repeats: np.ndarray, data: Data) -> np.ndarray:
     """Return how often each row is used: 2.3 means twice, and a third time for three rows in ten, by their content."""
-    wanted = np.where(parts[rows] == TRAIN, repeats[block.target_ids[rows]], 1.0)
+    wanted = np.where(parts[rows] == TRAIN, repeats[block.groups[rows]], 1.0)
     whole, part = np.floor(wanted), wanted % 1.0
     extra = split.position(block.keys[rows], data.split.seed, "oversample") < part
     times: np.ndarray = (whole + extra).astype(np.int64)
@@ -67,7 +72,7 @@ def write_quarantine(
     notes: list[BlockNote],
     verdicts: list[np.ndarray],
     files: list[SourceFile],
-    roles: list[str],
+    roles: Mapping[str, pa.DataType],
     path: Path,
 ) -> None:
     """Write every row that is not used, but for those left out by a sample: file, row number, reason, raw values.
@@ -75,7 +80,7 @@ def write_quarantine(
     `verdicts` has an array for each block, of its usable rows. Writes nothing where all rows are used.
     """
     schema = pa.schema(
-        [("path", pa.string()), ("row", pa.int64()), ("reason", pa.string()), *[(role, pa.string()) for role in roles]]
+        [("path", pa.string()), ("row", pa.int64()), ("reason", pa.string()), *roles.items()]
     )
     writer: pq.ParquetWriter | None = None
     for note, judged in zip(notes, verdicts, strict=True):
@@ -96,7 +101,8 @@ def _unused(folder: Path, note: BlockNote, verdicts: np.ndarray) -> Iterator[pa.
     if len(listed):
         shard = read_ipc(folder / SHARDS / f"{note.name}.arrow").take(pa.array(listed))
         reasons = pa.array([REASONS[code] for code in verdicts[listed]], pa.string())
-        yield shard.append_column("reason", reasons).drop_columns(["input_ids"])
+        shown = [name for name in shard.column_names if name != INPUTS]
+        yield shard.select(shown).append_column("reason", reasons)
 
 
 def _with_path(table: pa.Table, path: str) -> pa.Table:
@@ -119,13 +125,13 @@ def summary(whole: Whole, tokens: int, repeated: int) -> dict[str, Any]:
     rows = {part: int(counts_CP[:, at].sum()) for at, part in enumerate(PARTS)}
     if whole.data.mode == "streaming":
         found[REASONS[SAMPLED]] = sum(note.good - sum(note.held.values()) for note in notes)
-    labels = whole.contract.fitted["labels"]
+    by_class = {name: counts_CP[at].tolist() for at, name in enumerate(whole.groups)}
     return {
         "rows": rows,
         "rows_in_all": sum(note.rows for note in notes),
         "quarantined": _sorted(bad),
         "left_out": {name: count for name, count in found.items() if name in chosen and count},
-        "rows_by_class": {label: counts_CP[at].tolist() for at, label in enumerate(labels)},
+        "rows_by_class": by_class if whole.task.target.has_classes else {},
         "class_weights": _weights(counts_CP[:, TRAIN], whole.data),
         "repeated": repeated,
         "tokens": tokens,
@@ -155,15 +161,15 @@ def rows_by_class(whole: Whole) -> np.ndarray:
     """Return the rows that are used, by class and part, int64, shape (classes, 3); streamed ones as they were counted."""
     counts_CP = whole.counts()
     if whole.data.mode == "streaming":
-        counts_CP[:, TRAIN] = _streamed(whole.notes, whole.contract.fitted["labels"])
+        counts_CP[:, TRAIN] = _streamed(whole.notes, whole.groups)
     return counts_CP
 
 
-def _streamed(notes: list[BlockNote], labels: list[str]) -> np.ndarray:
+def _streamed(notes: list[BlockNote], groups: list[str]) -> np.ndarray:
     counts: Counter[str] = Counter()
     for note in notes:
         counts.update(note.streamed)
-    return np.array([counts[label] for label in labels], np.int64)
+    return np.array([counts[group] for group in groups], np.int64)
 
 
 def _weights(train_C: np.ndarray, data: Data) -> list[float] | None:

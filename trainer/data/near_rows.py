@@ -55,7 +55,8 @@ def _texts(whole: Whole, rows: np.ndarray) -> dict[int, str]:
     for note, start, first, end in zip(whole.notes, whole.starts, borders, borders[1:], strict=False):
         if first < end:
             here = rows[first:end]
-            subjects = read_ipc(whole.folder / SHARDS / f"{note.name}.arrow")[whole.task.subject]
-            texts = subjects.take(pa.array(here - start)).to_pylist()
-            found.update(zip(here.tolist(), cleaner(texts)[0] if cleaner else texts, strict=True))
+            shard = read_ipc(whole.folder / SHARDS / f"{note.name}.arrow").select(list(whole.task.texts))
+            columns = [column.to_pylist() for column in shard.take(pa.array(here - start)).columns]
+            cleaned = [cleaner(texts)[0] if cleaner else texts for texts in columns]
+            found.update(zip(here.tolist(), map(" ".join, zip(*cleaned, strict=True)), strict=True))
     return found

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from cluster.errors import user_error_in
 from cluster.progress import Progress
-from trainer.data.blocks import GROUP, TIME, BlockMaker, BlockNote, loose_roles
-from trainer.data.read import read_blocks
+from trainer.data.blocks import GROUP, TIME, BlockMaker, BlockNote
+from trainer.data.read import Reading, read_blocks
 from trainer.data.sources import SourceFile
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ _WAITING_BYTES = 192 << 20
 
 
 def here(
-    maker: BlockMaker, files: list[SourceFile], columns: dict[str, str], on_progress: OnProgress
+    maker: BlockMaker, files: list[SourceFile], reading: Reading, on_progress: OnProgress
 ) -> list[BlockNote]:
     """Make all blocks in this process."""
     notes: list[BlockNote] = []
     done = 0
     for file in files:
-        for number, rows in enumerate(blocks_of(file, columns)):
+        for number, rows in enumerate(blocks_of(file, reading)):
             notes.append(maker(rows, file.place, number))
             done += len(rows)
             on_progress(Progress(done=done, unit="rows"))
@@ -50,13 +50,13 @@ def here(
 
 
 def with_ray(
-    maker: BlockMaker, files: list[SourceFile], columns: dict[str, str], on_progress: OnProgress
+    maker: BlockMaker, files: list[SourceFile], reading: Reading, on_progress: OnProgress
 ) -> list[BlockNote]:
     """Make all blocks with Ray Data: files are read side by side, and their blocks go to all cores."""
     import ray.exceptions
 
     # A different share of a core keeps Ray Data from fusing this into the reading: blocks of one file go to all cores.
-    made = raw_blocks(files, columns).map_batches(
+    made = raw_blocks(files, reading).map_batches(
         _MakeWhole(maker), batch_size=None, batch_format="pyarrow", num_cpus=MAKE_CPUS, zero_copy_batch=True
     )
     notes: list[BlockNote] = []
@@ -71,11 +71,12 @@ def with_ray(
     return sorted(notes, key=lambda note: (note.source, note.number))
 
 
-def blocks_of(file: SourceFile, columns: dict[str, str]) -> Iterator[pa.Table]:
+def blocks_of(file: SourceFile, reading: Reading) -> Iterator[pa.Table]:
     """Yield the blocks of one file; rows that are held out as they are need no column to split by."""
     if file.part != "train":
-        columns = {role: column for role, column in columns.items() if role not in (GROUP, TIME)}
-    return read_blocks(file, columns, loose_roles(columns))
+        columns = {role: column for role, column in reading.columns.items() if role not in (GROUP, TIME)}
+        reading = reading._replace(columns=columns, loose=reading.loose & columns.keys())
+    return read_blocks(file, *reading)
 
 
 def size_of(files: list[SourceFile]) -> int:
@@ -101,7 +102,7 @@ def quiet_ray_data(*, preserve_order: bool = False) -> None:
     context.execution_options.preserve_order = preserve_order
 
 
-def raw_blocks(files: list[SourceFile], columns: dict[str, str]) -> ray.data.Dataset:
+def raw_blocks(files: list[SourceFile], reading: Reading) -> ray.data.Dataset:
     """Return the blocks of `files` as a Ray dataset, a line each (`unpacked` opens them).
 
     What it holds between its stages stays small, however many rows there are.
@@ -111,7 +112,7 @@ def raw_blocks(files: list[SourceFile], columns: dict[str, str]) -> ray.data.Dat
     quiet_ray_data()
     items = [file._asdict() for file in files]
     raw = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        _ReadWhole(columns), batch_size=1, batch_format="pyarrow", num_cpus=_READ_CPUS, zero_copy_batch=True
+        _ReadWhole(reading), batch_size=1, batch_format="pyarrow", num_cpus=_READ_CPUS, zero_copy_batch=True
     )
     raw.context.target_max_block_size = _RAY_BLOCK_BYTES
     options = raw.context.execution_options
@@ -122,13 +123,13 @@ def raw_blocks(files: list[SourceFile], columns: dict[str, str]) -> ray.data.Dat
 class _ReadWhole:
     """Files (a line each) to blocks of rows, a line each, so that Ray Data cannot cut or join them."""
 
-    def __init__(self, columns: dict[str, str]) -> None:
-        self.columns = columns
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for line in batch.to_pylist():
             file = SourceFile(**line)
-            for number, rows in enumerate(blocks_of(file, self.columns)):
+            for number, rows in enumerate(blocks_of(file, self.reading)):
                 yield pa.table(
                     {
                         "source": pa.array([file.place], pa.int32()),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError, ResourceError
@@ -22,18 +23,22 @@ from cluster.files import OWNER, new_folder, no_room, sha256_of, sign, sweep, wr
 from trainer import steps, tasks
 from trainer.contract import PREPARATION_VERSION, Contract
 from trainer.data import index, passes, sources
-from trainer.data.blocks import BAD, FACTS, FEATURE, GROUP, TIME, BlockMaker, BlockNote, make_folders
+from trainer.data.blocks import BAD, FACTS, FEATURE, GROUP, TIME, BlockMaker, BlockNote, make_folders, reading
 from trainer.data.described import described
+from trainer.data.late import encode_shards, training_tables
 from trainer.data.passes import OnProgress
 from trainer.data.prepared import COLUMNS, INDEX, QUARANTINE, SUMMARY, Prepared
+from trainer.data.read import Reading
 from trainer.data.sources import SourceFile
 from trainer.data.split import PARTS, TRAIN
 from trainer.data.whole import Whole
 from trainer.spec import RunSpec
 from trainer.spec_data import ALLOWED, Split
+from trainer.tasks import own
+from trainer.tasks.base import Task
 
 #: Raise it when prepared folders get another layout.
-_LAYOUT_VERSION = 3
+_LAYOUT_VERSION = 4
 # Up to here this process alone is done before Ray Data has started its workers.
 _SMALL_BYTES = 12 << 20
 
@@ -72,12 +77,12 @@ def prepare(
             return Prepared(staged.there)
         make_folders(staged.folder)
         maker = BlockMaker(spec.data, staged.unfitted, staged.folder, [file.part for file in staged.files])
-        columns = columns_of(spec, staged.unfitted)
         use_ray = not is_small(staged.files) if with_ray is None else with_ray
         make = passes.with_ray if use_ray else passes.here
-        notes = make(maker, staged.files, columns, on_progress)
+        notes = make(maker, staged.files, reading_of(spec, staged.unfitted), on_progress)
         try:
-            contract = _finish(spec, staged, notes, _fitted(spec, staged, notes, quarantine_to), quarantine_to)
+            fitted = _fitted(spec, staged, notes, quarantine_to)
+            contract = _finish(spec, staged, notes, fitted, quarantine_to, use_ray)
         except OSError as error:
             raise no_room(staged.folder, error) from error
         final = _root(spec) / f"{contract.fingerprint[:16]}-{staged.key}"
@@ -121,11 +126,12 @@ def _given(spec: RunSpec) -> Iterator[tuple[str, Any]]:
     yield from ((part, getattr(spec.data, part)) for part in PARTS if getattr(spec.data, part))
 
 
-def columns_of(spec: RunSpec, contract: Contract) -> dict[str, str]:
-    """Return role -> column of all that is read of a row."""
+def reading_of(spec: RunSpec, contract: Contract) -> Reading:
+    """Return all that is read of a row, and how."""
     how = spec.data.split
     extra = {} if how.column is None else {GROUP if how.by == "group" else TIME: how.column}
-    return {**contract.columns, **extra, **{FEATURE + name: name for name in spec.data.features}}
+    columns = {**contract.columns, **extra, **{FEATURE + name: name for name in spec.data.features}}
+    return reading(tasks.of(contract), columns)
 
 
 def _settings(spec: RunSpec) -> dict[str, Any]:
@@ -177,6 +183,8 @@ def _staged(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[_Staged]:
         ) from error
     try:
         unfitted = tasks.get(spec.task).begin(spec, folder)
+        if tasks.is_own(spec.task):
+            unfitted = own.pin(unfitted, folder)
         versions = [PREPARATION_VERSION, _LAYOUT_VERSION]
         digest = sources.digest(files)
         key = sha256_of([_settings(spec), digest, unfitted.fingerprint, versions])[:16]
@@ -188,25 +196,25 @@ def _staged(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[_Staged]:
 
 def _fitted(spec: RunSpec, staged: _Staged, notes: list[BlockNote], quarantine_to: Path) -> Contract:
     """Fit the contract on the usable rows of the training files."""
-    targets: Counter[str] = Counter()
+    tally: Counter[str] = Counter()
     for note in notes:
         if staged.files[note.source].part == "train":
-            targets.update(note.targets)
+            tally.update(note.targets)
     task = tasks.get(spec.task)
     try:
-        return task.fit(staged.unfitted, targets, spec.data.labels)
+        return task.fit(staged.unfitted, tally, spec.data.labels)
     except DataError:
         # Where most rows are bad, that is what the user has to hear of, and not that too little is left.
         quarantine = staged.folder / QUARANTINE
         none = [np.zeros(0, np.uint8)] * len(notes)
-        index.write_quarantine(staged.folder, notes, none, staged.files, list(task.roles), quarantine)
+        index.write_quarantine(staged.folder, notes, none, staged.files, _kept(task, staged.unfitted), quarantine)
         counts = {"quarantined": index.by_reason(notes), "rows_in_all": sum(note.rows for note in notes)}
         _judge_bad_rows(counts, spec.data.max_bad_fraction, quarantine, quarantine_to)
         raise
 
 
 def _finish(
-    spec: RunSpec, staged: _Staged, notes: list[BlockNote], contract: Contract, quarantine_to: Path
+    spec: RunSpec, staged: _Staged, notes: list[BlockNote], contract: Contract, quarantine_to: Path, use_ray: bool
 ) -> Contract:
     """Judge all rows together and write what the folder holds beside the shards; returns the contract as it is fitted."""
     folder = staged.folder
@@ -215,18 +223,26 @@ def _finish(
     whole.judge()
     contract = _without_untrained(spec, staged, whole)
     verdicts = np.split(whole.verdicts, whole.starts[1:-1])
-    index.write_quarantine(folder, notes, verdicts, staged.files, list(task.roles), folder / QUARANTINE)
+    index.write_quarantine(folder, notes, verdicts, staged.files, _kept(task, contract), folder / QUARANTINE)
     summary = index.summary(whole, *index.write_index(whole, folder / INDEX))
     _judge_bad_rows(summary, spec.data.max_bad_fraction, folder / QUARANTINE, quarantine_to)
     _refuse_empty_parts(summary, spec.data.split)
     if spec.data.features:
         write_json(folder / COLUMNS, described(whole).model_dump(mode="json"))
+    if task.fits_inputs:
+        contract = task.fit_inputs(contract, training_tables(whole, task.subjects(contract)))
+        encode_shards(contract, folder, [note.name for note in notes], with_ray=use_ray)
     contract.save(folder)
     shutil.rmtree(folder / FACTS)
     shutil.rmtree(folder / BAD)
     shards = {f"{note.name}.arrow": int(size) for note, size in zip(notes, whole.sizes, strict=True)}
     write_json(folder / SUMMARY, {**summary, "sources": staged.digest, "shards": shards})
     return contract
+
+
+def _kept(task: Task, contract: Contract) -> dict[str, pa.DataType]:
+    """Return the roles of a row that the quarantine shows, and their types."""
+    return {role: pa.binary() if role in task.binary else pa.string() for role in contract.columns}
 
 
 def _without_untrained(spec: RunSpec, staged: _Staged, whole: Whole) -> Contract:
@@ -236,10 +252,9 @@ def _without_untrained(spec: RunSpec, staged: _Staged, whole: Whole) -> Contract
     """
     while True:
         trained = index.rows_by_class(whole)[:, TRAIN]
-        labels = whole.contract.fitted["labels"]
         if trained.all() or not trained.any():
             return whole.contract
-        targets = {label: int(count) for label, count in zip(labels, trained, strict=True) if count}
+        targets = {label: int(count) for label, count in zip(whole.groups, trained, strict=True) if count}
         whole.reset(tasks.get(spec.task).fit(staged.unfitted, targets, spec.data.labels))
         whole.judge()
 

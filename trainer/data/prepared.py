@@ -3,7 +3,7 @@
     prepared/<fingerprint>-<key>/
       contract.json  tokenizer.json ...   how the rows were made
       shards/00000-00000.arrow            source file, row number, raw values, model inputs; in the order of the files
-      index.arrow                         part, shard, offset, target id, length; one line for each usable row
+      index.arrow                         part, shard, offset, target, length; one line for each usable row
       quarantine.parquet                  rows that are not used, with the reason (only if there are any)
       columns.json                        what the columns of `data.features` are like (only if there are any)
       prepare.json                        counts
@@ -16,20 +16,22 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from cluster.files import read_json, sha256_of
+from cluster.files import read_json
 from trainer import contract as contracts
+from trainer import tasks
 from trainer.contract import Contract
+from trainer.data.blocks import INPUTS, SHARDS
 from trainer.data.split import PARTS
 
 INDEX = "index.arrow"
 SUMMARY = "prepare.json"
-SHARDS = "shards"
 QUARANTINE = "quarantine.parquet"
 COLUMNS = "columns.json"
 
@@ -37,14 +39,17 @@ COLUMNS = "columns.json"
 class Rows:
     """The rows of one part (train, validation or test), in the order of the source files."""
 
-    def __init__(self, shards: list[pa.Table], index: pa.Table) -> None:
-        self._shards, self._index = shards, index
+    def __init__(self, shards: list[pa.Table], index: pa.Table, contract: Contract) -> None:
+        self._shards, self._index, self._contract = shards, index, contract
         self._shard_B = index["shard"].to_numpy()
         self._offset_B = index["offset"].to_numpy()
-        self.target_ids = index["target_id"].to_numpy()
-        """int32 ids of what is to be predicted, shape (rows,)."""
         self.lengths = index["length"].to_numpy()
-        """int32 lengths in tokens, shape (rows,)."""
+        """int32 lengths of the inputs (of texts: in tokens), shape (rows,); 0 where all are equally long."""
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """What is to be predicted, as the target's `array` returns it: of classes int32 ids, shape (rows,)."""
+        return tasks.of(self._contract).target.array(self._contract.fitted, self._index["target"])
 
     def __len__(self) -> int:
         return len(self._shard_B)
@@ -52,14 +57,19 @@ class Rows:
     @cached_property
     def _inputs(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """(offsets, values) of each shard's inputs; views of the mapped file, nothing is copied."""
-        columns = [shard["input_ids"].combine_chunks() for shard in self._shards]
+        columns = [shard[INPUTS].combine_chunks() for shard in self._shards]
         return [(column.offsets.to_numpy(), column.values.to_numpy()) for column in columns]
 
-    def input_ids(self, row: int) -> np.ndarray:
-        """Return the int32 token ids of one row."""
+    def inputs(self, row: int) -> np.ndarray:
+        """Return the model input of one row, 1-D: of texts int32 token ids."""
         offsets, values = self._inputs[self._shard_B[row]]
         place = self._offset_B[row]
         return values[offsets[place] : offsets[place + 1]]
+
+    def matrix(self) -> np.ndarray:
+        """Return all inputs as one array, shape (rows, width); for tasks whose inputs are equally long."""
+        found = [self.inputs(row) for row in range(len(self))]
+        return np.stack(found) if found else np.empty((0, 0), np.float32)
 
     def tokens(self) -> np.ndarray:
         """Return the int32 ids of all tokens in these rows, each once."""
@@ -76,9 +86,13 @@ class Rows:
         """Return the same rows without the copies that `balance: {how: oversample}` made."""
         places = self._shard_B.astype(np.int64) << 32 | self._offset_B
         _, first = np.unique(places, return_index=True)
-        return self if len(first) == len(self) else Rows(self._shards, self._index.take(pa.array(np.sort(first))))
+        return self if len(first) == len(self) else self.take(np.sort(first))
 
-    def raw(self, role: str, first: int | None = None) -> list[str]:
+    def take(self, rows: np.ndarray) -> Rows:
+        """Return the rows at these places."""
+        return Rows(self._shards, self._index.take(pa.array(rows)), self._contract)
+
+    def raw(self, role: str, first: int | None = None) -> list[Any]:
         """Return the raw values of one role for all rows, or for the `first` ones."""
         shard_B, offset_B = self._shard_B[:first], self._offset_B[:first]
         found = np.empty(len(shard_B), dtype=object)
@@ -97,9 +111,6 @@ class Rows:
             found[here] = lengths[self._offset_B[here]]
         return found
 
-    def digest(self, roles: list[str]) -> str:
-        """Return a hex digest of the rows' content, in which their order does not matter."""
-        return sha256_of(sorted(zip(*[self.raw(role) for role in roles], strict=True)))
 
 
 class Prepared:
@@ -108,7 +119,7 @@ class Prepared:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.contract: Contract = contracts.load(folder)
-        self.summary: dict[str, object] = read_json(folder / SUMMARY)
+        self.summary: dict[str, Any] = read_json(folder / SUMMARY)
         self._parts: dict[str, Rows] = {}
 
     def part(self, name: str) -> Rows:
@@ -116,19 +127,19 @@ class Prepared:
         if name not in self._parts:
             index = _map(self.folder / INDEX)
             chosen = index.filter(pc.equal(index["part"], PARTS.index(name)))
-            self._parts[name] = Rows(self._shards, chosen)
+            self._parts[name] = Rows(self._shards, chosen, self.contract)
         return self._parts[name]
 
     @property
-    def columns(self) -> dict[str, object]:
+    def columns(self) -> dict[str, Any]:
         """The profile of the columns of `data.features`, as `trainer.features.profile` writes it; empty without any."""
         path = self.folder / COLUMNS
-        found: dict[str, object] = read_json(path) if path.is_file() else {}
+        found: dict[str, Any] = read_json(path) if path.is_file() else {}
         return found
 
     @cached_property
     def _shards(self) -> list[pa.Table]:
-        expected: dict[str, int] = self.summary["shards"]  # type: ignore[assignment]
+        expected: dict[str, int] = self.summary["shards"]
         shards = [_map(self.folder / SHARDS / name) for name in sorted(expected)]
         for (name, n_rows), shard in zip(sorted(expected.items()), shards, strict=True):
             if len(shard) != n_rows:

@@ -1,33 +1,59 @@
 """Raw files to blocks of rows, each row with its number and, if it cannot be read, the reason.
 
 Nothing is dropped: a row that cannot be used is yielded with `reason` set and goes to the quarantine file.
-Block columns: `row` (int64, from 1, without the header), one string column a role, `reason` (string, null when usable);
-for a folder of texts also `path`, the one file. Each format has its own `read_*.py`.
+Block columns: `row` (int64, from 1, without the header), one string column a role (large_binary for a binary one),
+`reason` (string, null when usable); where a row is a file of its own also `path`. Each format has its own `read_*.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from cluster.errors import DataError
-from trainer.data import read_columns, read_csv, read_jsonl, read_text_folder, source_remote
+from trainer.data import (
+    read_columns,
+    read_csv,
+    read_files,
+    read_image_folder,
+    read_jsonl,
+    read_text_folder,
+    source_remote,
+)
 from trainer.data.read_rows import BLOCK_ROWS as BLOCK_ROWS
 from trainer.data.source_open import damage, open_at_any_place, open_binary
 from trainer.data.sources import SourceFile
 
 
-def read_blocks(file: SourceFile, columns: dict[str, str], loose: frozenset[str] = frozenset()) -> Iterator[pa.Table]:
-    """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows; fewer in the last, and where texts are long.
+class Reading(NamedTuple):
+    """What is read of a file, and how: the arguments of `read_blocks` after the file."""
+
+    columns: dict[str, str]
+    """Role -> the file's column."""
+    loose: frozenset[str] = frozenset()
+    """Roles whose values may be of any kind, or missing."""
+    binary: frozenset[str] = frozenset()
+    """Roles that hold bytes, or the path of a file that holds them."""
+
+
+def read_blocks(
+    file: SourceFile,
+    columns: dict[str, str],
+    loose: frozenset[str] = frozenset(),
+    binary: frozenset[str] = frozenset(),
+) -> Iterator[pa.Table]:
+    """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows; fewer in the last, and where they are long.
 
     `columns` maps each role to the file's column. A value of a role in `loose` may be any single one (number, true/false,
-    date, moment in ISO 8601), and may be missing; of the others a missing one is a reason.
+    date, moment in ISO 8601), and may be missing; of the others a missing one is a reason. A value of a role in `binary`
+    is bytes, or the path of a file that holds them, relative to the folder of `file`.
     Raises `DataError` if the file as a whole is not what it claims to be, cannot be reached, or lacks a column.
     """
     n_rows = 0
     try:
-        for block in _blocks(file, columns, frozenset(loose)):
+        for block in _blocks(file, columns, frozenset(loose), frozenset(binary)):
             n_rows += len(block)
             yield block
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowIndexError, UnicodeDecodeError) as error:
@@ -44,13 +70,27 @@ def read_blocks(file: SourceFile, columns: dict[str, str], loose: frozenset[str]
         raise DataError(f"{file.path} holds no rows", "give a file with rows in it")
 
 
-def _blocks(file: SourceFile, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
-    if file.format == "text":
+def _blocks(
+    file: SourceFile, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str]
+) -> Iterator[pa.Table]:
+    found = _rows(file, columns, loose, binary)
+    if not binary:
+        return found
+    # The paths of a folder's files are whole.
+    return read_files.with_content(found, "" if file.format == "images" else file.path, binary)
+
+
+def _rows(
+    file: SourceFile, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str]
+) -> Iterator[pa.Table]:
+    if file.format == "images":
+        yield from read_image_folder.read(file.path, columns, loose)
+    elif file.format == "text":
         yield from read_text_folder.read(file.path, columns, loose)
     elif file.format in ("parquet", "arrow"):
         read_one = read_columns.read_parquet if file.format == "parquet" else read_columns.read_arrow
         with open_at_any_place(file.path) as source:
-            yield from read_one(source, file.path, columns, loose)
+            yield from read_one(source, file.path, columns, loose, binary)
     else:
         with open_binary(file.path) as stream:
             if file.format == "jsonl":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,27 +12,30 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
-from trainer.data.read_rows import BLOCK_ROWS, BLOCK_SIZE, Reasons, finished, fix_for, must_have, note
+from trainer.data import read_binary
+from trainer.data.read_rows import BINARY_ROWS, BLOCK_ROWS, BLOCK_SIZE, Reasons, finished, fix_for, must_have, note
 from trainer.data.source_hub import class_names
 
 _ARROW_FILE = b"ARROW1"
 # Rows of a parquet file to decode at a time: few, as they may be long.
-_AT_ONCE = 4096
+_AT_ONCE, _BINARY_AT_ONCE = 4096, 64
 
 
 def read_parquet(
-    source: pa.NativeFile, path: str, columns: dict[str, str], loose: frozenset[str]
+    source: pa.NativeFile, path: str, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str]
 ) -> Iterator[pa.Table]:
     """Yield the rows of a parquet file. Raises `DataError` for a missing column or one of a wrong type."""
     with pq.ParquetFile(source) as file:
         schema = file.schema_arrow
         must_have(columns, schema.names, path)
         names = list(dict.fromkeys(columns.values()))
-        batches = file.iter_batches(batch_size=_AT_ONCE, columns=names)
-        yield from _blocks(batches, schema, path, columns, loose)
+        batches = file.iter_batches(batch_size=_BINARY_AT_ONCE if binary else _AT_ONCE, columns=names)
+        yield from _blocks(batches, schema, path, columns, loose, binary)
 
 
-def read_arrow(source: pa.NativeFile, path: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
+def read_arrow(
+    source: pa.NativeFile, path: str, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str]
+) -> Iterator[pa.Table]:
     """Yield the rows of an Arrow file or stream. Raises `DataError` for a missing column or one of a wrong type."""
     start = source.read(len(_ARROW_FILE))
     source.seek(0)
@@ -39,30 +43,42 @@ def read_arrow(source: pa.NativeFile, path: str, columns: dict[str, str], loose:
         with pa.ipc.open_file(source) as file:
             must_have(columns, file.schema.names, path)
             batches = (file.get_batch(place) for place in range(file.num_record_batches))
-            yield from _blocks(batches, file.schema, path, columns, loose)
+            yield from _blocks(batches, file.schema, path, columns, loose, binary)
     else:
         with pa.ipc.open_stream(source) as stream:
             must_have(columns, stream.schema.names, path)
-            yield from _blocks(stream, stream.schema, path, columns, loose)
+            yield from _blocks(stream, stream.schema, path, columns, loose, binary)
 
 
 def _blocks(
-    batches: Any, schema: pa.Schema, path: str, columns: dict[str, str], loose: frozenset[str]
+    batches: Any,
+    schema: pa.Schema,
+    path: str,
+    columns: dict[str, str],
+    loose: frozenset[str],
+    binary: frozenset[str],
 ) -> Iterator[pa.Table]:
     names = class_names(schema.metadata)
     for role, column in columns.items():
         kind = schema.field(column).type
+        if role in binary:
+            read_binary.must_fit(kind, role, column, path)
+            continue
         if not _fits(kind, role, role in loose) and not (column in names and pa.types.is_integer(kind)):
             raise DataError(
                 f"{path}: column '{column}' for the {role} holds {kind}, not text",
                 f"name another column. {fix_for(role)}",
             )
     done = 0
-    for table in _of_one_size(batches, list(dict.fromkeys(columns.values()))):
+    most = BINARY_ROWS if any(read_binary.holds(schema.field(columns[role]).type) for role in binary) else BLOCK_ROWS
+    for table in _of_one_size(batches, list(dict.fromkeys(columns.values())), most):
         reasons: Reasons = {}
         texts = {}
         for role, column in columns.items():
             values = table.column(column)
+            if role in binary and read_binary.holds(values.type):
+                texts[role] = read_binary.column(values, path, reasons)
+                continue
             if column in names and pa.types.is_integer(values.type):
                 values = _named(values, names[column], role, reasons)
             texts[role] = _as_text(values, reasons)
@@ -70,7 +86,7 @@ def _blocks(
         done += len(table)
 
 
-def _of_one_size(batches: Any, names: list[str]) -> Iterator[pa.Table]:
+def _of_one_size(batches: Any, names: list[str], most_rows: int) -> Iterator[pa.Table]:
     """Cut anew: a file's own batches and row groups are of any size."""
     waiting: list[pa.Table] = []
     rows = size = 0  # of those that wait
@@ -81,7 +97,7 @@ def _of_one_size(batches: Any, names: list[str]) -> Iterator[pa.Table]:
         while start < len(table):
             done = int(ends[start - 1]) if start else 0
             full = int(np.searchsorted(ends, done + BLOCK_SIZE - size)) + 1
-            end = min(start + BLOCK_ROWS - rows, full)
+            end = min(start + most_rows - rows, full)
             waiting.append(table.slice(start, end - start))
             if end > len(table):
                 rows, size = rows + len(table) - start, size + int(ends[-1]) - done
@@ -93,15 +109,19 @@ def _of_one_size(batches: Any, names: list[str]) -> Iterator[pa.Table]:
 
 
 def _sizes(values: pa.Array) -> np.ndarray:
-    """Return how many bytes the text of each row has; 0 for other values, which are small."""
+    """Return how many bytes the text, or the bytes, of each row have; 0 for other values, which are small."""
     kind = values.type
     if pa.types.is_dictionary(kind):
         values.validate()
         return np.append(_sizes(values.dictionary), 0)[pc.fill_null(values.indices, -1).to_numpy(zero_copy_only=False)]
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    if pa.types.is_struct(kind) and read_binary.holds(kind):
+        return _sizes(pc.struct_field(values, read_binary.BYTES))
+    is_view = pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
+    is_long = is_view or pa.types.is_string(kind) or pa.types.is_large_string(kind) or read_binary.holds(kind)
+    if not is_long:
         return np.zeros(len(values), np.int64)
     values.validate()  # that no length is read beyond its buffer
-    if pa.types.is_string_view(kind):  # 16 bytes each, the length first; pyarrow has no function for it
+    if is_view:  # 16 bytes each, the length first; pyarrow has no function for it
         views = np.frombuffer(values.buffers()[1], np.int32).reshape(-1, 4)
         lengths = np.where(values.is_valid(), views[values.offset :][: len(values), 0], 0)
     else:
@@ -128,7 +148,12 @@ def _fits(kind: pa.DataType, role: str, loose: bool) -> bool:
         or is_kind.is_date(kind)
         or is_kind.is_timestamp(kind)
         or is_kind.is_time(kind)
+        or _is_list(kind)
     )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
 def _as_text(values: pa.ChunkedArray, reasons: Reasons) -> pa.ChunkedArray:
@@ -140,6 +165,9 @@ def _as_text(values: pa.ChunkedArray, reasons: Reasons) -> pa.ChunkedArray:
         values = values.cast(values.type.value_type)
     if pa.types.is_timestamp(values.type):
         return _iso(values)
+    if _is_list(values.type):  # as JSON, which the rows of a jsonl file have too
+        lists = [None if value is None else json.dumps(value, default=str) for value in values.to_pylist()]
+        return pa.chunked_array([pa.array(lists, pa.string())])
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
     return values.cast(pa.string())

@@ -18,6 +18,11 @@ from cluster.errors import DataError, nearest
 #: parts are: where it ends is decided by the rows alone, so a block's place names its rows in every run. The size is
 #: counted as each format does it at no cost: characters of a csv file's lines, bytes of lines, of columns or of files.
 BLOCK_ROWS, BLOCK_SIZE = 16_384, 16 << 20
+#: Rows with bytes (images) are fewer a block: what is made of them is much larger than their files.
+BINARY_ROWS = 256
+#: A larger value of bytes is not read to its end.
+MOST_BYTES = 64 << 20
+TOO_LARGE = f"file over {MOST_BYTES >> 20} MB"
 #: A line or row that could not be taken apart is shown up to here.
 SHOWN_CHARS = 1000
 _SHOWN_NAMES, _NAME_CHARS = 50, 60
@@ -39,8 +44,11 @@ def to_block(
 def finished(
     numbers: range | list[int], columns: dict[str, Any], reasons: Reasons, loose: frozenset[str] = frozenset()
 ) -> pa.Table:
-    """Return a block of text columns (Arrow), with reasons for what is missing and for NUL characters."""
+    """Return a block of columns (Arrow) of text or bytes, with reasons for what is missing, and for NUL in a text."""
     for role, column in columns.items():
+        if pa.types.is_large_binary(column.type):
+            note(reasons, _places(pc.is_null(column)), f"missing {role}")
+            continue
         if role in loose:
             column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
         elif column.null_count:
@@ -109,7 +117,7 @@ def _as_array(values: list[Any], role: str, loose: bool, reasons: Reasons) -> An
 
 
 def _as_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None]:
-    """Return the value as text, and what is wrong with it. A whole number or true/false may be a label."""
+    """Return the value as text, and what is wrong with it. A whole number or true/false may be a label, a list may be tags."""
     if isinstance(value, str):
         readable = _HALF_PAIRS.sub(_REPLACEMENT, value)  # JSON and bytes that are no UTF-8 can spell such halves
         return readable, None if readable == value else "invalid UTF-8"
@@ -121,7 +129,7 @@ def _as_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None
         return str(value), None
     if isinstance(value, float) and loose:  # as Arrow writes it, so that all formats agree
         return None if math.isnan(value) else repr(value).removesuffix(".0"), None
-    return json.dumps(value), f"{role} is no text"
+    return json.dumps(value), None if isinstance(value, list) and loose else f"{role} is no text"
 
 
 def _places(mask: Any) -> list[int]:

@@ -26,7 +26,7 @@ def read(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterato
             "put the rows into a csv, jsonl or parquet file with such a column",
         )
     done = 0
-    for files, raws in _cut(source_folder.texts(folder)):
+    for files, raws in _cut(source_folder.items(folder, "text")):
         reasons: Reasons = {}
         texts = [_text(raw, at, reasons) for at, raw in enumerate(raws)]
         cells: dict[str, list[Any]] = {"text": texts, "label": [file.label for file in files]}
@@ -36,9 +36,9 @@ def read(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterato
         done += len(files)
 
 
-def _cut(found: list[source_folder.Text]) -> Iterator[tuple[list[source_folder.Text], list[bytes]]]:
+def _cut(found: list[source_folder.Item]) -> Iterator[tuple[list[source_folder.Item], list[bytes]]]:
     """Yield the files of each block and what they hold."""
-    files: list[source_folder.Text] = []
+    files: list[source_folder.Item] = []
     raws: list[bytes] = []
     size = 0
     for file in found:

@@ -1,4 +1,4 @@
-"""A folder of texts: one folder for each class, one .txt file for each row."""
+"""A folder whose files are the rows, texts or images: one folder for each class."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from typing import NamedTuple
 from cluster.errors import DataError
 from trainer.data import source_remote
 
-_ENDING = ".txt"
+#: Format -> endings of the files that are its rows.
+ENDINGS = {
+    "text": (".txt",),
+    "images": (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+}
 
 
-class Text(NamedTuple):
-    """One text of the folder."""
+class Item(NamedTuple):
+    """One file of the folder that is a row."""
 
     relative: str
     """Path below the folder, with `/`."""
@@ -27,30 +31,49 @@ class Text(NamedTuple):
     """Remote files: size and time of change. Local ones: empty."""
 
 
-def texts(folder: str) -> list[Text]:
-    """Return the texts below a folder, sorted by relative path. Hidden files and folders, and other endings, are no texts."""
+def items(folder: str, kind: str) -> list[Item]:
+    """Return the rows of format `kind` below a folder, sorted by relative path.
+
+    Hidden files and folders, and other endings, are no rows.
+    """
     files = source_remote.inside(folder) if source_remote.is_remote(folder) else _local(Path(folder))
     return [
-        Text(relative, path, relative.split("/")[0] if "/" in relative else None, stamp)
+        Item(relative, path, relative.split("/")[0] if "/" in relative else None, stamp)
         for relative, path, stamp in sorted(files)
-        if relative.lower().endswith(_ENDING) and not any(name.startswith(".") for name in relative.split("/"))
+        if relative.lower().endswith(ENDINGS[kind]) and not any(name.startswith(".") for name in relative.split("/"))
     ]
 
 
-def has_classes(folder: Path) -> bool:
-    """Whether a local folder has a text in one of its folders."""
-    return any("/" in relative and relative.lower().endswith(_ENDING) for relative, _, _ in _local(folder))
+def kind_of(folder: Path, *, classes: bool) -> str | None:
+    """Return the format of a local folder by the files in its folders, None if they are no rows.
+
+    Without `classes` (rows to predict) images that lie in the folder itself count too. Raises `DataError` if it holds
+    rows of more than one format.
+    """
+    found: dict[str, str] = {}
+    for relative, path, _ in _local(folder):
+        for kind, endings in ENDINGS.items():
+            counts = "/" in relative or (kind == "images" and not classes)
+            if counts and relative.lower().endswith(endings):
+                found.setdefault(kind, path)
+    if len(found) > 1:
+        raise DataError(
+            f"{folder} holds texts and images, as {found['text']} and {found['images']}",
+            f"say which of them are the rows: set data.format to one of {', '.join(found)}, or take the others out",
+        )
+    return next(iter(found), None)
 
 
-def must_hold_texts(folder: str, part: str) -> None:
-    """Raise `DataError` for a local folder without a text."""
-    if texts(folder):
+def must_hold_rows(folder: str, kind: str, part: str) -> None:
+    """Raise `DataError` for a local folder without a file of format `kind`."""
+    if items(folder, kind):
         return
     endings = Counter(Path(relative).suffix or "no ending" for relative, _, _ in _local(Path(folder)))
     there = ", ".join(f"{count} with {ending}" for ending, count in endings.most_common(3)) or "no file at all"
+    known = " or ".join(ENDINGS[kind])
     raise DataError(
-        f"data.{part}={folder!r} holds no {_ENDING} file ({there})",
-        f"put the texts at {Path(folder) / 'CLASS' / f'NAME{_ENDING}'}",
+        f"data.{part}={folder!r} holds no {known} file ({there})",
+        f"put them at {Path(folder) / 'CLASS' / f'NAME{ENDINGS[kind][0]}'}",
     )
 
 

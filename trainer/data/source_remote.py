@@ -59,8 +59,8 @@ def without_options(path: str) -> str:
     return _QUERY.split(path)[0] if is_remote(path) else path
 
 
-def expand(pattern: str, part: str, *, folder: bool = False) -> list[Found]:
-    """Return the files that an address or a pattern names, sorted; with `folder`, the one folder.
+def expand(pattern: str, part: str, *, folder: str | None = None) -> list[Found]:
+    """Return the files that an address or a pattern names, sorted; with `folder`, a folder's format, the one folder.
 
     Raises `DataError` if there is none, or the file system says no.
     """
@@ -73,18 +73,24 @@ def expand(pattern: str, part: str, *, folder: bool = False) -> list[Found]:
                 return [Found(pattern, 0)]
             raise DataError(
                 f"data.{part}={pattern!r} is a folder",
-                f"name its files, as {where.shown(where.path.rstrip('/') + '/*.csv')}",
+                f"name its files, as {where.shown(where.path.rstrip('/') + '/*.csv')}; where each file is a row, "
+                "set data.format to text or images",
             )
         if info.type == fs.FileType.File:
             if folder:
-                raise DataError(
-                    f"data.format=text goes with a folder of texts, but data.{part} names the file {pattern}",
-                    "name the folder that holds a folder for each class",
-                )
+                raise no_folder(pattern, folder, part)
             return [Found(pattern, info.size)]
         return _matching(system, where, pattern, part)
     except OSError as error:
         raise refused(pattern, error) from error
+
+
+def no_folder(path: str, kind: str, part: str) -> DataError:
+    """Return the error for a file where `data.format`=`kind` wants a folder."""
+    return DataError(
+        f"data.format={kind} goes with a folder whose files are the rows, but data.{part} names the file {path}",
+        "name the folder that holds a folder for each class",
+    )
 
 
 def stamp(path: str) -> str:

@@ -11,6 +11,7 @@ from cluster.errors import DataError, nearest
 from cluster.files import sha256, sha256_of
 from trainer.data import source_folder, source_hub, source_query, source_remote
 from trainer.data.source_open import COMPRESSIONS
+from trainer.data.split import PARTS
 from trainer.spec_data import Query, Sources
 
 _ENDINGS = {
@@ -27,12 +28,12 @@ _KNOWN = ".csv, .tsv, .jsonl, .parquet or .arrow"
 
 
 class SourceFile(NamedTuple):
-    """One file of raw rows, or one folder of text files; plain values, so that it travels as a dict."""
+    """One file of raw rows, or one folder whose files are the rows; plain values, so that it travels as a dict."""
 
     path: str
     """Local path or remote address, as it may be shown: it never holds a secret."""
     format: str
-    """csv, tsv, jsonl, parquet, arrow or text (a folder)"""
+    """csv, tsv, jsonl, parquet, arrow, or of a folder text or images"""
     part: str
     """train, validation or test"""
     place: int
@@ -90,7 +91,7 @@ def refuse_twice(files: list[SourceFile]) -> None:
         if seen_before:
             raise _twice(file, seen_before)
         seen[_identity(file)] = file
-    folders = {path for path, file in seen.items() if file.format == "text"}
+    folders = {path for path, file in seen.items() if file.format in source_folder.ENDINGS}
     for path, file in seen.items() if folders else ():
         above = next((str(parent) for parent in PurePosixPath(path).parents if str(parent) in folders), None)
         if above:
@@ -135,10 +136,9 @@ def _identity(file: SourceFile) -> str:
 
 
 def _content(file: SourceFile) -> str:
-    if file.format == "text":
-        return sha256_of(
-            [[text.relative, text.stamp or sha256(Path(text.path))] for text in source_folder.texts(file.path)]
-        )
+    if file.format in source_folder.ENDINGS:
+        items = source_folder.items(file.path, file.format)
+        return sha256_of([[item.relative, item.stamp or sha256(Path(item.path))] for item in items])
     return source_remote.stamp(file.path) if source_remote.is_remote(file.path) else sha256(Path(file.path))
 
 
@@ -156,8 +156,9 @@ def _all(given: Sources, part: str, file_format: str, snapshots: Path | None) ->
 
 
 def _remote(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str]]:
-    for found in source_remote.expand(pattern, part, folder=file_format == "text"):
-        if file_format != "text" and found.size == 0:
+    folder = file_format if file_format in source_folder.ENDINGS else None
+    for found in source_remote.expand(pattern, part, folder=folder):
+        if not folder and found.size == 0:
             raise DataError(f"{found.path} is empty", "give a file with rows in it")
         yield found.path, _format(found.path, source_remote.without_options(found.path), file_format)
 
@@ -168,11 +169,8 @@ def _local(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str
         yield from _folder(paths[0], part, file_format)
         return
     for file in paths:
-        if file_format == "text":
-            raise DataError(
-                f"data.format=text goes with a folder of texts, but data.{part} names the file {file}",
-                "name the folder that holds a folder for each class",
-            )
+        if file_format in source_folder.ENDINGS:
+            raise source_remote.no_folder(str(file), file_format, part)
         if file.stat().st_size == 0:
             raise DataError(f"{file} is empty", "give a file with rows in it")
         yield str(file), _format(str(file), file.name, file_format)
@@ -207,23 +205,26 @@ def _matches(pattern: str, part: str) -> list[Path]:
 
 
 def _folder(path: Path, part: str, file_format: str) -> Iterator[tuple[str, str]]:
-    """A folder is a saved dataset, or holds a folder of texts for each class; any other must name its files."""
+    """A folder is a saved dataset, or holds a folder of texts or images for each class; any other must name its files."""
     if file_format in ("auto", "arrow") and source_hub.is_saved(path):
         for file in source_hub.saved_files(path, part):
             yield str(file), "arrow"
-    elif file_format == "text" or (file_format == "auto" and source_folder.has_classes(path)):
-        source_folder.must_hold_texts(str(path), part)
-        yield str(path), "text"
-    else:
+        return
+    kind = file_format
+    if kind == "auto":
+        kind = source_folder.kind_of(path, classes=part in PARTS) or "auto"
+    if kind not in source_folder.ENDINGS:
         raise DataError(
             f"data.{part}={str(path)!r} is a folder",
-            f"name its files, as {path / '*.csv'}; a folder of texts has a folder of .txt files for each class",
+            f"name its files, as {path / '*.csv'}; a folder of texts or images has a folder of .txt or .png files for each class",
         )
+    source_folder.must_hold_rows(str(path), kind, part)
+    yield str(path), kind
 
 
 def _format(shown: str, name: str, given: str) -> str:
     """Return the format of a file by what the spec says, else by its ending; `name` is without remote options."""
-    if given == "text":
+    if given in source_folder.ENDINGS:
         return given
     plain = Path(name)
     compressed = plain.suffix.lower() in COMPRESSIONS

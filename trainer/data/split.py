@@ -27,10 +27,11 @@ NEVER = np.iinfo(np.int64).max
 SMALLEST_CLASS = 5
 
 
-def content_keys(values: Sequence[str]) -> np.ndarray:
+def content_keys(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
     """Return one uint64 for each value, from its content alone (BLAKE2b)."""
     make = hashlib.blake2b
-    return np.frombuffer(b"".join(make(value.encode(), digest_size=8).digest() for value in values), dtype="<u8")
+    raws = (value.encode() if isinstance(value, str) else value for value in values)
+    return np.frombuffer(b"".join(make(raw, digest_size=8).digest() for raw in raws), dtype="<u8")
 
 
 def by_hash(keys: np.ndarray, *, validation: float, test: float, seed: int) -> np.ndarray:

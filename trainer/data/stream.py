@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from cluster.errors import DataError
 from trainer.data import passes, sources
-from trainer.data.blocks import BlockMaker, coded_ids
-from trainer.data.prepare import columns_of, source_files
+from trainer.data.blocks import INPUTS, BlockMaker, coded
+from trainer.data.prepare import reading_of, source_files
 from trainer.data.prepared import Prepared
 from trainer.data.sources import SourceFile
 from trainer.data.split import TRAIN
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def training_rows(spec: RunSpec, prepared: Prepared, files: list[SourceFile] | None = None) -> ray.data.Dataset:
-    """Return the training rows of `spec` as a Ray dataset with `input_ids` (list<int32>) and `target_id` (int32).
+    """Return the training rows of `spec` as a Ray dataset with `inputs` (lists) and `target`, as the index stores it.
 
     Raises `DataError` if the files are not those that `prepared` was counted from.
     """
@@ -36,7 +36,7 @@ def training_rows(spec: RunSpec, prepared: Prepared, files: list[SourceFile] | N
         )
     maker = BlockMaker(spec.data, prepared.contract, prepared.folder, [file.part for file in files])
     training = [file for file in files if file.part == "train"]
-    raw = passes.raw_blocks(training, columns_of(spec, prepared.contract))
+    raw = passes.raw_blocks(training, reading_of(spec, prepared.contract))
     return raw.map_batches(_Encode(maker), batch_size=None, batch_format="pyarrow", num_cpus=passes.MAKE_CPUS)
 
 
@@ -51,6 +51,6 @@ class _Encode:
     def _one(self, rows: pa.Table, source: Any) -> pa.Table:
         made = self.maker.encode(rows)
         parts = self.maker.parts_of(made.facts, source)
-        ids = coded_ids(self.maker.task, self.maker.contract, made.facts["target"])
-        table = pa.table({"input_ids": made.inputs, "target_id": pa.array(ids, pa.int32())})
+        targets = coded(self.maker.task, self.maker.contract, made.facts["target"]).encoded
+        table = pa.table({INPUTS: made.inputs, "target": targets})
         return table.filter(pa.array(parts == TRAIN))

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from trainer.contract import Contract
 from trainer.data import near_rows, split
-from trainer.data.blocks import FACTS, SAMPLE, BlockNote, coded_ids, read_ipc
+from trainer.data.blocks import FACTS, SAMPLE, BlockNote, coded, read_ipc
 from trainer.data.split import PARTS, TRAIN, VALIDATION
 from trainer.spec_data import Data
 from trainer.steps import of_whole
@@ -46,7 +47,12 @@ class Block(NamedTuple):
     """Number of its first row among all usable rows."""
     file_part: int
     keys: np.ndarray
-    target_ids: np.ndarray
+    codes: np.ndarray
+    """int32, equal for equal targets; for classes the id"""
+    groups: np.ndarray
+    """int32 place of each row's group: the class where there are classes, else 0; -1 for an unknown class"""
+    targets: pa.Array
+    """As the index stores them."""
     lengths: np.ndarray
     order: np.ndarray
     """What the split goes by."""
@@ -66,22 +72,30 @@ class Whole:
         """Rows in each block's shard."""
         self.starts = np.cumsum([0, *self.sizes])
         self.n_rows = int(self.starts[-1])
-        self.n_targets = len(contract.fitted["labels"])
+        self.n_groups = len(self.groups)
         self.verdicts = np.zeros(self.n_rows, np.uint8)
         self.parts = np.zeros(self.n_rows, np.int8)
         self._removes = {step.name: step.params for step in of_whole(data)}
+
+    @property
+    def groups(self) -> list[str]:
+        """The names of the groups that rows are counted by: the classes, or one without a name."""
+        return self.task.target.groups(self.contract.fitted)
 
     def blocks(self) -> Iterator[Block]:
         """Yield every block's facts, in the order of the files."""
         for note, start in zip(self.notes, self.starts[:-1], strict=True):
             sheet = read_ipc(self.folder / FACTS / f"{note.name}.arrow").combine_chunks()
             keys = sheet["key"].to_numpy()
+            codes, targets = coded(self.task, self.contract, sheet["target"])
             yield Block(
                 note,
                 int(start),
                 self.file_parts[note.source],
                 keys,
-                coded_ids(self.task, self.contract, sheet["target"]),
+                codes,
+                codes if self.task.target.has_classes else np.minimum(codes, 0),
+                targets,
                 sheet["length"].to_numpy(),
                 sheet["order"].to_numpy() if "order" in sheet.column_names else keys,
                 [sheet[name].to_numpy() for name in sheet.column_names if name.startswith("band_")],
@@ -111,15 +125,15 @@ class Whole:
             for block in self.blocks():
                 in_slice = (block.keys >> np.uint64(7)) % np.uint64(n_slices) == at
                 mine = np.flatnonzero(in_slice & self._usable(block))
-                gathered.append((block.keys[mine], mine + block.start, block.target_ids[mine]))
+                gathered.append((block.keys[mine], mine + block.start, block.codes[mine]))
             if gathered:
-                keys, rows, target_ids = (np.concatenate(column) for column in zip(*gathered, strict=True))
-                order = np.lexsort((rows, target_ids, parts[rows], keys))
+                keys, rows, codes = (np.concatenate(column) for column in zip(*gathered, strict=True))
+                order = np.lexsort((rows, codes, parts[rows], keys))
                 rows = rows[order]
-                self.verdicts[rows] = compare(keys[order], parts[rows], target_ids[order], allowed)
+                self.verdicts[rows] = compare(keys[order], parts[rows], codes[order], allowed)
 
     def _allowed(self) -> set[int]:
-        allowed = {REASONS.index(name) for name in self.data.allow}
+        allowed = {REASONS.index(name) for name in {*self.data.allow, *self.task.allows}}
         return allowed - {DUPLICATE} if "deduplicate" in self._removes else allowed
 
     def _place(self) -> None:
@@ -160,9 +174,9 @@ class Whole:
         members: dict[int, list[tuple[float, int]]] = {label: [] for label in lenders}
         for block in self.blocks() if moves else ():
             if block.file_part == TRAIN:
-                rows = np.flatnonzero(np.isin(block.target_ids, lenders) & self._usable(block))
+                rows = np.flatnonzero(np.isin(block.groups, lenders) & self._usable(block))
                 for row, place in zip(rows, split.position(block.order[rows], self.data.split.seed), strict=True):
-                    members[int(block.target_ids[row])].append((float(place), block.start + int(row)))
+                    members[int(block.groups[row])].append((float(place), block.start + int(row)))
         for label, giver, taker in moves:
             # The row that the seed puts nearest to where it goes: held-out parts take the lowest places.
             own = sorted(members[label], reverse=taker == TRAIN)
@@ -171,12 +185,12 @@ class Whole:
 
     def _counts(self, from_files: int | None = None) -> np.ndarray:
         """Return the usable rows by class and part, int64, shape (classes, 3)."""
-        found = np.zeros((self.n_targets, len(PARTS)), np.int64)
+        found = np.zeros((self.n_groups, len(PARTS)), np.int64)
         for block in self.blocks():
             if from_files is None or block.file_part == from_files:
                 usable = self._usable(block)
                 parts = self.parts[block.start : block.start + len(block.keys)]
-                np.add.at(found, (block.target_ids[usable], parts[usable]), 1)
+                np.add.at(found, (block.groups[usable], parts[usable]), 1)
         return found
 
     def _thin_out(self) -> None:
@@ -186,7 +200,7 @@ class Whole:
             if step.sample:
                 share = step.sample.fraction or min(1.0, (step.sample.rows or 0) / max(1, train_C.sum()))
                 place = functools.partial(split.position, seed=step.sample.seed, purpose=f"{SAMPLE} {number}")
-                self._keep(np.full(self.n_targets, share), place, SAMPLED)
+                self._keep(np.full(self.n_groups, share), place, SAMPLED)
             elif step.balance and step.balance.how == "undersample":
                 smallest = train_C[train_C > 0].min() if train_C.any() else 0
                 place = functools.partial(split.position, seed=self.data.split.seed, purpose="undersample")
@@ -196,13 +210,13 @@ class Whole:
         for block in self.blocks():
             rows = slice(block.start, block.start + len(block.keys))
             train = self._usable(block) & (self.parts[rows] == TRAIN)
-            out = train & (place(block.keys) >= share_C[np.maximum(block.target_ids, 0)])
+            out = train & (place(block.keys) >= share_C[np.maximum(block.groups, 0)])
             self.verdicts[rows][out] = verdict
 
     def reset(self, contract: Contract) -> None:
         """Forget all verdicts, for a contract that was fitted anew."""
         self.contract = contract
-        self.n_targets = len(contract.fitted["labels"])
+        self.n_groups = len(self.groups)
         self.verdicts[:] = 0
 
     def counts(self) -> np.ndarray:
@@ -217,26 +231,26 @@ class Whole:
         return train_C.max(initial=0) / np.maximum(train_C, 1)
 
 
-def compare(keys: np.ndarray, parts: np.ndarray, target_ids: np.ndarray, allowed: set[int]) -> np.ndarray:
-    """Return a verdict for each row (uint8). Rows are sorted by key, part, target and place in the files."""
+def compare(keys: np.ndarray, parts: np.ndarray, codes: np.ndarray, allowed: set[int]) -> np.ndarray:
+    """Return a verdict for each row (uint8). Rows are sorted by key, part, code of the target and place in the files."""
     verdicts = np.zeros(len(keys), np.uint8)
     if not len(keys):
         return verdicts
     new_key = np.concatenate([[True], keys[1:] != keys[:-1]])
     new_part = new_key | np.concatenate([[True], parts[1:] != parts[:-1]])
-    new_target = new_part | np.concatenate([[True], target_ids[1:] != target_ids[:-1]])
+    new_target = new_part | np.concatenate([[True], codes[1:] != codes[:-1]])
     key_run, key_starts = np.cumsum(new_key) - 1, np.flatnonzero(new_key)
     in_train = np.logical_or.reduceat(parts == TRAIN, key_starts)[key_run]
     in_validation = np.logical_or.reduceat(parts == VALIDATION, key_starts)[key_run]
     run = np.cumsum(new_part) - 1
     starts = np.flatnonzero(new_part)
-    differs = np.minimum.reduceat(target_ids, starts) != np.maximum.reduceat(target_ids, starts)
+    differs = np.minimum.reduceat(codes, starts) != np.maximum.reduceat(codes, starts)
     found = {
         DUPLICATE: ~new_target,
         IN_VALIDATION: (parts > VALIDATION) & in_validation,
         IN_TRAIN: (parts > TRAIN) & in_train,
         CONTRADICTING: differs[run],
-        UNKNOWN: target_ids < 0,
+        UNKNOWN: codes < 0,
     }
     for verdict, rows in found.items():  # later ones take precedence
         if verdict not in allowed:

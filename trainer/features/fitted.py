@@ -138,12 +138,15 @@ def sizes(fitted: Fitted) -> dict[str, int]:
     }
 
 
-def gather(fitted: Fitted, objects: Sequence[Any]) -> tuple[dict[str, list[Any]], list[str | None]]:
+def gather(
+    fitted: Fitted | Sequence[str], objects: Sequence[Any]
+) -> tuple[dict[str, list[Any]], list[str | None]]:
     """Return the columns of JSON objects, one for each row, and for each row what is wrong with its keys, or None.
 
-    A key with null is a missing value, which the column's rule decides on; a key that is not there is a mistake.
+    `fitted` may be the columns' names alone. A key with null is a missing value, which the column's rule decides on; a key
+    that is not there is a mistake.
     """
-    known = [column.name for column in fitted.columns]
+    known = [column.name for column in fitted.columns] if isinstance(fitted, Fitted) else list(fitted)
     reasons = [_keys_reason(row, known) for row in objects]
     usable = [row if isinstance(row, Mapping) else {} for row in objects]
     return {name: [row.get(name) for row in usable] for name in known}, reasons

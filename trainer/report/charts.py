@@ -40,7 +40,7 @@ def _plain(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def learning_curves(history: list[dict[str, Any]], metric: str) -> str:
+def learning_curves(history: list[dict[str, Any]], metric: str, loss: str = "log_loss") -> str:
     """Loss of training and validation, and the metric, by epoch."""
     figure = _figure(8, 2.8)
     left, right = figure.subplots(1, 2)
@@ -49,7 +49,7 @@ def learning_curves(history: list[dict[str, Any]], metric: str) -> str:
         epochs, [entry["train_loss"] for entry in history], color=BLUE, marker="o", markersize=4, label="training"
     )
     left.plot(
-        epochs, [entry["log_loss"] for entry in history], color=ORANGE, marker="o", markersize=4, label="validation"
+        epochs, [entry[loss] for entry in history], color=ORANGE, marker="o", markersize=4, label="validation"
     )
     left.set(title="Loss", xlabel="epoch")
     left.legend(frameon=False)

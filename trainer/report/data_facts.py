@@ -45,20 +45,22 @@ def collect(prepared: Prepared) -> AllRows:
     from trainer import tasks
     from trainer.steps import Cleaner
 
-    task = tasks.get(prepared.contract.task)
-    labels = prepared.contract.fitted["labels"]
+    task = tasks.of(prepared.contract)
+    labels = task.target.labels(prepared.contract.fitted)
+    cleaner = Cleaner(prepared.contract)
     texts: list[str] = []
     names: list[str] = []
     parts: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
     for place, part in enumerate(PARTS):
         rows = prepared.part(part).once()  # copies that `balance` made are not the user's
-        texts += rows.raw(task.subject)
-        names += [labels[at] for at in rows.target_ids]
+        columns = [rows.raw(role) for role in task.texts]
+        cleaned = [cleaner(values)[0] if cleaner else values for values in columns]
+        texts += map(" | ".join, zip(*cleaned, strict=True))
+        names += [labels[at] for at in rows.targets]
         parts.append(np.full(len(rows), place, np.int8))
         lengths.append(np.asarray(rows.lengths))
-    cleaned, _ = Cleaner(prepared.contract)(texts)
-    return AllRows(cleaned, names, np.concatenate(parts), np.concatenate(lengths))
+    return AllRows(texts, names, np.concatenate(parts), np.concatenate(lengths))
 
 
 def classes(rows: AllRows, labels: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.progress import Progress
+from trainer import tasks
 from trainer.data.prepared import Prepared
 from trainer.report import charts, data_facts, html, suspects, twins
 from trainer.report.data_facts import PARTS, AllRows
@@ -57,7 +58,7 @@ class Facts(NamedTuple):
 
 def gather(prepared: Prepared, tell: Callable[[Progress], None]) -> Facts:
     """Return what there is to say about prepared rows; `tell` hears what is being looked at."""
-    from trainer.profile import max_length_of
+    from trainer.text_profile import max_length_of
 
     def step(number: int, what: str) -> None:
         tell(Progress(done=number, total=5, unit="steps", note=what))
@@ -75,11 +76,11 @@ def gather(prepared: Prepared, tell: Callable[[Progress], None]) -> Facts:
     step(4, "counting words")
     return Facts(
         rows=rows,
-        classes=data_facts.classes(rows, prepared.contract.fitted["labels"]),
+        classes=data_facts.classes(rows, tasks.of(prepared.contract).target.labels(prepared.contract.fitted)),
         lengths=data_facts.lengths(rows, max_length),
         max_length=max_length,
-        bad=data_facts.bad_rows(prepared.folder, list(prepared.summary["left_out"])),  # type: ignore[call-overload]
-        left_out=dict(prepared.summary.get("left_out", {})),  # type: ignore[call-overload]
+        bad=data_facts.bad_rows(prepared.folder, list(prepared.summary["left_out"])),
+        left_out=dict(prepared.summary.get("left_out", {})),
         duplicates=twins.duplicates(rows, same),
         repeated=twins.repeated(rows, same),
         contradictions=twins.contradictions(rows, same),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer.evaluate import Evaluation
 from trainer.gate import Decision
 from trainer.report import charts, html
+from trainer.report.sections import Section
 from trainer.result import RunResult, TrialRecord
 
 FILE = "report.html"
 # Shown first, in this order; others follow.
-_FIRST = ("accuracy", "macro_f1", "weighted_f1", "roc_auc", "log_loss")
+_FIRST = ("accuracy", "macro_f1", "weighted_f1", "micro_f1", "exact_match", "rmse", "mae", "r2", "roc_auc", "pr_auc", "log_loss")
 
 
 def write(
@@ -22,11 +24,16 @@ def write(
     metric: str,
     evaluation: Evaluation,
     lineage: dict[str, Any],
+    sections: Sequence[Section] = (),
+    loss: str = "log_loss",
     result: RunResult | None = None,
     decision: Decision | None = None,
     spec_text: str = "",
 ) -> None:
-    """Write the report. Without a `result` (an evaluation of a registered model) it has no curves and no trials."""
+    """Write the report. Without a `result` (an evaluation of a registered model) it has no curves and no trials.
+
+    `sections` are those about the model, beside the evaluation's; `loss` is the figure that is the validation loss.
+    """
     from markupsafe import Markup
 
     trials = sorted(result.trials, key=_rank(metric), reverse=True) if result else []
@@ -36,19 +43,16 @@ def write(
         path,
         "template.html",
         title=title,
-        subtitle=f"{evaluation.rows} held-out rows, {len(evaluation.labels)} classes",
+        subtitle=f"{evaluation.rows:,} held-out rows",
         metric=metric,
         metrics=_ordered(evaluation.metrics),
         gate=decision,
-        curves=Markup(charts.learning_curves(result.history, metric)) if result and result.history else None,
+        curves=Markup(charts.learning_curves(result.history, metric, loss)) if result and result.history else None,
         trials=[_trial_row(trial, keys, winner) for trial in trials],
         trial_keys=keys,
         trials_chart=Markup(charts.trials({t.name: t.history for t in trials}, winner, metric)) if trials else None,
-        confusion=Markup(charts.confusion(evaluation.confusion_CC, evaluation.labels)),
-        calibration=Markup(charts.calibration(evaluation.calibration["bins"])),
-        calibration_error=evaluation.calibration["error"],
-        by_class=sorted(evaluation.by_class, key=lambda row: row["f1"]),
-        mistakes=evaluation.mistakes,
+        sections=[*evaluation.sections, *sections],
+        markup=Markup,
         lineage=list(lineage.items()),
         spec=spec_text,
     )

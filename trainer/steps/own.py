@@ -13,7 +13,7 @@ from typing import Any
 from cluster.errors import ModelError, SpecError
 from cluster.files import write_bytes
 from cluster.text import is_unicode
-from trainer.steps import user_module
+from trainer import user_module
 
 
 class FunctionFailed(Exception):

@@ -1,127 +1,228 @@
-"""What a task is: the one place that knows its columns, inputs, model, loss, metrics and HTTP answers.
+"""What a task is: the one place that knows its columns, inputs and model. What it predicts is its `Target`.
 
-A new task is a new file with a subclass of `Task` and one line in `trainer.tasks`. Every method is a plain function of
-its arguments; torch is imported inside the methods that need it, so that reading data and parsing specs stay light.
+A new task is a new file with a subclass of `Task` and one line in `trainer.tasks`, or a file of the user's own
+(`task: my_module:MyTask`; docs/tasks.md). Every method is a plain function of its arguments; torch is imported inside the
+methods that need it, so that reading data and parsing specs stay light.
+
+A *role* is a part of a row, as `text`; the user's column for it may have another name. Letters in shapes: B rows, C outputs
+of the model (classes, tags, or 1 for a number).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from cluster.errors import SpecError, nearest
+from trainer import base_model
 from trainer.contract import Contract
 from trainer.spec import RunSpec
+from trainer.targets.base import Target
 
 if TYPE_CHECKING:
     import torch
 
+    from trainer.data.prepared import Prepared, Rows
+    from trainer.feed import Feed
+    from trainer.loop import Place, Report
+    from trainer.report.sections import Section
+
+#: Raw values by role, all lists equally long: how requests and rows to be scored travel.
+Columns = Mapping[str, Sequence[Any]]
+
+
+class Encoded(NamedTuple):
+    """Model inputs of some rows."""
+
+    inputs: list[np.ndarray]
+    """One 1-D array for each row; it means nothing where there is a reason."""
+    reasons: list[str | None] | None = None
+    """For each row why it cannot be used, or None; None altogether where all can."""
+
+
+class Encoder(ABC):
+    """Cleaned raw values to model inputs: the same function for training rows and requests."""
+
+    #: Arrow type of one number of an input.
+    number: pa.DataType = pa.int32()
+
+    @abstractmethod
+    def __call__(self, columns: Columns) -> Encoded:
+        """Return the model inputs of a few rows, as a request has them."""
+
+    def block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
+        """Return the same for a whole block of rows (a column for each role), as a list column, and the reasons."""
+        found = self({name: rows[name].to_pylist() for name in rows.column_names})
+        inputs = found.inputs
+        offsets = np.cumsum([0, *map(len, inputs)], dtype=np.int32)
+        joined = np.concatenate(inputs) if inputs else np.empty(0)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined).cast(self.number)), found.reasons
+
 
 class Task(ABC):
-    """Preparation, model and answers of one kind of learning.
-
-    Letters in shapes: B rows, C classes, T tokens.
-    """
+    """Preparation, model and request format of one kind of learning."""
 
     name: str
-    #: Part in the task -> what the column holds, for error messages and docs.
+    #: Role -> what the column holds, for error messages and docs.
     roles: dict[str, str]
-    #: The part that a request has.
-    subject: str
-    #: The part that holds what is to be predicted; requests do not have it.
-    target: str
+    #: The role that is to be predicted; requests do not have it.
+    target_role: str = "label"
+    target: Target
+    #: Roles that hold texts: cleaned by the spec's steps and held to `data.max_chars`.
+    texts: tuple[str, ...] = ()
+    #: Roles that hold bytes: read as they are, or from the file that a csv's cell names.
+    binary: frozenset[str] = frozenset()
+    #: Checks of the whole data (`data.allow`) that make no sense for these rows.
+    allows: frozenset[str] = frozenset()
+    #: Whether inputs need values fitted from the training rows: rows are encoded only after all of them were read.
+    fits_inputs = False
+    #: The tensor of `collate` that holds token ids, of which training may leave unused embedding rows out.
+    token_input: str | None = None
+    #: What `serve.max_body_bytes` is where the spec does not say.
+    max_body_bytes = 1 << 20
+
+    # -- rows
+
+    def columns(self, spec: RunSpec) -> dict[str, str]:
+        """Return the user's column for each role that is read; raises `SpecError` for a role the task does not have."""
+        return resolve_columns(self, spec.data.columns)
+
+    def subjects(self, contract: Contract) -> list[str]:
+        """Return the roles of an input, in order: all but the target."""
+        return [role for role in contract.columns if role != self.target_role]
+
+    def check_spec(self, spec: RunSpec) -> None:
+        """Raise `SpecError` or `ModelError` for what this task cannot do; reads no rows. Here: the base model is there."""
+        if spec.model.base is None:
+            raise SpecError(f"model.base is missing; {self.name} starts from a pre-trained model",
+                            "give a hub id, a folder, or package://NAME/folder")  # fmt: skip
+        base_model.locate(spec.model.base)
 
     @abstractmethod
     def begin(self, spec: RunSpec, folder: Path) -> Contract:
         """Return the unfitted contract and write its files (tokenizer) into `folder`."""
 
-    @abstractmethod
-    def check(self, rows: pa.Table) -> pa.Array:
-        """Return for each row why it cannot be used, or null. `rows` has a string column for each role it knows.
+    def check(self, rows: pa.Table) -> list[pa.ChunkedArray]:
+        """Return columns of reasons why rows cannot be used, null where they can, beside what all tasks look at alike.
 
-        Missing and empty values, lengths and declared labels are looked at for all tasks alike, in `trainer.data.checks`.
+        `rows` has a column for each role it knows (files to predict have no target): strings, or bytes for `binary` roles.
+        Missing and empty values, lengths and declared labels are looked at in `trainer.data.checks`.
         """
+        return self.target.check(self.target_role, rows[self.target_role]) if self.target_role in rows.column_names else []
 
     @abstractmethod
     def encoder(self, contract: Contract, folder: Path) -> Encoder:
-        """Return the function that turns raw values into model inputs; it is the same in training and serving."""
+        """Return the function that turns cleaned raw values into model inputs; the same in training and serving."""
+
+    def fit(self, contract: Contract, tally: Mapping[str, int], declared: list[str] | None = None) -> Contract:
+        """Return the contract with what the training rows' targets teach. Raises `DataError`."""
+        fitted = self.target.fit(self.target_role, tally, declared)
+        return contract.model_copy(update={"fitted": {**contract.fitted, **fitted}})
+
+    def fit_inputs(self, contract: Contract, tables: Iterable[pa.Table]) -> Contract:
+        """Return the contract with what the training rows' inputs teach; called where `fits_inputs`."""
+        raise NotImplementedError
+
+    # -- requests
 
     @abstractmethod
-    def fit(self, contract: Contract, targets: Mapping[str, int], declared: list[str] | None = None) -> Contract:
-        """Return the contract with what the training rows' targets teach (the labels); `targets` counts each value.
-
-        With `declared` values these are all there may be. Raises `DataError`.
-        """
+    def parse(self, contract: Contract, inputs: Sequence[Any]) -> dict[str, list[Any]]:
+        """Return the raw values by role of a request's `inputs`; raises `RequestError` naming `inputs[place]`."""
 
     @abstractmethod
-    def target_ids(self, contract: Contract, targets: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Return int32 ids, shape (B,), of the targets; -1 where the contract does not know one."""
+    def as_request(self, contract: Contract, columns: Columns) -> list[Any]:
+        """Return rows as the JSON values that `parse` takes."""
 
     @abstractmethod
-    def new_model(self, contract: Contract, base: Path, spec: RunSpec) -> torch.nn.Module:
-        """Return the pre-trained model with a new head for this contract."""
+    def example(self, contract: Contract) -> Any:
+        """Return one input of a request as documentation shows it, a JSON value."""
+
+    def show(self, contract: Contract, columns: Columns) -> list[str]:
+        """Return how a report shows each row's input; `markupsafe.Markup` for a picture."""
+        return [" | ".join(str(value) for value in row) for row in zip(*columns.values(), strict=True)]
+
+    def body_inputs(self, contract: Contract, body: bytes, content_type: str) -> list[Any] | None:
+        """Return the inputs of a request that is no JSON (an image, a form), or None if this type is not known."""
+        return None
+
+    # -- model
 
     @abstractmethod
-    def load_model(self, folder: Path) -> torch.nn.Module:
-        """Return a trained model from a checkpoint folder. Safetensors only."""
+    def new_model(self, contract: Contract, spec: RunSpec) -> Any:
+        """Return the model that training starts from, with a head for this contract."""
 
     @abstractmethod
-    def save_model(self, model: torch.nn.Module, contract: Contract, folder: Path) -> None:
-        """Write the model so that transformers' own `from_pretrained(folder)` reads it."""
+    def load_model(self, folder: Path) -> Any:
+        """Return a trained model from a checkpoint folder. No pickle: safetensors, JSON and the like."""
+
+    @abstractmethod
+    def save_model(self, model: Any, contract: Contract, folder: Path) -> None:
+        """Write the model so that its own library reads it without raymill, where there is one."""
 
     @abstractmethod
     def collate(self, contract: Contract, inputs: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Return the padded tensors of one batch, each of shape (B, T)."""
+        """Return the tensors of one batch, by the name of the model's argument."""
 
-    @abstractmethod
+    def augment(
+        self, spec: RunSpec, contract: Contract, batch: dict[str, torch.Tensor], targets: torch.Tensor, seed: int
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return a training batch and its targets changed at random, the same for the same `seed`. Here: as they are."""
+        return batch, targets
+
     def pad_id(self, contract: Contract) -> int:
-        """Return the id that `collate` fills up with."""
+        """Return the id that `collate` fills `token_input` up with."""
+        return 0
 
-    @abstractmethod
-    def loss_sum(
-        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Return the summed loss of a batch: logits (B, C), targets (B,). Summed, so that workers' parts add up.
+    def forward(
+        self, model: Any, contract: Contract, inputs: list[np.ndarray], batch_size: int, device: str
+    ) -> np.ndarray:
+        """Return float32 logits, shape (rows, C), in the order of `inputs`."""
+        from trainer.predictor import torch_forward
 
-        `weights` (C,) weighs the rows of each class.
+        return torch_forward(self, model, contract, inputs, batch_size, device)
+
+    def to_device(self, model: Any, device: str, threads: int) -> Any:
+        """Return the loaded model ready to predict on `device`, on a CPU with so many threads."""
+        import torch
+
+        torch.set_num_threads(threads)
+        return model.to(device).eval()
+
+    def train(
+        self, spec: RunSpec, prepared: Prepared, place: Place, report: Report, folder: Path, stream: Feed | None = None
+    ) -> None:
+        """Train and report every epoch, as `trainer.loop.train` does. Every worker calls this alike."""
+        from trainer.loop import train
+
+        train(self, spec, prepared, place, report, folder, stream)
+
+    def backend(self, spec: RunSpec) -> Literal["torch", "xgboost", "none"]:
+        """Return how the workers of a training are joined: by torch.distributed, XGBoost's collective, or not at all."""
+        return "torch"
+
+    def profile(self, parts: Mapping[str, Rows], contract: Contract, model: Any, folder: Path) -> dict[str, Any]:
+        """Return what `profile.json` says about the inputs of these rows, beside what it says of all tasks' rows."""
+        return {}
+
+    def library_agrees(self, contract: Contract, folder: Path, columns: Columns, inputs: list[np.ndarray]) -> str:
+        """Hold `inputs` against those that the model's own library makes of the same cleaned rows, where it can.
+
+        Returns in a sentence what was compared. Raises `ModelError` naming the first difference.
         """
+        return "not compared: the model's library has no preparation of its own"
 
-    @abstractmethod
-    def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Return float64 probabilities, shape (B, C), of float logits (B, C)."""
-
-    @abstractmethod
-    def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
-        """Return the figures of `trainer.spec.Metric` for scores (B, C) and target ids (B,)."""
-
-    @abstractmethod
-    def answer(self, contract: Contract, scores: np.ndarray) -> list[dict[str, Any]]:
-        """Return one JSON object for each row of scores (B, C), as HTTP clients and files see it."""
-
-
-class Encoder(ABC):
-    """Cleaned values of requests or rows to model inputs."""
-
-    @abstractmethod
-    def __call__(self, values: list[str]) -> list[np.ndarray]:
-        """Return one int32 array of token ids for each value."""
-
-    def column(self, values: pa.Array) -> pa.ListArray:
-        """Return the same for a whole block of rows, as a list<int32> column."""
-        found = self(values.to_pylist())
-        offsets = np.cumsum([0, *map(len, found)], dtype=np.int32)
-        joined = np.concatenate(found) if found else np.empty(0, np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined, pa.int32()))
+    def sections(self, contract: Contract, folder: Path) -> list[Section]:
+        """Return sections of the report about the model in `folder`, beside those of the target."""
+        return []
 
 
 def resolve_columns(task: Task, given: dict[str, str]) -> dict[str, str]:
     """Return the user's column for each role of the task; raises `SpecError` for a role the task does not have."""
-    from cluster.errors import SpecError, nearest
-
     for role in given:
         if role not in task.roles:
             raise SpecError(f"data.columns has '{role}', which {task.name} does not use", nearest(role, task.roles))

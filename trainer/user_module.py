@@ -25,7 +25,7 @@ _PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _OURS = frozenset({"raymill", "raymill_cli", "cluster", "trainer", "tune", "serve"})
 _NOT_THE_USERS = _OURS | sys.stdlib_module_names | frozenset(sys.builtin_module_names) | {"__main__"}
 _SHARED_FOLDERS = frozenset({"site-packages", "dist-packages"})
-_COPY_IT = "copy the function into a module of your working directory"
+_COPY_IT = "copy it into a module of your working directory"
 
 #: Module -> the digest of the source it was loaded from here, and the module itself.
 _loaded: dict[str, tuple[str, ModuleType]] = {}
@@ -35,9 +35,11 @@ class Source(NamedTuple):
     """The source of a module that has not been run."""
 
     path: str
-    """`module:function`, as the user wrote it."""
+    """`module:name`, as the user wrote it."""
     file: Path
     content: bytes
+    key: str
+    """The spec's key that names it, for messages."""
 
     @property
     def module(self) -> str:
@@ -50,49 +52,52 @@ class Source(NamedTuple):
         return hashlib.sha256(self.content).hexdigest()
 
 
-def find(path: str) -> Source:
-    """Return the source of `module:function` without importing anything. Raises `SpecError` if it is not the user's."""
+def find(path: str, key: str = "data.steps") -> Source:
+    """Return the source of `module:name` without importing anything. Raises `SpecError` if it is not the user's.
+
+    `key` is the spec's key that names it, for the message.
+    """
     if not _PATH.fullmatch(path):
-        raise SpecError(f"data.steps: {path!r} is no module:function", "write it as my_steps:clean")
+        raise SpecError(f"{key}: {path!r} is no module:name", "write it as my_module:name")
     name = path.partition(":")[0]
     top, *below = name.split(".")
     if top in _NOT_THE_USERS:
         owner = "raymill" if top in _OURS else "Python"
-        raise SpecError(f"data.steps: {path} is a part of {owner}, not a function of your own", _COPY_IT)
+        raise SpecError(f"{key}: {path} is a part of {owner}, not one of your own", _COPY_IT)
     spec = _spec_of(top)
     # A package runs when a module in it is imported, so its place counts as well as the module's own.
     for place in [*_places(spec), *([Path(spec.origin)] if spec and spec.has_location and spec.origin else [])]:
-        _must_be_the_users(place, path)
+        _must_be_the_users(place, path, key)
     file = _file_of(spec, below)
     if file is None or (file.suffix == ".py" and not file.is_file()):
         raise SpecError(
-            f"data.steps: there is no module '{name}' for {path}",
+            f"{key}: there is no module '{name}' for {path}",
             f"run from the folder that holds {name.replace('.', os.sep)}.py, or put that folder on the Python path",
         )
-    _must_be_the_users(file, path)
+    _must_be_the_users(file, path, key)
     if file.suffix != ".py":
-        raise SpecError(f"data.steps: {name} is not written in Python ({file})", "name a module with a source file")
-    return Source(path, file, file.read_bytes())
+        raise SpecError(f"{key}: {name} is not written in Python ({file})", "name a module with a source file")
+    return Source(path, file, file.read_bytes(), key)
 
 
 def load(source: Source) -> Any:
-    """Run the module, unless it ran already from the same bytes, and return the function. Raises `SpecError`."""
-    name, attribute = source.module, source.path.partition(":")[2]
+    """Run the module, unless it ran already from the same bytes, and return what is called so. Raises `SpecError`."""
+    name, attribute, key = source.module, source.path.partition(":")[2], source.key
     digest, module = _loaded.get(name, ("", None))
     if module is None or digest != source.digest or sys.modules.get(name) is not module:
         module = _run(source)
         _loaded[name] = source.digest, module
     if not hasattr(module, attribute):
-        raise SpecError(f"data.steps: {name} has no function '{attribute}'", "correct the name after the colon")
+        raise SpecError(f"{key}: {name} has no '{attribute}'", "correct the name after the colon")
     function = getattr(module, attribute)
     if not callable(function):
-        raise SpecError(f"data.steps: {source.path} is no function", "name a function that takes and returns a text")
+        raise SpecError(f"{key}: {source.path} is no function and no class", "name one of your own")
     home = getattr(function, "__module__", None)
     if home != name:  # the source that is pinned would not be the one that runs
         wanted = f"{home}:{getattr(function, '__name__', attribute)}"
         raise SpecError(
-            f"data.steps: {source.path} is defined in {home}, not in {name}",
-            f"write {wanted} if that module is yours, or define a function of your own in {name}",
+            f"{key}: {source.path} is defined in {home}, not in {name}",
+            f"write {wanted} if that module is yours, or define one of your own in {name}",
         )
     return function
 
@@ -124,14 +129,14 @@ def _file_of(spec: ModuleSpec | None, below: list[str]) -> Path | None:
     return next((file for file in found if file.is_file()), None)
 
 
-def _must_be_the_users(place: Path, path: str) -> None:
+def _must_be_the_users(place: Path, path: str, key: str) -> None:
     known = [sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     shared = [Path(folder) for folder in (*known, site.getusersitepackages())]
     shared += [folder.resolve() for folder in shared]
     for way in (place.absolute(), place.resolve()):  # a link may lead into such a folder, or out of it
         inside = any(way.is_relative_to(folder) for folder in shared)
         if inside or not _SHARED_FOLDERS.isdisjoint(way.parts):
-            raise SpecError(f"data.steps: {path} is an installed one ({way}), not a function of your own", _COPY_IT)
+            raise SpecError(f"{key}: {path} is an installed one ({way}), not one of your own", _COPY_IT)
 
 
 class _Loader(SourceFileLoader):
@@ -147,7 +152,7 @@ class _Loader(SourceFileLoader):
 
 
 def _run(source: Source) -> ModuleType:
-    name, path = source.module, source.path
+    name, path, key = source.module, source.path, source.key
     before = sys.modules.get(name)
     try:
         package, _, last = name.rpartition(".")
@@ -162,8 +167,8 @@ def _run(source: Source) -> ModuleType:
     except (Exception, SystemExit) as error:
         _put_back(name, before)
         if isinstance(error, ModuleNotFoundError):
-            raise SpecError(f"data.steps: {path} cannot be imported: {error}", f"install {error.name}") from error
-        raise SpecError(f"data.steps: importing {name} raised {type(error).__name__}: {error}", "repair it") from error
+            raise SpecError(f"{key}: {path} cannot be imported: {error}", f"install {error.name}") from error
+        raise SpecError(f"{key}: importing {name} raised {type(error).__name__}: {error}", "repair it") from error
     return module
 
 

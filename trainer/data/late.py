@@ -1,0 +1,84 @@
+"""Shards that get their model inputs after all rows were read, because something is fitted from the training rows first.
+
+The raw rows lie in the shards already, checked and told apart; the fit reads those that are trained on, block by block,
+and then each shard is encoded where it lies: in this process, or by Ray Data where the rows are many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import DataError, user_error_in
+from trainer import tasks
+from trainer.contract import Contract
+from trainer.data.blocks import INPUTS, SHARDS, read_ipc, write_ipc
+from trainer.data.split import TRAIN
+from trainer.data.whole import Whole
+
+
+def training_tables(whole: Whole, roles: list[str]) -> Iterator[pa.Table]:
+    """Yield the raw values of each block's rows that are trained on; where those are streamed, of the held-out ones.
+
+    One block is in memory at a time.
+    """
+    streamed = whole.data.mode == "streaming"
+    for note, start, end in zip(whole.notes, whole.starts[:-1], whole.starts[1:], strict=True):
+        used = (whole.verdicts[start:end] == 0) & (streamed | (whole.parts[start:end] == TRAIN))
+        shard = read_ipc(whole.folder / SHARDS / f"{note.name}.arrow").select(roles)
+        yield shard.take(pa.array(np.flatnonzero(used)))
+
+
+def encode_shards(contract: Contract, folder: Path, names: list[str], *, with_ray: bool) -> None:
+    """Add the model inputs to each shard of `names`. Raises `DataError` for a row that the fitted values refuse."""
+    encode = _EncodeShard(contract, folder)
+    if not with_ray:
+        for name in names:
+            encode.one(name)
+        return
+    import ray.data
+    import ray.exceptions
+
+    from trainer.data.passes import MAKE_CPUS, quiet_ray_data
+
+    quiet_ray_data()
+    done = ray.data.from_items(names, override_num_blocks=len(names)).map_batches(
+        encode, batch_size=1, batch_format="pyarrow", num_cpus=MAKE_CPUS
+    )
+    try:
+        for _ in done.iter_rows():
+            pass
+    except ray.exceptions.RayTaskError as error:
+        raise user_error_in(error) or error from None
+
+
+class _EncodeShard:
+    """A generator for Ray Data: of an error in a plain function it keeps no cause."""
+
+    def __init__(self, contract: Contract, folder: Path) -> None:
+        self.contract, self.folder = contract, folder
+
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        for name in batch["item"].to_pylist():
+            self.one(name)
+        yield batch
+
+    def one(self, name: str) -> None:
+        """Encode one shard; doing it again gives the same file."""
+        path = self.folder / SHARDS / f"{name}.arrow"
+        task = tasks.of(self.contract)
+        shard = read_ipc(path)
+        inputs, reasons = task.encoder(self.contract, self.folder).block(shard.select(task.subjects(self.contract)))
+        refused = next((at for at, reason in enumerate(reasons or []) if reason), None)
+        if refused is not None:
+            row = shard["row"][refused].as_py()
+            raise DataError(f"row {row} of a file of data cannot be used: {reasons[refused]}",  # type: ignore[index]
+                            "repair the row, take it out, or let the column's rule allow it")  # fmt: skip
+        whole = [column for column in shard.column_names if column != INPUTS]
+        beside = path.with_suffix(".part")
+        write_ipc(shard.select(whole).append_column(INPUTS, inputs), beside)
+        beside.replace(path)

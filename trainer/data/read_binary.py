@@ -1,0 +1,59 @@
+"""Columns of bytes in parquet and Arrow files: plain, or as `datasets` keeps images, {bytes, path}."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import DataError
+from trainer.data.read_files import content, place_of
+from trainer.data.read_rows import MOST_BYTES, TOO_LARGE, Reasons, fix_for, note
+
+BYTES, PATH = "bytes", "path"
+
+
+def holds(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds bytes."""
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index(BYTES)
+        return place >= 0 and holds(kind.field(place).type)
+    is_kind = pa.types
+    return bool(
+        is_kind.is_binary(kind)
+        or is_kind.is_large_binary(kind)
+        or is_kind.is_binary_view(kind)
+        or is_kind.is_fixed_size_binary(kind)
+    )
+
+
+def must_fit(kind: pa.DataType, role: str, column: str, path: str) -> None:
+    """Raise `DataError` for a column that holds neither bytes nor paths."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if not (is_text or pa.types.is_null(kind) or holds(kind)):
+        raise DataError(
+            f"{path}: column '{column}' for the {role} holds {kind}, neither bytes nor paths",
+            f"name another column. {fix_for(role)}",
+        )
+
+
+def column(values: pa.ChunkedArray, file: str, reasons: Reasons) -> pa.ChunkedArray:
+    """Return the bytes (large_binary); a {bytes, path} without bytes is read from the path, relative to `file`'s folder."""
+    paths = None
+    if pa.types.is_struct(values.type):
+        if values.type.get_field_index(PATH) >= 0:
+            paths = pc.struct_field(values, PATH)
+        values = pc.struct_field(values, BYTES)
+    values.validate(full=True)
+    found = values.cast(pa.large_binary())
+    if paths is not None and found.null_count:
+        raws = found.to_pylist()
+        for at, (raw, path) in enumerate(zip(raws, paths.to_pylist(), strict=True)):
+            if raw is None and path is not None:
+                raws[at], reason = content(place_of(str(path), file))
+                note(reasons, [at] if reason else [], reason or "")
+        found = pa.chunked_array([pa.array(raws, pa.large_binary())])
+    too_large = pc.fill_null(pc.greater(pc.binary_length(found), MOST_BYTES), False)
+    note(reasons, pc.indices_nonzero(too_large).to_pylist(), TOO_LARGE)
+    return found

@@ -1,0 +1,1 @@
+"""What is to be predicted: a class, a number or tags. A task is made of its inputs (`trainer.tasks`) and one of these."""
