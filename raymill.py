@@ -172,6 +172,28 @@ def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[
     }
 
 
+def tasks() -> list[dict[str, Any]]:
+    """Return the tasks there are: name, columns by role, request, answer, metric, and what `model` may be."""
+    from trainer import tasks as known
+
+    found = []
+    for name in known.TASKS:
+        task = known.get(name)
+        example = {"labels": ["a", "b"], "target": {"mean": 0.0, "std": 1.0}}
+        found.append(
+            {
+                "task": name,
+                "columns": dict(task.roles),
+                "model": task.models,
+                "request": task.request,
+                "answer": task.target.example(example),
+                "metric": task.target.metric,
+                "metrics": list(task.target.metrics_known),
+            }
+        )
+    return found
+
+
 def evaluate(
     model: str,
     *,

@@ -441,6 +441,22 @@ def serve_command(
         front.console.say("stopping; the same command starts it again")
 
 
+@cli.command("tasks")
+@_shared()
+def tasks_command(front: Front) -> None:
+    """List the tasks: their columns, models, requests and answers. One of your own is `task: my_module:MyTask`."""
+    found = raymill.tasks()
+    names = ["task", "columns", "model", "an input of a request", "an answer", "metric"]
+    rows = [
+        [t["task"], ", ".join(t["columns"]), t["model"], t["request"], ", ".join(t["answer"]), t["metric"]]
+        for t in found
+    ]
+    if front.as_json:
+        front.tell({"tasks": found}, [])
+    else:
+        front.console.table("Tasks", names, rows)
+
+
 @cli.command("schema")
 def schema_command() -> None:
     """Print the spec's JSON Schema, for editors."""

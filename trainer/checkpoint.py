@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.files import read_json, write_json
 from trainer import contract as contracts
@@ -17,13 +17,8 @@ EPOCH = "epoch.json"
 
 _OF_THE_ROWS = {contracts.FILE, SUMMARY, COLUMNS}
 
-if TYPE_CHECKING:
-    import torch
 
-
-def save(
-    folder: Path, task: Task, model: torch.nn.Module, contract: Contract, prepared: Path, epoch: dict[str, Any]
-) -> None:
+def save(folder: Path, task: Task, model: Any, contract: Contract, prepared: Path, epoch: dict[str, Any]) -> None:
     """Write `model`, everything that turns a raw row into its input, and the figures of its `epoch` to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     task.save_model(model, contract, folder)

@@ -66,9 +66,7 @@ class StreamFeed:
     Ray gives every worker equally many rows, so with W workers up to W-1 rows of an epoch are left out.
     """
 
-    def __init__(
-        self, shard: Any, contract: Contract, n_rows: int, seed: int, batch_size: int, workers: int
-    ) -> None:
+    def __init__(self, shard: Any, contract: Contract, n_rows: int, seed: int, batch_size: int, workers: int) -> None:
         self._contract = contract
         self._shard, self._seed, self._size = shard, seed, batch_size // workers
         self._mine = n_rows // workers

@@ -32,10 +32,9 @@ def fit(
     Raises the worker's own `UserError`, or `RaymillError` if workers died more often than `train.max_failures`.
     """
     import ray.train
-    import ray.train.torch
 
     gpus = spec.cluster.gpus_per_worker
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = _trainer_type(spec)(
         worker,
         train_loop_config={
             "spec": spec.model_dump(mode="json", exclude_unset=True),
@@ -69,6 +68,22 @@ def fit(
     return finished(spec, prepared, folder, Path(result.checkpoint.path))
 
 
+def _trainer_type(spec: RunSpec) -> Any:
+    """Return the trainer of Ray Train that joins the workers as the task needs it."""
+    backend = tasks.get(spec.task).backend(spec)
+    if backend == "torch":
+        import ray.train.torch
+
+        return ray.train.torch.TorchTrainer
+    if backend == "xgboost":
+        import ray.train.xgboost
+
+        return ray.train.xgboost.XGBoostTrainer
+    import ray.train.v2.api.data_parallel_trainer
+
+    return ray.train.v2.api.data_parallel_trainer.DataParallelTrainer
+
+
 def _streams(spec: RunSpec, prepared: Path, files: list[SourceFile] | None) -> dict[str, Any] | None:
     """Return what Ray Data feeds the workers with; None where they read prepared rows themselves."""
     if spec.data.mode == "prepared":
@@ -87,11 +102,9 @@ def finished(spec: RunSpec, prepared: Path, folder: Path, checkpoint: Path) -> R
 def worker(config: dict[str, Any]) -> None:
     """What every Ray Train worker runs."""
     import ray.train
-    import ray.train.torch
 
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    place = Place(rank, context.get_world_size(), str(ray.train.torch.get_device()), config["threads"])
 
     def report(figures: dict[str, Any], save: Callable[[Path], None] | None) -> None:
         if save is None or rank != 0:
@@ -102,6 +115,7 @@ def worker(config: dict[str, Any]) -> None:
             ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(local))
 
     spec = spec_load.validate(config["spec"])
+    place = Place(rank, context.get_world_size(), _device(spec), config["threads"])
     prepared = Prepared(Path(config["prepared"]))
     if rank == 0:
         _library_agrees(prepared)
@@ -111,6 +125,14 @@ def worker(config: dict[str, Any]) -> None:
         shard = ray.train.get_dataset_shard("train")
         stream = StreamFeed(shard, prepared.contract, n_rows, spec.train.seed, spec.train.batch_size, place.workers)
     tasks.get(spec.task).train(spec, prepared, place, report, Path(config["folder"]), stream)
+
+
+def _device(spec: RunSpec) -> str:
+    if not spec.cluster.gpus_per_worker:
+        return "cpu"
+    import ray.train.torch
+
+    return str(ray.train.torch.get_device())
 
 
 def _library_agrees(prepared: Prepared) -> None:

@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cluster.errors import UserError
-from cluster.progress import Progress, ProgressFile
 from trainer import checkpoint
 from trainer.compact import CompactVocabulary
 from trainer.data.prepared import Prepared, Rows
 from trainer.feed import Feed, PreparedFeed, Step
-from trainer.result import HISTORY
+from trainer.optimizer import distributed, optimizer
 from trainer.spec import RunSpec
 from trainer.tasks.base import Task
+from trainer.training_log import Best, TrainingLog, must_be_finite
 
 if TYPE_CHECKING:
     import torch
@@ -66,12 +62,11 @@ def train(
     vocabulary = CompactVocabulary(model, seen, task.pad_id(prepared.contract), spec.train.weight_decay)
     model = model.to(place.device)
     torch.manual_seed(spec.train.seed + place.rank)  # workers drop out different units
-    stepped = _distributed(model, place)  # all ranks
-    optimizer, schedule = _optimizer(model, spec, spec.train.epochs * feed.steps_per_epoch)
+    stepped = distributed(model, place.device, place.workers)  # all ranks
+    by_gradient, schedule = optimizer(model, spec.train, spec.train.epochs * feed.steps_per_epoch)
     weights = _class_weights(prepared, place)
-    log = _Log(folder if place.rank == 0 else None, spec, feed.n_rows)
-    best: float | None = None
-    since_best = 0
+    log = TrainingLog(folder if place.rank == 0 else None, spec, feed.n_rows)
+    best = Best(spec)
     for epoch in range(1, spec.train.epochs + 1):
         log.begin_epoch(epoch)
         model.train()
@@ -79,23 +74,21 @@ def train(
         for number, step in enumerate(feed.epoch(epoch)):
             seed = _step_seed(spec.train.seed, epoch, number, place.rank)
             loss_sum += _step(
-                task, stepped, model, optimizer, schedule, step, place, spec, prepared, vocabulary, weights, seed
+                task, stepped, model, by_gradient, schedule, step, place, spec, prepared, vocabulary, weights, seed
             )
             log.rows_done(step.rows)
         mean_loss = task.target.in_units(prepared.contract.fitted, _all_sum(loss_sum, place) / feed.n_rows)  # all ranks
-        _must_be_finite(mean_loss, epoch)
+        must_be_finite(mean_loss, epoch)
         figures = _validate(task, model, held_out, place, spec, prepared, vocabulary)  # all ranks
-        _must_be_finite(figures[task.target.loss], epoch)
-        _must_have(figures, spec.evaluate.metric)
+        must_be_finite(figures[task.target.loss], epoch)
         figures["train_loss"] = mean_loss
-        better = _is_better(figures[spec.evaluate.metric], best, spec.evaluate.mode)
-        best, since_best = (figures[spec.evaluate.metric], 0) if better else (best, since_best + 1)
+        better = best.is_better(figures)
         log.end_epoch(figures)
 
         reached = {"epoch": epoch, **figures}
         save = functools.partial(_save, task, model, vocabulary, prepared, reached)
         report(reached, save if better else None)  # all ranks
-        if since_best and since_best == spec.train.early_stopping_patience:
+        if best.is_over:
             break
     log.finish()
 
@@ -188,33 +181,6 @@ def _step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0])
 
 
-def _distributed(model: torch.nn.Module, place: Place) -> torch.nn.Module:
-    if place.workers == 1:
-        return model
-    from torch.nn.parallel import DistributedDataParallel
-
-    return DistributedDataParallel(model, device_ids=[place.device] if place.device.startswith("cuda") else None)
-
-
-def _optimizer(
-    model: torch.nn.Module, spec: RunSpec, n_steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    import torch
-
-    with_decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    without = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": with_decay, "weight_decay": spec.train.weight_decay}, {"params": without, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=spec.train.learning_rate, fused=True)
-    warmup = max(1, round(n_steps * spec.train.warmup_fraction))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return max(0.0, (n_steps - step) / max(1, n_steps - warmup))
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
 def _autocast(spec: RunSpec, place: Place) -> contextlib.AbstractContextManager[Any]:
     import torch
 
@@ -241,65 +207,3 @@ def _all_sum(value: torch.Tensor, place: Place) -> float:
     if place.workers > 1:
         torch.distributed.all_reduce(value)
     return float(value)
-
-
-def _must_be_finite(loss: float, epoch: int) -> None:
-    if not math.isfinite(loss):
-        raise UserError(
-            f"training diverged: the loss is {loss} in epoch {epoch}",
-            "lower train.learning_rate, or raise train.warmup_fraction",
-        )
-
-
-def _must_have(figures: dict[str, float], metric: str) -> None:
-    if metric not in figures:
-        raise UserError(
-            f"evaluate.metric={metric} cannot be computed: the validation rows hold one class only",
-            "choose another metric, or more rows",
-        )
-
-
-def _is_better(value: float, best: float | None, mode: str) -> bool:
-    return best is None or (value > best if mode == "max" else value < best)
-
-
-class _Log:
-    """What rank 0 writes while it trains: one line an epoch, and how far it is."""
-
-    def __init__(self, folder: Path | None, spec: RunSpec, n_rows: int) -> None:
-        self.folder, self.spec, self.n_rows = folder, spec, n_rows
-        self.done = 0
-        self.note = ""
-        self.epoch = 0
-        self.started = time.monotonic()
-        self.progress = ProgressFile(folder / "progress" / "train.json" if folder else None)
-        if folder:
-            # A training that Ray starts again after a worker died begins anew, and so does its history.
-            (folder / HISTORY).unlink(missing_ok=True)
-
-    def begin_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.started = time.monotonic()
-
-    def rows_done(self, count: int) -> None:
-        self.done += count
-        self.progress.update(self._now())
-
-    def end_epoch(self, figures: dict[str, float]) -> None:
-        metric = self.spec.evaluate.metric
-        self.note = f"{metric} {figures[metric]:.4f}"
-        self.progress.update(self._now(), force=True)
-        if self.folder:
-            line = {"epoch": self.epoch, "seconds": round(time.monotonic() - self.started, 3), **figures}
-            with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
-    def finish(self) -> None:
-        """Early stopping leaves rows undone that nobody waits for any more."""
-        self.done = self.n_rows * self.spec.train.epochs
-        self.progress.update(self._now(), force=True)
-
-    def _now(self) -> Progress:
-        total = self.n_rows * self.spec.train.epochs
-        note = f"epoch {self.epoch}/{self.spec.train.epochs}" + (f", {self.note}" if self.note else "")
-        return Progress(done=self.done, total=total, unit="rows", note=note)

@@ -154,7 +154,7 @@ class Run:
             title=f"{version.name}, version {version.number}",
             metric=self.spec.evaluate.metric,
             evaluation=evaluation,
-            sections=task.sections(prepared.contract, result.checkpoint),
+            sections=task.sections(prepared.contract, version.folder),
             loss=task.target.loss,
             lineage={"version": version.ref, **origin},
             result=result,

@@ -1,20 +1,20 @@
 """What a profile says of texts, beside what `trainer.profile` says of all rows. Its fields:
 
-    tokens      lengths of the described rows in tokens, as the model got them, special tokens included:
-                {mean, quantiles}; quantiles are 21 values, of 0 %, 5 % ... 100 %
-    max_length  tokens at which a row is cut
-    cut_share   share of rows that reach max_length: nearly all of them were cut
-    characters  lengths of the raw texts in Unicode characters, before any cleaning (of a pair: together)
-    unknown     {token_share, row_share}: share of tokens that are the tokenizer's unknown token, and of rows that have
-                one; special tokens count as tokens. null where the tokenizer has no unknown token (byte-level ones)
-    embedding   a sketch of what the texts are about:
-                  rows        rows it was made from, at most 2,000: those with the smallest SHA-256 of their token ids
-                  dimensions  of the projection: 16
-                  seed, from  the projection is `projection(from, seed)`; `from` is the width of the embedding
-                  mean, std   16 values each, over those rows (std: population)
-                  quantiles   16 lists of 21 values
-                  sample      at most 256 of the projected rows, rounded to 4 decimals
-                One row's vector is the mean of the trained model's input embeddings over its tokens, then projected.
+tokens      lengths of the described rows in tokens, as the model got them, special tokens included:
+            {mean, quantiles}; quantiles are 21 values, of 0 %, 5 % ... 100 %
+max_length  tokens at which a row is cut
+cut_share   share of rows that reach max_length: nearly all of them were cut
+characters  lengths of the raw texts in Unicode characters, before any cleaning (of a pair: together)
+unknown     {token_share, row_share}: share of tokens that are the tokenizer's unknown token, and of rows that have
+            one; special tokens count as tokens. null where the tokenizer has no unknown token (byte-level ones)
+embedding   a sketch of what the texts are about:
+              rows        rows it was made from, at most 2,000: those with the smallest SHA-256 of their token ids
+              dimensions  of the projection: 16
+              seed, from  the projection is `projection(from, seed)`; `from` is the width of the embedding
+              mean, std   16 values each, over those rows (std: population)
+              quantiles   16 lists of 21 values
+              sample      at most 256 of the projected rows, rounded to 4 decimals
+            One row's vector is the mean of the trained model's input embeddings over its tokens, then projected.
 """
 
 from __future__ import annotations

@@ -34,13 +34,12 @@ class Examined(NamedTuple):
     """With `reason` filled."""
 
 
-def examine(
-    task: Task, contract: Contract, rows: pa.Table, cleaner: Cleaner, limits: Limits | None = None
-) -> Examined:
+def examine(task: Task, contract: Contract, rows: pa.Table, cleaner: Cleaner, limits: Limits | None = None) -> Examined:
     """Tell usable rows from unusable ones. `rows` has a column for each role, and `reason` from the reader."""
     if task.target_role in rows.column_names:
         at = rows.column_names.index(task.target_role)
         rows = rows.set_column(at, task.target_role, task.target.canonical(contract.fitted, rows[task.target_role]))
+    rows = _canonical(task, contract, rows)
     rows = with_reason(rows, _reasons(task, rows, limits))
     subjects = {role: _joined(rows[role]) for role in task.subjects(contract)}
     if cleaner:
@@ -66,6 +65,15 @@ def refuse(found: Examined, reasons: list[str | None] | None) -> Examined:
 def with_reason(rows: pa.Table, wrong: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Give rows that have no reason yet the one in `wrong`, where there is one."""
     return rows.set_column(rows.schema.get_field_index("reason"), "reason", pc.coalesce(rows["reason"], wrong))
+
+
+def _canonical(task: Task, contract: Contract, rows: pa.Table) -> pa.Table:
+    """Return the rows with their targets in one spelling."""
+    role = task.target_role
+    if role not in rows.column_names:  # files to predict have none
+        return rows
+    values = task.target.canonical(contract.fitted, rows[role])
+    return rows.set_column(rows.schema.get_field_index(role), role, values)
 
 
 def _cleaned(cleaner: Cleaner, texts: pa.Array, usable: pa.Array) -> tuple[pa.Array, pa.Array]:

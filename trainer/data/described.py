@@ -13,4 +13,3 @@ def described(whole: Whole) -> Profile:
     """Return the profile of the rows that are trained on; of the held-out ones where the others are streamed."""
     tables = training_tables(whole, [FEATURE + name for name in whole.data.features])
     return fit.fit_tables(map(features_of, tables), whole.data.features).profile
-

@@ -79,9 +79,7 @@ def write_quarantine(
 
     `verdicts` has an array for each block, of its usable rows. Writes nothing where all rows are used.
     """
-    schema = pa.schema(
-        [("path", pa.string()), ("row", pa.int64()), ("reason", pa.string()), *roles.items()]
-    )
+    schema = pa.schema([("path", pa.string()), ("row", pa.int64()), ("reason", pa.string()), *roles.items()])
     writer: pq.ParquetWriter | None = None
     for note, judged in zip(notes, verdicts, strict=True):
         tables = list(_unused(folder, note, judged))

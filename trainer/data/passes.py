@@ -35,9 +35,7 @@ _RAY_BLOCK_BYTES = 4 << 20
 _WAITING_BYTES = 192 << 20
 
 
-def here(
-    maker: BlockMaker, files: list[SourceFile], reading: Reading, on_progress: OnProgress
-) -> list[BlockNote]:
+def here(maker: BlockMaker, files: list[SourceFile], reading: Reading, on_progress: OnProgress) -> list[BlockNote]:
     """Make all blocks in this process."""
     notes: list[BlockNote] = []
     done = 0
@@ -49,9 +47,7 @@ def here(
     return notes
 
 
-def with_ray(
-    maker: BlockMaker, files: list[SourceFile], reading: Reading, on_progress: OnProgress
-) -> list[BlockNote]:
+def with_ray(maker: BlockMaker, files: list[SourceFile], reading: Reading, on_progress: OnProgress) -> list[BlockNote]:
     """Make all blocks with Ray Data: files are read side by side, and their blocks go to all cores."""
     import ray.exceptions
 

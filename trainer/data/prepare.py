@@ -182,9 +182,7 @@ def _staged(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[_Staged]:
             f"storage={spec.storage!r} cannot be written: {error.strerror}", "name a folder you may write to"
         ) from error
     try:
-        unfitted = tasks.get(spec.task).begin(spec, folder)
-        if tasks.is_own(spec.task):
-            unfitted = own.pin(unfitted, folder)
+        unfitted = _begun(spec, folder)
         versions = [PREPARATION_VERSION, _LAYOUT_VERSION]
         digest = sources.digest(files)
         key = sha256_of([_settings(spec), digest, unfitted.fingerprint, versions])[:16]
@@ -192,6 +190,15 @@ def _staged(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[_Staged]:
         yield _Staged(files, digest, unfitted, folder, key, there)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begun(spec: RunSpec, folder: Path) -> Contract:
+    """Return the unfitted contract, its files in `folder`."""
+    task = tasks.get(spec.task)
+    contract = task.begin(spec, folder)
+    settings = task.target.settings(spec.data)
+    contract = contract.model_copy(update={"fitted": {**settings, **contract.fitted}})
+    return own.pin(contract, folder) if tasks.is_own(spec.task) else contract
 
 
 def _fitted(spec: RunSpec, staged: _Staged, notes: list[BlockNote], quarantine_to: Path) -> Contract:

@@ -112,7 +112,6 @@ class Rows:
         return found
 
 
-
 class Prepared:
     """One prepared folder, opened."""
 

@@ -13,7 +13,8 @@ OF_PART = {"train": BLUE, "validation": ORANGE, "test": GREEN}
 _MAX_TICKS = 30
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure, in inches."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -25,14 +26,16 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Any) -> str:
+def as_svg(figure: Any) -> str:
+    """Return a figure as the text of an `<svg>`, the same for the same figure."""
     sink = io.StringIO()
     figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()
     return text[text.index("<svg") :]
 
 
-def _plain(axes: Any) -> None:
+def plain_axes(axes: Any) -> None:
+    """Take what tells nothing off the axes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(colors=INK, length=3)
@@ -42,7 +45,7 @@ def _plain(axes: Any) -> None:
 
 def learning_curves(history: list[dict[str, Any]], metric: str, loss: str = "log_loss") -> str:
     """Loss of training and validation, and the metric, by epoch."""
-    figure = _figure(8, 2.8)
+    figure = new_figure(8, 2.8)
     left, right = figure.subplots(1, 2)
     epochs = [entry["epoch"] for entry in history]
     left.plot(
@@ -56,16 +59,16 @@ def learning_curves(history: list[dict[str, Any]], metric: str, loss: str = "log
     right.plot(epochs, [entry[metric] for entry in history], color=ORANGE, marker="o", markersize=4)
     right.set(title=f"Validation {metric}", xlabel="epoch")
     for axes in (left, right):
-        _plain(axes)
+        plain_axes(axes)
         axes.set_xticks(epochs if len(epochs) <= 12 else epochs[:: len(epochs) // 10])
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def confusion(counts_CC: np.ndarray, labels: list[str]) -> str:
     """Counts of true against predicted class, coloured by the share of the true class."""
     n = len(labels)
     size = min(9.0, max(4.5, 0.45 * n + 2.0))
-    figure = _figure(size, size * 0.92)
+    figure = new_figure(size, size * 0.92)
     axes = figure.subplots()
     share_CC = counts_CC / np.maximum(1, counts_CC.sum(axis=1, keepdims=True))
     axes.imshow(share_CC, cmap="Blues", vmin=0, vmax=1)
@@ -82,12 +85,12 @@ def confusion(counts_CC: np.ndarray, labels: list[str]) -> str:
         axes.set_xticks([])
         axes.set_yticks([])
     axes.tick_params(length=0, colors=INK)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def calibration(bins: list[dict[str, Any]]) -> str:
     """Accuracy against confidence; on the diagonal a score means what it says."""
-    figure = _figure(3.9, 3.2)
+    figure = new_figure(3.9, 3.2)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle="--")
     total = sum(entry["rows"] for entry in bins)
@@ -99,13 +102,13 @@ def calibration(bins: list[dict[str, Any]]) -> str:
         alpha=0.75,
     )
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
-    _plain(axes)
-    return _svg(figure)
+    plain_axes(axes)
+    return as_svg(figure)
 
 
 def trials(history_by_trial: dict[str, list[dict[str, Any]]], best: str, metric: str) -> str:
     """The metric of every trial by epoch; the winner stands out."""
-    figure = _figure(8, 2.8)
+    figure = new_figure(8, 2.8)
     axes = figure.subplots()
     longest = 1
     for name, history in history_by_trial.items():
@@ -123,13 +126,13 @@ def trials(history_by_trial: dict[str, list[dict[str, Any]]], best: str, metric:
         )
     axes.set(xlabel="epoch", title=f"Validation {metric} by trial (winner in green)")
     axes.set_xticks(range(1, longest + 1))
-    _plain(axes)
-    return _svg(figure)
+    plain_axes(axes)
+    return as_svg(figure)
 
 
 def class_sizes(classes: list[dict[str, Any]]) -> str:
     """Rows of each class by part as a skyline, in the order given; for more classes than have room for their names."""
-    figure = _figure(8, 2.4)
+    figure = new_figure(8, 2.4)
     axes = figure.subplots()
     places = np.arange(len(classes))
     below = np.zeros(len(classes))
@@ -140,8 +143,8 @@ def class_sizes(classes: list[dict[str, Any]]) -> str:
     axes.set(xlabel=f"{len(classes):,} classes, the largest first", ylabel="rows", xlim=(-0.8, len(classes) - 0.2))
     axes.set_xticks([])
     axes.legend(frameon=False, ncols=3, loc="upper right")
-    _plain(axes)
-    return _svg(figure)
+    plain_axes(axes)
+    return as_svg(figure)
 
 
 def length_histogram(lengths_by_part: dict[str, np.ndarray], max_length: int | None) -> str:
@@ -149,7 +152,7 @@ def length_histogram(lengths_by_part: dict[str, np.ndarray], max_length: int | N
     longest = max((int(lengths.max()) for lengths in lengths_by_part.values() if len(lengths)), default=1)
     step = max(1, int(np.ceil(longest / 60)))
     edges = np.arange(0, longest + 2 * step, step) - 0.5
-    figure = _figure(8, 2.8)
+    figure = new_figure(8, 2.8)
     axes = figure.subplots()
     for part, lengths in lengths_by_part.items():
         if len(lengths):
@@ -162,5 +165,5 @@ def length_histogram(lengths_by_part: dict[str, np.ndarray], max_length: int | N
         axes.axvline(max_length, color=INK, linestyle="--", linewidth=1, label="max_length")
     axes.set(xlabel="tokens", ylabel="% of the part's rows", xlim=(0, edges[-1]), ylim=(0, None))
     axes.legend(loc="upper right", facecolor="white", edgecolor="none", framealpha=1.0)
-    _plain(axes)
-    return _svg(figure)
+    plain_axes(axes)
+    return as_svg(figure)

@@ -8,6 +8,7 @@ import numpy as np
 
 from trainer import classification_metrics as figures
 from trainer.report import charts
+from trainer.report.curves_section import curves
 from trainer.report.sections import Chart, Column, Section
 
 
@@ -19,7 +20,7 @@ def sections(
     n_bins: int,
     n_worst: int,
 ) -> list[Section]:
-    """Return confusion matrix and calibration, figures by class, and the `n_worst` most confident mistakes."""
+    """Return confusion matrix and calibration, curves, figures by class, and the `n_worst` most confident mistakes."""
     found = figures.calibration(scores_BC, targets_B, n_bins)
     by_class = sorted(figures.by_class(scores_BC, targets_B, labels), key=lambda row: float(row["f1"]))
     names = ("precision", "recall", "f1")
@@ -35,6 +36,7 @@ def sections(
                 ),
             ],
         ),
+        *curves(scores_BC, targets_B[:, None] == np.arange(len(labels)), labels),
         Section(
             "By class",
             columns=[Column("class"), *[Column(name, number=True) for name in ("precision", "recall", "F1", "rows")]],

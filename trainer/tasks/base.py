@@ -73,6 +73,9 @@ class Task(ABC):
     #: The role that is to be predicted; requests do not have it.
     target_role: str = "label"
     target: Target
+    #: How one input of a request looks, and what `model` may be: for people, as `raymill tasks` prints them.
+    request = ""
+    models = ""
     #: Roles that hold texts: cleaned by the spec's steps and held to `data.max_chars`.
     texts: tuple[str, ...] = ()
     #: Roles that hold bytes: read as they are, or from the file that a csv's cell names.
@@ -113,7 +116,9 @@ class Task(ABC):
         `rows` has a column for each role it knows (files to predict have no target): strings, or bytes for `binary` roles.
         Missing and empty values, lengths and declared labels are looked at in `trainer.data.checks`.
         """
-        return self.target.check(self.target_role, rows[self.target_role]) if self.target_role in rows.column_names else []
+        return (
+            self.target.check(self.target_role, rows[self.target_role]) if self.target_role in rows.column_names else []
+        )
 
     @abstractmethod
     def encoder(self, contract: Contract, folder: Path) -> Encoder:

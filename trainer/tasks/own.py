@@ -22,7 +22,9 @@ def load(path: str) -> Task:
 
     made = user_module.load(user_module.find(path, _KEY))
     if not (isinstance(made, type) and issubclass(made, Task)):
-        raise SpecError(f"task: {path} is no task", "name a class of yours that is a subclass of trainer.tasks.base.Task")
+        raise SpecError(
+            f"task: {path} is no task", "name a class of yours that is a subclass of trainer.tasks.base.Task"
+        )
     missing = sorted(getattr(made, "__abstractmethods__", ()))
     if missing:
         raise SpecError(f"task: {path} lacks {', '.join(missing)}", "write these methods (docs/tasks.md)")

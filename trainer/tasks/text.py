@@ -65,6 +65,8 @@ class TextEncoder(Encoder):
 class TextTask(Task):
     """Fine-tunes `AutoModelForSequenceClassification` of any encoder that transformers knows."""
 
+    request = '"a text"'
+    models = "base: an encoder of transformers"
     texts: tuple[str, ...] = ("text",)
     token_input = "input_ids"
 
@@ -83,7 +85,7 @@ class TextTask(Task):
             columns=self.columns(spec),
             types={**dict.fromkeys(self.texts, "text"), self.target_role: self.target.kind},
             steps=[*cleaning, Step(name="tokenize", params=params)],
-            fitted=self.target.settings(spec.data),
+            fitted={},
             files={TOKENIZER: sha256(folder / TOKENIZER), **files},
         )
 
@@ -110,7 +112,9 @@ class TextTask(Task):
                 raise RequestError(422, "wrong_type", f"{here} is {json_kind(given)}; each must be {self._shape()}")
             for key in given:
                 if key not in found:
-                    raise RequestError(422, "unknown_key", f"{here}: unknown key {key[:80]!a}; {nearest(key[:80], found)}")
+                    raise RequestError(
+                        422, "unknown_key", f"{here}: unknown key {key[:80]!a}; {nearest(key[:80], found)}"
+                    )
             for role in self.texts:
                 if role not in given:
                     raise RequestError(422, "missing_key", f"{here} has no '{role}'; each must be {self._shape()}")

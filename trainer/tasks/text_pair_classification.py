@@ -11,5 +11,6 @@ class TextPairClassification(TextTask):
 
     name = "text-pair-classification"
     roles = {"text": "the first text", "text_pair": "the second text", "label": "the pair's class"}  # noqa: RUF012
+    request = '{"text": "...", "text_pair": "..."}'
     texts = ("text", "text_pair")
     target = Classes()

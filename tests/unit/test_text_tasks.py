@@ -1,0 +1,221 @@
+"""Pairs, numbers, tags and a task of the user's own: from rows to answers, without Ray."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from tiny import WORDS, make_rows
+
+from cluster.errors import ModelError, RequestError, SpecError
+from trainer import evaluate, golden, registering, tasks
+from trainer.data.prepare import prepare
+from trainer.loop import Place
+from trainer.predictor import Predictor
+from trainer.spec_load import load
+from trainer.stages import must_be_there
+
+TRAIN = {"epochs": 8, "batch_size": 8, "learning_rate": 3e-3}
+
+
+def rows_with(make, count=160, seed=1):
+    """Return rows of the tiny data, each as `make(text, label, number)` says."""
+    return [make(text, label, number) for number, (text, label) in enumerate(make_rows(count, seed))]
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def train(base, folder, rows, *, train=TRAIN, **spec):
+    """Return the spec, prepared rows and a checkpoint folder after a training in this process."""
+    data = {"train": write_jsonl(folder / "rows.jsonl", rows), "max_bad_fraction": 0.1, **spec.pop("data", {})}
+    model = {"base": str(base)}
+    raw = {"name": "t", "data": data, "model": model, "train": train, "storage": str(folder / "storage"), **spec}
+    loaded = load(raw)
+    must_be_there(loaded)
+    prepared = prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
+    kept = []
+
+    def report(figures, save):
+        if save is not None:
+            target = folder / f"checkpoint_{len(kept)}"
+            save(target)
+            kept.append((figures, target))
+
+    tasks.get(loaded.task).train(loaded, prepared, Place(0, 1, "cpu", 1), report, folder)
+    return loaded, prepared, *kept[-1]
+
+
+def evaluated(spec, prepared, checkpoint):
+    """Return the evaluation on the held-out rows, after the golden rows were written and replayed."""
+    rows = registering.held_out(prepared)
+    scores = evaluate.score_here(str(checkpoint), rows.columns, 1, False, 16, None)
+    found = evaluate.judge(prepared.contract, rows, scores, n_bins=5, n_mistakes=3)
+    registering._write_golden(checkpoint, Predictor(checkpoint), found, rows.columns)
+    assert golden.replay(checkpoint, Predictor(checkpoint)) == golden.ROWS
+    profile = registering._profile_of(checkpoint, Predictor(checkpoint), prepared)
+    json.dumps(profile, allow_nan=False)
+    return found
+
+
+def pair(text, label, number):
+    other = WORDS[label if number % 2 else sorted(WORDS)[(sorted(WORDS).index(label) + 1) % 3]]
+    return {"text": text, "text_pair": f"one {other[number % 10]}", "label": "same" if number % 2 else "other"}
+
+
+def test_pairs(tiny_base, tmp_path):
+    spec, prepared, figures, folder = train(
+        tiny_base, tmp_path, rows_with(pair, 320), task="text-pair-classification", train={**TRAIN, "epochs": 10}
+    )
+    assert prepared.contract.step("tokenize")["second_after"] is not None
+    found = evaluated(spec, prepared, folder)
+    assert np.isfinite(found.metrics["log_loss"]) and figures["macro_f1"] > 0.4
+    predictor = Predictor(folder)
+    answers = predictor.predict([{"text": "a good hammer", "text_pair": "one saw"}])
+    assert set(answers[0]["scores"]) == {"same", "other"}
+    for wrong, said in [
+        ("a text", r"inputs\[0\] is a text; each must be \{\"text\": \"...\", \"text_pair\": \"...\"\}"),
+        ({"text": "a"}, r"inputs\[0\] has no 'text_pair'"),
+        ({"text": "a", "text_pair": 3}, r"inputs\[0\].text_pair is a number"),
+        ({"text": "a", "text_pair": " "}, r"inputs\[0\].text_pair is empty"),
+        ({"text": "a", "text_pair": "b", "text_pear": "c"}, "did you mean 'text_pair'"),
+    ]:
+        with pytest.raises(RequestError, match=said):
+            predictor.predict([wrong])
+
+
+def test_a_pair_is_what_the_library_makes_of_it(tiny_base, tmp_path):
+    """Ids and segment numbers, also where a text spells the separator or is cut."""
+    import torch
+    from transformers import AutoTokenizer
+
+    task = tasks.get("text-pair-classification")
+    data = {"train": "t.csv", "max_length": 12}
+    spec = load({"name": "a", "task": task.name, "data": data, "model": {"base": str(tiny_base)}})
+    contract = task.begin(spec, tmp_path)
+    columns = {
+        "text": ["i want a saw", "tell [SEP] me", "for my home and my home and my home", "dog"],
+        "text_pair": ["one hammer", "a [CLS] cat", "i really want a good new one here now", "a dog please"],
+    }
+    inputs = task.encoder(contract, tmp_path)(columns).inputs
+    batch = task.collate(contract, inputs)
+    library = AutoTokenizer.from_pretrained(tiny_base)
+    theirs = library(
+        columns["text"], columns["text_pair"], truncation=True, max_length=12, split_special_tokens=True,
+        padding=True, return_tensors="pt", return_token_type_ids=True,
+    )  # fmt: skip
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        assert torch.equal(batch[name], theirs[name]), name
+    assert task.library_agrees(contract, tmp_path, columns, inputs).startswith("the same ids")
+
+
+def test_numbers(tiny_base, tmp_path):
+    size = {"fruit": 10, "tool": 20.5, "animal": -3}
+    rows = rows_with(lambda text, label, number: {"text": text, "stars": size[label]}, 240)
+    rows[5]["stars"], rows[6]["stars"], rows[7]["stars"] = "many", None, True
+    spec, prepared, figures, folder = train(
+        tiny_base, tmp_path, rows, task="text-regression", data={"columns": {"value": "stars"}}
+    )
+    assert spec.evaluate.metric == "rmse" and spec.evaluate.mode == "min"
+    assert sum(prepared.summary["quarantined"].values()) == 3
+    found = evaluated(spec, prepared, folder)
+    assert found.metrics["rmse"] < 5 and found.metrics["r2"] > 0.5
+    assert figures["train_loss"] < 60  # in the units of the target, squared
+    (answer,) = Predictor(folder).predict(["a good hammer and a saw"])
+    assert answer["value"] == pytest.approx(20.5, abs=5)
+
+
+def test_tags(tiny_base, tmp_path):
+    def tagged(text, label, number):
+        both = f"{text} cat" if number % 4 == 0 else text
+        tags = sorted({label, "animal"}) if number % 4 == 0 else [label]
+        tags = [] if number % 10 == 3 else tags
+        text = f"so it is here now {number}" if not tags else both
+        return {"text": text, "labels": tags if number % 2 else "|".join(tags)}
+
+    spec, prepared, _, folder = train(tiny_base, tmp_path, rows_with(tagged, 240), task="text-multi-label")
+    assert prepared.summary["quarantined"] == {} and prepared.contract.fitted["labels"] == sorted(WORDS)
+    assert prepared.part("train").targets.shape[1] == 3
+    found = evaluated(spec, prepared, folder)
+    assert found.metrics["micro_f1"] > 0.8
+    (answer,) = Predictor(folder).predict(["a good hammer and a saw"])
+    assert answer["labels"] == ["tool"] and set(answer["scores"]) == set(WORDS)
+
+
+@pytest.mark.parametrize(
+    ("task", "section", "said"),
+    [
+        ("text-regression", {"evaluate": {"metric": "macro_f1"}}, "macro_f1 is not computed for text-regression"),
+        ("text-classification", {"evaluate": {"metric": "rmse"}}, "rmse is not computed for text-classification"),
+        ("text-multi-label", {"data": {"train": "t", "steps": ["balance"]}}, "balance evens classes out"),
+        ("text-regression", {"data": {"train": "t", "split": {"stratify": True}}}, "split.stratify evens classes"),
+        ("text-clasification", {}, "did you mean 'text-classification'"),
+        ("no_such_module:Task", {}, "there is no module 'no_such_module'"),
+        ("os:system", {}, "task: os:system is a part of Python"),
+        ("trainer.tasks.text:TextTask", {}, "is a part of raymill"),
+    ],
+)
+def test_what_a_task_cannot_do(task, section, said):
+    with pytest.raises(SpecError, match=said):
+        load({"name": "a", "task": task, "data": {"train": "t"}, "model": {"base": "b"}, **section})
+
+
+OWN = '''
+from trainer.targets.numbers import Numbers
+from trainer.tasks.text import TextTask
+
+
+class Length(TextTask):
+    """Texts to a number, a tenth of what is in the column."""
+
+    roles = {"text": "a text", "value": "its number"}
+    target_role = "value"
+    target = Numbers()
+
+    def example(self, contract):
+        return "one of mine"
+'''
+
+
+@pytest.fixture
+def own_task(tmp_path, monkeypatch):
+    """A module with a task in the working directory, forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_tasks.py").write_text(OWN)
+    yield tmp_path / "my_tasks.py"
+    sys.modules.pop("my_tasks", None)
+
+
+def test_a_task_from_outside_the_package(tiny_base, tmp_path, own_task):
+    size = {"fruit": 1, "tool": 2, "animal": 3}
+    rows = rows_with(lambda text, label, number: {"text": text, "value": size[label]}, 160)
+    spec, prepared, _, folder = train(tiny_base, tmp_path, rows, task="my_tasks:Length", train={**TRAIN, "epochs": 2})
+    assert prepared.contract.task == "my_tasks:Length" and (folder / "task_my_tasks.py").read_text() == OWN
+    assert np.isfinite(evaluated(spec, prepared, folder).metrics["rmse"])
+    assert Predictor(folder).task.example(prepared.contract) == "one of mine"
+    own_task.write_text(OWN.replace("one of mine", "changed"))
+    with pytest.raises(ModelError, match="is not the source of my_tasks:Length that the model was trained with"):
+        Predictor(folder)
+    own_task.unlink()
+    with pytest.raises(ModelError, match="there is no module 'my_tasks'"):
+        Predictor(folder)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("Length = 3", "is no function and no class"),
+        ("def Length(): pass", "is no task"),
+        ("from trainer.tasks.base import Task\nclass Length(Task): pass", "lacks as_request, begin"),
+        (OWN.replace("target = Numbers()", ""), "lacks 'target'"),
+        ("import no_such_thing", "cannot be imported"),
+        ("1 / 0", "raised ZeroDivisionError"),
+    ],
+)
+def test_what_is_no_task(own_task, source, said):
+    own_task.write_text(source)
+    with pytest.raises(SpecError, match=said):
+        tasks.get("my_tasks:Length")
