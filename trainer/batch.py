@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -133,7 +134,7 @@ class _Answer:
         if refused and any(refused):
             found, inputs = refuse(found, refused), inputs.filter(pc.is_null(pa.array(refused, pa.string())))
         offsets, numbers = inputs.offsets.to_numpy(), inputs.values.to_numpy()
-        each = [numbers[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+        each = [numbers[start:end] for start, end in itertools.pairwise(offsets)]
         answered = made.task.target.columns(made.answers(each))
         unknown = {name: pa.nulls(len(found.bad), column.type) for name, column in answered.items()}
         good = self._table(found.good, answered, pa.nulls(len(found.good), pa.string()))

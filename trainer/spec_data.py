@@ -298,8 +298,6 @@ class Data(Section):
     """Cleaning, in order: a name, or a name with parameters, or `module:function` of your own."""
     image: Image = Field(default_factory=Image)
     """How images are read. Images only."""
-    tag_separator: Annotated[str, Field(min_length=1, max_length=3)] = "|"
-    """What stands between the tags of one cell, where it is no list (of JSON or parquet). Tags only."""
     features: Columns = Field(default_factory=dict)
     """Columns by kind, as `{age: numeric, country: {kind: categorical}}`. Tasks on tables learn from them
     (docs/features.md); for others they are checked row by row and described in the model's profile."""

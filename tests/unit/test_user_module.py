@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ModelError, SpecError
-from trainer.contract import Contract, Step
 from trainer import user_module
+from trainer.contract import Contract, Step
 from trainer.steps import Cleaner, own
 
 

@@ -168,7 +168,7 @@ def _loaded(folder: str, contract_json: str) -> tuple[Any, Any, Cleaner]:
     encoder would have to load its vocabulary and learn the words of the last block again."""
     contract = Contract.model_validate_json(contract_json)
     task = tasks.of(contract)
-    encoder = None if task.fits_inputs else task.encoder(contract, Path(folder))
+    encoder = None if task.learns_from_features else task.encoder(contract, Path(folder))
     return task, encoder, Cleaner(contract)
 
 

@@ -1,7 +1,7 @@
 """Shards that get their model inputs after all rows were read, because something is fitted from the training rows first.
 
-The raw rows lie in the shards already, checked and told apart; the fit reads those that are trained on, block by block,
-and then each shard is encoded where it lies: in this process, or by Ray Data where the rows are many.
+The raw rows lie in the shards already, checked and told apart; each shard is encoded where it lies: in this process, or by
+Ray Data where the rows are many.
 """
 
 from __future__ import annotations
@@ -10,27 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from cluster.errors import DataError, user_error_in
 from trainer import tasks
 from trainer.contract import Contract
 from trainer.data.blocks import INPUTS, SHARDS, read_ipc, write_ipc
-from trainer.data.split import TRAIN
-from trainer.data.whole import Whole
-
-
-def training_tables(whole: Whole, roles: list[str]) -> Iterator[pa.Table]:
-    """Yield the raw values of each block's rows that are trained on; where those are streamed, of the held-out ones.
-
-    One block is in memory at a time.
-    """
-    streamed = whole.data.mode == "streaming"
-    for note, start, end in zip(whole.notes, whole.starts[:-1], whole.starts[1:], strict=True):
-        used = (whole.verdicts[start:end] == 0) & (streamed | (whole.parts[start:end] == TRAIN))
-        shard = read_ipc(whole.folder / SHARDS / f"{note.name}.arrow").select(roles)
-        yield shard.take(pa.array(np.flatnonzero(used)))
 
 
 def encode_shards(contract: Contract, folder: Path, names: list[str], *, with_ray: bool) -> None:

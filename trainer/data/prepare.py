@@ -24,8 +24,8 @@ from trainer import steps, tasks
 from trainer.contract import PREPARATION_VERSION, Contract
 from trainer.data import index, passes, sources
 from trainer.data.blocks import BAD, FACTS, FEATURE, GROUP, TIME, BlockMaker, BlockNote, make_folders, reading
-from trainer.data.described import described
-from trainer.data.late import encode_shards, training_tables
+from trainer.data.fitted_features import fit_features
+from trainer.data.late import encode_shards
 from trainer.data.passes import OnProgress
 from trainer.data.prepared import COLUMNS, INDEX, QUARANTINE, SUMMARY, Prepared
 from trainer.data.read import Reading
@@ -235,9 +235,10 @@ def _finish(
     _judge_bad_rows(summary, spec.data.max_bad_fraction, folder / QUARANTINE, quarantine_to)
     _refuse_empty_parts(summary, spec.data.split)
     if spec.data.features:
-        write_json(folder / COLUMNS, described(whole).model_dump(mode="json"))
-    if task.fits_inputs:
-        contract = task.fit_inputs(contract, training_tables(whole, task.subjects(contract)))
+        features = fit_features(whole, with_ray=use_ray)
+        write_json(folder / COLUMNS, features.profile.model_dump(mode="json"))
+        contract = task.with_features(contract, features.fitted)
+    if task.learns_from_features:
         encode_shards(contract, folder, [note.name for note in notes], with_ray=use_ray)
     contract.save(folder)
     shutil.rmtree(folder / FACTS)

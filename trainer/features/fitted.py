@@ -138,9 +138,7 @@ def sizes(fitted: Fitted) -> dict[str, int]:
     }
 
 
-def gather(
-    fitted: Fitted | Sequence[str], objects: Sequence[Any]
-) -> tuple[dict[str, list[Any]], list[str | None]]:
+def gather(fitted: Fitted | Sequence[str], objects: Sequence[Any]) -> tuple[dict[str, list[Any]], list[str | None]]:
     """Return the columns of JSON objects, one for each row, and for each row what is wrong with its keys, or None.
 
     `fitted` may be the columns' names alone. A key with null is a missing value, which the column's rule decides on; a key

@@ -51,9 +51,7 @@ def learning_curves(history: list[dict[str, Any]], metric: str, loss: str = "log
     left.plot(
         epochs, [entry["train_loss"] for entry in history], color=BLUE, marker="o", markersize=4, label="training"
     )
-    left.plot(
-        epochs, [entry[loss] for entry in history], color=ORANGE, marker="o", markersize=4, label="validation"
-    )
+    left.plot(epochs, [entry[loss] for entry in history], color=ORANGE, marker="o", markersize=4, label="validation")
     left.set(title="Loss", xlabel="epoch")
     left.legend(frameon=False)
     right.plot(epochs, [entry[metric] for entry in history], color=ORANGE, marker="o", markersize=4)

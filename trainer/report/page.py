@@ -14,7 +14,19 @@ from trainer.result import RunResult, TrialRecord
 
 FILE = "report.html"
 # Shown first, in this order; others follow.
-_FIRST = ("accuracy", "macro_f1", "weighted_f1", "micro_f1", "exact_match", "rmse", "mae", "r2", "roc_auc", "pr_auc", "log_loss")
+_FIRST = (
+    "accuracy",
+    "macro_f1",
+    "weighted_f1",
+    "micro_f1",
+    "exact_match",
+    "rmse",
+    "mae",
+    "r2",
+    "roc_auc",
+    "pr_auc",
+    "log_loss",
+)
 
 
 def write(

@@ -112,6 +112,10 @@ class Target(ABC):
         """Return the number of outputs of the model."""
         return max(1, len(self.labels(fitted)))
 
+    def as_learned(self, fitted: Fitted, targets: np.ndarray) -> np.ndarray:
+        """Return the same as `tensor` for models that are not torch's: int64 class ids, or float32 numbers, shape (B,)."""
+        return self.tensor(fitted, targets).numpy()
+
     @abstractmethod
     def tensor(self, fitted: Fitted, targets: np.ndarray) -> torch.Tensor:
         """Return targets as `loss_sum` takes them, from what `array` returned."""

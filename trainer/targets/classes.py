@@ -76,10 +76,13 @@ class Classes(Target):
         found: np.ndarray = joined.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
         return found
 
+    def as_learned(self, fitted: Fitted, targets: np.ndarray) -> np.ndarray:
+        return targets.astype(np.int64)
+
     def tensor(self, fitted: Fitted, targets: np.ndarray) -> torch.Tensor:
         import torch
 
-        return torch.from_numpy(targets.astype(np.int64))
+        return torch.from_numpy(self.as_learned(fitted, targets))
 
     def loss_sum(
         self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None

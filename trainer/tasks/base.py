@@ -11,7 +11,7 @@ of the model (classes, tags, or 1 for a number).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from trainer.data.prepared import Prepared, Rows
+    from trainer.features.fitted import Fitted as Features
     from trainer.feed import Feed
     from trainer.loop import Place, Report
     from trainer.report.sections import Section
@@ -82,8 +83,8 @@ class Task(ABC):
     binary: frozenset[str] = frozenset()
     #: Checks of the whole data (`data.allow`) that make no sense for these rows.
     allows: frozenset[str] = frozenset()
-    #: Whether inputs need values fitted from the training rows: rows are encoded only after all of them were read.
-    fits_inputs = False
+    #: Whether inputs are made of `data.features`, fitted on the training rows: encoded only after all of them were read.
+    learns_from_features = False
     #: The tensor of `collate` that holds token ids, of which training may leave unused embedding rows out.
     token_input: str | None = None
     #: What `serve.max_body_bytes` is where the spec does not say.
@@ -129,9 +130,12 @@ class Task(ABC):
         fitted = self.target.fit(self.target_role, tally, declared)
         return contract.model_copy(update={"fitted": {**contract.fitted, **fitted}})
 
-    def fit_inputs(self, contract: Contract, tables: Iterable[pa.Table]) -> Contract:
-        """Return the contract with what the training rows' inputs teach; called where `fits_inputs`."""
-        raise NotImplementedError
+    def with_features(self, contract: Contract, features: Features) -> Contract:
+        """Return the contract with the fitted columns of `data.features`, if the model's inputs are made of them."""
+        if not self.learns_from_features:
+            return contract
+        fitted = {**contract.fitted, "features": features.model_dump(mode="json")}
+        return contract.model_copy(update={"fitted": fitted})
 
     # -- requests
 

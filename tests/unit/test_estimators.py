@@ -1,0 +1,233 @@
+"""Estimators for tables: each kind learns classes and numbers, is the same after a round by the disk, and refuses files
+that are not its own."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.errors import ModelError, SpecError, UserError
+from cluster.files import sha256
+from trainer import estimators
+from trainer.estimators import base
+from trainer.estimators.base import Goal, Means, Table
+from trainer.spec import Train
+
+CLASSES = ["logistic_regression", "random_forest", "gradient_boosting", "xgboost", "mlp"]
+NUMBERS = ["linear_regression", "random_forest", "gradient_boosting", "xgboost", "mlp"]
+MEANS = Means(Train(epochs=20, learning_rate=5e-3), threads=2)
+SMALL = {
+    "random_forest": {"n_estimators": 30},
+    "gradient_boosting": {"max_iter": 40},
+    "xgboost": {"n_estimators": 40},
+    "mlp": {"hidden": [16]},
+}
+
+
+def table(n: int = 400, seed: int = 0) -> Table:
+    """Three numbers and two columns of ids, the second one too large for a tree's categories."""
+    rng = np.random.default_rng(seed)
+    ids = np.stack([rng.integers(0, 4, n), rng.integers(0, 300, n)], axis=1)
+    return Table(rng.normal(size=(n, 3)).astype(np.float32), ids, (4, 300))
+
+
+def signal(rows: Table) -> np.ndarray:
+    return rows.values[:, 0] * 2 + np.where(rows.ids[:, 0] == 2, 3.0, -1.0)
+
+
+def classes(rows: Table, count: int = 2, weights: np.ndarray | None = None) -> Goal:
+    cuts = np.quantile(signal(rows), np.linspace(0, 1, count + 1)[1:-1])
+    return Goal(np.digitize(signal(rows), cuts).astype(np.int64), count, weights)
+
+
+def numbers(rows: Table) -> Goal:
+    return Goal(((signal(rows) - 0.2) / 2.0).astype(np.float32), 0, None)
+
+
+def fitted(kind: str, rows: Table, goal: Goal, means: Means = MEANS):
+    made = estimators.get(kind)(estimators.read_params(kind, SMALL.get(kind, {})))
+    for _ in made.fit(rows, goal, means):
+        pass
+    return made
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("count", [2, 3])
+def test_classes_are_learned_and_kept_on_disk(kind, count, tmp_path):
+    made = fitted(kind, table(), classes(table(), count))
+    new = table(200, seed=1)
+    logits = made.logits(new)
+    assert logits.shape == (200, count) and logits.dtype == np.float32
+    assert (logits.argmax(axis=1) == classes(new, count).y).mean() > 0.75
+    np.testing.assert_allclose(probabilities(logits).sum(axis=1), 1.0, rtol=1e-6)
+    made.save(tmp_path)
+    np.testing.assert_array_equal(base.load(tmp_path).logits(new), logits)
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_are_learned_and_kept_on_disk(kind, tmp_path):
+    made = fitted(kind, table(), numbers(table()))
+    new = table(200, seed=1)
+    found = made.logits(new)
+    assert found.shape == (200, 1)
+    errors = found[:, 0] - numbers(new).y
+    assert np.square(errors).mean() < 0.4 * numbers(new).y.var()
+    made.save(tmp_path)
+    np.testing.assert_array_equal(base.load(tmp_path).logits(new), found)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_one_row_scores_as_among_others(kind):
+    made = fitted(kind, table(), classes(table()))
+    new = table(50, seed=1)
+    alone = np.concatenate([made.logits(new.take(np.array([row]))) for row in range(50)])
+    np.testing.assert_allclose(alone, made.logits(new), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_same_seed_gives_the_same_model(kind):
+    one, two = (fitted(kind, table(), classes(table())).logits(table(seed=1)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_weights_of_rows_move_the_scores(kind):
+    rows = table()
+    goal = classes(rows)
+    heavy = goal._replace(weights=np.where(goal.y == 1, 20.0, 1.0).astype(np.float32))
+    noise = np.random.default_rng(5).normal(size=rows.values.shape).astype(np.float32)
+    noisy = Table(noise, np.zeros_like(rows.ids), rows.sizes)
+    plain, weighted = (probabilities(fitted(kind, noisy, each).logits(noisy))[:, 1].mean() for each in (goal, heavy))
+    assert weighted > plain + 0.2
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_class_that_a_fold_lacks_has_a_column_all_the_same(kind):
+    goal = classes(table())._replace(n_classes=3)
+    logits = fitted(kind, table(), goal).logits(table())
+    assert logits.shape[1] == 3 and np.isfinite(logits).all()
+    assert probabilities(logits)[:, 2].max() < 0.1
+
+
+def test_one_class_alone_is_no_task():
+    goal = Goal(np.zeros(400, np.int64), 2, None)
+    with pytest.raises(UserError, match="one class only"):
+        fitted("logistic_regression", table(), goal)
+
+
+def test_a_table_without_ids_or_without_values():
+    whole = table()
+    for rows in (Table(whole.values, whole.ids[:, :0], ()), Table(whole.values[:, :0], whole.ids, whole.sizes)):
+        for kind in CLASSES:
+            assert fitted(kind, rows, classes(whole)).logits(rows).shape == (400, 2)
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "mlp"])
+def test_an_epoch_is_a_part_of_the_fit(kind):
+    made = estimators.get(kind)(estimators.read_params(kind, SMALL[kind]))
+    goal = classes(table())
+    losses = []
+    for _ in made.fit(table(), goal, MEANS._replace(train=Train(epochs=4, learning_rate=5e-3))):
+        scores = probabilities(made.logits(table()))
+        losses.append(-np.log(scores[np.arange(400), goal.y]).mean())
+    assert len(losses) == 4 and losses == sorted(losses, reverse=True)
+
+
+# -- files
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_damaged_model_file_is_one_error(kind, tmp_path):
+    fitted(kind, table(), classes(table())).save(tmp_path)
+    (weights,) = (path for path in tmp_path.iterdir() if path.name != base.FILE)
+    whole, before = weights.read_bytes(), sha256(weights)
+    for damaged in (whole[: len(whole) // 2], b"", b"not a model"):
+        weights.write_bytes(damaged)
+        with pytest.raises(ModelError, match="SHA-256"):
+            base.load(tmp_path)
+        change(tmp_path, sha256=sha256(weights))
+        with pytest.raises(ModelError, match="holds no model that can be read"):
+            base.load(tmp_path)
+        change(tmp_path, sha256=before)
+    weights.unlink()
+    with pytest.raises(ModelError, match="holds no model that can be read"):
+        base.load(tmp_path)
+
+
+def change(folder: Path, **parts: object) -> None:
+    about = json.loads((folder / base.FILE).read_text())
+    (folder / base.FILE).write_text(json.dumps({**about, **parts}))
+
+
+class _Foreign:
+    """What a skops file could bring beside an estimator."""
+
+    def __init__(self) -> None:
+        self.run = os.system
+
+
+@pytest.mark.parametrize("kind", ["logistic_regression", "random_forest", "gradient_boosting"])
+def test_types_that_are_not_our_own_are_refused(kind, tmp_path):
+    import skops.io
+    from sklearn.dummy import DummyClassifier
+    from sklearn.preprocessing import FunctionTransformer
+
+    fitted(kind, table(), classes(table())).save(tmp_path)
+    for foreign, reason in [
+        (_Foreign(), "Untrusted types"),
+        (FunctionTransformer(os.system), "Untrusted types"),
+        (DummyClassifier().fit([[0], [1]], [0, 1]), "holds a DummyClassifier"),  # harmless to skops, not to us
+    ]:
+        skops.io.dump(foreign, tmp_path / "model.skops")
+        change(tmp_path, sha256=sha256(tmp_path / "model.skops"))
+        with pytest.raises(ModelError, match=reason):
+            base.load(tmp_path)
+
+
+def test_a_description_of_another_kind_is_refused(tmp_path):
+    fitted("random_forest", table(), classes(table())).save(tmp_path)
+    about = json.loads((tmp_path / base.FILE).read_text())
+    for changed, reason in [
+        ({"kind": "gradient_boosting"}, "Boosting"),
+        ({"kind": "os:system"}, "not known"),
+        ({"n_classes": 1}, "other classes"),
+        ({"n_classes": 0}, "holds a RandomForestClassifier"),
+    ]:
+        (tmp_path / base.FILE).write_text(json.dumps({**about, **changed}))
+        with pytest.raises(ModelError, match=reason):
+            base.load(tmp_path)
+
+
+# -- parameters
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "problem", "fix"),
+    [
+        ("xgbost", {}, "model.kind='xgbost' is not known", "did you mean 'xgboost'"),
+        ("xgboost", {"max_dept": 3}, "model.params.max_dept is not known to xgboost", "did you mean 'max_depth'"),
+        ("xgboost", {"max_depth": 0}, "model.params.max_depth=0", "change the value"),
+        ("xgboost", {"max_depth": "deep"}, "model.params.max_depth='deep'", "change the value"),
+        ("xgboost", {"gradient_boosting": {"max_dept": 3}}, "model.params.gradient_boosting.max_dept", "max_depth"),
+        ("xgboost", {"gradient_boosting": 3}, "is no section", "gradient_boosting: {...}"),
+        ("logistic_regression", {"max_depth": 3}, "max_depth is not known", "model.params.random_forest.max_depth"),
+        ("mlp", {"hidden": []}, "model.params.hidden=[]", "change the value"),
+    ],
+)
+def test_wrong_parameters_are_named(kind, given, problem, fix):
+    with pytest.raises(SpecError) as caught:
+        estimators.read_params(kind, given)
+    assert problem in caught.value.problem and fix in caught.value.fix
+
+
+def test_parameters_of_another_kind_are_passed_over():
+    given = {"learning_rate": 0.2, "xgboost": {"max_depth": 7}, "random_forest": {"n_estimators": 5}}
+    found = estimators.read_params("xgboost", given)
+    assert (found.max_depth, found.learning_rate, found.n_estimators) == (7, 0.2, 300)

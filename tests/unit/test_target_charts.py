@@ -1,0 +1,72 @@
+"""Charts about predictions: of few and many rows, few and many labels, and whatever labels hold."""
+
+import re
+
+import numpy as np
+import pytest
+
+from trainer.report import target_charts
+from trainer.report.curves_section import curves
+from trainer.targets.classes import Classes
+
+RNG = np.random.default_rng(0)
+
+
+def tags(n_rows, n_tags):
+    hits = RNG.random((n_rows, n_tags)) < 0.3
+    return RNG.random(hits.shape) * 0.6 + 0.4 * hits, hits
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 600, 3500])
+def test_numbers_of_any_many_rows_are_a_small_picture(n_rows):
+    true = RNG.normal(150, 70, n_rows)
+    predicted = true + RNG.normal(0, 30, n_rows)
+    drawn = [
+        target_charts.predicted_against_true(predicted, true),
+        target_charts.residuals(predicted, true),
+        target_charts.residual_histogram(predicted - true),
+    ]
+    for svg in drawn:
+        assert svg.startswith("<svg") and len(svg) < 400_000
+        assert not re.search(r'(src|href)="(?!#|data:)', svg)
+
+
+def test_predictions_that_are_all_the_same_can_be_drawn():
+    true = np.arange(4000.0)
+    for svg in (target_charts.predicted_against_true(true * 0, true), target_charts.residual_histogram(true * 0)):
+        assert svg.startswith("<svg")
+
+
+def test_few_labels_have_a_curve_each_and_many_their_means():
+    (few,) = curves(*tags(200, 3), ["$a_{$", "_hidden", "<b>"])
+    for chart in few.charts:
+        assert "$a_{$" in chart.svg and "_hidden" in chart.svg and "&lt;b&gt;" in chart.svg and "macro" not in chart.svg
+    (many,) = curves(*tags(200, 11), [f"label_{at}" for at in range(11)])
+    for chart in many.charts:
+        assert "mean of 11 (macro)" in chart.svg and "label_3" not in chart.svg
+
+
+def test_a_label_of_all_rows_or_none_has_no_curve():
+    scores, hits = tags(50, 3)
+    hits[:, 0], hits[:, 1] = True, False
+    (found,) = curves(scores, hits, ["all", "none", "some"])
+    assert "some" in found.charts[0].svg and ">all<" not in found.charts[0].svg and ">none<" not in found.charts[0].svg
+    assert curves(scores[:, :2], hits[:, :2], ["all", "none"]) == []
+
+
+def test_curves_pass_through_the_points_that_a_ranking_by_hand_has():
+    hits, scores = np.array([[True], [False], [True], [False]]), np.array([[0.9], [0.8], [0.7], [0.1]])
+    assert target_charts.roc_points(hits[:, 0], scores[:, 0])[1].tolist() == [0.0, 0.5, 0.5, 1.0, 1.0]
+    recall, precision = target_charts.precision_recall_points(hits[:, 0], scores[:, 0])
+    assert dict(zip(recall.tolist(), precision.tolist(), strict=True))[1.0] == pytest.approx(0.5)
+
+
+def test_classes_have_curves_and_the_area_under_them():
+    scores = RNG.dirichlet(np.ones(3), 60)
+    targets = RNG.integers(0, 3, 60).astype(np.int32)
+    titles = [
+        section.title
+        for section in Classes().sections({"labels": ["x", "y", "z"]}, ["row"] * 60, scores, targets, 15, 3)
+    ]
+    assert "ROC and precision-recall" in titles
+    assert 0 < Classes().metrics(scores, targets, 15)["pr_auc"] < 1

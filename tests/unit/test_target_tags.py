@@ -1,0 +1,199 @@
+"""Tags to predict: reading cells, fitting, multi-hot arrays, figures against scikit-learn, answers, mistakes."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, recall_score, roc_auc_score
+
+from cluster.errors import DataError
+from trainer.spec_data import Data
+from trainer.targets import tag_cells
+from trainer.targets.tags import Tags
+
+TARGET = Tags()
+FITTED = {"labels": ["a", "b", "c"]}
+TAG = st.text(min_size=1, max_size=6).map(str.strip).filter(lambda tag: tag.isprintable() and tag and tag != "\u00ad")
+ROWS = st.lists(st.lists(TAG, unique=True, max_size=4), min_size=1, max_size=20)
+
+
+def column(*chunks):
+    return pa.chunked_array([pa.array(chunk, pa.string()) for chunk in chunks], pa.string())
+
+
+@pytest.mark.parametrize(
+    ("cell", "tags"),
+    [
+        ("red|blue", ["red", "blue"]),
+        (" red | dark blue ", ["red", "dark blue"]),
+        ('["red", "a|b", " blue "]', ["red", "a|b", "blue"]),
+        ("[1, true]", ["1", "true"]),
+        ("", []),
+        ("  ", []),
+        ("[]", []),
+        (None, []),
+    ],
+)
+def test_a_cell_of_tags(cell, tags):
+    assert tag_cells.split(cell) == tags
+    assert TARGET.check("labels", column([cell]))[0].to_pylist() == [None]
+    assert json.loads(tag_cells.canonical(cell)) == tags
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("a||b", "'a||b' has an empty tag"),
+        ("a|", "'a|' has an empty tag"),
+        ('["a", ""]', """'["a", ""]' has an empty tag"""),
+        ("a|\u200b", r"'a|\u200b' has an empty tag"),
+        ("a|b|a ", "'a|b|a ' has the tag 'a' twice"),
+        ('["a"', """'["a"' is no JSON list of texts"""),
+        ("[1.5]", "'[1.5]' is no JSON list of texts"),
+        ('["\\ud800"]', """'["\\\\ud800"]' is no JSON list of texts"""),
+        ("[" * 100_000, "'" + "[" * 40 + "...' is no JSON list of texts"),
+    ],
+)
+def test_a_cell_that_cannot_be_used(cell, reason):
+    assert TARGET.check("labels", column(["a"], [cell]))[0].to_pylist() == [None, f"labels {reason}"]
+    assert TARGET.encode({"labels": ["a", "b"]}, pa.array([cell])).to_pylist() == [None]
+    again = TARGET.canonical({}, column([cell]))  # a mistake is still one in the common spelling
+    assert TARGET.check("labels", again)[0][0].as_py()
+
+
+def test_another_separator_comes_from_the_spec():
+    fitted = TARGET.settings(Data(train="t.csv", tag_separator=","))
+    found = TARGET.canonical(fitted, column(["a, b|c", None], ["a,,b"]))
+    assert found.to_pylist() == ['["a", "b|c"]', "[]", '["a", "", "b"]']
+    assert TARGET.canonical(TARGET.settings(Data(train="t.csv")), column(["a|b"])).to_pylist() == ['["a", "b"]']
+
+
+@settings(deadline=None, max_examples=60)
+@given(ROWS, st.randoms(use_true_random=False), st.integers(0, 20))
+def test_no_order_and_no_cut_into_blocks_changes_what_is_fitted(rows, random, cut):
+    cells = [json.dumps(tags) for tags in rows]
+    whole = TARGET.tally(column(cells))
+    assert whole[""] == len(rows)
+    random.shuffle(cells)
+    total = {}
+    for part in (cells[cut:], cells[:cut]):
+        for tag, count in TARGET.tally(column(part)).items():
+            total[tag] = total.get(tag, 0) + count
+    assert total == whole
+
+
+@settings(deadline=None, max_examples=60)
+@given(ROWS)
+def test_encoding_brings_the_sets_back(rows):
+    cells = [json.dumps(tags) for tags in rows]
+    labels = sorted({tag for tags in rows for tag in tags})
+    encoded = TARGET.encode({"labels": labels}, pa.array(cells))
+    assert encoded.type == pa.list_(pa.int32())
+    assert [{labels[at] for at in row} for row in encoded.to_pylist()] == [set(tags) for tags in rows]
+    if labels:
+        hot = TARGET.array({"labels": labels}, pa.chunked_array([encoded.slice(0, 1), encoded.slice(1)]))
+        assert hot.dtype == np.uint8 and hot.shape == (len(rows), len(labels))
+        assert [{labels[at] for at in np.flatnonzero(row)} for row in hot] == [set(tags) for tags in rows]
+
+
+def test_fitted_are_the_tags_in_order():
+    assert TARGET.fit("labels", TARGET.tally(column(["b|a", "", "c"])), None) == {"labels": ["a", "b", "c"]}
+    assert TARGET.fit("labels", TARGET.tally(column(["b", ""])), ["b"]) == {"labels": ["b"]}
+    assert TARGET.width({"labels": ["b"]}) == 1 and TARGET.groups(FITTED) == [""]
+
+
+@pytest.mark.parametrize(
+    ("cells", "declared", "said"),
+    [
+        (["", None], None, "no training row has a tag"),
+        (["a|b", "b|a"], None, "all training rows have the same tags"),
+        (["a", "b"], ["a", "z"], "no training row has the label 'z'"),
+    ],
+)
+def test_nothing_can_be_learned(cells, declared, said):
+    with pytest.raises(DataError, match=said):
+        TARGET.fit("labels", TARGET.tally(column(cells)), declared)
+
+
+def test_too_many_tags():
+    tally = {**{f"t{at}": 1 for at in range(10_001)}, "": 10_001}
+    with pytest.raises(DataError, match="10001 different labels"):
+        TARGET.fit("labels", tally, None)
+
+
+def test_undeclared_tags_make_a_bad_row():
+    found = TARGET.undeclared("labels", column(["a|b", "", "a|x"]), ["a", "b"])
+    assert found.to_pylist() == [None, None, "unknown tag 'x'"]
+
+
+def test_codes_are_equal_for_equal_sets_in_every_block():
+    first = TARGET.codes(FITTED, pa.array(["a|b", '["b","a"]', "", None, "a", "x", "a||b"], pa.string()))
+    assert first.dtype == np.int32 and first[0] == first[1] and first[2] == first[3]
+    assert len({*first[[0, 2, 4]]}) == 3 and first[:5].min() >= 0 and list(first[5:]) == [-1, -1]
+    assert TARGET.codes(FITTED, pa.array(["c", "b | a"])).tolist()[1] == first[0]
+
+
+def some(n_rows=300, n_tags=5):
+    rng = np.random.default_rng(0)
+    targets = (rng.random((n_rows, n_tags)) < 0.3).astype(np.uint8)
+    return 1 / (1 + np.exp(-rng.normal(size=targets.shape) - 1.5 * targets + 0.7)), targets
+
+
+def test_figures_agree_with_scikit_learn():
+    scores, targets = some()
+    predicted = scores >= 0.5
+    found = TARGET.metrics(scores, targets, 15)
+    for average in ("micro", "macro", "weighted"):
+        assert found[f"{average}_f1"] == pytest.approx(f1_score(targets, predicted, average=average))
+    assert found["macro_precision"] == pytest.approx(precision_score(targets, predicted, average="macro"))
+    assert found["macro_recall"] == pytest.approx(recall_score(targets, predicted, average="macro"))
+    assert found["exact_match"] == pytest.approx((targets == predicted).all(axis=1).mean())
+    assert found["log_loss"] == pytest.approx(log_loss(targets.ravel(), scores.ravel()))
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(targets, scores, average="macro"))
+    assert found["pr_auc"] == pytest.approx(average_precision_score(targets, scores, average="macro"))
+    assert set(found) == set(TARGET.metrics_known)
+
+
+def test_a_tag_that_no_held_out_row_has_is_left_out_of_the_areas():
+    scores, targets = some()
+    targets[:, 0], targets[:, 1] = 0, 1
+    found = TARGET.metrics(scores, targets, 15)
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(targets[:, 2:], scores[:, 2:], average="macro"))
+    nothing = TARGET.metrics(np.full((4, 3), 0.1), np.zeros((4, 3), np.uint8), 15)
+    assert set(nothing) == {"exact_match", "log_loss"} and nothing["exact_match"] == 1.0
+
+
+def test_training_loss_and_validation_loss_are_the_same():
+    _, targets = some()
+    logits = np.random.default_rng(1).normal(0, 3, targets.shape).astype(np.float32)
+    loss = float(TARGET.loss_sum(torch.from_numpy(logits), TARGET.tensor({}, targets))) / len(targets)
+    found = TARGET.metrics(TARGET.scores({}, logits), targets, 15)
+    assert TARGET.in_units({}, loss) == pytest.approx(found[TARGET.loss], rel=1e-5)
+    assert TARGET.scores({}, np.array([[-1e4, 0.0, 1e4]])).tolist() == [[0.0, 0.5, 1.0]]
+
+
+def test_answers():
+    answers = TARGET.answer(FITTED, np.array([[0.6, 0.2, 0.9], [0.1, 0.4999999, 0.2]]))
+    assert answers[0] == {"labels": ["c", "a"], "scores": {"a": 0.6, "b": 0.2, "c": 0.9}}
+    assert answers[1]["labels"] == []
+    assert [TARGET.counted(answer) for answer in answers] == [["c", "a"], ["(none)"]]
+    written = TARGET.columns(answers)
+    assert written["prediction"].to_pylist() == ['["c", "a"]', "[]"]
+    assert written["score"].to_pylist() == [0.9, 0.5]
+    assert [kind.type for kind in TARGET.columns([]).values()] == [pa.string(), pa.float64()]
+    assert TARGET.example(FITTED)["labels"] == ["a"] and TARGET.example({"labels": ["a"]})["scores"] == {"a": 0.98}
+    assert TARGET.aligned(np.array([[0.7, 0.3]]), {"labels": ["b", "z"]}, FITTED).tolist() == [[0.0, 0.7, 0.0]]
+
+
+def test_the_report_names_what_is_missing_and_what_is_wrong():
+    scores = np.array([[0.9, 0.1, 0.2], [0.45, 0.8, 0.7], [0.4, 0.1, 0.3]])
+    targets = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 0]], np.uint8)
+    curves, by_tag, mistakes = TARGET.sections(FITTED, ["x", "y", "z"], scores, targets, 15, 10)
+    assert len(curves.charts) == 2 and [row[-1] for row in by_tag.rows] == [1, 2, 1]
+    assert mistakes.rows == [["z", "b", "b (0.100)", ""], ["y", "a, c", "a (0.450)", "b (0.800)"]]
+    right = TARGET.sections(FITTED, ["x", "y", "z"], targets * 0.8 + 0.1, targets, 15, 10)
+    assert right[-1].note == "There are none."

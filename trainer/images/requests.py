@@ -1,0 +1,99 @@
+"""Images in requests: base64 in JSON, plain bytes, forms. Plain functions; whatever is wrong ends in a `RequestError`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from email.message import Message
+from email.parser import BytesHeaderParser
+
+from cluster.errors import RequestError, nearest
+from cluster.text import json_kind
+from trainer.images.decode import TooLarge, Unusable, opened
+
+_KEY = "image"
+_SHAPE = f'an image in base64, or {{"{_KEY}": it}}'
+
+
+def image_of(given: object, here: str, max_pixels: int) -> bytes:
+    """Return the bytes of one input: base64 as a text, as a `data:` URL or under `image`, or the bytes themselves.
+
+    Only its header is looked at. Raises `RequestError`: 413 for too many pixels, 422 for what is no image.
+    """
+    if isinstance(given, Mapping):
+        for key in given:
+            if key != _KEY:
+                raise RequestError(
+                    422, "unknown_key", f"{here}: unknown key {str(key)[:80]!a}; {nearest(str(key)[:80], [_KEY])}"
+                )
+        if _KEY not in given:
+            raise RequestError(422, "missing_key", f"{here} has no '{_KEY}'; each must be {_SHAPE}")
+        here, given = f"{here}.{_KEY}", given[_KEY]
+    raw = given if isinstance(given, bytes) else _decoded(given, here)
+    if not raw:
+        raise RequestError(422, "empty_input", f"{here} is empty; take it out or give an image")
+    try:
+        opened(raw, max_pixels)
+    except TooLarge as error:
+        raise RequestError(413, "image_too_large", f"{here}: {error}; make it smaller") from None
+    except Unusable as error:
+        raise RequestError(422, "not_an_image", f"{here}: {error}") from None
+    return raw
+
+
+def bodies(body: bytes, content_type: str) -> list[bytes] | None:
+    """Return the images of a body that is no JSON, None for a type that is not known here."""
+    header = Message()
+    header["content-type"] = content_type
+    kind = header.get_content_type()
+    if kind == "multipart/form-data":
+        return _of_form(body, header.get_boundary())
+    if kind == "application/octet-stream" or kind.startswith("image/"):
+        if not body:
+            raise RequestError(400, "no_body", "the body is empty; send the bytes of an image")
+        return [body]
+    return None
+
+
+def _decoded(given: object, here: str) -> bytes:
+    if not isinstance(given, str):
+        raise RequestError(422, "wrong_type", f"{here} is {json_kind(given)}; each must be {_SHAPE}")
+    text = given
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise RequestError(422, "invalid_base64", f"{here} is a data: URL that is not base64")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        shown = "it is an address; send the image itself" if text[:4].lower() == "http" else str(error)
+        raise RequestError(422, "invalid_base64", f"{here} is not base64: {shown}") from None
+
+
+def _of_form(body: bytes, boundary: str | None) -> list[bytes]:
+    """Return the files of a multipart form, in order."""
+    broken = RequestError(400, "invalid_form", "the body is no whole multipart form: its boundary does not match")
+    if not boundary:
+        raise RequestError(400, "invalid_form", "the content type names no boundary")
+    mark = b"\r\n--" + boundary.encode("utf-8", "surrogateescape")
+    _, *parts = (b"\r\n" + body).split(mark)
+    if not parts or not parts[-1].startswith(b"--"):
+        raise broken
+    found = []
+    for part in parts[:-1]:
+        head, blank, content = part.partition(b"\r\n\r\n")
+        if not blank:
+            raise broken
+        header = BytesHeaderParser().parsebytes(head.lstrip())
+        if header.get_filename() is None and header.get_content_maintype() != "image":
+            name = str(header.get_param("name", "", "content-disposition"))
+            raise RequestError(
+                422,
+                "not_a_file",
+                f"the form's field {name[:80]!a} is no file; send each image as a file, as -F image=@photo.png",
+            )
+        found.append(content)
+    if not found:
+        raise RequestError(422, "no_inputs", "the form holds no file; send at least one image")
+    return found

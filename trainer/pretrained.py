@@ -1,0 +1,33 @@
+"""Loading a model of transformers from a folder: safetensors only, no code of others, no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load(auto_class: str, folder: Path, **config: Any) -> torch.nn.Module:
+    """Return the model in `folder` as `transformers.<auto_class>` reads it, in fp32; `config` overrides its config.json.
+
+    Raises `ModelError` if it cannot be loaded.
+    """
+    import torch
+    import transformers
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model: torch.nn.Module = getattr(transformers, auto_class).from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, local_files_only=True, **config
+        )
+    except Exception as error:  # transformers and safetensors raise their own kinds, plain Exception among them
+        raise ModelError(
+            f"{folder} cannot be loaded as a model: {error}", "check model.base, or train again"
+        ) from error
+    return model

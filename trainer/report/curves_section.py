@@ -1,0 +1,30 @@
+"""The section of a report about how well scores part the rows of a class or tag from the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainer.report import target_charts
+from trainer.report.sections import Chart, Section
+
+
+def curves(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]) -> list[Section]:
+    """Return ROC and precision-recall of scores (B, C) and 0/1 truth, or nothing where no label parts the rows."""
+    n_hits_C = hits_BC.sum(axis=0)
+    if not ((n_hits_C > 0) & (n_hits_C < len(hits_BC))).any():
+        return []
+    return [
+        Section(
+            "ROC and precision-recall",
+            charts=[
+                Chart(
+                    target_charts.roc(scores_BC, hits_BC, labels),
+                    "Each threshold of a score is a point. On the dashed line scores tell nothing.",
+                ),
+                Chart(
+                    target_charts.precision_recall(scores_BC, hits_BC, labels),
+                    "Of what is found, how much is right, against how much of what there is is found.",
+                ),
+            ],
+        )
+    ]

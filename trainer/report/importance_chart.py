@@ -1,0 +1,34 @@
+"""Bars of how much each column matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainer.report.charts import BLUE, GRID, INK, as_svg, new_figure
+
+_LONGEST_NAME = 32
+
+
+def bars(columns: Sequence[Mapping[str, Any]], label: str) -> str:
+    """Return a horizontal bar for each column, the first on top, with its standard deviation."""
+    figure = new_figure(8, 0.6 + 0.26 * len(columns))
+    axes = figure.subplots()
+    places = range(len(columns), 0, -1)
+    rises = [column["rise"] for column in columns]
+    axes.barh(places, rises, xerr=[column["std"] for column in columns], color=BLUE, height=0.7,
+              error_kw={"ecolor": INK, "elinewidth": 0.8})  # fmt: skip
+    axes.set_yticks(places, [_short(column["name"]) for column in columns])
+    axes.set(xlabel=label)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(colors=INK, length=3)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return as_svg(figure)
+
+
+def _short(name: str) -> str:
+    shown = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "..."
+    return shown.replace("$", r"\$")  # a dollar sign would begin a formula
