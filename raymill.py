@@ -351,7 +351,7 @@ def _prepared(run: Run) -> Prepared:
     """The run's prepared rows; Ray is started only if they have to be made and are many."""
     from trainer.data import prepare as preparing
 
-    if preparing.is_small(run.files) or preparing.find(run.spec, run.files):
+    if preparing.is_small(run.spec, run.files) or preparing.find(run.spec, run.files):
         return run.prepare()
     with _ray(run):
         return run.prepare()

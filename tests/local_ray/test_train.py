@@ -7,6 +7,7 @@ import pytest
 from tiny import tiny_spec
 
 from cluster.errors import UserError
+from trainer import tasks
 from trainer.data import prepare as preparing
 from trainer.fit import fit
 from trainer.loop import Place
@@ -46,7 +47,7 @@ def test_one_worker_and_two_take_the_same_steps(tiny_base, tiny_data, storage, t
     inputs = AutoTokenizer.from_pretrained(one.checkpoint)(texts, padding=True, return_tensors="pt")
     theirs = model(**inputs).logits.softmax(-1).detach().numpy()
     ours = Predictor(one.checkpoint)
-    assert np.abs(ours.scores(ours.encode(texts)) - theirs).max() < 1e-5
+    assert np.abs(ours.scores(ours.encode({"text": texts})) - theirs).max() < 1e-5
     lines = (tmp_path / "one" / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
@@ -56,7 +57,14 @@ def train_here(spec, folder):
     loaded = load(spec)
     prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
     reached = []
-    train_loop(loaded, prepared, Place(0, 1, "cpu", 1), lambda figures, save: reached.append((figures, save)), folder)
+    train_loop(
+        tasks.get("text-classification"),
+        loaded,
+        prepared,
+        Place(0, 1, "cpu", 1),
+        lambda figures, save: reached.append((figures, save)),
+        folder,
+    )
     return reached
 
 
@@ -82,10 +90,10 @@ def test_the_same_seed_gives_the_same_numbers_and_another_others(tiny_base, tiny
 
 
 def test_a_loss_that_is_no_number_ends_in_the_users_message(tiny_base, tiny_data, storage, tmp_path, monkeypatch):
-    from trainer.tasks.text_classification import TextClassification
+    from trainer.targets.classes import Classes
 
-    sound = TextClassification.loss_sum
-    monkeypatch.setattr(TextClassification, "loss_sum", lambda *given: sound(*given) * float("nan"))
+    sound = Classes.loss_sum
+    monkeypatch.setattr(Classes, "loss_sum", lambda *given: sound(*given) * float("nan"))
     settings = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
     with pytest.raises(UserError, match="the loss is nan in epoch 1"):
         train_here(tiny_spec(tiny_base, tiny_data, storage, train=settings), tmp_path)

@@ -96,7 +96,9 @@ def test_preparation_is_pinned(tiny_base, tmp_path):
     contract = task.begin(spec, tmp_path)
     assert contracts.PREPARATION_VERSION == 2
     assert contract.steps == [Step(name="tokenize", params={"max_length": 64, "pad_id": 0})]
-    assert [ids.tolist() for ids in task.encoder(contract, tmp_path)({"text": ["Want a CAT?"]}).inputs] == [[2, 6, 7, 43, 1, 3]]
+    assert [ids.tolist() for ids in task.encoder(contract, tmp_path)({"text": ["Want a CAT?"]}).inputs] == [
+        [2, 6, 7, 43, 1, 3]
+    ]
 
 
 def test_collate_pads_and_masks():

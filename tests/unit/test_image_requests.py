@@ -80,6 +80,8 @@ def test_bodies_that_are_no_json():
     assert bodies(b"x", "image/png") == [b"x"]
     assert bodies(b"x", "application/octet-stream") == [b"x"]
     assert bodies(b"{}", "application/json") is None and bodies(b"{}", "") is None
+    untold = "application/x-www-form-urlencoded"
+    assert bodies(PNG, untold) == [PNG] and bodies(b' {"inputs": []}', untold) is None
     tricky = b"\r\n--b0un\r\n\r\n--\r\n" + bytes(range(256))
     one = (FILE, tricky)
     two = ('Content-Disposition: form-data; name="more"; filename=""', PNG)

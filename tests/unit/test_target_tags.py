@@ -47,19 +47,19 @@ def test_a_cell_of_tags(cell, tags):
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        ("a||b", "'a||b' has an empty tag"),
-        ("a|", "'a|' has an empty tag"),
-        ('["a", ""]', """'["a", ""]' has an empty tag"""),
-        ("a|\u200b", r"'a|\u200b' has an empty tag"),
-        ("a|b|a ", "'a|b|a ' has the tag 'a' twice"),
-        ('["a"', """'["a"' is no JSON list of texts"""),
-        ("[1.5]", "'[1.5]' is no JSON list of texts"),
-        ('["\\ud800"]', """'["\\\\ud800"]' is no JSON list of texts"""),
-        ("[" * 100_000, "'" + "[" * 40 + "...' is no JSON list of texts"),
+        ("a||b", "an empty tag: 'a||b'"),
+        ("a|", "an empty tag: 'a|'"),
+        ('["a", ""]', """an empty tag: '["a", ""]'"""),
+        ("a|\u200b", r"an empty tag: 'a|\u200b'"),
+        ("a|b|a ", "a tag twice: 'a' in 'a|b|a '"),
+        ('["a"', """no JSON list of texts: '["a"'"""),
+        ("[1.5]", "no JSON list of texts: '[1.5]'"),
+        ('["\\ud800"]', """no JSON list of texts: '["\\\\ud800"]'"""),
+        ("[" * 100_000, "no JSON list of texts: '" + "[" * 40 + "...'"),
     ],
 )
 def test_a_cell_that_cannot_be_used(cell, reason):
-    assert TARGET.check("labels", column(["a"], [cell]))[0].to_pylist() == [None, f"labels {reason}"]
+    assert TARGET.check("labels", column(["a"], [cell]))[0].to_pylist() == [None, f"labels with {reason}"]
     assert TARGET.encode({"labels": ["a", "b"]}, pa.array([cell])).to_pylist() == [None]
     again = TARGET.canonical({}, column([cell]))  # a mistake is still one in the common spelling
     assert TARGET.check("labels", again)[0][0].as_py()

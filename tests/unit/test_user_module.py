@@ -222,4 +222,6 @@ def test_the_places_that_python_itself_names():
     """Whatever lies where pip installs or Python has its own library is found to be no user's."""
     for key in ("stdlib", "purelib"):
         with pytest.raises(SpecError):
-            user_module._must_be_the_users(Path(sysconfig.get_paths()[key]) / "anything.py", "anything:run", "data.steps")
+            user_module._must_be_the_users(
+                Path(sysconfig.get_paths()[key]) / "anything.py", "anything:run", "data.steps"
+            )

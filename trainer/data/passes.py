@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Formats that compress their content about so much.
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".br", ".parquet"}
 _COMPRESSION = 4
+# What the path of an image stands for: some 50 characters for some 50 KB.
+_TEXTS, _NAMED = {"csv", "tsv", "jsonl"}, 1000
 
 #: What reading and making ask of a core: both fit on one, and with two cores making has one and nearly the other.
 _READ_CPUS, MAKE_CPUS = 0.1, 0.9
@@ -75,8 +77,11 @@ def blocks_of(file: SourceFile, reading: Reading) -> Iterator[pa.Table]:
     return read_blocks(file, *reading)
 
 
-def size_of(files: list[SourceFile]) -> int:
-    """Return about how many bytes of text the files hold; a remote file counts as large."""
+def size_of(files: list[SourceFile], *, names_files: bool = False) -> int:
+    """Return about how many bytes of text the files hold; a remote file counts as large.
+
+    `names_files`: a row of a text file may be the path of a file of its own.
+    """
     total = 0
     for file in files:
         path = Path(file.path)
@@ -84,6 +89,8 @@ def size_of(files: list[SourceFile]) -> int:
             return 1 << 40
         inner = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
         factor = _COMPRESSION if path.suffix in _COMPRESSED else 1
+        if names_files and file.format in _TEXTS:
+            factor *= _NAMED
         total += factor * sum(each.stat().st_size for each in inner)
     return total
 

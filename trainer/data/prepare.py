@@ -22,7 +22,7 @@ from cluster.errors import DataError, ResourceError
 from cluster.files import OWNER, new_folder, no_room, sha256_of, sign, sweep, write_json
 from trainer import steps, tasks
 from trainer.contract import PREPARATION_VERSION, Contract
-from trainer.data import index, passes, sources
+from trainer.data import index, passes, read, sources
 from trainer.data.blocks import BAD, FACTS, FEATURE, GROUP, TIME, BlockMaker, BlockNote, make_folders, reading
 from trainer.data.fitted_features import fit_features
 from trainer.data.late import encode_shards
@@ -52,9 +52,9 @@ def find(spec: RunSpec, files: list[SourceFile] | None = None) -> Prepared | Non
         return Prepared(staged.there) if staged.there else None
 
 
-def is_small(files: list[SourceFile]) -> bool:
+def is_small(spec: RunSpec, files: list[SourceFile]) -> bool:
     """Whether the rows of `files` are few enough to be prepared in this process, without Ray."""
-    return passes.size_of(files) <= _SMALL_BYTES
+    return passes.size_of(files, names_files=bool(tasks.get(spec.task).binary)) <= _SMALL_BYTES
 
 
 def prepare(
@@ -77,7 +77,7 @@ def prepare(
             return Prepared(staged.there)
         make_folders(staged.folder)
         maker = BlockMaker(spec.data, staged.unfitted, staged.folder, [file.part for file in staged.files])
-        use_ray = not is_small(staged.files) if with_ray is None else with_ray
+        use_ray = not is_small(spec, staged.files) if with_ray is None else with_ray
         make = passes.with_ray if use_ray else passes.here
         notes = make(maker, staged.files, reading_of(spec, staged.unfitted), on_progress)
         try:
@@ -184,7 +184,7 @@ def _staged(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[_Staged]:
     try:
         unfitted = _begun(spec, folder)
         versions = [PREPARATION_VERSION, _LAYOUT_VERSION]
-        digest = sources.digest(files)
+        digest = read.digest(files, reading_of(spec, unfitted))
         key = sha256_of([_settings(spec), digest, unfitted.fingerprint, versions])[:16]
         there = next((path for path in root.glob(f"*-{key}") if (path / SUMMARY).is_file()), None)
         yield _Staged(files, digest, unfitted, folder, key, there)

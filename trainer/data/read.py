@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import DataError
+from cluster.files import sha256_of
 from trainer.data import (
     read_columns,
     read_csv,
@@ -20,7 +22,9 @@ from trainer.data import (
     read_image_folder,
     read_jsonl,
     read_text_folder,
+    source_folder,
     source_remote,
+    sources,
 )
 from trainer.data.read_rows import BLOCK_ROWS as BLOCK_ROWS
 from trainer.data.source_open import damage, open_at_any_place, open_binary
@@ -51,9 +55,14 @@ def read_blocks(
     is bytes, or the path of a file that holds them, relative to the folder of `file`.
     Raises `DataError` if the file as a whole is not what it claims to be, cannot be reached, or lacks a column.
     """
+    yield from _whole(file, _blocks(file, columns, frozenset(loose), frozenset(binary)))
+
+
+def _whole(file: SourceFile, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the blocks; what is wrong with the file as a whole is a `DataError`."""
     n_rows = 0
     try:
-        for block in _blocks(file, columns, frozenset(loose), frozenset(binary)):
+        for block in blocks:
             n_rows += len(block)
             yield block
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowIndexError, UnicodeDecodeError) as error:
@@ -68,6 +77,27 @@ def read_blocks(
         raise known or _refused(file.path, error) from error
     if n_rows == 0:
         raise DataError(f"{file.path} holds no rows", "give a file with rows in it")
+
+
+def digest(files: list[SourceFile], how: Reading) -> str:
+    """Return one hex digest of the content of `files`, as `sources.digest`, and of the files that their rows name."""
+    own = sources.digest(files)
+    if not how.binary:
+        return own
+    return sha256_of([own, [read_files.stamp(path) for file in files for path in _named(file, how)]])
+
+
+def _named(file: SourceFile, how: Reading) -> Iterator[str]:
+    """Yield the paths that the rows of a file name; a folder's are known without it."""
+    if file.format in source_folder.ENDINGS:
+        return
+    columns = {role: how.columns[role] for role in how.binary}
+    for block in _whole(file, _rows(file, columns, how.loose, how.binary)):
+        for role in how.binary:
+            if not pa.types.is_string(block[role].type):
+                return
+            usable = block.filter(pc.is_null(block["reason"]))
+            yield from (read_files.place_of(cell, file.path) for cell in usable[role].to_pylist() if cell)
 
 
 def _blocks(

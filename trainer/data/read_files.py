@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from cluster.errors import DataError
+from cluster.files import sha256
 from trainer.data import source_remote
 from trainer.data.read_rows import BINARY_ROWS, BLOCK_SIZE, MOST_BYTES, TOO_LARGE
 from trainer.data.source_open import open_binary
@@ -56,6 +57,16 @@ def content(path: str) -> Content:
     except (OSError, ValueError, EOFError) as error:
         return Content(None, f"{shown} cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}")
     return Content(None, TOO_LARGE) if len(raw) > MOST_BYTES else Content(raw)
+
+
+def stamp(path: str) -> str:
+    """Return what tells one content of a file from another: a local one's SHA-256; empty for what cannot be read."""
+    try:
+        if source_remote.is_remote(path):
+            return source_remote.stamp(path)
+        return sha256(Path(path)) if Path(path).is_file() else ""
+    except (OSError, DataError):
+        return ""
 
 
 def with_content(blocks: Iterable[pa.Table], file: str, binary: frozenset[str]) -> Iterator[pa.Table]:

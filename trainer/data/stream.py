@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cluster.errors import DataError
-from trainer.data import passes, sources
+from trainer.data import passes, read
 from trainer.data.blocks import INPUTS, BlockMaker, coded
 from trainer.data.prepare import reading_of, source_files
 from trainer.data.prepared import Prepared
@@ -30,13 +30,14 @@ def training_rows(spec: RunSpec, prepared: Prepared, files: list[SourceFile] | N
     Raises `DataError` if the files are not those that `prepared` was counted from.
     """
     files = source_files(spec) if files is None else files
-    if sources.digest(files) != prepared.summary["sources"]:
+    how = reading_of(spec, prepared.contract)
+    if read.digest(files, how) != prepared.summary["sources"]:
         raise DataError(
             "the files of data.train have changed since they were prepared", "run again: they are counted anew"
         )
     maker = BlockMaker(spec.data, prepared.contract, prepared.folder, [file.part for file in files])
     training = [file for file in files if file.part == "train"]
-    raw = passes.raw_blocks(training, reading_of(spec, prepared.contract))
+    raw = passes.raw_blocks(training, how)
     return raw.map_batches(_Encode(maker), batch_size=None, batch_format="pyarrow", num_cpus=passes.MAKE_CPUS)
 
 

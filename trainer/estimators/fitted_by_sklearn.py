@@ -41,6 +41,7 @@ class FittedBySklearn(Estimator):
 
     def fit(self, table: Table, goal: Goal, means: Means) -> Iterator[None]:
         """Learn from all rows in one step. Raises `UserError` where the rows hold one class only."""
+        _limit(means.threads)
         classes = goal.n_classes > 0
         self._n_classes = goal.n_classes
         if classes and len(np.unique(goal.y)) < 2:
@@ -64,6 +65,10 @@ class FittedBySklearn(Estimator):
         found[:, self._model.classes_] = np.clip(self._model.predict_proba(self.inputs(table)), SMALLEST, 1.0)
         return np.log(found).astype(np.float32)
 
+    def to(self, device: str, threads: int) -> Estimator:
+        _limit(threads)
+        return self
+
     def _one_thread(self) -> None:
         # Several threads add up trees in the order they end, which changes the last bits.
         if "n_jobs" in self._model.get_params():
@@ -85,3 +90,15 @@ class FittedBySklearn(Estimator):
             raise TypeError(f"{path.name} holds a {type(self._model).__name__}, not a {wanted.__name__}")
         if self._n_classes and not set(self._model.classes_) <= set(range(self._n_classes)):
             raise ValueError(f"{path.name} knows other classes than {self._n_classes}")
+
+
+def _limit(threads: int) -> None:
+    """Keep OpenMP and BLAS in this process to so many threads; by themselves they take every core there is.
+
+    On 2 busy cores gradient boosting in 5 folds took 197 s without this.
+    """
+    import sklearn.ensemble
+    from threadpoolctl import threadpool_limits
+
+    assert sklearn.ensemble  # what is loaded later would not be limited
+    threadpool_limits(limits=threads)

@@ -39,7 +39,7 @@ class Ridge(Params):
 class Forest(Params):
     """Trees on samples of the rows, averaged."""
 
-    n_estimators: Positive = 300
+    n_estimators: Positive = 200
     """How many trees."""
     max_depth: Positive | None = None
     """Most levels of a tree. Default: no limit."""

@@ -27,14 +27,15 @@ def compare(
         return "not compared: there are no rows"
     if not (folder / FILE).is_file():
         return "not compared: transformers pads no images in this way"
-    if mode == "grey":
-        return "not compared: transformers' processors take no grey images"
     from transformers import AutoImageProcessor
 
     library = f"transformers {installed('transformers')}"
     images = [upright_in_8_bits(opened(raw, max_pixels), mode) for raw in raws]
     try:
-        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        # The other backend, torchvision's, resizes a little differently.
+        processor = AutoImageProcessor.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True, backend="pil"
+        )
         theirs = np.concatenate([processor(images=image, return_tensors="np")["pixel_values"] for image in images])
     except Exception as error:  # transformers raises its own kinds, ImportError and plain Exception among them
         return f"not compared: {library} cannot read this processor: {str(error).strip().splitlines()[0]}"

@@ -68,13 +68,13 @@ def _judged(cell: str | None, seen: set[str]) -> tuple[list[str], str | None]:
     try:
         tags = split(cell)
     except (ValueError, RecursionError):
-        return [], f"{shown(cell)} is no JSON list of texts"
+        return [], f"no JSON list of texts: {shown(cell)}"
     for tag in tags:
         if tag not in seen:
             if is_blank(tag):
-                return tags, f"{shown(cell)} has an empty tag"
+                return tags, f"an empty tag: {shown(cell)}"
             seen.add(tag)
     if len(set(tags)) < len(tags):
         twice = next(tag for place, tag in enumerate(tags) if tag in tags[:place])
-        return tags, f"{shown(cell)} has the tag {shown(twice)} twice"
+        return tags, f"a tag twice: {shown(twice)} in {shown(cell)}"
     return tags, None

@@ -62,7 +62,7 @@ class Tags(Target):
 
     def check(self, role: str, values: pa.ChunkedArray) -> list[pa.ChunkedArray]:
         found = tag_cells.read(values)
-        return [_by_row([reason and f"{role} {reason}" for reason in found.reasons], found.at)]
+        return [_by_row([reason and f"{role} with {reason}" for reason in found.reasons], found.at)]
 
     def undeclared(self, role: str, values: pa.ChunkedArray, declared: list[str]) -> pa.ChunkedArray:
         found, known = tag_cells.read(values), set(declared)

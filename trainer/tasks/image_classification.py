@@ -63,6 +63,8 @@ class ImageClassification(Task):
     name = "image-classification"
     roles = {"image": "the image's file, or its bytes", "label": "its class"}  # noqa: RUF012  read-only
     target = Classes()
+    request = "base64 of an image; or an image as the whole body"
+    models = "base: an image model of transformers; or config: a new one"
     binary = frozenset({"image"})
     max_body_bytes = 16 << 20
 

@@ -63,6 +63,7 @@ class TabularEncoder(Encoder):
 class TabularTask(Task):
     """Fits an estimator of `trainer.estimators` on the columns of `data.features`."""
 
+    request = '{"column": value, ...}'
     allows = frozenset(ALLOWED)  # rows of a table are often alike
     learns_from_features = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainer import estimators
 from trainer.targets.classes import Classes
 from trainer.tasks.tabular import TabularTask
 
@@ -12,3 +13,4 @@ class TabularClassification(TabularTask):
     name = "tabular-classification"
     roles = {"label": "the class of the row; data.features names the columns it is learned from"}  # noqa: RUF012
     target = Classes()
+    models = f"kind: {', '.join(estimators.known(classes=True))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trainer import estimators
 from trainer.targets.numbers import Numbers
 from trainer.tasks.tabular import TabularTask
 
@@ -13,3 +14,4 @@ class TabularRegression(TabularTask):
     roles = {"value": "the number of the row; data.features names the columns it is learned from"}  # noqa: RUF012
     target_role = "value"
     target = Numbers()
+    models = f"kind: {', '.join(estimators.known(classes=False))}"

@@ -1,0 +1,54 @@
+"""A task from outside the package, as docs/tasks.md shows it: trained, used on a file and served from its folder only."""
+
+import json
+import re
+
+import httpx
+import pytest
+from commands import ROOT, Running, free_port, raymill
+from tiny import make_rows, write_csv, write_spec
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with the page's letters.py, rows and a spec, and its run."""
+    here = tmp_path_factory.mktemp("own")
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if code.startswith("# letters.py")]
+    (here / "letters.py").write_text(code, encoding="utf-8")
+    write_csv(here / "train.csv", make_rows(240, seed=1))
+    spec = {
+        "name": "letters",
+        "task": "letters:Letters",
+        "data": {"train": "train.csv"},
+        "train": {"epochs": 6, "batch_size": 8, "learning_rate": 0.01},
+        "storage": "storage",
+    }
+    write_spec(here / "run.yaml", spec)
+    done = raymill("run", "run.yaml", "--json", cwd=here)
+    assert done.code == 0, done
+    found = json.loads(done.stdout)
+    assert found["promoted"] and found["metrics"]["test"]["accuracy"] > 0.8
+    return here
+
+
+def test_predictions_for_a_file(folder):
+    write_csv(folder / "new.csv", [("a good hammer", ""), ("", ""), ("my cat and my dog", "")])
+    done = raymill("predict", "letters", "new.csv", "-o", "out.jsonl", "--storage", "storage", cwd=folder)
+    assert done.code == 0, done
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == ["tool", None, "animal"] and rows[1]["error"] == "empty text"
+
+
+def test_it_is_served_from_its_folder_and_refused_elsewhere(folder, tmp_path):
+    server = Running(
+        "-m", "raymill", "serve", "letters", "--storage", folder / "storage", "--port", free_port(), cwd=folder
+    )
+    try:
+        url = server.wait_for("listening on").split()[-1]
+        answer = httpx.post(f"{url}/predict", json={"inputs": ["a good hammer and a saw"]}).json()
+        assert answer["predictions"][0]["label"] == "tool"
+    finally:
+        server.end()
+    done = raymill("evaluate", "letters", "--storage", folder / "storage", cwd=tmp_path)
+    assert done.code == 2 and "there is no module 'letters'" in done.stderr, done
