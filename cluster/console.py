@@ -121,9 +121,24 @@ def _rich(stream: IO[str] | None) -> Any:
     return RichConsole(file=stream, highlight=False, soft_wrap=True)
 
 
+# Of a model that predicts classes, tags, or a number.
+_LOOKED_FOR = (
+    "accuracy",
+    "exact_match",
+    "micro_f1",
+    "macro_f1",
+    "weighted_f1",
+    "roc_auc",
+    "log_loss",
+    "rmse",
+    "mae",
+    "r2",
+)
+
+
 def figures_line(figures: Mapping[str, Any]) -> str:
     """Return the figures most people look for as one line of text."""
-    shown = [name for name in ("accuracy", "macro_f1", "weighted_f1", "roc_auc", "log_loss") if name in figures]
+    shown = [name for name in _LOOKED_FOR if name in figures]
     return "  ".join(f"{name} {figures[name]:.4f}" for name in shown)
 
 

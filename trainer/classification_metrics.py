@@ -6,7 +6,7 @@ Letters in shapes: B rows, C classes.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,15 +79,41 @@ def calibration(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins: int) -> di
     }
 
 
+class Ranked(NamedTuple):
+    """Rows of one class (or tag) against the others, ranked by score: what ROC and precision-recall are made of."""
+
+    hits_T: np.ndarray
+    """int64: rows of the class from each different score upwards, the highest score first."""
+    misses_T: np.ndarray
+    """int64: other rows, in the same way."""
+
+
+def ranked(hits_B: np.ndarray, scores_B: np.ndarray) -> Ranked:
+    """Return the counts for one class; bool `hits_B` says which rows are of it. Both kinds of rows must be there."""
+    order = np.argsort(-scores_B, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores_B[order])), len(order) - 1)  # equal scores share a threshold
+    hits_T = np.cumsum(hits_B[order], dtype=np.int64)[last]
+    return Ranked(hits_T, last + 1 - hits_T)
+
+
+def average_precision(found: Ranked) -> float:
+    """Return the mean precision over the rows of the class, each at its own threshold."""
+    precision_T = found.hits_T / (found.hits_T + found.misses_T)
+    return float((np.diff(found.hits_T, prepend=0) * precision_T).sum() / found.hits_T[-1])
+
+
 def areas(scores_BC: np.ndarray, hits_BC: np.ndarray) -> dict[str, float]:
     """Return `roc_auc`, and `pr_auc` as average precision: means over the columns.
 
     Every column of `hits_BC` (bool) must have rows of both kinds.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    pairs = [(hits_B, score_B) for hits_B, score_B in zip(hits_BC.T, scores_BC.T, strict=True)]
+    found = [ranked(hits_B, score_B) for hits_B, score_B in zip(hits_BC.T, scores_BC.T, strict=True)]
     return {
-        "roc_auc": float(np.mean([roc_auc_score(*pair) for pair in pairs])),
-        "pr_auc": float(np.mean([average_precision_score(*pair) for pair in pairs])),
+        "roc_auc": float(np.mean([_roc_area(each) for each in found])),
+        "pr_auc": float(np.mean([average_precision(each) for each in found])),
     }
+
+
+def _roc_area(found: Ranked) -> float:
+    below = np.diff(found.misses_T, prepend=0) * (found.hits_T - 0.5 * np.diff(found.hits_T, prepend=0))
+    return float(below.sum() / (found.hits_T[-1] * found.misses_T[-1]))

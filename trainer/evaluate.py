@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from trainer.data.checks import examine
 from trainer.data.read import read_blocks
 from trainer.report.sections import Section
 from trainer.steps import Cleaner
+from trainer.tasks.base import Task
 
 if TYPE_CHECKING:
     from trainer.predictor import Predictor
@@ -139,7 +141,7 @@ def judge(contract: Contract, rows: LabelledRows, scores: np.ndarray, *, n_bins:
     """Return the figures for scores of a model with this contract. Raises `DataError` for a label it never saw."""
     task = tasks.of(contract)
     targets = targets_of(contract, rows)
-    shown = task.show(contract, rows.columns)
+    shown = _Shown(task, contract, rows)
     return Evaluation(
         metrics=task.target.metrics(scores, targets, n_bins),
         sections=task.target.sections(contract.fitted, shown, scores, targets, n_bins, n_mistakes),
@@ -147,6 +149,20 @@ def judge(contract: Contract, rows: LabelledRows, scores: np.ndarray, *, n_bins:
         rows_digest=rows.digest,
         scores=scores,
     )
+
+
+class _Shown(Sequence[str]):
+    """How a report shows each row; made when it is asked for, as only the worst are and pictures take time."""
+
+    def __init__(self, task: Task, contract: Contract, rows: LabelledRows) -> None:
+        self._task, self._contract, self._rows = task, contract, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        one = {role: [values[row]] for role, values in self._rows.columns.items()}
+        return self._task.show(self._contract, one)[0]
 
 
 def targets_of(contract: Contract, rows: LabelledRows) -> np.ndarray:

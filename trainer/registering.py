@@ -22,7 +22,7 @@ from trainer.result import RunResult
 from trainer.spec import RunSpec
 from trainer.tasks.base import Columns
 
-_LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
+_LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "pillow")
 
 
 def held_out(prepared: Prepared) -> LabelledRows:

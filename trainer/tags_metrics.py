@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.classification_metrics import areas
+from trainer.classification_metrics import areas, average_precision, ranked
 
 #: A tag is predicted from this score on.
 THRESHOLD = 0.5
@@ -44,8 +44,6 @@ def tags_metrics(scores_BC: np.ndarray, targets_BC: np.ndarray) -> dict[str, flo
 
 def by_tag(scores_BC: np.ndarray, targets_BC: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
     """Return precision, recall, F1, average precision (None where no row has the tag) and number of rows of each tag."""
-    from sklearn.metrics import average_precision_score
-
     true_BC = targets_BC.astype(bool)
     precision_C, recall_C, f1_C, true_C, _ = _by_tag(scores_BC >= THRESHOLD, true_BC)
     return [
@@ -54,9 +52,7 @@ def by_tag(scores_BC: np.ndarray, targets_BC: np.ndarray, labels: list[str]) -> 
             "precision": float(precision_C[at]),
             "recall": float(recall_C[at]),
             "f1": float(f1_C[at]),
-            "average_precision": float(average_precision_score(true_BC[:, at], scores_BC[:, at]))
-            if true_C[at]
-            else None,
+            "average_precision": average_precision(ranked(true_BC[:, at], scores_BC[:, at])) if true_C[at] else None,
             "rows": int(true_C[at]),
         }
         for at, label in enumerate(labels)

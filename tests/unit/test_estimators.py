@@ -17,7 +17,7 @@ from trainer.spec import Train
 
 CLASSES = ["logistic_regression", "random_forest", "gradient_boosting", "xgboost", "mlp"]
 NUMBERS = ["linear_regression", "random_forest", "gradient_boosting", "xgboost", "mlp"]
-MEANS = Means(Train(epochs=20, learning_rate=5e-3), threads=2)
+MEANS = Means(Train(epochs=20, learning_rate=5e-3))
 SMALL = {
     "random_forest": {"n_estimators": 30},
     "gradient_boosting": {"max_iter": 40},

@@ -212,6 +212,18 @@ def test_loose_roles_take_any_single_value_and_agree_across_formats(tmp_path):
     assert found[0][1] == {"row": 2, "text": "b", "reason": None, **dict.fromkeys(loose), "part": "2.5"}
 
 
+def test_a_list_of_tags_is_read_as_json(tmp_path):
+    pq.write_table(
+        pa.table({"body": ["a", "b", "c"], "tags": pa.array([["x", "y"], [], None], pa.list_(pa.string()))}),
+        tmp_path / "a.parquet",
+    )
+    (tmp_path / "a.jsonl").write_text('{"body": "a", "tags": ["x", "y"]}\n{"body": "b", "tags": []}\n{"body": "c"}\n')
+    columns = {"text": "body", "labels": "tags"}
+    found = [rows_of(tmp_path / name, columns, frozenset({"labels"})) for name in ("a.parquet", "a.jsonl")]
+    assert found[0] == found[1]
+    assert [(row["labels"], row["reason"]) for row in found[0]] == [('["x", "y"]', None), ("[]", None), (None, None)]
+
+
 def test_what_is_no_single_value_is_not_loose_either(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"body": "a", "g": [1]}\n{"body": "b", "g": 1}\n')
     rows = rows_of(tmp_path / "a.jsonl", {"text": "body", "group": "g"}, frozenset({"group"}))

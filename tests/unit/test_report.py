@@ -46,7 +46,7 @@ def test_the_whole_page(tmp_path):
         result=result, decision=Decision(False, "not <better>", {}), spec_text="name: <x>",
     )  # fmt: skip
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 6
     assert "<script" not in text and "&lt;script&gt;alert(" in text
     assert "it broke" in text and "Not promoted" in text and "x&lt;y" in text and "Zoë 🚚" in text
     assert not re.search(r'(src|href)="(?!#|data:)', text)  # nothing is fetched

@@ -4,7 +4,9 @@ import re
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from trainer.classification_metrics import areas, average_precision, ranked
 from trainer.report import target_charts
 from trainer.report.curves_section import curves
 from trainer.targets.classes import Classes
@@ -54,11 +56,17 @@ def test_a_label_of_all_rows_or_none_has_no_curve():
     assert curves(scores[:, :2], hits[:, :2], ["all", "none"]) == []
 
 
-def test_curves_pass_through_the_points_that_a_ranking_by_hand_has():
-    hits, scores = np.array([[True], [False], [True], [False]]), np.array([[0.9], [0.8], [0.7], [0.1]])
-    assert target_charts.roc_points(hits[:, 0], scores[:, 0])[1].tolist() == [0.0, 0.5, 0.5, 1.0, 1.0]
-    recall, precision = target_charts.precision_recall_points(hits[:, 0], scores[:, 0])
-    assert dict(zip(recall.tolist(), precision.tolist(), strict=True))[1.0] == pytest.approx(0.5)
+def test_curves_pass_through_the_points_that_scikit_learn_has():
+    hits, scores = RNG.random(200) < 0.3, RNG.random(200).round(1)  # with ties
+    found = ranked(hits, scores)
+    false_rate, true_rate, _ = roc_curve(hits, scores, drop_intermediate=False)
+    np.testing.assert_allclose(target_charts.roc_points(found), [false_rate, true_rate])
+    precision, recall, _ = precision_recall_curve(hits, scores)
+    ours = target_charts.precision_recall_points(found)
+    np.testing.assert_allclose([ours[0][1:], ours[1][1:]], [recall[-2::-1], precision[-2::-1]])
+    assert average_precision(found) == pytest.approx(average_precision_score(hits, scores))
+    area = areas(scores[:, None], hits[:, None])["roc_auc"]
+    assert area == pytest.approx(roc_auc_score(hits, scores))
 
 
 def test_classes_have_curves_and_the_area_under_them():

@@ -51,8 +51,9 @@ def read_blocks(
     """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows; fewer in the last, and where they are long.
 
     `columns` maps each role to the file's column. A value of a role in `loose` may be any single one (number, true/false,
-    date, moment in ISO 8601), and may be missing; of the others a missing one is a reason. A value of a role in `binary`
-    is bytes, or the path of a file that holds them, relative to the folder of `file`.
+    date, moment in ISO 8601), what is to be predicted also a list, which is read as JSON; and it may be missing. Of the
+    others a missing one is a reason. A value of a role in `binary` is bytes, or the path of a file that holds them,
+    relative to the folder of `file`.
     Raises `DataError` if the file as a whole is not what it claims to be, cannot be reached, or lacks a column.
     """
     yield from _whole(file, _blocks(file, columns, frozenset(loose), frozenset(binary)))

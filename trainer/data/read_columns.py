@@ -13,7 +13,17 @@ import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from trainer.data import read_binary
-from trainer.data.read_rows import BINARY_ROWS, BLOCK_ROWS, BLOCK_SIZE, Reasons, finished, fix_for, must_have, note
+from trainer.data.read_rows import (
+    BINARY_ROWS,
+    BLOCK_ROWS,
+    BLOCK_SIZE,
+    Reasons,
+    finished,
+    fix_for,
+    may_be_list,
+    must_have,
+    note,
+)
 from trainer.data.source_hub import class_names
 
 _ARROW_FILE = b"ARROW1"
@@ -142,13 +152,14 @@ def _fits(kind: pa.DataType, role: str, loose: bool) -> bool:
         return True
     if is_kind.is_integer(kind) or is_kind.is_boolean(kind):
         return loose or role == "label"
+    if _is_list(kind):
+        return may_be_list(role, loose)
     return loose and (
         is_kind.is_floating(kind)
         or is_kind.is_decimal(kind)
         or is_kind.is_date(kind)
         or is_kind.is_timestamp(kind)
         or is_kind.is_time(kind)
-        or _is_list(kind)
     )
 
 

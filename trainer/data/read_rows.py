@@ -97,6 +97,11 @@ def fix_for(role: str) -> str:
     return f"Set data.columns: {{{role}: NAME}}"
 
 
+def may_be_list(role: str, loose: bool) -> bool:
+    """Whether a list is a value of the role: a loose role of the task's own holds what is to be predicted, as tags."""
+    return loose and role not in ("group", "time") and not role.startswith("feature.")
+
+
 def _printable(name: str) -> str:
     """A file that is no text at all has names that no terminal can show."""
     return "".join(letter if letter.isprintable() else _REPLACEMENT for letter in name[:_NAME_CHARS])
@@ -129,7 +134,7 @@ def _as_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None
         return str(value), None
     if isinstance(value, float) and loose:  # as Arrow writes it, so that all formats agree
         return None if math.isnan(value) else repr(value).removesuffix(".0"), None
-    return json.dumps(value), None if isinstance(value, list) and loose else f"{role} is no text"
+    return json.dumps(value), None if isinstance(value, list) and may_be_list(role, loose) else f"{role} is no text"
 
 
 def _places(mask: Any) -> list[int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.errors import ModelError, SpecError, nearest
 from cluster.files import read_json
+from trainer import pretrained
 
 if TYPE_CHECKING:
     import torch
@@ -74,9 +75,7 @@ def from_base(folder: Path, fed: Input, labels: list[str]) -> torch.nn.Module:
 
 def load(folder: Path, **changes: Any) -> torch.nn.Module:
     """Return the model saved in `folder`. Raises `ModelError` if it cannot be loaded."""
-    from trainer.pretrained import load as load_pretrained
-
-    return load_pretrained("AutoModelForImageClassification", folder, **changes)
+    return pretrained.load("AutoModelForImageClassification", folder, **changes)
 
 
 def check_config(given: dict[str, Any], fed: Input) -> None:

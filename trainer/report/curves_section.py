@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from trainer.classification_metrics import ranked
 from trainer.report import target_charts
 from trainer.report.sections import Chart, Section
 
@@ -11,18 +12,23 @@ from trainer.report.sections import Chart, Section
 def curves(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]) -> list[Section]:
     """Return ROC and precision-recall of scores (B, C) and 0/1 truth, or nothing where no label parts the rows."""
     n_hits_C = hits_BC.sum(axis=0)
-    if not ((n_hits_C > 0) & (n_hits_C < len(hits_BC))).any():
+    both = np.flatnonzero((n_hits_C > 0) & (n_hits_C < len(hits_BC)))
+    if not len(both):
         return []
+    found = {labels[at]: ranked(hits_BC[:, at], scores_BC[:, at]) for at in both}
+    pooled = None
+    if len(found) > target_charts.MOST_CURVES:
+        pooled = ranked(hits_BC[:, both].ravel(), scores_BC[:, both].ravel())
     return [
         Section(
             "ROC and precision-recall",
             charts=[
                 Chart(
-                    target_charts.roc(scores_BC, hits_BC, labels),
+                    target_charts.roc(found, pooled),
                     "Each threshold of a score is a point. On the dashed line scores tell nothing.",
                 ),
                 Chart(
-                    target_charts.precision_recall(scores_BC, hits_BC, labels),
+                    target_charts.precision_recall(found, pooled),
                     "Of what is found, how much is right, against how much of what there is is found.",
                 ),
             ],

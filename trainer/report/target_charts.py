@@ -5,17 +5,21 @@ Letters in shapes: B rows, C classes or tags.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from trainer.classification_metrics import Ranked
 from trainer.report.charts import BLUE, GRID, INK, ORANGE, as_svg, new_figure, plain_axes
 
 # With more rows dots hide each other, and a picture of them is large: hexagons then, darker for more rows.
 _MOST_DOTS = 3000
-# With more curves than the palette has colours only their means are drawn.
+#: As many as the palette has colours; of more labels than that only means are drawn.
 MOST_CURVES = 10
 _CURVE_POINTS = 200
+
+Points: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 def predicted_against_true(predicted_B: np.ndarray, targets_B: np.ndarray) -> str:
@@ -53,24 +57,8 @@ def residual_histogram(errors_B: np.ndarray) -> str:
     return as_svg(figure)
 
 
-def roc_points(hits_B: np.ndarray, scores_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return false and true positive rates of rows, bool `hits_B` being the truth, from the highest threshold on."""
-    from sklearn.metrics import roc_curve
-
-    false_rate, true_rate, _ = roc_curve(hits_B, scores_B, drop_intermediate=False)
-    return false_rate, true_rate
-
-
-def precision_recall_points(hits_B: np.ndarray, scores_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return recall and precision in the same way."""
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, _ = precision_recall_curve(hits_B, scores_B)
-    return recall[::-1], precision[::-1]
-
-
-def roc(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]) -> str:
-    """True against false positive rate by threshold, a curve for each label, or their means of more than `MOST_CURVES`."""
+def roc(curves: dict[str, Ranked], pooled: Ranked | None) -> str:
+    """True against false positive rate by threshold, a curve for each label; where all are `pooled`, their mean and that."""
 
     def on_grid(grid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.interp(grid, x, y)
@@ -78,15 +66,15 @@ def roc(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]) -> str:
     figure = new_figure(3.9, 3.4)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle="--")
-    _curves(axes, roc_points, on_grid, scores_BC, hits_BC, labels)
+    _curves(axes, roc_points, on_grid, curves, pooled)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     plain_axes(axes)
     axes.legend(loc="lower right", facecolor="white", edgecolor="none", fontsize=8)
     return as_svg(figure)
 
 
-def precision_recall(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]) -> str:
-    """Precision against recall by threshold, a curve for each label, or their means of more than `MOST_CURVES`."""
+def precision_recall(curves: dict[str, Ranked], pooled: Ranked | None) -> str:
+    """Precision against recall by threshold, in the same way."""
 
     def on_grid(grid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         # The precision of the highest threshold that still finds so many: a straight line between two would promise more.
@@ -94,34 +82,44 @@ def precision_recall(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[st
 
     figure = new_figure(3.9, 3.4)
     axes = figure.subplots()
-    _curves(axes, precision_recall_points, on_grid, scores_BC, hits_BC, labels)
+    _curves(axes, precision_recall_points, on_grid, curves, pooled)
     axes.set(xlabel="recall", ylabel="precision", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     plain_axes(axes)
     axes.legend(loc="lower left", facecolor="white", edgecolor="none", fontsize=8)
     return as_svg(figure)
 
 
+def roc_points(found: Ranked) -> Points:
+    """Return false and true positive rates from the highest threshold on, beginning where nothing is found."""
+    return np.append(0.0, found.misses_T / found.misses_T[-1]), np.append(0.0, found.hits_T / found.hits_T[-1])
+
+
+def precision_recall_points(found: Ranked) -> Points:
+    """Return recall and precision from the highest threshold on."""
+    precision_T = found.hits_T / (found.hits_T + found.misses_T)
+    return np.append(0.0, found.hits_T / found.hits_T[-1]), np.append(precision_T[0], precision_T)
+
+
 def _curves(
-    axes: Any, points: Any, on_grid: Any, scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]
+    axes: Any,
+    points: Callable[[Ranked], Points],
+    on_grid: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    curves: dict[str, Ranked],
+    pooled: Ranked | None,
 ) -> None:
-    """Draw a curve for each column that has rows of both kinds; of too many the mean, and that of all pairs as one."""
     import matplotlib as mpl
 
-    both = [at for at in range(len(labels)) if 0 < hits_BC[:, at].sum() < len(hits_BC)]
-    found = [points(hits_BC[:, at], scores_BC[:, at]) for at in both]
-    if len(found) <= MOST_CURVES:
-        colours = mpl.color_sequences["tab10"]
-        for at, curve, colour in zip(both, found, colours, strict=False):
-            axes.plot(*_thinned(*curve), color=colour, linewidth=1.5, label=_short(labels[at]))
+    if pooled is None:
+        for (label, found), colour in zip(curves.items(), mpl.color_sequences["tab10"], strict=False):
+            axes.plot(*_thinned(*points(found)), color=colour, linewidth=1.5, label=_short(label))
     else:
         grid = np.linspace(0, 1, _CURVE_POINTS)
-        mean = np.mean([on_grid(grid, *curve) for curve in found], axis=0)
-        axes.plot(grid, mean, color=BLUE, linewidth=1.8, label=f"mean of {len(found)} (macro)")
-        pooled = points(hits_BC[:, both].ravel(), scores_BC[:, both].ravel())
-        axes.plot(*_thinned(*pooled), color=ORANGE, linewidth=1.8, label="all pooled (micro)")
+        mean = np.mean([on_grid(grid, *points(found)) for found in curves.values()], axis=0)
+        axes.plot(grid, mean, color=BLUE, linewidth=1.8, label=f"mean of {len(curves)} (macro)")
+        axes.plot(*_thinned(*points(pooled)), color=ORANGE, linewidth=1.8, label="all pooled (micro)")
 
 
-def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _thinned(x: np.ndarray, y: np.ndarray) -> Points:
     """Return points evenly spread along the line, as many as a picture this small shows."""
     along = np.cumsum(np.abs(np.diff(x, prepend=x[0])) + np.abs(np.diff(y, prepend=y[0])))
     kept = np.searchsorted(along, np.linspace(0, along[-1], 2 * _CURVE_POINTS))

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from trainer.data.split import content_keys
+from trainer.features.cells import distinct
 from trainer.features.cells import shown as quoted
 from trainer.spec import Metric
 from trainer.tags_metrics import THRESHOLD, tags_metrics
@@ -57,8 +58,8 @@ class Tags(Target):
 
     def canonical(self, fitted: Fitted, values: pa.ChunkedArray) -> pa.ChunkedArray:
         separator = fitted.get(_SEPARATOR, tag_cells.SEPARATOR)
-        found = [tag_cells.canonical(value, separator) for value in values.to_pylist()]
-        return pa.chunked_array([pa.array(found, pa.string())])
+        cells, at = distinct(values)
+        return _by_row([tag_cells.canonical(cell, separator) for cell in cells], at)
 
     def check(self, role: str, values: pa.ChunkedArray) -> list[pa.ChunkedArray]:
         found = tag_cells.read(values)
@@ -176,5 +177,6 @@ class Tags(Target):
         return tags_sections.sections(self.labels(fitted), shown, scores, targets, n_worst)
 
 
-def _by_row(reasons: Sequence[str | None], at: np.ndarray) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array(reasons, pa.string()).take(pa.array(at))])
+def _by_row(found: Sequence[str | None], at: np.ndarray) -> pa.ChunkedArray:
+    """Return for each row what was found for its cell, being at that place among the different ones."""
+    return pa.chunked_array([pa.array(found, pa.string()).take(pa.array(at))])

@@ -16,7 +16,7 @@ import pyarrow as pa
 from cluster.errors import ModelError, RequestError, nearest
 from cluster.files import read_json, sha256
 from cluster.text import blank_values, is_blank, is_unicode, json_kind
-from trainer import base_model, steps
+from trainer import base_model, pretrained, steps
 from trainer.contract import Contract, Step
 from trainer.spec import RunSpec
 from trainer.targets.base import where
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trainer.data.prepared import Rows
 
 TOKENIZER = "tokenizer.json"
+_AUTO_CLASS = "AutoModelForSequenceClassification"
 # Read by transformers' AutoTokenizer, not by raymill: kept so that the folder works without raymill too.
 _TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 
@@ -145,10 +146,10 @@ class TextTask(Task):
         }
         if spec.model.dropout is not None:
             config["classifier_dropout"] = spec.model.dropout
-        return _from_pretrained(base_model.locate(spec.model.base), ignore_mismatched_sizes=True, **config)
+        return pretrained.load(_AUTO_CLASS, base_model.locate(spec.model.base), ignore_mismatched_sizes=True, **config)
 
     def load_model(self, folder: Path) -> torch.nn.Module:
-        return _from_pretrained(folder)
+        return pretrained.load(_AUTO_CLASS, folder)
 
     def save_model(self, model: torch.nn.Module, contract: Contract, folder: Path) -> None:
         model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
@@ -208,24 +209,6 @@ def _border(tokenizer: Path) -> int | None:
     """Return the token id after whose first occurrence the second text's types begin; None where there are no types."""
     found = load_tokenizer(tokenizer).encode("a", "b")
     return int(found.ids[found.type_ids.index(1) - 1]) if 1 in found.type_ids else None
-
-
-def _from_pretrained(folder: Path, **config: Any) -> torch.nn.Module:
-    import torch
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model: torch.nn.Module = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, local_files_only=True, **config
-        )
-    except Exception as error:  # transformers and safetensors raise their own kinds, plain Exception among them
-        raise ModelError(
-            f"{folder} cannot be loaded as a model: {error}", "check model.base, or train again"
-        ) from error
-    return model
 
 
 def _write_tokenizer(base: Path, folder: Path) -> None:
