@@ -18,7 +18,8 @@ _PAGE = """<!doctype html>
 <h1>{{ model.name }}, version {{ model.version }}</h1>
 <p class="soft">Contract {{ model.fingerprint[:16] }}. The machine-readable form of this page is <a href="openapi.json">openapi.json</a>.</p>
 <pre>curl -s {{ url }}predict -H 'content-type: application/json' -d '{"inputs": [{{ example.input }}]}'</pre>
-{% for path, verbs in paths.items() %}{% for verb, operation in verbs.items() %}
+{% for options, words in bodies %}<p>Or {{ words }}:</p><pre>curl -s {{ url }}predict {{ options }}</pre>
+{% endfor %}{% for path, verbs in paths.items() %}{% for verb, operation in verbs.items() %}
 <h2><span class="verb">{{ verb.upper() }}</span> <code>{{ path }}</code></h2>
 <p>{{ operation.description }}</p>
 {% if operation.requestBody %}<p>Body:</p><pre>{"inputs": [{{ example.input }}, ...]}</pre>
@@ -38,8 +39,16 @@ _MEANING = {
 }
 
 
-def docs_page(openapi: dict[str, Any], model: dict[str, Any], example: dict[str, Any]) -> str:
-    """Return the page for an OpenAPI schema, the model that is served, and an `input` and `answer` of it."""
+def docs_page(
+    openapi: dict[str, Any],
+    model: dict[str, Any],
+    example: dict[str, Any],
+    other_bodies: tuple[tuple[str, str], ...] = (),
+) -> str:
+    """Return the page for an OpenAPI schema, the model that is served, and an `input` and `answer` of it.
+
+    `other_bodies` are options of curl for requests that are no JSON, and what they mean.
+    """
     from collections import defaultdict
 
     from jinja2 import Environment
@@ -47,4 +56,11 @@ def docs_page(openapi: dict[str, Any], model: dict[str, Any], example: dict[str,
     template = Environment(autoescape=True).from_string(_PAGE)
     shown = {name: json.dumps(value, ensure_ascii=False) for name, value in example.items()}
     meaning: dict[str, str] = defaultdict(str, _MEANING)
-    return template.render(paths=openapi["paths"], model=model, example=shown, meaning=meaning, url="http://HOST:PORT/")
+    return template.render(
+        paths=openapi["paths"],
+        model=model,
+        example=shown,
+        meaning=meaning,
+        bodies=other_bodies,
+        url="http://HOST:PORT/",
+    )

@@ -172,7 +172,7 @@ class Endpoint:
         contract = self.predictor.contract
         answer = self.predictor.task.target.example(contract.fitted)
         example = {"input": self.predictor.task.example(contract), "answer": answer}
-        return HTMLResponse(docs_page(app.openapi(), self.model, example))
+        return HTMLResponse(docs_page(app.openapi(), self.model, example, self.predictor.task.other_bodies))
 
     async def own_metrics(self) -> str:
         """Return this replica's own counts; called on all replicas by whichever one is scraped."""

@@ -33,7 +33,7 @@ def parse(body: bytes, max_inputs: int) -> list[Any]:
     if not body:
         raise RequestError(400, "no_body", 'the body is empty; send {"inputs": [...]}')
     try:
-        value = json.loads(body.decode("utf-8"))
+        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise RequestError(400, "invalid_utf8", f"the body is not UTF-8 (byte {error.start})") from None
     except (ValueError, RecursionError) as error:
@@ -59,3 +59,8 @@ def limited(inputs: list[Any], max_inputs: int) -> list[Any]:
     if len(inputs) > max_inputs:
         raise RequestError(413, "too_many_inputs", f"there are {len(inputs)} inputs; at most {max_inputs} a request")
     return inputs
+
+
+def _no_constant(name: str) -> None:
+    """Python's reader takes NaN and Infinity, which JSON does not have."""
+    raise ValueError(f"{name} is no JSON value; a missing one is null")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from importlib.metadata import distributions
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from trainer.result import RunResult
 from trainer.spec import RunSpec
 from trainer.tasks.base import Columns
 
-_LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "pillow")
+_LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "pillow", "scikit-learn")
+# Those of the extra `tabular`, where they are.
+_MORE_LIBRARIES = ("xgboost", "xgboost-cpu", "skops")
 
 
 def held_out(prepared: Prepared) -> LabelledRows:
@@ -45,9 +48,16 @@ def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -
         "rows": json.dumps(prepared.summary["rows"]),
         "digest of the held-out rows": rows_digest,
         "libraries": ", ".join(
-            [f"python {platform.python_version()}", *[f"{name} {installed(name)}" for name in _LIBRARIES]]
+            [
+                f"python {platform.python_version()}",
+                *[f"{name} {installed(name)}" for name in (*_LIBRARIES, *_there(_MORE_LIBRARIES))],
+            ]
         ),
     }
+
+
+def _there(names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if next(iter(distributions(name=name)), None)]
 
 
 def _named(spec: RunSpec) -> str:

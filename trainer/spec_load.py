@@ -93,6 +93,8 @@ def _for_its_task(spec: RunSpec) -> RunSpec:
         raise SpecError(
             f"evaluate.metric={metric} is not computed for {spec.task}", nearest(metric, target.metrics_known)
         )
+    if spec.data.labels is not None and not target.has_labels:
+        raise SpecError(f"data.labels lists classes or tags, and {spec.task} has none", "take it out")
     if not target.has_classes:
         classes = next((step.name for step in spec.data.steps if step.name == "balance"), None)
         classes = classes or ("split.stratify" if spec.data.split.stratify else None)

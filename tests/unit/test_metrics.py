@@ -19,7 +19,7 @@ def test_single_figures_agree_with_scikit_learn():
     assert found["weighted_f1"] == pytest.approx(f1_score(TARGETS, predicted, average="weighted"))
     assert found["log_loss"] == pytest.approx(log_loss(TARGETS, SCORES))
     assert found["roc_auc"] == pytest.approx(roc_auc_score(TARGETS, SCORES, multi_class="ovr"))
-    of_classes = [average_precision_score(TARGETS == label, SCORES[:, label]) for label in range(4)]
+    of_classes = [average_precision_score(label == TARGETS, SCORES[:, label]) for label in range(4)]
     assert found["pr_auc"] == pytest.approx(np.mean(of_classes))
 
 

@@ -11,13 +11,18 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, recall_score, roc_auc_score
 
 from cluster.errors import DataError
+from cluster.text import is_blank
+from trainer import tasks
+from trainer.contract import Contract
+from trainer.data.checks import examine
 from trainer.spec_data import Data
+from trainer.steps import Cleaner
 from trainer.targets import tag_cells
 from trainer.targets.tags import Tags
 
 TARGET = Tags()
 FITTED = {"labels": ["a", "b", "c"]}
-TAG = st.text(min_size=1, max_size=6).map(str.strip).filter(lambda tag: tag.isprintable() and tag and tag != "\u00ad")
+TAG = st.text(min_size=1, max_size=6).map(str.strip).filter(lambda tag: not is_blank(tag))
 ROWS = st.lists(st.lists(TAG, unique=True, max_size=4), min_size=1, max_size=20)
 
 
@@ -197,3 +202,19 @@ def test_the_report_names_what_is_missing_and_what_is_wrong():
     assert mistakes.rows == [["z", "b", "b (0.100)", ""], ["y", "a, c", "a (0.450)", "b (0.800)"]]
     right = TARGET.sections(FITTED, ["x", "y", "z"], targets * 0.8 + 0.1, targets, 15, 10)
     assert right[-1].note == "There are none."
+
+
+def test_all_rows_are_spelled_alike_before_they_are_checked():
+    columns, fitted = {"text": "text", "labels": "labels"}, {"tag_separator": ","}
+    contract = Contract(task="text-multi-label", columns=columns, types={}, steps=[], fitted=fitted, files={})
+    rows = pa.table(
+        {
+            "row": [1, 2, 3],
+            "text": ["a", "b", "c"],
+            "labels": pa.array(["x, y", None, "x,,y"]),
+            "reason": pa.nulls(3, pa.string()),
+        }
+    )
+    found = examine(tasks.get("text-multi-label"), contract, rows, Cleaner(contract))
+    assert found.good["labels"].to_pylist() == ['["x", "y"]', "[]"]
+    assert found.bad["reason"].to_pylist() == ["""labels with an empty tag: '["x", "", "y"]'"""]

@@ -151,6 +151,7 @@ def test_tags(tiny_base, tmp_path):
         ("text-classification", {"evaluate": {"metric": "rmse"}}, "rmse is not computed for text-classification"),
         ("text-multi-label", {"data": {"train": "t", "steps": ["balance"]}}, "balance evens classes out"),
         ("text-regression", {"data": {"train": "t", "split": {"stratify": True}}}, "split.stratify evens classes"),
+        ("text-regression", {"data": {"train": "t", "labels": ["1", "2"]}}, "data.labels lists classes or tags"),
         ("text-clasification", {}, "did you mean 'text-classification'"),
         ("no_such_module:Task", {}, "there is no module 'no_such_module'"),
         ("os:system", {}, "task: os:system is a part of Python"),

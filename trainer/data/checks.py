@@ -36,9 +36,6 @@ class Examined(NamedTuple):
 
 def examine(task: Task, contract: Contract, rows: pa.Table, cleaner: Cleaner, limits: Limits | None = None) -> Examined:
     """Tell usable rows from unusable ones. `rows` has a column for each role, and `reason` from the reader."""
-    if task.target_role in rows.column_names:
-        at = rows.column_names.index(task.target_role)
-        rows = rows.set_column(at, task.target_role, task.target.canonical(contract.fitted, rows[task.target_role]))
     rows = _canonical(task, contract, rows)
     rows = with_reason(rows, _reasons(task, rows, limits))
     subjects = {role: _joined(rows[role]) for role in task.subjects(contract)}

@@ -9,7 +9,8 @@ from typing import Any
 
 from cluster.errors import DataError, UserError
 from cluster.files import read_json
-from trainer.data import source_snapshot
+from trainer.data import read_binary, source_snapshot
+from trainer.data.read_rows import BINARY_ROWS
 
 _HUB = "hf://"
 _NAME = re.compile(r"hf://(?P<name>[^:#]+)(?::(?P<config>[^#]+))?(?:#(?P<split>.+))?")
@@ -68,8 +69,9 @@ def snapshot(given: str, part: str, snapshots: Path | None) -> Path:
     folder = source_snapshot.folder_for(snapshots, given)
     try:
         rows = _load(name, config, split)
-        tables = rows.with_format("arrow").iter(batch_size=_BATCH_ROWS)
         schema = rows.features.arrow_schema
+        of_bytes = any(read_binary.holds(field.type) for field in schema)
+        tables = rows.with_format("arrow").iter(batch_size=BINARY_ROWS if of_bytes else _BATCH_ROWS)
         batches = (batch for table in tables for batch in table.cast(schema).to_batches())
         return source_snapshot.write(batches, schema, folder, "hub")
     except UserError:

@@ -43,6 +43,8 @@ class Target(ABC):
     loss: str
     #: Whether rows fall into classes that a spec may declare (`data.labels`), balance and stratify.
     has_classes = False
+    #: Whether `data.labels` may list what there is.
+    has_labels = True
     #: Whether an empty cell is a value, as no tags are.
     may_be_empty = False
     #: Whether raw values may be of any kind (numbers, lists), which are read as text.

@@ -40,6 +40,7 @@ class Numbers(Target):
     metrics_known: tuple[Metric, ...] = ("rmse", "mae", "mse", "r2", "pearson", "spearman")
     metric: Metric = "rmse"
     loss = "mse"
+    has_labels = False
     loose = True
 
     def check(self, role: str, values: pa.ChunkedArray) -> list[pa.ChunkedArray]:

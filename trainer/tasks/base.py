@@ -89,6 +89,8 @@ class Task(ABC):
     token_input: str | None = None
     #: What `serve.max_body_bytes` is where the spec does not say.
     max_body_bytes = 1 << 20
+    #: How inputs that are no JSON are sent, for people: options of curl, and what they mean. `body_inputs` reads them.
+    other_bodies: tuple[tuple[str, str], ...] = ()
 
     # -- rows
 

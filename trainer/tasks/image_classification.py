@@ -67,6 +67,10 @@ class ImageClassification(Task):
     models = "base: an image model of transformers; or config: a new one"
     binary = frozenset({"image"})
     max_body_bytes = 16 << 20
+    other_bodies = (
+        ("-H 'content-type: image/jpeg' --data-binary @photo.jpg", "one image as it is"),
+        ("-F image=@one.png -F image=@two.png", "a form with one image or many"),
+    )
 
     # -- rows
 

@@ -1,0 +1,212 @@
+"""Fitting estimators on prepared tables, judged by validation rows or by cross-validation, without Ray."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tables import FEATURES, make_rows, table_spec, write_rows
+
+from cluster.errors import DataError, UserError
+from trainer import spec_load, tasks
+from trainer.data.prepare import prepare
+from trainer.estimators import folds
+from trainer.estimators.training import train
+from trainer.loop import Place
+from trainer.predictor import Predictor
+
+PLACE = Place(0, 1, "cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    write_rows(folder / "train.csv", make_rows(400, seed=1))
+    write_rows(folder / "test.csv", make_rows(150, seed=2))
+    write_rows(folder / "validation.csv", make_rows(50, seed=3))
+    return folder
+
+
+def prepared_of(spec, folder):
+    return prepare(spec, lambda progress: None, folder / "quarantine.parquet", with_ray=False)
+
+
+def trained(rows, tmp_path, task="tabular-classification", place=PLACE, **sections):
+    """Return the prepared rows, every epoch's figures, and the folder of the best epoch's checkpoint."""
+    spec = spec_load.load(table_spec(rows, task, **sections))
+    prepared = prepared_of(spec, tmp_path)
+    reached = []
+
+    def report(figures, save):
+        reached.append(figures)
+        if save:
+            save(tmp_path / "best")
+
+    train(tasks.get(task), spec, prepared, place, report, tmp_path)
+    return prepared, reached, tmp_path / "best"
+
+
+KINDS = [
+    ("tabular-classification", "logistic_regression", {}),
+    ("tabular-classification", None, {}),
+    ("tabular-classification", "mlp", {"epochs": 15}),
+    ("tabular-regression", "linear_regression", {}),
+    ("tabular-regression", "random_forest", {}),
+    ("tabular-regression", "xgboost", {"epochs": 4}),
+    ("tabular-regression", "mlp", {"epochs": 15}),
+]
+
+
+@pytest.mark.parametrize(("task", "kind", "settings"), KINDS)
+def test_a_mixed_table_is_learned_and_served(rows, tmp_path, task, kind, settings):
+    model = {"kind": kind} if kind else {}
+    prepared, reached, folder = trained(rows, tmp_path, task, train=settings, model=model)
+    last = reached[-1]
+    assert last["accuracy"] > 0.75 if task == "tabular-classification" else last["r2"] > 0.7
+    assert len(reached) == settings.get("epochs", 1) and last["train_loss"] > 0
+
+    predictor = Predictor(folder)
+    test = prepared.part("test")
+    raw = {role: test.raw(role) for role in predictor.task.subjects(predictor.contract)}
+    inputs = predictor.encode(raw)
+    np.testing.assert_array_equal(np.stack(inputs), test.matrix())
+    figures = predictor.task.target.metrics(predictor.scores(inputs), test.targets, 10)
+    assert figures["accuracy"] > 0.75 if task == "tabular-classification" else figures["r2"] > 0.7
+    answer = predictor.answers(predictor.encode(predictor.parse([predictor.task.example(predictor.contract)])))[0]
+    assert (
+        answer["label"] in ("high", "low") if task == "tabular-classification" else isinstance(answer["value"], float)
+    )
+
+
+def test_history_is_written_line_by_line(rows, tmp_path):
+    _, reached, _ = trained(rows, tmp_path, model={"kind": "xgboost"}, train={"epochs": 5})
+    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    losses = [line["train_loss"] for line in lines]
+    assert losses == sorted(losses, reverse=True) and losses[-1] == reached[-1]["train_loss"]
+
+
+def test_early_stopping_stops_the_rounds(rows, tmp_path):
+    settings = {"epochs": 50, "early_stopping_patience": 2}
+    _, reached, folder = trained(rows, tmp_path, model={"kind": "xgboost"}, train=settings)
+    values = [figures["macro_f1"] for figures in reached]
+    assert len(values) < 50 and max(values[-2:]) <= max(values[:-2])
+    assert json.loads((folder / "epoch.json").read_text())["macro_f1"] == max(values)
+
+
+# -- cross-validation
+
+
+@pytest.mark.parametrize(("kind", "epochs"), [("logistic_regression", 1), ("xgboost", 3), ("mlp", 8)])
+def test_cross_validation_gives_the_mean_and_a_model_of_all_rows(rows, tmp_path, kind, epochs):
+    prepared, reached, folder = trained(rows, tmp_path, model={"kind": kind}, train={"epochs": epochs, "folds": 4})
+    assert len(reached) == epochs
+    assert 0.7 < reached[-1]["macro_f1"] < 1.0 and 0.0 < reached[-1]["macro_f1_std"] < 0.2
+    if kind == "xgboost":
+        about = json.loads((folder / "model.json").read_text())
+        assert float(about["learner"]["attributes"].get("best_score", 0)) == 0  # chosen by us, not by XGBoost
+    predictor = Predictor(folder)
+    test = prepared.part("test")
+    assert predictor.task.target.metrics(predictor.scores(list(test.matrix())), test.targets, 10)["accuracy"] > 0.75
+
+
+def test_folds_of_equal_rows_are_one_and_classes_are_dealt_out():
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 300, 1000).astype(np.uint64)
+    groups = (keys % 3 == 0).astype(np.int64)
+    found = folds.assign(keys, groups, 5, seed=1)
+    for key in set(keys.tolist()):
+        assert len(set(found[keys == key])) == 1
+    distinct, first = np.unique(keys, return_index=True)
+    for group in (0, 1):
+        counts = np.bincount(found[first][groups[first] == group], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    order = rng.permutation(1000)
+    np.testing.assert_array_equal(folds.assign(keys[order], groups[order], 5, seed=1), found[order])
+    assert (folds.assign(keys, groups, 5, seed=2) != found).any()
+
+
+def test_more_folds_than_rows_are_refused():
+    with pytest.raises(DataError, match="there are 3 different rows"):
+        folds.assign(np.array([1, 2, 3, 3], np.uint64), np.zeros(4, np.int64), 4, seed=1)
+
+
+def test_the_columns_of_a_fold_know_nothing_of_the_rows_it_is_judged_by(rows, tmp_path):
+    spec = spec_load.load(table_spec(rows, data={"features": {"income": {"kind": "numeric", "missing": "mean"}}}))
+    prepared = prepared_of(spec, tmp_path)
+    raw = folds.raw_features(prepared)["income"].to_pylist()
+    cells = np.array([np.nan if cell in (None, "", "NA") else float(cell) for cell in raw])
+    seen = np.zeros(len(cells), int)
+    for fold in folds.folds(prepared, np.zeros(len(cells), int), 3, 42):
+        assert not set(fold.learn) & set(fold.judge)
+        seen[fold.judge] += 1
+        own = cells[fold.learn][~np.isnan(cells[fold.learn])]
+        there = np.flatnonzero(~np.isnan(cells))
+        expected = (cells[there] - own.mean()) / own.std()
+        np.testing.assert_allclose(fold.table.values[there, 0], expected, rtol=1e-4, atol=1e-5)
+    assert (seen == 1).all()
+
+
+def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
+    plain = make_rows(60, seed=3)
+    plain[7]["country"] = "NZ"  # once: the fold that holds it out has not seen it
+    folder = tmp_path / "rare"
+    folder.mkdir()
+    write_rows(folder / "train.csv", plain)
+    write_rows(folder / "test.csv", [row for row in make_rows(30, seed=4)])
+    features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
+    spec = spec_load.load(table_spec(folder, data={"features": features}, train={"folds": 3}))
+    prepared = prepared_of(spec, tmp_path)
+    n_rows = len(folds.raw_features(prepared))
+    assert sum(len(fold.judge) for fold in folds.folds(prepared, np.zeros(n_rows, int), 3, 42)) == n_rows - 1
+
+
+def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
+    rows = make_rows(60, seed=5)
+    for at, row in enumerate(rows):
+        row["label"] = "high" if at % 30 == 0 else "low"  # two of one class: some fold has none to be judged by
+    write_rows(tmp_path / "train.csv", rows)
+    write_rows(tmp_path / "test.csv", make_rows(30, seed=6))
+    with pytest.raises(UserError, match=r"roc_auc cannot be computed|one class only"):
+        trained(tmp_path, tmp_path, train={"folds": 5}, evaluate={"metric": "roc_auc"},
+                data={"split": {"validation": 0.2}})  # fmt: skip
+
+
+# -- what the report says
+
+
+def test_importance_is_of_whole_columns(rows, tmp_path):
+    prepared, _, folder = trained(rows, tmp_path, "tabular-regression", model={"kind": "linear_regression"})
+    predictor = Predictor(folder)
+    profile = predictor.task.profile({"test": prepared.part("test")}, predictor.contract, predictor.model, folder)
+    found = profile["importance"]
+    assert found["figure"] == "mse" and found["rows"] == 150
+    by_name = {column["name"]: column["rise"] for column in found["columns"]}
+    assert set(by_name) == set(FEATURES)
+    assert list(by_name)[0] in ("age", "member") and by_name["age"] > 20 * abs(by_name["joined"])
+    (folder / "profile.json").write_text(json.dumps(profile))
+    (section,) = predictor.task.sections(predictor.contract, folder)
+    assert section.charts[0].svg.startswith("<svg") and "150 held-out rows" in section.charts[0].caption
+
+
+def test_without_a_profile_there_is_no_section(tmp_path, rows):
+    assert tasks.get("tabular-classification").sections(None, tmp_path) == []
+
+
+def test_parquet_with_types_of_its_own_gives_the_same_inputs(rows, tmp_path):
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    # With files for all parts: the split goes by the cells' texts, and a csv may write a number in another way.
+    plain = spec_load.load(table_spec(rows, data={"validation": str(rows / "validation.csv")}))
+    options = pyarrow.csv.ConvertOptions(
+        column_types={"member": pa.string()}, null_values=["", "NA"], strings_can_be_null=True
+    )
+    for part in ("train", "validation", "test"):
+        typed = pyarrow.csv.read_csv(rows / f"{part}.csv", convert_options=options)
+        assert typed.schema.field("age").type == pa.int64() and pa.types.is_date(typed.schema.field("joined").type)
+        pq.write_table(typed, tmp_path / f"{part}.parquet")
+    files = {part: str(tmp_path / f"{part}.parquet") for part in ("train", "validation", "test")}
+    typed = spec_load.load(table_spec(rows, data=files))
+    one, two = prepared_of(plain, tmp_path), prepared_of(typed, tmp_path)
+    np.testing.assert_allclose(one.part("test").matrix(), two.part("test").matrix(), atol=1e-6)
