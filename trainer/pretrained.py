@@ -18,10 +18,8 @@ def load(auto_class: str, folder: Path, **config: Any) -> torch.nn.Module:
     """
     import torch
     import transformers
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
     try:
         model: torch.nn.Module = getattr(transformers, auto_class).from_pretrained(
             folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, local_files_only=True, **config
@@ -31,3 +29,11 @@ def load(auto_class: str, folder: Path, **config: Any) -> torch.nn.Module:
             f"{folder} cannot be loaded as a model: {error}", "check model.base, or train again"
         ) from error
     return model
+
+
+def quiet() -> None:
+    """Turn transformers' warnings and progress bars off: raymill shows one line a stage."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -231,3 +231,12 @@ def test_parameters_of_another_kind_are_passed_over():
     given = {"learning_rate": 0.2, "xgboost": {"max_depth": 7}, "random_forest": {"n_estimators": 5}}
     found = estimators.read_params("xgboost", given)
     assert (found.max_depth, found.learning_rate, found.n_estimators) == (7, 0.2, 300)
+
+
+def test_a_missing_package_says_what_to_install():
+    class Absent(estimators.get("xgboost")):
+        needs = "no_such_package_of_boosting"
+
+    with pytest.raises(ModelError) as caught:
+        estimators.must_be_installed(Absent)
+    assert "xgboost needs the package" in caught.value.problem and caught.value.fix == "pip install 'raymill[tabular]'"

@@ -117,7 +117,7 @@ def test_folds_of_equal_rows_are_one_and_classes_are_dealt_out():
     found = folds.assign(keys, groups, 5, seed=1)
     for key in set(keys.tolist()):
         assert len(set(found[keys == key])) == 1
-    distinct, first = np.unique(keys, return_index=True)
+    _, first = np.unique(keys, return_index=True)
     for group in (0, 1):
         counts = np.bincount(found[first][groups[first] == group], minlength=5)
         assert counts.max() - counts.min() <= 1
@@ -153,7 +153,7 @@ def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
     folder = tmp_path / "rare"
     folder.mkdir()
     write_rows(folder / "train.csv", plain)
-    write_rows(folder / "test.csv", [row for row in make_rows(30, seed=4)])
+    write_rows(folder / "test.csv", make_rows(30, seed=4))
     features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
     spec = spec_load.load(table_spec(folder, data={"features": features}, train={"folds": 3}))
     prepared = prepared_of(spec, tmp_path)
@@ -183,7 +183,7 @@ def test_importance_is_of_whole_columns(rows, tmp_path):
     assert found["figure"] == "mse" and found["rows"] == 150
     by_name = {column["name"]: column["rise"] for column in found["columns"]}
     assert set(by_name) == set(FEATURES)
-    assert list(by_name)[0] in ("age", "member") and by_name["age"] > 20 * abs(by_name["joined"])
+    assert next(iter(by_name)) in ("age", "member") and by_name["age"] > 20 * abs(by_name["joined"])
     (folder / "profile.json").write_text(json.dumps(profile))
     (section,) = predictor.task.sections(predictor.contract, folder)
     assert section.charts[0].svg.startswith("<svg") and "150 held-out rows" in section.charts[0].caption

@@ -63,6 +63,7 @@ def from_config(given: dict[str, Any], fed: Input, labels: list[str]) -> torch.n
     """Return a new model with random weights."""
     from transformers import AutoModelForImageClassification
 
+    pretrained.quiet()
     model: torch.nn.Module = AutoModelForImageClassification.from_config(new_config(given, fed, labels))
     return model
 
