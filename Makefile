@@ -20,7 +20,7 @@ demo: install
 ASIDE := tests/e2e/test_wrong_input.py
 test: install
 	@$(BIN)/python -m pytest tests/unit tests/local_ray $(ASIDE) > $(VENV)/test-aside.log 2>&1 & aside=$$!; \
-	$(BIN)/python -m pytest tests/e2e --ignore $(ASIDE) --durations 5; code=$$?; \
+	$(BIN)/python -m pytest tests/e2e --ignore $(ASIDE) --durations 15; code=$$?; \
 	wait $$aside; other=$$?; cat $(VENV)/test-aside.log; test $$code -eq 0 -a $$other -eq 0
 
 check: install

@@ -54,8 +54,9 @@ class Contract(BaseModel):
         return sha256_of(self.model_dump(mode="json"))
 
     def step(self, name: str) -> dict[str, Any]:
-        """Return the parameters of the step called `name`."""
-        return next(step.params for step in self.steps if step.name == name)
+        """Return the parameters of the step called `name`. Raises `KeyError` for one that is not there."""
+        params = {step.name: step.params for step in self.steps}
+        return params[name]
 
     def save(self, folder: Path) -> None:
         """Write contract.json into `folder`; the files it names must lie there already."""

@@ -59,7 +59,8 @@ def train(
     feed = stream or _prepared_feed(spec, prepared, place)
     model = task.new_model(prepared.contract, spec)
     seen = [prepared.part("train"), held_out] if stream is None and task.token_input else None
-    vocabulary = CompactVocabulary(model, seen, task.pad_id(prepared.contract), spec.train.weight_decay)
+    pad_id = task.pad_id(prepared.contract) if task.token_input else 0
+    vocabulary = CompactVocabulary(model, seen, pad_id, spec.train.weight_decay)
     model = model.to(place.device)
     torch.manual_seed(spec.train.seed + place.rank)  # workers drop out different units
     stepped = distributed(model, place.device, place.workers)  # all ranks
