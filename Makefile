@@ -16,12 +16,15 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/python examples/support_tickets/demo.py
 
-# Two at a time, each about as long: both mostly wait for Ray to start.
-ASIDE := tests/e2e/test_wrong_input.py
+# Three at a time, each about as long: all mostly wait for Ray and other processes to start.
+EXAMPLES := $(wildcard tests/e2e/test_*_example*.py) tests/e2e/test_own_task.py tests/e2e/test_wrong_input.py
+PYTEST := $(BIN)/python -m pytest --durations 8
 test: install
-	@$(BIN)/python -m pytest tests/unit tests/local_ray $(ASIDE) > $(VENV)/test-aside.log 2>&1 & aside=$$!; \
-	$(BIN)/python -m pytest tests/e2e --ignore $(ASIDE) --durations 15; code=$$?; \
-	wait $$aside; other=$$?; cat $(VENV)/test-aside.log; test $$code -eq 0 -a $$other -eq 0
+	@$(PYTEST) tests/unit tests/local_ray > $(VENV)/test-plain.log 2>&1 & plain=$$!; \
+	$(PYTEST) $(EXAMPLES) > $(VENV)/test-examples.log 2>&1 & examples=$$!; \
+	$(PYTEST) tests/e2e $(EXAMPLES:%=--ignore %); code=$$?; \
+	wait $$plain; first=$$?; wait $$examples; second=$$?; \
+	cat $(VENV)/test-plain.log $(VENV)/test-examples.log; test $$code -eq 0 -a $$first -eq 0 -a $$second -eq 0
 
 check: install
 	$(BIN)/ruff check .

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.errors import DataError
 from trainer.data import source_folder
 from trainer.data.read_rows import BLOCK_ROWS, to_block
 
@@ -18,12 +17,7 @@ def read(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterato
     A folder has no columns of its own, so the names in `columns` do not matter. Raises `DataError` for a role other than
     image and label.
     """
-    other = next((role for role in columns if role not in ("image", "label")), None)
-    if other:
-        raise DataError(
-            f"{folder} is a folder of images: it has an image and a label, but nothing for the {other}",
-            "give a csv, jsonl or parquet file with such a column and a column of the images' paths",
-        )
+    source_folder.must_have(folder, columns, "image")
     found = source_folder.items(folder, "images")
     for start in range(0, len(found), BLOCK_ROWS):
         items = found[start : start + BLOCK_ROWS]

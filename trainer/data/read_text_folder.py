@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.errors import DataError
 from trainer.data import source_folder, source_remote
 from trainer.data.read_rows import BLOCK_ROWS, BLOCK_SIZE, Reasons, to_block
 from trainer.data.source_open import open_binary
@@ -19,12 +18,7 @@ def read(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterato
     A folder has no columns of its own, so the names in `columns` do not matter. Raises `DataError` for a role other than
     text and label.
     """
-    other = next((role for role in columns if role not in ("text", "label")), None)
-    if other:
-        raise DataError(
-            f"{folder} is a folder of texts: it has a text and a label, but nothing for the {other}",
-            "put the rows into a csv, jsonl or parquet file with such a column",
-        )
+    source_folder.must_have(folder, columns, "text")
     done = 0
     for files, raws in _cut(source_folder.items(folder, "text")):
         reasons: Reasons = {}

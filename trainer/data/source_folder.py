@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +75,16 @@ def must_hold_rows(folder: str, kind: str, part: str) -> None:
         f"data.{part}={folder!r} holds no {known} file ({there})",
         f"put them at {Path(folder) / 'CLASS' / f'NAME{ENDINGS[kind][0]}'}",
     )
+
+
+def must_have(folder: str, columns: Mapping[str, str], holds: str) -> None:
+    """Raise `DataError` for a role that a folder has nothing for: its files are the role `holds`, its folders the label."""
+    other = next((role for role in columns if role not in (holds, "label")), None)
+    if other:
+        raise DataError(
+            f"{folder} is a folder of {holds} files: each has its {holds} and a label, but nothing for the {other}",
+            "put the rows into a csv, jsonl or parquet file with such a column",
+        )
 
 
 def _local(folder: Path, inside: str = "", above: frozenset[str] = frozenset()) -> Iterator[tuple[str, str, str]]:
