@@ -245,12 +245,11 @@ def serve(
     """Serve a registered model while the block runs; yields its URL. `changes` override keys of the spec's `serve:`."""
     from cluster.connect import connect
     from serve.server import check_port
-    from trainer import run_folder, spec_load
+    from trainer import run_folder
+    from trainer.model_stages import spec_of
 
     version = _version(model, storage)
-    spec = spec_load.load(
-        version.folder / run_folder.SPEC, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()]
-    )
+    spec = spec_of(version, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
     if address is None and not os.environ.get("RAY_ADDRESS"):
         check_port(spec.serve.host, spec.serve.port)
     shown = _console(console)

@@ -20,11 +20,12 @@ from cluster.progress import Progress
 from trainer import contract as contracts
 from trainer import tasks
 from trainer.contract import Contract
-from trainer.data import sources
+from trainer.data import source_folder, sources
 from trainer.data.blocks import reading
 from trainer.data.checks import examine, refuse
 from trainer.data.passes import quiet_ray_data
 from trainer.data.read import Reading, read_blocks
+from trainer.data.read_rows import BINARY_ROWS
 from trainer.data.sources import SourceFile
 from trainer.predictor import Predictor
 from trainer.tasks.base import Task
@@ -45,8 +46,8 @@ def predict_files(
 ) -> dict[str, int]:
     """Write one line for each row of the files to `output` (.csv, .jsonl or .parquet); returns counts.
 
-    Columns: row number, the inputs under their own columns' names (of images the file's path, where there is one),
-    prediction, score, error (null where there is an answer).
+    Columns: row number, the inputs under their own columns' names (of images and of a folder's files `path` instead, null
+    where there is none), prediction, score, error (null where there is an answer).
     Raises `DataError` if a file is missing or damaged; call `must_be_readable` first for the quick checks.
     """
     import ray.data
@@ -57,11 +58,12 @@ def predict_files(
     quiet_ray_data(preserve_order=True)
     answered = (
         ray.data.from_items([file._asdict() for file in files], override_num_blocks=len(files))
-        .map_batches(_Read(inputs_of(task, contract)), batch_size=1, batch_format="pyarrow", num_cpus=0.5)
+        .map_batches(_Read(inputs_of(task, contract), _have_paths(task, files)), batch_size=1, batch_format="pyarrow", num_cpus=0.5)
         .map_batches(
             _Answer,
             fn_constructor_args=[str(folder), max(1, int(cpus)), gpus > 0],
-            batch_size=_BATCH_ROWS,
+            # Images lie in blocks of so many bytes, however large each of them is; the actor takes few at a time.
+            batch_size=None if task.binary else _BATCH_ROWS,
             batch_format="pyarrow",
             num_cpus=cpus,
             num_gpus=gpus,
@@ -108,16 +110,23 @@ def inputs_of(task: Task, contract: Contract) -> Reading:
     return reading(task, {role: contract.columns[role] for role in task.subjects(contract)})
 
 
-class _Read:
-    """Files (a line each) to blocks of rows, each row with the place of its file."""
+def _have_paths(task: Task, files: list[SourceFile]) -> bool:
+    """Whether some rows may be files of their own. Asked once for all files: all blocks must have the same columns."""
+    return bool(task.binary) or any(file.format in source_folder.ENDINGS for file in files)
 
-    def __init__(self, how: Reading) -> None:
-        self.how = how
+
+class _Read:
+    """Files (a line each) to blocks of rows, each row with the place of its file, and with its own path if `paths`."""
+
+    def __init__(self, how: Reading, paths: bool) -> None:
+        self.how, self.paths = how, paths
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for line in batch.to_pylist():
             file = SourceFile(**line)
             for block in read_blocks(file, *self.how):
+                if self.paths and "path" not in block.column_names:
+                    block = block.append_column("path", pa.nulls(len(block), pa.string()))
                 yield block.append_column("source", pa.array([file.place] * len(block), pa.int32()))
 
 
@@ -126,8 +135,14 @@ class _Answer:
 
     def __init__(self, folder: str, threads: int, on_gpu: bool) -> None:
         self.predictor = Predictor(Path(folder), device="cuda" if on_gpu else "cpu", threads=threads)
+        self.at_once = BINARY_ROWS if self.predictor.task.binary else _BATCH_ROWS
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
+    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
+        # A generator: of an error in a plain function Ray Data keeps no cause.
+        for start in range(0, len(rows), self.at_once):
+            yield self._answered(rows.slice(start, self.at_once))
+
+    def _answered(self, rows: pa.Table) -> pa.Table:
         made = self.predictor
         found = examine(made.task, made.contract, rows, made.cleaner)
         inputs, refused = made.encoder.block(found.subjects)
@@ -143,23 +158,24 @@ class _Answer:
 
     def _table(self, rows: pa.Table, answered: dict[str, pa.Array], reasons: Any) -> pa.Table:
         task, columns = self.predictor.task, self.predictor.contract.columns
+        own = {name: rows[name] for name in ("path",) if name in rows.column_names}
+        taken = {"source", "row", "error", *own, *answered}
         shown = {role: columns[role] for role in task.subjects(self.predictor.contract) if role not in task.binary}
-        if "path" in rows.column_names:
-            shown["path"] = "path"
         return pa.table(
             {
                 "source": rows["source"],
                 "row": rows["row"],
-                **{_free(name): rows[role] for role, name in shown.items()},
+                **{_free(name, taken): rows[role] for role, name in shown.items()},
+                **own,
                 **answered,
                 "error": reasons,
             }
         )
 
 
-def _free(name: str) -> str:
+def _free(name: str, taken: set[str]) -> str:
     """Return a column's name in the output: one that the answer has already gets another."""
-    return f"input_{name}" if name in {"source", "row", "prediction", "score", "error"} else name
+    return f"input_{name}" if name in taken else name
 
 
 class _writer:

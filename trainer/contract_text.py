@@ -80,7 +80,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         *[f"  {name:<16} sha256 {short(digest)}" for name, digest in content.get("files", {}).items()],
     ]
     shown += [f"{key}: {_plain(value)}" for key, value in content.items() if key not in _OWN_FORM]
-    shown += [f"{key}: {lineage[key]}" for key in ("base model", "trained", "libraries") if key in lineage]
+    shown += [f"{key}: {lineage[key]}" for key in ("model", "trained", "libraries") if key in lineage]
     return shown
 
 

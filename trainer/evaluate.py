@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import DataError, RequestError, user_error_in
+from cluster.errors import DataError, user_error_in
 from cluster.files import sha256_of
 from cluster.progress import Progress, ProgressFile
 from trainer import tasks
@@ -65,7 +65,8 @@ class Evaluation:
 def labelled(columns: dict[str, list[Any]], targets: list[str | None]) -> LabelledRows:
     """Return rows with their digest."""
     cells = [[_as_json(value) for value in values] for values in (*columns.values(), targets)]
-    return LabelledRows(columns, targets, sha256_of(sorted(json.dumps(row) for row in zip(*cells, strict=True))))
+    rows = sorted(json.dumps(row) for row in zip(*cells, strict=True))
+    return LabelledRows(columns, targets, sha256_of([list(columns), rows]))
 
 
 def _as_json(value: Any) -> Any:
@@ -129,12 +130,15 @@ def score_here(
 
 
 def _encoded(predictor: Predictor, columns: dict[str, list[Any]], start: int) -> list[np.ndarray]:
-    try:
-        return predictor.encode(columns)
-    except RequestError as error:
-        raise DataError(
-            f"one of the rows from {start + 1} on: {error}", "take it out, or let the model's rules allow it"
-        ) from error
+    """Return the model inputs of the rows to be judged from number `start` on. Raises `DataError` naming a row."""
+    found = predictor.prepared(columns)
+    for at, reason in enumerate(found.reasons or ()):
+        if reason:
+            raise DataError(
+                f"row {start + at + 1} of the rows to be judged, all files counted on, cannot be used: {reason}",
+                "repair the row, or take it out",
+            )
+    return found.inputs
 
 
 def judge(contract: Contract, rows: LabelledRows, scores: np.ndarray, *, n_bins: int, n_mistakes: int) -> Evaluation:
@@ -166,15 +170,17 @@ class _Shown(Sequence[str]):
 
 
 def targets_of(contract: Contract, rows: LabelledRows) -> np.ndarray:
-    """Return the targets of rows as the contract knows them. Raises `DataError` for a label that it does not know."""
-    target = tasks.of(contract).target
+    """Return the targets of rows as the contract knows them. Raises `DataError` for one that it does not know."""
+    task = tasks.of(contract)
+    target = task.target
     raw = pa.array(rows.targets, pa.string())
     encoded = target.encode(contract.fitted, raw)
     if encoded.null_count:
         unseen = sorted({str(value) for value in raw.filter(encoded.is_null()).to_pylist()})
         shown = ", ".join(repr(label) for label in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+        wrong = "the model was not trained on" if target.has_labels else "cannot be read"
         raise DataError(
-            f"{encoded.null_count} rows have a label the model was not trained on: {shown}",
-            "take them out, or train with them",
+            f"{encoded.null_count} rows have a value of {task.target_role} that {wrong}: {shown}",
+            "take them out, or train with them" if target.has_labels else "take them out, or repair them",
         )
     return target.array(contract.fitted, pa.chunked_array([encoded]))

@@ -138,10 +138,9 @@ def _device(spec: RunSpec) -> str:
 def _library_agrees(prepared: Prepared) -> None:
     """Raise `ModelError` now, and not after training, where the model's own library gives other inputs than ours."""
     rows, contract = prepared.part("test"), prepared.contract
-    task, cleaner = tasks.of(contract), Cleaner(contract)
-    columns = {role: rows.raw(role, golden.ROWS) for role in task.subjects(contract)}
-    for role in task.texts if cleaner else ():
-        columns[role], _ = cleaner(columns[role])
+    task = tasks.of(contract)
+    raw = {role: rows.raw(role, golden.ROWS) for role in task.subjects(contract)}
+    columns, _ = Cleaner(contract).columns(raw, task.texts)
     inputs = [rows.inputs(at) for at in range(min(golden.ROWS, len(rows)))]
     task.library_agrees(contract, prepared.folder, columns, inputs)
 

@@ -20,6 +20,12 @@ def decide(
 ) -> Decision:
     """Compare figures on the same held-out rows by the spec's rule. `champion` is None where the alias is free."""
     metric, rule = spec.evaluate.metric, spec.promote
+    if not rule.enabled:
+        return Decision(False, "promote.enabled is false", {"metric": metric})
+    if metric not in candidate or (champion is not None and metric not in champion):
+        whose = "the candidate" if metric not in candidate else champion_ref
+        reason = f"{metric} of {whose} cannot be computed on these held-out rows; promote by hand"
+        return Decision(False, reason, {"metric": metric})
     value = candidate[metric]
     higher_is_better = spec.evaluate.mode == "max"
     evidence: dict[str, Any] = {
@@ -28,8 +34,6 @@ def decide(
         "min_improvement": rule.min_improvement,
         "minimum": rule.minimum,
     }
-    if not rule.enabled:
-        return Decision(False, "promote.enabled is false", evidence)
     if rule.minimum is not None and (value < rule.minimum if higher_is_better else value > rule.minimum):
         return Decision(False, f"{metric} {value:.4f} misses promote.minimum={rule.minimum:g}", evidence)
     if champion is None:

@@ -71,7 +71,8 @@ def replay(folder: Path, predictor: Predictor) -> int:
         rows, tolerance = golden["rows"], golden["tolerance"]
         inputs = [_encoded(predictor, at, row["raw"]) for at, row in enumerate(rows)]
         scores = predictor.scores(inputs)
-        labels = predictor.task.target.labels(predictor.contract.fitted)
+        target, fitted = predictor.task.target, predictor.contract.fitted
+        labels, tolerance = target.labels(fitted), tolerance * target.unit(fitted)
         for at, row in enumerate(rows):
             how = input_difference(row["inputs"], _kept_of(inputs[at]), folder)
             how = how or score_difference(row["scores"], scores[at].tolist(), labels, tolerance)
@@ -117,11 +118,10 @@ def input_difference(recorded: list[Any], now: list[Any], folder: Path) -> str:
 
 
 def score_difference(recorded: list[float], now: list[float], labels: list[str], tolerance: float) -> str:
-    """Return the label whose score moved most, if any by more than `tolerance` (beyond 1: of its size); else ""."""
+    """Return the label whose score moved most, if any by more than `tolerance`; else ""."""
     if len(recorded) != len(now):
         return f"length of scores: {len(recorded)} -> {len(now)}"
-    before_C = np.asarray(recorded, float)
-    gap_C = np.abs(np.asarray(now, float) - before_C) / np.maximum(1.0, np.abs(before_C))
+    gap_C = np.abs(np.asarray(now, float) - np.asarray(recorded, float))
     if gap_C.size == 0 or gap_C.max() <= tolerance:  # a score that is no number is never within it
         return ""
     worst = int(gap_C.argmax())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from trainer.evaluate import LabelledRows
 from trainer.registry import Version
 from trainer.report import page
 from trainer.run_folder import RAY_LOG, SPEC
-from trainer.spec import Evaluate
+from trainer.spec import RunSpec
 
 
 def evaluate_version(
@@ -35,7 +37,7 @@ def evaluate_version(
     folder = _new_folder(storage, version, "evaluate")
     console.say(f"{version.ref}: {len(rows):,} rows, {folder}", style="bold")
     console.send_rays_output_to(folder / RAY_LOG)
-    how = _evaluate_section(version)
+    how = spec_of(version).evaluate
     progress = folder / "progress" / "rows.json"
     started = time.monotonic()
 
@@ -127,8 +129,11 @@ def _held_out(version: Version) -> LabelledRows:
         ) from error
 
 
-def _evaluate_section(version: Version) -> Evaluate:
-    return spec_load.load(version.folder / SPEC).evaluate
+def spec_of(version: Version, overrides: Iterable[str] = ()) -> RunSpec:
+    """Return the spec of a registered version. A task of the user's own is compared with the contract's before it runs."""
+    contract = contracts.load(version.folder)
+    tasks.of(contract)
+    return spec_load.load(version.folder / SPEC, [*overrides, f"task={json.dumps(contract.task)}"])
 
 
 def _new_folder(storage: Path, version: Version, kind: str) -> Path:

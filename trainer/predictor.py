@@ -16,7 +16,7 @@ from trainer import contract as contracts
 from trainer import tasks
 from trainer.contract import Contract
 from trainer.steps import Cleaner
-from trainer.tasks.base import Columns, Task
+from trainer.tasks.base import Columns, Encoded, Task
 
 if TYPE_CHECKING:
     import torch
@@ -39,21 +39,24 @@ class Predictor:
 
     def clean(self, columns: Columns) -> tuple[dict[str, Sequence[Any]], list[str | None]]:
         """Return the values after the contract's steps, and for each row why it cannot be used, or None."""
-        cleaned = dict(columns)
-        reasons: list[str | None] = [None] * len(next(iter(columns.values())))
-        for role in self.task.texts if self.cleaner else ():
-            cleaned[role], found = self.cleaner(columns[role])
-            reasons = [before or new for before, new in zip(reasons, found, strict=True)]
-        return cleaned, reasons
+        return self.cleaner.columns(columns, self.task.texts)
+
+    def prepared(self, columns: Columns) -> Encoded:
+        """Return the model inputs of raw values, cleaned by the contract's steps, then encoded, with reasons against rows.
+
+        Nothing is encoded while a step refuses a row.
+        """
+        cleaned, reasons = self.clean(columns)
+        if any(reasons):
+            return Encoded([np.empty(0)] * len(reasons), reasons)
+        return self.encoder(cleaned)
 
     def encode(self, columns: Columns) -> list[np.ndarray]:
-        """Return the model inputs of raw values: cleaned by the contract's steps, then encoded.
+        """Return the model inputs of raw values, as `prepared` makes them.
 
         Raises `RequestError` naming the first row that a step or the encoder refuses.
         """
-        cleaned, reasons = self.clean(columns)
-        _refuse_first(reasons)
-        found = self.encoder(cleaned)
+        found = self.prepared(columns)
         _refuse_first(found.reasons or ())
         return found.inputs
 

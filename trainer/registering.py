@@ -10,7 +10,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import ModelError
+from cluster.errors import ModelError, UserError
 from cluster.files import write_json
 from trainer import contract as contracts
 from trainer import evaluate, golden, profile, registry, run_folder, tasks
@@ -132,11 +132,25 @@ def _decide(
         return decide(spec, evaluation.metrics, None)
     try:
         champion = models.find(f"{spec.name}@{number}")
+        _must_compare(candidate, champion)
         figures = _on_the_same_rows(spec, candidate, champion, rows, cpus, gpus)
-    except ModelError as error:
+    except UserError as error:
         reason = f"the present {spec.promote.alias} cannot be judged ({error.problem}); promote by hand"
         return Decision(False, reason, {"metric": spec.evaluate.metric})
     return decide(spec, evaluation.metrics, figures, champion.ref)
+
+
+def _must_compare(candidate: Version, champion: Version) -> None:
+    """Raise `ModelError` where the two read other columns or predict something else: the rows of one are none of the other.
+
+    Where rows are split by their content, other columns also mean that other rows were held out.
+    """
+    ours, theirs = contracts.load(candidate.folder), contracts.load(champion.folder)
+    mine, other = tasks.of(ours), tasks.of(theirs)
+    if mine.target.kind != other.target.kind:
+        raise ModelError(f"{champion.ref} predicts a {other.target.kind}, not a {mine.target.kind}", "use another name")
+    if set(mine.subjects(ours)) != set(other.subjects(theirs)):
+        raise ModelError(f"{champion.ref} reads other columns", "use another name, or promote by hand")
 
 
 def _on_the_same_rows(

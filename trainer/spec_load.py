@@ -23,6 +23,8 @@ _PATTERN_RULES = {
 }
 # Path-like keys, relative to the spec's file when they are not absolute.
 _SOURCE_KEYS = ("train", "validation", "test")
+# Keys that change a row's content, by which it is held out or not.
+_SPLIT_BY = ("data.steps", "data.features", "data.columns")
 
 
 class _Loader(yaml.SafeLoader):
@@ -86,12 +88,23 @@ def validate(raw: Mapping[str, Any]) -> RunSpec:
 def _for_its_task(spec: RunSpec) -> RunSpec:
     """Return the spec with what it leaves to its task filled in; raises `SpecError` for what the task cannot do."""
     from trainer import tasks
+    from trainer.targets.base import OPTIONAL
 
     target = tasks.get(spec.task).target
     metric = target.metric if spec.evaluate.metric == "auto" else spec.evaluate.metric
     if metric not in target.metrics_known:
         raise SpecError(
             f"evaluate.metric={metric} is not computed for {spec.task}", nearest(metric, target.metrics_known)
+        )
+    used = tasks.get(spec.task).uses | target.uses
+    for key in sorted(OPTIONAL - used):
+        section, _, name = key.partition(".")
+        if name in getattr(spec, section).model_fields_set:
+            raise SpecError(f"{key} is given, and {spec.task} does not use it", "take it out")
+    if spec.data.mode == "streaming" and tasks.get(spec.task).learns_from_features:
+        raise SpecError(
+            f"data.mode: streaming cannot be used by {spec.task}: its columns are fitted on all training rows first",
+            "use data.mode: prepared",
         )
     if spec.data.labels is not None and not target.has_labels:
         raise SpecError(f"data.labels lists classes or tags, and {spec.task} has none", "take it out")
@@ -236,9 +249,9 @@ def _check_space(spec: RunSpec) -> None:
             )
         if key in {"data.train", "data.validation", "data.test"} or key.startswith("data.split"):
             raise SpecError(f"tune.space.{key} would compare trials on different rows", "take it out of the space")
-        if key == "data.steps" and spec.data.validation is None:
+        if key.startswith(_SPLIT_BY) and spec.data.validation is None:
             raise SpecError(
-                "tune.space.data.steps would hold out other rows for each value: a row's part goes by its cleaned text",
+                f"tune.space.{key} would hold out other rows for each value: a row's part goes by its cleaned content",
                 "give validation rows of their own with data.validation",
             )
         if key.startswith(("data.", "model.base")) and domain.choice is None:

@@ -72,7 +72,8 @@ class Best:
         """Take note of an epoch; returns whether it is better than all before. Raises `UserError` without the metric."""
         if self._metric not in figures:
             raise UserError(
-                f"evaluate.metric={self._metric} cannot be computed: the validation rows hold one class only, or too few rows",
+                f"evaluate.metric={self._metric} cannot be computed: the validation rows are too few, or too much "
+                "alike in what is to be predicted",
                 "choose another metric, or more rows",
             )
         value = figures[self._metric]

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
-from cluster.errors import SpecError
+from cluster.errors import ModelError, SpecError
 
 _PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _OURS = frozenset({"raymill", "raymill_cli", "cluster", "trainer", "tune", "serve"})
@@ -78,6 +78,35 @@ def find(path: str, key: str = "data.steps") -> Source:
     if file.suffix != ".py":
         raise SpecError(f"{key}: {name} is not written in Python ({file})", "name a module with a source file")
     return Source(path, file, file.read_bytes(), key)
+
+
+def pinned(path: str, key: str, digest: object, copy: str) -> Source:
+    """Return the source of `module:name` if its digest is the one a model was trained with.
+
+    `copy` is the name of the copy in the model's folder. Raises `ModelError` if it is another one, or not there.
+    """
+    try:
+        source = find(path, key)
+    except SpecError as error:
+        raise _another_training(error) from error
+    if source.digest != digest:
+        raise ModelError(
+            f"{source.file} is not the source of {path} that the model was trained with",
+            f"restore it (the model's folder has a copy, {copy}), or train again",
+        )
+    return source
+
+
+def load_pinned(source: Source) -> Any:
+    """Return what `load` does, for a model: raises `ModelError`."""
+    try:
+        return load(source)
+    except SpecError as error:
+        raise _another_training(error) from error
+
+
+def _another_training(error: SpecError) -> ModelError:
+    return ModelError(error.problem, f"{error.fix} (a change of the source needs another training)")
 
 
 def load(source: Source) -> Any:

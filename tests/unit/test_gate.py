@@ -41,3 +41,11 @@ def test_the_rule(rule, candidate, champion, promoted):
     decision = decide(spec(**rule), {metric: candidate}, None if champion is None else {metric: champion}, "a@1")
     assert decision.promoted is promoted
     assert decision.reason
+
+
+def test_a_figure_that_is_not_there_promotes_nobody():
+    by = spec(metric="roc_auc")
+    found = decide(by, {"accuracy": 0.9}, {"roc_auc": 0.5}, "a@1")
+    assert not found.promoted and "roc_auc of the candidate cannot be computed" in found.reason
+    found = decide(by, {"roc_auc": 0.9}, {"rmse": 0.5}, "a@1")
+    assert not found.promoted and "roc_auc of a@1 cannot be computed" in found.reason

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cluster.errors import RequestError
-from trainer.images.requests import bodies, image_of
+from trainer.images.requests import bodies, image_of, images_of
 
 MOST = 10_000
 
@@ -34,7 +34,7 @@ TEXT = base64.b64encode(PNG).decode()
     ],
 )
 def test_every_form_of_an_image(given):
-    assert image_of(given, "inputs[0]", MOST) == PNG
+    assert image_of(given, "inputs[0]", MOST) == (PNG, 12)
 
 
 @pytest.mark.parametrize(

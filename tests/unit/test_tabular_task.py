@@ -119,9 +119,8 @@ def refused(task, contract, tmp_path, given):
     ],
 )
 def test_specs_that_make_no_sense_are_refused(task, tmp_path, sections, problem, fix):
-    spec = spec_load.validate(table_spec(tmp_path, **sections))
     with pytest.raises(SpecError) as caught:
-        task.check_spec(spec)
+        task.check_spec(spec_load.validate(table_spec(tmp_path, **sections)))
     assert problem in caught.value.problem and fix in caught.value.fix
 
 

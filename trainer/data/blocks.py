@@ -132,7 +132,7 @@ class BlockMaker:
                 inputs = inputs.filter(pc.is_null(pa.array(refused, pa.string())))
             found, lengths = kept, np.diff(inputs.offsets.to_numpy())
         facts = {
-            "key": pa.array(_content_keys(found.subjects), pa.uint64()),
+            "key": pa.array(_content_keys(found.subjects, task), pa.uint64()),
             "target": pc.dictionary_encode(found.good[task.target_role].combine_chunks()),
             "length": pa.array(lengths, pa.int32()),
             **_order(found.good),
@@ -199,8 +199,12 @@ def _ordered(rows: pa.Table, data: Data) -> pa.Table:
 
 
 def _kind(reason: str) -> str:
-    """Return a reason without the value it quotes, so that a thousand different ones count as one kind."""
-    return re.sub(r"'.*'|\".*\"", "…", reason)
+    """Return a reason without the values it quotes, so that a thousand different ones count as one kind.
+
+    Of a row with several bad cells, the first one's.
+    """
+    first = re.split(r"; (?=[^;:]+: )", reason)[0]
+    return re.sub(r"'.*'|\".*\"|'.*$", "…", first)
 
 
 def reading(task: Task, columns: dict[str, str]) -> Reading:
@@ -256,12 +260,13 @@ def _order(good: pa.Table) -> dict[str, pa.Array]:
     return {}
 
 
-def _content_keys(subjects: pa.Table) -> np.ndarray:
+def _content_keys(subjects: pa.Table, task: Task) -> np.ndarray:
     """Return one key for each row from all its inputs; of a single text or image it is that of its content."""
     columns = [subjects[name].to_pylist() for name in subjects.column_names]
-    if len(columns) == 1:
+    if len(columns) == 1 and subjects.column_names[0] in {*task.texts, *task.binary}:
         return split.content_keys(columns[0])
-    return split.content_keys([json.dumps(row, ensure_ascii=False) for row in zip(*columns, strict=True)])
+    rows = zip(*columns, strict=True)
+    return split.content_keys([json.dumps(row, ensure_ascii=False, default=bytes.hex) for row in rows])
 
 
 def _signature(subjects: pa.Table, task: Task, steps: list[StepSpec]) -> dict[str, pa.Array]:

@@ -33,13 +33,13 @@ def _schema(whole: Whole) -> pa.Schema:
     )
 
 
-def write_index(whole: Whole, path: Path) -> tuple[int, int]:
+def write_index(whole: Whole, path: Path) -> int:
     """Write one line for each row that is used (more for a row that is repeated), in the order of the files.
 
-    Returns the tokens of all lines, and how many lines are repetitions.
+    Returns how many lines are repetitions.
     """
     repeats = whole.repeats()
-    tokens = repeated = 0
+    repeated = 0
     schema = _schema(whole)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for shard, block in enumerate(whole.blocks()):
@@ -50,12 +50,11 @@ def write_index(whole: Whole, path: Path) -> tuple[int, int]:
                 once = len(rows)
                 rows = np.repeat(rows, _times(block, rows, parts, repeats, whole.data))
                 repeated += len(rows) - once
-            tokens += int(block.lengths[rows].sum())
             targets = block.targets.take(pa.array(rows))
             columns = (parts[rows], np.full(len(rows), shard), rows, targets, block.lengths[rows])
             arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, schema, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
-    return tokens, repeated
+    return repeated
 
 
 def _times(block: Block, rows: np.ndarray, parts: np.ndarray, repeats: np.ndarray, data: Data) -> np.ndarray:
@@ -111,7 +110,7 @@ def _with_path(table: pa.Table, path: str) -> pa.Table:
     )
 
 
-def summary(whole: Whole, tokens: int, repeated: int) -> dict[str, Any]:
+def summary(whole: Whole, repeated: int) -> dict[str, Any]:
     """Return the counts of a preparation: rows by part and class, bad rows and rows left out by reason."""
     notes = whole.notes
     bad = by_reason(notes)
@@ -132,7 +131,6 @@ def summary(whole: Whole, tokens: int, repeated: int) -> dict[str, Any]:
         "rows_by_class": by_class if whole.task.target.has_classes else {},
         "class_weights": _weights(counts_CP[:, TRAIN], whole.data),
         "repeated": repeated,
-        "tokens": tokens,
         "mode": whole.data.mode,
     }
 

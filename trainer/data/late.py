@@ -16,12 +16,15 @@ from trainer.contract import Contract
 from trainer.data.blocks import INPUTS, SHARDS, read_ipc, write_ipc
 
 
-def encode_shards(contract: Contract, folder: Path, names: list[str], *, with_ray: bool) -> None:
-    """Add the model inputs to each shard of `names`. Raises `DataError` for a row that the fitted values refuse."""
+def encode_shards(contract: Contract, folder: Path, sources: dict[str, str], *, with_ray: bool) -> None:
+    """Add the model inputs to each shard; `sources` is the path of the file that it came from, by its name.
+
+    Raises `DataError` for a row that the fitted values refuse.
+    """
     encode = _EncodeShard(contract, folder)
     if not with_ray:
-        for name in names:
-            encode.one(name)
+        for name, source in sources.items():
+            encode.one(name, source)
         return
     import ray.data
     import ray.exceptions
@@ -29,7 +32,8 @@ def encode_shards(contract: Contract, folder: Path, names: list[str], *, with_ra
     from trainer.data.passes import MAKE_CPUS, quiet_ray_data
 
     quiet_ray_data()
-    done = ray.data.from_items(names, override_num_blocks=len(names)).map_batches(
+    items = [{"name": name, "source": source} for name, source in sources.items()]
+    done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         encode, batch_size=1, batch_format="pyarrow", num_cpus=MAKE_CPUS
     )
     try:
@@ -46,12 +50,12 @@ class _EncodeShard:
         self.contract, self.folder = contract, folder
 
     def __call__(self, batch: Any) -> Iterator[Any]:
-        for name in batch["item"].to_pylist():
-            self.one(name)
+        for line in batch.to_pylist():
+            self.one(**line)
         yield batch
 
-    def one(self, name: str) -> None:
-        """Encode one shard; doing it again gives the same file."""
+    def one(self, name: str, source: str) -> None:
+        """Encode the shard `name` of rows of the file `source`; doing it again gives the same file."""
         path = self.folder / SHARDS / f"{name}.arrow"
         task = tasks.of(self.contract)
         shard = read_ipc(path)
@@ -59,7 +63,7 @@ class _EncodeShard:
         refused = next((at for at, reason in enumerate(reasons or []) if reason), None)
         if refused is not None:
             row = shard["row"][refused].as_py()
-            raise DataError(f"row {row} of a file of data cannot be used: {reasons[refused]}",  # type: ignore[index]
+            raise DataError(f"row {row} of {source} cannot be used: {reasons[refused]}",  # type: ignore[index]
                             "repair the row, take it out, or let the column's rule allow it")  # fmt: skip
         whole = [column for column in shard.column_names if column != INPUTS]
         beside = path.with_suffix(".part")

@@ -228,18 +228,18 @@ def _finish(
     task = tasks.get(spec.task)
     whole = Whole(folder, notes, [file.part for file in staged.files], task, contract, spec.data)
     whole.judge()
-    contract = _without_untrained(spec, staged, whole)
+    contract = _fitted_on_training_rows(spec, staged, whole)
     verdicts = np.split(whole.verdicts, whole.starts[1:-1])
     index.write_quarantine(folder, notes, verdicts, staged.files, _kept(task, contract), folder / QUARANTINE)
-    summary = index.summary(whole, *index.write_index(whole, folder / INDEX))
+    summary = index.summary(whole, index.write_index(whole, folder / INDEX))
     _judge_bad_rows(summary, spec.data.max_bad_fraction, folder / QUARANTINE, quarantine_to)
-    _refuse_empty_parts(summary, spec.data.split)
+    _refuse_empty_parts(summary, spec.data.split, task)
     if spec.data.features:
         features = fit_features(whole, with_ray=use_ray)
         write_json(folder / COLUMNS, features.profile.model_dump(mode="json"))
         contract = task.with_features(contract, features.fitted)
     if task.learns_from_features:
-        encode_shards(contract, folder, [note.name for note in notes], with_ray=use_ray)
+        encode_shards(contract, folder, {note.name: staged.files[note.source].path for note in notes}, with_ray=use_ray)
     contract.save(folder)
     shutil.rmtree(folder / FACTS)
     shutil.rmtree(folder / BAD)
@@ -253,18 +253,24 @@ def _kept(task: Task, contract: Contract) -> dict[str, pa.DataType]:
     return {role: pa.binary() if role in task.binary else pa.string() for role in contract.columns}
 
 
-def _without_untrained(spec: RunSpec, staged: _Staged, whole: Whole) -> Contract:
-    """Fit and judge anew without labels of which no row is left to train on: their rows become bad ones, unknown labels.
+def _fitted_on_training_rows(spec: RunSpec, staged: _Staged, whole: Whole) -> Contract:
+    """Fit and judge anew by the rows that are trained on, now that these are known; returns the contract.
 
-    All rows of such a label contradict others, or the split holds them out.
+    A label of which no such row is left is no label: all rows of it contradict others, or the split holds them out, and
+    they become bad ones, of an unknown label. Streamed rows were counted as they are.
     """
-    while True:
+    task = tasks.get(spec.task)
+    while task.target.has_classes:
         trained = index.rows_by_class(whole)[:, TRAIN]
         if trained.all() or not trained.any():
             return whole.contract
-        targets = {label: int(count) for label, count in zip(whole.groups, trained, strict=True) if count}
-        whole.reset(tasks.get(spec.task).fit(staged.unfitted, targets, spec.data.labels))
+        tally = {label: int(count) for label, count in zip(whole.groups, trained, strict=True) if count}
+        whole.reset(task.fit(staged.unfitted, tally, spec.data.labels))
         whole.judge()
+    if spec.data.mode == "prepared":
+        whole.reset(task.fit(staged.unfitted, whole.tally(), spec.data.labels))
+        whole.judge()
+    return whole.contract
 
 
 def _judge_bad_rows(summary: dict[str, Any], allowed: float, quarantine: Path, quarantine_to: Path) -> None:
@@ -317,7 +323,7 @@ class TooManyBadRows(DataError):
         self.by_reason = by_reason or {}
 
 
-def _refuse_empty_parts(summary: dict[str, Any], how: Split) -> None:
+def _refuse_empty_parts(summary: dict[str, Any], how: Split, task: Task) -> None:
     rows = summary["rows"]
     for part in PARTS:
         if not rows[part]:
@@ -325,5 +331,6 @@ def _refuse_empty_parts(summary: dict[str, Any], how: Split) -> None:
             if part != "train" and how.by == "time":
                 fix = f"set data.split.validation_from and test_from to times that some rows reach, or give data.{part}"
             elif part != "train":
-                fix = f"add rows, raise data.split.{part}, set data.split.stratify, or give data.{part}"
+                stratify = " set data.split.stratify," if task.target.has_classes else ""
+                fix = f"add rows, raise data.split.{part},{stratify} or give data.{part}"
             raise DataError(f"no row is left for {part}: there are {sum(rows.values())} usable rows in all", fix)

@@ -93,12 +93,12 @@ def _named(file: SourceFile, how: Reading) -> Iterator[str]:
     if file.format in source_folder.ENDINGS:
         return
     columns = {role: how.columns[role] for role in how.binary}
-    for block in _whole(file, _rows(file, columns, how.loose, how.binary)):
-        for role in how.binary:
-            if not pa.types.is_string(block[role].type):
-                return
-            usable = block.filter(pc.is_null(block["reason"]))
-            yield from (read_files.place_of(cell, file.path) for cell in usable[role].to_pylist() if cell)
+    for block in _whole(file, _rows(file, columns, how.loose, how.binary, as_paths=True)):
+        named = [role for role in columns if pa.types.is_string(block[role].type)]
+        if not named:
+            return
+        for role in named:
+            yield from (read_files.place_of(cell, file.path) for cell in block[role].to_pylist() if cell)
 
 
 def _blocks(
@@ -112,7 +112,12 @@ def _blocks(
 
 
 def _rows(
-    file: SourceFile, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str]
+    file: SourceFile,
+    columns: dict[str, str],
+    loose: frozenset[str],
+    binary: frozenset[str],
+    *,
+    as_paths: bool = False,
 ) -> Iterator[pa.Table]:
     if file.format == "images":
         yield from read_image_folder.read(file.path, columns, loose)
@@ -121,7 +126,7 @@ def _rows(
     elif file.format in ("parquet", "arrow"):
         read_one = read_columns.read_parquet if file.format == "parquet" else read_columns.read_arrow
         with open_at_any_place(file.path) as source:
-            yield from read_one(source, file.path, columns, loose, binary)
+            yield from read_one(source, file.path, columns, loose, binary, as_paths=as_paths)
     else:
         with open_binary(file.path) as stream:
             if file.format == "jsonl":

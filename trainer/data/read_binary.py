@@ -38,20 +38,26 @@ def must_fit(kind: pa.DataType, role: str, column: str, path: str) -> None:
         )
 
 
+def paths(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Return the paths (string) that {bytes, path} without bytes are read from, null for others; None for plain bytes."""
+    if not pa.types.is_struct(values.type) or values.type.get_field_index(PATH) < 0:
+        return None
+    named = pc.struct_field(values, PATH).cast(pa.string())
+    return pc.if_else(pc.is_null(pc.struct_field(values, BYTES)), named, pa.scalar(None, pa.string()))
+
+
 def column(values: pa.ChunkedArray, file: str, reasons: Reasons) -> pa.ChunkedArray:
     """Return the bytes (large_binary); a {bytes, path} without bytes is read from the path, relative to `file`'s folder."""
-    paths = None
+    named = paths(values)
     if pa.types.is_struct(values.type):
-        if values.type.get_field_index(PATH) >= 0:
-            paths = pc.struct_field(values, PATH)
         values = pc.struct_field(values, BYTES)
     values.validate(full=True)
     found = values.cast(pa.large_binary())
-    if paths is not None and found.null_count:
+    if named is not None and found.null_count:
         raws = found.to_pylist()
-        for at, (raw, path) in enumerate(zip(raws, paths.to_pylist(), strict=True)):
-            if raw is None and path is not None:
-                raws[at], reason = content(place_of(str(path), file))
+        for at, path in enumerate(named.to_pylist()):
+            if path is not None:
+                raws[at], reason = content(place_of(path, file))
                 note(reasons, [at] if reason else [], reason or "")
         found = pa.chunked_array([pa.array(raws, pa.large_binary())])
     too_large = pc.fill_null(pc.greater(pc.binary_length(found), MOST_BYTES), False)

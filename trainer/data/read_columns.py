@@ -32,32 +32,47 @@ _AT_ONCE, _BINARY_AT_ONCE = 4096, 64
 
 
 def read_parquet(
-    source: pa.NativeFile, path: str, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str]
+    source: pa.NativeFile,
+    path: str,
+    columns: dict[str, str],
+    loose: frozenset[str],
+    binary: frozenset[str],
+    *,
+    as_paths: bool = False,
 ) -> Iterator[pa.Table]:
-    """Yield the rows of a parquet file. Raises `DataError` for a missing column or one of a wrong type."""
+    """Yield the rows of a parquet file. Raises `DataError` for a missing column or one of a wrong type.
+
+    `as_paths`: of {bytes, path} the path where there are no bytes, and nothing is read from it.
+    """
     with pq.ParquetFile(source) as file:
         schema = file.schema_arrow
         must_have(columns, schema.names, path)
         names = list(dict.fromkeys(columns.values()))
         batches = file.iter_batches(batch_size=_BINARY_AT_ONCE if binary else _AT_ONCE, columns=names)
-        yield from _blocks(batches, schema, path, columns, loose, binary)
+        yield from _blocks(batches, schema, path, columns, loose, binary, as_paths)
 
 
 def read_arrow(
-    source: pa.NativeFile, path: str, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str]
+    source: pa.NativeFile,
+    path: str,
+    columns: dict[str, str],
+    loose: frozenset[str],
+    binary: frozenset[str],
+    *,
+    as_paths: bool = False,
 ) -> Iterator[pa.Table]:
-    """Yield the rows of an Arrow file or stream. Raises `DataError` for a missing column or one of a wrong type."""
+    """Yield the rows of an Arrow file or stream, as `read_parquet` does."""
     start = source.read(len(_ARROW_FILE))
     source.seek(0)
     if start == _ARROW_FILE:
         with pa.ipc.open_file(source) as file:
             must_have(columns, file.schema.names, path)
             batches = (file.get_batch(place) for place in range(file.num_record_batches))
-            yield from _blocks(batches, file.schema, path, columns, loose, binary)
+            yield from _blocks(batches, file.schema, path, columns, loose, binary, as_paths)
     else:
         with pa.ipc.open_stream(source) as stream:
             must_have(columns, stream.schema.names, path)
-            yield from _blocks(stream, stream.schema, path, columns, loose, binary)
+            yield from _blocks(stream, stream.schema, path, columns, loose, binary, as_paths)
 
 
 def _blocks(
@@ -67,6 +82,7 @@ def _blocks(
     columns: dict[str, str],
     loose: frozenset[str],
     binary: frozenset[str],
+    as_paths: bool,
 ) -> Iterator[pa.Table]:
     names = class_names(schema.metadata)
     for role, column in columns.items():
@@ -87,7 +103,8 @@ def _blocks(
         for role, column in columns.items():
             values = table.column(column)
             if role in binary and read_binary.holds(values.type):
-                texts[role] = read_binary.column(values, path, reasons)
+                named = read_binary.paths(values) if as_paths else None
+                texts[role] = read_binary.column(values, path, reasons) if named is None else named
                 continue
             if column in names and pa.types.is_integer(values.type):
                 values = _named(values, names[column], role, reasons)

@@ -7,6 +7,7 @@ at a time is two bytes each.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -100,6 +101,15 @@ class Whole:
                 sheet["order"].to_numpy() if "order" in sheet.column_names else keys,
                 [sheet[name].to_numpy() for name in sheet.column_names if name.startswith("band_")],
             )
+
+    def tally(self) -> Counter[str]:
+        """Return what the target's `tally` says of the rows that are trained on."""
+        found: Counter[str] = Counter()
+        for note, start, end in zip(self.notes, self.starts[:-1], self.starts[1:], strict=True):
+            used = (self.verdicts[start:end] == 0) & (self.parts[start:end] == TRAIN)
+            raw = read_ipc(self.folder / FACTS / f"{note.name}.arrow")["target"].cast(pa.string())
+            found.update(self.task.target.tally(raw.filter(pa.array(used))))
+        return found
 
     def judge(self) -> None:
         """Fill `verdicts` with what is wrong with rows, and `parts`."""

@@ -27,10 +27,10 @@ def data(spec: RunSpec, task: str) -> None:
                 "judged twice",
                 "set how: weight, or leave train.folds out",
             )
-    if spec.data.mode == "streaming":
+    if spec.train.folds and spec.data.split.by != "content":
         raise SpecError(
-            f"data.mode: streaming cannot be used by {task}: its columns are fitted on all training rows first",
-            "use data.mode: prepared",
+            f"train.folds deals rows out by their content, not by {spec.data.split.by} as data.split says",
+            "leave train.folds out: the validation rows are split by it",
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.message import Message
 from email.parser import BytesHeaderParser
+from typing import NamedTuple
 
 from cluster.errors import RequestError, nearest
 from cluster.text import json_kind
@@ -16,8 +17,38 @@ _KEY = "image"
 _SHAPE = f'an image in base64, or {{"{_KEY}": it}}'
 
 
-def image_of(given: object, here: str, max_pixels: int) -> bytes:
-    """Return the bytes of one input: base64 as a text, as a `data:` URL or under `image`, or the bytes themselves.
+class Sent(NamedTuple):
+    """One image of a request."""
+
+    raw: bytes
+    pixels: int
+
+
+def images_of(inputs: Sequence[object], max_pixels: int) -> list[bytes]:
+    """Return the bytes of a request's inputs, each as `image_of` takes it.
+
+    All of them together may have `max_pixels`, as one alone may: a file of a few bytes can stand for millions of pixels.
+    Raises `RequestError`, naming the place.
+    """
+    raws = []
+    pixels = 0
+    for place, given in enumerate(inputs):
+        here = f"inputs[{place}]"
+        sent = image_of(given, here, max_pixels)
+        pixels += sent.pixels
+        if pixels > max_pixels:
+            raise RequestError(
+                413,
+                "image_too_large",
+                f"{here}: the images up to this one have {pixels:,} pixels together, over {max_pixels:,}; "
+                "make them smaller, or send them in several requests",
+            )
+        raws.append(sent.raw)
+    return raws
+
+
+def image_of(given: object, here: str, max_pixels: int) -> Sent:
+    """Return one input: base64 as a text, as a `data:` URL or under `image`, or the bytes themselves.
 
     Only its header is looked at. Raises `RequestError`: 413 for too many pixels, 422 for what is no image.
     """
@@ -34,12 +65,12 @@ def image_of(given: object, here: str, max_pixels: int) -> bytes:
     if not raw:
         raise RequestError(422, "empty_input", f"{here} is empty; take it out or give an image")
     try:
-        opened(raw, max_pixels)
+        image = opened(raw, max_pixels)
     except TooLarge as error:
         raise RequestError(413, "image_too_large", f"{here}: {error}; make it smaller") from None
     except Unusable as error:
         raise RequestError(422, "not_an_image", f"{here}: {error}") from None
-    return raw
+    return Sent(raw, image.width * image.height)
 
 
 def bodies(body: bytes, content_type: str) -> list[bytes] | None:

@@ -5,7 +5,7 @@ A step is made from the contract alone (its name and parameters); a new one is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,17 @@ class Cleaner:
         reasons: list[str | None] = [None] * len(cleaned)
         for place, text in enumerate(texts):
             cleaned[place], reasons[place] = self._one(text)
+        return cleaned, reasons
+
+    def columns(
+        self, columns: Mapping[str, Sequence[Any]], texts: Sequence[str]
+    ) -> tuple[dict[str, Sequence[Any]], list[str | None]]:
+        """Return raw values by role with those of the roles in `texts` cleaned, and for each row why it cannot be used."""
+        cleaned = dict(columns)
+        reasons: list[str | None] = [None] * len(next(iter(columns.values())))
+        for role in texts if self else ():
+            cleaned[role], found = self(columns[role])
+            reasons = [before or new for before, new in zip(reasons, found, strict=True)]
         return cleaned, reasons
 
     def _one(self, text: str) -> tuple[str, str | None]:

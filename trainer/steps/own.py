@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import ModelError, SpecError
 from cluster.files import write_bytes
 from cluster.text import is_unicode
 from trainer import user_module
@@ -32,16 +31,8 @@ def pin(path: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def make(params: dict[str, Any]) -> Callable[[str], str | None]:
     """Return the step; raises `ModelError` if the function is not there or its source is not the contract's."""
     path = str(params.get("function"))
-    try:
-        source = user_module.find(path)
-        if source.digest != params.get("source_sha256"):
-            raise ModelError(
-                f"{source.file} is not the source of {path} that the model was trained with",
-                f"restore it (the model's folder has a copy, {_copy_of(source.module)}), or train again",
-            )
-        function = user_module.load(source)
-    except SpecError as error:
-        raise ModelError(error.problem, f"{error.fix} (a change of the source needs another training)") from error
+    copy = _copy_of(path.partition(":")[0])
+    function = user_module.load_pinned(user_module.pinned(path, "data.steps", params.get("source_sha256"), copy))
 
     def step(text: str) -> str | None:
         try:

@@ -30,6 +30,12 @@ Fitted = Mapping[str, Any]
 _MAX_LABELS = 10_000
 
 
+#: Keys of a spec that only some tasks know what to do with: a task or its target says so in `uses`.
+OPTIONAL = frozenset(
+    {"data.image", "data.tag_separator", "model.kind", "model.params", "train.augment", "train.folds"}
+)
+
+
 class Target(ABC):
     """One kind of target. Plain functions of their arguments; nothing is kept between calls."""
 
@@ -43,6 +49,8 @@ class Target(ABC):
     loss: str
     #: Whether rows fall into classes that a spec may declare (`data.labels`), balance and stratify.
     has_classes = False
+    #: Those of `OPTIONAL` that it goes by.
+    uses: frozenset[str] = frozenset()
     #: Whether `data.labels` may list what there is.
     has_labels = True
     #: Whether an empty cell is a value, as no tags are.
@@ -74,7 +82,7 @@ class Target(ABC):
 
     @abstractmethod
     def fit(self, role: str, tally: Mapping[str, int], declared: list[str] | None) -> dict[str, Any]:
-        """Return what training rows teach about the target, plain JSON, from the blocks' tallies added up.
+        """Return what rows to train on teach about the target, plain JSON, from the blocks' tallies added up.
 
         `declared` are the spec's `data.labels`. Raises `DataError` where nothing can be learned.
         """
@@ -109,6 +117,10 @@ class Target(ABC):
     def groups(self, fitted: Fitted) -> list[str]:
         """Return the groups that rows are counted by: the classes, or one group of all rows."""
         return self.labels(fitted) if self.has_classes else [""]
+
+    def unit(self, fitted: Fitted) -> float:
+        """Return how much a score has to move to matter: 1 for probabilities, of numbers their standard deviation."""
+        return 1.0
 
     def width(self, fitted: Fitted) -> int:
         """Return the number of outputs of the model."""

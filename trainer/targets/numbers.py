@@ -110,6 +110,9 @@ class Numbers(Target):
 
         return torch.nn.functional.mse_loss(logits[:, 0].float(), targets, reduction="sum")
 
+    def unit(self, fitted: Fitted) -> float:
+        return _scale(fitted)[1]
+
     def in_units(self, fitted: Fitted, loss: float) -> float:
         return loss * _scale(fitted)[1] ** 2
 

@@ -50,6 +50,7 @@ class Tags(Target):
     )
     metric: Metric = "micro_f1"
     loss = "log_loss"
+    uses = frozenset({"data.tag_separator"})
     may_be_empty = True
     loose = True
 

@@ -40,7 +40,7 @@ def of(contract: Contract) -> Task:
     if is_own(contract.task):
         from trainer.tasks import own
 
-        own.check(contract)
+        return own.of(contract)
     return get(contract.task)
 
 

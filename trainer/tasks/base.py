@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import SpecError, nearest
+from cluster.errors import DataError, SpecError, nearest
 from trainer import base_model
 from trainer.contract import Contract
 from trainer.spec import RunSpec
-from trainer.targets.base import Target
+from trainer.targets.base import OPTIONAL, Target
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from trainer.feed import Feed
     from trainer.loop import Place, Report
     from trainer.report.sections import Section
+
+# What the offsets of an Arrow list column, int32, can say.
+_MOST_NUMBERS = 2**31 - 1
 
 #: Raw values by role, all lists equally long: how requests and rows to be scored travel.
 Columns = Mapping[str, Sequence[Any]]
@@ -57,12 +60,26 @@ class Encoder(ABC):
         """Return the model inputs of a few rows, as a request has them."""
 
     def block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
-        """Return the same for a whole block of rows (a column for each role), as a list column, and the reasons."""
+        """Return the same for a whole block of rows (a column for each role), as a list column, and the reasons.
+
+        Raises `DataError` for inputs of more numbers than a list column can hold.
+        """
         found = self({name: rows[name].to_pylist() for name in rows.column_names})
         inputs = found.inputs
-        offsets = np.cumsum([0, *map(len, inputs)], dtype=np.int32)
+        offsets = offsets_of(inputs)
         joined = np.concatenate(inputs) if inputs else np.empty(0)
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined).cast(self.number)), found.reasons
+
+
+def offsets_of(inputs: Sequence[Any]) -> np.ndarray:
+    """Return where each input begins in all of them joined, int32, shape (B + 1,). Raises `DataError` beyond int32."""
+    ends = np.cumsum([0, *map(len, inputs)], dtype=np.int64)
+    if ends[-1] > _MOST_NUMBERS:
+        raise DataError(
+            f"the inputs of {len(inputs):,} rows that are made at a time have {ends[-1]:,} numbers, over {_MOST_NUMBERS:,}",
+            "make the inputs smaller: of images by a smaller data.image.size",
+        )
+    return ends.astype(np.int32)
 
 
 class Task(ABC):
@@ -83,6 +100,8 @@ class Task(ABC):
     binary: frozenset[str] = frozenset()
     #: Checks of the whole data (`data.allow`) that make no sense for these rows.
     allows: frozenset[str] = frozenset()
+    #: Those of `OPTIONAL` that it goes by, beside its target's; others are refused.
+    uses: frozenset[str] = OPTIONAL
     #: Whether inputs are made of `data.features`, fitted on the training rows: encoded only after all of them were read.
     learns_from_features = False
     #: The tensor of `collate` that holds token ids, of which training may leave unused embedding rows out.

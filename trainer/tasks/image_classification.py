@@ -65,6 +65,7 @@ class ImageClassification(Task):
     target = Classes()
     request = "base64 of an image; or an image as the whole body"
     models = "base: an image model of transformers; or config: a new one"
+    uses = frozenset({"data.image", "train.augment"})
     binary = frozenset({"image"})
     max_body_bytes = 16 << 20
     other_bodies = (
@@ -119,10 +120,9 @@ class ImageClassification(Task):
     # -- requests
 
     def parse(self, contract: Contract, inputs: Sequence[Any]) -> dict[str, list[Any]]:
-        from trainer.images.requests import image_of
+        from trainer.images.requests import images_of
 
-        most = contract.step(_STEP)["max_pixels"]
-        return {"image": [image_of(given, f"inputs[{place}]", most) for place, given in enumerate(inputs)]}
+        return {"image": images_of(inputs, contract.step(_STEP)["max_pixels"])}
 
     def as_request(self, contract: Contract, columns: Columns) -> list[Any]:
         return [base64.b64encode(raw).decode("ascii") for raw in columns["image"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.errors import ModelError, SpecError
+from cluster.errors import SpecError
 from cluster.files import write_bytes
 from trainer import user_module
 
@@ -18,45 +18,39 @@ _KEY = "task"
 
 def load(path: str) -> Task:
     """Return the task at `module:Class`; raises `SpecError` if it is not there, not the user's, or no task."""
-    from trainer.tasks.base import Task
+    return _task(path, user_module.load(user_module.find(path, _KEY)))
 
-    made = user_module.load(user_module.find(path, _KEY))
-    if not (isinstance(made, type) and issubclass(made, Task)):
-        raise SpecError(
-            f"task: {path} is no task", "name a class of yours that is a subclass of trainer.tasks.base.Task"
-        )
-    missing = sorted(getattr(made, "__abstractmethods__", ()))
-    if missing:
-        raise SpecError(f"task: {path} lacks {', '.join(missing)}", "write these methods (docs/tasks.md)")
-    for needed in ("roles", "target"):
-        if not hasattr(made, needed):
-            raise SpecError(f"task: {path} lacks '{needed}'", "set it in the class (docs/tasks.md)")
-    task: Task = made()
-    task.name = path
-    return task
+
+def of(contract: Contract) -> Task:
+    """Return the task of a contract; raises `ModelError` if its source is not what the model was trained with."""
+    copy = _copy_of(contract.task)
+    source = user_module.pinned(contract.task, _KEY, contract.files.get(copy), copy)
+    return _task(contract.task, user_module.load_pinned(source))
 
 
 def pin(contract: Contract, folder: Path) -> Contract:
     """Return the contract with the digest of its task's source, of which `folder` gets a copy to read."""
     source = user_module.find(contract.task, _KEY)
-    copy = _copy_of(source.module)
+    copy = _copy_of(contract.task)
     write_bytes(folder / copy, source.content)
     return contract.model_copy(update={"files": {**contract.files, copy: source.digest}})
 
 
-def check(contract: Contract) -> None:
-    """Raise `ModelError` if the source of the contract's task is not here, or not what the model was trained with."""
-    try:
-        source = user_module.find(contract.task, _KEY)
-    except SpecError as error:
-        raise ModelError(error.problem, f"{error.fix} (a change of the source needs another training)") from error
-    copy = _copy_of(source.module)
-    if contract.files.get(copy) != source.digest:
-        raise ModelError(
-            f"{source.file} is not the source of {contract.task} that the model was trained with",
-            f"restore it (the model's folder has a copy, {copy}), or train again",
+def _task(path: str, made: object) -> Task:
+    from trainer.tasks.base import Task
+
+    if not (isinstance(made, type) and issubclass(made, Task)):
+        raise SpecError(
+            f"task: {path} is no task", "name a class of yours that is a subclass of trainer.tasks.base.Task"
         )
+    missing = sorted(getattr(made, "__abstractmethods__", ()))
+    missing += [name for name in ("roles", "target") if not hasattr(made, name)]
+    if missing:
+        raise SpecError(f"task: {path} lacks {', '.join(missing)}", "write them into the class (docs/tasks.md)")
+    task: Task = made()
+    task.name = path
+    return task
 
 
-def _copy_of(module: str) -> str:
-    return f"task_{module}.py"
+def _copy_of(path: str) -> str:
+    return f"task_{path.partition(':')[0]}.py"

@@ -65,6 +65,7 @@ class TabularTask(Task):
 
     request = '{"column": value, ...}'
     allows = frozenset(ALLOWED)  # rows of a table are often alike
+    uses = frozenset({"model.kind", "model.params", "train.folds"})
     learns_from_features = True
 
     # -- rows

@@ -70,6 +70,7 @@ class TextTask(Task):
     models = "base: an encoder of transformers"
     texts: tuple[str, ...] = ("text",)
     token_input = "input_ids"
+    uses: frozenset[str] = frozenset()
 
     def begin(self, spec: RunSpec, folder: Path) -> Contract:
         assert spec.model.base is not None  # check_spec was there first
