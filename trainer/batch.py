@@ -58,7 +58,12 @@ def predict_files(
     quiet_ray_data(preserve_order=True)
     answered = (
         ray.data.from_items([file._asdict() for file in files], override_num_blocks=len(files))
-        .map_batches(_Read(inputs_of(task, contract), _have_paths(task, files)), batch_size=1, batch_format="pyarrow", num_cpus=0.5)
+        .map_batches(
+            _Read(inputs_of(task, contract), _have_paths(task, files)),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=0.5,
+        )
         .map_batches(
             _Answer,
             fn_constructor_args=[str(folder), max(1, int(cpus)), gpus > 0],

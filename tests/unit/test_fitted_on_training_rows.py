@@ -67,6 +67,9 @@ def test_models_that_read_other_columns_are_not_compared(tmp_path):
     two = version(2, "tabular-classification", {"feature.b": "b", **label, "feature.a": "a"}, {"labels": ["p", "q"]})
     three = version(3, "tabular-regression", {"value": "y", "feature.a": "a"}, {"target": {"mean": 0, "std": 1}})
     _must_compare(one, one)
-    for candidate, champion, said in [(one, two, "reads other columns"), (three, one, "predicts a class, not a number")]:
+    for candidate, champion, said in [
+        (one, two, "reads other columns"),
+        (three, one, "predicts a class, not a number"),
+    ]:
         with pytest.raises(Exception, match=said):
             _must_compare(candidate, champion)

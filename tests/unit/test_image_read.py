@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import DataError
 from trainer.data import read_rows, sources
-from trainer.data.read import read_blocks
+from trainer.data.read import Reading, digest, read_blocks
 
 COLUMNS = {"image": "file", "label": "kind"}
 BINARY = frozenset({"image"})
@@ -153,6 +153,23 @@ def test_images_as_datasets_keeps_them(pictures, ending):
     found = rows_of(written(pictures, ending, table))
     assert [row["image"] for row in found] == [b"a", b"b", None, None]
     assert [row["reason"] for row in found] == [None, None, f"no file '{pictures / 'no.png'}'", "missing image"]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_the_digest_covers_the_files_that_images_without_bytes_name(pictures, ending):
+    images = [{"bytes": b"a", "path": "cat/deep/a.jpeg"}, {"bytes": None, "path": "cat/b.PNG"}, None]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    path = written(pictures, ending, pa.table({"file": pa.array(images, kind), "kind": ["x", "y", "z"]}))
+    files = sources.find(str(path), "train")
+
+    def now():
+        return digest(files, Reading(COLUMNS, frozenset(), BINARY))
+
+    before = now()
+    (pictures / "cat/deep/a.jpeg").write_bytes(b"not read: the row has bytes")
+    assert now() == before
+    (pictures / "cat/b.PNG").write_bytes(b"another")
+    assert now() != before
 
 
 def test_columns_of_paths_and_of_anything_else(pictures):

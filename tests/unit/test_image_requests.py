@@ -107,3 +107,12 @@ def test_broken_bodies(body, kind, status, code):
     with pytest.raises(RequestError) as caught:
         bodies(body, kind)
     assert (caught.value.status, caught.value.code) == (status, code)
+
+
+def test_all_images_of_a_request_together_are_held_to_four_times_the_pixels_of_one():
+    assert images_of([png(50, 100), {"image": base64.b64encode(png(50, 100)).decode()}], MOST) == [png(50, 100)] * 2
+    with pytest.raises(
+        RequestError, match=r"inputs\[8\]: the images up to this one have 40,012 pixels .* over 40,000"
+    ) as caught:
+        images_of([*[png(50, 100)] * 8, PNG, b"never looked at"], MOST)
+    assert (caught.value.status, caught.value.code) == (413, "image_too_large")

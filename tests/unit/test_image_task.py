@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from cluster.errors import ModelError, SpecError
+from cluster.errors import DataError, ModelError, SpecError
 from trainer import spec_load, tasks
 from trainer.images.augment import augment
 from trainer.images.preprocessor import step_params
 from trainer.spec import Augment, RunSpec
 from trainer.spec_data import Image as ImageSpec
+from trainer.tasks.base import offsets_of
 
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
 VIT = {"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
@@ -97,6 +98,12 @@ def test_a_block_keeps_its_order_and_gives_reasons(tmp_path):
     assert [reason and reason.split(" (")[0] for reason in reasons] == [
         None, "no image that can be read", "image over 2,000 pixels", "truncated or damaged image", None,
     ]  # fmt: skip
+
+
+def test_a_block_of_more_numbers_than_a_list_column_holds_is_told():
+    assert list(offsets_of([b"ab", b"", b"c"])) == [0, 2, 2, 3]
+    with pytest.raises(DataError, match=r"3 rows .* have 3,221,225,472 numbers[\s\S]*smaller data.image.size"):
+        offsets_of([range(2**30)] * 3)
 
 
 def test_requests_there_and_back(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from tables import FEATURES, make_rows, table_spec, write_rows
 
 from cluster.errors import DataError, UserError
-from trainer import spec_load, tasks
+from trainer import evaluate, spec_load, tasks
+from trainer.contract import Contract
 from trainer.data.prepare import prepare
 from trainer.estimators import folds
 from trainer.estimators.training import train
@@ -167,9 +168,32 @@ def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
         row["label"] = "high" if at % 30 == 0 else "low"  # two of one class: some fold has none to be judged by
     write_rows(tmp_path / "train.csv", rows)
     write_rows(tmp_path / "test.csv", make_rows(30, seed=6))
-    with pytest.raises(UserError, match=r"roc_auc cannot be computed|one class only"):
+    with pytest.raises(UserError, match=r"roc_auc cannot be computed.*too much alike"):
         trained(tmp_path, tmp_path, train={"folds": 5}, evaluate={"metric": "roc_auc"},
                 data={"split": {"validation": 0.2}})  # fmt: skip
+
+
+def test_rows_that_the_fitted_columns_refuse_are_named(rows, tmp_path):
+    features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
+    prepared, _, folder = trained(rows, tmp_path, data={"features": features})
+    unseen = [*make_rows(2, seed=4), {**make_rows(1, seed=5)[0], "country": "NZ"}]
+    path = write_rows(tmp_path / "unseen.csv", unseen)
+    found = evaluate.read_labelled(str(path), prepared.contract)
+    with pytest.raises(DataError, match=r"row 3 of the rows to be judged.*NZ"):
+        evaluate.score_here(str(folder), found.columns, 1, False, 8, None)
+    spec = spec_load.load(table_spec(rows, data={"features": features, "test": str(path)}))
+    with pytest.raises(DataError, match=rf"row 3 of {path} cannot be used.*NZ"):
+        prepared_of(spec, tmp_path)
+
+
+def test_targets_that_are_not_known_are_told_in_the_words_of_the_target():
+    for task, fitted, wrong in (
+        ("tabular-classification", {"labels": ["high", "low"]}, "of label that the model was not trained on: 'odd'"),
+        ("tabular-regression", {}, "of value that cannot be read: 'odd'"),
+    ):
+        contract = Contract(task=task, columns={}, types={}, steps=[], fitted=fitted, files={})
+        with pytest.raises(DataError, match=wrong):
+            evaluate.targets_of(contract, evaluate.labelled({}, ["odd"]))
 
 
 # -- what the report says

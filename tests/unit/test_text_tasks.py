@@ -152,7 +152,11 @@ def test_tags(tiny_base, tmp_path):
         ("text-multi-label", {"data": {"train": "t", "steps": ["balance"]}}, "balance evens classes out"),
         ("text-regression", {"data": {"train": "t", "split": {"stratify": True}}}, "split.stratify evens classes"),
         ("text-regression", {"data": {"train": "t", "labels": ["1", "2"]}}, "data.labels lists classes or tags"),
-        ("text-classification", {"train": {"folds": 5}}, "train.folds is given, and text-classification does not use it"),
+        (
+            "text-classification",
+            {"train": {"folds": 5}},
+            "train.folds is given, and text-classification does not use it",
+        ),
         ("text-classification", {"data": {"train": "t", "tag_separator": ","}}, "data.tag_separator is given"),
         ("tabular-classification", {"data": {"train": "t", "image": {"size": 8}}}, "data.image is given"),
         ("text-clasification", {}, "did you mean 'text-classification'"),

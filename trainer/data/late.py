@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from cluster.errors import DataError, user_error_in
 from trainer import tasks
 from trainer.contract import Contract
 from trainer.data.blocks import INPUTS, SHARDS, read_ipc, write_ipc
+from trainer.steps import Cleaner
 
 
 def encode_shards(contract: Contract, folder: Path, sources: dict[str, str], *, with_ray: bool) -> None:
@@ -59,7 +62,12 @@ class _EncodeShard:
         path = self.folder / SHARDS / f"{name}.arrow"
         task = tasks.of(self.contract)
         shard = read_ipc(path)
-        inputs, reasons = task.encoder(self.contract, self.folder).block(shard.select(task.subjects(self.contract)))
+        subjects = shard.select(task.subjects(self.contract))
+        cleaner = Cleaner(self.contract)
+        for role in task.texts if cleaner else ():
+            texts, _ = cleaner(subjects[role].to_pylist())  # rows that a step refuses are no usable ones, and not here
+            subjects = subjects.set_column(subjects.column_names.index(role), role, pa.array(texts, pa.string()))
+        inputs, reasons = task.encoder(self.contract, self.folder).block(subjects)
         refused = next((at for at, reason in enumerate(reasons or []) if reason), None)
         if refused is not None:
             row = shard["row"][refused].as_py()

@@ -59,7 +59,9 @@ def write(
         metric=metric,
         metrics=_ordered(evaluation.metrics),
         gate=decision,
-        curves=Markup(charts.learning_curves(result.history, metric, loss)) if result and len(result.history) > 1 else None,
+        curves=Markup(charts.learning_curves(result.history, metric, loss))
+        if result and len(result.history) > 1
+        else None,
         trials=[_trial_row(trial, keys, winner) for trial in trials],
         trial_keys=keys,
         trials_chart=Markup(charts.trials({t.name: t.history for t in trials}, winner, metric)) if trials else None,

@@ -31,9 +31,7 @@ _MAX_LABELS = 10_000
 
 
 #: Keys of a spec that only some tasks know what to do with: a task or its target says so in `uses`.
-OPTIONAL = frozenset(
-    {"data.image", "data.tag_separator", "model.kind", "model.params", "train.augment", "train.folds"}
-)
+OPTIONAL = frozenset({"data.image", "data.tag_separator", "model.kind", "model.params", "train.augment", "train.folds"})
 
 
 class Target(ABC):

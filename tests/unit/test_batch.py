@@ -1,0 +1,78 @@
+"""Predictions for whole files: what the reader and the actor do with blocks, without Ray."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from trainer import batch, tasks
+from trainer.data import sources
+from trainer.spec import RunSpec
+
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"}
+
+
+def picture(seed):
+    sink = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 9), dtype=np.uint8)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An untrained model of images: its contract and its folder."""
+    folder = tmp_path_factory.mktemp("model")
+    spec = RunSpec.model_validate(
+        {"name": "x", "task": "image-classification", "data": {"train": "pictures", "image": {"size": 32}},
+         "model": {"config": RESNET}}
+    )  # fmt: skip
+    task = tasks.get("image-classification")
+    contract = task.fit(task.begin(spec, folder), {"cat": 2, "dog": 3})
+    task.save_model(task.new_model(contract, spec), contract, folder)
+    contract.save(folder)
+    return contract, folder
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_files_of_different_kinds_have_the_same_columns(model, tmp_path, ending):
+    contract, folder = model
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.png").write_bytes(picture(1))
+    pq.write_table(pa.table({"image": [picture(seed) for seed in range(300)]}), tmp_path / "bytes.parquet")
+    (tmp_path / "paths.csv").write_text("image\npictures/a.png\nnone.png\n")
+    given = [str(tmp_path / name) for name in ("bytes.parquet", "pictures", "paths.csv")]
+    files = sources.find(given, "input")
+    task = tasks.of(contract)
+    read = batch._Read(batch.inputs_of(task, contract), batch._have_paths(task, files))
+    blocks = [block for file in files for block in read(pa.Table.from_pylist([file._asdict()]))]
+    assert len({tuple(block.column_names) for block in blocks}) == 1
+    answer = batch._Answer(str(folder), 1, False)
+    answered = list(answer(pa.concat_tables(blocks)))
+    assert [len(part) for part in answered] == [256, 47]  # few images at a time, however Ray Data joined their blocks
+    output = tmp_path / f"out.{ending}"
+    with batch._writer(output, ending) as write:
+        for part in [*answered, *answer(blocks[0])]:
+            write(part)
+    rows = rows_of(output)
+    assert len(rows) == 303 + 256
+    assert all(list(row) == ["row", "path", "prediction", "score", "error"] for row in rows)
+    assert [row["path"] or None for row in rows[299:304]] == [
+        None, str(tmp_path / "pictures/a.png"), str(tmp_path / "pictures/a.png"), str(tmp_path / "none.png"), None,
+    ]  # fmt: skip
+    assert rows[302]["error"].startswith("no file") and rows[300]["prediction"] in ("cat", "dog")
+
+
+def test_a_column_called_path_is_not_lost(tmp_path):
+    assert batch._free("path", {"row", "path"}) == "input_path" and batch._free("path", {"row"}) == "path"
+
+
+def rows_of(output):
+    if output.suffix == ".parquet":
+        return pq.read_table(output).to_pylist()
+    with output.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file)) if output.suffix == ".csv" else [json.loads(line) for line in file]
