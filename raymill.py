@@ -54,12 +54,14 @@ def data_report(
     from cluster.progress import Progress
     from trainer import run_folder, tasks
     from trainer.report import data_page
+    from trainer.spec_load import load as load_spec
 
-    run = _run(spec, overrides, console, "data")
-    task = tasks.get(run.spec.task)
+    loaded = load_spec(spec, overrides)
+    task = tasks.get(loaded.task)
     if not (task.texts and task.target.has_classes):
-        raise SpecError(f"the data report is about texts and their classes, not for {run.spec.task}",
+        raise SpecError(f"the data report is about texts and their classes, not for {loaded.task}",
                         "use `raymill prepare`, which says what it used and what not")  # fmt: skip
+    run = _run(loaded, (), console, "data")
     prepared = _prepared(run)
     latest = Progress()
 

@@ -446,15 +446,15 @@ def serve_command(
 def tasks_command(front: Front) -> None:
     """List the tasks: their columns, models, requests and answers. One of your own is `task: my_module:MyTask`."""
     found = raymill.tasks()
-    names = ["task", "columns", "model", "an input of a request", "an answer", "metric"]
-    rows = [
-        [t["task"], ", ".join(t["columns"]), t["model"], t["request"], ", ".join(t["answer"]), t["metric"]]
-        for t in found
-    ]
-    if front.as_json:
-        front.tell({"tasks": found}, [])
-    else:
-        front.console.table("Tasks", names, rows)
+    lines = []
+    for task in found:
+        columns = "".join(f"\n    {role:<10} {what}" for role, what in task["columns"].items())
+        lines.append(
+            f"{task['task']}\n  columns:{columns}\n  model.{task['model']}\n"
+            f"  input of a request: {task['request']}\n  answer: {json.dumps(task['answer'])}\n"
+            f"  metrics: {', '.join(task['metrics'])} (by default {task['metric']})\n"
+        )
+    front.tell({"tasks": found}, lines)
 
 
 @cli.command("schema")
@@ -472,7 +472,10 @@ def doctor_command(front: Front, storage: str | None) -> None:
     from cluster.doctor import Check, examine
     from trainer.tasks import TASKS
 
-    found = [*examine(storage or raymill.STORAGE), Check("tasks", ", ".join(TASKS), True, True, "")]
+    found = [
+        *examine(storage or raymill.STORAGE),
+        Check("tasks", f"{len(TASKS)}; `raymill tasks` lists them", True, True, ""),
+    ]
     rows = [
         [item.what, item.found, "ok" if item.ok else ("missing" if item.needed else "optional"), item.fix]
         for item in found

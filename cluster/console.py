@@ -139,7 +139,13 @@ _LOOKED_FOR = (
 def figures_line(figures: Mapping[str, Any]) -> str:
     """Return the figures most people look for as one line of text."""
     shown = [name for name in _LOOKED_FOR if name in figures]
-    return "  ".join(f"{name} {figures[name]:.4f}" for name in shown)
+    return "  ".join(f"{name} {figures[name]:.4f}{_over_folds(figures, name)}" for name in shown)
+
+
+def _over_folds(figures: Mapping[str, Any], name: str) -> str:
+    """Return how far the folds of a cross-validation are apart, where the figure is the mean over some."""
+    std = figures.get(f"{name}_std")
+    return "" if std is None else f" ± {std:.4f}"
 
 
 class Rate:

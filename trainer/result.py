@@ -26,6 +26,15 @@ class TrialRecord:
     history: list[dict[str, Any]]
     error: str | None = None
 
+    @property
+    def used(self) -> set[str]:
+        """The searched keys that this trial went by: not those of another kind of model, `model.params.<kind>.<name>`."""
+        kind = self.values.get("model.kind")
+        of_kinds = {
+            key: key.split(".")[2] for key in self.values if key.startswith("model.params.") and key.count(".") > 2
+        }
+        return {key for key in self.values if kind is None or of_kinds.get(key, kind) == kind}
+
 
 @dataclass(frozen=True)
 class RunResult:

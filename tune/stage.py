@@ -16,7 +16,8 @@ def search(run: Run) -> RunResult:
     metric = run.spec.evaluate.metric
     keys = list(run.spec.tune.space) if run.spec.tune else []
     rows = [
-        [trial.name, *[trial.values.get(key) for key in keys], trial.epochs, trial.metric] for trial in result.trials
+        [trial.name, *[trial.values[key] if key in trial.used else "" for key in keys], trial.epochs, trial.metric]
+        for trial in result.trials
     ]
     run.console.table("Trials", ["trial", *keys, "epochs", f"validation {metric}"], rows)
     return result

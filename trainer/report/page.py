@@ -55,7 +55,7 @@ def write(
         path,
         "template.html",
         title=title,
-        subtitle=f"{evaluation.rows:,} held-out rows",
+        subtitle=f"{evaluation.rows:,} held-out rows{_folds(result)}",
         metric=metric,
         metrics=_ordered(evaluation.metrics),
         gate=decision,
@@ -70,6 +70,11 @@ def write(
         lineage=list(lineage.items()),
         spec=spec_text,
     )
+
+
+def _folds(result: RunResult | None) -> str:
+    folds = result.spec.train.folds if result else None
+    return f"; validation figures are means over {folds} folds" if folds else ""
 
 
 def _rank(metric: str) -> Any:
@@ -88,7 +93,7 @@ def _trial_row(trial: TrialRecord, keys: list[str], winner: str) -> dict[str, An
     return {
         "name": trial.name,
         "won": trial.name == winner,
-        "shown": [_shown(trial.values.get(key)) for key in keys],
+        "shown": [_shown(trial.values[key]) if key in trial.used else "" for key in keys],
         "epochs": trial.epochs,
         "seconds": f"{trial.seconds:.1f}",
         "metric": f"{trial.metric:.4f}" if trial.metric is not None else (trial.error or "stopped"),

@@ -128,6 +128,11 @@ class Task(ABC):
                             "give a hub id, a folder, or package://NAME/folder")  # fmt: skip
         base_model.locate(spec.model.base)
 
+    def model_name(self, spec: RunSpec) -> str:
+        """Return what is trained, for people: lineage and reports."""
+        new = f"new, {spec.model.config.get('model_type')}" if spec.model.config else "the task's own"
+        return spec.model.base or new
+
     @abstractmethod
     def begin(self, spec: RunSpec, folder: Path) -> Contract:
         """Return the unfitted contract and write its files (tokenizer) into `folder`."""

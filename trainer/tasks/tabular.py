@@ -91,6 +91,9 @@ class TabularTask(Task):
         spec_checks.data(spec, self.name)
         spec_checks.model(spec, classes=self.target.has_classes, task=self.name)
 
+    def model_name(self, spec: RunSpec) -> str:
+        return spec.model.kind or estimators.DEFAULT
+
     def begin(self, spec: RunSpec, folder: Path) -> Contract:
         features = spec.data.features
         kinds = {FEATURE + name: rules.kind for name, rules in features.items()}
