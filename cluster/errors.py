@@ -94,8 +94,13 @@ def outcome(error: BaseException) -> Outcome:
     return next(found for kind, found in OUTCOMES.items() if isinstance(error, kind))
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "did you mean 'x'?" for the known word nearest to `word`, else the list of known words."""
+def nearest(word: str, known: Iterable[str], *, then: str = "") -> str:
+    """Return "did you mean 'x'?" for the known word nearest to `word`, else the list of known words; and `then` after it."""
+    found = _nearest(word, known)
+    return f"{found}{'' if found.endswith('?') else '.'} {then}" if then else found
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:

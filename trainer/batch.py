@@ -54,7 +54,7 @@ def predict_files(
 
     contract = contracts.load(folder)
     task = tasks.of(contract)
-    files = sources.find(given, "input")
+    files = sources.find(given, sources.INPUT)
     quiet_ray_data(preserve_order=True)
     answered = (
         ray.data.from_items([file._asdict() for file in files], override_num_blocks=len(files))
@@ -104,7 +104,7 @@ def must_be_readable(given: str | list[str], output: Path, contract: Contract) -
     if not output.parent.is_dir():
         raise DataError(f"there is no folder {output.parent} to write {output.name} to", "make it, or name another")
     how = inputs_of(tasks.of(contract), contract)
-    for file in sources.find(given, "input"):
+    for file in sources.find(given, sources.INPUT):
         if Path(file.path).resolve() == output.resolve():
             raise DataError(f"{output} is the input too", "name another output")
         next(read_blocks(file, *how))

@@ -80,7 +80,7 @@ def read_labelled(paths: str | list[str], contract: Contract) -> LabelledRows:
     targets: list[str | None] = []
     cleaner = Cleaner(contract)
     how = reading(task, contract.columns)
-    for file in sources.find(paths, "test"):
+    for file in sources.find(paths, sources.INPUT):
         for block in read_blocks(file, *how):
             found = examine(task, contract, block, cleaner)
             if len(found.bad):

@@ -71,7 +71,7 @@ class Registry:
         """Return the versions of one model, oldest first; raises `ModelError` for a name that is not there."""
         if not re.fullmatch(NAME_PATTERN, name) or not (self.root / name / "versions").is_dir():
             raise ModelError(
-                f"there is no model '{name}' in {self.root}", f"{nearest(name, self.names())} Or give --storage"
+                f"there is no model '{name}' in {self.root}", nearest(name, self.names(), then="Or give --storage")
             )
         numbers = sorted(int(p.name) for p in (self.root / name / "versions").iterdir() if p.name.isdigit())
         if not numbers:

@@ -200,7 +200,7 @@ def test_a_missing_column_is_named_with_the_key_that_names_it(tmp_path, role, fi
     [file] = sources.find(str(path), "train")
     with pytest.raises(DataError, match=f"no column 'bodi' for the {role} ") as caught:
         list(read_blocks(file, {role: "bodi"}, frozenset({role})))
-    assert caught.value.fix.endswith(fix)
+    assert caught.value.fix.endswith(f"{fix}, or rename the column in the file")
 
 
 def test_a_nul_far_ahead_of_its_block_is_named_too(tmp_path):

@@ -80,7 +80,7 @@ def must_have(columns: dict[str, str], found: list[str], path: str) -> None:
             more = ", ..." if len(found) > len(names) else ""
             raise DataError(
                 f"{path} has no column '{column}' for the {role} (it has: {', '.join(names) or 'none'}{more})",
-                f"{nearest(column, names)} {fix_for(role)}",
+                nearest(column, names, then=f"{fix_for(role)}, or rename the column in the file"),
             )
         if found.count(column) > 1:
             raise DataError(

@@ -27,6 +27,10 @@ _ENDINGS = {
 _KNOWN = ".csv, .tsv, .jsonl, .parquet or .arrow"
 
 
+#: The part of files that a command names, and no spec.
+INPUT = "input"
+
+
 class SourceFile(NamedTuple):
     """One file of raw rows, or one folder whose files are the rows; plain values, so that it travels as a dict."""
 
@@ -199,9 +203,9 @@ def _matches(pattern: str, part: str) -> list[Path]:
     path = Path(pattern)
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = f" ({nearest(path.name, beside)})" if beside and len(beside) <= 50 else ""
-    raise DataError(
-        f"data.{part}={pattern!r}: there is no such file{hint}", "correct the path; it is relative to the spec's file"
-    )
+    where = "the working directory" if part == INPUT else "the spec's file"
+    shown = repr(pattern) if part == INPUT else f"data.{part}={pattern!r}"
+    raise DataError(f"{shown}: there is no such file{hint}", f"correct the path; it is relative to {where}")
 
 
 def _folder(path: Path, part: str, file_format: str) -> Iterator[tuple[str, str]]:
