@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from cluster.console import Console
 from cluster.files import write_json
@@ -175,20 +178,25 @@ class Run:
 
     def _evaluate(self, result: RunResult, prepared: Prepared, rows: LabelledRows) -> Evaluation:
         progress = self.folder / "progress-evaluate" / "rows.json"
-        judge = self.spec.evaluate
-        scores = self.stage(
-            "evaluate",
-            lambda: evaluate.score(
-                result.checkpoint,
-                rows,
-                cpus=float(self.sizes.cpus_per_worker),
-                gpus=self.spec.cluster.gpus_per_worker,
-                batch_size=judge.batch_size,
-                progress=progress,
-            ),
-            lambda: total_of(read_all(progress.parent)),
-        )
+        judge, cpus, gpus = self.spec.evaluate, self.sizes.cpus_per_worker, self.spec.cluster.gpus_per_worker
+
+        def score() -> np.ndarray:
+            if self._is_here and not gpus:
+                # This process loads the model anyway, to register it: another one would import torch once more.
+                return evaluate.score_here(
+                    str(result.checkpoint), rows.columns, cpus, False, judge.batch_size, progress
+                )
+            return evaluate.score(
+                result.checkpoint, rows, cpus=float(cpus), gpus=gpus, batch_size=judge.batch_size, progress=progress
+            )
+
+        scores = self.stage("evaluate", score, lambda: total_of(read_all(progress.parent)))
         return evaluate.judge(prepared.contract, rows, scores, n_bins=judge.calibration_bins, n_mistakes=judge.mistakes)
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether the Ray of this run is this machine's alone."""
+        return self.spec.cluster.address is None and not os.environ.get("RAY_ADDRESS")
 
     def outcome(self, **parts: Any) -> Outcome:
         """Return the outcome with these parts and the seconds so far, and keep it in the run's folder."""

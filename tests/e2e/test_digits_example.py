@@ -11,7 +11,7 @@ import httpx
 import pytest
 from commands import ROOT, Running, free_port, raymill
 
-ENOUGH = 0.98
+ENOUGH = 0.95  # with all 15 epochs it is 0.99
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,8 @@ def example(tmp_path_factory):
         shutil.copy(ROOT / "examples/digits" / name, folder)
     done = subprocess.run([sys.executable, folder / "make_images.py"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1438 images in ")
-    done = raymill("run", folder / "run.yaml", "--set", f"storage={folder / 'storage'}", "--json")
+    shorter = ["--set", "train.epochs=6"]
+    done = raymill("run", folder / "run.yaml", "--set", f"storage={folder / 'storage'}", *shorter, "--json")
     assert done.code == 0, done
     found = json.loads(done.stdout)
     assert found["metrics"]["test"]["accuracy"] >= ENOUGH
