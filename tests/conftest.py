@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,8 @@ os.environ.update(
     COLUMNS="160",
 )
 os.environ.pop("RAY_ADDRESS", None)
+# A shell starts what it puts into the background with Ctrl-C ignored, and commands of the tests would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
