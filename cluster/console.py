@@ -137,8 +137,9 @@ _LOOKED_FOR = (
 
 
 def figures_line(figures: Mapping[str, Any]) -> str:
-    """Return the figures most people look for as one line of text."""
-    shown = [name for name in _LOOKED_FOR if name in figures]
+    """Return the figures most people look for, and what is a mean over folds, as one line of text."""
+    over_folds = [name for name in figures if f"{name}_std" in figures]
+    shown = [name for name in dict.fromkeys([*_LOOKED_FOR, *over_folds]) if name in figures]
     return "  ".join(f"{name} {figures[name]:.4f}{_over_folds(figures, name)}" for name in shown)
 
 

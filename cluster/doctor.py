@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -19,6 +20,8 @@ _OPTIONAL = {
     "xgboost": "pip install 'raymill[tabular]' (tasks on tables)",
     "skops": "pip install 'raymill[tabular]' (tasks on tables)",
 }
+# Packages that bring the same module.
+_SAME = {"xgboost": ("xgboost-cpu",)}
 _MIN_FREE_GB = 2.0
 
 
@@ -53,10 +56,10 @@ def _python() -> Check:
 
 
 def _package(name: str, needed: bool, fix: str) -> Check:
-    try:
-        return Check(name, version(name), True, needed, "")
-    except PackageNotFoundError:
-        return Check(name, "not installed", False, needed, fix)
+    for package in (name, *_SAME.get(name, ())):
+        with contextlib.suppress(PackageNotFoundError):
+            return Check(package, version(package), True, needed, "")
+    return Check(name, "not installed", False, needed, fix)
 
 
 def _cores() -> Check:

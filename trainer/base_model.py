@@ -39,6 +39,11 @@ def locate(base: str) -> Path:
     return folder
 
 
+def is_local(base: str) -> bool:
+    """Whether the base model's files are on this machine, or nowhere: only a hub id would have to be fetched."""
+    return base.startswith(_PACKAGE) or Path(base).expanduser().is_absolute()
+
+
 def _in_package(base: str) -> Path:
     package, _, inner = base.removeprefix(_PACKAGE).partition("/")
     try:

@@ -52,7 +52,7 @@ def demands(spec: RunSpec, sizes: Layout, *, serving: bool = True) -> list[Deman
         else f"{spec.cluster.workers} workers{' and the reading for them' if streamed else ''}"
     )
     found = [
-        Demand("prepare", "reading and tokenizing", 1, 1, 0, "cluster.cpus"),
+        Demand("prepare", "reading and encoding", 1, 1, 0, "cluster.cpus"),
         Demand(stage, what, trials * spec.cluster.workers, each[0] + streamed, each[1], key),
         Demand("evaluate", "scoring the held-out rows", 1, *each, key),
     ]

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 from cluster.errors import SpecError, nearest
 from trainer.spec import NAME_PATTERN, RunSpec
 from trainer.spec_data import FUNCTION_PATTERN, REDACTED_NAME_PATTERN
+
+if TYPE_CHECKING:
+    from trainer.tasks.base import Task
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _PATTERN_RULES = {
@@ -88,33 +91,40 @@ def validate(raw: Mapping[str, Any]) -> RunSpec:
 def _for_its_task(spec: RunSpec) -> RunSpec:
     """Return the spec with what it leaves to its task filled in; raises `SpecError` for what the task cannot do."""
     from trainer import tasks
-    from trainer.targets.base import OPTIONAL
 
-    target = tasks.get(spec.task).target
-    metric = target.metric if spec.evaluate.metric == "auto" else spec.evaluate.metric
-    if metric not in target.metrics_known:
+    task = tasks.get(spec.task)
+    _must_suit(spec, task)
+    metric = task.target.metric if spec.evaluate.metric == "auto" else spec.evaluate.metric
+    if metric not in task.target.metrics_known:
         raise SpecError(
-            f"evaluate.metric={metric} is not computed for {spec.task}", nearest(metric, target.metrics_known)
+            f"evaluate.metric={metric} is not computed for {spec.task}", nearest(metric, task.target.metrics_known)
         )
-    used = tasks.get(spec.task).uses | target.uses
-    for key in sorted(OPTIONAL - used):
+    return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"metric": metric})})
+
+
+def _must_suit(spec: RunSpec, task: Task) -> None:
+    """Raise `SpecError` for keys that mean nothing to the task: whoever set them believes that they work."""
+    unused = task.unused()
+    space = spec.tune.space if spec.tune else {}
+    for key in unused:
         section, _, name = key.partition(".")
         if name in getattr(spec, section).model_fields_set:
             raise SpecError(f"{key} is given, and {spec.task} does not use it", "take it out")
-    if spec.data.mode == "streaming" and tasks.get(spec.task).learns_from_features:
+        if any(searched == key or searched.startswith(f"{key}.") for searched in space):
+            raise SpecError(f"tune.space searches {key}, and {spec.task} does not use it", "take it out of the space")
+    if spec.data.mode == "streaming" and task.learns_from_features:
         raise SpecError(
             f"data.mode: streaming cannot be used by {spec.task}: its columns are fitted on all training rows first",
             "use data.mode: prepared",
         )
-    if spec.data.labels is not None and not target.has_labels:
+    if spec.data.labels is not None and not task.target.has_labels:
         raise SpecError(f"data.labels lists classes or tags, and {spec.task} has none", "take it out")
-    if not target.has_classes:
-        classes = next((step.name for step in spec.data.steps if step.name == "balance"), None)
-        classes = classes or ("split.stratify" if spec.data.split.stratify else None)
-        if classes:
-            raise SpecError(f"{classes} evens classes out, and {spec.task} has none", f"take {classes} out")
-    evaluate = spec.evaluate.model_copy(update={"metric": metric})
-    return spec.model_copy(update={"evaluate": evaluate})
+    if task.target.has_classes:
+        return
+    balance = next((step.name for step in spec.data.steps if step.name == "balance"), None)
+    by_class = balance or ("split.stratify" if spec.data.split.stratify else None)
+    if by_class:
+        raise SpecError(f"{by_class} evens classes out, and {spec.task} has none", f"take {by_class} out")
 
 
 def with_values(spec: RunSpec, values: Mapping[str, Any]) -> RunSpec:

@@ -81,3 +81,8 @@ def test_work_is_watched_and_its_error_rises():
 
 def test_figures_in_one_line():
     assert figures_line({"macro_f1": 0.5, "accuracy": 0.75, "other": 1}) == "accuracy 0.7500  macro_f1 0.5000"
+
+
+def test_a_mean_over_folds_is_shown_with_its_spread():
+    assert figures_line({"rmse": 57.5, "rmse_std": 2.1, "r2": 0.4}) == "rmse 57.5000 ± 2.1000  r2 0.4000"
+    assert figures_line({"pr_auc": 0.9, "pr_auc_std": 0.01, "mse": 2.0}) == "pr_auc 0.9000 ± 0.0100"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cluster.errors import ResourceError
+import raymill
+from cluster.errors import DataError, ResourceError
 from cluster.plan import Demand, Node, check, places
 from trainer.layout import demands, layout
 from trainer.spec_load import load
@@ -59,3 +60,8 @@ def test_what_can_never_fit_is_refused_with_the_sum(sections, nodes, message):
 def test_what_fits_passes():
     check([Demand("train", "2 workers", 2, 1, 0, "cluster.workers")], TWO)
     check(demands(spec(tune=SEARCH), layout(spec(tune=SEARCH), TWO)), TWO)
+
+
+def test_a_plan_refuses_what_a_run_would(tmp_path):
+    with pytest.raises(DataError, match="there is no such file"):
+        raymill.plan({"name": "a", "data": {"train": str(tmp_path / "none.csv")}, "model": {"base": "b"}})

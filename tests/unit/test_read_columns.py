@@ -114,3 +114,10 @@ def test_a_damaged_file_is_rows_or_one_clear_error(tmp_path, ending):
         except DataError:
             outcomes.add(False)
     assert False in outcomes
+
+
+def test_numbers_as_labels_point_to_the_tasks_that_predict_numbers(tmp_path):
+    write(pa.table({"text": ["a"], "label": [1.5]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="holds double, not text") as caught:
+        rows_of(tmp_path / "a.parquet")
+    assert "tabular-regression" in caught.value.fix

@@ -227,7 +227,14 @@ def test_a_list_of_tags_is_read_as_json(tmp_path):
 def test_what_is_no_single_value_is_not_loose_either(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"body": "a", "g": [1]}\n{"body": "b", "g": 1}\n')
     rows = rows_of(tmp_path / "a.jsonl", {"text": "body", "group": "g"}, frozenset({"group"}))
-    assert [row["reason"] for row in rows] == ["group is no text", None]
+    assert [row["reason"] for row in rows] == ["group holds a list; one value is needed", None]
+
+
+def test_a_feature_is_named_as_its_column(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"age": [1]}\n{"age": {"a": 1}}\n')
+    rows = rows_of(tmp_path / "a.jsonl", {"feature.age": "age"}, frozenset({"feature.age"}))
+    why = ["age holds a list; one value is needed", "age holds an object; one value is needed"]
+    assert [row["reason"] for row in rows] == why
 
 
 @settings(max_examples=60, deadline=None)

@@ -159,6 +159,11 @@ def test_tags(tiny_base, tmp_path):
         ),
         ("text-classification", {"data": {"train": "t", "tag_separator": ","}}, "data.tag_separator is given"),
         ("tabular-classification", {"data": {"train": "t", "image": {"size": 8}}}, "data.image is given"),
+        (
+            "text-classification",
+            {"tune": {"space": {"model.params.max_depth": {"randint": [2, 5]}}}},
+            "tune.space searches model.params",
+        ),
         ("text-clasification", {}, "did you mean 'text-classification'"),
         ("no_such_module:Task", {}, "there is no module 'no_such_module'"),
         ("os:system", {}, "task: os:system is a part of Python"),

@@ -20,6 +20,7 @@ from trainer.data.read_rows import (
     Reasons,
     finished,
     fix_for,
+    for_the,
     may_be_list,
     must_have,
     note,
@@ -91,9 +92,15 @@ def _blocks(
             read_binary.must_fit(kind, role, column, path)
             continue
         if not _fits(kind, role, role in loose) and not (column in names and pa.types.is_integer(kind)):
+            is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+            hint = (
+                "; numbers are predicted by text-regression and tabular-regression"
+                if is_number and role == "label"
+                else ""
+            )
             raise DataError(
-                f"{path}: column '{column}' for the {role} holds {kind}, not text",
-                f"name another column. {fix_for(role)}",
+                f"{path}: column '{column}'{for_the(role)} holds {kind}, not {'one value' if role in loose else 'text'}",
+                f"name another column. {fix_for(role)}{hint}",
             )
     done = 0
     most = BINARY_ROWS if any(read_binary.holds(schema.field(columns[role]).type) for role in binary) else BLOCK_ROWS

@@ -28,6 +28,8 @@ SHOWN_CHARS = 1000
 _SHOWN_NAMES, _NAME_CHARS = 50, 60
 _HALF_PAIRS = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
+# In front of the name of a column of `data.features`.
+_FEATURE = "feature."
 
 Reasons = dict[int, str]
 """Why rows cannot be used, by place in the block; the first reason found stays."""
@@ -79,7 +81,7 @@ def must_have(columns: dict[str, str], found: list[str], path: str) -> None:
             names = [_printable(name) for name in found[:_SHOWN_NAMES]]
             more = ", ..." if len(found) > len(names) else ""
             raise DataError(
-                f"{path} has no column '{column}' for the {role} (it has: {', '.join(names) or 'none'}{more})",
+                f"{path} has no column '{column}'{for_the(role)} (it has: {', '.join(names) or 'none'}{more})",
                 nearest(column, names, then=f"{fix_for(role)}, or rename the column in the file"),
             )
         if found.count(column) > 1:
@@ -92,14 +94,19 @@ def fix_for(role: str) -> str:
     """Return what a spec has to say for another column to be taken."""
     if role in ("group", "time"):
         return "Set data.split.column: NAME"
-    if role.startswith("feature."):
+    if role.startswith(_FEATURE):
         return "Write the column's own name in data.features"
     return f"Set data.columns: {{{role}: NAME}}"
 
 
+def for_the(role: str) -> str:
+    """Return what a message says after a column's name: what it is for, unless it goes by its own name."""
+    return "" if role.startswith(_FEATURE) else f" for the {role}"
+
+
 def may_be_list(role: str, loose: bool) -> bool:
     """Whether a list is a value of the role: a loose role of the task's own holds what is to be predicted, as tags."""
-    return loose and role not in ("group", "time") and not role.startswith("feature.")
+    return loose and role not in ("group", "time") and not role.startswith(_FEATURE)
 
 
 def _printable(name: str) -> str:
@@ -134,7 +141,14 @@ def _as_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None
         return str(value), None
     if isinstance(value, float) and loose:  # as Arrow writes it, so that all formats agree
         return None if math.isnan(value) else repr(value).removesuffix(".0"), None
-    return json.dumps(value), None if isinstance(value, list) and may_be_list(role, loose) else f"{role} is no text"
+    lists = may_be_list(role, loose)
+    if isinstance(value, list) and lists:
+        return json.dumps(value), None
+    if not loose:
+        return json.dumps(value), f"{role} is no text"
+    what = "a list" if isinstance(value, list) else "an object"
+    needed = "one value or a list" if lists else "one value"
+    return json.dumps(value), f"{role.removeprefix(_FEATURE)} holds {what}; {needed} is needed"
 
 
 def _places(mask: Any) -> list[int]:

@@ -126,6 +126,11 @@ def _names_nothing(part: str) -> DataError:
     return DataError(f"data.{part} names no file", "give a path, a glob or a list of them")
 
 
+def _what(part: str, given: str) -> str:
+    """Return what a message calls a path: by the spec's key, if it has one."""
+    return repr(given) if part == INPUT else f"data.{part}={given!r}"
+
+
 def _twice(file: SourceFile, other: SourceFile) -> DataError:
     return DataError(
         f"{file.path} is in data.{other.part} and again in data.{file.part}",
@@ -189,7 +194,7 @@ def _there(pattern: str, part: str) -> list[Path]:
         pass
     except OSError as error:
         raise DataError(
-            f"data.{part}={pattern[:80]!r} cannot be read: {error.strerror}", "correct the path or its permissions"
+            f"{_what(part, pattern[:80])} cannot be read: {error.strerror}", "correct the path or its permissions"
         ) from error
     return [path] if path.is_dir() or path.is_file() else _matches(pattern, part)
 
@@ -199,13 +204,14 @@ def _matches(pattern: str, part: str) -> list[Path]:
     if matches:
         return matches
     if glob.has_magic(pattern):
-        raise DataError(f"data.{part}={pattern!r} matches no file", "correct the pattern")
+        raise DataError(f"{_what(part, pattern)} matches no file", "correct the pattern")
     path = Path(pattern)
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = f" ({nearest(path.name, beside)})" if beside and len(beside) <= 50 else ""
     where = "the working directory" if part == INPUT else "the spec's file"
-    shown = repr(pattern) if part == INPUT else f"data.{part}={pattern!r}"
-    raise DataError(f"{shown}: there is no such file{hint}", f"correct the path; it is relative to {where}")
+    raise DataError(
+        f"{_what(part, pattern)}: there is no such file{hint}", f"correct the path; it is relative to {where}"
+    )
 
 
 def _folder(path: Path, part: str, file_format: str) -> Iterator[tuple[str, str]]:
@@ -219,7 +225,7 @@ def _folder(path: Path, part: str, file_format: str) -> Iterator[tuple[str, str]
         kind = source_folder.kind_of(path, classes=part in PARTS) or "auto"
     if kind not in source_folder.ENDINGS:
         raise DataError(
-            f"data.{part}={str(path)!r} is a folder",
+            f"{_what(part, str(path))} is a folder",
             f"name its files, as {path / '*.csv'}; a folder of texts or images has a folder of .txt or .png files for each class",
         )
     source_folder.must_hold_rows(str(path), kind, part)

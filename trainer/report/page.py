@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.console import figures_line
 from trainer.evaluate import Evaluation
 from trainer.gate import Decision
 from trainer.report import charts, html
@@ -74,7 +75,10 @@ def write(
 
 def _folds(result: RunResult | None) -> str:
     folds = result.spec.train.folds if result else None
-    return f"; validation figures are means over {folds} folds" if folds else ""
+    if not result or not folds:
+        return ""
+    reached = figures_line(result.metrics).replace("  ", ", ")
+    return f"; validation figures are means over {folds} folds{f': {reached}' if reached else ''}"
 
 
 def _rank(metric: str) -> Any:

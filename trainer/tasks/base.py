@@ -111,6 +111,10 @@ class Task(ABC):
     #: How inputs that are no JSON are sent, for people: options of curl, and what they mean. `body_inputs` reads them.
     other_bodies: tuple[tuple[str, str], ...] = ()
 
+    def unused(self) -> list[str]:
+        """Return the keys of a spec that mean nothing to this task or its target."""
+        return sorted(OPTIONAL - self.uses - self.target.uses)
+
     # -- rows
 
     def columns(self, spec: RunSpec) -> dict[str, str]:
