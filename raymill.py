@@ -157,14 +157,12 @@ def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[
     """
     from cluster.connect import connect
     from cluster.plan import check, joined_nodes, local_nodes
-    from trainer.base_model import is_local
     from trainer.layout import demands, layout
     from trainer.spec_load import load
     from trainer.stages import must_be_there
 
     loaded = load(spec, overrides)
-    if loaded.model.base is None or is_local(loaded.model.base):  # to plan is no reason to fetch a model
-        must_be_there(loaded)
+    must_be_there(loaded, fetch=False)
     if _starts_here(loaded):
         nodes = local_nodes(loaded.cluster.cpus)
     else:

@@ -16,7 +16,7 @@ from cluster.console import Console
 from cluster.files import write_json
 from cluster.plan import Node, check
 from cluster.progress import Progress, read_all, run_watched, total_of
-from trainer import evaluate, registering, run_folder, tasks
+from trainer import base_model, evaluate, registering, run_folder, tasks
 from trainer.data import prepare as preparing
 from trainer.data.prepare import TooManyBadRows
 from trainer.data.prepared import Prepared
@@ -205,12 +205,16 @@ class Run:
         return found
 
 
-def must_be_there(spec: RunSpec) -> None:
-    """Raise for a task, column part, file or base model that is not there; needs no Ray and reads no rows."""
+def must_be_there(spec: RunSpec, *, fetch: bool = True) -> None:
+    """Raise for a task, column part, file or base model that is not there; needs no Ray and reads no rows.
+
+    Without `fetch` a model of the hub is not looked at: it would be downloaded.
+    """
     task = tasks.get(spec.task)
     task.columns(spec)
     preparing.must_be_there(spec)
-    task.check_spec(spec)
+    if fetch or spec.model.base is None or base_model.is_local(spec.model.base):
+        task.check_spec(spec)
 
 
 def checkpoint_of(result: RunResult, folder: Path) -> str:
