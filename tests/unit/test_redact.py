@@ -106,7 +106,7 @@ def test_no_text_takes_more_than_linear_time(piece):
     for text in [*texts, "+" * 100_000 + "1" * 40, ("+" * 1000 + "1" * 40) * 100, "a" * 100_000 + "@"]:
         begin = time.process_time()
         redacted(text)
-        assert time.process_time() - begin < 0.5
+        assert time.process_time() - begin < 3.0
 
 
 @given(st.text())
