@@ -1,13 +1,13 @@
 """raymill's front door: the Python API, one function a stage. `raymill_cli` is the command line over it.
 
-Nothing heavy is imported before a stage runs: `raymill --help` answers without torch, Ray or pydantic.
+Nothing heavy is imported before a stage runs: `raymill --help` answers without torch, Ray or pydantic. Over 400 lines
+because the whole API stands here, a few lines a function: one page to look it up on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
@@ -250,14 +250,14 @@ def serve(
     **changes: Any,
 ) -> Iterator[str]:
     """Serve a registered model while the block runs; yields its URL. `changes` override keys of the spec's `serve:`."""
-    from cluster.connect import connect
+    from cluster.connect import connect, joins
     from serve.server import check_port
     from trainer import run_folder
     from trainer.model_stages import spec_of
 
     version = _version(model, storage)
     spec = spec_of(version, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
-    if address is None and not os.environ.get("RAY_ADDRESS"):
+    if not joins(address):
         check_port(spec.serve.host, spec.serve.port)
     shown = _console(console)
     folder = run_folder.create(spec.model_copy(update={"storage": str(_folder(storage))}), "serve")
@@ -383,7 +383,9 @@ def _ray(run: Run, *, serving: bool = False) -> Iterator[None]:
 
 def _starts_here(spec: RunSpec) -> bool:
     """Whether a Ray would be started on this machine for `spec`."""
-    if spec.cluster.address or os.environ.get("RAY_ADDRESS"):
+    from cluster.connect import joins
+
+    if joins(spec.cluster.address):
         return False
     ray = sys.modules.get("ray")
     return ray is None or not ray.is_initialized()

@@ -17,6 +17,11 @@ from cluster.errors import ResourceError
 _STOP_WITHIN_S = 1.5
 
 
+def joins(address: str | None) -> bool:
+    """Whether `connect(address)` would join a cluster; else the Ray is this machine's alone."""
+    return bool(address or os.environ.get("RAY_ADDRESS"))
+
+
 @contextlib.contextmanager
 def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True) -> Iterator[None]:
     """Yield with Ray connected.

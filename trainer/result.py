@@ -26,14 +26,11 @@ class TrialRecord:
     history: list[dict[str, Any]]
     error: str | None = None
 
-    @property
-    def used(self) -> set[str]:
-        """The searched keys that this trial went by: not those of another kind of model, `model.params.<kind>.<name>`."""
-        kind = self.values.get("model.kind")
-        of_kinds = {
-            key: key.split(".")[2] for key in self.values if key.startswith("model.params.") and key.count(".") > 2
-        }
-        return {key for key in self.values if kind is None or of_kinds.get(key, kind) == kind}
+    def shown(self, key: str) -> Any:
+        """Return what a table shows for a searched key: "" for `model.params.<kind>.<name>` of another kind of model."""
+        kind, path = self.values.get("model.kind"), key.split(".")
+        of_another = kind is not None and path[:2] == ["model", "params"] and len(path) > 3 and path[2] != kind
+        return "" if of_another else self.values.get(key, "")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cluster.connect import joins
 from cluster.console import Console
 from cluster.files import write_json
 from cluster.plan import Node, check
@@ -181,7 +181,7 @@ class Run:
         judge, cpus, gpus = self.spec.evaluate, self.sizes.cpus_per_worker, self.spec.cluster.gpus_per_worker
 
         def score() -> np.ndarray:
-            if self._is_here and not gpus:
+            if not joins(self.spec.cluster.address) and not gpus:
                 # This process loads the model anyway, to register it: another one would import torch once more.
                 return evaluate.score_here(
                     str(result.checkpoint), rows.columns, cpus, False, judge.batch_size, progress
@@ -192,11 +192,6 @@ class Run:
 
         scores = self.stage("evaluate", score, lambda: total_of(read_all(progress.parent)))
         return evaluate.judge(prepared.contract, rows, scores, n_bins=judge.calibration_bins, n_mistakes=judge.mistakes)
-
-    @property
-    def _is_here(self) -> bool:
-        """Whether the Ray of this run is this machine's alone."""
-        return self.spec.cluster.address is None and not os.environ.get("RAY_ADDRESS")
 
     def outcome(self, **parts: Any) -> Outcome:
         """Return the outcome with these parts and the seconds so far, and keep it in the run's folder."""

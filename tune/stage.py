@@ -15,9 +15,6 @@ def search(run: Run) -> RunResult:
     result = run.stage("tune", found.run, found.progress)
     metric = run.spec.evaluate.metric
     keys = list(run.spec.tune.space) if run.spec.tune else []
-    rows = [
-        [trial.name, *[trial.values[key] if key in trial.used else "" for key in keys], trial.epochs, trial.metric]
-        for trial in result.trials
-    ]
+    rows = [[trial.name, *[trial.shown(key) for key in keys], trial.epochs, trial.metric] for trial in result.trials]
     run.console.table("Trials", ["trial", *keys, "epochs", f"validation {metric}"], rows)
     return result

@@ -97,7 +97,7 @@ def _trial_row(trial: TrialRecord, keys: list[str], winner: str) -> dict[str, An
     return {
         "name": trial.name,
         "won": trial.name == winner,
-        "shown": [_shown(trial.values[key]) if key in trial.used else "" for key in keys],
+        "shown": [_shown(trial.shown(key)) for key in keys],
         "epochs": trial.epochs,
         "seconds": f"{trial.seconds:.1f}",
         "metric": f"{trial.metric:.4f}" if trial.metric is not None else (trial.error or "stopped"),
