@@ -86,10 +86,52 @@ def train(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> Outcome:
     """Prepare and train once; the outcome names the best epoch's checkpoint and its figures on the validation rows."""
+    return _train(_run(spec, overrides, console, "train", without_search=True))
+
+
+def resume(
+    run: str | Path,
+    *,
+    overrides: Iterable[str] = (),
+    storage: str | Path = STORAGE,
+    console: Console | None = None,
+    then: Callable[[Run, Outcome], Outcome] | None = None,
+) -> Outcome:
+    """Go on with a run that was interrupted, from its last checkpoint: the result is that of a run that never stopped.
+
+    `run` is the run's folder or its name under `storage`. Only keys that leave the result as it is may be overridden.
+    """
+    from trainer.going_on import interrupted
+
+    loaded, folder, kind = interrupted(str(run), _folder(storage), overrides)
+    from trainer.stages import Run
+
+    this = Run(loaded, _console(console), kind, folder)
+    return _train(this) if kind == "train" else _whole(this, then)
+
+
+def repeat(
+    run: str | Path,
+    *,
+    overrides: Iterable[str] = (),
+    storage: str | Path = STORAGE,
+    console: Console | None = None,
+) -> Outcome:
+    """Train once more from the whole spec of an earlier run, every default as it was then; says what else differs."""
+    from trainer.going_on import repetition
+
+    loaded, differences = repetition(str(run), _folder(storage), overrides)
+    shown = _console(console)
+    for difference in differences:
+        shown.say(f"not as then: {difference}", style="yellow")
+    return _train(_run(loaded, (), shown, "train", without_search=True))
+
+
+def _train(run: Run) -> Outcome:
     from trainer.stages import checkpoint_of
 
-    run = _run(spec, overrides, console, "train", without_search=True)
-    with _ray(run):
+    with _ray(run), _told_how_to_go_on(run):
+        run.start_worker_early()
         prepared = run.prepare()
         result = run.train(prepared)
     return run.outcome(
@@ -97,6 +139,16 @@ def train(
         metrics={"validation": result.metrics},
         checkpoint=checkpoint_of(result, run.folder),
     )
+
+
+@contextlib.contextmanager
+def _told_how_to_go_on(run: Run) -> Iterator[None]:
+    """Say how an interrupted training goes on, where there is something to go on from."""
+    try:
+        yield
+    except BaseException:
+        run.say_how_to_go_on()
+        raise
 
 
 def tune(
@@ -134,20 +186,25 @@ def run(
 
     `then` is called at the end while Ray is still up (that is how `--serve` goes on).
     """
-    this = _run(spec, overrides, console, "run")
-    if then is not None and _starts_here(this.spec):
+    return _whole(_run(spec, overrides, console, "run"), then)
+
+
+def _whole(run: Run, then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
+    if then is not None and _starts_here(run.spec):
         from serve.server import check_port
 
-        check_port(this.spec.serve.host, this.spec.serve.port)
-    with _ray(this, serving=then is not None):
-        if this.spec.tune is None:
-            result = this.train(this.prepare())
+        check_port(run.spec.serve.host, run.spec.serve.port)
+    with _ray(run, serving=then is not None):
+        if run.spec.tune is None:
+            with _told_how_to_go_on(run):
+                run.start_worker_early()
+                result = run.train(run.prepare())
         else:
             from tune.stage import search
 
-            result = search(this)
-        outcome = this.finish(result)
-        return then(this, outcome) if then else outcome
+            result = search(run)
+        outcome = run.finish(result)
+        return then(run, outcome) if then else outcome
 
 
 def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> dict[str, Any]:

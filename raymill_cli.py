@@ -133,18 +133,35 @@ def cli() -> None:
 
 
 _SPEC = click.argument("spec", type=click.Path())
+_SPEC_OR_RUN = click.argument("spec", required=False, type=click.Path())
+_RESUME = click.option("--resume", metavar="RUN", help="Go on with an interrupted run: its folder, or its name.")
 _MODEL = click.argument("model")
 
 
 @cli.command("run")
-@_SPEC
+@_SPEC_OR_RUN
+@_RESUME
 @click.option("--serve", "then_serve", is_flag=True, help="Stay up afterwards and answer HTTP requests.")
 @_shared("set", "storage")
-def run_command(front: Front, spec: str, then_serve: bool, overrides: tuple[str, ...], storage: str | None) -> None:
+def run_command(
+    front: Front,
+    spec: str | None,
+    resume: str | None,
+    then_serve: bool,
+    overrides: tuple[str, ...],
+    storage: str | None,
+) -> None:
     """Do everything SPEC asks: prepare, tune or train, evaluate, register, promote."""
-    changes = _overrides(overrides, storage)
+    _one_of(spec, resume)
+
+    def whole(then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
+        if resume:
+            where = storage or raymill.STORAGE
+            return raymill.resume(resume, overrides=overrides, storage=where, console=front.console, then=then)
+        return raymill.run(str(spec), overrides=_overrides(overrides, storage), console=front.console, then=then)
+
     if not then_serve:
-        outcome = raymill.run(spec, overrides=changes, console=front.console)
+        outcome = whole(None)
         front.tell(outcome.as_dict(), _told(outcome, storage))
         return
 
@@ -160,7 +177,13 @@ def run_command(front: Front, spec: str, then_serve: bool, overrides: tuple[str,
             front.console.say("stopping; `raymill serve` starts it again")
         return outcome
 
-    raymill.run(spec, overrides=changes, console=front.console, then=serve_it)
+    whole(serve_it)
+
+
+def _one_of(spec: str | None, *runs: str | None) -> None:
+    """Raise `click.UsageError` unless exactly one of a spec and the runs is given."""
+    if sum(given is not None for given in (spec, *runs)) != 1:
+        raise click.UsageError("give a SPEC, or the RUN of an option, and not both")
 
 
 def _told(outcome: Outcome, storage: str | None) -> list[str]:
@@ -216,11 +239,28 @@ def data_report_command(front: Front, spec: str, overrides: tuple[str, ...], sto
 
 
 @cli.command("train")
-@_SPEC
+@_SPEC_OR_RUN
+@_RESUME
+@click.option("--from", "repeated", metavar="RUN", help="Repeat an earlier run, every default as it was then.")
 @_shared("set", "storage")
-def train_command(front: Front, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
+def train_command(
+    front: Front,
+    spec: str | None,
+    resume: str | None,
+    repeated: str | None,
+    overrides: tuple[str, ...],
+    storage: str | None,
+) -> None:
     """Prepare and train once."""
-    _training(front, raymill.train(spec, overrides=_overrides(overrides, storage), console=front.console))
+    _one_of(spec, resume, repeated)
+    where, console = storage or raymill.STORAGE, front.console
+    if resume:
+        outcome = raymill.resume(resume, overrides=overrides, storage=where, console=console)
+    elif repeated:
+        outcome = raymill.repeat(repeated, overrides=overrides, storage=where, console=console)
+    else:
+        outcome = raymill.train(str(spec), overrides=_overrides(overrides, storage), console=console)
+    _training(front, outcome)
 
 
 @cli.command("tune")

@@ -19,9 +19,11 @@ _OF_THE_ROWS = {contracts.FILE, SUMMARY, COLUMNS}
 
 
 def save(folder: Path, task: Task, model: Any, contract: Contract, prepared: Path, epoch: dict[str, Any]) -> None:
-    """Write `model`, everything that turns a raw row into its input, and the figures of its `epoch` to `folder`."""
+    """Write `model` (if there is one that is not in `folder` yet), everything that turns a raw row into its input, and the
+    figures of its `epoch` to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    task.save_model(model, contract, folder)
+    if model is not None:
+        task.save_model(model, contract, folder)
     for path in prepared.iterdir():
         # What the contract names, and the tokenizer's other files; shards and what describes the rows stay where they are.
         beside = path.is_file() and path.suffix in {".json", ".txt"} and path.name not in _OF_THE_ROWS

@@ -1,71 +1,173 @@
-"""One training as a Ray Train run: N workers around the plain loop of `trainer.loop`."""
+"""One training on a connected Ray: a single worker in an actor of its own, several with Ray Train around the same loop.
+
+A single worker has no use for what Ray Train adds (a controller, a placement group, a process group): without it the first
+step comes in half the time, and what is left is what matters here: a worker that dies is replaced.
+"""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+import os
 from pathlib import Path
 from typing import Any
 
+from cluster.connect import joins
 from cluster.errors import RaymillError, ResourceError, UserError
-from trainer import golden, spec_load, tasks
+from trainer import run_folder, spec_load, tasks, worker
 from trainer.checkpoint import epoch_of
 from trainer.data.prepared import Prepared
 from trainer.data.sources import SourceFile
-from trainer.feed import StreamFeed
-from trainer.loop import Place
 from trainer.result import RunResult, read_history
 from trainer.spec import RunSpec
-from trainer.steps import Cleaner
+from trainer.training import best as best_models
 
 # A placement that is possible but never comes is tried this often before the run fails; Ray's default is for ever.
 _CONTROLLER_FAILURES = 3
+# How often an elastic training looks whether there is room for more workers, or fewer.
+_RESIZE_EVERY_S = 10.0
+# Of Ray Train's own, read when a run starts: how soon a worker's end is seen (its default is 2 s), and a watcher of nodes
+# that a cloud takes back, which costs a process and has nothing to watch on one machine.
+_RAY_TRAIN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+_RAY_TRAIN_HERE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 def fit(
-    spec: RunSpec, prepared: Path, folder: Path, cpus_per_worker: float, files: list[SourceFile] | None = None
+    spec: RunSpec,
+    prepared: Path,
+    folder: Path,
+    cpus_per_worker: float,
+    files: list[SourceFile] | None = None,
+    actor: Any = None,
 ) -> RunResult:
-    """Train with Ray Train and return the best epoch's checkpoint. `folder` gets history, progress and checkpoints.
+    """Train and return the best epoch's checkpoint. Goes on from the newest checkpoint in `folder`, if there is one.
 
-    `files` are the source files where training rows are streamed and their files are known already.
+    `folder` gets history, figures, progress and checkpoints. `files` are the source files where training rows are streamed
+    and their files are known already; `actor` is what `start_alone` returned, where it was started early.
 
     Raises the worker's own `UserError`, or `RaymillError` if workers died more often than `train.max_failures`.
     """
-    import ray.train
+    config = {
+        "spec": spec.model_dump(mode="json", exclude_unset=True),
+        "prepared": str(prepared),
+        "folder": str(folder),
+        "threads": max(1, int(cpus_per_worker)),
+    }
+    (folder / worker.FAILURE).unlink(missing_ok=True)
+    try:
+        if is_alone(spec):
+            _alone(spec, config, cpus_per_worker, actor)
+        else:
+            _together(spec, config, cpus_per_worker, _streams(spec, prepared, files))
+    except BaseException as error:
+        raise worker.failure(folder) or error from error
+    found = worker.failure(folder)
+    if found:
+        raise found
+    best = best_models.newest(folder)
+    if best is None:
+        raise ResourceError(
+            f"no model could be written to {folder}", "look at notices.jsonl in it; check space and permissions"
+        )
+    return finished(spec, prepared, folder, best)
+
+
+def is_alone(spec: RunSpec) -> bool:
+    """Whether one process does the whole training, with rows that it reads itself."""
+    return spec.cluster.most_workers == 1 and spec.data.mode == "prepared"
+
+
+def finished(spec: RunSpec, prepared: Path, folder: Path, checkpoint: Path) -> RunResult:
+    """Return the result of a training whose history lies in `folder`."""
+    figures = {name: value for name, value in epoch_of(checkpoint).items() if name != "epoch"}
+    return RunResult(checkpoint=checkpoint, spec=spec, prepared=prepared, metrics=figures, history=read_history(folder))
+
+
+# -- one worker
+
+
+class Alone:
+    """The process of a training with one worker. Made early, it imports what it will need while rows are prepared."""
+
+    def __init__(self) -> None:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+
+    def train(self, config: dict[str, Any]) -> None:
+        """Train to the end."""
+        spec = spec_load.validate(config["spec"])
+        device = "cuda" if spec.cluster.gpus_per_worker > 0 else "cpu"
+        worker.work(config, 0, 1, device, lambda figures: None)
+
+
+def start_alone(spec: RunSpec, cpus: float) -> Any:
+    """Return a new actor that is to train; it takes its cores and its GPU from now on."""
+    import ray
 
     gpus = spec.cluster.gpus_per_worker
+    # Ray gives libraries as many threads as an actor has cores, where OMP_NUM_THREADS is not set.
+    return ray.remote(Alone).options(num_cpus=cpus, num_gpus=gpus).remote()
+
+
+def _alone(spec: RunSpec, config: dict[str, Any], cpus: float, actor: Any) -> None:
+    """Train in one actor; where it dies another one goes on from the last checkpoint."""
+    import ray
+
+    for attempt in range(spec.train.max_failures + 1):
+        actor = actor or start_alone(spec, cpus)
+        try:
+            ray.get(actor.train.remote(config))
+            return
+        except ray.exceptions.RayTaskError as error:
+            raise cause_of(error) from error
+        except ray.exceptions.RayActorError as error:
+            said = str(error).strip().splitlines()[0]
+            if attempt == spec.train.max_failures:
+                raise RaymillError(f"the worker died {attempt + 1} times, the last time: {said}") from error
+            run_folder.notice(
+                Path(config["folder"]),
+                f"the worker died and is replaced; the run goes on from its last checkpoint ({said})",
+            )
+        finally:
+            ray.kill(actor)
+            actor = None
+
+
+# -- several workers
+
+
+def _together(spec: RunSpec, config: dict[str, Any], cpus: float, datasets: dict[str, Any] | None) -> None:
+    import ray.train
+
+    for name, value in {**_RAY_TRAIN, **({} if joins(spec.cluster.address) else _RAY_TRAIN_HERE)}.items():
+        os.environ.setdefault(name, value)
+    gpus, workers = spec.cluster.gpus_per_worker, spec.cluster.workers
     trainer = _trainer_type(spec)(
-        worker,
-        train_loop_config={
-            "spec": spec.model_dump(mode="json", exclude_unset=True),
-            "prepared": str(prepared),
-            "folder": str(folder),
-            "threads": max(1, int(cpus_per_worker)),
-        },
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=spec.cluster.workers,
+        one_of_many,
+        train_loop_config=config,
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
+            num_workers=workers,  # type: ignore[arg-type]
             use_gpu=gpus > 0,
-            resources_per_worker={"CPU": cpus_per_worker, **({"GPU": gpus} if gpus else {})},
+            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+            elastic_resize_monitor_interval_s=_RESIZE_EVERY_S,
         ),
-        datasets=_streams(spec, prepared, files),
+        datasets=datasets,
         run_config=ray.train.RunConfig(
-            name="train",
-            storage_path=str(folder),
+            name=_new_name(Path(config["folder"])),
+            storage_path=config["folder"],
             failure_config=ray.train.FailureConfig(
                 max_failures=spec.train.max_failures,
                 controller_failure_limit=_CONTROLLER_FAILURES,  # type: ignore[call-arg]
             ),
-            # Only epochs better than all before send a checkpoint, so the last one is the best one.
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
     try:
-        result = trainer.fit()
+        trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise cause_of(error) from error
-    if result.checkpoint is None:
-        raise RaymillError(f"Ray Train ended without a checkpoint; see {folder}")
-    return finished(spec, prepared, folder, Path(result.checkpoint.path))
+
+
+def _new_name(folder: Path) -> str:
+    """Return a name no attempt of this run had: under an old one Ray Train would take over what it left."""
+    return f"train-{sum(1 for _ in folder.glob('train-*')) + 1}"
 
 
 def _trainer_type(spec: RunSpec) -> Any:
@@ -93,38 +195,21 @@ def _streams(spec: RunSpec, prepared: Path, files: list[SourceFile] | None) -> d
     return {"train": training_rows(spec, Prepared(prepared), files)}
 
 
-def finished(spec: RunSpec, prepared: Path, folder: Path, checkpoint: Path) -> RunResult:
-    """Return the result of a training whose history lies in `folder`."""
-    figures = {name: value for name, value in epoch_of(checkpoint).items() if name != "epoch"}
-    return RunResult(checkpoint=checkpoint, spec=spec, prepared=prepared, metrics=figures, history=read_history(folder))
-
-
-def worker(config: dict[str, Any]) -> None:
+def one_of_many(config: dict[str, Any]) -> None:
     """What every Ray Train worker runs."""
     import ray.train
 
     context = ray.train.get_context()
-    rank = context.get_world_rank()
-
-    def report(figures: dict[str, Any], save: Callable[[Path], None] | None) -> None:
-        if save is None or rank != 0:
-            ray.train.report(figures)  # all ranks report equally often
-            return
-        with tempfile.TemporaryDirectory() as local:
-            save(Path(local))
-            ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(local))
-
     spec = spec_load.validate(config["spec"])
-    place = Place(rank, context.get_world_size(), _device(spec), config["threads"])
-    prepared = Prepared(Path(config["prepared"]))
-    if rank == 0:
-        _library_agrees(prepared)
-    stream = None
-    if spec.data.mode == "streaming":
-        n_rows = prepared.summary["rows"]["train"]
-        shard = ray.train.get_dataset_shard("train")
-        stream = StreamFeed(shard, prepared.contract, n_rows, spec.train.seed, spec.train.batch_size, place.workers)
-    tasks.get(spec.task).train(spec, prepared, place, report, Path(config["folder"]), stream)
+    shard = ray.train.get_dataset_shard("train") if spec.data.mode == "streaming" else None
+    worker.work(
+        config,
+        context.get_world_rank(),
+        context.get_world_size(),
+        _device(spec),
+        lambda figures: ray.train.report(figures),  # all ranks report equally often
+        shard,
+    )
 
 
 def _device(spec: RunSpec) -> str:
@@ -135,24 +220,18 @@ def _device(spec: RunSpec) -> str:
     return str(ray.train.torch.get_device())
 
 
-def _library_agrees(prepared: Prepared) -> None:
-    """Raise `ModelError` now, and not after training, where the model's own library gives other inputs than ours."""
-    rows, contract = prepared.part("test"), prepared.contract
-    task = tasks.of(contract)
-    raw = {role: rows.raw(role, golden.ROWS) for role in task.subjects(contract)}
-    columns, _ = Cleaner(contract).columns(raw, task.texts)
-    inputs = [rows.inputs(at) for at in range(min(golden.ROWS, len(rows)))]
-    task.library_agrees(contract, prepared.folder, columns, inputs)
+# -- what went wrong
 
 
 def cause_of(error: BaseException) -> RaymillError:
     """Return what a failed training means for the user: the worker's own message where it gave one."""
     failures = getattr(error, "worker_failures", {})
     causes = [getattr(failure, "cause", None) or failure for failure in failures.values()]
+    causes = causes or [getattr(error, "cause", None) or error]
     for cause in causes:
         if isinstance(cause, UserError):
             return cause
         if isinstance(cause, OSError) and cause.errno == 28:
             return ResourceError(f"no space is left for a checkpoint: {cause}", "free space in the storage folder")
-    first = causes[0] if causes else error
+    first = causes[0]
     return RaymillError(f"training failed: {type(first).__name__}: {str(first).splitlines()[0] if str(first) else ''}")

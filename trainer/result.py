@@ -9,7 +9,14 @@ from typing import Any
 
 from trainer.spec import RunSpec
 
+#: What a command did; there only once a run is finished.
+RESULT = "result.json"
+#: A line for each epoch.
 HISTORY = "history.jsonl"
+#: A line for every few steps.
+METRICS = "metrics.jsonl"
+#: What whoever started the run should see, as a checkpoint that could not be written.
+NOTICES = "notices.jsonl"
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,12 @@ class RunResult:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Return the epochs written to `folder` so far; a last line that is cut short is left out."""
-    path = folder / HISTORY
+    """Return the epochs written to `folder` so far."""
+    return read_lines(folder / HISTORY)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file with one a line; empty without it, and a line that is cut short ends them."""
     if not path.is_file():
         return []
     lines = []

@@ -1,17 +1,21 @@
 """The spec: every key a run.yaml may hold, with its default and its meaning.
 
 Frozen pydantic models, and nothing else: this module loads neither torch nor ray (a test holds it to that).
-The `data:` section is in `trainer.spec_data`. Reading a file, `--set` and the messages for mistakes are in `trainer.spec_load`.
+The sections `data:`, `model:`, `train:` and `track:` are in `trainer.spec_data` and its like. Reading a file, `--set` and the
+messages for mistakes are in `trainer.spec_load`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from trainer.section import Fraction, Positive, Section, Seed
+from trainer.section import Positive, Section, Seed
 from trainer.spec_data import Data
+from trainer.spec_model import Model
+from trainer.spec_track import Track
+from trainer.spec_train import Train
 
 #: A model's name in the registry: it becomes a folder and part of a URL.
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -39,70 +43,6 @@ Metric = Literal[
     "pearson",
     "spearman",
 ]
-
-
-class Model(Section):
-    """What is trained: a pre-trained model, a new one from a config, or an estimator for tables."""
-
-    base: Annotated[str, Field(min_length=1)] | None = None
-    """A hub id, a local folder, or `package://some_package/folder` inside an installed Python package. Tasks on texts need
-    one; tasks on images take it or `config`."""
-    config: dict[str, Any] | None = None
-    """Images: a transformers config, as `{model_type: resnet, depths: [1, 1]}`; the model is built from it and trained from
-    scratch."""
-    kind: Annotated[str, Field(min_length=1)] | None = None
-    """Tables: which estimator, as `xgboost`; `raymill tasks` lists them."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Tables: the estimator's own parameters, as `{max_depth: 4}`."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    """Dropout of the head. Default: as the base model has it."""
-
-    @model_validator(mode="after")
-    def _is_one_model(self) -> Model:
-        if self.base is not None and self.config is not None:
-            raise ValueError("give model.base or model.config, not both: a config means a new model")
-        return self
-
-
-class Augment(Section):
-    """Images changed at random while training, never when answering; off by default."""
-
-    crop: Annotated[int, Field(ge=0, le=256)] = 0
-    """Shift by up to this many pixels in both directions: what is uncovered is filled with the edge."""
-    flip: bool = False
-    """Mirror every second image left to right."""
-    mixup: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Blend pairs of images and their classes, with shares drawn from Beta(mixup, mixup); 0.2 is common. 0 is off."""
-
-
-class Train(Section):
-    """One fine-tuning."""
-
-    epochs: Positive = 3
-    """Passes over the training rows."""
-    batch_size: Positive = 32
-    """Rows of one optimiser step, over all workers together."""
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-5
-    """Peak learning rate, reached after the warm-up."""
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
-    """AdamW's weight decay; biases and normalisation weights have none."""
-    warmup_fraction: Fraction = 0.1
-    """Share of all steps in which the learning rate rises from 0; after it the rate falls linearly to 0."""
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """Gradients are scaled down to at most this norm."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """`auto` takes bf16 where the hardware multiplies in it, else fp32. Weights are kept in fp32 either way."""
-    early_stopping_patience: Positive | None = None
-    """Stop after this many epochs without a better validation metric. Default: never."""
-    seed: Seed = 42
-    """Seed of the order of rows, the new head's weights and dropout."""
-    max_failures: Annotated[int, Field(ge=0)] = 0
-    """How often a training is started again after a worker died."""
-    augment: Augment = Field(default_factory=Augment)
-    """Images only."""
-    folds: Annotated[int, Field(ge=2, le=50)] | None = None
-    """Tables only: judge a training by cross-validation, the mean over so many folds of the training and validation rows;
-    the model itself is then fitted on all of them. Default: by the validation rows."""
 
 
 class Domain(Section):
@@ -253,12 +193,32 @@ class Cluster(Section):
     """`null` starts a Ray on this machine and stops it afterwards; `auto`, `host:port` or `ray://host:port` joins one."""
     cpus: Positive | None = None
     """CPU cores of the Ray that is started here. Default: all of this machine."""
-    workers: Positive = 1
-    """Processes of one training; each holds the model and takes its part of every batch."""
+    workers: Positive | tuple[Positive, Positive] = 1
+    """Processes of one training; each takes its part of every batch. `[1, 4]`: at least one and at most four: a training
+    goes on with fewer when a node leaves the cluster, and takes them back when one comes."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """With several workers: `ddp` keeps the whole model in each, `fsdp` a part of every weight (FSDP2)."""
     cpus_per_worker: Positive | None = None
     """CPU cores of one training process. Default: its share of the machine's cores."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """GPUs of one training process."""
+
+    @field_validator("workers")
+    @classmethod
+    def _rises(cls, given: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(given, tuple) and given[0] > given[1]:
+            raise ValueError(f"{list(given)} must rise; put the fewest first")
+        return given
+
+    @property
+    def most_workers(self) -> int:
+        """The most processes of one training."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def fewest_workers(self) -> int:
+        """The fewest processes of one training."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
 
 
 class RunSpec(Section):
@@ -284,6 +244,8 @@ class RunSpec(Section):
     """The HTTP endpoint."""
     cluster: Cluster = Field(default_factory=Cluster)
     """Where the work runs."""
+    track: Track = Field(default_factory=Track)
+    """Where figures go while a training runs."""
     storage: str = "~/.raymill"
     """Folder of prepared data, runs and the registry. On a cluster: one that every node sees."""
 
@@ -296,14 +258,28 @@ class RunSpec(Section):
 
     @model_validator(mode="after")
     def _batch_reaches_every_worker(self) -> RunSpec:
-        if self.train.batch_size < self.cluster.workers:
+        workers, size = self.cluster.most_workers, self.train.batch_size
+        if size < workers:
             raise ValueError(
-                f"train.batch_size={self.train.batch_size} is under cluster.workers={self.cluster.workers}, so some "
-                f"workers would have no rows; use at least {self.cluster.workers}"
+                f"train.batch_size={size} is under cluster.workers={workers}, so some workers would have no rows; use at "
+                f"least {workers}"
             )
-        if self.data.mode == "streaming" and self.train.batch_size % self.cluster.workers:
+        if self.data.mode == "streaming" and workers != self.cluster.fewest_workers:
             raise ValueError(
-                f"data.mode: streaming needs a train.batch_size that divides by cluster.workers={self.cluster.workers}, "
-                f"not {self.train.batch_size}; try {self.train.batch_size // self.cluster.workers * self.cluster.workers}"
+                "data.mode: streaming cannot change its number of workers; give one number as cluster.workers"
+            )
+        if self.data.mode == "streaming" and size % workers:
+            raise ValueError(
+                f"data.mode: streaming needs a train.batch_size that divides by cluster.workers={workers}, not {size}; "
+                f"try {size // workers * workers}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _search_has_a_fixed_size(self) -> RunSpec:
+        if self.tune is not None and not isinstance(self.cluster.workers, int):
+            raise ValueError(
+                "a search needs to know how many trials fit: give one number as cluster.workers, not "
+                f"{list(self.cluster.workers)}"
             )
         return self

@@ -88,6 +88,19 @@ def validate(raw: Mapping[str, Any]) -> RunSpec:
     return _for_its_task(spec)
 
 
+def resolved(spec: RunSpec) -> dict[str, Any]:
+    """Return the spec with every key it left open, but those that its task does not use or has a default of its own for."""
+    from trainer import tasks
+
+    raw = spec.model_dump(mode="json")
+    task = tasks.get(spec.task)
+    for key in {*task.unused(), *task.own_defaults}:
+        section, _, name = key.partition(".")
+        if name not in getattr(spec, section).model_fields_set:
+            raw[section].pop(name, None)
+    return raw
+
+
 def _for_its_task(spec: RunSpec) -> RunSpec:
     """Return the spec with what it leaves to its task filled in; raises `SpecError` for what the task cannot do."""
     from trainer import tasks
@@ -104,6 +117,8 @@ def _for_its_task(spec: RunSpec) -> RunSpec:
 
 def _must_suit(spec: RunSpec, task: Task) -> None:
     """Raise `SpecError` for keys that mean nothing to the task: whoever set them believes that they work."""
+    from trainer.training import loss
+
     unused = task.unused()
     space = spec.tune.space if spec.tune else {}
     for key in unused:
@@ -112,6 +127,7 @@ def _must_suit(spec: RunSpec, task: Task) -> None:
             raise SpecError(f"{key} is given, and {spec.task} does not use it", "take it out")
         if any(searched == key or searched.startswith(f"{key}.") for searched in space):
             raise SpecError(f"tune.space searches {key}, and {spec.task} does not use it", "take it out of the space")
+    loss.check(spec.train.loss, task.target)
     if spec.data.mode == "streaming" and task.learns_from_features:
         raise SpecError(
             f"data.mode: streaming cannot be used by {spec.task}: its columns are fitted on all training rows first",

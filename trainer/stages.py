@@ -13,6 +13,7 @@ import numpy as np
 
 from cluster.connect import joins
 from cluster.console import Console
+from cluster.errors import DataError
 from cluster.files import write_json
 from cluster.plan import Node, check
 from cluster.progress import Progress, read_all, run_watched, total_of
@@ -22,15 +23,14 @@ from trainer.data.prepare import TooManyBadRows
 from trainer.data.prepared import Prepared
 from trainer.data.sources import SourceFile
 from trainer.evaluate import Evaluation, LabelledRows
-from trainer.fit import fit
+from trainer.fit import fit, is_alone, start_alone
 from trainer.layout import demands, layout
 from trainer.report import page
-from trainer.result import RunResult
+from trainer.result import NOTICES, RESULT, RunResult, read_lines
 from trainer.spec import RunSpec
+from trainer.training.snapshots import Snapshots
 
 T = TypeVar("T")
-
-RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,16 @@ class Outcome:
 class Run:
     """One run while its stages go by. Ray must be connected for `train`, `finish` and a `prepare` that finds nothing."""
 
-    def __init__(self, spec: RunSpec, console: Console, kind: str) -> None:
+    def __init__(self, spec: RunSpec, console: Console, kind: str, folder: Path | None = None) -> None:
+        """`folder` is that of a run that goes on; without it the run gets a new one."""
         self.spec, self.console = spec, console
-        must_be_there(spec)
-        self.folder = run_folder.create(spec, kind)
+        self.goes_on = folder is not None
+        if not folder:
+            must_be_there(spec)
+        self.folder = folder or run_folder.create(spec, kind)
         self.seconds: dict[str, float] = {}
+        self._actor: Any = None
+        self._notices = len(read_lines(self.folder / NOTICES))
         console.say(f"{spec.name}: {self.folder}", style="bold")
         console.send_rays_output_to(self.folder / run_folder.RAY_LOG)
 
@@ -104,6 +109,10 @@ class Run:
             nonlocal latest
             latest = progress
 
+        if self.goes_on and wanted is self.spec:
+            known = self._prepared_before()
+            if known:
+                return known
         quarantine = self.folder / run_folder.QUARANTINE
         try:
             files = self.files  # variants of the spec, as a search prepares them, have the same ones
@@ -114,7 +123,31 @@ class Run:
             self.console.table("Bad rows", ["reason", "rows"], list(error.by_reason.items()))
             raise
         self._tell_of(prepared)
+        if wanted is self.spec:
+            run_folder.note_prepared(self.folder, prepared.folder)
         return prepared
+
+    def _prepared_before(self) -> Prepared | None:
+        """Return the rows that this run began with. Raises `DataError` where they are gone and cannot be had again."""
+        known = run_folder.prepared_of(self.folder)
+        if known is None:
+            return None
+        if known.is_dir():
+            return Prepared(known)
+        raise DataError(
+            f"the prepared rows of this run are gone: {known}",
+            f"begin again with `raymill train --from {self.folder.name}`, which prepares them anew",
+        )
+
+    def start_worker_early(self) -> None:
+        """Start the process that will train, where preparing its rows leaves it the cores."""
+        if is_alone(self.spec) and (
+            run_folder.prepared_of(self.folder) or preparing.is_small(self.spec, self.files) or self._is_prepared()
+        ):
+            self._actor = start_alone(self.spec, float(self.sizes.cpus_per_worker))
+
+    def _is_prepared(self) -> bool:
+        return preparing.find(self.spec, self.files) is not None
 
     def _tell_of(self, prepared: Prepared) -> None:
         rows: dict[str, int] = prepared.summary["rows"]
@@ -133,12 +166,27 @@ class Run:
             self.console.say(f"             listed in {prepared.folder / preparing.QUARANTINE}")
 
     def train(self, prepared: Prepared) -> RunResult:
-        """Train once with Ray Train."""
+        """Train once, or go on with it."""
+        files = self.files if self.spec.data.mode == "streaming" else None
+        cpus = float(self.sizes.cpus_per_worker)
         return self.stage(
-            "train",
-            lambda: fit(self.spec, prepared.folder, self.folder, float(self.sizes.cpus_per_worker), self.files),
-            lambda: total_of(read_all(self.folder / "progress")),
+            "train", lambda: fit(self.spec, prepared.folder, self.folder, cpus, files, self._actor), self._training
         )
+
+    def say_how_to_go_on(self) -> None:
+        """Name the command that goes on with this training, if a checkpoint was kept."""
+        steps = Snapshots(self.folder, keep=1).steps()
+        if steps:
+            kind = "run" if "-run-" in self.folder.name else "train"
+            self.console.say(f"to go on from step {steps[0]}: raymill {kind} --resume {self.folder}", style="yellow")
+
+    def _training(self) -> Progress:
+        """Say what is new that should be seen, and return how far the training is."""
+        notices = read_lines(self.folder / NOTICES)
+        for notice in notices[self._notices :]:
+            self.console.say(f"             {notice['text']}", style="yellow")
+        self._notices = len(notices)
+        return total_of(read_all(self.folder / "progress"))
 
     def finish(self, result: RunResult) -> Outcome:
         """Evaluate on the held-out rows, register, pass the gate, and write the report."""

@@ -15,8 +15,8 @@ from typing import Any
 from trainer import spec_load, tasks
 from trainer.data.prepared import Prepared
 from trainer.fit import fit
-from trainer.loop import Place
 from trainer.result import read_history
+from trainer.training.place import Place
 from tune.space import preparation_of
 
 _LOOK_EVERY_S = 0.3

@@ -7,8 +7,8 @@ from tables import make_rows, table_spec, write_rows
 from trainer import spec_load, tasks
 from trainer.data.prepare import prepare
 from trainer.fit import fit
-from trainer.loop import Place
 from trainer.predictor import Predictor
+from trainer.training.place import Place
 
 
 @pytest.fixture(scope="module")

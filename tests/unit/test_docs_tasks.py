@@ -12,9 +12,9 @@ import raymill
 from cluster.errors import ModelError, RequestError
 from trainer import golden, tasks
 from trainer.data import prepare as preparing
-from trainer.loop import Place
 from trainer.predictor import Predictor
 from trainer.spec_load import load
+from trainer.training.place import Place
 
 TEXT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 CODE = {code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)}

@@ -14,8 +14,9 @@ from cluster.errors import DataError, ModelError, SpecError
 from trainer import spec_load, tasks
 from trainer.images.augment import augment
 from trainer.images.preprocessor import step_params
-from trainer.spec import Augment, RunSpec
+from trainer.spec import RunSpec
 from trainer.spec_data import Image as ImageSpec
+from trainer.spec_train import Augment
 from trainer.tasks.base import offsets_of
 
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}

@@ -13,8 +13,8 @@ from trainer.contract import Contract
 from trainer.data.prepare import prepare
 from trainer.estimators import folds
 from trainer.estimators.training import train
-from trainer.loop import Place
 from trainer.predictor import Predictor
+from trainer.training.place import Place
 
 PLACE = Place(0, 1, "cpu", 1)
 

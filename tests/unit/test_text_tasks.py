@@ -10,10 +10,10 @@ from tiny import WORDS, make_rows
 from cluster.errors import ModelError, RequestError, SpecError
 from trainer import evaluate, golden, registering, tasks
 from trainer.data.prepare import prepare
-from trainer.loop import Place
 from trainer.predictor import Predictor
 from trainer.spec_load import load
 from trainer.stages import must_be_there
+from trainer.training.place import Place
 
 TRAIN = {"epochs": 8, "batch_size": 8, "learning_rate": 3e-3}
 

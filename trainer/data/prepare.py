@@ -244,7 +244,8 @@ def _finish(
     shutil.rmtree(folder / FACTS)
     shutil.rmtree(folder / BAD)
     shards = {f"{note.name}.arrow": int(size) for note, size in zip(notes, whole.sizes, strict=True)}
-    write_json(folder / SUMMARY, {**summary, "sources": staged.digest, "shards": shards})
+    files = [file.path.rstrip("/").rpartition("/")[2] for file in staged.files]
+    write_json(folder / SUMMARY, {**summary, "sources": staged.digest, "files": files, "shards": shards})
     return contract
 
 

@@ -92,6 +92,11 @@ class Rows:
         """Return the rows at these places."""
         return Rows(self._shards, self._index.take(pa.array(rows)), self._contract)
 
+    def place(self, row: int) -> tuple[int, int]:
+        """Return the shard of one row, and its number in the source file that the shard is made of."""
+        shard = int(self._shard_B[row])
+        return shard, int(self._shards[shard]["row"][int(self._offset_B[row])].as_py())
+
     def raw(self, role: str, first: int | None = None) -> list[Any]:
         """Return the raw values of one role for all rows, or for the `first` ones."""
         shard_B, offset_B = self._shard_B[:first], self._offset_B[:first]
@@ -128,6 +133,13 @@ class Prepared:
             chosen = index.filter(pc.equal(index["part"], PARTS.index(name)))
             self._parts[name] = Rows(self._shards, chosen, self.contract)
         return self._parts[name]
+
+    def source(self, part: str, row: int) -> str:
+        """Return where one row of a part comes from, as `train.csv, row 12`."""
+        shard, number = self.part(part).place(row)
+        files: list[str] = self.summary.get("files", [])  # prepared folders of earlier releases name none
+        place = int(sorted(self.summary["shards"])[shard].partition("-")[0])
+        return f"{files[place]}, row {number}" if place < len(files) else f"row {number}"
 
     @property
     def columns(self) -> dict[str, Any]:

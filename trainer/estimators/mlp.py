@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer import batch_plan
 from trainer.estimators import params
 from trainer.estimators.base import Estimator, Goal, Means, Table
+from trainer.training import batch_plan
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,8 @@ class Mlp(Estimator):
         """Learn by AdamW; several workers share each step, whose loss is the mean over all its rows."""
         import torch
 
-        from trainer.optimizer import distributed, optimizer
+        from trainer.training.optimizer import optimizer, set_rate
+        from trainer.training.parallel import distributed
 
         train = means.train
         if "learning_rate" not in train.model_fields_set:
@@ -44,13 +45,16 @@ class Mlp(Estimator):
         torch.manual_seed(train.seed + means.rank)  # workers drop out different units
         stepped = distributed(self._network, means.device, means.workers)
         steps = train.epochs * batch_plan.steps_per_epoch(len(table), train.batch_size)
-        by_gradient, schedule = optimizer(self._network, train, steps)
+        by_gradient = optimizer(self._network, train)
         values, ids, y = (torch.from_numpy(part).to(means.device) for part in (table.values, table.ids, goal.y))
         weights = None if goal.weights is None else torch.from_numpy(goal.weights).to(means.device)
         same_length = np.zeros(len(table), np.int32)
+        done = 0
         for epoch in range(1, train.epochs + 1):
             self._network.train()
             for rows in batch_plan.plan(same_length, train.seed, epoch, train.batch_size):
+                set_rate(by_gradient, train, done, steps)
+                done += 1
                 mine = batch_plan.share(rows, means.rank, means.workers)
                 at = torch.from_numpy(
                     mine if len(mine) else rows[:1]
@@ -60,7 +64,6 @@ class Mlp(Estimator):
                 (loss * (means.workers / len(rows))).backward()
                 torch.nn.utils.clip_grad_norm_(self._network.parameters(), train.max_grad_norm)
                 by_gradient.step()
-                schedule.step()
                 by_gradient.zero_grad(set_to_none=True)
             yield
 

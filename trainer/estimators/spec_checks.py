@@ -52,9 +52,9 @@ def model(spec: RunSpec, *, classes: bool, task: str) -> None:
         if not (kind.learns_classes if classes else kind.learns_numbers):
             raise SpecError(f"model.kind={name} cannot be used by {task}", _one_of(classes))
         estimators.must_be_installed(kind)
-        if spec.cluster.workers > 1 and kind.backend == "none":
+        if spec.cluster.most_workers > 1 and kind.backend == "none":
             raise SpecError(
-                f"cluster.workers={spec.cluster.workers}, but model.kind={name} is fitted by one process",
+                f"cluster.workers={spec.cluster.most_workers}, but model.kind={name} is fitted by one process",
                 "set cluster.workers: 1 with cluster.cpus_per_worker, or use xgboost or mlp",
             )
         given = spec.model.params

@@ -19,12 +19,16 @@ from trainer.data.prepared import Prepared
 from trainer.estimators.base import Estimator, Goal, Means, Table, goal_of, mean_loss, spread
 from trainer.estimators.folds import folds
 from trainer.features.fitted import Fitted
+from trainer.run_environment import write_hardware
 from trainer.spec import RunSpec
 from trainer.tasks.base import Task
-from trainer.training_log import Best, TrainingLog, must_be_finite
+from trainer.training.best import Best, must_be_finite
+from trainer.training.log import TrainingLog
+from trainer.training.place import Place
+from trainer.training.position import Position
 
 if TYPE_CHECKING:
-    from trainer.loop import Place, Report
+    from trainer.training.loop import Report
 
 # The training loss of an epoch is that of so many rows: to see a model overfit more are not needed.
 _ROWS_OF_LOSS = 10_000
@@ -42,7 +46,7 @@ class Part(NamedTuple):
 
 
 def train(task: Task, spec: RunSpec, prepared: Prepared, place: Place, report: Report, folder: Path) -> None:
-    """Fit `spec.model` and report every epoch, as `trainer.loop.train` does. Every worker calls this alike.
+    """Fit `spec.model` and report every epoch, as `trainer.training.loop.train` does. Every worker calls this alike.
 
     Raises `UserError` for parameters or rows from which nothing can be learned.
     """
@@ -53,6 +57,9 @@ def train(task: Task, spec: RunSpec, prepared: Prepared, place: Place, report: R
     judged = [(one, part) for one, part in zip(made, parts, strict=True) if part.judge is not None]
     epochs = spec.train.epochs if made[-1].has_epochs else 1
     log = TrainingLog(folder if place.rank == 0 else None, spec, len(parts[-1].table))
+    if place.rank == 0:
+        write_hardware(folder, place)
+    log.begin(Position())  # an estimator that a worker died over is fitted anew
     best = Best(spec)
     for epoch in range(1, epochs + 1):
         log.begin_epoch(epoch)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import SpecError
-from trainer.batch_plan import share
 from trainer.estimators import params
 from trainer.estimators.base import Estimator, Goal, Means, Table
+from trainer.training.batch_plan import share
 
 _MOST_CATEGORIES = 255
 

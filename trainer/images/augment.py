@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainer.spec import Augment
+from trainer.spec_train import Augment
 
 if TYPE_CHECKING:
     import torch

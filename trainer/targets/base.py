@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from trainer.report.sections import Section
     from trainer.spec_data import Data
+    from trainer.spec_train import Loss
 
 Fitted = Mapping[str, Any]
 
@@ -30,8 +31,35 @@ Fitted = Mapping[str, Any]
 _MAX_LABELS = 10_000
 
 
+#: Keys of a spec that the training loop of `trainer.training` goes by, and estimators for tables do not.
+LOOP = frozenset(
+    {
+        "model.lora",
+        "model.factory",
+        "train.max_steps",
+        "train.max_time_s",
+        "train.micro_batch_size",
+        "train.head_learning_rate",
+        "train.layer_decay",
+        "train.freeze",
+        "train.optimizer",
+        "train.loss",
+        "train.ema_decay",
+        "train.gradient_checkpointing",
+        "train.checkpoint",
+        "cluster.sharding",
+    }
+)
+
 #: Keys of a spec that only some tasks know what to do with: a task or its target says so in `uses`.
-OPTIONAL = frozenset({"data.image", "data.tag_separator", "model.kind", "model.params", "train.augment", "train.folds"})
+OPTIONAL = LOOP | {
+    "data.image",
+    "data.tag_separator",
+    "model.kind",
+    "model.params",
+    "train.augment",
+    "train.folds",
+}
 
 
 class Target(ABC):
@@ -49,6 +77,8 @@ class Target(ABC):
     has_classes = False
     #: Those of `OPTIONAL` that it goes by.
     uses: frozenset[str] = frozenset()
+    #: What of `train.loss` its loss can do beside the default.
+    loss_options: frozenset[Literal["focal", "label_smoothing"]] = frozenset()
     #: Whether `data.labels` may list what there is.
     has_labels = True
     #: Whether an empty cell is a value, as no tags are.
@@ -134,11 +164,15 @@ class Target(ABC):
 
     @abstractmethod
     def loss_sum(
-        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        how: Loss | None = None,
     ) -> torch.Tensor:
         """Return the summed loss of a batch: logits (B, C), targets of `tensor`. Summed, so that workers' parts add up.
 
-        `weights` (C,) weighs the rows of each class.
+        `weights` (C,) weighs the rows of each class; `how` is the spec's `train.loss` where it is not the default.
         """
 
     def in_units(self, fitted: Fitted, loss: float) -> float:
@@ -224,3 +258,11 @@ def code_of(keys: np.ndarray) -> np.ndarray:
 def where(condition: pa.ChunkedArray, reason: str) -> pa.ChunkedArray:
     """Return `reason` where `condition` holds, else null."""
     return pc.if_else(condition, reason, pa.scalar(None, pa.string()))
+
+
+def missed(losses: torch.Tensor) -> torch.Tensor:
+    """Return the probability that is not given to the truth, for cross entropies: what focal loss weighs rows by."""
+    import torch
+
+    # Not quite 0: the gradient of a power below 1 is infinite there.
+    return (-torch.expm1(-losses)).clamp_min(1e-7)

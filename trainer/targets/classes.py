@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +14,13 @@ from cluster.errors import DataError
 from cluster.text import blank_values
 from trainer import classification_metrics as figures
 from trainer.spec import Metric
-from trainer.targets.base import Fitted, Target, in_columns_of, known_labels, where
+from trainer.targets.base import Fitted, Target, in_columns_of, known_labels, missed, where
 
 if TYPE_CHECKING:
     import torch
 
     from trainer.report.sections import Section
+    from trainer.spec_train import Loss
 
 # A column with more different values in one block is an id or a text, not a class; the driver must not collect them.
 _MOST_OF_A_BLOCK = 12_000
@@ -43,6 +44,7 @@ class Classes(Target):
     metric: Metric = "macro_f1"
     loss = "log_loss"
     has_classes = True
+    loss_options: frozenset[Literal["focal", "label_smoothing"]] = frozenset({"focal", "label_smoothing"})
 
     def check(self, role: str, values: pa.ChunkedArray) -> list[pa.ChunkedArray]:
         # "tool " would be a class of its own, and nobody would see why.
@@ -85,11 +87,22 @@ class Classes(Target):
         return torch.from_numpy(self.as_learned(fitted, targets))
 
     def loss_sum(
-        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        how: Loss | None = None,
     ) -> torch.Tensor:
         import torch
 
-        return torch.nn.functional.cross_entropy(logits.float(), targets, weight=weights, reduction="sum")
+        logits_BC = logits.float()
+        cross_entropy = torch.nn.functional.cross_entropy
+        smoothing = how.label_smoothing if how else 0.0
+        if how is None or how.kind != "focal":
+            return cross_entropy(logits_BC, targets, weight=weights, reduction="sum", label_smoothing=smoothing)
+        losses_B = cross_entropy(logits_BC, targets, weight=weights, reduction="none", label_smoothing=smoothing)
+        missed_B = missed(cross_entropy(logits_BC, targets, reduction="none"))
+        return (missed_B**how.gamma * losses_B).sum()
 
     def scores(self, fitted: Fitted, logits: np.ndarray) -> np.ndarray:
         shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)

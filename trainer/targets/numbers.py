@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from trainer.report.sections import Section
+    from trainer.spec_train import Loss
 
 # The same rules as for a column of numbers, but that no word means a missing one: a row without its target is unusable.
 _RULES = Numeric(missing_words=[])
@@ -104,7 +105,11 @@ class Numbers(Target):
         return torch.from_numpy(self.as_learned(fitted, targets))
 
     def loss_sum(
-        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        how: Loss | None = None,
     ) -> torch.Tensor:
         import torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +18,14 @@ from trainer.features.cells import shown as quoted
 from trainer.spec import Metric
 from trainer.tags_metrics import THRESHOLD, tags_metrics
 from trainer.targets import tag_cells
-from trainer.targets.base import Fitted, Target, code_of, in_columns_of, known_labels
+from trainer.targets.base import Fitted, Target, code_of, in_columns_of, known_labels, missed
 
 if TYPE_CHECKING:
     import torch
 
     from trainer.report.sections import Section
     from trainer.spec_data import Data
+    from trainer.spec_train import Loss
 
 # More different tags in one block are texts, not tags; the driver must not collect them.
 _MOST_OF_A_BLOCK = 12_000
@@ -37,6 +38,7 @@ class Tags(Target):
     """A set of labels for each row; `fitted["labels"]` are all tags, sorted. A row without any is a row like others."""
 
     kind = "tags"
+    loss_options: frozenset[Literal["focal", "label_smoothing"]] = frozenset({"focal"})
     metrics_known: tuple[Metric, ...] = (
         "micro_f1",
         "macro_f1",
@@ -125,11 +127,17 @@ class Tags(Target):
         return torch.from_numpy(targets.astype(np.float32))
 
     def loss_sum(
-        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        how: Loss | None = None,
     ) -> torch.Tensor:
         import torch
 
         by_tag = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+        if how is not None and how.kind == "focal":
+            by_tag = missed(by_tag) ** how.gamma * by_tag
         return by_tag.mean(dim=1).sum()
 
     def scores(self, fitted: Fitted, logits: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError, SpecError, nearest
-from trainer import base_model
+from trainer import base_model, own_model
 from trainer.contract import Contract
 from trainer.spec import RunSpec
 from trainer.targets.base import OPTIONAL, Target
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     from trainer.data.prepared import Prepared, Rows
     from trainer.features.fitted import Fitted as Features
-    from trainer.feed import Feed
-    from trainer.loop import Place, Report
     from trainer.report.sections import Section
+    from trainer.training.feed import Feed
+    from trainer.training.loop import Report
+    from trainer.training.place import Place
 
 # What the offsets of an Arrow list column, int32, can say.
 _MOST_NUMBERS = 2**31 - 1
@@ -102,6 +103,8 @@ class Task(ABC):
     allows: frozenset[str] = frozenset()
     #: Those of `OPTIONAL` that it goes by, beside its target's; others are refused.
     uses: frozenset[str] = OPTIONAL
+    #: Keys of a spec that mean something else than their stated default where they are left out.
+    own_defaults: frozenset[str] = frozenset()
     #: Whether inputs are made of `data.features`, fitted on the training rows: encoded only after all of them were read.
     learns_from_features = False
     #: The tensor of `collate` that holds token ids, of which training may leave unused embedding rows out.
@@ -131,6 +134,7 @@ class Task(ABC):
             raise SpecError(f"model.base is missing; {self.name} starts from a pre-trained model",
                             "give a hub id, a folder, or package://NAME/folder")  # fmt: skip
         base_model.locate(spec.model.base)
+        own_model.check(spec)
 
     def model_name(self, spec: RunSpec) -> str:
         """Return what is trained, for people: lineage and reports."""
@@ -235,8 +239,8 @@ class Task(ABC):
     def train(
         self, spec: RunSpec, prepared: Prepared, place: Place, report: Report, folder: Path, stream: Feed | None = None
     ) -> None:
-        """Train and report every epoch, as `trainer.loop.train` does. Every worker calls this alike."""
-        from trainer.loop import train
+        """Train and report every epoch, as `trainer.training.loop.train` does. Every worker calls this alike."""
+        from trainer.training.loop import train
 
         train(self, spec, prepared, place, report, folder, stream)
 

@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from cluster.errors import SpecError
 from cluster.files import write_json
-from trainer import base_model, steps
+from trainer import base_model, own_model, steps
 from trainer.contract import Contract, Step
 from trainer.images import preprocessor
 from trainer.spec import RunSpec
+from trainer.targets.base import LOOP
 from trainer.targets.classes import Classes
 from trainer.tasks.base import Columns, Encoded, Encoder, Task
 
@@ -65,7 +66,7 @@ class ImageClassification(Task):
     target = Classes()
     request = "base64 of an image; or an image as the whole body"
     models = "base: an image model of transformers; or config: a new one"
-    uses = frozenset({"data.image", "train.augment"})
+    uses = LOOP | {"data.image", "train.augment"}
     binary = frozenset({"image"})
     max_body_bytes = 16 << 20
     other_bodies = (
@@ -91,6 +92,9 @@ class ImageClassification(Task):
                 f"train.augment.crop={spec.train.augment.crop} shifts images of {params['width']} pixels out of sight",
                 "take a tenth of the size or so",
             )
+        if spec.model.factory:
+            own_model.check(spec)
+            return
         from trainer.images import models
 
         if base:
@@ -145,6 +149,8 @@ class ImageClassification(Task):
     def new_model(self, contract: Contract, spec: RunSpec) -> torch.nn.Module:
         from trainer.images import models
 
+        if spec.model.factory:
+            return own_model.build(spec, self.target.width(contract.fitted))
         fed, labels = _fed(contract.step(_STEP)), self.target.labels(contract.fitted)
         base = self._base(spec)
         return models.from_base(base, fed, labels) if base else models.from_config(spec.model.config or {}, fed, labels)
@@ -152,10 +158,13 @@ class ImageClassification(Task):
     def load_model(self, folder: Path) -> torch.nn.Module:
         from trainer.images import models
 
-        return models.load(folder)
+        return own_model.load(folder) if own_model.is_saved_in(folder) else models.load(folder)
 
     def save_model(self, model: torch.nn.Module, contract: Contract, folder: Path) -> None:
-        model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
+        if own_model.is_own(model):
+            own_model.save(model, folder)
+        else:
+            model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
         library = preprocessor.library_config(contract.step(_STEP))
         if library:
             write_json(folder / preprocessor.FILE, library)
@@ -194,7 +203,7 @@ class ImageClassification(Task):
 
     def _base(self, spec: RunSpec) -> Path | None:
         """Return the base model's folder, or None where the model is made from a config; raises `SpecError` for neither."""
-        if spec.model.base is None and spec.model.config is None:
+        if spec.model.base is None and spec.model.config is None and spec.model.factory is None:
             raise SpecError(
                 f"model.base and model.config are missing; {self.name} needs one of them",
                 "give base: a hub id or a folder, or config: {model_type: resnet, ...} for a new model",

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
     from trainer.data.prepared import Prepared, Rows
     from trainer.estimators.base import Estimator
-    from trainer.feed import Feed
-    from trainer.loop import Place, Report
     from trainer.report.sections import Section
+    from trainer.training.feed import Feed
+    from trainer.training.loop import Report
+    from trainer.training.place import Place
 
 _LONGEST_SHOWN = 160
 
@@ -66,6 +67,7 @@ class TabularTask(Task):
     request = '{"column": value, ...}'
     allows = frozenset(ALLOWED)  # rows of a table are often alike
     uses = frozenset({"model.kind", "model.params", "train.folds"})
+    own_defaults = frozenset({"train.learning_rate"})  # that of fine-tuning is too low for a new network
     learns_from_features = True
 
     # -- rows

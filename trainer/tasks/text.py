@@ -16,10 +16,11 @@ import pyarrow as pa
 from cluster.errors import ModelError, RequestError, nearest
 from cluster.files import read_json, sha256
 from cluster.text import blank_values, is_blank, is_unicode, json_kind
-from trainer import base_model, pretrained, steps
+from trainer import adapters, base_model, own_model, pretrained, steps
+from trainer import contract as contracts
 from trainer.contract import Contract, Step
 from trainer.spec import RunSpec
-from trainer.targets.base import where
+from trainer.targets.base import LOOP, where
 from trainer.tasks.base import Columns, Encoded, Encoder, Task
 from trainer.words import WordIds
 
@@ -70,7 +71,7 @@ class TextTask(Task):
     models = "base: an encoder of transformers"
     texts: tuple[str, ...] = ("text",)
     token_input = "input_ids"
-    uses: frozenset[str] = frozenset()
+    uses: frozenset[str] = LOOP
 
     def begin(self, spec: RunSpec, folder: Path) -> Contract:
         assert spec.model.base is not None  # check_spec was there first
@@ -139,21 +140,34 @@ class TextTask(Task):
 
     def new_model(self, contract: Contract, spec: RunSpec) -> torch.nn.Module:
         assert spec.model.base is not None
+        if spec.model.factory:
+            return own_model.build(spec, self.target.width(contract.fitted))
+        changes = {} if spec.model.dropout is None else {"classifier_dropout": spec.model.dropout}
+        return self._with_new_head(contract, spec.model.base, **changes)
+
+    def _with_new_head(self, contract: Contract, base: str, **changes: Any) -> torch.nn.Module:
         labels = self.target.labels(contract.fitted) or [self.target_role]
         config = {
             "num_labels": len(labels),
             "id2label": dict(enumerate(labels)),
             "label2id": {label: index for index, label in enumerate(labels)},
+            **changes,
         }
-        if spec.model.dropout is not None:
-            config["classifier_dropout"] = spec.model.dropout
-        return pretrained.load(_AUTO_CLASS, base_model.locate(spec.model.base), ignore_mismatched_sizes=True, **config)
+        return pretrained.load(_AUTO_CLASS, base_model.locate(base), ignore_mismatched_sizes=True, **config)
 
     def load_model(self, folder: Path) -> torch.nn.Module:
+        if own_model.is_saved_in(folder):
+            return own_model.load(folder)
+        if adapters.is_adapter(folder):
+            contract = contracts.load(folder)
+            return adapters.load(self._with_new_head(contract, adapters.base_of(folder)), folder)
         return pretrained.load(_AUTO_CLASS, folder)
 
     def save_model(self, model: torch.nn.Module, contract: Contract, folder: Path) -> None:
-        model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
+        if own_model.is_own(model):
+            own_model.save(model, folder)
+        else:
+            model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
 
     def collate(self, contract: Contract, inputs: list[np.ndarray]) -> dict[str, torch.Tensor]:
         import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,12 +31,16 @@ class CompactVocabulary:
 
         self._model, self._decay = model, decay
         self._new_id: torch.Tensor | None = None
+        self.kept = 1.0
+        """What is left of the rows that stay out, after the weight decay of all steps."""
         if parts is None:
             return
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         # An embedding that is the output layer too gets gradients in every row.
         tied = model.get_output_embeddings()  # type: ignore[operator]
         if type(embedding) is not torch.nn.Embedding or tied is not None or embedding.sparse or embedding.max_norm:
+            return
+        if not embedding.weight.requires_grad:
             return
         n_rows = embedding.num_embeddings
         used = np.zeros(n_rows, dtype=bool)
@@ -52,11 +56,17 @@ class CompactVocabulary:
         self._new_id = torch.from_numpy(np.cumsum(used) - 1)
         self._whole = embedding
         self._unused = torch.from_numpy(np.flatnonzero(~used))
-        self._kept = 1.0
         small = torch.nn.Embedding(len(self._used), embedding.embedding_dim, padding_idx=embedding.padding_idx)
         small.weight.data = embedding.weight.data[self._used].clone()
         self._small = small
         model.set_input_embeddings(small)  # type: ignore[operator]
+
+    def group_in(self, by_gradient: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the optimiser's group of the embedding, whose rate the rows that stay out decay by."""
+        groups = by_gradient.param_groups
+        if self._new_id is None:
+            return groups[0]
+        return next(group for group in groups if any(value is self._small.weight for value in group["params"]))
 
     def batch(self, batch: dict[str, torch.Tensor], token_input: str | None) -> dict[str, torch.Tensor]:
         """Return the batch with the ids that the model knows the tokens of `token_input` by now."""
@@ -67,7 +77,7 @@ class CompactVocabulary:
     def stepped(self, learning_rate: float) -> None:
         """Take note of one optimiser step: the rows that stay out decay too."""
         if self._new_id is not None:
-            self._kept *= 1.0 - learning_rate * self._decay
+            self.kept *= 1.0 - learning_rate * self._decay
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
@@ -80,7 +90,7 @@ class CompactVocabulary:
         with torch.no_grad():
             original = self._whole.weight.data
             complete = original.clone()
-            complete[self._unused.to(original.device)] *= self._kept
+            complete[self._unused.to(original.device)] *= self.kept
             complete[self._used.to(original.device)] = self._small.weight.data.to(original.device)
         self._whole.weight.data = complete
         self._model.set_input_embeddings(self._whole)  # type: ignore[operator]

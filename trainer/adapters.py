@@ -1,0 +1,92 @@
+"""LoRA: small matrices beside the weights learn, the weights themselves stay (Hu et al. 2021), through peft.
+
+Saved `merged` a model is a plain one. Saved as `adapter`, its folder holds the small matrices and the head, and names the
+base model that it needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import ModelError, SpecError
+from cluster.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.spec import RunSpec
+    from trainer.spec_model import Lora
+
+#: Beside an adapter: which base model it belongs to.
+BASE = "base.json"
+_HEADS = ("classifier", "score", "pre_classifier", "head")
+
+
+def check(lora: Lora) -> None:
+    """Raise `ModelError` where peft is missing."""
+    _peft()
+
+
+def add(model: torch.nn.Module, lora: Lora) -> Any:
+    """Put the small matrices into `model` and freeze all else but its head; returns peft's handle of it."""
+    peft = _peft()
+    heads = [name for name, _ in model.named_children() if name in _HEADS]
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.rank,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if lora.targets != "all-linear" else "all-linear",
+        modules_to_save=heads or None,
+    )
+    try:
+        return peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise SpecError(
+            f"model.lora: {str(error).splitlines()[0]}",
+            "name parts of the model's own layers, as targets: [query, value]",
+        ) from error
+
+
+def inner(handle: Any) -> torch.nn.Module:
+    """Return the model that `handle` was made of."""
+    found: torch.nn.Module = handle.get_base_model()
+    return found
+
+
+def merged(handle: Any) -> torch.nn.Module:
+    """Return the plain model, the small matrices added to its weights. `handle` is used up."""
+    found: torch.nn.Module = handle.merge_and_unload(safe_merge=True)
+    return found
+
+
+def save(handle: Any, spec: RunSpec, folder: Path) -> None:
+    """Write the adapter, and which base model it belongs to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle.save_pretrained(folder, safe_serialization=True)
+    write_json(folder / BASE, {"base": spec.model.base})
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether `folder` holds an adapter and no whole model."""
+    return (folder / BASE).is_file()
+
+
+def base_of(folder: Path) -> str:
+    """Return the base model that the adapter in `folder` needs."""
+    found: str = read_json(folder / BASE)["base"]
+    return found
+
+
+def load(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
+    """Return `model`, the base with a new head, with the adapter in `folder` merged into it."""
+    handle = _peft().PeftModel.from_pretrained(model, folder, local_files_only=True)
+    return merged(handle)
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ModelError("model.lora needs peft", "pip install raymill[lora]") from error
+    return peft

@@ -1,0 +1,258 @@
+"""The training loop: plain PyTorch on prepared rows. No Ray in here; a Ray worker, a trial of Ray Tune or a test calls it.
+
+Letters in shapes: B rows of this worker's part of a step, C classes, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cluster.errors import UserError
+from trainer.data.prepared import Prepared
+from trainer.run_environment import write_hardware
+from trainer.spec import RunSpec
+from trainer.training import best as best_models
+from trainer.training.background import Background
+from trainer.training.best import Best, must_be_finite
+from trainer.training.feed import Feed, PreparedFeed
+from trainer.training.log import TrainingLog
+from trainer.training.place import Place
+from trainer.training.position import Position
+from trainer.training.precision import Precision, autocast, chosen
+from trainer.training.snapshots import Snapshot, Snapshots
+from trainer.training.together import agreed, gathered
+from trainer.training.window import Window
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.tasks.base import Task
+
+_ROWS_NAMED = 8
+
+
+class Frozen:
+    """What writes an epoch's model to a folder, also later: training does not change it any more."""
+
+    def __init__(self, write: Callable[[Path], None]) -> None:
+        self._write = write
+
+    def __call__(self, folder: Path) -> None:
+        self._write(folder)
+
+
+#: Takes an epoch's figures and, if the epoch is the best so far, what writes its model to a folder.
+Report = Callable[[dict[str, Any], "Callable[[Path], None] | None"], None]
+
+
+def train(
+    task: Task,
+    spec: RunSpec,
+    prepared: Prepared,
+    place: Place,
+    report: Report,
+    folder: Path,
+    stream: Feed | None = None,
+) -> None:
+    """Train the task's model on the prepared rows, or on a `stream`, and report every epoch. All ranks call this alike.
+
+    Goes on from the newest checkpoint in `folder`, if there is one. Rank 0 writes history, figures, progress and
+    checkpoints there. Raises `UserError` if the loss stops being a number.
+    """
+    Training(task, spec, prepared, place, report, folder, stream).run()
+
+
+class Training:
+    """One worker's part of a training, from the newest checkpoint to its end."""
+
+    def __init__(
+        self,
+        task: Task,
+        spec: RunSpec,
+        prepared: Prepared,
+        place: Place,
+        report: Report,
+        folder: Path,
+        stream: Feed | None,
+    ) -> None:
+        self._task, self._spec, self._prepared, self._place = task, spec, prepared, place
+        self._report, self._folder = report, folder
+        self._feed = stream or PreparedFeed(
+            prepared.part("train"), spec.train.seed, spec.train.batch_size, place.rank, place.workers
+        )
+        steps = spec.train.epochs * self._feed.steps_per_epoch
+        self._n_steps = min(steps, spec.train.max_steps or steps)
+        self._at = Position()
+        self._log = TrainingLog(folder if place.rank == 0 else None, spec, self._feed.n_rows, self._n_steps)
+        self._snapshots = Snapshots(folder, spec.train.checkpoint.keep)
+        self._background = Background(self._log.notice)
+        self._window = Window(place)
+
+    def run(self) -> None:
+        """Train to the end, or for as long as the spec says."""
+        import torch
+
+        torch.set_num_threads(self._place.threads)
+        torch.use_deterministic_algorithms(self._spec.train.deterministic)
+        self._begin()
+        best = Best(self._spec, self._at)
+        for epoch in range(self._at.epoch, self._spec.train.epochs + 1):
+            self._log.begin_epoch(epoch)
+            self._train_epoch(epoch)
+            self._end_epoch(epoch, best)
+            if best.is_over or self._is_over:
+                break
+        self._background.wait()
+        self._log.finish()
+
+    # -- beginning, and going on
+
+    def _begin(self) -> None:
+        from trainer.training.learner import Learner
+
+        found = self._newest()
+        place, wanted = self._place, found.state["precision"] if found else self._spec.train.precision
+        precision: Precision = agreed(chosen(wanted, place.device_type, place.threads), place)
+        self._precision = precision
+        self._learner = Learner(self._task, self._spec, self._prepared, place, self._feed, precision, self._n_steps)
+        if found:
+            self._learner.restore(found.tensors, found.state["learner"])
+            self._at = Position.model_validate(found.state["position"])
+        if place.rank == 0:
+            write_hardware(self._folder, place, precision)
+            self._snapshots.forget_after(self._at.step)
+            best_models.forget_from(self._folder, self._at.epoch)
+        self._log.begin(self._at)
+        self._saved_at = time.monotonic()
+        self._started = self._saved_at - self._at.seconds
+
+    def _newest(self) -> Snapshot | None:
+        """Return the newest snapshot that is whole: rank 0 looks, the others read the same one."""
+        found = self._snapshots.newest(self._log.notice) if self._place.rank == 0 else None
+        step = agreed(found.step if found else None, self._place)  # all ranks
+        return found if found or step is None else self._snapshots.read(step)
+
+    # -- steps
+
+    def _train_epoch(self, epoch: int) -> None:
+        at = self._at
+        self._learner.model.train()
+        for number, step in enumerate(self._feed.epoch(epoch, at.step_in_epoch), at.step_in_epoch):
+            if self._is_over:
+                return
+            loss, norm = self._learner.step(step, epoch, number, at.step)
+            at.after(step.rows)
+            tokens = sum(map(len, step.inputs)) if self._task.token_input else 0
+            self._window.add(loss, norm, step.rows, tokens)
+            self._log.rows_done(step.rows)
+            self._look(last=number + 1 == self._feed.steps_per_epoch)
+
+    def _look(self, *, last: bool) -> None:
+        """Look at the last steps, every few: are they sound, is it time to save, is it time to end?"""
+        at, save = self._at, self._spec.train.checkpoint.every_steps
+        must_save = self._feed.exact and save is not None and at.step % save == 0
+        if not (last or must_save or self._is_over or at.step % self._spec.track.every_steps == 0):
+            return
+        found = self._window.closed(ends=self._is_out_of_time(), saves=self._is_due())  # all ranks
+        if found.bad is not None:
+            raise self._diverged(at.step_in_epoch - found.steps + found.bad, found.losses[found.bad])
+        for loss in found.losses:  # one by one: the sum is the same whenever it is looked at
+            at.loss_sum += loss
+        figures = {
+            "loss": sum(found.losses) / found.rows,
+            "learning_rate": self._learner.rate(at.step - 1),
+            "grad_norm": found.norm,
+        }
+        self._log.steps_done(at, figures, steps=found.steps, rows=found.rows, tokens=found.tokens)
+        if found.ends:
+            self._n_steps = at.step
+        if must_save or found.saves:
+            self._save()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._at.step >= self._n_steps
+
+    def _is_out_of_time(self) -> bool:
+        limit = self._spec.train.max_time_s
+        return limit is not None and time.monotonic() - self._started > limit
+
+    def _is_due(self) -> bool:
+        """Whether so many minutes have gone by; a save that is still going on puts the next one off."""
+        minutes = self._spec.train.checkpoint.every_minutes
+        if minutes is None or not self._feed.exact or self._background.busy:
+            return False
+        return time.monotonic() - self._saved_at > 60.0 * minutes
+
+    def _save(self) -> None:
+        """Keep everything that is needed to go on from here; it is written beside the training."""
+        self._at.seconds = time.monotonic() - self._started
+        tensors, others = self._learner.state()  # all ranks
+        state = {"position": self._at.model_dump(), "precision": self._precision, "learner": others}
+        self._saved_at = time.monotonic()
+        if self._place.rank == 0:
+            self._background.wait()  # the copy of one state is in memory at a time
+            step = self._at.step
+            self._background.submit(
+                f"the checkpoint of step {step}", lambda: self._snapshots.write(step, tensors, state)
+            )
+
+    def _diverged(self, number: int, loss: float) -> UserError:
+        """Return what to tell of step `number` (from 0) of this epoch, whose loss or gradient is no number."""
+        rows = self._feed.rows(self._at.epoch, number)
+        said = [self._prepared.source("train", int(row)) for row in rows[:_ROWS_NAMED]]
+        more = f" and {len(rows) - len(said)} more" if len(rows) > len(said) else ""
+        of = f", in the rows {'; '.join(said)}{more}" if said else ""
+        what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is no number"
+        step = (self._at.epoch - 1) * self._feed.steps_per_epoch + number + 1
+        return UserError(
+            f"training diverged: {what} at step {step} (epoch {self._at.epoch}){of}",
+            "lower train.learning_rate, raise train.warmup_fraction, or look at these rows",
+        )
+
+    # -- epochs
+
+    def _end_epoch(self, epoch: int, best: Best) -> None:
+        at, target, fitted = self._at, self._task.target, self._prepared.contract.fitted
+        rows = at.rows - (epoch - 1) * self._feed.n_rows
+        with self._learner.ready() as model:
+            figures = self._validated(model)  # all ranks
+        must_be_finite(figures[target.loss], epoch)
+        figures["train_loss"] = target.in_units(fitted, at.loss_sum / rows)
+        better = best.is_better(figures)
+        self._log.end_epoch(figures, at)
+        reached = {"epoch": epoch, **figures}
+        save = None
+        if better and (self._place.rank == 0 or self._spec.cluster.sharding == "fsdp"):
+            save = Frozen(self._learner.export(reached))  # all ranks where weights are sharded
+        self._report(reached, save)  # all ranks
+        at.next_epoch()
+        if not self._feed.exact:
+            self._save()
+
+    def _validated(self, model: torch.nn.Module) -> dict[str, float]:
+        """Return the figures on the held-out rows; every rank computes its share and all get the whole."""
+        rows, place, spec, contract = (
+            self._prepared.part("validation"),
+            self._place,
+            self._spec,
+            self._prepared.contract,
+        )
+        # Equally many on every worker: those of a sharded model go through it together.
+        each = -(-len(rows) // place.workers)
+        mine = np.minimum(np.arange(each) * place.workers + place.rank, len(rows) - 1)
+        inputs = [rows.inputs(row) for row in mine]
+        with autocast(self._precision, place.device_type):
+            logits = self._task.forward(model, contract, inputs, spec.evaluate.batch_size, place.device)
+        parts = gathered((mine, logits), place)  # all ranks
+        by_row = np.empty((len(rows), logits.shape[1]), logits.dtype)
+        for at, values in parts:
+            by_row[at] = values
+        scores = self._task.target.scores(contract.fitted, by_row)
+        return self._task.target.metrics(scores, rows.targets, spec.evaluate.calibration_bins)

@@ -1,0 +1,94 @@
+"""The optimiser of a training in torch: which parameters learn, each at its own rate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import ModelError, SpecError, nearest
+from trainer.spec_train import Train
+from trainer.training.schedule import factor
+
+if TYPE_CHECKING:
+    import torch
+
+_NUMBERED = re.compile(r"(?:^|\.)(?:layers?|blocks?|h|stages|groups?)\.(\d+)\.")
+_HEAD = re.compile(r"(?:^|\.)(?:classifier|score|pooler|qa_outputs|head|pre_classifier)(?:\.|$)")
+
+
+def optimizer(model: torch.nn.Module, train: Train) -> torch.optim.Optimizer:
+    """Return AdamW with weight decay on matrices only. Each group's `peak` is its highest learning rate.
+
+    Raises `ModelError` where 8 bits are asked for and cannot be had.
+    """
+    import torch
+
+    groups = list(_groups(model, train))
+    if train.optimizer == "adamw_8bit":
+        return _in_8_bits(groups)
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def set_rate(by_gradient: torch.optim.Optimizer, train: Train, step: int, n_steps: int) -> None:
+    """Set the learning rates of `step` (from 0)."""
+    share = factor(train, step, n_steps)
+    for group in by_gradient.param_groups:
+        group["lr"] = group["peak"] * share
+
+
+def freeze(model: torch.nn.Module, patterns: Iterable[str]) -> None:
+    """Keep the parameters whose names match as they are. Raises `SpecError` for a pattern that matches none, or all."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            raise SpecError(f"train.freeze: no parameter is called {pattern!r}", nearest(pattern, names[:200]))
+        for name in found:
+            model.get_parameter(name).requires_grad_(False)
+    if not any(value.requires_grad for value in model.parameters()):
+        raise SpecError("train.freeze leaves no parameter to learn", "name fewer of them")
+
+
+def _groups(model: torch.nn.Module, train: Train) -> Iterator[dict[str, Any]]:
+    """Yield parameter groups: those with weight decay first, by falling depth."""
+    learning = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    depth = depths([name for name, _ in learning])
+    highest = max(depth.values(), default=0)
+    for decays in (True, False):
+        by_rate: dict[float, list[torch.nn.Parameter]] = {}
+        for name, value in learning:
+            if (value.ndim > 1) is decays:
+                rate = train.learning_rate * (train.layer_decay or 1.0) ** (highest - depth[name])
+                if depth[name] == highest and train.head_learning_rate:
+                    rate = train.head_learning_rate
+                by_rate.setdefault(rate, []).append(value)
+        for rate, values in sorted(by_rate.items(), reverse=True):
+            yield {
+                "params": values,
+                "lr": rate,
+                "peak": rate,
+                "weight_decay": train.weight_decay if decays else 0.0,
+            }
+
+
+def depths(names: Iterable[str]) -> dict[str, int]:
+    """Return how deep each parameter is: 0 for embeddings and the like, 1 for the first layer, the head above the last."""
+    known = list(names)
+    layers = {name: int(found.group(1)) + 1 for name in known if (found := _NUMBERED.search(name))}
+    head = max(layers.values(), default=0) + 1
+    return {name: layers.get(name, head if _HEAD.search(name) or name.startswith("head") else 0) for name in known}
+
+
+def _in_8_bits(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ModelError("train.optimizer=adamw_8bit needs a GPU, and this worker has none", "use adamw")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ModelError("train.optimizer=adamw_8bit needs bitsandbytes", "pip install raymill[8bit]") from error
+    found: torch.optim.Optimizer = AdamW8bit(groups)
+    return found

@@ -1,0 +1,90 @@
+"""What a process that trains runs, whether Ray Train started it beside others or it is alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster import errors
+from cluster.errors import UserError
+from cluster.files import read_json, write_json
+from trainer import golden, run_folder, spec_load, tasks
+from trainer.data.prepared import Prepared
+from trainer.spec import RunSpec
+from trainer.steps import Cleaner
+from trainer.training.background import Background
+from trainer.training.best import BestModels
+from trainer.training.feed import Feed, StreamFeed
+from trainer.training.loop import Frozen
+from trainer.training.place import Place
+
+#: A mistake of the user's that a worker found. Another attempt would find it again, so there is none.
+FAILURE = "failure.json"
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+def work(config: dict[str, Any], rank: int, workers: int, device: str, tell: Tell, shard: Any = None) -> None:
+    """Train as `config` says and keep the best model in the run's folder; `tell` hears of every epoch on every rank.
+
+    A mistake of the user's is written to the folder and raised, so that workers that wait for this one are stopped; in
+    the attempt after that nothing is done.
+    """
+    folder = Path(config["folder"])
+    if (folder / FAILURE).is_file():
+        return
+    try:
+        _train(config, folder, Place(rank, workers, device, config["threads"]), tell, shard)
+    except UserError as error:
+        write_json(folder / FAILURE, {"kind": type(error).__name__, "problem": error.problem, "fix": error.fix})
+        raise
+
+
+def failure(folder: Path) -> UserError | None:
+    """Return the mistake that a worker wrote to the folder, if there is one."""
+    if not (folder / FAILURE).is_file():
+        return None
+    found = read_json(folder / FAILURE)
+    kind = getattr(errors, found["kind"], UserError)
+    error: UserError = kind(found["problem"], found["fix"])
+    return error
+
+
+def _train(config: dict[str, Any], folder: Path, place: Place, tell: Tell, shard: Any) -> None:
+    spec = spec_load.validate(config["spec"])
+    prepared = Prepared(Path(config["prepared"]))
+    if place.rank == 0:
+        _library_agrees(prepared)
+    background = Background(lambda text: run_folder.notice(folder, text))
+    models = BestModels(folder, background)
+
+    def report(figures: dict[str, Any], save: Callable[[Path], None] | None) -> None:
+        if place.rank == 0:
+            if save is not None:
+                models.keep(int(figures["epoch"]), save, deferred=isinstance(save, Frozen))
+            else:
+                models.write_rest()
+        tell(figures)
+
+    tasks.get(spec.task).train(spec, prepared, place, report, folder, _stream(spec, prepared, place, shard))
+    models.write_rest()
+    background.wait()
+
+
+def _stream(spec: RunSpec, prepared: Prepared, place: Place, shard: Any) -> Feed | None:
+    if shard is None:
+        return None
+    n_rows = prepared.summary["rows"]["train"]
+    seed, size = spec.train.seed, spec.train.batch_size
+    return StreamFeed(shard, prepared.contract, n_rows, seed, size, place.rank, place.workers)
+
+
+def _library_agrees(prepared: Prepared) -> None:
+    """Raise `ModelError` now, and not after training, where the model's own library gives other inputs than ours."""
+    rows, contract = prepared.part("test"), prepared.contract
+    task = tasks.of(contract)
+    raw = {role: rows.raw(role, golden.ROWS) for role in task.subjects(contract)}
+    columns, _ = Cleaner(contract).columns(raw, task.texts)
+    inputs = [rows.inputs(at) for at in range(min(golden.ROWS, len(rows)))]
+    task.library_agrees(contract, prepared.folder, columns, inputs)
