@@ -15,6 +15,8 @@ import psutil
 from cluster.errors import ResourceError
 
 _STOP_WITHIN_S = 1.5
+# Whether a Ray that `connect` started is up: one that somebody else started is not ours to look after.
+_started: list[bool] = []
 
 
 def joins(address: str | None) -> bool:
@@ -46,6 +48,7 @@ def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True)
         return
     with _own_sigterm():
         _start(cpus, quiet)
+    _started.append(True)
     try:
         yield
     except KeyboardInterrupt:
@@ -53,6 +56,7 @@ def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True)
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
         raise
     finally:
+        _started.clear()
         stop_local()
 
 
@@ -71,6 +75,8 @@ def _start(cpus: int | None, quiet: bool) -> None:
     # Both are read when Ray starts: nothing is sent anywhere, and nothing waits for the metrics agent.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    # Where Ray itself is killed, the work ends in seconds and not in a minute.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     try:
         ray.init(
             address="local",  # without it Ray would join whatever `ray start` left in /tmp/ray
@@ -127,6 +133,18 @@ def stop_local(within_s: float = _STOP_WITHIN_S) -> None:
     polite.start()
     polite.join(within_s)
     end_processes([process for process in ours if _is_rays(process)])
+
+
+def local_ray_is_gone() -> bool:
+    """Whether the Ray that `connect` started has ended by itself, as when somebody killed it."""
+    if not _started:
+        return False
+    names = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                names.add(process.name())
+    return not {"raylet", "gcs_server"} <= names
 
 
 def _is_rays(process: psutil.Process) -> bool:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import joins
+from cluster.connect import joins, local_ray_is_gone
 from cluster.errors import RaymillError, ResourceError, UserError
 from trainer import run_folder, spec_load, tasks, worker
 from trainer.checkpoint import epoch_of
@@ -58,7 +58,7 @@ def fit(
         else:
             _together(spec, config, cpus_per_worker, _streams(spec, prepared, files))
     except BaseException as error:
-        raise worker.failure(folder) or error from error
+        raise worker.failure(folder) or _ray_is_gone(error) or error from error
     found = worker.failure(folder)
     if found:
         raise found
@@ -119,6 +119,9 @@ def _alone(spec: RunSpec, config: dict[str, Any], cpus: float, actor: Any) -> No
         except ray.exceptions.RayTaskError as error:
             raise cause_of(error) from error
         except ray.exceptions.RayActorError as error:
+            gone = _ray_is_gone(error)
+            if gone:
+                raise gone from error
             said = str(error).strip().splitlines()[0]
             if attempt == spec.train.max_failures:
                 raise RaymillError(f"the worker died {attempt + 1} times, the last time: {said}") from error
@@ -221,6 +224,13 @@ def _device(spec: RunSpec) -> str:
 
 
 # -- what went wrong
+
+
+def _ray_is_gone(error: BaseException) -> RaymillError | None:
+    """Return what to say where no worker failed but the Ray that was started for this run; None if it is there."""
+    if isinstance(error, (UserError, KeyboardInterrupt)) or not local_ray_is_gone():
+        return None
+    return RaymillError("Ray itself was killed, and the training with it")
 
 
 def cause_of(error: BaseException) -> RaymillError:
