@@ -22,12 +22,16 @@ from trainer.training import best as best_models
 
 # A placement that is possible but never comes is tried this often before the run fails; Ray's default is for ever.
 _CONTROLLER_FAILURES = 3
+# Of an elastic training such a failure means that it was planned with nodes that had just left.
+_ELASTIC_CONTROLLER_FAILURES = 20
 # How often an elastic training looks whether there is room for more workers, or fewer.
 _RESIZE_EVERY_S = 10.0
 # Of Ray Train's own, read when a run starts: how soon a worker's end is seen (its default is 2 s), and a watcher of nodes
 # that a cloud takes back, which costs a process and has nothing to watch on one machine.
 _RAY_TRAIN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 _RAY_TRAIN_HERE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# After a node has left, Ray Train first waits for so many workers as there were (its default is a minute).
+_RAY_TRAIN_ELASTIC = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
 
 
 def fit(
@@ -140,9 +144,11 @@ def _alone(spec: RunSpec, config: dict[str, Any], cpus: float, actor: Any) -> No
 def _together(spec: RunSpec, config: dict[str, Any], cpus: float, datasets: dict[str, Any] | None) -> None:
     import ray.train
 
-    for name, value in {**_RAY_TRAIN, **({} if joins(spec.cluster.address) else _RAY_TRAIN_HERE)}.items():
-        os.environ.setdefault(name, value)
     gpus, workers = spec.cluster.gpus_per_worker, spec.cluster.workers
+    elastic = not isinstance(workers, int)
+    here = {} if joins(spec.cluster.address) else _RAY_TRAIN_HERE
+    for name, value in {**_RAY_TRAIN, **here, **(_RAY_TRAIN_ELASTIC if elastic else {})}.items():
+        os.environ.setdefault(name, value)
     trainer = _trainer_type(spec)(
         one_of_many,
         train_loop_config=config,
@@ -158,7 +164,7 @@ def _together(spec: RunSpec, config: dict[str, Any], cpus: float, datasets: dict
             storage_path=config["folder"],
             failure_config=ray.train.FailureConfig(
                 max_failures=spec.train.max_failures,
-                controller_failure_limit=_CONTROLLER_FAILURES,  # type: ignore[call-arg]
+                controller_failure_limit=_ELASTIC_CONTROLLER_FAILURES if elastic else _CONTROLLER_FAILURES,  # type: ignore[call-arg]
             ),
         ),
     )

@@ -168,6 +168,7 @@ class Training:
             "loss": sum(found.losses) / found.rows,
             "learning_rate": self._learner.rate(at.step - 1),
             "grad_norm": found.norm,
+            "workers": self._place.workers,
         }
         self._log.steps_done(at, figures, steps=found.steps, rows=found.rows, tokens=found.tokens)
         if found.ends:
