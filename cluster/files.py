@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -43,6 +44,39 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+# Lines of each file that could not be written yet.
+_waiting: dict[Path, list[str]] = {}
+_appending = threading.Lock()
+_MOST_WAITING = 100_000
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file. On a full disk it waits in memory, and goes with the next line that any file gets.
+
+    A line is never half there: what a full disk took of it is cut off again.
+    """
+    with _appending:
+        waiting = _waiting.setdefault(path, [])
+        del waiting[:-_MOST_WAITING]
+        waiting.append(line)
+        for each, lines in list(_waiting.items()):
+            if _append(each, "".join(f"{line}\n" for line in lines).encode()):
+                del _waiting[each]
+
+
+def _append(path: Path, content: bytes) -> bool:
+    """Add to a file all or nothing; returns whether it was all."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            if file.write(content) == len(content):
+                return True
+            file.truncate(before)
+    except OSError:
+        pass
+    return False
 
 
 def read_json(path: Path) -> Any:

@@ -43,8 +43,8 @@ def add(model: torch.nn.Module, lora: Lora) -> Any:
         return peft.get_peft_model(model, config)
     except ValueError as error:
         raise SpecError(
-            f"model.lora: {str(error).splitlines()[0]}",
-            "name parts of the model's own layers, as targets: [query, value]",
+            f"model.lora.targets={lora.targets} names no layer of this model that can have small matrices",
+            "name the ends of its layers' names, as targets: [query, value]",
         ) from error
 
 

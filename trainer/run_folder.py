@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from cluster.errors import ResourceError, SpecError, nearest
-from cluster.files import read_json, write_bytes, write_json
+from cluster.files import append_line, read_json, write_bytes, write_json
 from trainer import run_environment, spec_load
 from trainer.result import NOTICES
 from trainer.spec import RunSpec
@@ -72,8 +72,7 @@ def _write_yaml(raw: dict[str, Any], path: Path) -> None:
 def notice(folder: Path, text: str) -> None:
     """Write a sentence that whoever started the run should see, as that a checkpoint could not be written."""
     line = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "text": text}
-    with (folder / NOTICES).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    append_line(folder / NOTICES, json.dumps(line, ensure_ascii=False))
 
 
 def note_prepared(folder: Path, prepared: Path) -> None:

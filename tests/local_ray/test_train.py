@@ -99,3 +99,26 @@ def test_a_loss_that_is_no_number_ends_in_the_users_message(tiny_base, tiny_data
     settings = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
     with pytest.raises(UserError, match=r"the loss is nan at step 1 \(epoch 1\), in the rows train.csv, row \d+; "):
         train_here(tiny_spec(tiny_base, tiny_data, storage, train=settings), tmp_path)
+
+
+def test_sharded_weights_take_the_same_steps_and_are_saved_whole(tiny_base, tiny_data, storage, tmp_path):
+    settings = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", "ema_decay": 0.9,
+                "checkpoint": {"every_steps": 10}}  # fmt: skip
+    spec = tiny_spec(tiny_base, tiny_data, storage, train=settings, track={"every_steps": 1})
+    one, prepared = train(spec, tmp_path / "one")
+    sharded = {**spec, "cluster": {"workers": 2, "sharding": "fsdp"}}
+    two, _ = train(sharded, tmp_path / "two")
+
+    def losses(folder):
+        return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    rows = prepared.part("test")
+    inputs = [rows.inputs(row) for row in range(len(rows))]
+    ours, theirs = (Predictor(result.checkpoint).scores(inputs) for result in (one, two))
+    assert np.abs(ours - theirs).max() < 1e-4
+    # A checkpoint of sharded weights is whole: one worker can go on with it.
+    (tmp_path / "two" / "history.jsonl").unlink()
+    again = fit(load(spec), prepared.folder, tmp_path / "two", 1.0)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    assert again.metrics["log_loss"] == pytest.approx(one.metrics["log_loss"], abs=1e-4)

@@ -1,7 +1,12 @@
-"""Event files for TensorBoard in the run's folder, by tensorboardX, which Ray brings."""
+"""Event files for TensorBoard in the run's folder, in the format of tensorboardX, which Ray brings.
+
+Its `SummaryWriter` is not used: a thread of its own writes, and once that has failed, as on a full disk, the next figures
+wait in a full queue for ever.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +14,7 @@ from typing import Any
 from trainer.spec import RunSpec
 
 FOLDER = "tensorboard"
-_FLUSH_S = 10
+_FLUSH_EVERY_S = 10.0
 
 
 class TensorBoard:
@@ -18,15 +23,23 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: Any = None
+        self._flushed = 0.0
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Write scalars."""
-        if self._writer is None:
-            from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
 
-            self._writer = SummaryWriter(str(self._folder), flush_secs=_FLUSH_S)
+        if self._writer is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(self._folder / "events"))
+        now = time.time()
         for name, value in figures.items():
-            self._writer.add_scalar(name, value, step)
+            self._writer.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
+        if now - self._flushed > _FLUSH_EVERY_S:
+            self._writer.flush()
+            self._flushed = now
 
     def close(self) -> None:
         """Flush and close the file."""

@@ -35,6 +35,8 @@ class CompactVocabulary:
         """What is left of the rows that stay out, after the weight decay of all steps."""
         if parts is None:
             return
+        if not hasattr(model, "get_input_embeddings"):  # a model of the user's own
+            return
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         # An embedding that is the output layer too gets gradients in every row.
         tied = model.get_output_embeddings()  # type: ignore[operator]

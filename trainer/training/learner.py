@@ -243,12 +243,15 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)
 
 
-def _recompute(model: torch.nn.Module) -> None:
+def _recompute(model: Any) -> None:
     from cluster.errors import SpecError
 
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise SpecError("train.gradient_checkpointing: this model cannot do it", "take it out")
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+    if hasattr(model, "activation_checkpointing_enable"):  # what transformers calls it since 5.2x
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _below(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.files import write_bytes
+from cluster.files import append_line, write_bytes
 from cluster.progress import Progress, ProgressFile
 from trainer import run_folder, tracking
 from trainer.result import HISTORY, METRICS, read_lines
@@ -89,8 +89,7 @@ class TrainingLog:
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         if self.folder:
-            with (self.folder / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(self.folder / name, json.dumps(line))
 
     def _now(self) -> Progress:
         note = f"epoch {self._epoch}/{self.spec.train.epochs}" + (f", {self._note}" if self._note else "")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.errors import UserError
+from cluster.errors import ModelError, UserError
 from trainer.data.prepared import Prepared
 from trainer.run_environment import write_hardware
 from trainer.spec import RunSpec
@@ -122,7 +122,13 @@ class Training:
         self._precision = precision
         self._learner = Learner(self._task, self._spec, self._prepared, place, self._feed, precision, self._n_steps)
         if found:
-            self._learner.restore(found.tensors, found.state["learner"])
+            try:
+                self._learner.restore(found.tensors, found.state["learner"])
+            except (ValueError, KeyError, RuntimeError) as error:
+                raise ModelError(
+                    f"the checkpoint of step {found.step} in {self._folder} is of another model or spec",
+                    "go on with the run's own spec, or begin a new run",
+                ) from error
             self._at = Position.model_validate(found.state["position"])
         if place.rank == 0:
             write_hardware(self._folder, place, precision)

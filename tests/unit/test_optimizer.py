@@ -1,0 +1,141 @@
+"""Who learns, at which rate, and how it rises and falls."""
+
+import math
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from cluster.errors import ModelError, SpecError
+from trainer.spec_train import Train
+from trainer.training.average import Average
+from trainer.training.optimizer import depths, freeze, optimizer, set_rate
+from trainer.training.schedule import factor
+
+
+@pytest.fixture()
+def model():
+    config = BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16)
+    return BertForSequenceClassification(config)
+
+
+def rate_of(model, made, name):
+    wanted = model.get_parameter(name)
+    (group,) = [group for group in made.param_groups if any(value is wanted for value in group["params"])]
+    return group["peak"], group["weight_decay"]
+
+
+def test_matrices_decay_and_vectors_do_not(model):
+    made = optimizer(model, Train(learning_rate=1e-3, weight_decay=0.1))
+    assert len(made.param_groups) == 2
+    assert rate_of(model, made, "bert.encoder.layer.0.output.dense.weight") == (1e-3, 0.1)
+    assert rate_of(model, made, "bert.encoder.layer.0.output.dense.bias") == (1e-3, 0.0)
+    assert sum(len(group["params"]) for group in made.param_groups) == len(list(model.parameters()))
+
+
+def test_layers_learn_the_slower_the_deeper_and_the_head_at_its_own_rate(model):
+    made = optimizer(model, Train(learning_rate=1e-3, layer_decay=0.5, head_learning_rate=1e-2))
+    rates = {
+        "classifier.weight": 1e-2,
+        "bert.pooler.dense.weight": 1e-2,
+        "bert.encoder.layer.2.output.dense.weight": 5e-4,
+        "bert.encoder.layer.0.output.dense.weight": 1.25e-4,
+        "bert.embeddings.word_embeddings.weight": 6.25e-5,
+    }
+    for name, rate in rates.items():
+        assert rate_of(model, made, name)[0] == pytest.approx(rate), name
+
+
+def test_depths_of_other_names():
+    names = ["distilbert.embeddings.word.weight", "distilbert.transformer.layer.1.lin.weight", "pre_classifier.weight",
+             "resnet.encoder.stages.0.layers.0.weight", "vit.layers.11.mlp.weight", "h.5.attn.weight"]  # fmt: skip
+    assert list(depths(names).values()) == [0, 2, 13, 1, 12, 6]
+
+
+def test_frozen_parameters_stay(model):
+    freeze(model, ["bert.embeddings.*", "*.layer.[01].*"])
+    learning = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert "bert.embeddings.LayerNorm.weight" not in learning and "bert.encoder.layer.2.output.dense.bias" in learning
+    assert not any(".layer.0." in name or ".layer.1." in name for name in learning)
+    held = {id(value) for group in optimizer(model, Train()).param_groups for value in group["params"]}
+    assert held == {id(model.get_parameter(name)) for name in learning}
+
+
+def test_freezing_what_is_not_there_or_everything_is_refused(model):
+    with pytest.raises(SpecError, match="no parameter is called 'bert.embedding'"):
+        freeze(model, ["bert.embedding"])
+    with pytest.raises(SpecError, match="leaves no parameter to learn"):
+        freeze(model, ["*"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can keep its state in 8 bits")
+def test_eight_bits_need_a_gpu(model):
+    with pytest.raises(ModelError, match="adamw_8bit needs a GPU"):
+        optimizer(model, Train(optimizer="adamw_8bit"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_eight_bits_learn_like_fp32(model):
+    pytest.importorskip("bitsandbytes")
+    model = model.cuda()
+    made = optimizer(model, Train(optimizer="adamw_8bit", learning_rate=1e-3))
+    ids = torch.randint(5, 60, (8, 10), device="cuda")
+    losses = []
+    for _ in range(30):
+        loss = model(input_ids=ids, labels=torch.arange(8, device="cuda") % 2).loss
+        loss.backward()
+        made.step()
+        made.zero_grad()
+        losses.append(float(loss))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "wsd"])
+def test_schedules_rise_then_fall(schedule):
+    train = Train(schedule=schedule, warmup_fraction=0.1, decay_fraction=0.25)
+    values = [factor(train, step, 200) for step in range(200)]
+    assert values[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])
+    assert all(0.0 < value <= 1.0 for value in values)
+    after = values[20:]
+    assert after == sorted(after, reverse=True) and after[0] == pytest.approx(1.0, abs=0.01)
+    if schedule == "constant":
+        assert set(after) == {1.0}
+    if schedule == "linear":
+        assert values[110] == pytest.approx(0.5)
+    if schedule == "cosine":
+        assert values[110] == pytest.approx(0.5) and values[65] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    if schedule == "wsd":
+        assert values[149] == 1.0 and values[175] == pytest.approx(0.5)
+
+
+def test_a_schedule_of_one_step_and_beyond_its_end():
+    for schedule in ("linear", "cosine", "constant", "wsd"):
+        train = Train(schedule=schedule)
+        assert factor(train, 0, 1) > 0 and factor(train, 5, 3) >= 0
+
+
+def test_rates_follow_the_schedule_in_every_group(model):
+    train = Train(learning_rate=1e-3, layer_decay=0.5, warmup_fraction=0.1)
+    made = optimizer(model, train)
+    set_rate(made, train, 109, 200)
+    for group in made.param_groups:
+        assert group["lr"] == pytest.approx(group["peak"] * factor(train, 109, 200))
+
+
+def test_the_running_mean_is_used_and_put_back():
+    model = torch.nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    average = Average(model, 0.9)
+    for value in (2.0, 3.0):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        average.stepped()
+    with average.used():
+        assert model.weight.tolist() == [[pytest.approx(0.9 * 1.1 + 0.3)] * 2]
+    assert model.weight.tolist() == [[3.0, 3.0]]
+    without = Average(model, None)
+    without.stepped()
+    with without.used():
+        assert model.weight.tolist() == [[3.0, 3.0]]

@@ -1,0 +1,209 @@
+"""What a training may be told to do, each on the tiny model: the loop without Ray."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_spec
+from training import train_here
+
+from cluster.errors import SpecError, UserError
+from trainer.predictor import Predictor
+from trainer.targets.classes import Classes
+
+TRAIN = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def spec_of(tiny_base, tiny_data, tmp_path_factory):
+    storage = tmp_path_factory.mktemp("storage")
+
+    def make(train=None, **sections):
+        train = {**TRAIN, **(train or {})}
+        return tiny_spec(tiny_base, tiny_data, storage, train=train, track={"every_steps": 1}, **sections)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def plain(spec_of, tmp_path_factory):
+    return train_here(spec_of(), tmp_path_factory.mktemp("plain"))
+
+
+def test_a_step_of_several_passes_is_the_same_step(spec_of, plain, tmp_path):
+    found = train_here(spec_of({"micro_batch_size": 3}), tmp_path)
+    assert found.losses == pytest.approx(plain.losses, abs=2e-6)
+
+
+def test_layers_computed_again_give_the_same_steps(spec_of, plain, tmp_path):
+    found = train_here(spec_of({"gradient_checkpointing": True}), tmp_path)
+    assert found.losses == pytest.approx(plain.losses, abs=2e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_other_precisions_learn_the_same(spec_of, plain, tmp_path, precision):
+    found = train_here(spec_of({"precision": precision}), tmp_path)
+    assert found.losses == pytest.approx(plain.losses, abs=0.05)
+    assert json.loads((tmp_path / "hardware.json").read_text())["precision"] == precision
+
+
+def test_lines_by_step_say_how_it_goes(plain):
+    first, last = plain.steps[0], plain.steps[-1]
+    assert [line["step"] for line in plain.steps] == list(range(1, len(plain.steps) + 1))
+    assert last["loss"] < first["loss"] and last["epoch"] == 2 and last["learning_rate"] < 5e-3
+    for name in ("grad_norm", "step_time_s", "rows_per_s", "tokens_per_s", "memory_bytes"):
+        assert last[name] > 0
+    assert plain.epochs[0]["train_loss"] == pytest.approx(np.average(plain.losses[: len(plain.losses) // 2]), rel=0.05)
+
+
+def test_freezing_and_layer_rates(spec_of, tiny_base, tmp_path):
+    found = train_here(spec_of({"freeze": ["bert.embeddings.*"], "layer_decay": 0.8}), tmp_path)
+    kept, base = load_file(found.best / "model.safetensors"), load_file(tiny_base / "model.safetensors")
+    assert torch.equal(kept["bert.embeddings.word_embeddings.weight"], base["embeddings.word_embeddings.weight"])
+    name = "encoder.layer.1.output.dense.weight"
+    assert not torch.equal(kept[f"bert.{name}"], base[name])
+
+
+def test_the_running_mean_is_what_is_kept(spec_of, plain, tmp_path):
+    found = train_here(spec_of({"ema_decay": 0.9}), tmp_path)
+    assert found.losses == plain.losses
+    mean, last = (load_file(each.best / "model.safetensors")["classifier.weight"] for each in (found, plain))
+    assert not torch.equal(mean, last) and torch.allclose(mean, last, atol=0.02)
+
+
+@pytest.mark.parametrize("save", ["merged", "adapter"])
+def test_lora_learns_beside_the_weights(spec_of, tiny_base, tmp_path, save):
+    lora = {"rank": 8, "targets": ["query", "key", "value", "dense"], "save": save}
+    spec = spec_of({"epochs": 20}, model={"base": str(tiny_base), "lora": lora})
+    found = train_here(spec, tmp_path)
+    assert found.losses[-1] < 0.3
+    files = {path.name for path in found.best.iterdir()}
+    assert ("adapter_model.safetensors" in files) == (save == "adapter")
+    assert ("model.safetensors" in files) == (save == "merged")
+    ours = Predictor(found.best)
+    rows = found.prepared.part("validation")
+    scores = ours.scores([rows.inputs(row) for row in range(len(rows))])
+    reached = max(found.epochs, key=lambda epoch: epoch["macro_f1"])
+    assert Classes().metrics(scores, rows.targets, 15)["log_loss"] == pytest.approx(reached["log_loss"], abs=1e-5)
+    weights, base = dict(ours.model.named_parameters()), load_file(tiny_base / "model.safetensors")
+    assert torch.equal(weights["bert.embeddings.word_embeddings.weight"], base["embeddings.word_embeddings.weight"])
+    query = "encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(weights[f"bert.{query}"], base[query])
+
+
+def test_lora_for_layers_that_are_not_there_is_refused(spec_of, tiny_base, tmp_path):
+    model = {"base": str(tiny_base), "lora": {"targets": ["nothing"]}}
+    with pytest.raises(SpecError, match=r"model.lora.targets=\['nothing'\] names no layer"):
+        train_here(spec_of(model=model), tmp_path)
+
+
+def test_it_ends_after_so_many_steps(spec_of, tmp_path):
+    found = train_here(spec_of({"max_steps": 20}), tmp_path)
+    assert len(found.steps) == 20 and len(found.epochs) == 1
+    assert found.steps[-1]["learning_rate"] < 0.1 * max(line["learning_rate"] for line in found.steps)
+    assert found.best is not None
+
+
+def test_it_ends_when_time_is_up_and_counts_the_time_before_an_interruption(spec_of, tmp_path):
+    train = {"epochs": 10_000, "max_time_s": 2, "checkpoint": {"every_steps": 5}}
+    started = time.monotonic()
+    found = train_here(spec_of(train), tmp_path)
+    assert 1.5 < time.monotonic() - started < 30
+    n_steps = len(found.steps)
+    # Going on finds its time used up, and ends after the step it looks at.
+    again = train_here(spec_of(train), tmp_path)
+    assert len(again.steps) <= n_steps + 1
+
+
+def test_class_weights_and_label_smoothing_change_the_loss(spec_of, plain, tmp_path):
+    smooth = train_here(spec_of({"loss": {"label_smoothing": 0.2}}), tmp_path / "smooth")
+    focal = train_here(spec_of({"loss": {"kind": "focal"}}), tmp_path / "focal")
+    assert smooth.losses[-1] > plain.losses[-1] > focal.losses[-1]
+    assert smooth.epochs[-1]["accuracy"] > 0.5 and focal.epochs[-1]["accuracy"] > 0.5
+
+
+MY_MODEL = '''
+from types import SimpleNamespace
+
+import torch
+from transformers import AutoConfig, AutoModel
+
+
+class Mean(torch.nn.Module):
+    """The mean of all tokens of the base, and a head."""
+
+    def __init__(self, base, n_outputs):
+        super().__init__()
+        self.encoder = AutoModel.from_config(AutoConfig.from_pretrained(base))
+        self.head = torch.nn.Linear(self.encoder.config.hidden_size, n_outputs)
+
+    def forward(self, input_ids, attention_mask):
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        shown = attention_mask.unsqueeze(-1)
+        return SimpleNamespace(logits=self.head((hidden * shown).sum(1) / shown.sum(1)))
+
+
+def build(base, n_outputs):
+    return Mean(base, n_outputs)
+
+
+def nothing(base, n_outputs):
+    return None
+'''
+
+
+def test_a_model_of_the_users_own(spec_of, tiny_base, tmp_path, monkeypatch):
+    (tmp_path / "my_model_of_test.py").write_text(MY_MODEL)
+    monkeypatch.chdir(tmp_path)
+    model = {"base": str(tiny_base), "factory": "my_model_of_test:build"}
+    found = train_here(spec_of({"epochs": 4}, model=model), tmp_path / "run")
+    assert found.epochs[-1]["accuracy"] > 0.8
+    rows = found.prepared.part("validation")
+    inputs = [rows.inputs(row) for row in range(len(rows))]
+    before = Predictor(found.best).scores(inputs)
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(found.best, copy)
+    assert np.array_equal(Predictor(copy).scores(inputs), before)
+    with pytest.raises(SpecError, match="returned NoneType, no torch module"):
+        train_here(spec_of(model={**model, "factory": "my_model_of_test:nothing"}), tmp_path / "nothing")
+    (tmp_path / "my_model_of_test.py").write_text(MY_MODEL + "\n# changed\n")
+    with pytest.raises(UserError, match="is not the source of my_model_of_test:build that the model was trained with"):
+        Predictor(copy)
+
+
+def test_a_gradient_that_is_no_number_names_step_and_rows(spec_of, tmp_path, monkeypatch):
+    (tmp_path / "bad_loss_of_test.py").write_text(
+        "import torch\ncalls = []\n"
+        "def bad(logits, targets, weights):\n"
+        "    calls.append(1)\n"
+        "    loss = torch.nn.functional.cross_entropy(logits, targets, reduction='sum')\n"
+        "    return loss * (float('nan') if len(calls) == 7 else 1.0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    spec = spec_of({"loss": {"function": "bad_loss_of_test:bad"}})
+    spec["track"] = {"every_steps": 10}
+    with pytest.raises(
+        UserError, match=r"the loss is nan at step 7 \(epoch 1\), in the rows (train.csv, row \d+(; )?){8}"
+    ):
+        train_here(spec, tmp_path / "run")
+
+
+def test_a_run_goes_on_in_the_middle_of_an_epoch_and_with_another_number_of_passes(spec_of, plain, tmp_path):
+    train = {"checkpoint": {"every_steps": 4, "keep": 1}}
+    train_here(spec_of({**train, "max_steps": 9}), tmp_path)  # an end that is none for the schedule
+    shutil.rmtree(tmp_path / "tensorboard")
+    saved = json.loads(next(tmp_path.glob("checkpoints/step-*/state.json")).read_text())["position"]
+    assert (saved["step"], saved["epoch"]) == (8, 1)
+    found = train_here(spec_of(train), tmp_path)
+    assert [line["step"] for line in found.steps] == [line["step"] for line in plain.steps]
+    assert len(found.epochs) == 2 and [epoch["epoch"] for epoch in found.epochs] == [1, 2]
+
+
+def test_a_checkpoint_of_another_model_is_told_of(spec_of, tmp_path):
+    train_here(spec_of({"checkpoint": {"every_steps": 4}, "max_steps": 8}), tmp_path)
+    with pytest.raises(UserError, match="checkpoint of step 8 .* another model or spec"):
+        train_here(spec_of({"freeze": ["bert.*"]}), tmp_path)
