@@ -134,11 +134,13 @@ def _train(run: Run) -> Outcome:
         run.start_worker_early()
         prepared = run.prepare()
         result = run.train(prepared)
-    return run.outcome(
+    outcome = run.outcome(
         fingerprint=prepared.contract.fingerprint,
         metrics={"validation": result.metrics},
         checkpoint=checkpoint_of(result, run.folder),
     )
+    run.send_to_trackers()
+    return outcome
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return lines
+
+
+def tracked(line: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    """Return step and figures of a line by step, under the names that trackers get them by."""
+    return int(line["step"]), {f"train/{name}": value for name, value in line.items() if name != "step"}
+
+
+def figures_so_far(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """Return what was tracked of the steps of a run, from its own lines."""
+    return [tracked(line) for line in read_lines(folder / METRICS)]

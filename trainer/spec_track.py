@@ -42,8 +42,8 @@ class Track(Section):
     every_steps: Positive = 10
     """Figures of so many optimiser steps together: loss, learning rate, gradient, speed, memory."""
     prometheus: bool = False
-    """Serve the figures for Prometheus on a free loopback port while the training runs; the run's folder gets a
-    prometheus.json that names it, for `file_sd_configs`. On a cluster Ray's own exporter has them anyway."""
+    """Serve the figures for Prometheus on a free loopback port while the training runs, which
+    `<storage>/prometheus/*.json` names for `file_sd_configs`. On a cluster Ray's own exporter has them anyway."""
     mlflow: Mlflow | None = None
     """Send them to MLflow (extra `mlflow`)."""
     wandb: Wandb | None = None

@@ -17,7 +17,7 @@ from cluster.errors import DataError
 from cluster.files import write_json
 from cluster.plan import Node, check
 from cluster.progress import Progress, read_all, run_watched, total_of
-from trainer import base_model, evaluate, registering, run_folder, tasks
+from trainer import base_model, evaluate, registering, run_folder, tasks, tracking
 from trainer.data import prepare as preparing
 from trainer.data.prepare import TooManyBadRows
 from trainer.data.prepared import Prepared
@@ -25,6 +25,7 @@ from trainer.data.sources import SourceFile
 from trainer.evaluate import Evaluation, LabelledRows
 from trainer.fit import fit, is_alone, start_alone
 from trainer.layout import demands, layout
+from trainer.registry import Version
 from trainer.report import page
 from trainer.result import NOTICES, RESULT, RunResult, read_lines
 from trainer.spec import RunSpec
@@ -214,7 +215,7 @@ class Run:
         )
         self.seconds["register"] = round(time.monotonic() - started, 2)
         self.console.say(f"  register   {self.seconds['register']:6.1f} s", style="green")
-        return self.outcome(
+        outcome = self.outcome(
             model=version.name,
             version=version.number,
             promoted=decision.promoted,
@@ -223,6 +224,12 @@ class Run:
             metrics={"test": evaluation.metrics, "validation": result.metrics},
             report=str(self.folder / page.FILE),
         )
+        self.send_to_trackers(version, self.spec.promote.alias if decision.promoted else None)
+        return outcome
+
+    def send_to_trackers(self, version: Version | None = None, alias: str | None = None) -> None:
+        """Send what the run left to the places that the spec tracks it in."""
+        tracking.finished(self.spec, self.folder, lambda text: self.console.say(text, style="yellow"), version, alias)
 
     def _evaluate(self, result: RunResult, prepared: Prepared, rows: LabelledRows) -> Evaluation:
         progress = self.folder / "progress-evaluate" / "rows.json"

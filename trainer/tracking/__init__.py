@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from trainer.spec import RunSpec
+
+if TYPE_CHECKING:
+    from trainer.registry import Version
 
 
 class Tracker(Protocol):
@@ -43,8 +46,7 @@ class Trackers:
                 work(tracker)
             except Exception as error:  # whatever the library of another service raises
                 self._trackers.remove((name, tracker))
-                said = (str(error).strip().splitlines() or [""])[0][:300]
-                self._tell(f"{name} gets no more figures of this run: {type(error).__name__}: {said}")
+                self._tell(f"{name} gets no more figures of this run: {_said(error)}")
 
 
 def start(spec: RunSpec, folder: Path, tell: Callable[[str], None]) -> Trackers:
@@ -59,6 +61,24 @@ def start(spec: RunSpec, folder: Path, tell: Callable[[str], None]) -> Trackers:
         try:
             made.append((name, importlib.import_module(f"trainer.tracking.{name}").start(spec, folder)))
         except Exception as error:  # not installed, not reachable, refused
-            said = (str(error).strip().splitlines() or [""])[0][:300]
-            tell(f"{name} gets no figures of this run: {type(error).__name__}: {said}")
+            tell(f"{name} gets no figures of this run: {_said(error)}")
     return Trackers(made, tell)
+
+
+def finished(
+    spec: RunSpec, folder: Path, tell: Callable[[str], None], version: Version | None = None, alias: str | None = None
+) -> None:
+    """Send what a finished run left in `folder`, and the registered `version` with the `alias` that means it now."""
+    if spec.track.mlflow is None:
+        return
+    from trainer.tracking import mlflow
+
+    try:
+        mlflow.finished(spec, folder, version, alias)
+    except Exception as error:  # not installed, not reachable, refused
+        tell(f"mlflow did not get the files of this run: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    """Return an error's kind and first line: a UserError's problem stands there."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"

@@ -1,6 +1,7 @@
 """A training's figures for Prometheus: on a port of this process where the spec asks, and through Ray's own exporter.
 
-The run's folder gets a prometheus.json in the form of `file_sd_configs`, so that a server finds the port by itself.
+`<storage>/prometheus/<run>.json` names the port in the form of `file_sd_configs`, so that a server finds it by itself: that
+allows a `*` in the last part of a path only, which is why these files do not lie in the runs' own folders.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from cluster.files import write_json
 from trainer.spec import RunSpec
 
-FILE = "prometheus.json"
+FOLDER = "prometheus"
 _LOOPBACK = "127.0.0.1"
 _GAUGES = {
     "train/loss": ("raymill_train_loss", "Mean loss of the last steps."),
@@ -57,14 +58,15 @@ def start(spec: RunSpec, folder: Path) -> Prometheus:
 
     registry = CollectorRegistry()
     server, thread = start_http_server(0, addr=_LOOPBACK, registry=registry)  # 0: any port that is free
-    write_json(folder / FILE, [{"targets": [f"{_LOOPBACK}:{server.server_port}"], "labels": {}}])
+    said = Path(spec.storage) / FOLDER / f"{folder.name}.json"
+    write_json(said, [{"targets": [f"{_LOOPBACK}:{server.server_port}"], "labels": {}}])
 
     def gauge(name: str, about: str) -> Callable[[float], None]:
         found: Callable[[float], None] = Gauge(name, about, _LABELS, registry=registry).labels(**labels).set
         return found
 
     def stop() -> None:
-        (folder / FILE).unlink(missing_ok=True)
+        said.unlink(missing_ok=True)
         server.shutdown()
         server.server_close()
         thread.join()

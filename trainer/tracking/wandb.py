@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ModelError
+from trainer.result import figures_so_far
 from trainer.spec import RunSpec
 
 
@@ -44,4 +45,8 @@ def start(spec: RunSpec, folder: Path) -> Wandb:
     )
     # A run that goes on logs steps again that were logged before it was killed: the figure's own step counts, not W&B's.
     run.define_metric("*", step_metric="step")
-    return Wandb(run)
+    made = Wandb(run)
+    # What W&B's process had not written yet was lost with it, if this run was killed: the run's own lines were not.
+    for step, figures in figures_so_far(folder):
+        made.log(step, figures)
+    return made

@@ -12,7 +12,7 @@ from typing import Any
 from cluster.files import append_line, write_bytes
 from cluster.progress import Progress, ProgressFile
 from trainer import run_folder, tracking
-from trainer.result import HISTORY, METRICS, read_lines
+from trainer.result import HISTORY, METRICS, read_lines, tracked
 from trainer.spec import RunSpec
 from trainer.training.position import Position
 
@@ -64,7 +64,7 @@ class TrainingLog:
             "memory_bytes": _memory_bytes(),
         }
         self._append(METRICS, line)
-        self._tracker.log(at.step, {f"train/{name}": value for name, value in line.items() if name != "step"})
+        self._tracker.log(*tracked(line))
 
     def end_epoch(self, figures: Mapping[str, float], at: Position | None = None) -> None:
         """Write the epoch's line of the history."""
