@@ -260,7 +260,7 @@ def _floor(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
     width, inner = model.config.hidden_size, model.config.intermediate_size
     precision = chosen("auto", "cpu", options.threads)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    rows = int(tokens * options.batch_size)
+    rows = max(64, round(tokens * options.batch_size / 64) * 64)  # an even shape, at which the library is at its best
     shapes = [(rows, width, width), (rows, width, inner), (rows, inner, width)]
     flops = took = 0.0
     for m, k, n in shapes:

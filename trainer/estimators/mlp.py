@@ -33,8 +33,9 @@ class Mlp(Estimator):
         """Learn by AdamW; several workers share each step, whose loss is the mean over all its rows."""
         import torch
 
-        from trainer.training.optimizer import optimizer, set_rate
+        from trainer.training.optimizer import optimizer
         from trainer.training.parallel import distributed
+        from trainer.training.schedule import factor
 
         train = means.train
         if "learning_rate" not in train.model_fields_set:
@@ -53,7 +54,8 @@ class Mlp(Estimator):
         for epoch in range(1, train.epochs + 1):
             self._network.train()
             for rows in batch_plan.plan(same_length, train.seed, epoch, train.batch_size):
-                set_rate(by_gradient, train, done, steps)
+                for group in by_gradient.param_groups:
+                    group["lr"] = group["peak"] * factor(train, done, steps)
                 done += 1
                 mine = batch_plan.share(rows, means.rank, means.workers)
                 at = torch.from_numpy(

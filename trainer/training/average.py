@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from trainer.training.updater import Updater
 
 
 class Average:
     """Mean weights of the parameters that learn. Without a decay it keeps none, and the weights themselves are used."""
 
-    def __init__(self, model: torch.nn.Module, decay: float | None) -> None:
-        self._decay = decay
-        self._live = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.weights = {name: value.detach().clone() for name, value in self._live.items()} if decay else {}
+    def __init__(self, updater: Updater, decay: float | None) -> None:
+        self._updater, self._decay = updater, decay
+        self.weights = {name: value.detach().clone() for name, value in updater.values.items()} if decay else {}
 
-    def stepped(self) -> None:
+    def updated(self) -> None:
         """Take the weights after one optimiser step into the mean."""
         if self._decay:
-            live = [self._live[name].detach() for name in self.weights]
+            live = [self._updater.values[name].detach() for name in self.weights]
             torch._foreach_lerp_(list(self.weights.values()), live, 1.0 - self._decay)
 
     @contextlib.contextmanager
@@ -32,9 +35,12 @@ class Average:
             self._swap()
 
     def _swap(self) -> None:
+        if not self.weights:
+            return
         with torch.no_grad():
             for name, mean in self.weights.items():
-                live = self._live[name]
+                live = self._updater.values[name]
                 held = live.detach().clone()
                 live.copy_(mean)
                 mean.copy_(held)
+        self._updater.publish()

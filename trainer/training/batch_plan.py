@@ -12,7 +12,7 @@ import numpy as np
 
 #: Rows are sorted by length within pools of this many batches: large enough to waste little on padding (under 3% here),
 #: small enough that a step's rows still differ from epoch to epoch.
-POOL_BATCHES = 50
+POOL_BATCHES = 200
 
 
 def plan(lengths: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:

@@ -4,6 +4,8 @@
   altogether.
 - Query, key and value are one multiplication, and what goes from layer to layer stays in the matrices' own precision.
 - Dropout goes by the row (`trainer.training.dropout`).
+- While a `FlatUpdater` has all their weights, a layer is computed by hand (`trainer.training.bert_layer`); else, as with LoRA
+  or frozen layers, by autograd.
 
 The module takes the place of the model's own encoder, whose layers it keeps, so weights have the names they had; it is
 compared with it before it stays. Letters in shapes: B rows, T tokens, Q tokens that are asked for, W the model's width,
@@ -16,7 +18,9 @@ from typing import Any
 
 import torch
 
-from trainer.training.dropout import Noise, RowDropout, attend
+from trainer.training.bert_layer import Layer, LayerFunction, Linear, Norm
+from trainer.training.dropout import Noise, attend
+from trainer.training.flat_updater import FlatUpdater
 
 F = torch.nn.functional
 
@@ -40,26 +44,46 @@ class BertLayers(torch.nn.Module):
         super().__init__()
         self.layer = layers
         self._noise = noise
-        sites = [module.site for module in layers.modules() if isinstance(module, RowDropout)]
-        self._first_site = 1_000 + max(sites, default=0)
+        self._by_hand: list[Layer] = []
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any) -> Any:
         """Return the first token of the last layer, shape (B, 1, W), as transformers' encoders return their output."""
         from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_states.dtype
-        values_BTW = hidden_states.to(dtype)
-        mask = _added(attention_mask, dtype)
+        values_BTW = hidden_states.to(self._dtype(hidden_states))
+        mask = _added(attention_mask, values_BTW.dtype)
+        by_hand = self._by_hand if self.training and torch.is_grad_enabled() else []
+        if by_hand and not values_BTW.requires_grad:  # autograd must come by, whoever learns below
+            values_BTW = values_BTW.detach().requires_grad_()
         for number, layer in enumerate(self.layer):
             last = number == len(self.layer) - 1
-            values_BTW = self._layer(layer, self._first_site + number, values_BTW, mask, first_only=last)
+            if by_hand:
+                values_BTW = LayerFunction.apply(values_BTW, mask, by_hand[number], self._noise, last)
+            else:
+                values_BTW = self._by_autograd(layer, number, values_BTW, mask, first_only=last)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=values_BTW)
 
-    def _layer(
-        self, layer: Any, site: int, values_BTW: torch.Tensor, mask: torch.Tensor | None, *, first_only: bool
+    def _dtype(self, hidden_states: torch.Tensor) -> torch.dtype:
+        if self._by_hand:
+            return self._by_hand[0].norm.weight.dtype
+        return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_states.dtype
+
+    def direct(self) -> list[torch.nn.Parameter]:
+        """Return the parameters that `use` could compute the gradients of; none where some layer is not a plain one."""
+        parameters = list(self.layer.parameters())
+        plain = all(_is_plain(layer) for layer in self.layer) and all(value.requires_grad for value in parameters)
+        return parameters if plain else []
+
+    def use(self, updater: FlatUpdater) -> None:
+        """Compute layers by hand from now on while training, if `updater` has their weights side by side."""
+        found = [_by_hand(layer, updater, number) for number, layer in enumerate(self.layer)]
+        self._by_hand = [layer for layer in found if layer is not None] if None not in found else []
+
+    def _by_autograd(
+        self, layer: Any, number: int, values_BTW: torch.Tensor, mask: torch.Tensor | None, *, first_only: bool
     ) -> torch.Tensor:
         asking_BQW = values_BTW[:, :1] if first_only else values_BTW
-        found_BQW = self._attention(layer.attention.self, site, asking_BQW, values_BTW, mask)
+        found_BQW = self._attention(layer.attention.self, _site(number), asking_BQW, values_BTW, mask)
         after_BQW = _added_and_normed(layer.attention.output, found_BQW, asking_BQW)
         return _added_and_normed(layer.output, layer.intermediate(after_BQW), after_BQW)
 
@@ -79,6 +103,50 @@ class BertLayers(torch.nn.Module):
         rate = own.dropout.p if self.training else 0.0
         found_BHQD = attend(query_BHQD, key_BHTD, value_BHTD, mask, self._noise, site, rate)
         return found_BHQD.transpose(1, 2).flatten(2)
+
+
+def _site(layer: int) -> int:
+    """Return the number of a layer's attention among a model's dropouts: those of its modules are below."""
+    return 100_000 + layer
+
+
+def _is_plain(layer: Any) -> bool:
+    linears = [
+        layer.attention.self.query,
+        layer.attention.self.key,
+        layer.attention.self.value,
+        layer.attention.output.dense,
+        layer.intermediate.dense,
+        layer.output.dense,
+    ]
+    gelu = type(layer.intermediate.intermediate_act_fn).__name__ == "GELUActivation"
+    return gelu and all(type(linear) is torch.nn.Linear and linear.bias is not None for linear in linears)
+
+
+def _by_hand(layer: Any, updater: FlatUpdater, number: int) -> Layer | None:
+    """Return the parts of a layer where `updater` has them; None where they do not lie as they must."""
+    own, output = layer.attention.self, layer.attention.output
+    linears = {
+        "query_key_value": [own.query, own.key, own.value],
+        "after_attention": [output.dense],
+        "widen": [layer.intermediate.dense],
+        "narrow": [layer.output.dense],
+    }
+    parts: dict[str, Any] = {}
+    for name, modules in linears.items():
+        weight = updater.beside([module.weight for module in modules])
+        bias = updater.beside([module.bias for module in modules])
+        if weight is None or bias is None:
+            return None
+        parts[name] = Linear(weight[0], bias[0], weight[1], bias[1])
+    for name, module in {"attention_norm": output.LayerNorm, "norm": layer.output.LayerNorm}.items():
+        weight, bias = updater.beside([module.weight]), updater.beside([module.bias])
+        if weight is None or bias is None:
+            return None
+        parts[name] = Norm(weight[0], bias[0], weight[1], bias[1], module.eps)
+    rates = {"attention_rate": own.dropout.p, "hidden_rate": output.dropout.p}
+    after, at_end = (getattr(each.dropout, "site", 0) for each in (output, layer.output))
+    return Layer(**parts, **rates, heads=own.num_attention_heads, sites=(_site(number), after, at_end))
 
 
 def _added(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
@@ -108,27 +176,28 @@ def _added_and_normed(own: Any, values: torch.Tensor, residual: torch.Tensor) ->
     )
 
 
-def lean(model: torch.nn.Module, noise: Noise) -> bool:
-    """Put `BertLayers` into a model it knows; returns whether it did. `noise` is that of the model's dropouts."""
+def lean(model: torch.nn.Module, noise: Noise) -> BertLayers | None:
+    """Put `BertLayers` into a model it knows and return them, else None. `noise` is that of the model's dropouts."""
     place = _FIRST_TOKEN.get(type(model).__name__)
     config = getattr(model, "config", None)
     inner: Any = getattr(model, place, None) if place else None
     layers = getattr(getattr(inner, "encoder", None), "layer", None)
     if layers is None or getattr(config, "is_decoder", False) or getattr(config, "chunk_size_feed_forward", 0):
-        return False
+        return None
     own = inner.encoder
     was_training = model.training
     model.eval()
+    ours = BertLayers(layers, noise).eval()
     try:
         before = _of_a_sample(model)
-        inner.encoder = BertLayers(layers, noise).eval()
+        inner.encoder = ours
         same = torch.allclose(before, _of_a_sample(model), atol=_ABSOLUTE, rtol=_RELATIVE)
     except (AttributeError, TypeError, RuntimeError):  # another layout than that of the release this was written for
         same = False
     if not same:
         inner.encoder = own
     model.train(was_training)
-    return same
+    return ours if same else None
 
 
 def _of_a_sample(model: torch.nn.Module) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -63,12 +63,10 @@ class CompactVocabulary:
         self._small = small
         model.set_input_embeddings(small)  # type: ignore[operator]
 
-    def group_in(self, by_gradient: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the optimiser's group of the embedding, whose rate the rows that stay out decay by."""
-        groups = by_gradient.param_groups
-        if self._new_id is None:
-            return groups[0]
-        return next(group for group in groups if any(value is self._small.weight for value in group["params"]))
+    @property
+    def weight(self) -> torch.Tensor | None:
+        """The embedding that learns in the place of the whole one; None where nothing was swapped."""
+        return self._small.weight if self._new_id is not None else None
 
     def batch(self, batch: dict[str, torch.Tensor], token_input: str | None) -> dict[str, torch.Tensor]:
         """Return the batch with the ids that the model knows the tokens of `token_input` by now."""

@@ -23,17 +23,20 @@ from trainer.training.average import Average
 from trainer.training.bert_layers import lean
 from trainer.training.compact import CompactVocabulary
 from trainer.training.feed import Feed, Step
+from trainer.training.flat_updater import FlatUpdater
 from trainer.training.loss import loss_of
-from trainer.training.optimizer import freeze, optimizer, set_rate
+from trainer.training.optimizer import freeze
 from trainer.training.parallel import distributed, like, whole
 from trainer.training.place import Place
-from trainer.training.precision import Precision, autocast, loss_scaler
+from trainer.training.precision import Precision, autocast
 from trainer.training.schedule import factor
+from trainer.training.torch_updater import TorchUpdater
+from trainer.training.updater import Updater
 
 if TYPE_CHECKING:
     from trainer.tasks.base import Task
 
-_MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."
+_MODEL, _AVERAGE, _UPDATER = "model.", "average.", "updater."
 
 
 class Learner:
@@ -59,18 +62,33 @@ class Learner:
         if spec.train.gradient_checkpointing:
             _recompute(model)
         self._vocabulary = self._compact(model, feed)
-        self._noise = self._by_row(model)
+        on_cpu = place.device_type == "cpu"
+        self._noise = dropout.by_row(model) if on_cpu else None
         self.model = model.to(place.device)
         # What is saved of a sharded model is put together in a whole one.
         self._skeleton = copy.deepcopy(self._adapters or model).cpu() if self._sharded else None
-        self._stepped = distributed(self.model, place.device, place.workers, spec.cluster.sharding)  # all ranks
-        self._optimizer = optimizer(self.model, spec.train)
-        self._embedding = self._vocabulary.group_in(self._optimizer)
-        self._average = Average(self.model, spec.train.ema_decay)
-        self._scaler = loss_scaler(precision, place.device_type)
+        if on_cpu and not self._sharded and precision != "fp16":
+            self._forward = self.model
+            self._updater: Updater = self._flat_updater()
+        else:
+            self._forward = distributed(self.model, place.device, place.workers, spec.cluster.sharding)  # all ranks
+            self._updater = TorchUpdater(self.model, spec.train, n_steps, place.workers, precision, place.device_type)
+        self._average = Average(self._updater, spec.train.ema_decay)
         self._loss_sum = loss_of(spec.train.loss, task.target)
         found = prepared.summary["class_weights"]
         self._weights = torch.tensor(found, device=place.device) if found else None
+
+    def _flat_updater(self) -> FlatUpdater:
+        """On a CPU: the encoder's layers with less work, where the model has some that are known."""
+        train, place, layers = self._spec.train, self._place, None
+        if self._noise is not None and self._task.token_input == "input_ids" and not train.gradient_checkpointing:
+            layers = lean(self.model, self._noise)
+        direct = layers.direct() if layers else []
+        dtype = torch.bfloat16 if self._precision == "bf16" else torch.float32
+        updater = FlatUpdater(self.model, train, self._n_steps, place.workers, direct, dtype)
+        if layers:
+            layers.use(updater)
+        return updater
 
     # -- learning
 
@@ -81,29 +99,26 @@ class Learner:
     def step(self, step: Step, epoch: int, number: int, done: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Take optimiser step `number` (from 0) of `epoch`, after `done` in all.
 
-        Returns this worker's summed loss and the norm of the gradient over all workers, both on the device. In fp16 there
-        is no norm: a step whose gradient is no number is left out, and the loss is scaled less from then on.
+        Returns this worker's summed loss, and what `Updater.update` does.
         """
-        set_rate(self._optimizer, self._spec.train, done, self._n_steps)
+        self._updater.set_rates(done)
         passes = step.parts(self._spec.train.micro_batch_size, self._place.workers)
         summed = torch.zeros((), device=self._place.device)
         for place, part in enumerate(passes):
             seed_everything(self._seed(epoch, number, place))
-            with self._together(last=place == len(passes) - 1):
-                summed += self._backward(part, epoch, number, place)
-        self._scaler.unscale_(self._optimizer)
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._spec.train.max_grad_norm))
-        may_be_left_out = self._scaler.is_enabled()
-        if not may_be_left_out or bool(torch.isfinite(norm)):
-            self._vocabulary.stepped(self._embedding["lr"])
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._average.stepped()
-        self._optimizer.zero_grad(set_to_none=True)
-        return summed, None if may_be_left_out else norm
+            with self._apart(place < len(passes) - 1):
+                loss = self._loss(part, epoch, number, place)
+                self._updater.backward(loss, part.rows, more=len(passes) > 1)
+            summed += loss.detach()
+        norm = self._updater.update()
+        embedding = self._vocabulary.weight
+        if embedding is not None and not self._updater.was_left_out():
+            self._vocabulary.stepped(self._updater.rate_of(embedding))
+        self._average.updated()
+        return summed, norm
 
-    def _backward(self, part: Step, epoch: int, number: int, place: int) -> torch.Tensor:
-        """Add one pass's gradients up; returns its summed loss, detached."""
+    def _loss(self, part: Step, epoch: int, number: int, place: int) -> torch.Tensor:
+        """Return the loss of one pass, summed over its rows."""
         task, contract, device = self._task, self._prepared.contract, self._place.device
         batch = self._vocabulary.batch(task.collate(contract, part.inputs), task.token_input)
         targets = task.target.tensor(contract.fitted, part.targets)
@@ -111,19 +126,13 @@ class Learner:
         if self._noise is not None:
             self._noise.begin(dropout.row_keys(self._spec.train.seed, epoch, number, part.places))
         with autocast(self._precision, self._place.device_type):
-            logits_BC = self._stepped(**{name: value.to(device) for name, value in batch.items()}).logits
-        loss = self._loss_sum(logits_BC, targets.to(device), self._weights) * (1.0 if part.counts else 0.0)
-        # DDP averages over workers; the loss of a step is the mean over all its rows, however they were shared out.
-        self._scaler.scale(loss * (self._place.workers / part.rows)).backward()
-        return loss.detach()
+            logits_BC = self._forward(**{name: value.to(device) for name, value in batch.items()}).logits
+        return self._loss_sum(logits_BC, targets.to(device), self._weights) * (1.0 if part.counts else 0.0)
 
-    def _together(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients of several passes are averaged over the workers once, with the last one."""
-        if last or self._place.workers == 1:
-            return contextlib.nullcontext()
-        if self._sharded:
-            return contextlib.nullcontext()  # each pass adds to this worker's part of them
-        found: contextlib.AbstractContextManager[Any] = self._stepped.no_sync()
+    def _apart(self, comes_more: bool) -> contextlib.AbstractContextManager[Any]:
+        """With DDP, gradients of several passes are averaged over the workers once, with the last one."""
+        apart = getattr(self._forward, "no_sync", None) if comes_more else None
+        found: contextlib.AbstractContextManager[Any] = apart() if apart else contextlib.nullcontext()
         return found
 
     def _seed(self, epoch: int, number: int, place: int) -> int:
@@ -162,10 +171,13 @@ class Learner:
             base = adapters.inner(self._skeleton) if self._adapters is not None else self._skeleton
             base.load_state_dict(full)
             return self._skeleton
-        # On the CPU from the start: there may be no room for a second one on a GPU.
+        # On the CPU from the start (there may be no room for a second one on a GPU), and in fp32.
+        values = self._updater.values
         memo: dict[int, Any] = {
-            id(value): torch.nn.Parameter(value.detach().to("cpu", copy=True), requires_grad=False)
-            for value in self.model.parameters()
+            id(parameter): torch.nn.Parameter(
+                values.get(name, parameter).detach().to("cpu", copy=True), requires_grad=False
+            )
+            for name, parameter in self.model.named_parameters()
         }
         return copy.deepcopy(self._adapters or self.model, memo).cpu()
 
@@ -173,50 +185,36 @@ class Learner:
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Return every tensor that a step changes, copied to the CPU, and what else belongs to them. All ranks call this."""
+        of_updater, others = self._updater.state()
         tensors = {f"{_MODEL}{name}": value for name, value in self._changing().items()}
         tensors |= {f"{_AVERAGE}{name}": value for name, value in self._average.weights.items()}
-        others: dict[str, Any] = {"kept": self._vocabulary.kept, "scaler": self._scaler.state_dict(), "optimizer": {}}
-        for name, parameter in self._learning():
-            for key, value in self._optimizer.state[parameter].items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"{_OPTIMIZER}{name}.{key}"] = value
-                else:
-                    others["optimizer"][f"{name}.{key}"] = value
-        return {name: _on_cpu(value) for name, value in tensors.items()}, others
+        tensors |= {f"{_UPDATER}{name}": value for name, value in of_updater.items()}
+        held = {name: whole(value.detach()).to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+        return held, {"kept": self._vocabulary.kept, "updater": others}
 
     def restore(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> None:
         """Take over what `state` returned, on as many workers or others. Raises `ValueError` if it is of another model."""
-        groups: dict[str, dict[str, torch.Tensor]] = {_MODEL: {}, _AVERAGE: {}, _OPTIMIZER: {}}
+        parts: dict[str, dict[str, torch.Tensor]] = {_MODEL: {}, _AVERAGE: {}, _UPDATER: {}}
         for name, value in tensors.items():
             prefix = name.partition(".")[0] + "."
-            groups[prefix][name.removeprefix(prefix)] = value
-        changing = self._changing()
-        if groups[_MODEL].keys() != changing.keys() or groups[_AVERAGE].keys() != self._average.weights.keys():
+            parts[prefix][name.removeprefix(prefix)] = value
+        changing, means = self._changing(), self._average.weights
+        if parts[_MODEL].keys() != changing.keys() or parts[_AVERAGE].keys() != means.keys():
             raise ValueError("it is of another model or spec")
         with torch.no_grad():
-            for name, value in groups[_MODEL].items():
-                changing[name].copy_(like(value, changing[name]))
-            for name, value in groups[_AVERAGE].items():
-                self._average.weights[name].copy_(like(value, self._average.weights[name]))
-        for name, parameter in self._learning():
-            state: dict[str, Any] = {}
-            for key, value in _below(groups[_OPTIMIZER], name).items():
-                # A count of steps is one number on every worker; all else has the parameter's own parts.
-                state[key] = like(value, parameter) if value.shape == parameter.shape else value.to(self._place.device)
-            state.update(_below(others["optimizer"], name))
-            if state:
-                self._optimizer.state[parameter] = state
-        self._scaler.load_state_dict(others["scaler"])
+            for held, into in ((parts[_MODEL], changing), (parts[_AVERAGE], means)):
+                for name, value in held.items():
+                    into[name].copy_(like(value, into[name]))
+        self._updater.restore(parts[_UPDATER], others["updater"])
+        self._updater.publish()
         self._vocabulary.kept = float(others["kept"])
 
-    def _learning(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
-
     def _changing(self) -> dict[str, torch.Tensor]:
-        """Return the parameters that learn and the buffers that are saved with a model, by name."""
+        """Return the parameters that learn, in fp32, and the buffers that are saved with a model, by name."""
+        parameters = {name for name, _ in self.model.named_parameters()}
         saved = self.model.state_dict(keep_vars=True)
-        fixed = {name for name, value in self.model.named_parameters() if not value.requires_grad}
-        return {name: value for name, value in saved.items() if name not in fixed and isinstance(value, torch.Tensor)}
+        buffers = {name: value for name, value in saved.items() if name not in parameters}
+        return {**self._updater.values, **{n: v for n, v in buffers.items() if isinstance(v, torch.Tensor)}}
 
     # -- what pays
 
@@ -225,15 +223,6 @@ class Learner:
         parts = [self._prepared.part("train"), self._prepared.part("validation")] if known else None
         pad_id = self._task.pad_id(self._prepared.contract) if self._task.token_input else 0
         return CompactVocabulary(model, parts, pad_id, self._spec.train.weight_decay)
-
-    def _by_row(self, model: torch.nn.Module) -> dropout.Noise | None:
-        """On a CPU: dropout by the row, and the layers of a known encoder with less work."""
-        if self._place.device_type != "cpu":
-            return None
-        noise = dropout.by_row(model)
-        if self._task.token_input == "input_ids" and not self._sharded and not self._spec.train.gradient_checkpointing:
-            lean(model, noise)
-        return noise
 
 
 def seed_everything(seed: int) -> None:
@@ -252,17 +241,3 @@ def _recompute(model: Any) -> None:
         model.activation_checkpointing_enable({"use_reentrant": False})
     else:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def _below(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the entries called `name.<key>`, by key; the keys of an optimiser's state hold no dots."""
-    found = {}
-    for full, value in values.items():
-        owner, _, key = full.rpartition(".")
-        if owner == name:
-            found[key] = value
-    return found
-
-
-def _on_cpu(value: torch.Tensor) -> torch.Tensor:
-    return whole(value.detach()).to("cpu", copy=True).contiguous()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ModelError, SpecError, nearest
 from trainer.spec_train import Train
-from trainer.training.schedule import factor
 
 if TYPE_CHECKING:
     import torch
@@ -25,17 +24,10 @@ def optimizer(model: torch.nn.Module, train: Train) -> torch.optim.Optimizer:
     """
     import torch
 
-    groups = list(_groups(model, train))
+    groups = parameter_groups(model, train)
     if train.optimizer == "adamw_8bit":
         return _in_8_bits(groups)
     return torch.optim.AdamW(groups, fused=True)
-
-
-def set_rate(by_gradient: torch.optim.Optimizer, train: Train, step: int, n_steps: int) -> None:
-    """Set the learning rates of `step` (from 0)."""
-    share = factor(train, step, n_steps)
-    for group in by_gradient.param_groups:
-        group["lr"] = group["peak"] * share
 
 
 def freeze(model: torch.nn.Module, patterns: Iterable[str]) -> None:
@@ -51,11 +43,12 @@ def freeze(model: torch.nn.Module, patterns: Iterable[str]) -> None:
         raise SpecError("train.freeze leaves no parameter to learn", "name fewer of them")
 
 
-def _groups(model: torch.nn.Module, train: Train) -> Iterator[dict[str, Any]]:
-    """Yield parameter groups: those with weight decay first, by falling depth."""
+def parameter_groups(model: torch.nn.Module, train: Train) -> list[dict[str, Any]]:
+    """Return the parameters that learn in groups of one rate each, those with weight decay first."""
     learning = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     depth = depths([name for name, _ in learning])
     highest = max(depth.values(), default=0)
+    groups = []
     for decays in (True, False):
         by_rate: dict[float, list[torch.nn.Parameter]] = {}
         for name, value in learning:
@@ -64,13 +57,10 @@ def _groups(model: torch.nn.Module, train: Train) -> Iterator[dict[str, Any]]:
                 if depth[name] == highest and train.head_learning_rate:
                     rate = train.head_learning_rate
                 by_rate.setdefault(rate, []).append(value)
-        for rate, values in sorted(by_rate.items(), reverse=True):
-            yield {
-                "params": values,
-                "lr": rate,
-                "peak": rate,
-                "weight_decay": train.weight_decay if decays else 0.0,
-            }
+        weight_decay = train.weight_decay if decays else 0.0
+        for rate, values in sorted(by_rate.items(), key=lambda each: -each[0]):
+            groups.append({"params": values, "lr": rate, "peak": rate, "weight_decay": weight_decay})
+    return groups
 
 
 def depths(names: Iterable[str]) -> dict[str, int]:
