@@ -2,12 +2,15 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
+from trainer.spec_train import Train
 from trainer.training.bert_layers import BertLayers, lean
-from trainer.training.dropout import Noise, by_row
+from trainer.training.dropout import Noise, by_row, row_keys
+from trainer.training.flat_updater import FlatUpdater
 
 SIZES = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
          "max_position_embeddings": 40, "num_labels": 3}  # fmt: skip
@@ -30,6 +33,51 @@ def batch():
     mask = torch.ones_like(ids)
     mask[0, 9:] = mask[3, 4:] = 0
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def learned(model, labels, updater=None):
+    """Return the loss and the gradients by name of one pass."""
+    loss = torch.nn.functional.cross_entropy(model(**batch()).logits, labels, reduction="sum")
+    if updater is None:
+        (loss / len(labels)).backward()
+        return float(loss.detach()), {name: value.grad for name, value in model.named_parameters()}
+    updater.backward(loss, len(labels), more=True)
+    return float(loss.detach()), updater.gradients()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_by_hand_learn_what_autograd_does(kind, dropout):
+    keys = row_keys(1, 1, 1, np.arange(5))
+    found = []
+    for by_hand in (False, True):
+        model = model_of(kind).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = dropout
+        noise = by_row(model)
+        layers = lean(model, noise)
+        updater = FlatUpdater(model, Train(), 10, 1, layers.direct(), torch.float32)
+        if by_hand:
+            layers.use(updater)
+        else:
+            for value in layers.parameters():  # autograd adds up what nobody writes
+                value.grad = None
+        noise.begin(keys)
+        loss, gradients = learned(model, torch.tensor([0, 1, 2, 1, 0]), updater if by_hand else None)
+        found.append((loss, gradients))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    for name, theirs in found[0][1].items():
+        theirs = torch.zeros_like(found[1][1][name]) if theirs is None else theirs
+        assert torch.allclose(found[1][1][name], theirs, atol=1e-6), name
+
+
+def test_layers_that_are_frozen_or_have_small_matrices_are_left_to_autograd():
+    frozen = model_of("Bert")
+    frozen.bert.encoder.layer[0].output.dense.weight.requires_grad_(False)
+    assert lean(frozen, by_row(frozen)).direct() == []
+    other = model_of("Bert", hidden_act="relu")
+    assert lean(other, by_row(other)).direct() == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

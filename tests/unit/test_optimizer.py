@@ -9,7 +9,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from cluster.errors import ModelError, SpecError
 from trainer.spec_train import Train
 from trainer.training.average import Average
-from trainer.training.optimizer import depths, freeze, optimizer, set_rate
+from trainer.training.flat_updater import FlatUpdater
+from trainer.training.optimizer import depths, freeze, optimizer
 from trainer.training.schedule import factor
 
 
@@ -115,27 +116,21 @@ def test_a_schedule_of_one_step_and_beyond_its_end():
         assert factor(train, 0, 1) > 0 and factor(train, 5, 3) >= 0
 
 
-def test_rates_follow_the_schedule_in_every_group(model):
-    train = Train(learning_rate=1e-3, layer_decay=0.5, warmup_fraction=0.1)
-    made = optimizer(model, train)
-    set_rate(made, train, 109, 200)
-    for group in made.param_groups:
-        assert group["lr"] == pytest.approx(group["peak"] * factor(train, 109, 200))
-
-
 def test_the_running_mean_is_used_and_put_back():
     model = torch.nn.Linear(2, 1, bias=False)
-    with torch.no_grad():
-        model.weight.fill_(1.0)
-    average = Average(model, 0.9)
+    updater = FlatUpdater(model, Train(), 10, 1, list(model.parameters()), torch.bfloat16)
+    updater.values["weight"].fill_(1.0)
+    average = Average(updater, 0.9)
+    average.weights["weight"].fill_(1.0)
     for value in (2.0, 3.0):
-        with torch.no_grad():
-            model.weight.fill_(value)
-        average.stepped()
+        updater.values["weight"].fill_(value)
+        updater.publish()
+        average.updated()
     with average.used():
-        assert model.weight.tolist() == [[pytest.approx(0.9 * 1.1 + 0.3)] * 2]
-    assert model.weight.tolist() == [[3.0, 3.0]]
-    without = Average(model, None)
-    without.stepped()
+        assert updater.values["weight"].tolist() == [[pytest.approx(0.9 * 1.1 + 0.3)] * 2]
+        assert model.weight.tolist() == [[pytest.approx(1.29, abs=0.01)] * 2]
+    assert model.weight.tolist() == updater.values["weight"].tolist() == [[3.0, 3.0]]
+    without = Average(updater, None)
+    without.updated()
     with without.used():
         assert model.weight.tolist() == [[3.0, 3.0]]

@@ -190,6 +190,14 @@ class FlatUpdater:
     def was_left_out(self) -> bool:
         return False
 
+    def gradients(self) -> dict[str, torch.Tensor]:
+        """Return copies of the gradients that were added up so far, by name."""
+        at = {name: (value.storage_offset(), value.numel()) for name, value in self.values.items()}
+        return {
+            name: self._gradient[start : start + size].view(self.values[name].shape).clone()
+            for name, (start, size) in at.items()
+        }
+
     # -- going on
 
     def publish(self) -> None:

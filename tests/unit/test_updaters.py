@@ -1,0 +1,152 @@
+"""The flat updater takes the steps of torch's own AdamW, whatever the pieces, the passes and the copies."""
+
+import copy
+
+import pytest
+import torch
+
+from trainer.spec_train import Train
+from trainer.training import flat_updater
+from trainer.training.flat_updater import FlatUpdater
+from trainer.training.torch_updater import TorchUpdater
+
+TRAIN = Train(learning_rate=1e-2, weight_decay=0.1, warmup_fraction=0.2, layer_decay=0.7, max_grad_norm=0.5)
+STEPS = 12
+
+
+def model_of():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(6, 32), torch.nn.LayerNorm(32), torch.nn.Linear(32, 3))
+
+
+def data(step):
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(8, 6, generator=generator), torch.randint(0, 3, (8,), generator=generator)
+
+
+def learn(updater, model, steps=range(STEPS), passes=1):
+    norms = []
+    for step in steps:
+        updater.set_rates(step)
+        inputs, targets = data(step)
+        for rows in torch.arange(8).chunk(passes):
+            loss = torch.nn.functional.cross_entropy(model(inputs[rows]), targets[rows], reduction="sum")
+            updater.backward(loss, 8, more=passes > 1)
+        norms.append(updater.update())
+    return norms
+
+
+def values_of(updater):
+    return {name: value.detach().clone() for name, value in updater.values.items()}
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    model = model_of()
+    updater = TorchUpdater(model, TRAIN, STEPS, 1, "fp32", "cpu")
+    norms = learn(updater, model)
+    return values_of(updater), norms, updater.state()[0]
+
+
+@pytest.mark.parametrize("piece", [7, 100, 1 << 20])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_the_same_steps(theirs, monkeypatch, piece, passes):
+    monkeypatch.setattr(flat_updater, "_PIECE", piece)
+    model = model_of()
+    updater = FlatUpdater(model, TRAIN, STEPS, 1)
+    norms = learn(updater, model, passes=passes)
+    assert torch.stack(norms).tolist() == pytest.approx(torch.stack(theirs[1]).tolist(), rel=1e-5)
+    for name, value in theirs[0].items():
+        assert torch.allclose(updater.values[name], value, atol=1e-6), name
+        assert torch.equal(model.get_parameter(name), updater.values[name])
+
+
+class Written(torch.autograd.Function):
+    """A layer that writes its gradients, as `BertLayers` does."""
+
+    @staticmethod
+    def forward(ctx, values, weight, bias):
+        ctx.kept = values, weight, bias
+        return torch.addmm(bias[0], values, weight[0].t())
+
+    @staticmethod
+    def backward(ctx, gradient):
+        values, weight, bias = ctx.kept
+        torch.mm(gradient.t(), values, out=weight[1])
+        torch.sum(gradient, 0, out=bias[1])
+        return gradient @ weight[0], None, None
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.bfloat16, 0.03)])
+def test_gradients_that_are_written_in_another_precision(theirs, dtype, near, passes):
+    model = model_of()
+    updater = FlatUpdater(model, TRAIN, STEPS, 1, list(model[2].parameters()), dtype)
+    weight, bias = updater.beside([model[2].weight]), updater.beside([model[2].bias])
+    assert weight[0].dtype is dtype and weight[0].shape == (3, 32)
+
+    def whole(inputs):
+        return Written.apply(model[1](model[0](inputs)).to(dtype), weight, bias).float()
+
+    learn(updater, whole, passes=passes)
+    for name, value in theirs[0].items():
+        assert torch.allclose(updater.values[name], value, atol=near), name
+    assert torch.equal(model[2].weight, updater.values["2.weight"].to(dtype))
+
+
+def test_parameters_beside_each_other_are_one():
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(4, 2) for name in "abc"})
+    updater = FlatUpdater(model, Train(), 5, 1, list(model.parameters()), torch.float32)
+    values, gradient = updater.beside([model[name].weight for name in "abc"])
+    assert torch.equal(values, torch.cat([model[name].weight.detach() for name in "abc"])) and gradient.shape == (6, 4)
+    assert updater.beside([model["a"].weight, model["c"].weight]) is None
+    some = FlatUpdater(model, Train(), 5, 1, [model["a"].weight], torch.float32)
+    assert some.beside([model["b"].weight]) is None
+
+
+@pytest.mark.parametrize(("first", "second"), [("flat", "flat"), ("flat", "torch"), ("torch", "flat")])
+def test_either_goes_on_from_the_state_of_the_other(theirs, first, second):
+    def made(kind, model):
+        if kind == "flat":
+            return FlatUpdater(model, TRAIN, STEPS, 1)
+        return TorchUpdater(model, TRAIN, STEPS, 1, "fp32", "cpu")
+
+    model = model_of()
+    updater = made(first, model)
+    learn(updater, model, range(5))
+    tensors, others = copy.deepcopy(updater.state())
+    values = values_of(updater)
+    other = model_of()
+    goes_on = made(second, other)
+    with torch.no_grad():
+        for name, value in values.items():
+            goes_on.values[name].copy_(value)
+    goes_on.publish()
+    goes_on.restore(tensors, others)
+    learn(goes_on, other, range(5, STEPS))
+    for name, value in theirs[0].items():
+        assert torch.allclose(goes_on.values[name], value, atol=1e-6), name
+
+
+def test_rates_follow_the_schedule_in_every_group():
+    for kind in ("flat", "torch"):
+        model = model_of()
+        made = (
+            FlatUpdater(model, TRAIN, STEPS, 1)
+            if kind == "flat"
+            else TorchUpdater(model, TRAIN, STEPS, 1, "fp32", "cpu")
+        )
+        made.set_rates(STEPS - 1)
+        assert made.rate_of(model[0].weight) == pytest.approx(1e-2 / 10, rel=0.5)
+
+
+def test_a_step_whose_gradient_is_no_number_is_left_out_in_fp16():
+    model = model_of()
+    updater = TorchUpdater(model, TRAIN, STEPS, 1, "fp16", "cpu")
+    before = values_of(updater)
+    updater.set_rates(1)
+    updater.backward((model(torch.ones(8, 6)) * float("inf")).sum(), 8, more=False)
+    assert updater.update() is None and updater.was_left_out()
+    assert all(torch.equal(value, before[name]) for name, value in updater.values.items())
+    learn(updater, model, range(3))
+    assert not updater.was_left_out()
