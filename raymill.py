@@ -128,19 +128,10 @@ def repeat(
 
 
 def _train(run: Run) -> Outcome:
-    from trainer.stages import checkpoint_of
-
     with _ray(run), _told_how_to_go_on(run):
         run.start_worker_early()
-        prepared = run.prepare()
-        result = run.train(prepared)
-    outcome = run.outcome(
-        fingerprint=prepared.contract.fingerprint,
-        metrics={"validation": result.metrics},
-        checkpoint=checkpoint_of(result, run.folder),
-    )
-    run.send_to_trackers()
-    return outcome
+        result = run.train(run.prepare())
+    return run.keep(result)
 
 
 @contextlib.contextmanager
@@ -158,8 +149,6 @@ def tune(
 ) -> Outcome:
     """Prepare and search; the outcome names the winner's checkpoint. Raises `SpecError` for a spec without `tune:`."""
     from cluster.errors import SpecError
-    from trainer.data.prepared import Prepared
-    from trainer.stages import checkpoint_of
     from tune.stage import search
 
     run = _run(spec, overrides, console, "tune")
@@ -170,11 +159,7 @@ def tune(
         )
     with _ray(run):
         result = search(run)
-    return run.outcome(
-        fingerprint=Prepared(result.prepared).contract.fingerprint,
-        metrics={"validation": result.metrics},
-        checkpoint=checkpoint_of(result, run.folder),
-    )
+    return run.keep(result)
 
 
 def run(

@@ -275,6 +275,7 @@ def _training(front: Front, outcome: Outcome) -> None:
     from cluster.console import figures_line
 
     lines = [f"validation  {figures_line(outcome.metrics['validation'])}", f"checkpoint: {outcome.checkpoint}"]
+    lines += [f"report: {outcome.report}"]
     front.tell(outcome.as_dict(), lines)
 
 

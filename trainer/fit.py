@@ -82,7 +82,10 @@ def is_alone(spec: RunSpec) -> bool:
 def finished(spec: RunSpec, prepared: Path, folder: Path, checkpoint: Path) -> RunResult:
     """Return the result of a training whose history lies in `folder`."""
     figures = {name: value for name, value in epoch_of(checkpoint).items() if name != "epoch"}
-    return RunResult(checkpoint=checkpoint, spec=spec, prepared=prepared, metrics=figures, history=read_history(folder))
+    history = read_history(folder)
+    return RunResult(
+        checkpoint=checkpoint, spec=spec, prepared=prepared, metrics=figures, history=history, folder=folder
+    )
 
 
 # -- one worker

@@ -55,6 +55,8 @@ class RunResult:
     """Figures on the validation rows at the best epoch."""
     history: list[dict[str, Any]]
     """One entry for each epoch."""
+    folder: Path
+    """Where its history and its lines by step lie: the run's own, or of a search the winner's."""
     trials: list[TrialRecord] = field(default_factory=list)
     """All trials of the search, in the order they began; empty where there was none."""
 

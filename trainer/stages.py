@@ -227,6 +227,34 @@ class Run:
         self.send_to_trackers(version, self.spec.promote.alias if decision.promoted else None)
         return outcome
 
+    def keep(self, result: RunResult) -> Outcome:
+        """Write the report of a training, or a search, that nothing is registered of."""
+        prepared = Prepared(result.prepared)
+        task = tasks.of(prepared.contract)
+        run_folder.save_spec(result.spec, self.folder / "best.yaml")
+        page.write(
+            self.folder / page.FILE,
+            title=f"{self.spec.name}: training",
+            metric=self.spec.evaluate.metric,
+            evaluation=None,
+            loss=task.target.loss,
+            lineage={
+                "run": str(self.folder),
+                "prepared data": str(result.prepared),
+                "checkpoint": str(result.checkpoint),
+            },
+            result=result,
+            spec_text=(self.folder / run_folder.SPEC).read_text(encoding="utf-8"),
+        )
+        outcome = self.outcome(
+            fingerprint=prepared.contract.fingerprint,
+            metrics={"validation": result.metrics},
+            checkpoint=str(result.checkpoint),
+            report=str(self.folder / page.FILE),
+        )
+        self.send_to_trackers()
+        return outcome
+
     def send_to_trackers(self, version: Version | None = None, alias: str | None = None) -> None:
         """Send what the run left to the places that the spec tracks it in."""
         tracking.finished(self.spec, self.folder, lambda text: self.console.say(text, style="yellow"), version, alias)
@@ -265,9 +293,3 @@ def must_be_there(spec: RunSpec, *, fetch: bool = True) -> None:
     preparing.must_be_there(spec)
     if fetch or spec.model.base is None or base_model.is_local(spec.model.base):
         task.check_spec(spec)
-
-
-def checkpoint_of(result: RunResult, folder: Path) -> str:
-    """Return where the best checkpoint of a training lies."""
-    run_folder.save_spec(result.spec, folder / "best.yaml")
-    return str(result.checkpoint)

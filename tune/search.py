@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import shutil
@@ -128,7 +129,7 @@ class Search:
         won = finished(spec, Path(self.prepared[preparation_of(values)]), place, Path(best.checkpoint.path))
         records = [self._record(result) for result in grid_of_results]
         _remove_checkpoints([result.path for result in grid_of_results if result.path != best.path])
-        return RunResult(won.checkpoint, won.spec, won.prepared, won.metrics, won.history, records)
+        return dataclasses.replace(won, trials=records)
 
     def _record(self, result: Any) -> TrialRecord:
         figures = result.metrics or {}

@@ -39,7 +39,7 @@ def test_the_whole_page(tmp_path):
         TrialRecord("two", {"train.learning_rate": 2e-4}, 0.8, 3, 3.0, history(3)),
         TrialRecord("three", {}, None, 0, 0.0, [], error="it broke"),
     ]
-    result = RunResult(tmp_path, spec, tmp_path, {}, history(3), trials)
+    result = RunResult(tmp_path, spec, tmp_path, {}, history(3), tmp_path, trials)
     found = evaluation()
     page.write(
         tmp_path / "report.html", title="demo <1>", metric="macro_f1", evaluation=found, lineage={"base": "<b>"},

@@ -9,7 +9,7 @@ from typing import Any
 from cluster.console import figures_line
 from trainer.evaluate import Evaluation
 from trainer.gate import Decision
-from trainer.report import charts, html
+from trainer.report import charts, html, training_sections
 from trainer.report.sections import Section
 from trainer.result import RunResult, TrialRecord
 
@@ -35,7 +35,7 @@ def write(
     *,
     title: str,
     metric: str,
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     lineage: dict[str, Any],
     sections: Sequence[Section] = (),
     loss: str = "log_loss",
@@ -43,7 +43,8 @@ def write(
     decision: Decision | None = None,
     spec_text: str = "",
 ) -> None:
-    """Write the report. Without a `result` (an evaluation of a registered model) it has no curves and no trials.
+    """Write the report. Without a `result` (an evaluation of a registered model) it has no curves and no trials; without an
+    `evaluation` (a training alone) it shows the figures on the validation rows.
 
     `sections` are those about the model, beside the evaluation's; `loss` is the figure that is the validation loss.
     """
@@ -56,9 +57,11 @@ def write(
         path,
         "template.html",
         title=title,
-        subtitle=f"{evaluation.rows:,} held-out rows{_folds(result)}",
+        subtitle=f"{evaluation.rows:,} held-out rows{_folds(result)}"
+        if evaluation
+        else "figures on the validation rows",
         metric=metric,
-        metrics=_ordered(evaluation.metrics),
+        metrics=_ordered(_figures(evaluation, result)),
         gate=decision,
         curves=Markup(charts.learning_curves(result.history, metric, loss))
         if result and len(result.history) > 1
@@ -66,11 +69,21 @@ def write(
         trials=[_trial_row(trial, keys, winner) for trial in trials],
         trial_keys=keys,
         trials_chart=Markup(charts.trials({t.name: t.history for t in trials}, winner, metric)) if trials else None,
-        sections=[*evaluation.sections, *sections],
+        sections=[
+            *(evaluation.sections if evaluation else ()),
+            *sections,
+            *(training_sections.sections(result.folder) if result else ()),
+        ],
         markup=Markup,
         lineage=list(lineage.items()),
         spec=spec_text,
     )
+
+
+def _figures(evaluation: Evaluation | None, result: RunResult | None) -> dict[str, float]:
+    if evaluation:
+        return evaluation.metrics
+    return {name: value for name, value in (result.metrics if result else {}).items() if name != "train_loss"}
 
 
 def _folds(result: RunResult | None) -> str:
