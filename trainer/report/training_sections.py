@@ -70,8 +70,8 @@ def _fewer(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _trend(values: np.ndarray) -> np.ndarray:
-    """Return an exponential mean over about a twentieth of the points, without its bias to the first."""
-    share = 1.0 - 1.0 / max(2.0, len(values) / 20)
+    """Return an exponential mean over about a fortieth of the points, without its bias to the first."""
+    share = 1.0 - 1.0 / max(2.0, len(values) / 40)
     mean, weight, found = 0.0, 0.0, []
     for value in values:
         mean, weight = share * mean + (1 - share) * value, share * weight + 1 - share
