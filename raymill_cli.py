@@ -49,6 +49,9 @@ class Front:
             work(self)
         except KeyboardInterrupt:
             self.code = self._interrupted()
+        except click.UsageError as error:
+            error.show(self.own.stderr)
+            self.code = error.exit_code
         except Exception as error:
             self.code = self._failed(error)
         # Threads that still wait for a stopped Ray must not keep the process.
@@ -61,7 +64,7 @@ class Front:
         from cluster.errors import outcome
 
         self.console.say(
-            "\nstopped, and so is everything that was started here. The same command begins again, and finds rows that were prepared to the end.",
+            "\nstopped, and so is everything that was started here. The same command finds rows that were prepared to the end.",
             style="yellow",
         )
         if self.as_json:
@@ -152,7 +155,7 @@ def run_command(
     storage: str | None,
 ) -> None:
     """Do everything SPEC asks: prepare, tune or train, evaluate, register, promote."""
-    _one_of(spec, resume)
+    _one_of(spec=spec, resume=resume)
 
     def whole(then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
         if resume:
@@ -180,10 +183,12 @@ def run_command(
     whole(serve_it)
 
 
-def _one_of(spec: str | None, *runs: str | None) -> None:
-    """Raise `click.UsageError` unless exactly one of a spec and the runs is given."""
-    if sum(given is not None for given in (spec, *runs)) != 1:
-        raise click.UsageError("give a SPEC, or the RUN of an option, and not both")
+def _one_of(**given: str | None) -> None:
+    """Raise `click.UsageError` unless exactly one of a command's ways to say what to train is given."""
+    ways = [f"--{name} RUN" if name != "spec" else "SPEC" for name in given]
+    named = [way for way, value in zip(ways, given.values(), strict=True) if value is not None]
+    if len(named) != 1:
+        raise click.UsageError(f"give one of {', '.join(ways)}; given: {', '.join(named) or 'none'}")
 
 
 def _told(outcome: Outcome, storage: str | None) -> list[str]:
@@ -252,7 +257,7 @@ def train_command(
     storage: str | None,
 ) -> None:
     """Prepare and train once."""
-    _one_of(spec, resume, repeated)
+    _one_of(spec=spec, resume=resume, **{"from": repeated})
     where, console = storage or raymill.STORAGE, front.console
     if resume:
         outcome = raymill.resume(resume, overrides=overrides, storage=where, console=console)

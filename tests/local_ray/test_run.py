@@ -40,7 +40,7 @@ def test_the_outcome_and_its_files(outcome, storage):
         "manifest.json",
     } <= names
     page = Path(outcome.report).read_text(encoding="utf-8")
-    assert page.count("<svg") == 5 and "http" not in page.replace("http://www.w3.org", "").replace(
+    assert page.count("<svg") == 6 and "http" not in page.replace("http://www.w3.org", "").replace(
         "http://purl.org", ""
     ).replace("http://creativecommons.org", "")
 

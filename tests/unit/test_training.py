@@ -75,6 +75,24 @@ def test_the_running_mean_is_what_is_kept(spec_of, plain, tmp_path):
     assert not torch.equal(mean, last) and torch.allclose(mean, last, atol=0.02)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("train", [{}, {"ema_decay": 0.9}])
+def test_words_that_no_text_has_are_saved_with_the_rest(spec_of, tiny_base, tmp_path, precision, train):
+    from transformers import AutoModel
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    model = AutoModel.from_pretrained(base)
+    model.resize_token_embeddings(2000)
+    model.save_pretrained(base)
+    found = train_here(spec_of({"precision": precision, **train}, model={"base": str(base)}), tmp_path / "run")
+    kept = load_file(found.best / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    before = load_file(base / "model.safetensors")["embeddings.word_embeddings.weight"]
+    assert kept.shape == before.shape and kept.dtype == torch.float32
+    assert torch.allclose(kept[-500:], before[-500:], rtol=0.01) and not torch.equal(kept[:256], before[:256])
+    assert len(Predictor(found.best, device="cpu", threads=1).predict(["a good apple"])) == 1
+
+
 @pytest.mark.parametrize("save", ["merged", "adapter"])
 def test_lora_learns_beside_the_weights(spec_of, tiny_base, tmp_path, save):
     lora = {"rank": 8, "targets": ["query", "key", "value", "dense"], "save": save}

@@ -73,6 +73,9 @@ class Learner:
         else:
             self._forward = distributed(self.model, place.device, place.workers, spec.cluster.sharding)  # all ranks
             self._updater = TorchUpdater(self.model, spec.train, n_steps, place.workers, precision, place.device_type)
+        # By the parameter and not by its name: the whole word embedding has the name of the one that learns.
+        parameters = dict(self.model.named_parameters())
+        self._values = {id(parameters[name]): value for name, value in self._updater.values.items()}
         self._average = Average(self._updater, spec.train.ema_decay)
         self._loss_sum = loss_of(spec.train.loss, task.target)
         found = prepared.summary["class_weights"]
@@ -172,12 +175,11 @@ class Learner:
             base.load_state_dict(full)
             return self._skeleton
         # On the CPU from the start (there may be no room for a second one on a GPU), and in fp32.
-        values = self._updater.values
         memo: dict[int, Any] = {
             id(parameter): torch.nn.Parameter(
-                values.get(name, parameter).detach().to("cpu", copy=True), requires_grad=False
+                self._values.get(id(parameter), parameter).detach().to("cpu", copy=True), requires_grad=False
             )
-            for name, parameter in self.model.named_parameters()
+            for parameter in self.model.parameters()
         }
         return copy.deepcopy(self._adapters or self.model, memo).cpu()
 
