@@ -33,8 +33,8 @@ check: install
 
 bench: install
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/raymill prepare examples/support_tickets/run.yaml --storage .raymill
-	$(BIN)/python benchmarks/embedding_rows.py examples/support_tickets/run.yaml --set storage=../../.raymill --set train.batch_size=8
+	$(BIN)/python benchmarks/first_step.py
+	$(BIN)/python benchmarks/train_throughput.py
 
 clean:
 	rm -rf $(VENV) .raymill build dist *.egg-info

@@ -36,7 +36,7 @@ def add(model: torch.nn.Module, lora: Lora) -> Any:
         r=lora.rank,
         lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.rank,
         lora_dropout=lora.dropout,
-        target_modules=lora.targets if lora.targets != "all-linear" else "all-linear",
+        target_modules=lora.targets,
         modules_to_save=heads or None,
     )
     try:
