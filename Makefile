@@ -17,7 +17,8 @@ demo: install
 	$(BIN)/python examples/support_tickets/demo.py
 
 # Three at a time, each about as long: all mostly wait for Ray and other processes to start.
-EXAMPLES := $(wildcard tests/e2e/test_*_example*.py) tests/e2e/test_own_task.py tests/e2e/test_wrong_input.py
+EXAMPLES := $(wildcard tests/e2e/test_*_example*.py) tests/e2e/test_own_task.py tests/e2e/test_wrong_input.py \
+	tests/e2e/test_tracking.py tests/e2e/test_full_disk.py
 PYTEST := $(BIN)/python -m pytest --durations 8
 test: install
 	@$(PYTEST) tests/unit tests/local_ray > $(VENV)/test-plain.log 2>&1 & plain=$$!; \

@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from trainer.data.prepared import Prepared
     from trainer.predictor import Predictor
     from trainer.registry import Version
+    from trainer.result import RunResult
     from trainer.spec import RunSpec
     from trainer.spec import Serve as ServeSpec
     from trainer.stages import Outcome, Run
 
 #: Where models are looked for when no storage is named; the same as the spec's default.
 STORAGE = "~/.raymill"
+# Different inputs that a replica is asked about when its cost is measured.
+_ASKED_ROWS = 256
+# Before the next one is started, one endpoint has to be gone.
+_STOP_WITHIN_S = 30.0
 
 
 def prepare(
@@ -98,6 +103,7 @@ def resume(
     then: Callable[[Run, Outcome], Outcome] | None = None,
 ) -> Outcome:
     """Go on with a run that was interrupted, from its last checkpoint: the result is that of a run that never stopped.
+    Of a search, finished trials are kept, others go on, and the space or the number of trials may be another now.
 
     `run` is the run's folder or its name under `storage`. Only keys that leave the result as it is may be overridden.
     """
@@ -107,7 +113,9 @@ def resume(
     from trainer.stages import Run
 
     this = Run(loaded, _console(console), kind, folder)
-    return _train(this) if kind == "train" else _whole(this, then)
+    if kind == "run":
+        return _whole(this, then)
+    return _tune(this) if kind == "tune" else _train(this)
 
 
 def repeat(
@@ -128,20 +136,23 @@ def repeat(
 
 
 def _train(run: Run) -> Outcome:
-    with _ray(run), _told_how_to_go_on(run):
+    with _working_on(run), _ray(run):
         run.start_worker_early()
         result = run.train(run.prepare())
     return run.keep(result)
 
 
 @contextlib.contextmanager
-def _told_how_to_go_on(run: Run) -> Iterator[None]:
-    """Say how an interrupted training goes on, where there is something to go on from."""
-    try:
-        yield
-    except BaseException:
-        run.say_how_to_go_on()
-        raise
+def _working_on(run: Run) -> Iterator[None]:
+    """Have the run to this process alone; say how an interrupted one goes on, where there is something to go on from."""
+    from trainer import run_folder
+
+    with run_folder.held(run.folder):
+        try:
+            yield
+        except BaseException:
+            run.say_how_to_go_on()
+            raise
 
 
 def tune(
@@ -149,7 +160,6 @@ def tune(
 ) -> Outcome:
     """Prepare and search; the outcome names the winner's checkpoint. Raises `SpecError` for a spec without `tune:`."""
     from cluster.errors import SpecError
-    from tune.stage import search
 
     run = _run(spec, overrides, console, "tune")
     if run.spec.tune is None:
@@ -157,9 +167,39 @@ def tune(
             "the spec has no `tune:`, so there is nothing to search",
             "add `tune: {space: {...}}`, or use `raymill train`",
         )
-    with _ray(run):
-        result = search(run)
+    return _tune(run)
+
+
+def _tune(run: Run) -> Outcome:
+    with _working_on(run), _ray(run):
+        result = _searched(run)
     return run.keep(result)
+
+
+def _searched(run: Run) -> RunResult:
+    from tune.stage import search
+
+    return search(run, _cost)
+
+
+def _cost(run: Run, result: RunResult) -> dict[str, float]:
+    """Return what serving a model costs, with a replica as `serve:` has it and the clients of `tune.load`."""
+    import tempfile
+
+    from cluster.connect import free_port
+    from cluster.console import Console
+    from serve.load import measure
+    from trainer import registering
+    from trainer.data.prepared import Prepared
+
+    assert run.spec.tune is not None
+    load = run.spec.tune.load
+    inputs = registering.sample_requests(Prepared(result.prepared), _ASKED_ROWS)
+    with tempfile.TemporaryDirectory(dir=run.folder) as storage:
+        version = registering.provisional(result, Path(storage))
+        spec = result.spec.serve.model_copy(update={"port": free_port()})
+        with serving(version, spec, Console(), stop_within_s=_STOP_WITHIN_S) as url:
+            return measure(url, inputs, load.connections, load.seconds)
 
 
 def run(
@@ -182,14 +222,12 @@ def _whole(run: Run, then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
 
         check_port(run.spec.serve.host, run.spec.serve.port)
     with _ray(run, serving=then is not None):
-        if run.spec.tune is None:
-            with _told_how_to_go_on(run):
+        with _working_on(run):
+            if run.spec.tune is None:
                 run.start_worker_early()
                 result = run.train(run.prepare())
-        else:
-            from tune.stage import search
-
-            result = search(run)
+            else:
+                result = _searched(run)
         outcome = run.finish(result)
         return then(run, outcome) if then else outcome
 
@@ -314,8 +352,11 @@ def serve(
 
 
 @contextlib.contextmanager
-def serving(version: Version, spec: ServeSpec, console: Console) -> Iterator[str]:
-    """Serve `version` on the connected Ray while the block runs; yields its URL."""
+def serving(version: Version, spec: ServeSpec, console: Console, *, stop_within_s: float = 1.0) -> Iterator[str]:
+    """Serve `version` on the connected Ray while the block runs; yields its URL.
+
+    At the end `stop_within_s` are waited for it to be gone: where Ray is stopped next, that ends what is left.
+    """
     from cluster.plan import Demand, check, joined_nodes
     from cluster.progress import Progress, run_watched
     from serve.server import start, stop
@@ -330,7 +371,7 @@ def serving(version: Version, spec: ServeSpec, console: Console) -> Iterator[str
     try:
         yield url.url
     finally:
-        stop(version.name, started_serve=url.started_serve)
+        stop(version.name, started_serve=url.started_serve, within_s=stop_within_s)
 
 
 def wait_for_interrupt() -> None:

@@ -269,11 +269,20 @@ def train_command(
 
 
 @cli.command("tune")
-@_SPEC
+@_SPEC_OR_RUN
+@_RESUME
 @_shared("set", "storage")
-def tune_command(front: Front, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
+def tune_command(
+    front: Front, spec: str | None, resume: str | None, overrides: tuple[str, ...], storage: str | None
+) -> None:
     """Prepare and search; the winner's spec is written as best.yaml."""
-    _training(front, raymill.tune(spec, overrides=_overrides(overrides, storage), console=front.console))
+    _one_of(spec=spec, resume=resume)
+    if resume:
+        where = storage or raymill.STORAGE
+        outcome = raymill.resume(resume, overrides=overrides, storage=where, console=front.console)
+    else:
+        outcome = raymill.tune(str(spec), overrides=_overrides(overrides, storage), console=front.console)
+    _training(front, outcome)
 
 
 def _training(front: Front, outcome: Outcome) -> None:

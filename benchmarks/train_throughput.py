@@ -136,7 +136,7 @@ def _raymill(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]
     history: list[dict[str, Any]] = []
     started = time.perf_counter()
     place = Place(0, 1, "cpu", options.threads)
-    tasks.get(spec.task).train(spec, prepared, place, lambda figures, save: history.append(figures), folder)
+    tasks.get(spec.task).train(spec, prepared, place, lambda figures, save, state=None: history.append(figures), folder)
     seconds = time.perf_counter() - started
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     timed = lines[max(1, _SKIPPED // spec.track.every_steps) :]

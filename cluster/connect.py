@@ -169,6 +169,13 @@ def end_processes(processes: list[psutil.Process], within_s: float = 1.0) -> Non
     psutil.wait_procs(alive, timeout=within_s)
 
 
+def free_port() -> int:
+    """Return a loopback port that no server has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def port_is_free(host: str, port: int) -> bool:
     """Whether a server could listen on `host`:`port` now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -40,16 +40,7 @@ class Console:
         """Write a table."""
         if not self._rich:
             return
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=title, title_justify="left", title_style="bold")
-        for at, column in enumerate(columns):
-            numbers = all(isinstance(row[at], (int, float)) or row[at] in (None, "") for row in rows)
-            table.add_column(column, justify="right" if numbers and rows else "left")
-        for row in rows:
-            table.add_row(*[Text(_cell(cell)) for cell in row])
-        self._rich.print(table)
+        self._rich.print(_table(title, columns, rows))
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[Progress], None]]:
@@ -71,6 +62,8 @@ class Console:
 
     @contextlib.contextmanager
     def _bar(self, name: str, started: float) -> Iterator[Callable[[Progress], None]]:
+        from rich.console import Group
+        from rich.live import Live
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
@@ -80,16 +73,18 @@ class Console:
             BarColumn(24),
             TextColumn("{task.fields[figures]}"),
         )
-        with RichProgress(
-            *columns, console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False
-        ) as bar:
-            line = bar.add_task(f"{name:<10}", total=None, figures="")
-
-            rate = Rate(started)
+        bar = RichProgress(*columns, console=self._rich)
+        line = bar.add_task(f"{name:<10}", total=None, figures="")
+        rate = Rate(started)
+        with Live(
+            bar, console=self._rich, transient=True, redirect_stdout=False, redirect_stderr=False, refresh_per_second=8
+        ) as live:
 
             def show(progress: Progress) -> None:
                 figures = rate.describe(progress, time.monotonic())
                 bar.update(line, total=progress.total or None, completed=progress.done, figures=figures)
+                if progress.table:
+                    live.update(Group(bar, _table("", progress.table.columns, progress.table.rows)))
 
             yield show
 
@@ -105,6 +100,19 @@ class Console:
                 self.say(f"  {name:<10} {figures}")
 
         return show
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", title_style="bold")
+    for at, column in enumerate(columns):
+        numbers = all(isinstance(row[at], (int, float)) or row[at] in (None, "") for row in rows)
+        table.add_column(column, justify="right" if numbers and rows else "left")
+    for row in rows:
+        table.add_row(*[Text(_cell(cell)) for cell in row])
+    return table
 
 
 def _cell(value: Any) -> str:

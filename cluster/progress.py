@@ -23,6 +23,13 @@ _WRITE_EVERY_S = 0.4
 _LOOK_EVERY_S = 0.2
 
 
+class Table(BaseModel):
+    """What is shown below a stage's line on a terminal."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
 class Progress(BaseModel):
     """How far one piece of work is."""
 
@@ -33,6 +40,7 @@ class Progress(BaseModel):
     unit: str = "rows"
     note: str = ""
     """What else is worth a glance, as the last validation metric."""
+    table: Table | None = None
 
 
 class ProgressFile:

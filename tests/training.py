@@ -48,7 +48,7 @@ def train_here(spec: dict[str, Any], folder: Path, threads: int = 1) -> Trained:
     prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
     best: list[Path] = []
 
-    def report(figures: dict[str, Any], save: Any) -> None:
+    def report(figures: dict[str, Any], save: Any, state: Any = None) -> None:
         if save is not None:
             best[:] = [folder / f"best-{figures['epoch']}"]
             save(best[0])

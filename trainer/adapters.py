@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ModelError, SpecError
 from cluster.files import read_json, write_json
+from trainer.pretrained import new_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 #: Beside an adapter: which base model it belongs to.
 BASE = "base.json"
-_HEADS = ("classifier", "score", "pre_classifier", "head")
 
 
 def check(lora: Lora) -> None:
@@ -29,9 +29,10 @@ def check(lora: Lora) -> None:
 
 
 def add(model: torch.nn.Module, lora: Lora) -> Any:
-    """Put the small matrices into `model` and freeze all else but its head; returns peft's handle of it."""
+    """Put the small matrices into `model` and freeze all else but what is new in it; returns peft's handle of it."""
     peft = _peft()
-    heads = [name for name, _ in model.named_children() if name in _HEADS]
+    # What begins at random has to learn, and to be saved: the head, and the pooler where the base model has none.
+    heads = sorted({name.rpartition(".")[0] for name in new_parameters(model) or ()})
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.rank,

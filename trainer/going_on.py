@@ -12,30 +12,55 @@ from trainer.spec import RunSpec
 
 # Keys that leave the result of a training as it is.
 _MAY_CHANGE = ("cluster.", "serve.", "track.", "train.checkpoint.", "train.max_failures", "train.max_time_s")
+# Of a search: what it looks at next, and how long. Trials that were begun keep their values.
+_MAY_CHANGE_IN_A_SEARCH = (
+    "tune.space.",
+    "tune.trials",
+    "tune.points",
+    "tune.warm_start",
+    "tune.max_concurrent",
+    "tune.time_budget_s",
+    "tune.constraints",
+    "tune.finalists",
+    "tune.seeds",
+    "tune.load.",
+)
 
 
 def interrupted(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunSpec, Path, str]:
-    """Return the spec, the folder and the kind (train or run) of a run that is to go on.
+    """Return the spec, the folder and the kind (train, tune or run) of a run that is to go on.
 
-    Raises `SpecError` for one that is finished or that is no training, and for overrides that would change its result.
+    Raises `SpecError` for one that is finished or no training or search, and for overrides that would change its result.
     """
     folder = run_folder.find(run, storage)
     given = list(overrides)
+    kind = run_folder.kind_of(folder)
+    searches = run_folder.spec_of(folder).tune is not None
+    may_change = (*_MAY_CHANGE, *(_MAY_CHANGE_IN_A_SEARCH if searches else ()))
     for override in given:
-        if not override.startswith(_MAY_CHANGE):
+        if not override.startswith(may_change):
             raise SpecError(
                 f"--set {override} would make another training of this run",
                 f"begin a new one with `raymill train --from {folder.name} --set {override}`",
             )
-    if (folder / RESULT).is_file():
+    if (folder / RESULT).is_file() and not (searches and given and kind == "tune"):
         raise SpecError(
-            f"the run {folder.name} is finished", f"look at {folder / RESULT}, or repeat it with --from {folder.name}"
+            f"the run {folder.name} is finished",
+            f"look at {folder / RESULT}, or {_more(searches, folder)}",
+        )
+    if kind not in ("train", "tune", "run"):
+        raise SpecError(
+            f"{folder.name} is neither a training nor a search, so it cannot go on", "start it again with its spec"
         )
     spec = spec_load.load(folder / run_folder.RESOLVED, given)
-    kind = next((kind for kind in ("train", "run") if f"-{kind}-" in folder.name), "")
-    if not kind or spec.tune is not None:
-        raise SpecError(f"{folder.name} is no training, so it cannot go on", "start it again with its spec")
+    run_folder.save_resolved(spec, folder)
     return spec, folder, kind
+
+
+def _more(searches: bool, folder: Path) -> str:
+    if searches:
+        return f"go on with more trials, as --resume {folder.name} --set tune.trials=40"
+    return f"repeat it with --from {folder.name}"
 
 
 def repetition(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunSpec, list[str]]:

@@ -91,7 +91,7 @@ def torch_forward(
     model.eval()
     order = np.argsort([-len(ids) for ids in inputs], kind="stable")
     parts = []
-    with torch.inference_mode():
+    with torch.no_grad():  # and not inference mode: what a sharded model gathers in it, no step could use
         for start in range(0, len(order), batch_size):
             batch = task.collate(contract, [inputs[at] for at in order[start : start + batch_size]])
             logits_BC = model(**{name: value.to(device) for name, value in batch.items()}).logits

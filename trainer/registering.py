@@ -10,6 +10,8 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cluster.errors import ModelError, UserError
 from cluster.files import write_json
 from trainer import contract as contracts
@@ -70,7 +72,7 @@ def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, orig
     def fill(folder: Path) -> None:
         registry.copy_files(result.checkpoint, folder)
         predictor = Predictor(folder)
-        _write_golden(folder, predictor, evaluation, rows.columns)
+        _write_golden(folder, predictor, evaluation.scores, rows.columns)
         test = {"rows": evaluation.rows, "rows_digest": evaluation.rows_digest, **evaluation.metrics}
         write_json(folder / registry.METRICS, {"test": test, "validation": result.metrics})
         write_json(folder / registry.LINEAGE, origin)
@@ -78,6 +80,32 @@ def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, orig
         run_folder.save_spec(result.spec, folder / run_folder.SPEC)
 
     return Registry(result.spec.storage).register(result.spec.name, fill)
+
+
+def provisional(result: RunResult, storage: Path) -> Version:
+    """Put a training's model into a registry of its own, to be served and measured there. No test row is looked at."""
+    prepared = Prepared(result.prepared)
+    rows = prepared.part("validation")
+    columns = {role: rows.raw(role, golden.ROWS) for role in tasks.of(prepared.contract).subjects(prepared.contract)}
+
+    def fill(folder: Path) -> None:
+        registry.copy_files(result.checkpoint, folder)
+        predictor = Predictor(folder)
+        encoded = predictor.prepared(columns).inputs
+        _write_golden(folder, predictor, predictor.scores(encoded), columns)
+        write_json(folder / registry.METRICS, {"validation": result.metrics})
+        write_json(folder / registry.LINEAGE, {"run": str(result.folder)})
+        run_folder.save_spec(result.spec, folder / run_folder.SPEC)
+
+    return Registry(str(storage)).register(result.spec.name, fill)
+
+
+def sample_requests(prepared: Prepared, n_rows: int) -> list[Any]:
+    """Return validation rows as a request has them."""
+    rows = prepared.part("validation")
+    task = tasks.of(prepared.contract)
+    columns = {role: rows.raw(role, n_rows) for role in task.subjects(prepared.contract)}
+    return task.as_request(prepared.contract, columns)
 
 
 def _profile_of(folder: Path, predictor: Predictor, prepared: Prepared) -> dict[str, Any]:
@@ -88,14 +116,14 @@ def _profile_of(folder: Path, predictor: Predictor, prepared: Prepared) -> dict[
     return {**found, **of_inputs, "columns": prepared.columns}
 
 
-def _write_golden(folder: Path, predictor: Predictor, evaluation: Evaluation, columns: Columns) -> None:
-    """Keep some of the rows that `evaluation` has scores for, `columns` in the same order."""
+def _write_golden(folder: Path, predictor: Predictor, scores: np.ndarray, columns: Columns) -> None:
+    """Keep some of the rows that `scores`, float64 of shape (B, C), are for; `columns` are in the same order."""
     kept, raw = golden.to_keep(predictor, columns)
     inputs = predictor.encode(raw) if kept else []
     cleaned, _ = predictor.clean(raw) if kept else (raw, [])
     checked = predictor.task.library_agrees(predictor.contract, folder, cleaned, inputs)
     requests = predictor.task.as_request(predictor.contract, raw)
-    golden.write(folder, inputs, requests, evaluation.scores[kept], checked)
+    golden.write(folder, inputs, requests, scores[kept], checked)
 
 
 def through_the_gate(

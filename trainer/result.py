@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,45 @@ class TrialRecord:
     seconds: float
     history: list[dict[str, Any]]
     error: str | None = None
+    state: str = "finished"
+    """finished, stopped (before its end, by the search), failed, or running."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What is known of its best epoch, with train.seconds, model.size_mb and, where it was measured, serve.*."""
 
     def shown(self, key: str) -> Any:
         """Return what a table shows for a searched key: "" for `model.params.<kind>.<name>` of another kind of model."""
         kind, path = self.values.get("model.kind"), key.split(".")
         of_another = kind is not None and path[:2] == ["model", "params"] and len(path) > 3 and path[2] != kind
         return "" if of_another else self.values.get(key, "")
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One of the best trials of a search, with all seeds it was trained with, and what serving it costs."""
+
+    name: str
+    """The trial's."""
+    seeds: dict[int, float]
+    """The metric by seed."""
+    figures: dict[str, float]
+    """Every goal and constraint: means over the seeds, what serving costs as it was measured."""
+    on_front: bool
+    """Whether no other finalist is as good by every goal and better by one."""
+    broken: list[str]
+    """The constraints that it does not keep to."""
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """What a search found beside its winner."""
+
+    goals: Sequence[tuple[str, str]]
+    """Name, and max or min; the first is `evaluate.metric`."""
+    constraints: list[str]
+    importance: dict[str, float]
+    """How much of the metric's spread each key explains, the most first; empty with few trials."""
+    finalists: list[Finalist]
+    """Empty where there were no finals."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +92,8 @@ class RunResult:
     """Where its history and its lines by step lie: the run's own, or of a search the winner's."""
     trials: list[TrialRecord] = field(default_factory=list)
     """All trials of the search, in the order they began; empty where there was none."""
+    search: SearchRecord | None = None
+    """What else the search found."""
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

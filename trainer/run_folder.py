@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from cluster.errors import ResourceError, SpecError, nearest
 from cluster.files import append_line, read_json, write_bytes, write_json
@@ -20,6 +24,8 @@ SPEC = "spec.yaml"
 #: The spec with every key it left open: what a repetition goes by, whatever the defaults are then.
 RESOLVED = "resolved.yaml"
 RAY_LOG = "ray.log"
+_NAME = re.compile(r"-([a-z]+)-\d{8}-\d{6}-[0-9a-f]{6}$")
+_LOCK = ".lock"
 QUARANTINE = "quarantine.parquet"
 #: Where the prepared rows of the run lie.
 PREPARED = "prepared.json"
@@ -39,9 +45,39 @@ def create(spec: RunSpec, kind: str) -> Path:
             f"storage={spec.storage!r} cannot be written: {error.strerror}", "name a folder you may write to"
         ) from error
     save_spec(spec, folder / SPEC)
-    _write_yaml(spec_load.resolved(spec), folder / RESOLVED)
+    save_resolved(spec, folder)
     run_environment.write(folder)
     return folder
+
+
+def kind_of(folder: Path) -> str:
+    """Return what the run in `folder` does: train, tune, run, ... A spec's name may hold such a word too."""
+    found = _NAME.search(folder.name)
+    return found[1] if found else ""
+
+
+def save_resolved(spec: RunSpec, folder: Path) -> None:
+    """Write the spec with every key."""
+    _write_yaml(spec_load.resolved(spec), folder / RESOLVED)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a run to this process while the block runs. Raises `ResourceError` if another one has it: it still goes on.
+
+    The system lets go of the lock when a process ends, however it ends.
+    """
+    lock = FileLock(str(folder / _LOCK))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ResourceError(
+            f"another process still works on the run {folder.name}", "wait for it, or stop it, and go on then"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find(run: str, storage: Path) -> Path:

@@ -1,21 +1,22 @@
 """The spec: every key a run.yaml may hold, with its default and its meaning.
 
 Frozen pydantic models, and nothing else: this module loads neither torch nor ray (a test holds it to that).
-The sections `data:`, `model:`, `train:` and `track:` are in `trainer.spec_data` and its like. Reading a file, `--set` and the
+The sections `data:`, `model:`, `train:`, `tune:` and `track:` are in `trainer.spec_data` and its like. Reading a file, `--set` and the
 messages for mistakes are in `trainer.spec_load`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trainer.section import Positive, Section, Seed
+from trainer.section import Positive, Section
 from trainer.spec_data import Data
 from trainer.spec_model import Model
 from trainer.spec_track import Track
 from trainer.spec_train import Train
+from trainer.spec_tune import Tune
 
 #: A model's name in the registry: it becomes a folder and part of a URL.
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -43,88 +44,6 @@ Metric = Literal[
     "pearson",
     "spearman",
 ]
-
-
-class Domain(Section):
-    """The values a search may give one key: exactly one of the four."""
-
-    choice: list[Any] | None = None
-    """One of these values."""
-    uniform: tuple[float, float] | None = None
-    """A float between the two."""
-    loguniform: tuple[float, float] | None = None
-    """A float between the two, evenly over its logarithm."""
-    randint: tuple[int, int] | None = None
-    """A whole number from the first to the second, both included."""
-
-    @model_validator(mode="after")
-    def _is_one_domain(self) -> Domain:
-        given = [(kind, value) for kind, value in self if value is not None]
-        if len(given) != 1:
-            raise ValueError("give exactly one of choice, uniform, loguniform, randint")
-        kind, value = given[0]
-        if kind == "choice" and not value:
-            raise ValueError("choice is empty; list at least one value")
-        if kind != "choice" and not value[0] < value[1]:
-            raise ValueError(f"{kind}: {list(value)} must rise; put the lower bound first")
-        if kind == "loguniform" and value[0] <= 0:
-            raise ValueError(f"loguniform: {list(value)} must be above 0")
-        return self
-
-    @property
-    def edges(self) -> list[Any]:
-        """The values by which the rest of the spec can tell whether this domain makes sense."""
-        if self.choice is not None:
-            return list(self.choice)
-        for bounds in (self.uniform, self.loguniform):
-            if bounds is not None:
-                low, high = bounds
-                return [low, low + (high - low) * 0.618, high]  # one between shows a key that takes whole numbers only
-        assert self.randint is not None
-        return list(self.randint)
-
-
-class Tune(Section):
-    """A search: many trainings, of which the best wins."""
-
-    space: dict[str, Domain]
-    """Keys of the spec to search over, as `train.learning_rate: {loguniform: [1e-5, 1e-3]}`."""
-    algorithm: Literal["optuna", "random", "grid"] = "optuna"
-    """`optuna` is its TPE sampler; `grid` tries every combination and needs `choice` throughout."""
-    trials: Positive | None = None
-    """How many trainings. Default: 10, and for a grid all its combinations."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """`asha` stops trainings that are behind after the same number of epochs."""
-    grace_epochs: Positive = 1
-    """Epochs every trial gets before `asha` may stop it."""
-    max_concurrent: Positive | None = None
-    """Trials at a time. Default: as many as the cluster carries."""
-    seed: Seed = 42
-    """Seed of the sampler."""
-    time_budget_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which no more is tried. Default: no limit."""
-
-    @model_validator(mode="after")
-    def _can_be_searched(self) -> Tune:
-        if not self.space:
-            raise ValueError(
-                "space is empty; name at least one key, as train.learning_rate: {loguniform: [1e-5, 1e-3]}"
-            )
-        if self.algorithm == "grid":
-            open_ended = [key for key, domain in self.space.items() if domain.choice is None]
-            if open_ended:
-                raise ValueError(f"algorithm: grid needs choice for {open_ended[0]}; list its values or use random")
-        return self
-
-    @property
-    def n_trials(self) -> int:
-        """How many trainings the search will start."""
-        if self.algorithm != "grid":
-            return self.trials or 10
-        combinations = 1
-        for domain in self.space.values():
-            combinations *= len(domain.choice or [])
-        return min(self.trials or combinations, combinations)
 
 
 class Evaluate(Section):
@@ -273,6 +192,12 @@ class RunSpec(Section):
                 f"data.mode: streaming needs a train.batch_size that divides by cluster.workers={workers}, not {size}; "
                 f"try {size // workers * workers}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_is_there(self) -> RunSpec:
+        if self.train.optimizer == "adamw_8bit" and not self.cluster.gpus_per_worker:
+            raise ValueError("train.optimizer: adamw_8bit is for GPUs; set cluster.gpus_per_worker, or use adamw")
         return self
 
     @model_validator(mode="after")

@@ -12,8 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cluster.errors import SpecError, nearest
-from trainer.spec import NAME_PATTERN, RunSpec
+from trainer.spec import LOWER_IS_BETTER, NAME_PATTERN, RunSpec
 from trainer.spec_data import FUNCTION_PATTERN, REDACTED_NAME_PATTERN
+from trainer.spec_tune import SERVE_FIGURES, TRIAL_FIGURES
 
 if TYPE_CHECKING:
     from trainer.tasks.base import Task
@@ -107,12 +108,38 @@ def _for_its_task(spec: RunSpec) -> RunSpec:
 
     task = tasks.get(spec.task)
     _must_suit(spec, task)
-    metric = task.target.metric if spec.evaluate.metric == "auto" else spec.evaluate.metric
+    metric = _metric_of(spec, task)
     if metric not in task.target.metrics_known:
         raise SpecError(
             f"evaluate.metric={metric} is not computed for {spec.task}", nearest(metric, task.target.metrics_known)
         )
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"metric": metric})})
+
+
+def _metric_of(spec: RunSpec, task: Task) -> Any:
+    """Return what epochs, trials and versions are judged by; raises `SpecError` for goals that the task does not have."""
+    given = spec.evaluate.metric
+    if spec.tune is None or spec.tune.objective is None:
+        return task.target.metric if given == "auto" else given
+    beside = (*SERVE_FIGURES, *TRIAL_FIGURES)
+    known = [*task.target.metrics_known, *beside]
+    goals = spec.tune.objective.goals
+    for name in [*[goal.name for goal in goals], *[rule.name for rule in spec.tune.rules]]:
+        if name not in known:
+            raise SpecError(f"tune: {name} is not computed for {spec.task}", nearest(name, known))
+    for goal in goals:
+        right = "min" if goal.name in LOWER_IS_BETTER else "max"
+        if goal.name not in beside and goal.mode != right:
+            raise SpecError(
+                f"tune.objective: of {goal.name} {'less' if right == 'min' else 'more'} is better",
+                f"put it under {'minimize' if right == 'min' else 'maximize'}",
+            )
+    first = next(goal.name for goal in goals if goal.name not in beside)
+    if given not in ("auto", first):
+        raise SpecError(
+            f"evaluate.metric={given} is not what tune.objective is about, {first}", "take evaluate.metric out"
+        )
+    return first
 
 
 def _must_suit(spec: RunSpec, task: Task) -> None:
@@ -258,7 +285,7 @@ def _absolute(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     if space.get("choice"):
         tune = {
             **raw["tune"],
-            "space": {**raw["tune"]["space"], "model.base": {"choice": [base(b) for b in space["choice"]]}},
+            "space": {**raw["tune"]["space"], "model.base": {**space, "choice": [base(b) for b in space["choice"]]}},
         }
         found["tune"] = tune
     return found

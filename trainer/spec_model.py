@@ -49,9 +49,10 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _is_one_model(self) -> Model:
-        if self.factory and self.lora and self.lora.save == "adapter":
+        if self.lora and (self.factory or self.config is not None):
             raise ValueError(
-                "model.lora.save: adapter needs a base model of transformers, not model.factory; use merged"
+                f"model.lora is for a pre-trained model; with model.{'factory' if self.factory else 'config'} take it out: "
+                "what begins at random must learn as a whole"
             )
         if self.base is not None and self.config is not None:
             raise ValueError("give model.base or model.config, not both: a config means a new model")

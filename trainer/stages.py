@@ -175,11 +175,17 @@ class Run:
         )
 
     def say_how_to_go_on(self) -> None:
-        """Name the command that goes on with this training, if a checkpoint was kept."""
+        """Name the command that goes on with this training if a checkpoint was kept, or with this search."""
         steps = Snapshots(self.folder, keep=1).steps()
-        if steps:
-            kind = "run" if "-run-" in self.folder.name else "train"
-            self.console.say(f"to go on from step {steps[0]}: raymill {kind} --resume {self.folder}", style="yellow")
+        if self.spec.tune is not None and (self.folder / "trials").is_dir():
+            where = "with the trials there are"
+        elif steps:
+            where = f"from step {steps[0]}"
+        else:
+            return
+        self.console.say(
+            f"to go on {where}: raymill {run_folder.kind_of(self.folder)} --resume {self.folder}", style="yellow"
+        )
 
     def _training(self) -> Progress:
         """Say what is new that should be seen, and return how far the training is."""

@@ -7,7 +7,7 @@ cut_share   share of rows that reach max_length: nearly all of them were cut
 characters  lengths of the raw texts in Unicode characters, before any cleaning (of a pair: together)
 unknown     {token_share, row_share}: share of tokens that are the tokenizer's unknown token, and of rows that have
             one; special tokens count as tokens. null where the tokenizer has no unknown token (byte-level ones)
-embedding   a sketch of what the texts are about:
+embedding   a sketch of what the texts are about, null for a model without an input embedding:
               rows        rows it was made from, at most 2,000: those with the smallest SHA-256 of their token ids
               dimensions  of the projection: 16
               seed, from  the projection is `projection(from, seed)`; `from` is the width of the embedding
@@ -40,12 +40,12 @@ def build(
     parts: Mapping[str, Rows],
     contract: Contract,
     roles: Sequence[str],
-    embedding_VD: np.ndarray,
+    embedding_VD: np.ndarray | None,
     tokenizer: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the fields as plain JSON.
 
-    `roles` are those of the texts; `embedding_VD` is the trained model's input embedding, shape (vocabulary, width), and
+    `roles` are those of the texts; `embedding_VD` is the trained model's input embedding, shape (vocabulary, width), if any, and
     `tokenizer` the content of its tokenizer.json.
     """
     rows = parts[described_part(parts)]
@@ -58,7 +58,7 @@ def build(
         "cut_share": share(lengths >= max_length) if max_length else None,
         "characters": distribution(np.sum([rows.char_lengths(role) for role in roles], axis=0)),
         "unknown": None if unknown_id is None else unknown_shares(rows, unknown_id),
-        "embedding": sketch(rows, embedding_VD),
+        "embedding": None if embedding_VD is None else sketch(rows, embedding_VD),
     }
 
 

@@ -16,8 +16,8 @@ from trainer.steps import Cleaner
 from trainer.training.background import Background
 from trainer.training.best import BestModels
 from trainer.training.feed import Feed, StreamFeed
-from trainer.training.loop import Frozen
 from trainer.training.place import Place
+from trainer.training.report import Frozen, Save
 
 #: A mistake of the user's that a worker found. Another attempt would find it again, so there is none.
 FAILURE = "failure.json"
@@ -37,8 +37,13 @@ def work(config: dict[str, Any], rank: int, workers: int, device: str, tell: Tel
     try:
         _train(config, folder, Place(rank, workers, device, config["threads"]), tell, shard)
     except UserError as error:
-        write_json(folder / FAILURE, {"kind": type(error).__name__, "problem": error.problem, "fix": error.fix})
+        note_failure(folder, error)
         raise
+
+
+def note_failure(folder: Path, error: UserError) -> None:
+    """Write a mistake to the folder."""
+    write_json(folder / FAILURE, {"kind": type(error).__name__, "problem": error.problem, "fix": error.fix})
 
 
 def failure(folder: Path) -> UserError | None:
@@ -56,20 +61,32 @@ def _train(config: dict[str, Any], folder: Path, place: Place, tell: Tell, shard
     prepared = Prepared(Path(config["prepared"]))
     if place.rank == 0:
         _library_agrees(prepared)
-    background = Background(lambda text: run_folder.notice(folder, text))
-    models = BestModels(folder, background)
-
-    def report(figures: dict[str, Any], save: Callable[[Path], None] | None) -> None:
-        if place.rank == 0:
-            if save is not None:
-                models.keep(int(figures["epoch"]), save, deferred=isinstance(save, Frozen))
-            else:
-                models.write_rest()
-        tell(figures)
-
+    models = BestModels(folder, Background(lambda text: run_folder.notice(folder, text)))
+    report = _Keeping(models, place, tell)
     tasks.get(spec.task).train(spec, prepared, place, report, folder, _stream(spec, prepared, place, shard))
-    models.write_rest()
-    background.wait()
+    if place.rank == 0:
+        models.write_rest()
+        models.settle()
+        models.keep_only_the_newest()
+
+
+class _Keeping:
+    """Keeps the best epoch's model in the run's folder, and tells of every epoch."""
+
+    def __init__(self, models: BestModels, place: Place, tell: Tell) -> None:
+        self._models, self._place, self._tell = models, place, tell
+
+    def __call__(self, figures: dict[str, Any], save: Save | None, state: Save | None = None) -> None:
+        if self._place.rank == 0:
+            if save is not None:
+                self._models.keep(int(figures["epoch"]), save, deferred=isinstance(save, Frozen))
+            else:
+                self._models.write_rest()
+        self._tell(figures)
+
+    def settle(self) -> None:
+        """Return when the newest model is on storage, or could not be written."""
+        self._models.settle()
 
 
 def _stream(spec: RunSpec, prepared: Prepared, place: Place, shard: Any) -> Feed | None:

@@ -4,205 +4,238 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-import shutil
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import RaymillError, UserError, user_error_in
-from cluster.progress import Progress, read_all
+from cluster.errors import RaymillError, UserError
+from cluster.progress import Progress
 from trainer import spec_load
-from trainer.checkpoint import epoch_of
 from trainer.fit import finished
 from trainer.layout import Layout
-from trainer.result import RunResult, TrialRecord, read_history
+from trainer.result import Finalist, RunResult, SearchRecord, TrialRecord
 from trainer.spec import RunSpec
-from tune.space import grid, preparation_of, to_ray
-from tune.trial import run_trial
+from tune import earlier, finals
+from tune.board import Board
+from tune.clock import Clock
+from tune.goals import goals_of, of_every_trial
+from tune.records import Point, Records
+from tune.sampling import Sampling
+from tune.scheduling import pauses, scheduler_of
+from tune.space import preparation_of
+from tune.trial import POINT, config_of, name_of, run_trial
 
-# Of the trials that reach a rung, ASHA lets one in this many go on.
-_REDUCTION = 3
+#: Measures what serving a model costs: from its training's result to figures of `trainer.spec_tune.SERVE_FIGURES`.
+Measure = Callable[[RunResult], Mapping[str, float]]
+
 # What a trial asks for that only waits for its workers: Tune wants a bundle that is not empty, and any share of a CPU
 # would be missing where the workers need them all.
 _TRIAL_MEMORY_BYTES = 1 << 20
+# Ray Tune's own files by trial (csv, json, TensorBoard) say nothing that ours do not, and cost each evaluation some ms.
+# A trial that failed has no figures to tell of; that is in its records, and no reason to end the search.
+_RAY_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
+
+
+# Checkpoints of each trial where others may go on from one: it must still be there when they come to it.
+_KEPT = 8
 
 
 class Search:
     """One search: `run` blocks until it ends, `progress` may be asked meanwhile from another thread."""
 
-    def __init__(self, spec: RunSpec, prepared: dict[str, str], folder: Path, sizes: Layout) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        prepared: dict[str, str],
+        folder: Path,
+        sizes: Layout,
+        measure: Measure | None = None,
+    ) -> None:
+        """`folder` may hold trials of before an interruption. `measure` is needed where the spec asks what serving costs."""
         assert spec.tune is not None
         self.spec, self.tune, self.prepared, self.folder, self.sizes = spec, spec.tune, prepared, folder, sizes
-        self._board = _Board(spec.evaluate.metric, spec.evaluate.mode)
+        self._measure = measure
+        self._records = Records(folder, spec)
+        self._goals = of_every_trial(goals_of(spec))
+        self._clock = Clock(folder, spec.tune.time_budget_s)
+        self._board = Board(spec, self._records)
 
     def run(self) -> RunResult:
         """Search and return the winner. Raises the first trial's own error if no trial came to an evaluation."""
+        self._clock.start()
+        there = self._records.names(finals=False)
+        sampling = Sampling(self.tune, self._goals, known=len(there))
+        earlier.teach(self.spec, self._goals, sampling, self.prepared)
+        waiting = self._waiting(there)
+        draws = 0 if self.tune.algorithm == "grid" else max(0, self.tune.n_trials - len(waiting))
+        self._try(waiting, scheduler_of(self.spec), sampling, draws)
+        trials = self._records.all(finals=False)
+        # Of a search that was finished before only the winner has its weights.
+        there_are = [trial for trial in trials if self._records.checkpoint(trial.name) is not None]
+        finalists = finals.chosen(self.spec, there_are) or finals.ranked(self.spec, there_are)[:1]
+        if not finalists:
+            raise self._why_none(trials)
+        if self.tune.seeds > 1:
+            self._try(finals.more_seeds(self.spec, finalists), None)
+        judged = finals.judged(self.spec, finalists, self._records.all(finals=True), self._served(finalists))
+        record = self._record(sampling, judged)
+        return self._winner(judged, record)
+
+    def progress(self) -> Progress:
+        """Return how far the search is, with a table of its trials."""
+        self._clock.tick()
+        return self._board.progress(self._clock)
+
+    # -- trials
+
+    def _waiting(self, there: Sequence[str]) -> list[Point]:
+        """Return what is known already to be tried: trials that ended say again what they said, others go on."""
+        begun = [self._records.point(name) for name in there]
+        again = [point for point in begun if self._records.has_ended(point.name)]
+        goes_on = [point for point in begun if not self._records.has_ended(point.name)]
+        known = [point.values for point in begun]
+        given = [values for values in earlier.points(self.tune) if values not in known]
+        room = max(0, self.tune.n_trials - len(begun))
+        if self.tune.algorithm == "grid":
+            given = [values for values in self.tune.combinations() if values not in known]
+        numbered = earlier.named(given[:room], after=len(begun))
+        if self.tune.scheduler == "pbt" and not goes_on and not numbered:
+            return again
+        return [*again, *goes_on, *numbered]
+
+    def _try(self, waiting: Sequence[Point], scheduler: Any, sampling: Sampling | None = None, draws: int = 0) -> None:
+        """Have Ray Tune run trials. Raises nothing for trials that fail: they have that in their records."""
         import ray.tune
 
-        trainable = functools.partial(
+        if not waiting and not draws:
+            return
+        for name, value in _RAY_TUNE.items():
+            os.environ.setdefault(name, value)
+        one_worker = self.spec.cluster.workers == 1
+        waiting, space, queue = self._queue(waiting, scheduler is not None, sampling, draws)
+        ray.tune.Tuner(
+            ray.tune.with_resources(self._trainable(scheduler is not None), self._resources(one_worker)),
+            param_space=space,
+            tune_config=ray.tune.TuneConfig(
+                metric=self._goals[0].name,
+                mode=self._goals[0].mode,
+                search_alg=queue,
+                scheduler=scheduler,
+                num_samples=1 if space else len(waiting) + draws,
+                # The ~8 s in which a trial's process imports torch are paid once for each place, not for each trial.
+                reuse_actors=one_worker,
+                time_budget_s=self._clock.left_s,
+                trial_name_creator=name_of,
+                trial_dirname_creator=name_of,
+            ),
+            run_config=ray.tune.RunConfig(
+                name=self._records.new_attempt(),
+                storage_path=str(self.folder),
+                verbose=0,
+                failure_config=ray.tune.FailureConfig(max_failures=self.spec.train.max_failures),
+                checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=_KEPT if self._pauses else 1),
+            ),
+        ).fit()
+
+    @property
+    def _pauses(self) -> bool:
+        return pauses(self.spec)
+
+    def _trainable(self, scheduled: bool) -> Any:
+        return functools.partial(
             run_trial,
             base=_without_search(self.spec),
             prepared=self.prepared,
             folder=str(self.folder),
             threads=self.sizes.cpus_per_worker,
+            pauses=scheduled and self._pauses,
         )
-        one_worker = self.spec.cluster.workers == 1
+
+    def _resources(self, one_worker: bool) -> dict[str, float]:
         gpus = self.spec.cluster.gpus_per_worker
-        # With several workers the trial itself only waits: its workers hold their own resources.
-        resources: dict[str, float] = {"memory": _TRIAL_MEMORY_BYTES}
         if one_worker:
-            resources = {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
-        tuner = ray.tune.Tuner(
-            ray.tune.with_resources(trainable, resources),
-            param_space={} if self.tune.algorithm == "optuna" else to_ray(self.tune.space),
-            tune_config=ray.tune.TuneConfig(
-                metric=self.spec.evaluate.metric,
-                mode=self.spec.evaluate.mode,
-                search_alg=self._algorithm(),
-                scheduler=self._scheduler(),
-                num_samples=self.tune.n_trials,
-                # The ~8 s in which a trial's process imports torch are paid once for each place, not for each trial.
-                reuse_actors=one_worker,
-                time_budget_s=self.tune.time_budget_s,
-            ),
-            run_config=ray.tune.RunConfig(
-                name="tune",
-                storage_path=str(self.folder),
-                verbose=0,
-                checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=1),
-                callbacks=[_watch(self._board)],
-            ),
-        )
-        return self._winner(tuner.fit())
+            return {"CPU": self.sizes.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
+        # With several workers the trial itself only waits: its workers hold their own resources.
+        return {"memory": _TRIAL_MEMORY_BYTES}
 
-    def progress(self) -> Progress:
-        """Return how far the search is, in rows trained; a trial that was stopped early counts as done."""
-        running = 0.0
-        each = 0.0
-        for place in (self.folder / "trials").glob("*"):
-            for part in read_all(place / "progress"):
-                each = max(each, part.total)
-                running += part.total if place.name in self._board.ended else part.done
-        note = f"{len(self._board.ended)}/{self.tune.n_trials} trials"
-        if self._board.best is not None:
-            note += f", best {self.spec.evaluate.metric} {self._board.best:.4f}"
-        return Progress(done=running, total=each * self.tune.n_trials, unit="rows", note=note)
-
-    def _algorithm(self) -> Any:
+    def _queue(
+        self, waiting: Sequence[Point], scheduled: bool, sampling: Sampling | None, draws: int
+    ) -> tuple[Sequence[Point], dict[str, Any], Any]:
+        """Return the points that wait, and Ray Tune's space and searcher, so that no more trials run than there is room for:
+        others would wait for ever."""
+        import ray.tune
         from ray.tune.search import ConcurrencyLimiter
-        from ray.tune.search.basic_variant import BasicVariantGenerator
 
-        if self.tune.algorithm == "optuna":
-            from ray.tune.search.optuna import OptunaSearch
+        from tune.searcher import Queue, trial_name
 
-            searcher = OptunaSearch(
-                space=None, metric=self.spec.evaluate.metric, mode=self.spec.evaluate.mode, seed=self.tune.seed
+        last = self._last_number(waiting)
+        if scheduled and self.tune.scheduler == "pbt":  # it does without a searcher: all are there from the beginning
+            names = [trial_name(last + at) for at in range(1, draws + 1)]
+            waiting = [*waiting, *[Point(name, sampling.draw(name)) for name in names if sampling]]
+            for point in waiting:
+                self._records.begin(point)
+            return waiting, {POINT: ray.tune.grid_search([config_of(point)[POINT] for point in waiting])}, None
+        queue = Queue(self._records, self._goals, waiting, sampling, draws, after=last)
+        if scheduled and self._pauses and self.spec.cluster.workers == 1:
+            return waiting, {}, queue  # trials that wait for each other are all begun; cores hold them back
+        return waiting, {}, ConcurrencyLimiter(queue, max_concurrent=self.sizes.trials_at_once)
+
+    def _last_number(self, waiting: Sequence[Point]) -> int:
+        names = [*self._records.names(finals=False), *[point.name for point in waiting]]
+        return max((int(name) for name in names if name.isdigit()), default=0)
+
+    # -- the end
+
+    def _served(self, finalists: Sequence[TrialRecord]) -> dict[str, Mapping[str, float]]:
+        if not self.tune.is_served or self._measure is None:
+            return {}
+        found = {}
+        for trial in finalists:
+            self._board.say(f"serving {trial.name}")
+            found[trial.name] = self._measure(self._result(trial.name))
+        return found
+
+    def _record(self, sampling: Sampling, judged: list[Finalist]) -> SearchRecord:
+        goals = [(goal.name, goal.mode) for goal in goals_of(self.spec)]
+        is_final = self.tune.n_finalists > 0
+        return SearchRecord(goals, self.tune.constraints, sampling.importance(), judged if is_final else [])
+
+    def _winner(self, judged: list[Finalist], record: SearchRecord) -> RunResult:
+        trials = self._records.all(finals=False)
+        best = judged[0]
+        if best.broken:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in best.figures.items())
+            raise UserError(
+                f"no finalist keeps to {' and '.join(best.broken)}; the nearest, {best.name}, has {shown}",
+                f"allow more in tune.constraints, and go on with `raymill tune --resume {self.folder.name} --set ...`",
             )
-            searcher.set_search_properties(self.spec.evaluate.metric, self.spec.evaluate.mode, to_ray(self.tune.space))
-            return ConcurrencyLimiter(searcher, max_concurrent=self.sizes.trials_at_once)
-        points = grid(self.tune) if self.tune.algorithm == "grid" else None
-        return BasicVariantGenerator(
-            points_to_evaluate=points, random_state=self.tune.seed, max_concurrent=self.sizes.trials_at_once
-        )
+        name = finals.best_seed(self.spec, best)
+        won = dataclasses.replace(self._result(name), trials=trials, search=record)
+        for other in [*self._records.names(finals=False), *self._records.names(finals=True)]:
+            if other != name:
+                self._records.forget_model(other)
+        return won
 
-    def _scheduler(self) -> Any:
-        from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    def _result(self, name: str) -> RunResult:
+        point, checkpoint = self._records.point(name), self._records.checkpoint(name)
+        if checkpoint is None:
+            raise RaymillError(f"the model of trial {name} is gone from {self.folder}")
+        spec = spec_load.with_values(spec_load.validate(_without_search(self.spec)), point.values)
+        prepared = Path(self.prepared[preparation_of(point.values)])
+        return finished(spec, prepared, self._records.place(name), checkpoint)
 
-        domain = self.tune.space.get("train.epochs")
-        longest = max(domain.edges) if domain else self.spec.train.epochs
-        if self.tune.scheduler == "none" or longest <= self.tune.grace_epochs:
-            return FIFOScheduler()
-        return ASHAScheduler(
-            time_attr="epoch", max_t=longest, grace_period=self.tune.grace_epochs, reduction_factor=_REDUCTION
-        )
-
-    def _winner(self, grid_of_results: Any) -> RunResult:
-        # A trial with several workers hands its checkpoint over at its end: one that was cut off has none.
-        whole = [result for result in grid_of_results if result.checkpoint is not None]
-        if not whole:
-            raise _why_none(list(grid_of_results))
-        pick = max if self.spec.evaluate.mode == "max" else min
-        best = pick(whole, key=lambda result: epoch_of(Path(result.checkpoint.path))[self.spec.evaluate.metric])
-        values = dict(best.config)
-        spec = spec_load.with_values(spec_load.validate(_without_search(self.spec)), values)
-        place = self.folder / "trials" / best.metrics["trial_id"]
-        won = finished(spec, Path(self.prepared[preparation_of(values)]), place, Path(best.checkpoint.path))
-        records = [self._record(result) for result in grid_of_results]
-        _remove_checkpoints([result.path for result in grid_of_results if result.path != best.path])
-        return dataclasses.replace(won, trials=records)
-
-    def _record(self, result: Any) -> TrialRecord:
-        figures = result.metrics or {}
-        name = figures.get("trial_id") or Path(result.path).name
-        history = read_history(self.folder / "trials" / name)
-        values = [epoch[self.spec.evaluate.metric] for epoch in history]
-        pick = max if self.spec.evaluate.mode == "max" else min
-        return TrialRecord(
-            name=name,
-            values=dict(result.config or {}),
-            metric=pick(values) if values else None,
-            epochs=len(history),
-            seconds=round(sum(epoch["seconds"] for epoch in history), 2),
-            history=history,
-            error=str(result.error).splitlines()[-1] if result.error else None,
-        )
-
-
-def _remove_checkpoints(trial_folders: list[str]) -> None:
-    """Remove the losers' weights: 91 MB each even for a small encoder, and nothing reads them again."""
-    for folder in trial_folders:
-        for checkpoint in Path(folder).glob("checkpoint_*"):
-            shutil.rmtree(checkpoint, ignore_errors=True)
+    def _why_none(self, trials: Sequence[TrialRecord]) -> Exception:
+        mistake = self._records.mistake()
+        if mistake:
+            return mistake
+        errors = [trial.error for trial in trials if trial.error]
+        if not errors:
+            return UserError("no trial came to an evaluation in tune.time_budget_s", "raise it, or lower train.epochs")
+        return RaymillError(f"no trial of the search came to an evaluation: {errors[0]}")
 
 
 def _without_search(spec: RunSpec) -> dict[str, Any]:
     raw = spec.model_dump(mode="json", exclude_unset=True)
     raw.pop("tune", None)
     return raw
-
-
-class _Board:
-    """What is known of the trials so far. Plain values: Tune writes its callbacks to storage with pickle."""
-
-    def __init__(self, metric: str, mode: str) -> None:
-        self.metric, self.mode = metric, mode
-        self.ended: set[str] = set()
-        self.best: float | None = None
-
-    def saw(self, figures: dict[str, Any]) -> None:
-        """Take note of one evaluation of one trial."""
-        value = figures.get(self.metric)
-        if value is None or not math.isfinite(value):
-            return
-        pick = max if self.mode == "max" else min
-        self.best = value if self.best is None else pick(self.best, value)
-
-
-def _watch(board: _Board) -> Any:
-    import ray.tune
-
-    class Watch(ray.tune.Callback):
-        """Keeps the board up to date; runs in the driver."""
-
-        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-            board.saw(result)
-
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            board.ended.add(trial.trial_id)
-
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            board.ended.add(trial.trial_id)
-
-    return Watch()
-
-
-def _why_none(results: list[Any]) -> RaymillError:
-    errors = [result.error for result in results if result.error]
-    for error in errors:
-        cause = user_error_in(error)
-        if cause:
-            return cause
-    if not errors:
-        return UserError("no trial came to an evaluation in tune.time_budget_s", "raise it, or lower train.epochs")
-    last_line = str(errors[0]).strip().splitlines()[-1]
-    return RaymillError(f"no trial of the search came to an evaluation: {last_line}")

@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from trainer.result import RunResult
+from collections.abc import Callable, Mapping
+
+from cluster.console import Console
+from cluster.files import write_json
+from trainer.result import RunResult, SearchRecord
 from trainer.stages import Run
+from tune.board import table_of
+from tune.earlier import VARIANTS
 from tune.search import Search
 from tune.space import prepared_variants
 
 
-def search(run: Run) -> RunResult:
-    """Prepare every variant of the rows that the space needs, then search; returns the winner."""
+def search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | None = None) -> RunResult:
+    """Prepare every variant of the rows that the space needs, then search; returns the winner.
+
+    A run that goes on keeps its trials. `measure` says what serving a model costs, where the spec asks for it.
+    """
     prepared = {key: str(run.prepare(spec).folder) for key, spec in prepared_variants(run.spec).items()}
-    found = Search(run.spec, prepared, run.folder, run.sizes)
+    write_json(run.folder / VARIANTS, prepared)
+    found = Search(
+        run.spec, prepared, run.folder, run.sizes, (lambda result: measure(run, result)) if measure else None
+    )
     result = run.stage("tune", found.run, found.progress)
     metric = run.spec.evaluate.metric
     keys = list(run.spec.tune.space) if run.spec.tune else []
-    rows = [[trial.name, *[trial.shown(key) for key in keys], trial.epochs, trial.metric] for trial in result.trials]
-    run.console.table("Trials", ["trial", *keys, "epochs", f"validation {metric}"], rows)
+    names = [key.removeprefix("train.") for key in keys]
+    run.console.table("Trials", ["trial", *names, "epochs", "", f"validation {metric}"], table_of(result.trials, keys))
+    if result.search:
+        _tell_of_finals(run.console, result.search)
     return result
+
+
+def _tell_of_finals(console: Console, search: SearchRecord) -> None:
+    if not search.finalists:
+        return
+    names = list(search.finalists[0].figures)
+    rows = [
+        [
+            one.name,
+            len(one.seeds),
+            *[one.figures.get(name) for name in names],
+            "yes" * one.on_front,
+            ", ".join(one.broken),
+        ]
+        for one in search.finalists
+    ]
+    console.table("Finals", ["trial", "seeds", *names, "on the front", "does not keep to"], rows)

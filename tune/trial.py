@@ -2,62 +2,145 @@
 
 A nested Ray Train run costs about 20 s of start-up on 2 cores and its checkpoints reach Tune only as a path in the
 metrics; so a trial with one worker runs the very same loop in the actor that Tune already has (and uses again).
+
+A trial's folder holds its history and what it goes on from, so that one that was interrupted begins where it was, and one
+that had ended only says again what it said: Tune's scheduler hears of both as if nothing had happened.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer import spec_load, tasks
-from trainer.data.prepared import Prepared
+from cluster.errors import UserError
+from trainer import spec_load, worker
+from trainer.checkpoint import epoch_of
 from trainer.fit import fit
 from trainer.result import read_history
-from trainer.training.place import Place
+from trainer.spec import RunSpec
+from trainer.training import best as best_models
+from trainer.training.report import Save
+from trainer.training.snapshots import FOLDER
+from tune.records import Point, Records
 from tune.space import preparation_of
 
 _LOOK_EVERY_S = 0.3
+# A trial's config for Ray Tune holds its values and its name in one place: dots mean something else to Ray Tune.
+POINT, _NAME = "point", "trial"
+
+
+def config_of(point: Point) -> dict[str, Any]:
+    """Return a point as Ray Tune has it."""
+    return {POINT: {**point.values, _NAME: point.name}}
+
+
+def name_of(trial: Any) -> str:
+    """Return what Ray Tune is to call a trial; its config may become another's while it runs, its name does not."""
+    return str(trial.config[POINT][_NAME])
 
 
 def run_trial(
-    values: dict[str, Any], *, base: dict[str, Any], prepared: dict[str, str], folder: str, threads: int
+    config: dict[str, Any], *, base: dict[str, Any], prepared: dict[str, str], folder: str, threads: int, pauses: bool
 ) -> None:
-    """Train once with `values` put into the spec `base`; called by Ray Tune inside a trial's actor."""
-    import ray.tune
+    """Train once with the values of `config` put into the spec `base`; called by Ray Tune inside a trial's actor.
 
-    spec = spec_load.with_values(spec_load.validate(base), values)
-    rows = Path(prepared[preparation_of(values)])
-    place = Path(folder) / "trials" / ray.tune.get_context().get_trial_id()
-    place.mkdir(parents=True, exist_ok=True)
-    if spec.cluster.workers == 1:
-        device = "cuda" if spec.cluster.gpus_per_worker > 0 else "cpu"
-        tasks.get(spec.task).train(spec, Prepared(rows), Place(0, 1, device, threads), _report, place)
-    else:
-        _train_beside(spec, rows, place, threads)
-
-
-def _report(figures: dict[str, Any], save: Callable[[Path], None] | None) -> None:
-    import ray.tune
-
-    if save is None:
-        ray.tune.report(figures)
-        return
-    with tempfile.TemporaryDirectory() as local:
-        save(Path(local))
-        ray.tune.report(figures, checkpoint=ray.tune.Checkpoint.from_directory(local))
-
-
-def _train_beside(spec: Any, rows: Path, place: Path, threads: int) -> None:
-    """Run Ray Train with several workers and pass its epochs on to Tune as they come.
-
-    The epochs are read from the history that rank 0 writes; the best checkpoint is handed to Tune at the end, when
-    Ray Train has it whole.
+    `pauses` says that the scheduler may have the trial wait, or go on from another's checkpoint.
     """
     import ray.tune
 
+    name = ray.tune.get_context().get_trial_name()
+    values = {key: value for key, value in config[POINT].items() if key != _NAME}
+    spec = spec_load.with_values(spec_load.validate(base), values)
+    records = Records(Path(folder), spec)
+    told = _Told(records, name, pauses)
+    if records.has_ended(name):
+        told.again()
+        return
+    handed = ray.tune.get_checkpoint() if pauses else None
+    if handed is not None:
+        _go_on_from(Path(handed.path), records.place(name))
+        records.begin(Point(name, values))  # it may have another's values by now
+    rows = Path(prepared[preparation_of(values)])
+    try:
+        if spec.cluster.workers == 1:
+            _train_here(spec, rows, records.place(name), threads, told)
+        else:
+            _train_beside(spec, rows, records.place(name), threads, told)
+    except UserError as error:  # the same again in another attempt
+        records.end(name, "failed", str(error))
+        return
+    records.end(name, "finished")
+
+
+def _go_on_from(checkpoint: Path, place: Path) -> None:
+    """Put what a checkpoint has to go on from in the place of what the trial had: it may be another trial's."""
+    if (checkpoint / FOLDER).is_dir():
+        shutil.rmtree(place / FOLDER, ignore_errors=True)
+        shutil.copytree(checkpoint / FOLDER, place / FOLDER)
+
+
+class _Told:
+    """What Ray Tune was told of a trial."""
+
+    def __init__(self, records: Records, name: str, pauses: bool) -> None:
+        self._records, self._name, self._pauses = records, name, pauses
+        self._epochs = 0
+
+    def again(self) -> None:
+        """Tell of the epochs of a trial that had ended, its best model with the last one."""
+        self._tell_up_to(None, self._records.checkpoint(self._name))
+
+    def epoch(self, figures: dict[str, Any], save: Save | None, state: Save | None = None) -> None:
+        """Tell of an epoch, and hand its model over if it is the best so far."""
+        epoch = int(figures["epoch"])
+        if save is None and (not self._pauses or state is None):
+            self._tell_up_to(epoch, None)
+            return
+        with tempfile.TemporaryDirectory(dir=self._records.place(self._name)) as local:
+            folder = Path(local)
+            if save is not None:
+                save(folder)
+                self._records.weigh(self._name, folder)
+            elif kept := self._records.checkpoint(self._name):
+                shutil.copytree(kept, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER))
+            if self._pauses and state is not None:
+                state(folder)
+            self._tell_up_to(epoch, folder)
+
+    def _tell_up_to(self, epoch: int | None, folder: Path | None) -> None:
+        """Tell of every epoch that was not told of yet, those of before an interruption among them."""
+        import ray.tune
+
+        lines = [
+            line for line in read_history(self._records.place(self._name)) if epoch is None or line["epoch"] <= epoch
+        ]
+        new = lines[self._epochs :] if not self._pauses else lines[-1:]
+        for line in new[:-1]:
+            ray.tune.report(line)
+        self._epochs = len(lines)
+        if new:
+            checkpoint = ray.tune.Checkpoint.from_directory(str(folder)) if folder else None
+            ray.tune.report(new[-1], checkpoint=checkpoint)
+
+
+def _train_here(spec: RunSpec, rows: Path, place: Path, threads: int, told: _Told) -> None:
+    from trainer import tasks
+    from trainer.data.prepared import Prepared
+    from trainer.training.place import Place
+
+    device = "cuda" if spec.cluster.gpus_per_worker > 0 else "cpu"
+    try:
+        tasks.get(spec.task).train(spec, Prepared(rows), Place(0, 1, device, threads), told.epoch, place)
+    except UserError as error:
+        worker.note_failure(place, error)
+        raise
+
+
+def _train_beside(spec: RunSpec, rows: Path, place: Path, threads: int, told: _Told) -> None:
+    """Run Ray Train with several workers and pass its epochs on to Tune as they come, with the best model so far."""
     outcome: dict[str, Any] = {}
 
     def body() -> None:
@@ -68,17 +151,25 @@ def _train_beside(spec: Any, rows: Path, place: Path, threads: int) -> None:
 
     thread = threading.Thread(target=body, daemon=True, name="raymill-nested-train")
     thread.start()
-    told = 0
+    passed = 0
     while thread.is_alive():
         thread.join(_LOOK_EVERY_S)
-        for epoch in read_history(place)[told:-1]:
-            ray.tune.report(epoch)
-            told += 1
+        history = read_history(place)
+        # The last epoch's model may still be on its way to storage while the training runs.
+        for line in history[passed : len(history) if not thread.is_alive() else -1]:
+            told.epoch(line, _model_of(place, int(line["epoch"])))
+            passed += 1
     if "error" in outcome:
         raise outcome["error"]
-    result = outcome["result"]
-    for epoch in result.history[told:-1]:
-        ray.tune.report(epoch)
-    # The last report carries the checkpoint; its figures are the best epoch's, to which the checkpoint belongs.
-    checkpoint = ray.tune.Checkpoint.from_directory(str(result.checkpoint))
-    ray.tune.report({**result.history[-1], **result.metrics}, checkpoint=checkpoint)
+
+
+def _model_of(place: Path, epoch: int) -> Save | None:
+    """Return what hands the model of an epoch over, if that is the best one so far."""
+    newest = best_models.newest(place)
+    if newest is None or int(epoch_of(newest)["epoch"]) != epoch:
+        return None
+
+    def copy(folder: Path) -> None:
+        shutil.copytree(newest, folder, dirs_exist_ok=True)
+
+    return copy

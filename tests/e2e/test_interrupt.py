@@ -44,7 +44,7 @@ def test_ctrl_c_stops_within_five_seconds_and_leaves_nothing(long_spec, tmp_path
         assert code == 130, command.text
         assert seconds < 5.0
         assert wait_until_gone(family, 2.0) == []
-        assert "stopped" in command.text and "begins again" in command.text
+        assert "stopped" in command.text and "finds rows that were prepared" in command.text
     finally:
         command.end()
 

@@ -75,3 +75,69 @@ def test_a_search_in_which_nothing_works_says_why(tiny_base, tiny_data, storage)
     finally:
         shard.write_bytes(whole)
     assert len(Prepared(prepared.folder).part("train")) > 200
+
+
+SPACE = {"train.learning_rate": {"loguniform": [1e-4, 1e-2]}, "train.weight_decay": {"uniform": [0, 0.2], "step": 0.05}}
+
+
+@pytest.mark.parametrize("scheduler", ["median", "hyperband"])
+def test_schedulers_that_end_trials_early(tiny_base, tiny_data, storage, scheduler):
+    tune = {"trials": 5, "space": SPACE, "scheduler": scheduler}
+    result = run_search(tiny_base, tiny_data, storage, tune, train={"epochs": 3, "batch_size": 16})
+    assert len(result.trials) == 5 and {trial.state for trial in result.trials} <= {"finished", "stopped"}
+    assert max(trial.epochs for trial in result.trials) == 3
+    assert (result.checkpoint / "model.safetensors").is_file()
+    assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
+
+
+def test_a_population_learns_from_its_best(tiny_base, tiny_data, storage):
+    """The one that hardly learns takes over the weights of the one that does, and goes on from them."""
+    space = {"train.learning_rate": {"loguniform": [1e-6, 1e-2]}}
+    points = [{"train.learning_rate": 1e-6}, {"train.learning_rate": 5e-3}]
+    tune = {"trials": 2, "space": space, "scheduler": "pbt", "points": points}
+    train = {"epochs": 6, "batch_size": 16, "schedule": "constant"}
+    result = run_search(tiny_base, tiny_data, storage, tune, train=train)
+    worst = next(trial for trial in result.trials if trial.name == "0001")
+    assert worst.values["train.learning_rate"] > 1e-6 * 2
+    assert worst.metric > 0.5 and worst.state == "finished"
+    epochs = [line["epoch"] for line in worst.history]  # those that it took over are the other's
+    assert epochs[0] == 1 and epochs[-1] == 6 and epochs == sorted(set(epochs))
+
+
+def test_points_are_tried_first_and_conditions_hold(tiny_base, tiny_data, storage):
+    space = {
+        "train.loss.kind": {"choice": ["auto", "focal"]},
+        "train.loss.gamma": {"uniform": [1, 3], "when": {"train.loss.kind": "focal"}},
+        "train.batch_size": {"lograndint": [8, 32]},
+    }
+    points = [{"train.loss.kind": "focal", "train.loss.gamma": 2.0, "train.batch_size": 16}]
+    tune = {"trials": 4, "algorithm": "random", "space": space, "points": points, "scheduler": "none"}
+    result = run_search(tiny_base, tiny_data, storage, tune)
+    assert result.trials[0].values == points[0]
+    for trial in result.trials:
+        assert ("train.loss.gamma" in trial.values) == (trial.values["train.loss.kind"] == "focal")
+        assert 8 <= trial.values["train.batch_size"] <= 32
+
+
+def test_the_finals_are_about_more_seeds_and_a_later_search_learns_from_them(tiny_base, tiny_data, storage):
+    tune = {"trials": 3, "algorithm": "random", "space": SPACE, "finalists": 2, "seeds": 3}
+    run = Run(load(tiny_spec(tiny_base, tiny_data, storage, train=TRAIN, tune=tune)), Console(), "tune")
+    run.place(joined_nodes())
+    result = search(run)
+    finals = result.search.finalists
+    assert len(finals) == 2 and all(set(one.seeds) == {42, 43, 44} for one in finals)
+    means = [sum(one.seeds.values()) / 3 for one in finals]
+    assert means[0] == max(means) and finals[0].figures["macro_f1"] == pytest.approx(means[0])
+    assert result.metrics["macro_f1"] == max(finals[0].seeds.values())
+    assert result.spec.train.seed in finals[0].seeds
+
+    again = {"trials": 2, "space": SPACE, "warm_start": [run.folder.name]}
+    after = Run(load(tiny_spec(tiny_base, tiny_data, storage, train=TRAIN, tune=again)), Console(), "tune")
+    after.place(joined_nodes())
+    assert len(search(after).trials) == 2
+
+
+def test_more_trials_than_the_cluster_carries_do_not_wait_for_ever(tiny_base, tiny_data, storage):
+    tune = {"trials": 2, "max_concurrent": 10, "algorithm": "random", "space": SPACE, "scheduler": "hyperband"}
+    result = run_search(tiny_base, tiny_data, storage, tune, cluster={"workers": 2, "cpus_per_worker": 1})
+    assert len(result.trials) == 2 and all(trial.metric is not None for trial in result.trials)

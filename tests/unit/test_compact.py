@@ -80,3 +80,21 @@ def test_a_model_that_pads_with_a_high_id_is_left_alone(pad):
     model = model_of(pad=pad)
     CompactVocabulary(model, [FakeRows(USED)], pad, 0.1)
     assert model.get_input_embeddings().num_embeddings == 2000
+
+
+def test_on_another_device_the_whole_embedding_is_there_too():
+    """As on a GPU: the swapped one is no part of the model when that is moved."""
+    model = model_of()
+    compact = CompactVocabulary(model, [FakeRows(USED)], 0, 0.1)
+    model.to("meta")
+    with compact.whole():
+        assert model.get_input_embeddings().num_embeddings == 2000
+        assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_a_model_without_an_output_embedding_is_left_alone():
+    class Own(torch.nn.Module):
+        def get_input_embeddings(self):
+            raise AssertionError
+
+    CompactVocabulary(Own(), [FakeRows(USED)], 0, 0.1)

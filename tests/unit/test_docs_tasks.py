@@ -40,7 +40,7 @@ def trained(spec, folder):
     prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
     epochs = []
 
-    def report(figures, save):
+    def report(figures, save, state=None):
         epochs.append(figures)
         if save:
             save(folder / "checkpoint")

@@ -139,10 +139,7 @@ def with_steps(steps, base, folder):
 def write_golden(model, raw):
     rows = evaluate.labelled({"text": raw}, ["tool"] * len(raw))
     scores = evaluate.score_here(str(model), rows.columns, 1, False, 8, None)
-    contract = Predictor(model).contract
-    registering._write_golden(
-        model, Predictor(model), evaluate.judge(contract, rows, scores, n_bins=5, n_mistakes=3), rows.columns
-    )
+    registering._write_golden(model, Predictor(model), scores, rows.columns)
     return read_json(model / golden.FILE)
 
 

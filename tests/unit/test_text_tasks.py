@@ -38,7 +38,7 @@ def train(base, folder, rows, *, train=TRAIN, **spec):
     prepared = prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
     kept = []
 
-    def report(figures, save):
+    def report(figures, save, state=None):
         if save is not None:
             target = folder / f"checkpoint_{len(kept)}"
             save(target)
@@ -53,7 +53,7 @@ def evaluated(spec, prepared, checkpoint):
     rows = registering.held_out(prepared)
     scores = evaluate.score_here(str(checkpoint), rows.columns, 1, False, 16, None)
     found = evaluate.judge(prepared.contract, rows, scores, n_bins=5, n_mistakes=3)
-    registering._write_golden(checkpoint, Predictor(checkpoint), found, rows.columns)
+    registering._write_golden(checkpoint, Predictor(checkpoint), found.scores, rows.columns)
     assert golden.replay(checkpoint, Predictor(checkpoint)) == golden.ROWS
     profile = registering._profile_of(checkpoint, Predictor(checkpoint), prepared)
     json.dumps(profile, allow_nan=False)

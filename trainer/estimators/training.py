@@ -28,7 +28,7 @@ from trainer.training.place import Place
 from trainer.training.position import Position
 
 if TYPE_CHECKING:
-    from trainer.training.loop import Report
+    from trainer.training.report import Report
 
 # The training loss of an epoch is that of so many rows: to see a model overfit more are not needed.
 _ROWS_OF_LOSS = 10_000

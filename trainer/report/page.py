@@ -9,7 +9,7 @@ from typing import Any
 from cluster.console import figures_line
 from trainer.evaluate import Evaluation
 from trainer.gate import Decision
-from trainer.report import charts, html, training_sections
+from trainer.report import charts, html, search_sections, training_sections
 from trainer.report.sections import Section
 from trainer.result import RunResult, TrialRecord
 
@@ -72,6 +72,7 @@ def write(
         sections=[
             *(evaluation.sections if evaluation else ()),
             *sections,
+            *(search_sections.sections(result, metric) if result else ()),
             *(training_sections.sections(result.folder) if result else ()),
         ],
         markup=Markup,
@@ -113,7 +114,7 @@ def _trial_row(trial: TrialRecord, keys: list[str], winner: str) -> dict[str, An
         "shown": [_shown(trial.shown(key)) for key in keys],
         "epochs": trial.epochs,
         "seconds": f"{trial.seconds:.1f}",
-        "metric": f"{trial.metric:.4f}" if trial.metric is not None else (trial.error or "stopped"),
+        "metric": f"{trial.metric:.4f}" if trial.metric is not None else (trial.error or trial.state),
     }
 
 

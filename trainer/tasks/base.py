@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from trainer.features.fitted import Fitted as Features
     from trainer.report.sections import Section
     from trainer.training.feed import Feed
-    from trainer.training.loop import Report
     from trainer.training.place import Place
+    from trainer.training.report import Report
 
 # What the offsets of an Arrow list column, int32, can say.
 _MOST_NUMBERS = 2**31 - 1

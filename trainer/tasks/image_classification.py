@@ -85,6 +85,8 @@ class ImageClassification(Task):
                 f"model.dropout is for texts; {self.name} does not use it",
                 "set it in model.config, by the model's own name",
             )
+        if spec.model.lora and spec.model.lora.save == "adapter":
+            raise SpecError(f"model.lora.save: adapter is for texts, not for {self.name}", "use merged")
         base = self._base(spec)
         params = preprocessor.step_params(spec.data.image, base)
         if spec.train.augment.crop >= params["width"]:

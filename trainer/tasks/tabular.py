@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from trainer.estimators.base import Estimator
     from trainer.report.sections import Section
     from trainer.training.feed import Feed
-    from trainer.training.loop import Report
     from trainer.training.place import Place
+    from trainer.training.report import Report
 
 _LONGEST_SHOWN = 160
 

@@ -191,7 +191,8 @@ class TextTask(Task):
     def profile(self, parts: Mapping[str, Rows], contract: Contract, model: Any, folder: Path) -> dict[str, Any]:
         from trainer import text_profile
 
-        embedding = model.get_input_embeddings().weight.detach().cpu().numpy()
+        of_model = getattr(model, "get_input_embeddings", None)  # a model of the user's own may have none
+        embedding = of_model().weight.detach().cpu().numpy() if of_model else None
         return text_profile.build(parts, contract, self.texts, embedding, read_json(folder / TOKENIZER))
 
     def library_agrees(self, contract: Contract, folder: Path, columns: Columns, inputs: list[np.ndarray]) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from cluster.errors import UserError
-
 
 class Background:
     """Does work in order. What fails is told of, and the training goes on: what was kept before is still there."""
@@ -33,5 +31,5 @@ class Background:
     def _do(self, what: str, work: Callable[[], None]) -> None:
         try:
             work()
-        except (UserError, OSError) as error:
+        except Exception as error:  # whatever library writes, it has exceptions of its own
             self._tell(f"{what} could not be written, and the run goes on: {getattr(error, 'problem', error)}")

@@ -12,7 +12,7 @@ from cluster.files import new_folder
 from trainer.spec import RunSpec
 from trainer.training.background import Background
 from trainer.training.position import Position
-from trainer.training.snapshots import FOLDER
+from trainer.training.snapshots import FOLDER, Snapshots
 
 _PREFIX = "best-"
 
@@ -35,13 +35,16 @@ class Best:
             )
         value, at = figures[self._metric], self._at
         better = at.best is None or (value > at.best if self._mode == "max" else value < at.best)
-        at.best, at.since_best = (value, 0) if better else (at.best, at.since_best + 1)
+        if better:
+            at.best, at.best_epoch, at.since_best = value, at.epoch, 0
+        else:
+            at.since_best += 1
         return better
 
     @property
     def is_over(self) -> bool:
         """Whether `train.early_stopping_patience` epochs went by without a better one."""
-        return bool(self._at.since_best) and self._at.since_best == self._patience
+        return self._patience is not None and self._at.since_best >= self._patience
 
 
 class BestModels:
@@ -64,6 +67,15 @@ class BestModels:
         if self._unwritten is not None:
             self._background.submit(f"the model of epoch {self._unwritten[0]}", self._write)
 
+    def settle(self) -> None:
+        """Return when the newest model is on storage, or could not be written."""
+        self._background.wait()
+
+    def keep_only_the_newest(self) -> None:
+        """Remove the models that only checkpoints need which nothing will go on from."""
+        for old in _all(self._run)[1:]:
+            shutil.rmtree(old, ignore_errors=True)
+
     def _write(self) -> None:
         mine = self._unwritten
         if mine is None:
@@ -71,15 +83,20 @@ class BestModels:
         epoch, save = mine
         final = self._run / FOLDER / f"{_PREFIX}{epoch:06d}"
         shutil.rmtree(final, ignore_errors=True)  # a run that went on from before it makes it again
+        from safetensors import SafetensorError
+
         try:
             with new_folder(final) as folder:
                 save(folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise ResourceError(
                 f"{final} cannot be written: {error}", "check the space of the storage folder"
             ) from error
+        # A run that goes on from a checkpoint needs the model that was the best then.
+        wanted = Snapshots(self._run, keep=1).best_epochs()
         for old in _all(self._run)[1:]:
-            shutil.rmtree(old, ignore_errors=True)
+            if _epoch_of(old) not in wanted:
+                shutil.rmtree(old, ignore_errors=True)
         if self._unwritten is mine:  # and not that of a later epoch by now
             self._unwritten = None
 
@@ -92,8 +109,17 @@ def newest(run: Path) -> Path | None:
 def forget_from(run: Path, epoch: int) -> None:
     """Remove the models of `epoch` and later: the training goes on from before its end."""
     for path in _all(run):
-        if int(path.name.removeprefix(_PREFIX)) >= epoch:
+        if _epoch_of(path) >= epoch:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def is_there(run: Path, epoch: int) -> bool:
+    """Whether the model of `epoch` was kept."""
+    return any(_epoch_of(path) == epoch for path in _all(run))
+
+
+def _epoch_of(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
 
 
 def _all(run: Path) -> list[Path]:

@@ -35,8 +35,8 @@ class CompactVocabulary:
         """What is left of the rows that stay out, after the weight decay of all steps."""
         if parts is None:
             return
-        if not hasattr(model, "get_input_embeddings"):  # a model of the user's own
-            return
+        if not all(hasattr(model, name) for name in ("get_input_embeddings", "get_output_embeddings", "config")):
+            return  # a model of the user's own
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         # An embedding that is the output layer too gets gradients in every row.
         tied = model.get_output_embeddings()  # type: ignore[operator]
@@ -87,15 +87,16 @@ class CompactVocabulary:
             return
         import torch
 
-        with torch.no_grad():
-            original = self._whole.weight.data
-            complete = original.clone()
-            complete[self._unused.to(original.device)] *= self.kept
-            complete[self._used.to(original.device)] = self._small.weight.data.to(original.device)
-        self._whole.weight.data = complete
-        self._model.set_input_embeddings(self._whole)  # type: ignore[operator]
+        # The whole one stays on the CPU while the model learns elsewhere.
+        small = self._small.weight.detach()
+        complete = self._whole.weight.detach().to(small.device, copy=True)
+        complete[self._unused.to(small.device)] *= self.kept
+        complete[self._used.to(small.device)] = small
+        whole = torch.nn.Embedding(
+            complete.shape[0], complete.shape[1], padding_idx=self._whole.padding_idx, _weight=complete
+        )
+        self._model.set_input_embeddings(whole)  # type: ignore[operator]
         try:
             yield
         finally:
-            self._whole.weight.data = original
             self._model.set_input_embeddings(self._small)  # type: ignore[operator]

@@ -26,7 +26,7 @@ from trainer.training.feed import Feed, Step
 from trainer.training.flat_updater import FlatUpdater
 from trainer.training.loss import loss_of
 from trainer.training.optimizer import freeze
-from trainer.training.parallel import distributed, like, whole
+from trainer.training.parallel import distributed, like, reshard, whole
 from trainer.training.place import Place
 from trainer.training.precision import Precision, autocast
 from trainer.training.schedule import factor
@@ -76,6 +76,8 @@ class Learner:
         # By the parameter and not by its name: the whole word embedding has the name of the one that learns.
         parameters = dict(self.model.named_parameters())
         self._values = {id(parameters[name]): value for name, value in self._updater.values.items()}
+        norms = [m for m in self.model.modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase)]
+        self._statistics = [buffer for norm in norms for buffer in norm.buffers() if buffer.is_floating_point()]
         self._average = Average(self._updater, spec.train.ema_decay)
         self._loss_sum = loss_of(spec.train.loss, task.target)
         found = prepared.summary["class_weights"]
@@ -118,7 +120,15 @@ class Learner:
         if embedding is not None and not self._updater.was_left_out():
             self._vocabulary.stepped(self._updater.rate_of(embedding))
         self._average.updated()
+        self._share_buffers()
         return summed, norm
+
+    def _share_buffers(self) -> None:
+        """Make running statistics, as a batch norm has them, the mean over the workers; all ranks call this."""
+        if self._place.workers > 1:
+            for buffer in self._statistics:
+                torch.distributed.all_reduce(buffer)
+                buffer /= self._place.workers
 
     def _loss(self, part: Step, epoch: int, number: int, place: int) -> torch.Tensor:
         """Return the loss of one pass, summed over its rows."""
@@ -148,8 +158,12 @@ class Learner:
     @contextlib.contextmanager
     def ready(self) -> Iterator[torch.nn.Module]:
         """Give out the model as it is to be judged and kept: its running mean, with the whole word embedding."""
-        with self._average.used(), self._vocabulary.whole():
-            yield self.model
+        try:
+            with self._average.used(), self._vocabulary.whole():
+                reshard(self.model)
+                yield self.model
+        finally:
+            reshard(self.model)  # what was gathered for judging is not what the next step begins with
 
     def export(self, reached: dict[str, Any]) -> Callable[[Path], None]:
         """Return what writes the model as it is now to a folder, whatever is learned meanwhile. All ranks call this."""
@@ -171,9 +185,11 @@ class Learner:
     def _copied(self) -> Any:
         if self._skeleton is not None:
             full = {name: whole(value).cpu() for name, value in self.model.state_dict().items()}  # all ranks
-            base = adapters.inner(self._skeleton) if self._adapters is not None else self._skeleton
-            base.load_state_dict(full)
-            return self._skeleton
+            if self._place.rank != 0:
+                return None
+            made = copy.deepcopy(self._skeleton)  # it is written, and merged, while the next one is made
+            (adapters.inner(made) if self._adapters is not None else made).load_state_dict(full)
+            return made
         # On the CPU from the start (there may be no room for a second one on a GPU), and in fp32.
         memo: dict[int, Any] = {
             id(parameter): torch.nn.Parameter(
@@ -221,7 +237,8 @@ class Learner:
     # -- what pays
 
     def _compact(self, model: torch.nn.Module, feed: Feed) -> CompactVocabulary:
-        known = feed.exact and self._task.token_input and not self._sharded
+        # By the spec, not by how many workers there are now: a checkpoint goes from any number of them to any other.
+        known = feed.exact and self._task.token_input and self._spec.cluster.sharding != "fsdp"
         parts = [self._prepared.part("train"), self._prepared.part("validation")] if known else None
         pad_id = self._task.pad_id(self._prepared.contract) if self._task.token_input else 0
         return CompactVocabulary(model, parts, pad_id, self._spec.train.weight_decay)

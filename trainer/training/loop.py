@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from trainer.training.log import TrainingLog
 from trainer.training.place import Place
 from trainer.training.position import Position
 from trainer.training.precision import Precision, autocast, chosen
+from trainer.training.report import Frozen, Report
 from trainer.training.snapshots import Snapshot, Snapshots
 from trainer.training.together import agreed, gathered
 from trainer.training.window import Window
@@ -35,20 +35,6 @@ if TYPE_CHECKING:
     from trainer.tasks.base import Task
 
 _ROWS_NAMED = 8
-
-
-class Frozen:
-    """What writes an epoch's model to a folder, also later: training does not change it any more."""
-
-    def __init__(self, write: Callable[[Path], None]) -> None:
-        self._write = write
-
-    def __call__(self, folder: Path) -> None:
-        self._write(folder)
-
-
-#: Takes an epoch's figures and, if the epoch is the best so far, what writes its model to a folder.
-Report = Callable[[dict[str, Any], "Callable[[Path], None] | None"], None]
 
 
 def train(
@@ -102,12 +88,13 @@ class Training:
         torch.use_deterministic_algorithms(self._spec.train.deterministic)
         self._begin()
         best = Best(self._spec, self._at)
-        for epoch in range(self._at.epoch, self._spec.train.epochs + 1):
-            self._log.begin_epoch(epoch)
-            self._train_epoch(epoch)
-            self._end_epoch(epoch, best)
-            if best.is_over or self._is_over:
-                break
+        # An epoch that was trained to its end, or the training's, is still to be judged.
+        while self._at.epoch <= self._spec.train.epochs and (
+            self._at.step_in_epoch or not (best.is_over or self._is_over)
+        ):
+            self._log.begin_epoch(self._at.epoch)
+            self._train_epoch(self._at.epoch)
+            self._end_epoch(self._at.epoch, best)
         self._background.wait()
         self._log.finish()
 
@@ -134,9 +121,19 @@ class Training:
             write_hardware(self._folder, place, precision)
             self._snapshots.forget_after(self._at.step)
             best_models.forget_from(self._folder, self._at.epoch)
+        self._must_have_the_best()
         self._log.begin(self._at)
         self._saved_at = time.monotonic()
         self._started = self._saved_at - self._at.seconds
+
+    def _must_have_the_best(self) -> None:
+        """Judge anew from here on where the best epoch's model could not be kept, so that some model is."""
+        at = self._at
+        if not at.best_epoch or not hasattr(self._report, "settle"):  # whoever is told keeps no models in this folder
+            return
+        if not agreed(best_models.is_there(self._folder, at.best_epoch), self._place):  # all ranks
+            self._log.notice(f"the model of epoch {at.best_epoch}, the best so far, was not kept; the next best one is")
+            at.best, at.best_epoch, at.since_best = None, 0, 0
 
     def _newest(self) -> Snapshot | None:
         """Return the newest snapshot that is whole: rank 0 looks, the others read the same one."""
@@ -197,18 +194,32 @@ class Training:
             return False
         return time.monotonic() - self._saved_at > 60.0 * minutes
 
+    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return everything that is needed to go on from here: tensors, and the rest as JSON. All ranks call this."""
+        self._at.seconds = time.monotonic() - self._started
+        tensors, others = self._learner.state()
+        return tensors, {"position": self._at.model_dump(), "precision": self._precision, "learner": others}
+
+    def _write_state(self, folder: Path) -> None:
+        tensors, state = self._state()  # all ranks
+        if self._place.rank == 0:
+            Snapshots(folder, keep=1).write(self._at.step, tensors, state)
+
     def _save(self) -> None:
         """Keep everything that is needed to go on from here; it is written beside the training."""
-        self._at.seconds = time.monotonic() - self._started
-        tensors, others = self._learner.state()  # all ranks
-        state = {"position": self._at.model_dump(), "precision": self._precision, "learner": others}
+        tensors, state = self._state()  # all ranks
         self._saved_at = time.monotonic()
         if self._place.rank == 0:
             self._background.wait()  # the copy of one state is in memory at a time
             step = self._at.step
-            self._background.submit(
-                f"the checkpoint of step {step}", lambda: self._snapshots.write(step, tensors, state)
-            )
+            settle = getattr(self._report, "settle", None)
+
+            def write() -> None:
+                if settle is not None:
+                    settle()  # a checkpoint names the best epoch: first the model of that one
+                self._snapshots.write(step, tensors, state)
+
+            self._background.submit(f"the checkpoint of step {step}", write)
 
     def _diverged(self, number: int, loss: float) -> UserError:
         """Return what to tell of step `number` (from 0) of this epoch, whose loss or gradient is no number."""
@@ -238,8 +249,8 @@ class Training:
         save = None
         if better and (self._place.rank == 0 or self._spec.cluster.sharding == "fsdp"):
             save = Frozen(self._learner.export(reached))  # all ranks where weights are sharded
-        self._report(reached, save)  # all ranks
         at.next_epoch()
+        self._report(reached, save, self._write_state)  # all ranks
         if not self._feed.exact:
             self._save()
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ModelError, SpecError, nearest
+from trainer.pretrained import new_parameters
 from trainer.spec_train import Train
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _NUMBERED = re.compile(r"(?:^|\.)(?:layers?|blocks?|h|stages|groups?)\.(\d+)\.")
 _HEAD = re.compile(r"(?:^|\.)(?:classifier|score|pooler|qa_outputs|head|pre_classifier)(?:\.|$)")
+_PEFT = re.compile(r"\.(?:modules_to_save\.[^.]+|base_layer|original_module)(?=\.)")
 
 
 def optimizer(model: torch.nn.Module, train: Train) -> torch.optim.Optimizer:
@@ -46,7 +48,8 @@ def freeze(model: torch.nn.Module, patterns: Iterable[str]) -> None:
 def parameter_groups(model: torch.nn.Module, train: Train) -> list[dict[str, Any]]:
     """Return the parameters that learn in groups of one rate each, those with weight decay first."""
     learning = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    depth = depths([name for name, _ in learning])
+    depth = depths([name for name, _ in learning], new_parameters(model) or ())
+    _must_have_a_head(depth, train)
     highest = max(depth.values(), default=0)
     groups = []
     for decays in (True, False):
@@ -63,12 +66,28 @@ def parameter_groups(model: torch.nn.Module, train: Train) -> list[dict[str, Any
     return groups
 
 
-def depths(names: Iterable[str]) -> dict[str, int]:
-    """Return how deep each parameter is: 0 for embeddings and the like, 1 for the first layer, the head above the last."""
-    known = list(names)
+def _must_have_a_head(depth: dict[str, int], train: Train) -> None:
+    """Raise `SpecError` for rates by layer of a model whose head, or layers, cannot be told from the rest."""
+    key = "head_learning_rate" if train.head_learning_rate else "layer_decay"
+    highest = max(depth.values(), default=0)
+    has_head = any(depth[name] == highest > 0 and not _NUMBERED.search(name) for name in depth)
+    if (train.head_learning_rate or train.layer_decay) and not has_head:
+        raise SpecError(f"train.{key}: it cannot be told which of this model's parameters are its head", "take it out")
+
+
+def _is_head(name: str) -> bool:
+    return bool(_HEAD.search(name)) or name.startswith("head")
+
+
+def depths(names: Iterable[str], new: Iterable[str] = ()) -> dict[str, int]:
+    """Return how deep each parameter is: 0 for embeddings and the like, 1 for the first layer, the head above the last.
+
+    The head is what is `new` in the model, and what is called like one.
+    """
+    known, heads = list(names), set(new)
     layers = {name: int(found.group(1)) + 1 for name in known if (found := _NUMBERED.search(name))}
     head = max(layers.values(), default=0) + 1
-    return {name: layers.get(name, head if _HEAD.search(name) or name.startswith("head") else 0) for name in known}
+    return {name: layers.get(name, head if _is_head(name) or _PEFT.sub("", name) in heads else 0) for name in known}
 
 
 def _in_8_bits(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -17,7 +17,8 @@ def distributed(model: torch.nn.Module, device: str, workers: int, how: Literal[
     from torch.nn.parallel import DistributedDataParallel
 
     if device.startswith("cuda"):
-        return DistributedDataParallel(model, device_ids=[device])
+        # A parameter that gets no gradient, as XLNet's mask_emb, would make the second step fail.
+        return DistributedDataParallel(model, device_ids=[device], find_unused_parameters=True)
     # DDP lays its buckets out anew after the first step it sees, and with three workers or more gloo adds numbers up in an
     # order that goes by their place in a bucket: a run that goes on would add in another order than one that never
     # stopped. Looking for unused parameters keeps the first layout.
@@ -42,6 +43,15 @@ def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     outer = [found for found in lists if not any(found in other.modules() for other in lists if other is not found)]
     return [layer for found in outer for layer in found if any(True for _ in layer.parameters())]
+
+
+def reshard(model: torch.nn.Module) -> None:
+    """Let go of what a sharded model has gathered: it may be other values, or inference's, by the next step."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def whole(value: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,8 @@ class Position(BaseModel):
     """Of training, those before an interruption included."""
     best: float | None = None
     """The best value of `evaluate.metric` so far."""
+    best_epoch: int = 0
+    """The epoch that has it; its model lies beside the checkpoints."""
     since_best: int = 0
     """Epochs that were no better since then."""
 

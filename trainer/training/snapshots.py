@@ -8,6 +8,7 @@ No generator's state is kept: each step begins its random numbers anew from (see
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,9 +70,22 @@ class Snapshots:
         for step in self.steps():
             try:
                 return self.read(step)
-            except (OSError, ValueError, KeyError) as error:
+            except (FileNotFoundError, ValueError, KeyError) as error:
                 tell(f"the checkpoint of step {step} is damaged ({error}) and was left out")
+            except OSError as error:  # it may be whole, and readable tomorrow
+                raise ResourceError(
+                    f"the checkpoint of step {step} in {self._folder} cannot be read: {error.strerror or error}",
+                    "see that the storage is there and may be read, then go on with --resume",
+                ) from error
         return None
+
+    def best_epochs(self) -> set[int]:
+        """Return the epochs whose models were the best when those that are kept were written."""
+        found = set()
+        for step in self.steps():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                found.add(int(read_json(self._place(step) / _STATE)["position"]["best_epoch"]))
+        return found
 
     def read(self, step: int) -> Snapshot:
         """Return the one of `step`; raises `OSError`, `ValueError` or `KeyError` if it is not what was written."""

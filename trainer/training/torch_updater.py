@@ -75,10 +75,11 @@ class TorchUpdater:
             name, _, key = full.rpartition(".")  # the keys of an optimiser's state hold no dots
             by_name.setdefault(name, {})[key] = value
         for name, parameter in self.values.items():
-            self._optimizer.state[parameter] = {
-                key: _placed(value, parameter) if isinstance(value, torch.Tensor) else value
-                for key, value in by_name[name].items()
-            }
+            if name in by_name:  # torch keeps nothing of a parameter that never got a gradient
+                self._optimizer.state[parameter] = {
+                    key: _placed(value, parameter) if isinstance(value, torch.Tensor) else value
+                    for key, value in by_name[name].items()
+                }
         self._scaler.load_state_dict(others.get(_SCALER, {}))
 
 

@@ -1,0 +1,72 @@
+"""What a search begins with: points that the spec gives, and earlier searches and trainings to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.files import read_json
+from trainer import run_folder, spec_load
+from trainer.result import TrialRecord, read_history
+from trainer.spec import RunSpec
+from trainer.spec_tune import Goal, Tune
+from tune.records import Point, Records
+from tune.sampling import Sampling
+from tune.searcher import learn, trial_name
+from tune.space import preparation_of
+
+#: Of a search: which prepared rows go with which values.
+VARIANTS = "variants.json"
+
+
+def points(tune: Tune) -> list[dict[str, Any]]:
+    """Return the points that the spec gives, keys in the order of its space."""
+    return [{key: point[key] for key in tune.space if key in point} for point in tune.points]
+
+
+def named(values: Sequence[Mapping[str, Any]], after: int) -> list[Point]:
+    """Return points with names that count on from `after`."""
+    return [Point(trial_name(after + at), dict(each)) for at, each in enumerate(values, 1)]
+
+
+def teach(spec: RunSpec, goals: Sequence[Goal], sampling: Sampling, prepared: Mapping[str, str]) -> None:
+    """Tell who draws of the trials of `tune.warm_start` that were trained and judged on the very rows of this search."""
+    assert spec.tune is not None
+    for run in spec.tune.warm_start:
+        for trial in trials_of(spec, run, set(prepared.values())):
+            if all(goal.name in trial.figures for goal in goals):
+                learn(sampling, goals, trial)
+
+
+def trials_of(spec: RunSpec, run: str, prepared: set[str]) -> list[TrialRecord]:
+    """Return an earlier run's trials, or the training that it is; none if it had other rows.
+
+    Raises `SpecError` for a run that is not there.
+    """
+    folder = run_folder.find(run, Path(spec.storage))
+    then = run_folder.spec_of(folder)
+    if then.tune is not None:
+        rows_of = read_json(folder / VARIANTS) if (folder / VARIANTS).is_file() else {}
+        known = [trial for trial in Records(folder, spec).all(finals=False) if trial.state != "running"]
+        return [trial for trial in known if rows_of.get(preparation_of(trial.values)) in prepared]
+    if str(run_folder.prepared_of(folder)) not in prepared:
+        return []
+    history = read_history(folder)
+    if not history:
+        return []
+    assert spec.tune is not None
+    raw = spec_load.resolved(then)
+    values = {key: value for key in spec.tune.space if (value := _at(raw, key)) is not None}
+    metric = spec.evaluate.metric
+    pick = max if spec.evaluate.mode == "max" else min
+    best = pick(history, key=lambda epoch: epoch[metric])
+    seconds = sum(epoch["seconds"] for epoch in history)
+    figures = {key: float(value) for key, value in best.items()} | {"train.seconds": seconds}
+    return [TrialRecord(folder.name, values, best[metric], len(history), seconds, history, figures=figures)]
+
+
+def _at(raw: Any, key: str) -> Any:
+    for part in key.split("."):
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    return raw

@@ -1,0 +1,146 @@
+"""What a search knows of its trials, a folder each: it outlives the driver, Ray, and Ray Tune's own state, which is pickle.
+
+trials/0007/values.json       what was tried           trials/0007-seed-43   a finalist with another seed
+            history.jsonl     its epochs
+            model.json        how large its weights are
+            ended.json        how it ended; without one it is to go on
+tune-1/0007/checkpoint_...    what Ray Tune keeps of it: the best epoch's model
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from cluster.files import read_json, write_json
+from trainer.checkpoint import epoch_of
+from trainer.result import TrialRecord, read_history
+from trainer.spec import RunSpec
+from trainer.worker import FAILURE, failure
+
+_TRIALS, _VALUES, _ENDED, _MODEL = "trials", "values.json", "ended.json", "model.json"
+_ATTEMPT = "tune-"
+_SEED = "-seed-"
+
+End = Literal["finished", "stopped", "failed"]
+
+
+class Point(NamedTuple):
+    """What one trial tries."""
+
+    name: str
+    values: dict[str, Any]
+
+
+def size_mb(folder: Path) -> float:
+    """Return the megabytes (1e6 bytes) of a model's folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+class Records:
+    """Those of the search in a run's folder."""
+
+    def __init__(self, folder: Path, spec: RunSpec) -> None:
+        self._folder, self._metric = folder, spec.evaluate.metric
+        self._pick = max if spec.evaluate.mode == "max" else min
+
+    def place(self, name: str) -> Path:
+        """Return the folder of a trial."""
+        return self._folder / _TRIALS / name
+
+    def names(self, *, finals: bool) -> list[str]:
+        """Return the trials that were begun, in order: those of the search, or those of its finals."""
+        there = [path.parent.name for path in (self._folder / _TRIALS).glob(f"*/{_VALUES}")]
+        return sorted(name for name in there if (_SEED in name) is finals)
+
+    def new_attempt(self) -> str:
+        """Return a name for Ray Tune's folder that none had before: under an old one it would read what it pickled."""
+        return f"{_ATTEMPT}{1 + len(list(self._folder.glob(f'{_ATTEMPT}*')))}"
+
+    def begin(self, point: Point) -> None:
+        """Take note of a trial that begins, or goes on."""
+        place = self.place(point.name)
+        place.mkdir(parents=True, exist_ok=True)
+        write_json(place / _VALUES, point.values)
+
+    def end(self, name: str, how: End, why: str = "") -> None:
+        """Take note of how a trial ended; the first word stands."""
+        if not (self.place(name) / _ENDED).is_file():
+            write_json(self.place(name) / _ENDED, {"how": how, "why": why})
+
+    def weigh(self, name: str, model: Path) -> None:
+        """Take note of how large a trial's model is."""
+        write_json(self.place(name) / _MODEL, {"size_mb": round(size_mb(model), 3)})
+
+    def point(self, name: str) -> Point:
+        """Return what a trial tries."""
+        return Point(name, read_json(self.place(name) / _VALUES))
+
+    def has_ended(self, name: str) -> bool:
+        """Whether nothing more is to come of a trial."""
+        return (self.place(name) / _ENDED).is_file()
+
+    def read(self, name: str) -> TrialRecord:
+        """Return what is known of a trial."""
+        place = self.place(name)
+        history = read_history(place)
+        ended = read_json(place / _ENDED) if self.has_ended(name) else {"how": "running", "why": ""}
+        best = self._pick(history, key=lambda epoch: epoch[self._metric]) if history else {}
+        figures = {key: float(value) for key, value in best.items() if key not in ("epoch", "seconds")}
+        seconds = round(sum(epoch["seconds"] for epoch in history), 2)
+        if history:
+            figures["train.seconds"] = seconds
+        if (place / _MODEL).is_file():
+            figures["model.size_mb"] = read_json(place / _MODEL)["size_mb"]
+        return TrialRecord(
+            name=name,
+            values=self.point(name).values,
+            metric=best.get(self._metric),
+            epochs=len(history),
+            seconds=seconds,
+            history=history,
+            error=ended["why"] or None if ended["how"] == "failed" else None,
+            state=ended["how"],
+            figures=figures,
+        )
+
+    def all(self, *, finals: bool) -> list[TrialRecord]:
+        """Return what is known of all trials, in the order they began."""
+        return [self.read(name) for name in self.names(finals=finals)]
+
+    def mistake(self) -> Exception | None:
+        """Return a mistake of the user's that a trial found, if one did."""
+        found = (failure(path.parent) for path in sorted((self._folder / _TRIALS).glob(f"*/{FAILURE}")))
+        return next((each for each in found if each), None)
+
+    def checkpoint(self, name: str) -> Path | None:
+        """Return the folder of a trial's best model; None where it has none any more."""
+        best: tuple[float, Path] | None = None
+        for path in self._checkpoints(name):
+            try:
+                value = float(epoch_of(path)[self._metric])
+            except (OSError, ValueError, KeyError):
+                continue  # one that was never whole
+            if best is None or self._pick(value, best[0]) != best[0]:
+                best = value, path
+        return best[1] if best else None
+
+    def forget_model(self, name: str) -> None:
+        """Remove a loser's weights: 91 MB each even for a small encoder, and nothing reads them again."""
+        for path in self._checkpoints(name):
+            shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(self.place(name) / "checkpoints", ignore_errors=True)
+
+    def _checkpoints(self, name: str) -> list[Path]:
+        return sorted(self._folder.glob(f"{_ATTEMPT}*/{name}/checkpoint_*"))
+
+
+def final_name(name: str, seed: int) -> str:
+    """Return what a finalist is called with another seed."""
+    return f"{name}{_SEED}{seed}"
+
+
+def of_final(name: str) -> str:
+    """Return which trial a final is of."""
+    return name.partition(_SEED)[0]

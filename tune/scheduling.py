@@ -1,0 +1,54 @@
+"""Which trainings of a search end early: Ray Tune's schedulers, as the spec names them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.spec import RunSpec
+from tune.space import changeable
+from tune.trial import POINT
+
+# Of the trials that reach a rung, ASHA and HyperBand let one in this many go on.
+_REDUCTION = 3
+# The share of PBT's trials that take over from as many others.
+_QUANTILE = 0.25
+
+
+def scheduler_of(spec: RunSpec) -> Any:
+    """Return the scheduler of a search."""
+    from ray.tune.schedulers import (
+        ASHAScheduler,
+        FIFOScheduler,
+        HyperBandScheduler,
+        MedianStoppingRule,
+        PopulationBasedTraining,
+    )
+
+    assert spec.tune is not None
+    tune, longest = spec.tune, longest_training(spec)
+    if tune.scheduler == "none" or longest <= tune.grace_epochs:
+        return FIFOScheduler()
+    if tune.scheduler == "median":
+        return MedianStoppingRule(time_attr="epoch", grace_period=tune.grace_epochs, min_samples_required=3)
+    if tune.scheduler == "hyperband":
+        return HyperBandScheduler(time_attr="epoch", max_t=longest, reduction_factor=_REDUCTION)
+    if tune.scheduler == "pbt":
+        return PopulationBasedTraining(
+            time_attr="epoch",
+            perturbation_interval=tune.grace_epochs,
+            hyperparam_mutations={POINT: changeable(tune)},
+            quantile_fraction=_QUANTILE if tune.n_trials >= 4 else 0.5,
+            log_config=False,
+        )
+    return ASHAScheduler(time_attr="epoch", max_t=longest, grace_period=tune.grace_epochs, reduction_factor=_REDUCTION)
+
+
+def pauses(spec: RunSpec) -> bool:
+    """Whether the scheduler has trials wait, or go on from others' checkpoints, so that each epoch needs a whole one."""
+    return spec.tune is not None and spec.tune.scheduler in ("hyperband", "pbt")
+
+
+def longest_training(spec: RunSpec) -> int:
+    """Return the most epochs that a trial may take."""
+    domain = spec.tune.space.get("train.epochs") if spec.tune else None
+    return int(max(domain.edges)) if domain else spec.train.epochs
