@@ -160,6 +160,16 @@ def _must_suit(spec: RunSpec, task: Task) -> None:
             f"data.mode: streaming cannot be used by {spec.task}: its columns are fitted on all training rows first",
             "use data.mode: prepared",
         )
+    scheduler = spec.tune.scheduler if spec.tune else "none"
+    if scheduler in ("pbt", "hyperband") and task.learns_from_features:
+        raise SpecError(
+            f"tune.scheduler={scheduler} has trainings wait and go on, which those of {spec.task} cannot",
+            "use asha or median",
+        )
+    if scheduler == "pbt" and spec.cluster.most_workers > 1:
+        raise SpecError(
+            f"tune.scheduler=pbt is for trials with one worker, not cluster.workers={spec.cluster.workers}", "use asha"
+        )
     if spec.data.labels is not None and not task.target.has_labels:
         raise SpecError(f"data.labels lists classes or tags, and {spec.task} has none", "take it out")
     if task.target.has_classes:

@@ -100,8 +100,6 @@ class Search:
         if self.tune.algorithm == "grid":
             given = [values for values in self.tune.combinations() if values not in known]
         numbered = earlier.named(given[:room], after=len(begun))
-        if self.tune.scheduler == "pbt" and not goes_on and not numbered:
-            return again
         return [*again, *goes_on, *numbered]
 
     def _try(self, waiting: Sequence[Point], scheduler: Any, sampling: Sampling | None = None, draws: int = 0) -> None:
