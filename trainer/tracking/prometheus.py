@@ -62,8 +62,8 @@ def start(spec: RunSpec, folder: Path) -> Prometheus:
     write_json(said, [{"targets": [f"{_LOOPBACK}:{server.server_port}"], "labels": {}}])
 
     def gauge(name: str, about: str) -> Callable[[float], None]:
-        found: Callable[[float], None] = Gauge(name, about, _LABELS, registry=registry).labels(**labels).set
-        return found
+        made = Gauge(name, about, _LABELS, registry=registry)
+        return lambda value: made.labels(**labels).set(value)  # not before there is a value: it would be scraped as 0
 
     def stop() -> None:
         said.unlink(missing_ok=True)

@@ -14,7 +14,6 @@ from typing import Any
 from trainer.spec import RunSpec
 
 FOLDER = "tensorboard"
-_FLUSH_EVERY_S = 10.0
 
 
 class TensorBoard:
@@ -23,7 +22,6 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: Any = None
-        self._flushed = 0.0
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Write scalars."""
@@ -37,9 +35,7 @@ class TensorBoard:
         now = time.time()
         for name, value in figures.items():
             self._writer.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
-        if now - self._flushed > _FLUSH_EVERY_S:
-            self._writer.flush()
-            self._flushed = now
+        self._writer.flush()  # a process that is killed leaves what it logged, as the run's own lines
 
     def close(self) -> None:
         """Flush and close the file."""
