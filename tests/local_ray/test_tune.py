@@ -1,7 +1,5 @@
 """Searches with Ray Tune on the tiny model: each algorithm, several workers a trial, failures."""
 
-import time
-
 import pytest
 from tiny import tiny_spec
 
@@ -57,34 +55,6 @@ def test_random_with_two_workers_a_trial(tiny_base, tiny_data, storage):
     assert len({trial.values["train.learning_rate"] for trial in result.trials}) == 2
     assert (result.checkpoint / "model.safetensors").is_file()
     assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
-
-
-def left_over():
-    """Return the actors and the placement groups that are there."""
-    from ray.util.placement_group import placement_group_table
-    from ray.util.state import list_actors
-
-    actors = [actor.actor_id for actor in list_actors(filters=[("state", "!=", "DEAD")], limit=1000)]
-    groups = [name for name, group in placement_group_table().items() if group["state"] != "REMOVED"]
-    return {*actors, *groups}
-
-
-def test_trials_with_several_workers_leave_no_actor_and_no_placement_group(tiny_base, tiny_data, storage):
-    """Also those that are ended early: their workers, controllers and cleaners go with them."""
-    before = left_over()
-    tune = {
-        "algorithm": "random",
-        "trials": 3,
-        "grace_epochs": 1,
-        "space": {"train.learning_rate": {"choice": [1e-5, 5e-3]}},
-    }
-    train = {"epochs": 40, "batch_size": 16}
-    result = run_search(tiny_base, tiny_data, storage, tune, cluster={"workers": 2}, train=train)
-    assert len(result.trials) == 3
-    end = time.monotonic() + 30
-    while left_over() - before:
-        assert time.monotonic() < end, left_over() - before
-        time.sleep(0.2)
 
 
 def test_a_search_in_which_nothing_works_says_why(tiny_base, tiny_data, storage):
