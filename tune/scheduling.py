@@ -26,7 +26,7 @@ def scheduler_of(spec: RunSpec) -> Any:
 
     assert spec.tune is not None
     tune, longest = spec.tune, longest_training(spec)
-    if tune.scheduler == "none" or longest <= tune.grace_epochs:
+    if not ends_early(spec) or longest <= tune.grace_epochs:
         return FIFOScheduler()
     if tune.scheduler == "median":
         return MedianStoppingRule(time_attr="epoch", grace_period=tune.grace_epochs, min_samples_required=3)
@@ -45,7 +45,16 @@ def scheduler_of(spec: RunSpec) -> Any:
 
 def pauses(spec: RunSpec) -> bool:
     """Whether the scheduler has trials wait, or go on from others' checkpoints, so that each epoch needs a whole one."""
-    return spec.tune is not None and spec.tune.scheduler in ("hyperband", "pbt")
+    return spec.tune is not None and spec.tune.scheduler in ("hyperband", "pbt") and ends_early(spec)
+
+
+def ends_early(spec: RunSpec) -> bool:
+    """Whether trials may be ended before their last epoch. Those with several workers are not.
+
+    Tune ends a trial's process at once, and Ray Train's controller with it; where no dashboard runs the workers' placement
+    group stays (its cleaner asks the dashboard, ray 2.60), and the next trial would wait for those cores for ever.
+    """
+    return spec.tune is not None and spec.tune.scheduler != "none" and spec.cluster.workers == 1
 
 
 def longest_training(spec: RunSpec) -> int:

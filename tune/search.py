@@ -174,7 +174,15 @@ class Search:
             for point in waiting:
                 self._records.begin(point)
             return waiting, {POINT: ray.tune.grid_search([config_of(point)[POINT] for point in waiting])}, None
-        queue = Queue(self._records, self._goals, waiting, sampling, draws, after=last)
+        queue = Queue(
+            self._records,
+            self._goals,
+            waiting,
+            epochs=self.spec.train.epochs,
+            sampling=sampling,
+            draws=draws,
+            after=last,
+        )
         if scheduled and self._pauses and self.spec.cluster.workers == 1:
             return waiting, {}, queue  # trials that wait for each other are all begun; cores hold them back
         return waiting, {}, ConcurrencyLimiter(queue, max_concurrent=self.sizes.trials_at_once)

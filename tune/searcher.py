@@ -22,14 +22,20 @@ class Queue(Searcher):
         records: Records,
         goals: Sequence[Goal],
         waiting: Sequence[Point],
+        *,
+        epochs: int,
         sampling: Sampling | None = None,
         draws: int = 0,
         after: int = 0,
     ) -> None:
-        """At most `draws` points are drawn, with names that count on from `after`."""
+        """At most `draws` points are drawn, with names that count on from `after`.
+
+        `epochs` is how many a trial takes where its values do not say it.
+        """
         super().__init__(metric=goals[0].name, mode=goals[0].mode)
         self._records, self._goals = records, list(goals)
         self._waiting, self._sampling, self._draws, self._number = list(waiting), sampling, draws, after
+        self._epochs = epochs
         self._name_of: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -56,9 +62,19 @@ class Queue(Searcher):
         name = self._name_of.pop(trial_id, None)
         if name is None:
             return
-        self._records.end(name, "failed" if error else "stopped", "its process died" if error else "")
+        self._note_end(name, error)
         if self._sampling is not None:
             learn(self._sampling, self._goals, self._records.read(name))
+
+    def _note_end(self, name: str, error: bool) -> None:
+        """Take note of an end that the trial itself did not: by an error, or by the scheduler, at its last epoch too."""
+        record = self._records.read(name)
+        if error:
+            self._records.end(name, "failed", "its process died")
+        elif record.epochs >= int(record.values.get("train.epochs", self._epochs)):
+            self._records.end(name, "finished")
+        else:
+            self._records.end(name, "stopped")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: what it knows lies in the records."""

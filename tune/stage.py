@@ -10,6 +10,7 @@ from trainer.result import RunResult, SearchRecord
 from trainer.stages import Run
 from tune.board import table_of
 from tune.earlier import VARIANTS
+from tune.scheduling import ends_early
 from tune.search import Search
 from tune.space import prepared_variants
 
@@ -21,6 +22,10 @@ def search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | 
     """
     prepared = {key: str(run.prepare(spec).folder) for key, spec in prepared_variants(run.spec).items()}
     write_json(run.folder / VARIANTS, prepared)
+    if run.spec.tune and run.spec.tune.scheduler != "none" and not ends_early(run.spec):
+        run.console.say(
+            "             trials with several workers all train to their end; none is ended early", style="yellow"
+        )
     found = Search(
         run.spec, prepared, run.folder, run.sizes, (lambda result: measure(run, result)) if measure else None
     )
