@@ -16,7 +16,9 @@ _LONGEST_LABEL = 22
 _LOG_FROM = 30.0
 
 
-def parallel(trials: Sequence[TrialRecord], keys: Sequence[str], metric: str, *, more_is_better: bool) -> str:
+def parallel(
+    trials: Sequence[TrialRecord], keys: Sequence[str], metric: str, winner: str, *, more_is_better: bool
+) -> str:
     """One axis a key and one for the metric, one line a trial, darker the better; a key that was not searched has a gap."""
     figure = new_figure(max(6.0, 1.6 * (len(keys) + 1)), 3.4)
     axes = figure.subplots()
@@ -29,7 +31,7 @@ def parallel(trials: Sequence[TrialRecord], keys: Sequence[str], metric: str, *,
         trial = trials[at]
         own = [*[trial.values.get(key) for key in keys], trial.metric]
         places = [scale.place(value) for scale, value in zip(scales, own, strict=True)]
-        best = rank == len(trials) - 1
+        best = trial.name == winner
         axes.plot(
             range(len(places)),
             [np.nan if place is None else place for place in places],
@@ -37,7 +39,7 @@ def parallel(trials: Sequence[TrialRecord], keys: Sequence[str], metric: str, *,
             linewidth=2.4 if best else 1.2,
             marker="o",
             markersize=3.5,
-            zorder=3 + rank,
+            zorder=3 + (len(trials) if best else rank),
         )
     for at, scale in enumerate(scales):
         axes.axvline(at, color=GRID, linewidth=1, zorder=1)
@@ -119,6 +121,10 @@ def _shades(count: int) -> list[Any]:
     return [mpl.colormaps["Blues"](0.18 + 0.72 * at / max(1, count - 1)) for at in range(count)]
 
 
+def _name(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 class _Scale:
     """Where the values of one key stand between 0 and 1, and what is written beside them."""
 
@@ -132,7 +138,7 @@ class _Scale:
             self.ticks = [(float(self.place(value) or 0.0), f"{value:.3g}") for value in ends]
         else:
             self._numbers = False
-            self._known = list(dict.fromkeys(map(str, there)))
+            self._known = list(dict.fromkeys(map(_name, there)))
             self.ticks = [
                 (self._of_name(name), name if len(name) <= _LONGEST_LABEL else f"…{name[-_LONGEST_LABEL:]}")
                 for name in self._known
@@ -143,7 +149,7 @@ class _Scale:
         if value is None:
             return None
         if not self._numbers:
-            return self._of_name(str(value))
+            return self._of_name(_name(value))
         return float((self._at(value) - self._low) / (self._high - self._low))
 
     def _at(self, value: float) -> float:

@@ -15,17 +15,18 @@ def sections(result: RunResult, metric: str) -> list[Section]:
     if result.search is None:
         return []
     judged = [trial for trial in result.trials if trial.metric is not None]
+    winner = result.folder.name.partition("-")[0]  # of a final, the trial that it is of
     found = []
     if len(judged) >= _FEWEST:
         keys = list(dict.fromkeys(key for trial in judged for key in trial.values))
         more = metric not in LOWER_IS_BETTER
-        lines = search_charts.parallel(judged, keys, metric, more_is_better=more)
+        lines = search_charts.parallel(judged, keys, metric, winner, more_is_better=more)
         found.append(
-            Section("Values that were tried", [Chart(lines, "One line a trial: green the best, paler the worse.")])
+            Section("Values that were tried", [Chart(lines, "One line a trial: green the winner, paler the worse.")])
         )
         charts = [
             Chart(search_charts.reached(judged, metric, more_is_better=more), "How soon the search got where it got."),
-            Chart(search_charts.cost(result.trials, result.folder.name), "Paler: ended early. Green: the winner."),
+            Chart(search_charts.cost(result.trials, winner), "Paler: ended early. Green: the winner."),
         ]
         found.append(Section("What it cost", charts))
     if result.search.importance:

@@ -1,0 +1,44 @@
+"""What a report shows of a search, whatever the trials are like."""
+
+from pathlib import Path
+
+from trainer.report.search_sections import sections
+from trainer.result import Finalist, RunResult, SearchRecord, TrialRecord
+from trainer.spec_load import load
+
+SPEC = load({"name": "a", "data": {"train": "a.csv"}, "model": {"base": "b"}})
+
+
+def trial(name, values, f1, state="finished"):
+    history = [{"epoch": 1, "seconds": 2.0, "macro_f1": f1}] if f1 is not None else []
+    return TrialRecord(name, values, f1, len(history), 2.0, history, state=state)
+
+
+def result_of(trials, search):
+    return RunResult(Path("c"), SPEC, Path("p"), {"macro_f1": 0.5}, [], Path("runs/0002-seed-43"), trials, search)
+
+
+def test_a_training_has_none():
+    assert sections(result_of([], None), "macro_f1") == []
+
+
+def test_values_of_all_kinds_equal_ones_and_failed_trials():
+    trials = [
+        trial("0001", {"train.learning_rate": 1e-5, "train.loss.kind": "auto", "data.steps": []}, 0.5),
+        trial(
+            "0002", {"train.learning_rate": 1e-3, "train.loss.kind": "focal", "train.loss.gamma": 2.0}, 0.5, "stopped"
+        ),
+        trial("0003", {"train.learning_rate": 1e-4, "train.loss.kind": "focal", "train.loss.gamma": 2.0}, 0.5),
+        trial("0004", {"train.learning_rate": 1e-4}, None, "failed"),
+    ]
+    goals = [("macro_f1", "max"), ("serve.p99_ms", "min")]
+    two = [
+        Finalist("0002", {42: 0.5, 43: 0.6}, {"macro_f1": 0.55, "serve.p99_ms": 9.0}, True, []),
+        Finalist("0001", {42: 0.5}, {"macro_f1": 0.5, "serve.p99_ms": 30.0}, False, ["serve.p99_ms <= 20"]),
+    ]
+    search = SearchRecord(goals, ["serve.p99_ms <= 20"], {"train.learning_rate": 0.9}, two)
+    found = {section.title: section for section in sections(result_of(trials, search), "macro_f1")}
+    assert list(found) == ["Values that were tried", "What it cost", "What mattered", "Finals"]
+    finals = found["Finals"]
+    assert finals.rows[0][:3] == ["0002", 2, "0.5500 (0.5000 to 0.6000)"] and finals.rows[1][-1] == "serve.p99_ms <= 20"
+    assert all(chart.svg.startswith("<svg") for section in found.values() for chart in section.charts)
