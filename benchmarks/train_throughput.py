@@ -161,19 +161,14 @@ def _hf(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
     import transformers
 
     torch.set_num_threads(options.threads)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    from datasets import Dataset
+    from hf_rows import datasets_of, quiet
+
+    quiet()
 
     from trainer import base_model
 
     spec, prepared = _loaded(options)
-    parts = {}
-    for name in ("train", "validation"):
-        rows = prepared.part(name)
-        ids = [rows.inputs(row).tolist() for row in range(len(rows))]
-        columns = {"input_ids": ids, "labels": rows.targets.tolist(), "length": [len(row) for row in ids]}
-        parts[name] = Dataset.from_dict(columns)
+    parts = datasets_of(prepared)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         base_model.locate(spec.model.base),
         num_labels=len(prepared.contract.fitted["labels"]),

@@ -129,7 +129,7 @@ def _loop(options: argparse.Namespace) -> None:
     import optuna
     import torch
     import transformers
-    from datasets import Dataset
+    from hf_rows import datasets_of, quiet
     from sklearn.metrics import f1_score
 
     from trainer import base_model
@@ -138,19 +138,12 @@ def _loop(options: argparse.Namespace) -> None:
     from trainer.training.precision import chosen
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet()
     threads = os.cpu_count() or 1
     torch.set_num_threads(threads)
     spec = load(options.spec, [f"storage={json.dumps(options.folder)}"])
     prepared = preparing.prepare(spec, lambda progress: None, Path(options.folder) / "quarantine.parquet")
-    parts = {}
-    for name in ("train", "validation"):
-        rows = prepared.part(name)
-        ids = [rows.inputs(row).tolist() for row in range(len(rows))]
-        parts[name] = Dataset.from_dict(
-            {"input_ids": ids, "labels": rows.targets.tolist(), "length": [len(row) for row in ids]}
-        )
+    parts = datasets_of(prepared)
     base = base_model.locate(str(spec.model.base))
     collate = transformers.DataCollatorWithPadding(transformers.AutoTokenizer.from_pretrained(base))
     precision = chosen("auto", "cpu", threads)

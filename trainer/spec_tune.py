@@ -286,7 +286,7 @@ class Tune(Section):
     def n_trials(self) -> int:
         """How many trainings the search will start, finals aside."""
         if self.algorithm != "grid":
-            return max(self.trials or 10, 1)
+            return self.trials or 10
         combinations = sum(1 for _ in self.combinations())
         return min(self.trials or combinations, combinations)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +24,14 @@ from trainer.data.prepared import Prepared
 from trainer.data.sources import SourceFile
 from trainer.evaluate import Evaluation, LabelledRows
 from trainer.fit import fit, is_alone, start_alone
+from trainer.gate import Decision
 from trainer.layout import demands, layout
 from trainer.registry import Version
 from trainer.report import page
+from trainer.report.sections import Section
 from trainer.result import NOTICES, RESULT, RunResult, read_lines
 from trainer.spec import RunSpec
+from trainer.tasks.base import Task
 from trainer.training.snapshots import Snapshots
 
 T = TypeVar("T")
@@ -206,18 +209,14 @@ class Run:
         started = time.monotonic()
         version = registering.register(result, evaluation, rows, origin)
         decision = registering.through_the_gate(self.spec, version, evaluation, rows, **size)
-        run_folder.save_spec(result.spec, self.folder / "best.yaml")
-        page.write(
-            self.folder / page.FILE,
+        self._report(
+            result,
+            task,
             title=f"{version.name}, version {version.number}",
-            metric=self.spec.evaluate.metric,
+            lineage={"version": version.ref, **origin},
             evaluation=evaluation,
             sections=task.sections(prepared.contract, version.folder),
-            loss=task.target.loss,
-            lineage={"version": version.ref, **origin},
-            result=result,
             decision=decision,
-            spec_text=(self.folder / run_folder.SPEC).read_text(encoding="utf-8"),
         )
         self.seconds["register"] = round(time.monotonic() - started, 2)
         self.console.say(f"  register   {self.seconds['register']:6.1f} s", style="green")
@@ -236,22 +235,12 @@ class Run:
     def keep(self, result: RunResult) -> Outcome:
         """Write the report of a training, or a search, that nothing is registered of."""
         prepared = Prepared(result.prepared)
-        task = tasks.of(prepared.contract)
-        run_folder.save_spec(result.spec, self.folder / "best.yaml")
-        page.write(
-            self.folder / page.FILE,
-            title=f"{self.spec.name}: training",
-            metric=self.spec.evaluate.metric,
-            evaluation=None,
-            loss=task.target.loss,
-            lineage={
-                "run": str(self.folder),
-                "prepared data": str(result.prepared),
-                "checkpoint": str(result.checkpoint),
-            },
-            result=result,
-            spec_text=(self.folder / run_folder.SPEC).read_text(encoding="utf-8"),
-        )
+        lineage = {
+            "run": str(self.folder),
+            "prepared data": str(result.prepared),
+            "checkpoint": str(result.checkpoint),
+        }
+        self._report(result, tasks.of(prepared.contract), title=f"{self.spec.name}: training", lineage=lineage)
         outcome = self.outcome(
             fingerprint=prepared.contract.fingerprint,
             metrics={"validation": result.metrics},
@@ -260,6 +249,32 @@ class Run:
         )
         self.send_to_trackers()
         return outcome
+
+    def _report(
+        self,
+        result: RunResult,
+        task: Task,
+        *,
+        title: str,
+        lineage: dict[str, Any],
+        evaluation: Evaluation | None = None,
+        sections: Sequence[Section] = (),
+        decision: Decision | None = None,
+    ) -> None:
+        """Write the spec that made the result, and the page about it."""
+        run_folder.save_spec(result.spec, self.folder / "best.yaml")
+        page.write(
+            self.folder / page.FILE,
+            title=title,
+            metric=self.spec.evaluate.metric,
+            evaluation=evaluation,
+            sections=sections,
+            loss=task.target.loss,
+            lineage=lineage,
+            result=result,
+            decision=decision,
+            spec_text=(self.folder / run_folder.SPEC).read_text(encoding="utf-8"),
+        )
 
     def send_to_trackers(self, version: Version | None = None, alias: str | None = None) -> None:
         """Send what the run left to the places that the spec tracks it in."""

@@ -9,7 +9,7 @@ from cluster.progress import Progress, Table, read_all
 from trainer.result import TrialRecord
 from trainer.spec import RunSpec
 from tune.clock import Clock
-from tune.records import Records
+from tune.records import Records, better_of
 from tune.scheduling import longest_training
 
 # So many trials are shown: those that run, and the best of the others.
@@ -72,8 +72,7 @@ class Board:
 
     def _best(self, trials: Sequence[TrialRecord]) -> TrialRecord | None:
         there = [trial for trial in trials if trial.metric is not None]
-        pick = max if self._spec.evaluate.mode == "max" else min
-        return pick(there, key=lambda trial: trial.metric or 0.0) if there else None
+        return better_of(self._spec)(there, key=lambda trial: trial.metric or 0.0) if there else None
 
     def _table(self, trials: Sequence[TrialRecord], longest: int) -> Table:
         sign = 1 if self._spec.evaluate.mode == "max" else -1

@@ -11,7 +11,7 @@ from trainer import run_folder, spec_load
 from trainer.result import TrialRecord, read_history
 from trainer.spec import RunSpec
 from trainer.spec_tune import Goal, Tune
-from tune.records import Point, Records
+from tune.records import Point, Records, figures_of
 from tune.sampling import Sampling
 from tune.searcher import learn, trial_name
 from tune.space import preparation_of
@@ -58,12 +58,9 @@ def trials_of(spec: RunSpec, run: str, prepared: set[str]) -> list[TrialRecord]:
     assert spec.tune is not None
     raw = spec_load.resolved(then)
     values = {key: value for key in spec.tune.space if (value := _at(raw, key)) is not None}
-    metric = spec.evaluate.metric
-    pick = max if spec.evaluate.mode == "max" else min
-    best = pick(history, key=lambda epoch: epoch[metric])
-    seconds = sum(epoch["seconds"] for epoch in history)
-    figures = {key: float(value) for key, value in best.items()} | {"train.seconds": seconds}
-    return [TrialRecord(folder.name, values, best[metric], len(history), seconds, history, figures=figures)]
+    figures = figures_of(history, spec)
+    metric, seconds = figures[spec.evaluate.metric], figures["train.seconds"]
+    return [TrialRecord(folder.name, values, metric, len(history), seconds, history, figures=figures)]
 
 
 def _at(raw: Any, key: str) -> Any:

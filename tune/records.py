@@ -10,6 +10,7 @@ tune-1/0007/checkpoint_...    what Ray Tune keeps of it: the best epoch's model
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -38,12 +39,24 @@ def size_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
+def better_of(spec: RunSpec) -> Callable[..., Any]:
+    """Return max or min: what picks the best by `evaluate.metric`."""
+    return max if spec.evaluate.mode == "max" else min
+
+
+def figures_of(history: list[dict[str, Any]], spec: RunSpec) -> dict[str, float]:
+    """Return the figures of a training's best epoch, and its seconds in all."""
+    best = better_of(spec)(history, key=lambda epoch: epoch[spec.evaluate.metric])
+    figures = {key: float(value) for key, value in best.items() if key not in ("epoch", "seconds")}
+    return {**figures, "train.seconds": round(sum(epoch["seconds"] for epoch in history), 2)}
+
+
 class Records:
     """Those of the search in a run's folder."""
 
     def __init__(self, folder: Path, spec: RunSpec) -> None:
-        self._folder, self._metric = folder, spec.evaluate.metric
-        self._pick = max if spec.evaluate.mode == "max" else min
+        self._folder, self._spec, self._metric = folder, spec, spec.evaluate.metric
+        self._pick = better_of(spec)
 
     def place(self, name: str) -> Path:
         """Return the folder of a trial."""
@@ -86,19 +99,15 @@ class Records:
         place = self.place(name)
         history = read_history(place)
         ended = read_json(place / _ENDED) if self.has_ended(name) else {"how": "running", "why": ""}
-        best = self._pick(history, key=lambda epoch: epoch[self._metric]) if history else {}
-        figures = {key: float(value) for key, value in best.items() if key not in ("epoch", "seconds")}
-        seconds = round(sum(epoch["seconds"] for epoch in history), 2)
-        if history:
-            figures["train.seconds"] = seconds
+        figures = figures_of(history, self._spec) if history else {}
         if (place / _MODEL).is_file():
             figures["model.size_mb"] = read_json(place / _MODEL)["size_mb"]
         return TrialRecord(
             name=name,
             values=self.point(name).values,
-            metric=best.get(self._metric),
+            metric=figures.get(self._metric),
             epochs=len(history),
-            seconds=seconds,
+            seconds=figures.get("train.seconds", 0.0),
             history=history,
             error=ended["why"] or None if ended["how"] == "failed" else None,
             state=ended["how"],
