@@ -11,13 +11,17 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cluster.console import Console
+    from serve.app import HeldOutOf
+    from serve.engines.choose import HeldOut
+    from trainer.contract import Contract
     from trainer.data.prepared import Prepared
+    from trainer.evaluate import LabelledRows
     from trainer.predictor import Predictor
     from trainer.registry import Version
     from trainer.result import RunResult
@@ -194,11 +198,13 @@ def _cost(run: Run, result: RunResult) -> dict[str, float]:
 
     assert run.spec.tune is not None
     load = run.spec.tune.load
-    inputs = registering.sample_requests(Prepared(result.prepared), _ASKED_ROWS)
+    prepared = Prepared(result.prepared)
+    inputs = registering.sample_requests(prepared, _ASKED_ROWS)
+    rows = _judged_by(result.spec, prepared.contract, registering.held_out(prepared, "validation"))
     with tempfile.TemporaryDirectory(dir=run.folder) as storage:
         version = registering.provisional(result, Path(storage))
         spec = result.spec.serve.model_copy(update={"port": free_port()})
-        with serving(version, spec, Console(), stop_within_s=_STOP_WITHIN_S) as url:
+        with serving([version], spec, Console(), held_out=lambda _: rows, stop_within_s=_STOP_WITHIN_S) as url:
             return measure(url, inputs, load.connections, load.seconds)
 
 
@@ -218,8 +224,9 @@ def run(
 
 def _whole(run: Run, then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
     if then is not None and _starts_here(run.spec):
-        from serve.server import check_port
+        from serve.ingress import check_access, check_port
 
+        check_access(run.spec.serve)
         check_port(run.spec.serve.host, run.spec.serve.port)
     with _ray(run, serving=then is not None):
         with _working_on(run):
@@ -333,45 +340,124 @@ def serve(
 ) -> Iterator[str]:
     """Serve a registered model while the block runs; yields its URL. `changes` override keys of the spec's `serve:`."""
     from cluster.connect import connect, joins
-    from serve.server import check_port
+    from serve.ingress import check_access, check_port, prepared
     from trainer import run_folder
     from trainer.model_stages import spec_of
 
     version = _version(model, storage)
     spec = spec_of(version, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
-    if not joins(address):
-        check_port(spec.serve.host, spec.serve.port)
+    versions = [version, *[_version(ref, storage) for ref in spec.serve.models]]
+    check_access(spec.serve)
     shown = _console(console)
     folder = run_folder.create(spec.model_copy(update={"storage": str(_folder(storage))}), "serve")
-    shown.say(f"{version.ref}: {folder}", style="bold")
+    shown.say(f"{', '.join(each.ref for each in versions)}: {folder}", style="bold")
     shown.send_rays_output_to(folder / run_folder.RAY_LOG)
     with contextlib.ExitStack() as stack:
+        if not joins(address):
+            check_port(spec.serve.host, spec.serve.port)
+            stack.enter_context(prepared(spec.serve))
         with shown.stage("ray"):
             stack.enter_context(connect(address, quiet=shown.quiet))
-        yield stack.enter_context(serving(version, spec.serve, shown))
+        yield stack.enter_context(serving(versions, spec.serve, shown, log_folder=str(folder)))
 
 
 @contextlib.contextmanager
-def serving(version: Version, spec: ServeSpec, console: Console, *, stop_within_s: float = 1.0) -> Iterator[str]:
-    """Serve `version` on the connected Ray while the block runs; yields its URL.
+def serving(
+    versions: Sequence[Version],
+    spec: ServeSpec,
+    console: Console,
+    *,
+    held_out: HeldOutOf | None = None,
+    log_folder: str | None = None,
+    stop_within_s: float = 1.0,
+) -> Iterator[str]:
+    """Serve `versions` on the connected Ray while the block runs; yields the URL.
 
-    At the end `stop_within_s` are waited for it to be gone: where Ray is stopped next, that ends what is left.
+    `held_out` returns the rows on which engines are checked, by default those that a version was registered with. At the end
+    `stop_within_s` are waited for it to be gone: where Ray is stopped next, that ends what is left.
     """
     from cluster.plan import Demand, check, joined_nodes
     from cluster.progress import Progress, run_watched
     from serve.server import start, stop
 
-    what = f"{spec.replicas} replicas"
+    what = f"{spec.most_replicas} replicas"
     check(
-        [Demand("serve", what, spec.replicas, spec.cpus_per_replica, spec.gpus_per_replica, "serve.replicas")],
+        [Demand("serve", what, spec.most_replicas, spec.cpus_per_replica, spec.gpus_per_replica, "serve.replicas")],
         joined_nodes(),
     )
+    told: list[str] = []
+
+    def body() -> Any:
+        return start(versions, spec, held_out or _held_out, log_folder=log_folder, say=told.append)
+
+    def look() -> None:
+        while told:
+            console.say(f"    {told.pop(0)}")
+        show(Progress())
+
     with console.stage("serve") as show:
-        url = run_watched(lambda: start(version, spec), lambda: show(Progress()))
+        url = run_watched(body, look)
+    look()
     try:
         yield url.url
     finally:
-        stop(version.name, started_serve=url.started_serve, within_s=stop_within_s)
+        stop(versions[0].name, started_serve=url.started_serve, within_s=stop_within_s)
+
+
+def optimize(
+    model: str,
+    *,
+    storage: str | Path = STORAGE,
+    console: Console | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Build and measure the engines a model may be served with on this machine, and store the choice beside the version.
+
+    `changes` override keys of the spec's `serve:`. Returns what was measured, and the choice.
+    """
+    from serve.engines import choose
+    from trainer.model_stages import spec_of
+
+    version = _version(model, storage)
+    spec = spec_of(version, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
+    shown = _console(console)
+    only = None if spec.serve.engine == "auto" else spec.serve.engine
+    with shown.stage("optimize"):
+        return choose.optimize(version, spec.serve, _held_out(version), shown.say, only)
+
+
+def _held_out(version: Version) -> HeldOut | None:
+    """Return the rows a version was registered with, to check engines on; None where they are not there any more."""
+    from cluster.errors import ModelError
+    from trainer import contract as contracts
+    from trainer import registering
+    from trainer.model_stages import spec_of
+
+    try:
+        rows = registering.held_out_of(version)
+    except (ModelError, KeyError):
+        return None
+    return _judged_by(spec_of(version), contracts.load(version.folder), rows)
+
+
+def _judged_by(spec: RunSpec, contract: Contract, rows: LabelledRows) -> HeldOut:
+    from serve.engines.choose import HeldOut
+    from trainer.evaluate import targets_of
+
+    how = spec.evaluate
+    return HeldOut(rows.columns, targets_of(contract, rows), how.metric, how.mode == "max", how.calibration_bins)
+
+
+def manifest(model: str, *, storage: str | Path = STORAGE, **changes: Any) -> str:
+    """Return the config of a model's endpoint for `serve deploy`, as YAML."""
+    import yaml
+
+    from serve.manifest import config
+    from trainer.model_stages import spec_of
+
+    version = _version(model, storage)
+    spec = spec_of(version, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
+    return yaml.safe_dump(config(model, str(_folder(storage)), spec.serve), sort_keys=False)
 
 
 def wait_for_interrupt() -> None:
@@ -455,14 +541,19 @@ def _ray(run: Run, *, serving: bool = False) -> Iterator[None]:
     from cluster.plan import joined_nodes, local_nodes
 
     here = _starts_here(run.spec)
+    is_served = serving or (run.spec.tune is not None and run.spec.tune.is_served)
     if here:
-        run.place(local_nodes(run.spec.cluster.cpus), serving=serving)
+        run.place(local_nodes(run.spec.cluster.cpus), serving=is_served)
     with contextlib.ExitStack() as stack:
+        if here and is_served:
+            from serve.ingress import prepared
+
+            stack.enter_context(prepared(run.spec.serve))
         started = time.monotonic()
         with run.console.stage("ray"):
             stack.enter_context(connect(run.spec.cluster.address, cpus=run.spec.cluster.cpus, quiet=run.console.quiet))
         run.seconds["ray"] = round(time.monotonic() - started, 2)
-        run.place(joined_nodes(), serving=serving)
+        run.place(joined_nodes(), serving=is_served)
         yield
 
 

@@ -172,7 +172,7 @@ def run_command(
         from trainer.registry import Registry
 
         version = Registry(run.spec.storage).find(f"{outcome.model}@{outcome.version}")
-        with raymill.serving(version, run.spec.serve, front.console) as url:
+        with raymill.serving([version], run.spec.serve, front.console, log_folder=str(run.folder)) as url:
             lines = [*_told(outcome, storage), f"listening on {url}"]
             front.tell({**outcome.as_dict(), "url": url}, lines)
             with contextlib.suppress(KeyboardInterrupt):
@@ -469,31 +469,110 @@ def contract_diff_command(front: Front, first: str, second: str, storage: str | 
     front.tell(found, [str(Change(**change)) for change in found["changes"]] or ["same"])
 
 
+_ENGINE = click.option(
+    "--engine", help="What computes. Default: the spec's, `auto`: the fastest that keeps the metric."
+)
+_KEYS_FILE = click.option(
+    "--file", "path", type=click.Path(path_type=Path), required=True, help="File of the hashed keys."
+)
+
+
 @cli.command("serve")
-@_MODEL
+@click.argument("models", nargs=-1, required=True)
 @click.option("--host", help="Address to listen on. Default: the spec's, 127.0.0.1.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the spec's, 8000.")
 @click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
+@_ENGINE
+@click.option("--keys", type=click.Path(), help="File of API keys; see `raymill keys`.")
+@click.option("--insecure", is_flag=True, default=None, help="Listen on other addresses without keys.")
 @_shared("storage", "address")
 def serve_command(
     front: Front,
-    model: str,
+    models: tuple[str, ...],
     host: str | None,
     port: int | None,
     replicas: int | None,
+    engine: str | None,
+    keys: str | None,
+    insecure: bool | None,
     storage: str | None,
     address: str | None,
 ) -> None:
-    """Answer HTTP requests with MODEL (name, name@alias or name@7) until Ctrl-C."""
-    wanted = {"host": host, "port": port, "replicas": replicas}
+    """Answer HTTP requests with MODELS (name, name@alias or name@7) until Ctrl-C. The first is what /predict means."""
+    wanted = {"host": host, "port": port, "replicas": replicas, "engine": engine, "insecure": insecure,
+              "keys": str(Path(keys).absolute()) if keys else None, "models": list(models[1:]) or None}  # fmt: skip
     given = {key: value for key, value in wanted.items() if value is not None}
     with raymill.serve(
-        model, storage=storage or raymill.STORAGE, address=address, console=front.console, **given
+        models[0], storage=storage or raymill.STORAGE, address=address, console=front.console, **given
     ) as url:
         front.tell({"url": url}, [f"listening on {url}"])
         with contextlib.suppress(KeyboardInterrupt):
             raymill.wait_for_interrupt()
         front.console.say("stopping; the same command starts it again")
+
+
+@cli.command("optimize")
+@_MODEL
+@_ENGINE
+@click.option("--cpus", type=click.FloatRange(1), help="CPU cores of a replica. Default: the spec's, 1.")
+@click.option("--max-drop", type=click.FloatRange(0, 100), help="Points of 100 that the metric may lose. Default: 0.3.")
+@_shared("storage")
+def optimize_command(
+    front: Front, model: str, engine: str | None, cpus: float | None, max_drop: float | None, storage: str | None
+) -> None:
+    """Build the engines MODEL may be served with, time them here, and keep the fastest that keeps the metric."""
+    wanted = {"engine": engine, "cpus_per_replica": cpus, "max_metric_drop": max_drop}
+    given = {key: value for key, value in wanted.items() if value is not None}
+    found = raymill.optimize(model, storage=storage or raymill.STORAGE, console=front.console, **given)
+    rows = [
+        [one["name"], one["rows_per_s"] or None, one["single_ms"] or None, one["metric"], one["largest_move"],
+         "chosen" if one["name"] == found["engine"] else one["refused"]]
+        for one in found["candidates"]
+    ]  # fmt: skip
+    columns = ["engine", "rows/s", "one, ms", found["metric"] or "metric", "a score moves", ""]
+    front.console.table(f"Engines of {model}", columns, rows)
+    front.tell(found, [f"engine: {found['engine']}", f"next:   raymill serve {model}"])
+
+
+@cli.command("manifest")
+@_MODEL
+@click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
+@_shared("storage")
+def manifest_command(front: Front, model: str, replicas: int | None, storage: str | None) -> None:
+    """Print the config of MODEL's endpoint for `serve deploy`."""
+    given = {"replicas": replicas} if replicas else {}
+    found = raymill.manifest(model, storage=storage or raymill.STORAGE, **given)
+    front.tell({"config": found}, found.splitlines())
+
+
+@cli.group("keys")
+def keys_group() -> None:
+    """API keys of endpoints: a file of hashes."""
+
+
+@keys_group.command("add")
+@click.argument("name")
+@_KEYS_FILE
+@click.option("--rate", type=click.FloatRange(0.01), help="Requests a second that it may ask. Default: any number.")
+@_shared()
+def keys_add(front: Front, name: str, path: Path, rate: float | None) -> None:
+    """Make the key NAME, print it this once, and keep its hash."""
+    from serve.keys import add
+
+    key = add(path, name, rate)
+    front.tell({"name": name, "key": key}, [key])
+
+
+@keys_group.command("remove")
+@click.argument("name")
+@_KEYS_FILE
+@_shared()
+def keys_remove(front: Front, name: str, path: Path) -> None:
+    """Take the key NAME out; endpoints that are started from now on refuse it."""
+    from serve.keys import remove
+
+    remove(path, name)
+    front.tell({"removed": name}, [f"{name} is removed"])
 
 
 @cli.command("tasks")

@@ -244,8 +244,8 @@ def _floor(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from trainer import base_model
+    from trainer.precision import chosen
     from trainer.pretrained import load
-    from trainer.training.precision import chosen
 
     torch.set_num_threads(options.threads)
     spec, prepared = _loaded(options)

@@ -1,21 +1,28 @@
-"""The Serve application of a registered model: `serve run serve.app:build model=name@champion` or `raymill serve`."""
+"""The Serve application of registered models: `serve run serve.app:build model=name@champion` or `raymill serve`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
 
+from serve import keys
+from serve.engines import choose
+from serve.engines.choose import HeldOut
 from serve.replica import Endpoint, Settings
+from serve.served import ModelSettings
 from trainer import contract as contracts
 from trainer import registry, tasks
 from trainer.registry import Registry, Version
 from trainer.spec import RunSpec
 from trainer.spec import Serve as ServeSpec
 
-# Requests that may wait inside one replica, per place in its batch: enough to fill the next batches.
-_QUEUED_BATCHES = 8
+# HTTP requests that one replica takes; what may wait in it is counted in inputs, and refused by itself.
+_MOST_REQUESTS = 4096
+#: Returns the rows that engines of a version are checked on, or None where there are none.
+HeldOutOf = Callable[[Version], HeldOut | None]
 
 
 class Arguments(BaseModel):
@@ -29,34 +36,97 @@ class Arguments(BaseModel):
     """The storage folder of the registry."""
     replicas: int = 1
     """How many copies of the model answer."""
+    serve: dict[str, Any] = {}
+    """More of the spec's section `serve:`."""
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Return the application for `args` (see `Arguments`). Raises `ModelError` for an unknown or damaged model."""
+    """Return the application for `args` (see `Arguments`). Raises `ModelError` for an unknown or damaged model.
+
+    Engines are those that `raymill optimize` or `raymill serve` chose; without a choice the model's own.
+    """
     given = Arguments.model_validate(args)
-    return application(Registry(given.storage).find(given.model), ServeSpec(replicas=given.replicas))
+    models = Registry(given.storage)
+    spec = ServeSpec.model_validate({"replicas": given.replicas, **given.serve})
+    versions = [models.find(given.model), *[models.find(ref) for ref in spec.models]]
+    return application(versions, spec, None)
 
 
-def application(version: Version, spec: ServeSpec) -> Application:
-    """Return the application that serves `version` as `spec` says, after checking every file of it."""
-    registry.verify(version)
+def application(
+    versions: Sequence[Version],
+    spec: ServeSpec,
+    held_out: HeldOutOf | None,
+    *,
+    log_folder: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Application:
+    """Return the application that serves `versions` as `spec` says, after checking every file of them.
+
+    Where an engine is still to be chosen, it is now, with the rows of `held_out`.
+    """
+    for version in versions:
+        registry.verify(version)
     settings = Settings(
+        models=[_settings(version, spec, held_out, say) for version in versions],
+        replicas=spec.most_replicas,
+        timeout_s=spec.timeout_s,
+        keys=keys.load(spec.keys) if spec.keys else [],
+        access_log=log_folder if spec.access_log else None,
+        log_bodies=spec.log_bodies,
+        otlp=spec.otlp,
+    )
+    return Endpoint.options(  # type: ignore[attr-defined]
+        **_scaling(spec),
+        ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
+        max_ongoing_requests=_MOST_REQUESTS,
+        max_queued_requests=_MOST_REQUESTS,
+        # A model that fails its digests or golden rows fails them again: say so at once.
+        max_constructor_retry_count=1,
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=max(5.0, min(spec.timeout_s, 30.0)),
+    ).bind(settings.model_dump())
+
+
+def _scaling(spec: ServeSpec) -> dict[str, Any]:
+    if isinstance(spec.replicas, int):
+        return {"num_replicas": spec.replicas}
+    fewest, most = spec.replicas
+    return {
+        "autoscaling_config": {
+            "min_replicas": fewest,
+            "max_replicas": most,
+            "initial_replicas": max(1, fewest),
+            "target_ongoing_requests": spec.target_inputs,
+            "upscale_delay_s": 5,
+            "downscale_delay_s": 60,
+        }
+    }
+
+
+def _settings(
+    version: Version, spec: ServeSpec, held_out: HeldOutOf | None, say: Callable[[str], None]
+) -> ModelSettings:
+    name, choice = _engine(version, spec, held_out, say)
+    return ModelSettings(
         name=version.name,
         version=version.number,
         folder=str(version.folder),
+        engine=name,
+        choice=choice,
         threads=max(1, int(spec.cpus_per_replica)),
         on_gpu=spec.gpus_per_replica > 0,
         max_batch_size=spec.max_batch_size,
-        batch_wait_ms=spec.batch_wait_ms,
+        max_batch_tokens=spec.max_batch_tokens,
         max_inputs=spec.max_inputs,
         max_body_bytes=spec.max_body_bytes or tasks.of(contracts.load(version.folder)).max_body_bytes,
-        timeout_s=spec.timeout_s,
+        max_queued=spec.max_queued,
+        too_long=spec.too_long,
     )
-    return Endpoint.options(  # type: ignore[attr-defined]
-        num_replicas=spec.replicas,
-        ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
-        max_ongoing_requests=_QUEUED_BATCHES * spec.max_batch_size,
-        max_queued_requests=spec.max_queued,
-        # A model that fails its digests or golden rows fails them again: say so at once.
-        max_constructor_retry_count=1,
-    ).bind(settings.model_dump())
+
+
+def _engine(
+    version: Version, spec: ServeSpec, held_out: HeldOutOf | None, say: Callable[[str], None]
+) -> tuple[str, dict[str, Any] | None]:
+    if held_out is None and spec.engine == "auto" and not choose.was_chosen(version, spec):
+        return "native", None
+    return choose.engine_of(version, spec, lambda: held_out(version) if held_out else None, say)

@@ -22,21 +22,14 @@ _PAGE = """<!doctype html>
 {% endfor %}{% for path, verbs in paths.items() %}{% for verb, operation in verbs.items() %}
 <h2><span class="verb">{{ verb.upper() }}</span> <code>{{ path }}</code></h2>
 <p>{{ operation.description }}</p>
-{% if operation.requestBody %}<p>Body:</p><pre>{"inputs": [{{ example.input }}, ...]}</pre>
+{% if path in ("/predict", "/models/{name}/predict") %}<p>Body:</p><pre>{"inputs": [{{ example.input }}, ...]}</pre>
 <p>Answer:</p><pre>{"predictions": [{{ example.answer }}, ...],
- "model": {"name": "{{ model.name }}", "version": {{ model.version }}, "fingerprint": "..."}}</pre>
-<table>{% for status, response in operation.responses.items() %}<tr><td><code>{{ status }}</code></td><td>{{ meaning[status] or response.description }}</td></tr>{% endfor %}</table>
+ "model": {"name": "{{ model.name }}", "version": {{ model.version }}, "fingerprint": "...", "checkpoint": "...", "engine": "{{ model.engine }}"},
+ "timing_ms": {"queue": 0.1, "tokenize": 0.2, "inference": 2.4, "total": 3.0}}</pre>
+<p>Headers: <code>x-request-id</code> and W3C <code>traceparent</code>, yours or new ones; <code>server-timing</code>.</p>
+<table>{% for status, response in operation.responses.items() %}<tr><td><code>{{ status }}</code></td><td>{{ response.description }}</td></tr>{% endfor %}</table>
 {% endif %}{% endfor %}{% endfor %}
 </body></html>"""
-
-_MEANING = {
-    "200": "the predictions, in the order of the inputs",
-    "400": "the body is not JSON, or not UTF-8",
-    "413": "the body or the number of inputs is over the limit",
-    "422": "the JSON is not what it should be; the message names the place",
-    "503": "too many requests are waiting; try again",
-    "504": "no answer within the time limit",
-}
 
 
 def docs_page(
@@ -49,18 +42,14 @@ def docs_page(
 
     `other_bodies` are options of curl for requests that are no JSON, and what they mean.
     """
-    from collections import defaultdict
-
     from jinja2 import Environment
 
     template = Environment(autoescape=True).from_string(_PAGE)
     shown = {name: json.dumps(value, ensure_ascii=False) for name, value in example.items()}
-    meaning: dict[str, str] = defaultdict(str, _MEANING)
     return template.render(
         paths=openapi["paths"],
         model=model,
         example=shown,
-        meaning=meaning,
         bodies=other_bodies,
         url="http://HOST:PORT/",
     )

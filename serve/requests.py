@@ -5,9 +5,10 @@ Whatever a client sends ends in a `RequestError` with its status: 400 no JSON, 4
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
+
+import orjson
 
 from cluster.errors import RequestError, nearest
 from cluster.text import json_kind
@@ -32,13 +33,7 @@ def parse(body: bytes, max_inputs: int) -> list[Any]:
     """Return the inputs of `{"inputs": [...]}`; what each of them must be is the task's to say."""
     if not body:
         raise RequestError(400, "no_body", 'the body is empty; send {"inputs": [...]}')
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise RequestError(400, "invalid_utf8", f"the body is not UTF-8 (byte {error.start})") from None
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RequestError(400, "invalid_json", f"the body is not JSON: {reason}") from None
+    value = json_of(body)
     if not isinstance(value, dict):
         raise RequestError(422, "wrong_type", f'the body is {json_kind(value)}; send an object: {{"inputs": [...]}}')
     for key in value:
@@ -61,6 +56,13 @@ def limited(inputs: list[Any], max_inputs: int) -> list[Any]:
     return inputs
 
 
-def _no_constant(name: str) -> None:
-    """Python's reader takes NaN and Infinity, which JSON does not have."""
-    raise ValueError(f"{name} is no JSON value; a missing one is null")
+def json_of(body: bytes) -> Any:
+    """Return the JSON value of a body, by the letter of RFC 8259."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        try:
+            body.decode()
+        except UnicodeDecodeError as wrong:
+            raise RequestError(400, "invalid_utf8", f"the body is not UTF-8 (byte {wrong.start})") from None
+        raise RequestError(400, "invalid_json", f"the body is not JSON: {error}") from None

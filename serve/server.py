@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import ray.serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
-from cluster.connect import port_is_free
 from cluster.errors import ModelError, RaymillError, ResourceError
-from serve.app import application
+from serve.app import HeldOutOf, application
+from serve.ingress import check_access
 from trainer.registry import Version
 from trainer.spec import Serve as ServeSpec
 
 # How the second line of a `UserError` begins.
 _FIX = "fix:"
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise `ResourceError` if nothing could listen there; asked before anything slow starts."""
-    if not port_is_free(host, port):
-        raise ResourceError(
-            f"{host}:{port} cannot be listened on: another program has it, or the address is not this machine's",
-            f"give another port, as --port {port + 1 if port < 65535 else 8000}",
-        )
 
 
 class Endpoint(NamedTuple):
@@ -37,13 +29,22 @@ class Endpoint(NamedTuple):
     """Whether Ray Serve was started for it, and is to be shut down with it."""
 
 
-def start(version: Version, spec: ServeSpec) -> Endpoint:
-    """Serve `version` on the connected Ray; returns once every replica is ready.
+def start(
+    versions: Sequence[Version],
+    spec: ServeSpec,
+    held_out: HeldOutOf | None,
+    *,
+    log_folder: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Endpoint:
+    """Serve `versions` on the connected Ray; returns once every replica is ready. `held_out` and `say` as `application` has them.
 
     Raises `ModelError` if the replicas refuse the model (golden rows, digests), and takes the application down again;
     `ResourceError` if the address is taken, or Serve runs there already for somebody else's application.
     """
-    app = application(version, spec)
+    check_access(spec)
+    version = versions[0]
+    app = application(versions, spec, held_out, log_folder=log_folder, say=say)
     started_serve = _get_global_client(raise_if_no_controller_running=False) is None
     if not started_serve:
         _must_have_room(version.name)

@@ -16,3 +16,11 @@ def best_seconds(work: Callable[[], object], enough: float, tries: int = 3) -> f
         if best < enough:
             break
     return best
+
+
+def until(holds: Callable[[], object], within_s: float = 30.0, what: str = "") -> None:
+    """Return as soon as `holds()` is true; fails after `within_s`."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(0.05)

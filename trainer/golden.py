@@ -61,6 +61,11 @@ def write(folder: Path, inputs: list[np.ndarray], raw: list[Any], scores: np.nda
     write_json(folder / FILE, {"tolerance": _TOLERANCE, "library": checked, "rows": rows})
 
 
+def requests(folder: Path) -> list[Any]:
+    """Return the golden rows as a request has them."""
+    return [row["raw"] for row in read_json(folder / FILE)["rows"]]
+
+
 def replay(folder: Path, predictor: Predictor) -> int:
     """Return how many rows were replayed.
 

@@ -65,8 +65,8 @@ def demands(spec: RunSpec, sizes: Layout, *, serving: bool = True) -> list[Deman
         found.append(
             Demand(
                 "serve",
-                f"{serve.replicas} replicas",
-                serve.replicas,
+                f"{serve.most_replicas} replicas",
+                serve.most_replicas,
                 serve.cpus_per_replica,
                 serve.gpus_per_replica,
                 "serve.replicas",

@@ -12,13 +12,11 @@ from typing import Any
 
 from cluster.connect import connect
 from cluster.console import Console
-from cluster.errors import DataError, ModelError, ResourceError
+from cluster.errors import ResourceError
 from cluster.plan import Demand, check, joined_nodes
 from cluster.progress import Progress, read_all, run_watched, total_of
 from trainer import batch, evaluate, registering, spec_load, tasks
 from trainer import contract as contracts
-from trainer.data.prepared import Prepared
-from trainer.evaluate import LabelledRows
 from trainer.registry import Version
 from trainer.report import page
 from trainer.run_folder import RAY_LOG, SPEC
@@ -33,7 +31,7 @@ def evaluate_version(
     Computed in this process, or in a Ray task where an `address` is given.
     """
     contract = contracts.load(version.folder)
-    rows = evaluate.read_labelled(data, contract) if data else _held_out(version)
+    rows = evaluate.read_labelled(data, contract) if data else registering.held_out_of(version)
     folder = _new_folder(storage, version, "evaluate")
     console.say(f"{version.ref}: {len(rows):,} rows, {folder}", style="bold")
     console.send_rays_output_to(folder / RAY_LOG)
@@ -114,19 +112,6 @@ def predict_version(
         **counts,
         "stages": {"predict": round(time.monotonic() - started, 2)},
     }
-
-
-def _held_out(version: Version) -> LabelledRows:
-    place = Path(version.lineage["prepared data"])
-    try:
-        rows = registering.held_out(Prepared(place))
-        if rows.digest != version.lineage["digest of the held-out rows"]:
-            raise DataError(f"{place} holds other rows than those it was registered with", "restore the folder")
-        return rows
-    except (ModelError, DataError, OSError) as error:
-        raise ModelError(
-            f"the held-out rows of {version.ref} cannot be read: {error}", "give labelled rows with --data FILE"
-        ) from error
 
 
 def spec_of(version: Version, overrides: Iterable[str] = ()) -> RunSpec:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.errors import ModelError, UserError
+from cluster.errors import DataError, ModelError, UserError
 from cluster.files import write_json
 from trainer import contract as contracts
 from trainer import evaluate, golden, profile, registry, run_folder, tasks
@@ -30,12 +30,26 @@ _LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow", 
 _MORE_LIBRARIES = ("xgboost", "xgboost-cpu", "skops")
 
 
-def held_out(prepared: Prepared) -> LabelledRows:
-    """Return the raw test rows of prepared data."""
+def held_out(prepared: Prepared, part: str = "test") -> LabelledRows:
+    """Return the raw test rows of prepared data, or those of another part."""
     task = tasks.of(prepared.contract)
-    rows = prepared.part("test")
+    rows = prepared.part(part)
     columns = {role: rows.raw(role) for role in task.subjects(prepared.contract)}
     return evaluate.labelled(columns, rows.raw(task.target_role))
+
+
+def held_out_of(version: Version) -> LabelledRows:
+    """Return the rows a version was registered with. Raises `ModelError` where they are not there any more."""
+    place = Path(version.lineage["prepared data"])
+    try:
+        rows = held_out(Prepared(place))
+        if rows.digest != version.lineage["digest of the held-out rows"]:
+            raise DataError(f"{place} holds other rows than those it was registered with", "restore the folder")
+        return rows
+    except (ModelError, DataError, OSError) as error:
+        raise ModelError(
+            f"the held-out rows of {version.ref} cannot be read: {error}", "give labelled rows with --data FILE"
+        ) from error
 
 
 def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -> dict[str, Any]:

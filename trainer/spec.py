@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from trainer.section import Positive, Section
 from trainer.spec_data import Data
 from trainer.spec_model import Model
+from trainer.spec_serve import Serve
 from trainer.spec_track import Track
 from trainer.spec_train import Train
 from trainer.spec_tune import Tune
@@ -76,33 +77,6 @@ class Promote(Section):
     """By how much `evaluate.metric` must be better than the present champion's on the same held-out rows."""
     minimum: float | None = None
     """The worst value of `evaluate.metric` that may be promoted at all. Default: any."""
-
-
-class Serve(Section):
-    """The HTTP endpoint."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on. Nothing authenticates requests yet: leave it on loopback or put a proxy in front."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    """Port to listen on."""
-    replicas: Positive = 1
-    """How many copies of the model answer."""
-    cpus_per_replica: Annotated[float, Field(ge=0)] = 1
-    """CPU cores of one replica."""
-    gpus_per_replica: Annotated[float, Field(ge=0)] = 0
-    """GPUs of one replica."""
-    max_batch_size: Positive = 32
-    """Most inputs in one forward pass."""
-    batch_wait_ms: Annotated[float, Field(ge=0, le=10_000)] = 2
-    """How long a request waits for others to fill its batch."""
-    max_inputs: Positive = 256
-    """Most inputs in one request; more are refused with 413."""
-    max_body_bytes: Positive | None = None
-    """Largest request body; a larger one is refused with 413. Default: 1 MiB, for images 16 MiB."""
-    timeout_s: Annotated[float, Field(gt=0)] = 30
-    """Longest time a request may take before it gets a 504."""
-    max_queued: Positive = 1000
-    """Requests that may wait for a replica; more are refused with 503."""
 
 
 class Cluster(Section):

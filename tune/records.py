@@ -18,6 +18,7 @@ from cluster.files import read_json, write_json
 from trainer.checkpoint import epoch_of
 from trainer.result import TrialRecord, read_history
 from trainer.spec import RunSpec
+from trainer.training import best as best_models
 from trainer.worker import FAILURE, failure
 
 _TRIALS, _VALUES, _ENDED, _MODEL = "trials", "values.json", "ended.json", "model.json"
@@ -142,7 +143,9 @@ class Records:
         shutil.rmtree(self.place(name) / "checkpoints", ignore_errors=True)
 
     def _checkpoints(self, name: str) -> list[Path]:
-        return sorted(self._folder.glob(f"{_ATTEMPT}*/{name}/checkpoint_*"))
+        """Return what there is of a trial: what it handed to Ray Tune, and, with several workers, what these keep."""
+        own = best_models.newest(self.place(name))
+        return [*sorted(self._folder.glob(f"{_ATTEMPT}*/{name}/checkpoint_*")), *([own] if own else [])]
 
 
 def final_name(name: str, seed: int) -> str:

@@ -49,12 +49,14 @@ def pauses(spec: RunSpec) -> bool:
 
 
 def ends_early(spec: RunSpec) -> bool:
-    """Whether trials may be ended before their last epoch. Those with several workers are not.
+    """Whether trials may be ended before their last epoch.
 
-    Tune ends a trial's process at once, and Ray Train's controller with it; where no dashboard runs the workers' placement
-    group stays (its cleaner asks the dashboard, ray 2.60), and the next trial would wait for those cores for ever.
+    HyperBand and PBT have trials wait and go on elsewhere, which takes a training's state with every epoch; those with
+    several workers have it in their own processes.
     """
-    return spec.tune is not None and spec.tune.scheduler != "none" and spec.cluster.workers == 1
+    if spec.tune is None or spec.tune.scheduler == "none":
+        return False
+    return spec.cluster.workers == 1 or spec.tune.scheduler in ("asha", "median")
 
 
 def longest_training(spec: RunSpec) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from tune.records import Point, Records
 from tune.sampling import Sampling
 from tune.scheduling import pauses, scheduler_of
 from tune.space import preparation_of
-from tune.trial import POINT, config_of, name_of, run_trial
+from tune.trial import POINT, config_of, name_of, trainable
 
 #: Measures what serving a model costs: from its training's result to figures of `trainer.spec_tune.SERVE_FIGURES`.
 Measure = Callable[[RunResult], Mapping[str, float]]
@@ -141,8 +140,7 @@ class Search:
         return pauses(self.spec)
 
     def _trainable(self, scheduled: bool) -> Any:
-        return functools.partial(
-            run_trial,
+        return trainable(
             base=_without_search(self.spec),
             prepared=self.prepared,
             folder=str(self.folder),

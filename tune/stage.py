@@ -24,7 +24,8 @@ def search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | 
     write_json(run.folder / VARIANTS, prepared)
     if run.spec.tune and run.spec.tune.scheduler != "none" and not ends_early(run.spec):
         run.console.say(
-            "             trials with several workers all train to their end; none is ended early", style="yellow"
+            f"             {run.spec.tune.scheduler} is for trials with one worker: these all train to their end (asha ends some)",
+            style="yellow",
         )
     found = Search(
         run.spec, prepared, run.folder, run.sizes, (lambda result: measure(run, result)) if measure else None

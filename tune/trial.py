@@ -9,6 +9,7 @@ that had ended only says again what it said: Tune's scheduler hears of both as i
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 import threading
@@ -22,12 +23,17 @@ from trainer.fit import fit
 from trainer.result import read_history
 from trainer.spec import RunSpec
 from trainer.training import best as best_models
+from trainer.training import ending
 from trainer.training.report import Save
 from trainer.training.snapshots import FOLDER
 from tune.records import Point, Records
 from tune.space import preparation_of
 
 _LOOK_EVERY_S = 0.3
+# A training with several workers that is ended early has this long to take its steps, and its processes, to an end.
+_END_WITHIN_S = 600.0
+# Set in a trial's process once Ray Tune wants it to end.
+_ending = threading.Event()
 # A trial's config for Ray Tune holds its values and its name in one place: dots mean something else to Ray Tune.
 POINT, _NAME = "point", "trial"
 
@@ -40,6 +46,32 @@ def config_of(point: Point) -> dict[str, Any]:
 def name_of(trial: Any) -> str:
     """Return what Ray Tune is to call a trial; its config may become another's while it runs, its name does not."""
     return str(trial.config[POINT][_NAME])
+
+
+class _WaitedFor:
+    """A trial of Ray Tune's that takes its training to an end before its process is killed.
+
+    Ray Tune kills a trial's process as soon as it was told of the end, and Ray Train's controller with it: the workers'
+    placement group would stay (its cleaner asks the dashboard, ray 2.60), and the next trial wait for those cores for ever.
+    """
+
+    def cleanup(self) -> None:
+        """End the training, then what Ray Tune has of it."""
+        from ray.train._internal.session import get_session
+
+        _ending.set()
+        session = get_session()
+        if session is not None:
+            session.finish(timeout=_END_WITHIN_S)
+        super().cleanup()  # type: ignore[misc]
+
+
+def trainable(**fixed: Any) -> Any:
+    """Return what Ray Tune runs as a trial: `run_trial` with `fixed`."""
+    from ray.tune.trainable.function_trainable import wrap_function
+
+    # By reference to what is here, and no copy: a class made in a function is pickled whole.
+    return type("Trial", (_WaitedFor, wrap_function(functools.partial(run_trial, **fixed))), {})
 
 
 def run_trial(
@@ -150,15 +182,23 @@ def _train_beside(spec: RunSpec, rows: Path, place: Path, threads: int, told: _T
             outcome["error"] = error
 
     thread = threading.Thread(target=body, daemon=True, name="raymill-nested-train")
+    ending.forget(place)
     thread.start()
     passed = 0
-    while thread.is_alive():
-        thread.join(_LOOK_EVERY_S)
-        history = read_history(place)
-        # The last epoch's model may still be on its way to storage while the training runs.
-        for line in history[passed : len(history) if not thread.is_alive() else -1]:
-            told.epoch(line, _model_of(place, int(line["epoch"])))
-            passed += 1
+    try:
+        while thread.is_alive() and not _ending.is_set():
+            thread.join(_LOOK_EVERY_S)
+            history = read_history(place)
+            # The last epoch's model may still be on its way to storage while the training runs.
+            for line in history[passed : len(history) if not thread.is_alive() else -1]:
+                told.epoch(line, _model_of(place, int(line["epoch"])))  # and no further, where that ends the trial
+                passed += 1
+    finally:
+        if thread.is_alive():
+            ending.ask(place)
+            thread.join()
+    if _ending.is_set():
+        raise SystemExit
     if "error" in outcome:
         raise outcome["error"]
 

@@ -1,6 +1,7 @@
 """Searches with Ray Tune on the tiny model: each algorithm, several workers a trial, failures."""
 
 import pytest
+from timing import until
 from tiny import tiny_spec
 
 from cluster.console import Console
@@ -49,12 +50,31 @@ def test_grid_tries_every_combination_also_of_prepared_rows(tiny_base, tiny_data
     assert result.prepared.is_dir()
 
 
-def test_random_with_two_workers_a_trial(tiny_base, tiny_data, storage):
-    tune = {"algorithm": "random", "trials": 2, "space": {"train.learning_rate": {"uniform": [1e-3, 5e-3]}}}
-    result = run_search(tiny_base, tiny_data, storage, tune, cluster={"workers": 2})
-    assert len({trial.values["train.learning_rate"] for trial in result.trials}) == 2
+def test_trials_with_several_workers_end_early_and_leave_no_actor_and_no_group(tiny_base, tiny_data, storage):
+    """The one that hardly learns is ended by asha, Ray Train's processes and placement groups with it."""
+    space = {"train.learning_rate": {"loguniform": [1e-7, 1e-2]}}
+    points = [{"train.learning_rate": rate} for rate in (5e-3, 1e-7)]
+    tune = {"trials": 2, "space": space, "points": points, "scheduler": "asha"}
+    train = {"epochs": 40, "batch_size": 16}
+    result = run_search(tiny_base, tiny_data, storage, tune, train=train, cluster={"workers": 2})
+    by_rate = {trial.values["train.learning_rate"]: trial for trial in result.trials}
+    assert by_rate[5e-3].state == "finished" and by_rate[5e-3].epochs == 40
+    assert by_rate[1e-7].state == "stopped" and by_rate[1e-7].epochs < 40
     assert (result.checkpoint / "model.safetensors").is_file()
     assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
+    until(lambda: not left_behind(), what=str(left_behind()))
+
+
+def left_behind():
+    """Return Ray Train's and Ray Tune's actors that live, and the placement groups that hold cores."""
+    import ray._private.state
+    from ray.util import placement_group_table
+
+    actors = ray._private.state.actors().values()
+    alive = [actor["ActorClassName"] for actor in actors if actor["State"] not in ("DEAD",)]
+    ours = [name for name in alive if any(word in name for word in ("Train", "Trial", "Cleaner", "Worker", "Alone"))]
+    groups = [group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
+    return ours + groups
 
 
 def test_a_search_in_which_nothing_works_says_why(tiny_base, tiny_data, storage):

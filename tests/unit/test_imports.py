@@ -9,7 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BELOW = {"cluster": set(), "trainer": {"cluster"}, "tune": {"trainer", "cluster"}, "serve": {"trainer", "cluster"}}
-SERVE_MAY_USE = {"spec", "spec_load", "contract", "tasks", "steps", "checkpoint", "registry", "predictor", "golden"}
+SERVE_MAY_USE = {
+    "spec",
+    "spec_load",
+    "contract",
+    "tasks",
+    "steps",
+    "checkpoint",
+    "registry",
+    "predictor",
+    "golden",
+    "precision",
+}
 
 
 def imports_of(path: Path) -> set[str]:

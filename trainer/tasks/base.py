@@ -60,6 +60,10 @@ class Encoder(ABC):
     def __call__(self, columns: Columns) -> Encoded:
         """Return the model inputs of a few rows, as a request has them."""
 
+    def length(self, row: Sequence[Any]) -> int:
+        """Return how many numbers the input of a row (its values by role, in order) has before it is cut."""
+        raise NotImplementedError(f"{type(self).__name__} cuts nothing")
+
     def block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
         """Return the same for a whole block of rows (a column for each role), as a list column, and the reasons.
 
@@ -158,6 +162,10 @@ class Task(ABC):
     @abstractmethod
     def encoder(self, contract: Contract, folder: Path) -> Encoder:
         """Return the function that turns cleaned raw values into model inputs; the same in training and serving."""
+
+    def longest(self, contract: Contract) -> int | None:
+        """Return the most numbers that `encoder` leaves of an input, where it cuts longer ones; None where it never does."""
+        return None
 
     def fit(self, contract: Contract, tally: Mapping[str, int], declared: list[str] | None = None) -> Contract:
         """Return the contract with what the training rows' targets teach. Raises `DataError`."""

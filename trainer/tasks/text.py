@@ -54,6 +54,13 @@ class TextEncoder(Encoder):
         found = self._tokenizer.encode_batch_fast(values)
         return Encoded([np.asarray(each.ids, dtype=np.int32) for each in found])
 
+    def length(self, row: Sequence[Any]) -> int:
+        self._tokenizer.no_truncation()
+        try:
+            return len(self._tokenizer.encode(row[0], *row[1:]).ids)  # type: ignore[arg-type]
+        finally:
+            self._tokenizer.enable_truncation(self._max_length)
+
     def block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
         if len(self._roles) == 1:
             self._words = self._words or WordIds(self._tokenizer, self._max_length)
@@ -101,6 +108,9 @@ class TextTask(Task):
 
     def encoder(self, contract: Contract, folder: Path) -> TextEncoder:
         return TextEncoder(folder / TOKENIZER, contract.step("tokenize")["max_length"], self.texts)
+
+    def longest(self, contract: Contract) -> int | None:
+        return int(contract.step("tokenize")["max_length"])
 
     # -- requests
 

@@ -17,6 +17,7 @@ import torch
 
 from trainer import adapters, checkpoint
 from trainer.data.prepared import Prepared
+from trainer.precision import Precision, autocast
 from trainer.spec import RunSpec
 from trainer.training import dropout
 from trainer.training.average import Average
@@ -28,7 +29,6 @@ from trainer.training.loss import loss_of
 from trainer.training.optimizer import freeze
 from trainer.training.parallel import distributed, like, reshard, whole
 from trainer.training.place import Place
-from trainer.training.precision import Precision, autocast
 from trainer.training.schedule import factor
 from trainer.training.torch_updater import TorchUpdater
 from trainer.training.updater import Updater

@@ -5,6 +5,7 @@ Letters in shapes: B rows of this worker's part of a step, C classes, T tokens.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -14,16 +15,17 @@ import numpy as np
 
 from cluster.errors import ModelError, UserError
 from trainer.data.prepared import Prepared
+from trainer.precision import Precision, autocast, chosen
 from trainer.run_environment import write_hardware
 from trainer.spec import RunSpec
 from trainer.training import best as best_models
+from trainer.training import ending
 from trainer.training.background import Background
 from trainer.training.best import Best, must_be_finite
 from trainer.training.feed import Feed, PreparedFeed
 from trainer.training.log import TrainingLog
 from trainer.training.place import Place
 from trainer.training.position import Position
-from trainer.training.precision import Precision, autocast, chosen
 from trainer.training.report import Frozen, Report
 from trainer.training.snapshots import Snapshot, Snapshots
 from trainer.training.together import agreed, gathered
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from trainer.tasks.base import Task
 
 _ROWS_NAMED = 8
+
+
+class _Asked(Exception):
+    """The training was asked to end at once. Raised on all ranks at the same step."""
 
 
 def train(
@@ -89,12 +95,13 @@ class Training:
         self._begin()
         best = Best(self._spec, self._at)
         # An epoch that was trained to its end, or the training's, is still to be judged.
-        while self._at.epoch <= self._spec.train.epochs and (
-            self._at.step_in_epoch or not (best.is_over or self._is_over)
-        ):
-            self._log.begin_epoch(self._at.epoch)
-            self._train_epoch(self._at.epoch)
-            self._end_epoch(self._at.epoch, best)
+        with contextlib.suppress(_Asked):
+            while self._at.epoch <= self._spec.train.epochs and (
+                self._at.step_in_epoch or not (best.is_over or self._is_over)
+            ):
+                self._log.begin_epoch(self._at.epoch)
+                self._train_epoch(self._at.epoch)
+                self._end_epoch(self._at.epoch, best)
         self._background.wait()
         self._log.finish()
 
@@ -162,7 +169,10 @@ class Training:
         must_save = self._feed.exact and save is not None and at.step % save == 0
         if not (last or must_save or self._is_over or at.step % self._spec.track.every_steps == 0):
             return
-        found = self._window.closed(ends=self._is_out_of_time(), saves=self._is_due())  # all ranks
+        stops = self._place.rank == 0 and ending.is_asked(self._folder)
+        found = self._window.closed(ends=self._is_out_of_time(), saves=self._is_due(), stops=stops)  # all ranks
+        if found.stops:
+            raise _Asked
         if found.bad is not None:
             raise self._diverged(at.step_in_epoch - found.steps + found.bad, found.losses[found.bad])
         for loss in found.losses:  # one by one: the sum is the same whenever it is looked at

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from trainer.precision import Precision, loss_scaler
 from trainer.spec_train import Train
 from trainer.training.optimizer import optimizer
 from trainer.training.parallel import like, whole
-from trainer.training.precision import Precision, loss_scaler
 from trainer.training.schedule import factor
 
 _SCALER = "scaler"

@@ -27,6 +27,8 @@ class Seen(NamedTuple):
     """Whether rank 0 says that time is up."""
     saves: bool
     """Whether rank 0 says that it is time to save."""
+    stops: bool
+    """Whether rank 0 was asked to end at once."""
 
 
 class Window:
@@ -50,11 +52,11 @@ class Window:
         self._rows += rows
         self._tokens += tokens
 
-    def closed(self, *, ends: bool, saves: bool) -> Seen:
+    def closed(self, *, ends: bool, saves: bool, stops: bool) -> Seen:
         """Return what was seen since the last time. All ranks call this."""
         losses = torch.stack(self._losses).double().tolist()
         norms = torch.stack(self._norms).double().tolist() if self._norms else []
-        parts = gathered((losses, self._tokens, ends, saves), self._place)  # all ranks
+        parts = gathered((losses, self._tokens, ends, saves, stops), self._place)  # all ranks
         summed = [sum(of_step) for of_step in zip(*(part[0] for part in parts), strict=True)]
         sound = [math.isfinite(loss) for loss in summed]
         for place, norm in enumerate(norms):
@@ -68,6 +70,7 @@ class Window:
             tokens=sum(part[1] for part in parts),
             ends=parts[0][2],
             saves=parts[0][3],
+            stops=parts[0][4],
         )
         self._clear()
         return found

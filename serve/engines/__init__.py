@@ -1,0 +1,54 @@
+"""What a replica computes with: the checkpoint as it was trained, or made for the hardware (`serve.engine`).
+
+An engine is built once from a checkpoint into files (`build`), which a replica loads (`load`). Which one is the fastest that
+keeps the metric is found out by `serve.engines.choose`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.errors import SpecError, nearest
+from serve.engines.base import Engine
+from trainer.predictor import Predictor
+
+#: All there are; the first is the one that every model has.
+NAMES = (
+    "native",
+    "torch-packed",
+    "torch-bf16",
+    "torch-compile",
+    "onnx-fp32",
+    "onnx-int8",
+    "openvino-bf16",
+    "openvino-int8",
+)
+
+
+def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
+    """Write what engine `name` needs of a model into the folder `into`; `sample` are some encoded inputs.
+
+    In `scratch` engines of one model share what they are all made from.
+
+    Raises `EngineError` where the model, a library or the hardware does not go with it.
+    """
+    _module(name).build(name, predictor, sample, into, scratch)
+
+
+def load(name: str, predictor: Predictor, built: Path) -> Engine:
+    """Return engine `name` from what `build` wrote. Raises `EngineError` as `build` does."""
+    engine: Engine = _module(name).load(name, predictor, built)
+    return engine
+
+
+def _module(name: str) -> Any:
+    kind = name.partition("-")[0]
+    if name not in NAMES:
+        raise SpecError(f"serve.engine={name} is not known", nearest(name, NAMES))
+    where = {"native": "by_torch", "torch": "by_torch", "onnx": "by_onnx", "openvino": "by_openvino"}
+    place = "packed" if name == "torch-packed" else where[kind]
+    return importlib.import_module(f"serve.engines.{place}")

