@@ -336,16 +336,20 @@ def serve(
     storage: str | Path = STORAGE,
     address: str | None = None,
     console: Console | None = None,
+    overrides: Iterable[str] = (),
     **changes: Any,
 ) -> Iterator[str]:
-    """Serve a registered model while the block runs; yields its URL. `changes` override keys of the spec's `serve:`."""
+    """Serve a registered model while the block runs; yields its URL.
+
+    `changes` override keys of the spec's `serve:`, `overrides` any, as `serve.replicas=2`.
+    """
     from cluster.connect import connect, joins
     from serve.ingress import check_access, check_port, prepared
     from trainer import run_folder
     from trainer.model_stages import spec_of
 
     version = _version(model, storage)
-    spec = spec_of(version, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
+    spec = spec_of(version, [*overrides, *_serve_keys(changes)])
     versions = [version, *[_version(ref, storage) for ref in spec.serve.models]]
     check_access(spec.serve)
     shown = _console(console)
@@ -409,6 +413,7 @@ def optimize(
     *,
     storage: str | Path = STORAGE,
     console: Console | None = None,
+    overrides: Iterable[str] = (),
     **changes: Any,
 ) -> dict[str, Any]:
     """Build and measure the engines a model may be served with on this machine, and store the choice beside the version.
@@ -419,7 +424,7 @@ def optimize(
     from trainer.model_stages import spec_of
 
     version = _version(model, storage)
-    spec = spec_of(version, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
+    spec = spec_of(version, [*overrides, *_serve_keys(changes)])
     shown = _console(console)
     only = None if spec.serve.engine == "auto" else spec.serve.engine
     with shown.stage("optimize"):
@@ -448,7 +453,7 @@ def _judged_by(spec: RunSpec, contract: Contract, rows: LabelledRows) -> HeldOut
     return HeldOut(rows.columns, targets_of(contract, rows), how.metric, how.mode == "max", how.calibration_bins)
 
 
-def manifest(model: str, *, storage: str | Path = STORAGE, **changes: Any) -> str:
+def manifest(model: str, *, storage: str | Path = STORAGE, overrides: Iterable[str] = (), **changes: Any) -> str:
     """Return the config of a model's endpoint for `serve deploy`, as YAML."""
     import yaml
 
@@ -456,8 +461,12 @@ def manifest(model: str, *, storage: str | Path = STORAGE, **changes: Any) -> st
     from trainer.model_stages import spec_of
 
     version = _version(model, storage)
-    spec = spec_of(version, [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()])
+    spec = spec_of(version, [*overrides, *_serve_keys(changes)])
     return yaml.safe_dump(config(model, str(_folder(storage)), spec.serve), sort_keys=False)
+
+
+def _serve_keys(changes: Mapping[str, Any]) -> list[str]:
+    return [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
 def wait_for_interrupt() -> None:

@@ -485,7 +485,7 @@ _KEYS_FILE = click.option(
 @_ENGINE
 @click.option("--keys", type=click.Path(), help="File of API keys; see `raymill keys`.")
 @click.option("--insecure", is_flag=True, default=None, help="Listen on other addresses without keys.")
-@_shared("storage", "address")
+@_shared("set", "storage", "address")
 def serve_command(
     front: Front,
     models: tuple[str, ...],
@@ -495,6 +495,7 @@ def serve_command(
     engine: str | None,
     keys: str | None,
     insecure: bool | None,
+    overrides: tuple[str, ...],
     storage: str | None,
     address: str | None,
 ) -> None:
@@ -503,7 +504,12 @@ def serve_command(
               "keys": str(Path(keys).absolute()) if keys else None, "models": list(models[1:]) or None}  # fmt: skip
     given = {key: value for key, value in wanted.items() if value is not None}
     with raymill.serve(
-        models[0], storage=storage or raymill.STORAGE, address=address, console=front.console, **given
+        models[0],
+        storage=storage or raymill.STORAGE,
+        address=address,
+        console=front.console,
+        overrides=overrides,
+        **given,
     ) as url:
         front.tell({"url": url}, [f"listening on {url}"])
         with contextlib.suppress(KeyboardInterrupt):
@@ -516,14 +522,22 @@ def serve_command(
 @_ENGINE
 @click.option("--cpus", type=click.FloatRange(1), help="CPU cores of a replica. Default: the spec's, 1.")
 @click.option("--max-drop", type=click.FloatRange(0, 100), help="Points of 100 that the metric may lose. Default: 0.3.")
-@_shared("storage")
+@_shared("set", "storage")
 def optimize_command(
-    front: Front, model: str, engine: str | None, cpus: float | None, max_drop: float | None, storage: str | None
+    front: Front,
+    model: str,
+    engine: str | None,
+    cpus: float | None,
+    max_drop: float | None,
+    overrides: tuple[str, ...],
+    storage: str | None,
 ) -> None:
     """Build the engines MODEL may be served with, time them here, and keep the fastest that keeps the metric."""
     wanted = {"engine": engine, "cpus_per_replica": cpus, "max_metric_drop": max_drop}
     given = {key: value for key, value in wanted.items() if value is not None}
-    found = raymill.optimize(model, storage=storage or raymill.STORAGE, console=front.console, **given)
+    found = raymill.optimize(
+        model, storage=storage or raymill.STORAGE, console=front.console, overrides=overrides, **given
+    )
     rows = [
         [one["name"], one["rows_per_s"] or None, one["single_ms"] or None, one["metric"], one["largest_move"],
          "chosen" if one["name"] == found["engine"] else one["refused"]]
@@ -537,11 +551,13 @@ def optimize_command(
 @cli.command("manifest")
 @_MODEL
 @click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
-@_shared("storage")
-def manifest_command(front: Front, model: str, replicas: int | None, storage: str | None) -> None:
+@_shared("set", "storage")
+def manifest_command(
+    front: Front, model: str, replicas: int | None, overrides: tuple[str, ...], storage: str | None
+) -> None:
     """Print the config of MODEL's endpoint for `serve deploy`."""
     given = {"replicas": replicas} if replicas else {}
-    found = raymill.manifest(model, storage=storage or raymill.STORAGE, **given)
+    found = raymill.manifest(model, storage=storage or raymill.STORAGE, overrides=overrides, **given)
     front.tell({"config": found}, found.splitlines())
 
 

@@ -153,6 +153,7 @@ def _is_rays(process: psutil.Process) -> bool:
         return any("ray::" in word or "/ray/" in word for word in words[:12]) or process.name() in {
             "raylet",
             "gcs_server",
+            "haproxy",
         }
     return False
 

@@ -18,8 +18,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 JSON, TEXT, HTML = "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8"
 # W3C trace context: version, trace, parent, flags.
-_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?$")
-_REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Reply(NamedTuple):
@@ -47,8 +47,8 @@ class Exchange:
         self.query: bytes = scope.get("query_string", b"")
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        self.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
-        found = _TRACEPARENT.match(self.headers.get(b"traceparent", b"").decode("latin-1"))
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        found = _TRACEPARENT.fullmatch(self.headers.get(b"traceparent", b"").decode("latin-1"))
         self.trace, self.parent, flags = found.groups() if found else (secrets.token_hex(16), "", "00")
         self.sampled = bool(int(flags, 16) & 1) if found else True
         self.span = secrets.token_hex(8)
@@ -80,11 +80,10 @@ class Exchange:
                 return body
 
     async def answer(self, send: Send, reply: Reply) -> None:
-        """Send an answer, with the ids and where the time went."""
+        """Send an answer, with the trace's ids and where the time went; Ray Serve puts the request's id beside them."""
         headers = [
             (b"content-type", reply.content_type.encode("latin-1")),
             (b"content-length", str(len(reply.body)).encode()),
-            (b"x-request-id", self.request_id.encode("latin-1")),
             (b"traceparent", f"00-{self.trace}-{self.span}-{'01' if self.sampled else '00'}".encode()),
             *reply.headers,
         ]

@@ -21,7 +21,8 @@ from cluster.errors import ResourceError, SpecError
 from trainer.spec import Serve as ServeSpec
 
 # Ray Serve writes the configuration; before HAProxy reads it, what listens everywhere is held to this machine, what everybody
-# may do with it to its owner, and clients that send nothing are not waited for for ever.
+# may do with it to its owner, and clients that send nothing are not waited for for ever. It ends with the process that started
+# it, however that one ends: it would keep the port and answer 404 there.
 _SCRIPT = """#!/bin/sh
 for word in "$@"; do
   case "$word" in *.cfg) sed -i \\
@@ -30,6 +31,7 @@ for word in "$@"; do
     -e 's/^defaults$/defaults\\n    timeout http-request {patience_s}s\\n    timeout queue {patience_s}s/' "$word";;
   esac
 done
+if command -v setpriv >/dev/null; then exec setpriv --pdeathsig KILL {binary} "$@"; fi
 exec {binary} "$@"
 """
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}

@@ -5,7 +5,6 @@ Whatever a client sends ends in a `RequestError` with its status: 400 no JSON, 4
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -14,19 +13,6 @@ from cluster.errors import RequestError, nearest
 from cluster.text import json_kind
 
 _KEYS = {"inputs"}
-
-
-async def read_body(chunks: AsyncIterator[bytes], declared: str | None, max_bytes: int) -> bytes:
-    """Return the body, or refuse it as soon as it is known to be too large."""
-    too_large = RequestError(413, "body_too_large", f"the body is over {max_bytes} bytes; send fewer inputs at a time")
-    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
-        raise too_large
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
-    return bytes(body)
 
 
 def parse(body: bytes, max_inputs: int) -> list[Any]:

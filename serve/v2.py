@@ -78,9 +78,7 @@ def read(served: Served, body: bytes, header_length: str) -> Asked:
     known = _outputs(served.example()["answer"])
     for output in names or []:
         if output not in known:
-            raise RequestError(
-                422, "unknown_output", f"there is no output {output[:80]!a}; {nearest(output, known)}"
-            )
+            raise RequestError(422, "unknown_output", f"there is no output {output[:80]!a}; {nearest(output, known)}")
     found = limited(_rows(served, tensors), served.settings.max_inputs)
     given = value.get("id")
     return Asked(found, str(given) if given is not None else None, names or None)

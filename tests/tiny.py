@@ -62,6 +62,7 @@ def tiny_spec(base: Path, rows: Path, storage: Path, **sections: object) -> dict
         "data": {"train": str(rows / "train.csv"), "test": str(rows / "test.csv")},
         "model": {"base": str(base)},
         "train": {"epochs": 6, "batch_size": 8, "learning_rate": 1e-3},
+        "serve": {"engine": "native"},  # tests of engines ask for them: each takes seconds to build
         "storage": str(storage),
         **sections,
     }

@@ -46,7 +46,7 @@ def interrupted(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunS
     if (folder / RESULT).is_file() and not (searches and given and kind == "tune"):
         raise SpecError(
             f"the run {folder.name} is finished",
-            f"look at {folder / RESULT}, or {_more(searches, folder)}",
+            f"look at {folder / RESULT}, or {_more(searches and kind == 'tune', folder)}",
         )
     if kind not in ("train", "tune", "run"):
         raise SpecError(
@@ -54,6 +54,7 @@ def interrupted(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunS
         )
     spec = spec_load.load(folder / run_folder.RESOLVED, given)
     run_folder.save_resolved(spec, folder)
+    (folder / RESULT).unlink(missing_ok=True)  # a finished search that goes on is not finished
     return spec, folder, kind
 
 

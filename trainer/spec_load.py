@@ -119,14 +119,14 @@ def _for_its_task(spec: RunSpec) -> RunSpec:
 def _metric_of(spec: RunSpec, task: Task) -> Any:
     """Return what epochs, trials and versions are judged by; raises `SpecError` for goals that the task does not have."""
     given = spec.evaluate.metric
-    if spec.tune is None or spec.tune.objective is None:
-        return task.target.metric if given == "auto" else given
     beside = (*SERVE_FIGURES, *TRIAL_FIGURES)
     known = [*task.target.metrics_known, *beside]
-    goals = spec.tune.objective.goals
-    for name in [*[goal.name for goal in goals], *[rule.name for rule in spec.tune.rules]]:
+    goals = spec.tune.objective.goals if spec.tune and spec.tune.objective else []
+    for name in [*[goal.name for goal in goals], *[rule.name for rule in (spec.tune.rules if spec.tune else [])]]:
         if name not in known:
             raise SpecError(f"tune: {name} is not computed for {spec.task}", nearest(name, known))
+    if not goals:
+        return task.target.metric if given == "auto" else given
     for goal in goals:
         right = "min" if goal.name in LOWER_IS_BETTER else "max"
         if goal.name not in beside and goal.mode != right:

@@ -176,7 +176,7 @@ class Tune(Section):
     lets them wait for each other), or worse than the median (`median`). `pbt` has all of them go on at once, and the
     worst take over weights and values from the best, with changes, every `grace_epochs`."""
     grace_epochs: Positive = 1
-    """Epochs every trial gets before `scheduler` may stop it."""
+    """Epochs every trial gets before `scheduler` may stop it; `hyperband` divides by its own rule."""
     objective: Objective | None = None
     """What it is for, as `{maximize: macro_f1, minimize: serve.p99_ms}`. Default: `evaluate.metric`."""
     constraints: list[str] = Field(default_factory=list)
@@ -232,6 +232,9 @@ class Tune(Section):
                 )
             if (self.trials or 10) < 2:
                 raise ValueError("scheduler: pbt needs at least 2 trials, which learn from each other")
+        of_trials = [goal for goal in self.objective.goals if not goal.is_served] if self.objective else []
+        if self.algorithm == "cmaes" and len(of_trials) > 1:
+            raise ValueError("algorithm: cmaes is for one objective beside serve.*; use tpe or nsga2")
         if self.algorithm == "nsga2" and (self.objective is None or len(self.objective.goals) < 2):
             raise ValueError("algorithm: nsga2 is for several objectives; name them, or use tpe")
         return self

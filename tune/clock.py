@@ -35,6 +35,11 @@ class Clock:
         return self._before + time.monotonic() - self._started
 
     @property
+    def is_over(self) -> bool:
+        """Whether the budget is used up."""
+        return self._budget_s is not None and self.seconds >= self._budget_s
+
+    @property
     def left_s(self) -> float | None:
         """Seconds of the budget that are left, a moment at least; None without one."""
         return None if self._budget_s is None else max(1.0, self._budget_s - self.seconds)

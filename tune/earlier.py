@@ -20,6 +20,12 @@ from tune.space import preparation_of
 VARIANTS = "variants.json"
 
 
+def variants_of(folder: Path) -> dict[str, str]:
+    """Return which prepared rows a search went with, by `preparation_of`, as far as they are still there."""
+    found: dict[str, str] = read_json(folder / VARIANTS) if (folder / VARIANTS).is_file() else {}
+    return {key: place for key, place in found.items() if Path(place).is_dir()}
+
+
 def points(tune: Tune) -> list[dict[str, Any]]:
     """Return the points that the spec gives, keys in the order of its space."""
     return [{key: point[key] for key in tune.space if key in point} for point in tune.points]
@@ -47,9 +53,13 @@ def trials_of(spec: RunSpec, run: str, prepared: set[str]) -> list[TrialRecord]:
     folder = run_folder.find(run, Path(spec.storage))
     then = run_folder.spec_of(folder)
     if then.tune is not None:
-        rows_of = read_json(folder / VARIANTS) if (folder / VARIANTS).is_file() else {}
-        known = [trial for trial in Records(folder, spec).all(finals=False) if trial.state != "running"]
-        return [trial for trial in known if rows_of.get(preparation_of(trial.values)) in prepared]
+        rows_of, records = variants_of(folder), Records(folder, spec)
+        names = [
+            name
+            for name in records.names(finals=False)  # whose figures are read only where they are of the same rows
+            if records.has_ended(name) and rows_of.get(preparation_of(records.point(name).values)) in prepared
+        ]
+        return [records.read(name) for name in names]
     if str(run_folder.prepared_of(folder)) not in prepared:
         return []
     history = read_history(folder)

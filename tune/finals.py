@@ -64,7 +64,7 @@ def judged(
     names = list(dict.fromkeys([*[goal.name for goal in goals], *[rule.name for rule in rules]]))
     found = []
     for trial in finalists:
-        runs = [trial, *[final for final in finals if of_final(final.name) == trial.name and final.metric is not None]]
+        runs = [trial, *[final for final in finals if of_final(final.name) == trial.name and final.state == "finished"]]
         figures = {
             name: statistics.fmean(run.figures[name] for run in runs)
             for name in names
@@ -95,5 +95,5 @@ def best_seed(spec: RunSpec, finalist: Finalist) -> str:
 
 def _order(goals: Sequence[Goal], one: Finalist) -> tuple[Any, ...]:
     """Sort by constraints first, then by the metric; what serving costs decides between equals."""
-    values = [-goal.sign * one.figures.get(goal.name, float("-inf")) for goal in goals]
+    values = [-goal.sign * one.figures.get(goal.name, -goal.sign * float("inf")) for goal in goals]
     return (len(one.broken), not one.on_front, *values)

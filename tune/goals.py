@@ -22,7 +22,7 @@ def of_every_trial(goals: Sequence[Goal]) -> list[Goal]:
 
 def front(goals: Sequence[Goal], figures: Sequence[Mapping[str, float]]) -> list[bool]:
     """Return for each whether none of the others is as good by every goal and better by one."""
-    values = [[goal.sign * each.get(goal.name, float("-inf")) for goal in goals] for each in figures]
+    values = [[goal.sign * each.get(goal.name, -goal.sign * float("inf")) for goal in goals] for each in figures]
 
     def beats(other: list[float], mine: list[float]) -> bool:
         return all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine

@@ -91,6 +91,10 @@ class Records:
         """Return what a trial tries."""
         return Point(name, read_json(self.place(name) / _VALUES))
 
+    def values(self) -> list[dict[str, Any]]:
+        """Return what each trial tries that was begun."""
+        return [self.point(name).values for name in self.names(finals=False)]
+
     def has_ended(self, name: str) -> bool:
         """Whether nothing more is to come of a trial."""
         return (self.place(name) / _ENDED).is_file()
@@ -132,7 +136,8 @@ class Records:
                 value = float(epoch_of(path)[self._metric])
             except (OSError, ValueError, KeyError):
                 continue  # one that was never whole
-            if best is None or self._pick(value, best[0]) != best[0]:
+            # Of equals the later one: before it lies what a killed attempt may have left half copied.
+            if best is None or self._pick(value, best[0]) == value:
                 best = value, path
         return best[1] if best else None
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from random import Random
 from typing import Any
 
+from trainer import tasks
 from trainer.spec import RunSpec
-from tune.space import changeable
+from trainer.spec_tune import Tune
+from tune.space import changed
 from tune.trial import POINT
 
 # Of the trials that reach a rung, ASHA and HyperBand let one in this many go on.
@@ -36,11 +40,16 @@ def scheduler_of(spec: RunSpec) -> Any:
         return PopulationBasedTraining(
             time_attr="epoch",
             perturbation_interval=tune.grace_epochs,
-            hyperparam_mutations={POINT: changeable(tune)},
+            custom_explore_fn=functools.partial(_explored, tune, Random(tune.seed)),
             quantile_fraction=_QUANTILE if tune.n_trials >= 4 else 0.5,
             log_config=False,
         )
     return ASHAScheduler(time_attr="epoch", max_t=longest, grace_period=tune.grace_epochs, reduction_factor=_REDUCTION)
+
+
+def _explored(tune: Tune, random: Random, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a training that goes on from another's weights."""
+    return {**config, POINT: changed(tune, config[POINT], random)}
 
 
 def pauses(spec: RunSpec) -> bool:
@@ -56,7 +65,10 @@ def ends_early(spec: RunSpec) -> bool:
     """
     if spec.tune is None or spec.tune.scheduler == "none":
         return False
-    return spec.cluster.workers == 1 or spec.tune.scheduler in ("asha", "median")
+    if spec.cluster.workers == 1:
+        return True
+    # Those that are no torch loops do not look whether they are to end.
+    return spec.tune.scheduler in ("asha", "median") and not tasks.get(spec.task).learns_from_features
 
 
 def longest_training(spec: RunSpec) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from trainer.fit import finished
 from trainer.layout import Layout
 from trainer.result import Finalist, RunResult, SearchRecord, TrialRecord
 from trainer.spec import RunSpec
+from trainer.training import ending
 from tune import earlier, finals
 from tune.board import Board
 from tune.clock import Clock
 from tune.goals import goals_of, of_every_trial
-from tune.records import Point, Records
+from tune.records import Point, Records, of_final
 from tune.sampling import Sampling
 from tune.scheduling import pauses, scheduler_of
 from tune.space import preparation_of
@@ -38,6 +40,8 @@ _RAY_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_STRICT_MET
 
 # Checkpoints of each trial where others may go on from one: it must still be there when they come to it.
 _KEPT = 8
+# How long trainings that were asked to end are waited for, once all trials are over.
+_END_WITHIN_S, _LOOK_EVERY_S = 60.0, 0.2
 
 
 class Search:
@@ -98,6 +102,7 @@ class Search:
         room = max(0, self.tune.n_trials - len(begun))
         if self.tune.algorithm == "grid":
             given = [values for values in self.tune.combinations() if values not in known]
+            room = room if self.tune.trials else len(given)
         numbered = earlier.named(given[:room], after=len(begun))
         return [*again, *goes_on, *numbered]
 
@@ -110,6 +115,7 @@ class Search:
         for name, value in _RAY_TUNE.items():
             os.environ.setdefault(name, value)
         one_worker = self.spec.cluster.workers == 1
+        before = _groups()
         waiting, space, queue = self._queue(waiting, scheduler is not None, sampling, draws)
         ray.tune.Tuner(
             ray.tune.with_resources(self._trainable(scheduler is not None), self._resources(one_worker)),
@@ -122,7 +128,7 @@ class Search:
                 num_samples=1 if space else len(waiting) + draws,
                 # The ~8 s in which a trial's process imports torch are paid once for each place, not for each trial.
                 reuse_actors=one_worker,
-                time_budget_s=self._clock.left_s,
+                time_budget_s=self._clock.left_s if scheduler is not None else None,  # the finals are run whole
                 trial_name_creator=name_of,
                 trial_dirname_creator=name_of,
             ),
@@ -134,6 +140,26 @@ class Search:
                 checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=_KEPT if self._pauses else 1),
             ),
         ).fit()
+        self._note_the_lost()
+        if not one_worker:
+            self._end_what_is_left(before)
+
+    def _note_the_lost(self) -> None:
+        """Take note of population members whose process died: nobody else does, as no searcher hears of them."""
+        if self.tune.scheduler != "pbt" or self._clock.is_over:
+            return
+        for name in self._records.names(finals=False):
+            self._records.end(name, "failed", "its process died")
+
+    def _end_what_is_left(self, before: set[str]) -> None:
+        """End trainings with several workers that Ray Tune gave up waiting for, and free the cores they held."""
+        for name in [*self._records.names(finals=False), *self._records.names(finals=True)]:
+            if not self._records.has_ended(name) or self._records.read(name).state == "stopped":
+                ending.ask(self._records.place(name))
+        deadline = time.monotonic() + _END_WITHIN_S
+        while (left := _groups() - before) and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY_S)
+        _remove(left)
 
     @property
     def _pauses(self) -> bool:
@@ -216,8 +242,10 @@ class Search:
             )
         name = finals.best_seed(self.spec, best)
         won = dataclasses.replace(self._result(name), trials=trials, search=record)
+        # Of a winner that was trained with another seed, the trial it is of stays a candidate when the search goes on.
+        keep = {name, of_final(name)}
         for other in [*self._records.names(finals=False), *self._records.names(finals=True)]:
-            if other != name:
+            if other not in keep:
                 self._records.forget_model(other)
         return won
 
@@ -235,8 +263,26 @@ class Search:
             return mistake
         errors = [trial.error for trial in trials if trial.error]
         if not errors:
+            if self.tune.time_budget_s is None:
+                return RaymillError(f"no trial of the search in {self.folder} has a model any more")
             return UserError("no trial came to an evaluation in tune.time_budget_s", "raise it, or lower train.epochs")
         return RaymillError(f"no trial of the search came to an evaluation: {errors[0]}")
+
+
+def _groups() -> set[str]:
+    """Return the placement groups that hold resources now, by id."""
+    from ray.util import placement_group_table
+
+    return {name for name, group in placement_group_table().items() if group["state"] != "REMOVED"}
+
+
+def _remove(groups: set[str]) -> None:
+    from ray._raylet import PlacementGroupID
+    from ray.util import remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    for name in groups:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 
 def _without_search(spec: RunSpec) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
 from trainer import spec_load
@@ -12,15 +13,20 @@ from trainer.spec_tune import CHANGEABLE, Domain, Tune
 
 #: Keys of the space that change the prepared rows, so that each of their values is prepared before the search.
 _PREPARED_KEYS = ("data.", "model.base")
+_ANEW, _FACTORS = 0.25, (0.8, 1.2)
 
 
-def prepared_variants(spec: RunSpec) -> dict[str, RunSpec]:
-    """Return one spec for each combination of values that needs rows prepared in its own way, by `preparation_of`."""
+def prepared_variants(spec: RunSpec, tried: Sequence[Mapping[str, Any]] = ()) -> dict[str, RunSpec]:
+    """Return one spec for each combination of values that needs rows prepared in its own way, by `preparation_of`.
+
+    `tried` are the values of trials that were begun with another space.
+    """
     assert spec.tune is not None
     keys = [key for key in spec.tune.order if key.startswith(_PREPARED_KEYS)]
     points = itertools.product(*[[*(spec.tune.space[key].choice or []), *_left_out(spec.tune, key)] for key in keys])
     values = [{key: value for key, value in zip(keys, point, strict=True) if value is not _OUT} for point in points]
     values += [{key: value for key, value in point.items() if key in keys} for point in spec.tune.points]
+    values += [{key: value for key, value in point.items() if key.startswith(_PREPARED_KEYS)} for point in tried]
     return {preparation_of(point): spec_load.with_values(spec, point) for point in values}
 
 
@@ -37,18 +43,28 @@ def preparation_of(values: Mapping[str, Any]) -> str:
     return repr(sorted((key, value) for key, value in values.items() if key.startswith(_PREPARED_KEYS)))
 
 
-def changeable(tune: Tune) -> dict[str, Any]:
-    """Return Ray Tune's samplers of the keys that may change while a training goes on."""
-    return {key: _sampler(domain) for key, domain in tune.space.items() if key in CHANGEABLE}
+def changed(tune: Tune, values: Mapping[str, Any], random: Random) -> dict[str, Any]:
+    """Return a point near `values` for a training that takes over another's weights: in the space, and on its steps.
+
+    Keys that may change while a training goes on are drawn anew one time in four, else multiplied by 0.8 or 1.2, as
+    population-based training does (Jaderberg et al. 2017).
+    """
+    found = dict(values)
+    for key in CHANGEABLE:
+        if key in tune.space and key in values:
+            found[key] = _near(tune.space[key], values[key], random)
+    return found
 
 
-def _sampler(domain: Domain) -> Any:
-    import ray.tune
-
+def _near(domain: Domain, value: Any, random: Random) -> Any:
     if domain.choice is not None:
-        return list(domain.choice)
-    if domain.uniform is not None:
-        low, high = domain.uniform
-        return ray.tune.quniform(low, high, domain.step) if domain.step else ray.tune.uniform(low, high)
-    assert domain.loguniform is not None  # no changeable key takes whole numbers
-    return ray.tune.loguniform(*domain.loguniform)
+        return random.choice(domain.choice)
+    bounds = domain.uniform or domain.loguniform
+    assert bounds is not None  # no changeable key takes whole numbers
+    low, high = bounds
+    if random.random() < _ANEW:
+        drawn = low * (high / low) ** random.random() if domain.loguniform else random.uniform(low, high)
+    else:
+        drawn = value * random.choice(_FACTORS)
+    drawn = min(high, max(low, drawn))
+    return min(high, low + round((drawn - low) / domain.step) * domain.step) if domain.step else drawn

@@ -9,7 +9,8 @@ from cluster.files import write_json
 from trainer.result import RunResult, SearchRecord
 from trainer.stages import Run
 from tune.board import table_of
-from tune.earlier import VARIANTS
+from tune.earlier import VARIANTS, variants_of
+from tune.records import Records
 from tune.scheduling import ends_early
 from tune.search import Search
 from tune.space import prepared_variants
@@ -20,7 +21,10 @@ def search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | 
 
     A run that goes on keeps its trials. `measure` says what serving a model costs, where the spec asks for it.
     """
-    prepared = {key: str(run.prepare(spec).folder) for key, spec in prepared_variants(run.spec).items()}
+    # A search that goes on has trials of its own to finish, and one of them may win, whatever the space is now.
+    before = variants_of(run.folder)
+    wanted = prepared_variants(run.spec, Records(run.folder, run.spec).values())
+    prepared = {**before, **{key: str(run.prepare(spec).folder) for key, spec in wanted.items() if key not in before}}
     write_json(run.folder / VARIANTS, prepared)
     if run.spec.tune and run.spec.tune.scheduler != "none" and not ends_early(run.spec):
         run.console.say(

@@ -85,8 +85,15 @@ def run_trial(
 
     name = ray.tune.get_context().get_trial_name()
     values = {key: value for key, value in config[POINT].items() if key != _NAME}
-    spec = spec_load.with_values(spec_load.validate(base), values)
-    records = Records(Path(folder), spec)
+    whole = spec_load.validate(base)
+    records = Records(Path(folder), whole)
+    try:
+        spec = spec_load.with_values(whole, values)
+        rows = Path(prepared[preparation_of(values)])
+    except UserError as error:  # values that do not go together: the same again in another attempt
+        worker.note_failure(records.place(name), error)
+        records.end(name, "failed", str(error))
+        return
     told = _Told(records, name, pauses)
     if records.has_ended(name):
         told.again()
@@ -95,7 +102,6 @@ def run_trial(
     if handed is not None:
         _go_on_from(Path(handed.path), records.place(name))
         records.begin(Point(name, values))  # it may have another's values by now
-    rows = Path(prepared[preparation_of(values)])
     try:
         if spec.cluster.workers == 1:
             _train_here(spec, rows, records.place(name), threads, told)
@@ -206,10 +212,16 @@ def _train_beside(spec: RunSpec, rows: Path, place: Path, threads: int, told: _T
 def _model_of(place: Path, epoch: int) -> Save | None:
     """Return what hands the model of an epoch over, if that is the best one so far."""
     newest = best_models.newest(place)
-    if newest is None or int(epoch_of(newest)["epoch"]) != epoch:
+    try:
+        if newest is None or int(epoch_of(newest)["epoch"]) != epoch:
+            return None
+        kept = Path(tempfile.mkdtemp(dir=place))
+        shutil.copytree(newest, kept / "model")
+    except (OSError, ValueError, shutil.Error):  # a better one took its place meanwhile: that one is handed over next
         return None
 
-    def copy(folder: Path) -> None:
-        shutil.copytree(newest, folder, dirs_exist_ok=True)
+    def move(folder: Path) -> None:
+        shutil.copytree(kept / "model", folder, dirs_exist_ok=True)
+        shutil.rmtree(kept)
 
-    return copy
+    return move

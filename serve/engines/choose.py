@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cluster.errors import ModelError, SpecError, UserError, user_error_in
+from cluster.errors import ModelError, SpecError, user_error_in
 from cluster.files import new_folder, write_json
 from serve import engines
 from serve.engines import store
@@ -28,9 +28,11 @@ from trainer.registry import Version
 from trainer.spec import Serve as ServeSpec
 from trainer.tasks.base import Columns
 
+#: The task's own forward pass, which every model has.
+NATIVE = "native"
 # Batches of that many are what a busy replica computes.
 _BATCH = 32
-_SAMPLE, _FOR_METRIC = 256, 2000
+_SAMPLE, _FOR_METRIC = 256, 1000
 _SECONDS = 0.5
 # Without held-out rows to check on, scores may differ by this much from the model's own.
 _SAME = 2e-3
@@ -55,20 +57,25 @@ class Candidate(NamedTuple):
     name: str
     rows_per_s: float
     single_ms: float
-    metric: float | None
-    largest_move: float
-    """Of a score, from the model's own."""
-    refused: str
-    """Why it cannot be chosen; empty if it can."""
     build_s: float
+    refused: str = ""
+    """Why it cannot be chosen; empty if it can."""
+    metric: float | None = None
+    largest_move: float | None = None
+    """Of a score, from the model's own; None where it was not looked at, as a faster one was good enough."""
+
+    @property
+    def may_be_chosen(self) -> bool:
+        """Whether it computes what it should."""
+        return not self.refused and self.largest_move is not None
 
 
 def engine_of(
     version: Version, spec: ServeSpec, held_out: Callable[[], HeldOut | None], say: Callable[[str], None] = print
 ) -> tuple[str, dict[str, Any] | None]:
     """Return the engine that `serve.engine` means for a version here, and its choice, measured now if it never was."""
-    if spec.engine == "native":
-        return "native", None
+    if spec.engine == NATIVE:
+        return NATIVE, None
     found = store.choice_of(version, store.hardware(*_place(spec)))
     if spec.engine == "auto":
         if found is None or found["only"] or found["tolerance"] != spec.max_metric_drop:
@@ -101,22 +108,20 @@ def optimize(
     measure = _Measure(predictor, held_out, version.folder)
     hardware = store.hardware(device, threads)
     place = store.folder_of(version, hardware)
-    names = [only] if only else ["native", *_candidates(predictor, device)]
+    names = [only] if only else [NATIVE, *_candidates(predictor, device)]
     found: list[Candidate] = []
-    built: dict[str, dict[str, str]] = {}
-    scratch = tempfile.TemporaryDirectory()
-    for name in names:
-        own = found[0] if found else None
-        candidate = _tried(name, predictor, measure, place / name, Path(scratch.name), own, spec.max_metric_drop)
-        if only and not candidate.rows_per_s:
-            raise SpecError(f"serve.engine={name} cannot be used: {candidate.refused}", "take another, or `auto`")
-        found.append(candidate)
-        built[name] = store.digests(place / name)
-        say(_told(candidate, held_out.metric if held_out else ""))
-        gc.collect()
-    scratch.cleanup()
-    chosen = only or _fastest(found).name
-    for name in set(built) - {chosen}:
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names:
+            candidate = _timed(name, predictor, measure, place / name, Path(scratch))
+            if only and candidate.refused:
+                raise SpecError(f"serve.engine={name} cannot be used: {candidate.refused}", "take another, or `auto`")
+            found.append(candidate)
+            say(_told(candidate))
+            gc.collect()
+    found = _checked(found, predictor, measure, place, spec.max_metric_drop, say)
+    chosen = only or next(one.name for one in sorted(found, key=_speed, reverse=True) if one.may_be_chosen)
+    built = store.digests(place / chosen)
+    for name in set(names) - {chosen}:
         shutil.rmtree(place / name, ignore_errors=True)
     choice = {
         "engine": chosen,
@@ -127,7 +132,7 @@ def optimize(
         "tolerance": spec.max_metric_drop,
         "rows": len(measure.checked),
         "candidates": [candidate._asdict() for candidate in found],
-        "built": {chosen: built[chosen]},
+        "built": {chosen: built},
     }
     write_json(place / store.CHOICE, choice)
     return choice
@@ -158,60 +163,72 @@ def _candidates(predictor: Predictor, device: str) -> list[str]:
 
     if not isinstance(predictor.model, torch.nn.Module):
         return []
-    return [name for name in engines.NAMES if name not in ("native", "torch-compile")]
+    return [name for name in engines.NAMES if name not in (NATIVE, "torch-compile")]
 
 
-def _tried(
-    name: str,
-    predictor: Predictor,
-    measure: _Measure,
-    place: Path,
-    scratch: Path,
-    own: Candidate | None,
-    tolerance: float,
-) -> Candidate:
-    """Build and measure one engine; `own` is what the model itself does."""
+def _timed(name: str, predictor: Predictor, measure: _Measure, place: Path, scratch: Path) -> Candidate:
+    """Build one engine and see how fast it is."""
     started = time.perf_counter()
+    rows_per_s = single_ms = 0.0
+    why = ""
     try:
         shutil.rmtree(place, ignore_errors=True)
         with new_folder(place) as folder:
             engines.build(name, predictor, measure.sample, folder, scratch)
         engine = engines.load(name, predictor, place)
         build_s = time.perf_counter() - started
-        move, metric = measure.checks(engine)
         rows_per_s, single_ms = measure.speed(engine)
+        return Candidate(name, round(rows_per_s, 1), round(single_ms, 3), round(build_s, 2))
     except EngineError as error:
-        return Candidate(name, 0.0, 0.0, None, 0.0, str(error), round(time.perf_counter() - started, 2))
+        why = str(error)
     except Exception as error:  # of a library that cannot do what this model needs
         mistake = user_error_in(error)
-        if isinstance(mistake, UserError):
+        if mistake is not None:
             raise mistake from error
-        said = str(error).strip().splitlines()[0][:160] if str(error).strip() else ""
-        return Candidate(
-            name, 0.0, 0.0, None, 0.0, f"{type(error).__name__}: {said}", round(time.perf_counter() - started, 2)
-        )
-    refused = measure.refusal(move, metric, own, tolerance)
-    return Candidate(
-        name, round(rows_per_s, 1), round(single_ms, 3), metric, round(move, 6), refused, round(build_s, 2)
-    )
+        why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:160]}"
+    return Candidate(name, 0.0, 0.0, round(time.perf_counter() - started, 2), why)
 
 
-def _fastest(found: list[Candidate]) -> Candidate:
-    best = found[0]
-    for candidate in found[1:]:
-        if not candidate.refused and candidate.rows_per_s > _WORTH * best.rows_per_s:
-            best = candidate
-    return best
+def _checked(
+    found: list[Candidate],
+    predictor: Predictor,
+    measure: _Measure,
+    place: Path,
+    tolerance: float,
+    say: Callable[[str], None],
+) -> list[Candidate]:
+    """Return the candidates, the fastest of them checked until one is good enough; the model itself always is."""
+    own = measure.own()
+    checked = {}
+    for candidate in sorted(found, key=_speed, reverse=True):
+        if candidate.refused:
+            continue
+        engine = engines.load(candidate.name, predictor, place / candidate.name)
+        move, metric = (0.0, own) if candidate.name == NATIVE else measure.checks(engine)
+        refused = "" if candidate.name == NATIVE else measure.refusal(move, metric, own, tolerance)
+        judged = candidate._replace(metric=metric, largest_move=round(move, 6), refused=refused)
+        checked[candidate.name] = judged
+        say(_judged(judged))
+        if judged.may_be_chosen:
+            break
+    return [checked.get(candidate.name, candidate) for candidate in found]
 
 
-def _told(candidate: Candidate, metric: str) -> str:
-    if candidate.rows_per_s == 0:
+def _speed(candidate: Candidate) -> float:
+    """Return rows a second; of two that are about as fast the simpler one is meant to come first."""
+    return candidate.rows_per_s * (_WORTH if candidate.name == NATIVE else 1.0)
+
+
+def _told(candidate: Candidate) -> str:
+    if not candidate.rows_per_s:
         return f"{candidate.name:<14} left out: {candidate.refused}"
-    value = f"{metric} {candidate.metric:.4f}  " if candidate.metric is not None else ""
-    return (
-        f"{candidate.name:<14} {candidate.rows_per_s:7,.0f} rows/s  one {candidate.single_ms:6.2f} ms  {value}"
-        f"largest move of a score {candidate.largest_move:.4f}{'  not chosen: ' + candidate.refused if candidate.refused else ''}"
-    )
+    return f"{candidate.name:<14} {candidate.rows_per_s:7,.0f} rows/s in batches   one in {candidate.single_ms:.2f} ms"
+
+
+def _judged(candidate: Candidate) -> str:
+    value = "" if candidate.metric is None else f", metric {candidate.metric:.4f}"
+    end = f"not chosen: {candidate.refused}" if candidate.refused else "chosen"
+    return f"{candidate.name:<14} a score moves by {candidate.largest_move:.4f} at most{value}: {end}"
 
 
 class _Measure:
@@ -226,16 +243,25 @@ class _Measure:
         self._own = predictor.scores(self.checked)
         self.sample = self.checked[:_SAMPLE]
 
+    def own(self) -> float | None:
+        """Return the metric of the model itself; None where there are no held-out rows."""
+        return self._metric(self._own)
+
     def checks(self, engine: Engine) -> tuple[float, float | None]:
         """Return how far a score moves at most from the model's own, and the metric where rows have targets."""
         target, fitted = self._predictor.task.target, self._predictor.contract.fitted
         parts = [engine.logits(self.checked[at : at + _BATCH]) for at in range(0, len(self.checked), _BATCH)]
         scores = target.scores(fitted, np.concatenate(parts))
         move = float(np.abs(scores - self._own).max() / target.unit(fitted))
+        return move, self._metric(scores)
+
+    def _metric(self, scores: np.ndarray) -> float | None:
         if self._held_out is None:
-            return move, None
-        figures = target.metrics(scores, self._held_out.targets[self._rows], self._held_out.bins)
-        return move, figures.get(self._held_out.metric)
+            return None
+        target = self._predictor.task.target
+        return target.metrics(scores, self._held_out.targets[self._rows], self._held_out.bins).get(
+            self._held_out.metric
+        )
 
     def speed(self, engine: Engine) -> tuple[float, float]:
         """Return rows a second in batches, and the median milliseconds of one row."""
@@ -255,17 +281,15 @@ class _Measure:
             took.append(time.perf_counter() - started)
         return rows_per_s, float(np.median(took)) * 1000
 
-    def refusal(self, move: float, metric: float | None, own: Candidate | None, tolerance: float) -> str:
+    def refusal(self, move: float, metric: float | None, own: float | None, tolerance: float) -> str:
         """Return why an engine may not be chosen, or ""."""
         if not np.isfinite(move):
             return "its scores are no numbers"
-        if own is None:
-            return ""
-        if self._held_out is None or metric is None or own.metric is None:
+        if self._held_out is None or metric is None or own is None:
             return (
                 "" if move <= _SAME else f"a score moves by {move:.4f}, and there are no held-out rows to check it on"
             )
         higher = self._held_out.higher_is_better
-        gain = metric - own.metric if higher else own.metric - metric
-        allowed = tolerance / 100 * (1.0 if higher else abs(own.metric))
-        return "" if gain >= -allowed else f"{self._held_out.metric} moves from {own.metric:.4f} to {metric:.4f}"
+        gain = metric - own if higher else own - metric
+        allowed = tolerance / 100 * (1.0 if higher else abs(own))
+        return "" if gain >= -allowed else f"{self._held_out.metric} moves from {own:.4f} to {metric:.4f}"

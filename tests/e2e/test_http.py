@@ -49,7 +49,11 @@ def test_answers_for_200_rows_equal_evaluates(client, first_run, storage, tiny_d
 
 def test_an_answer_names_its_model_and_all_scores(client, first_run):
     found = client.post("/predict", json={"inputs": ["my good dog", "a saw and a drill"]}).json()
-    assert found["model"] == {"name": "tiny", "version": 1, "fingerprint": first_run["fingerprint"]}
+    model = found["model"]
+    assert (model["name"], model["version"], model["engine"]) == ("tiny", 1, "native")
+    assert model["fingerprint"] == first_run["fingerprint"] and len(model["checkpoint"]) == 64
+    timing = found["timing_ms"]
+    assert 0 < timing["inference"] <= timing["total"] and timing["queue"] >= 0
     for answer in found["predictions"]:
         assert set(answer["scores"]) == {"animal", "fruit", "tool"}
         assert answer["score"] == max(answer["scores"].values()) == answer["scores"][answer["label"]]
@@ -84,7 +88,7 @@ WRONG = [
     ("POST", "/predict", b'{"inputs": []}', 422),
     ("POST", "/predict", b'{"inputs": [""]}', 422),
     ("POST", "/predict", b'{"inputs": [1]}', 422),
-    ("POST", "/predict", b'{"inputs": ["\\udfff"]}', 422),
+    ("POST", "/predict", b'{"inputs": ["\\udfff"]}', 400),
     ("POST", "/predict", b'{"input": ["a"]}', 422),
     ("POST", "/predict", json.dumps({"inputs": ["a"] * 257}).encode(), 413),
     ("POST", "/predict", b'{"inputs": ["' + b"a" * 10_000_000 + b'"]}', 413),
@@ -126,8 +130,8 @@ def test_health_readiness_and_pages(client, first_run):
     page = client.get("/docs").text
     assert "/predict" in page and "src=" not in page and "https://" not in page
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/predict", "/healthz", "/readyz", "/metrics", "/docs"}
-    assert {"200", "400", "413", "422", "503", "504"} <= set(paths["/predict"]["post"]["responses"])
+    assert {"/", "/predict", "/healthz", "/readyz", "/metrics", "/docs", "/v2/models/{name}/infer"} <= set(paths)
+    assert {"200", "400", "401", "413", "422", "429", "504"} <= set(paths["/predict"]["post"]["responses"])
 
 
 def test_many_requests_at_once_are_all_answered(client):

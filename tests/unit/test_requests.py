@@ -7,7 +7,7 @@ import pytest
 
 from cluster.errors import RequestError
 from serve import requests
-from serve.requests import read_body
+from serve.exchange import Exchange
 from trainer import tasks
 
 WRONG = [
@@ -21,7 +21,7 @@ WRONG = [
     (b"{}", 422, "missing_key"),
     (b'{"input": ["a"]}', 422, "unknown_key"),
     (b'{"inputs": ["a"], "top_k": 3}', 422, "unknown_key"),
-    (b'{"\\ud800": 1}', 422, "unknown_key"),
+    (b'{"\\ud800": 1}', 400, "invalid_json"),
     (b'{"inputs": "a"}', 422, "wrong_type"),
     (b'{"inputs": null}', 422, "wrong_type"),
     (b'{"inputs": NaN}', 400, "invalid_json"),
@@ -35,7 +35,7 @@ WRONG = [
     (b'{"inputs": ["  \\n"]}', 422, "empty_input"),
     (b'{"inputs": [""]}', 422, "empty_input"),
     ('{"inputs": ["a", "\u200b\u0301 \u00ad"]}'.encode(), 422, "empty_input"),
-    (b'{"inputs": ["\\ud800"]}', 422, "invalid_unicode"),
+    (b'{"inputs": ["\\ud800"]}', 400, "invalid_json"),
     (json.dumps({"inputs": ["a"] * 11}).encode(), 413, "too_many_inputs"),
 ]
 
@@ -64,14 +64,31 @@ def test_texts_come_back_as_they_are():
     assert parse(json.dumps({"inputs": texts}).encode(), 10) == texts
 
 
-async def chunks(*parts):
-    for part in parts:
-        yield part
+def exchange(*parts, headers=()):
+    messages = [
+        {"type": "http.request", "body": part, "more_body": at + 1 < len(parts)} for at, part in enumerate(parts)
+    ]
+
+    async def receive():
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    return Exchange({"method": "POST", "path": "/predict", "headers": list(headers)}, receive)
 
 
 def test_bodies_are_cut_off_at_the_limit_even_without_a_declared_length():
-    assert asyncio.run(read_body(chunks(b"ab", b"cd"), None, 4)) == b"abcd"
-    for declared, parts in [("5", []), (None, [b"abc", b"de"]), ("2", [b"abcde"])]:
+    assert asyncio.run(exchange(b"ab", b"cd").read(4)) == b"abcd"
+    for declared, parts in [(b"5", []), (None, [b"abc", b"de"]), (b"2", [b"abcde"])]:
+        headers = [(b"content-length", declared)] if declared else []
         with pytest.raises(RequestError) as caught:
-            asyncio.run(read_body(chunks(*parts), declared, 4))
+            asyncio.run(exchange(*parts, headers=headers).read(4))
         assert caught.value.status == 413
+
+
+def test_ids_are_taken_and_passed_on_or_made():
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    given = exchange(headers=[(b"x-request-id", b"abc-1"), (b"traceparent", f"00-{trace}-{parent}-01".encode())])
+    assert (given.request_id, given.trace, given.parent, given.sampled) == ("abc-1", trace, parent, True)
+    assert given.span != parent and len(given.span) == 16
+    for wrong in (b"", b"00-xyz", b"00-" + b"0" * 31 + b"-" + b"1" * 16 + b"-01", b"\xff" * 60):
+        made = exchange(headers=[(b"traceparent", wrong), (b"x-request-id", wrong + b"\n")])
+        assert len(made.trace) == 32 and made.parent == "" and made.request_id.isprintable()

@@ -2,21 +2,27 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve.metrics import ReplicaMetrics, merged
+from serve.batching import Batch, Job
+from serve.metrics import ModelMetrics, ReplicaMetrics, merged
+
+MODEL = {"name": "demo", "version": 3, "fingerprint": "f" * 64, "checkpoint": "c" * 64, "engine": "native"}
 
 
 def replica(requests, seconds):
-    metrics = ReplicaMetrics("demo", 3, "f" * 64)
+    page = ReplicaMetrics()
+    metrics = ModelMetrics(page, MODEL)
     for _ in range(requests):
         metrics.request(200, "ok", seconds)
-        metrics.answered(["a", "b"])
+        job = Job(["x", "y"], lambda jobs: None)
+        job.tokens, job.computing_s = 7, 0.02
+        metrics.answered(job, [["a"], ["b"]])
     metrics.request(422, "wrong_type", 0.001)
-    metrics.batch(2 * requests, 0.01)
-    return metrics.text()
+    metrics.batch(Batch(2 * requests, 7 * requests, 0.01))
+    return page.text()
 
 
 def samples(page):
-    return {(s.name, s.labels.get("status") or s.labels.get("label") or s.labels.get("le")): s.value
+    return {(s.name, s.labels.get("status") or s.labels.get("label") or s.labels.get("stage") or s.labels.get("le")): s.value
             for family in text_string_to_metric_families(page) for s in family.samples}  # fmt: skip
 
 
@@ -26,9 +32,12 @@ def test_totals_are_sums():
     assert found["raymill_requests_total", "422"] == 2
     assert found["raymill_predictions_total", "a"] == 7
     assert found["raymill_inputs_total", None] == 14
+    assert found["raymill_tokens_total", None] == 49
     assert found["raymill_request_seconds_count", None] == 9
     assert found["raymill_request_seconds_bucket", "0.025"] == 5
     assert found["raymill_request_seconds_bucket", "+Inf"] == 9
+    assert found["raymill_stage_seconds_count", "inference"] == 7
+    assert found["raymill_batch_tokens_sum", None] == 49
     assert found["raymill_replicas", None] == 2
     assert found["raymill_model_info", None] == 1
 

@@ -1,0 +1,227 @@
+"""Throughput and latency of an endpoint, against its peers, on the same machine, one after the other.
+
+    python benchmarks/serve_latency.py MODEL --texts FILE.csv [--storage FOLDER] [--sides raymill,litserve,ray,...]
+        [--connections 1,16,64,256] [--seconds 10] [--rounds 1]
+
+MODEL is a registered text classifier; FILE.csv has a column `text`, whose rows in random order are the bodies: one text a
+request. Each side is started, warmed, loaded from another process (wrk where it is there, else an asyncio client), and ended
+before the next one. Peers run in an environment of their own, .venv-peers, made on first use: it sees this one's packages and
+has LitServe beside. raymill has as many replicas as there are cores, one core each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+_PEERS = ROOT / ".venv-peers"
+_SIDES = ("raymill", "litserve", "litserve-engine", "ray", "fastapi")
+_UP_WITHIN_S, _WARM_S, _DOWN_WITHIN_S = 240.0, 4.0, 60.0
+_MOST_TEXTS = 2000
+
+
+class Seen(NamedTuple):
+    """What a load was answered with."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+
+
+def main() -> None:
+    options = _options()
+    if options.client:
+        print(json.dumps(asyncio.run(_asked(*options.client))))
+        return
+    from trainer.registry import Registry
+
+    version = Registry(options.storage).find(options.model)
+    with Path(options.texts).open(newline="", encoding="utf-8") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    random.Random(0).shuffle(texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        bodies = Path(scratch) / "bodies.jsonl"
+        bodies.write_text("".join(json.dumps({"inputs": [text]}) + "\n" for text in texts[:_MOST_TEXTS]))
+        found: dict[str, dict[int, Seen]] = {}
+        for number in range(options.rounds):
+            for side in options.sides.split(","):
+                seen = _loaded(side, options, version, bodies)
+                _print(f"{side} (round {number + 1})", seen)
+                best = found.setdefault(side, seen)
+                found[side] = {c: max(best[c], seen[c], key=lambda one: one.per_s) for c in seen}
+    _ratios(found)
+
+
+def _print(side: str, seen: dict[int, Seen]) -> None:
+    for connections, one in seen.items():
+        print(
+            f"{side:<28} {connections:4d} connections {one.per_s:8.0f} requests/s   p50 {one.p50_ms:8.1f} ms   "
+            f"p99 {one.p99_ms:8.1f} ms" + (f"   {one.failed} failed" if one.failed else ""),
+            flush=True,
+        )
+
+
+def _ratios(found: dict[str, dict[int, Seen]]) -> None:
+    ours = found.get("raymill")
+    if ours is None or len(found) < 2:
+        return
+    print("\nraymill's requests/s over the others' (best round of each)")
+    for side, seen in found.items():
+        if side != "raymill":
+            ratios = "  ".join(f"{c}: {ours[c].per_s / one.per_s:.2f}" for c, one in seen.items() if one.per_s)
+            print(f"  {side:<18} {ratios}")
+
+
+def _loaded(side: str, options: argparse.Namespace, version: Any, bodies: Path) -> dict[int, Seen]:
+    from cluster.connect import free_port
+
+    port = free_port()
+    command = [str(_peer_python()), str(ROOT / "benchmarks" / "serve_peers.py"), side, str(version.folder), str(port)]
+    if side == "raymill":
+        command = [sys.executable, "-m", "raymill", "serve", options.model, "--storage", options.storage]
+        command += ["--port", str(port), "--replicas", str(os.cpu_count()), *options.serve]
+    log = bodies.with_name(f"{side}.log")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with log.open("w") as out:
+        server = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment, start_new_session=True)
+    try:
+        _wait_until_up(server, port, bodies, log)
+        url = f"http://127.0.0.1:{port}/predict"
+        _load(url, 16, _WARM_S, bodies)
+        return {c: _load(url, c, options.seconds, bodies) for c in map(int, options.connections.split(","))}
+    finally:
+        server.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(_DOWN_WITHIN_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], port: int, bodies: Path, log: Path) -> None:
+    first = bodies.read_text().splitlines()[0].encode()
+    deadline = time.monotonic() + _UP_WITHIN_S
+    while time.monotonic() < deadline and server.poll() is None:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/predict", first, {"content-type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                if reply.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.3)
+    raise SystemExit(f"the server did not come up:\n{log.read_text()[-3000:]}")
+
+
+def _peer_python() -> Path:
+    """Return the python of the peers' environment: this one's packages, and LitServe."""
+    python = _PEERS / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(_PEERS)], check=True)
+        inside = next((_PEERS / "lib").glob("python*/site-packages"))
+        own = next(path for path in map(Path, sys.path) if path.name == "site-packages")
+        (inside / "raymill.pth").write_text(f"{own}\n")
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "litserve"], check=True)
+    return python
+
+
+# -- load
+
+
+def _load(url: str, connections: int, seconds: float, bodies: Path) -> Seen:
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        arguments = [url, str(connections), str(seconds), str(bodies)]
+        done = subprocess.run(
+            [sys.executable, __file__, "-", "--client", *arguments], capture_output=True, text=True, check=True
+        )
+        return Seen(*json.loads(done.stdout))
+    script = bodies.with_suffix(".lua")
+    if not script.exists():
+        script.write_text(_lua(bodies))
+    command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "60s", "-s", str(script), url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = re.search(r"RESULT (\S+) (\S+) (\S+) (\S+)", done.stdout)
+    assert told is not None, done.stdout
+    per_s, p50, p99, failed = map(float, told.groups())
+    return Seen(per_s, p50, p99, int(failed))
+
+
+def _lua(bodies: Path) -> str:
+    lines = bodies.read_text().splitlines()
+    # JSON's escapes are none of Lua's: its long brackets take a text as it is.
+    table = ",\n".join(f"[==[{line}]==]" for line in lines)
+    return f"""local bodies = {{{table}}}
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local at = 0
+request = function() at = at % #bodies + 1; return wrk.format(nil, nil, nil, bodies[at]) end
+done = function(summary, latency, requests)
+  local e = summary.errors
+  local failed = e.connect + e.read + e.write + e.status + e.timeout
+  print(string.format("RESULT %f %f %f %d", (summary.requests - e.status) / (summary.duration / 1e6),
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, failed))
+end
+"""
+
+
+async def _asked(url: str, connections: str, seconds: str, bodies: str) -> Seen:
+    import itertools
+
+    import aiohttp
+    import numpy as np
+
+    lines = itertools.cycle(Path(bodies).read_bytes().splitlines())
+    end = time.perf_counter() + float(seconds)
+    took: list[float] = []
+    failed = 0
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        nonlocal failed
+        while (started := time.perf_counter()) < end:
+            async with session.post(url, data=next(lines), headers={"content-type": "application/json"}) as reply:
+                await reply.read()
+            failed += reply.status != 200
+            took.append(time.perf_counter() - started)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*[client(session) for _ in range(int(connections))])
+    p50, p99 = (float(np.percentile(took, q)) * 1000 for q in (50, 99))
+    return Seen((len(took) - failed) / float(seconds), p50, p99, failed)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--texts", help="csv with a column `text`")
+    parser.add_argument("--storage", default="~/.raymill")
+    parser.add_argument("--sides", default=",".join(_SIDES))
+    parser.add_argument("--connections", default="1,16,64,256")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[], help="last: more options of `raymill serve`")
+    parser.add_argument("--client", nargs=4, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The other sides of benchmarks/serve_latency.py, a server each: python serve_peers.py SIDE MODEL PORT.
+
+Each takes {"inputs": [text]} as raymill does and answers with label, score and all scores. SIDE is fastapi (FastAPI around
+transformers' pipeline), ray (Ray Serve as it comes, @serve.batch of 32), litserve (batches of 32), or litserve-engine: LitServe
+with the engine that raymill chose, so that engine and server can be told apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+_BATCH = 32
+
+
+class Texts:
+    """transformers, a batch at a time, in fp32, as its documentation has it."""
+
+    def __init__(self, folder: str) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        self._torch = torch
+
+    def __call__(self, texts: list[str]) -> list[dict[str, Any]]:
+        batch = self._tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")
+        with self._torch.inference_mode():
+            rows = self._model(**batch).logits.softmax(-1).tolist()
+        names = self._model.config.id2label
+        found = []
+        for row in rows:
+            best = max(range(len(row)), key=row.__getitem__)
+            found.append(
+                {"label": names[best], "score": row[best], "scores": dict(zip(names.values(), row, strict=True))}
+            )
+        return found
+
+
+class Engine:
+    """The engine raymill chose for a version, without its server."""
+
+    def __init__(self, folder: str) -> None:
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from serve.app import _settings
+        from serve.metrics import ReplicaMetrics
+        from serve.served import Served
+        from trainer.registry import Version
+        from trainer.spec import Serve
+
+        place = Path(folder)
+        version = Version(place.parents[1].name, int(place.name), place)
+        self._served = Served(_settings(version, Serve(), None, print), ReplicaMetrics())
+
+    def __call__(self, texts: list[str]) -> list[dict[str, Any]]:
+        inputs: Any = self._served.prepare([(text,) for text in texts])
+        return self._served.answers(self._served.compute(inputs))
+
+
+def fastapi(folder: str, port: int) -> None:
+    """FastAPI around a pipeline; a request at a time, in FastAPI's threads."""
+    import uvicorn
+    from fastapi import FastAPI
+    from transformers import pipeline
+
+    asked = pipeline("text-classification", model=folder, top_k=None)
+    app = FastAPI()
+
+    @app.post("/predict")
+    def predict(body: dict[str, Any]) -> Any:
+        return {"predictions": asked(body["inputs"])}
+
+    uvicorn.run(app, port=port, log_level="warning")
+
+
+def ray(folder: str, port: int) -> None:
+    """Ray Serve as its documentation has it."""
+    import ray as ray_itself
+    import ray.serve as ray_serve
+
+    @ray_serve.deployment(max_ongoing_requests=256, ray_actor_options={"num_cpus": 1})
+    class Model:
+        def __init__(self) -> None:
+            self._texts = Texts(folder)
+
+        @ray_serve.batch(max_batch_size=_BATCH, batch_wait_timeout_s=0.005)
+        async def _batch(self, texts: list[str]) -> list[dict[str, Any]]:
+            return self._texts(texts)
+
+        async def __call__(self, request: Any) -> Any:
+            body = await request.json()
+            return {"predictions": [await self._batch(body["inputs"][0])]}
+
+    ray_itself.init(include_dashboard=False, log_to_driver=False)
+    ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
+    ray_serve.run(Model.bind(), blocking=True)
+
+
+if sys.argv[1:2] and sys.argv[1].startswith("litserve"):  # its workers import this file anew, to find the class
+    import litserve as ls
+
+    class Api(ls.LitAPI):  # type: ignore[misc, name-defined]
+        """LitServe's hooks."""
+
+        def setup(self, device: str) -> None:
+            """Load the model."""
+            self._texts = Engine(sys.argv[2]) if sys.argv[1] == "litserve-engine" else Texts(sys.argv[2])
+
+        def decode_request(self, request):  # type: ignore[no-untyped-def]  # it asks for the annotation, which is a text here
+            """Return a request's text."""
+            return str(request["inputs"][0])
+
+        def predict(self, texts: list[str]) -> list[dict[str, Any]]:
+            """Answer a batch."""
+            return self._texts(texts)
+
+        def unbatch(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            """Return the answers one by one."""
+            return found
+
+        def encode_response(self, found):  # type: ignore[no-untyped-def]
+            """Return an answer as JSON has it."""
+            return {"predictions": [found]}
+
+
+def litserve(folder: str, port: int) -> None:
+    """LitServe, one worker, batches of 32 as they come within 5 ms."""
+    server = ls.LitServer(Api(max_batch_size=_BATCH, batch_timeout=0.005), accelerator="cpu", track_requests=False)
+    server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
+
+
+def main() -> None:
+    side, folder, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    {"fastapi": fastapi, "ray": ray, "litserve": litserve, "litserve-engine": litserve}[side](folder, port)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"side": sys.argv[1]}), file=sys.stderr)
+    main()

@@ -1,0 +1,145 @@
+"""Requests through batches: nothing waits for a batch to fill, nobody is starved, what is wrong is told to whom it concerns."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from timing import until
+
+from cluster.errors import RequestError
+from serve.batching import Batcher, Limits
+
+LIMITS = Limits(inputs=8, tokens=100, waiting=1000)
+
+
+class Doubled:
+    """Inputs are numbers of tokens, answers twice that. Batches wait while `gate` is closed."""
+
+    def __init__(self):
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches = []
+        self.prepared = []
+
+    def prepare(self, raw):
+        self.prepared.append(len(raw))
+        return [RequestError(422, "odd", "is odd") if value == 13 else np.zeros(value) for value in raw]
+
+    def compute(self, inputs):
+        assert self.gate.wait(10)
+        if any(len(one) == 99 for one in inputs):
+            raise ValueError("too much for me")
+        self.batches.append([len(one) for one in inputs])
+        return np.array([[2 * len(one)] for one in inputs])
+
+    def answers(self, scores):
+        return [int(score) for (score,) in scores]
+
+
+@pytest.fixture
+def model():
+    return Doubled()
+
+
+@pytest.fixture
+def batcher(model):
+    found = Batcher(model, LIMITS)
+    yield found
+    model.gate.set()
+    found.close()
+
+
+class Done:
+    def __init__(self):
+        self.jobs = []
+
+    def __call__(self, jobs):
+        self.jobs += jobs
+
+
+def test_one_request_goes_at_once_and_knows_where_its_time_went(batcher):
+    done = Done()
+    job = batcher.submit([3, 5], done)
+    until(lambda: done.jobs)
+    assert job.answers == [6, 10] and job.error is None and job.tokens == 8
+    assert job.computing_s > 0 and job.preparing_s > 0 and job.queue_s >= 0
+    assert batcher.waiting == 0
+
+
+def test_what_came_meanwhile_shares_a_batch_and_a_batch_has_its_limits(batcher, model):
+    done = Done()
+    model.gate.clear()
+    batcher.submit([1], done)
+    until(lambda: batcher.waiting == 1 and model.prepared)
+    for _ in range(10):
+        batcher.submit([10], done)
+    batcher.submit([95, 50], done)
+    model.gate.set()
+    until(lambda: len(done.jobs) == 12)
+    assert model.batches[0] == [1]
+    assert model.batches[1] == [10] * 8  # by inputs
+    assert all(len(batch) <= 8 and (len(batch) == 1 or sum(batch) <= 100) for batch in model.batches)
+
+
+def test_a_large_request_does_not_starve_those_after_it(batcher, model):
+    done = Done()
+    model.gate.clear()
+    large = batcher.submit([1] * 900, done)
+    until(lambda: model.prepared)
+    small = [batcher.submit([2], done) for _ in range(3)]
+    model.gate.set()
+    until(lambda: len(done.jobs) == 4)
+    assert done.jobs[-1] is large and large.answers == [2] * 900
+    assert [job.answers for job in small] == [[4]] * 3
+    first = next(at for at, batch in enumerate(model.batches) if 2 in batch)
+    assert first <= 2
+    assert max(model.prepared) <= 64  # nor is it prepared in one piece
+
+
+def test_too_much_is_refused_at_once_and_what_was_accepted_is_answered(batcher, model):
+    done = Done()
+    model.gate.clear()
+    batcher.submit([1] * 990, done)
+    began = time.perf_counter()
+    with pytest.raises(RequestError) as refused:
+        batcher.submit([1] * 20, done)
+    assert refused.value.status == 429 and time.perf_counter() - began < 1
+    assert batcher.retry_after_s >= 1
+    batcher.submit([1] * 10, done)
+    model.gate.set()
+    until(lambda: len(done.jobs) == 2)
+    # One alone may be larger than what may wait: `serve.max_inputs` is its limit.
+    batcher.submit([1] * 1200, done)
+    until(lambda: len(done.jobs) == 3)
+
+
+def test_a_wrong_input_names_its_place_and_hurts_nobody_else(batcher):
+    done = Done()
+    wrong, right = batcher.submit([2, 13, 4], done), batcher.submit([3], done)
+    until(lambda: len(done.jobs) == 2)
+    assert wrong.error.status == 422 and str(wrong.error) == "inputs[1] is odd"
+    assert right.answers == [6] and batcher.waiting == 0
+
+
+def test_a_model_that_fails_fails_those_in_the_batch_and_goes_on(batcher):
+    done = Done()
+    wrong = batcher.submit([99, 1, 1], done)
+    until(lambda: done.jobs)
+    assert isinstance(wrong.error, ValueError)
+    right = batcher.submit([3], done)
+    until(lambda: len(done.jobs) == 2)
+    assert right.answers == [6] and batcher.waiting == 0
+
+
+def test_who_hung_up_leaves_the_batches(batcher, model):
+    done = Done()
+    model.gate.clear()
+    gone = batcher.submit([1] * 500, done)
+    until(lambda: model.prepared)
+    gone.dropped = True
+    stays = batcher.submit([2], done)
+    model.gate.set()
+    until(lambda: len(done.jobs) == 2)
+    assert sum(map(len, model.batches)) < 50 and stays.answers == [4]
+    assert batcher.waiting == 0

@@ -1,0 +1,134 @@
+"""Engines on the tiny model: the same answers, the fastest good one chosen, nothing damaged loaded."""
+
+import numpy as np
+import pytest
+from tiny import make_rows, tiny_spec
+from training import train_here
+
+from cluster.errors import ModelError, SpecError
+from serve import engines
+from serve.engines import choose, store
+from serve.engines.base import EngineError, split_by_length
+from serve.engines.choose import HeldOut
+from trainer import registering
+from trainer.predictor import Predictor
+from trainer.result import RunResult
+from trainer.spec import Serve
+from trainer.spec_load import load
+
+TEXTS = [row[0] for row in make_rows(60, seed=5)]
+
+
+@pytest.fixture(scope="module")
+def version(tiny_base, tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engines")
+    spec = tiny_spec(tiny_base, tiny_data, folder)
+    done = train_here(spec, folder / "run")
+    result = RunResult(
+        checkpoint=done.best, spec=load(spec), prepared=done.prepared.folder, metrics={}, history=[], folder=folder / "run"
+    )
+    return registering.provisional(result, folder)
+
+
+@pytest.fixture(scope="module")
+def predictor(version):
+    return Predictor(version.folder)
+
+
+@pytest.fixture(scope="module")
+def inputs(predictor):
+    return predictor.encode({"text": TEXTS})
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.mark.parametrize("name", ["torch-packed", "onnx-fp32", "onnx-int8", "openvino-bf16", "openvino-int8"])
+def test_an_engine_answers_as_the_model_does(name, predictor, inputs, scratch, tmp_path):
+    engines.build(name, predictor, inputs, tmp_path, scratch)
+    engine = engines.load(name, predictor, tmp_path)
+    own = predictor.scores(inputs)
+    near = 1e-4 if name == "onnx-fp32" else 0.1
+    for some in (inputs, inputs[:1], inputs[::-1], [inputs[3], inputs[3]]):
+        found = predictor.task.target.scores(predictor.contract.fitted, engine.logits(some))
+        expected = predictor.scores(some)
+        assert np.abs(found - expected).max() < near
+        assert (found.argmax(1) == expected.argmax(1)).mean() > 0.95
+    assert own.shape == (60, 3)
+
+
+def test_a_batch_is_split_where_that_leaves_out_more_padding_than_a_call_costs():
+    assert sorted(map(sorted, split_by_length([3, 40, 3, 41], 16))) == [[0, 2], [1, 3]]
+    assert split_by_length([5, 5, 5], 16) == [[0, 1, 2]]
+    assert len(split_by_length([3, 4, 5, 6], 1000)) == 1
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        lengths = generator.integers(1, 60, 24).tolist()
+        groups = split_by_length(lengths, 16)
+        assert sorted(row for group in groups for row in group) == list(range(24))
+        cost = sum(len(group) * max(lengths[row] for row in group) + 16 for group in groups)
+        assert cost <= 24 * max(lengths) + 16
+
+
+def held_out(predictor, version):
+    rows = make_rows(60, seed=5)
+    labels = predictor.contract.fitted["labels"]
+    return HeldOut({"text": [row[0] for row in rows]}, np.array([labels.index(row[1]) for row in rows]), "macro_f1", True, 15)
+
+
+def test_the_fastest_that_keeps_the_metric_is_kept_with_its_evidence(predictor, version, monkeypatch):
+    monkeypatch.setattr(choose, "_candidates", lambda predictor, device: ["torch-packed", "onnx-int8"])
+    said = []
+    choice = choose.optimize(version, Serve(), held_out(predictor, version), said.append)
+    by_name = {one["name"]: one for one in choice["candidates"]}
+    assert set(by_name) == {"native", "torch-packed", "onnx-int8"}
+    chosen = by_name[choice["engine"]]
+    assert chosen["metric"] is not None and not chosen["refused"]
+    assert chosen["rows_per_s"] >= by_name["native"]["rows_per_s"]
+    assert len(said) >= 4
+    # It is found again, and only for this checkpoint, hardware and tolerance.
+    again = choose.engine_of(version, Serve(), lambda: pytest.fail("measured again"), said.append)
+    assert again == (choice["engine"], choice)
+    assert choose.was_chosen(version, Serve()) and not choose.was_chosen(version, Serve(cpus_per_replica=7))
+
+
+def test_an_engine_that_loses_too_much_is_not_chosen(predictor, version, monkeypatch):
+    monkeypatch.setattr(choose, "_candidates", lambda predictor, device: ["onnx-int8"])
+    monkeypatch.setattr(choose, "_speed", lambda candidate: candidate.name == "onnx-int8")
+    real = choose._Measure.checks
+
+    def worse(self, engine):
+        move, metric = real(self, engine)
+        return move, metric - 0.0031
+
+    monkeypatch.setattr(choose._Measure, "checks", worse)
+    choice = choose.optimize(version, Serve(max_metric_drop=0.3), held_out(predictor, version), lambda text: None)
+    assert choice["engine"] == "native"
+    assert "macro_f1 moves from" in choice["candidates"][1]["refused"]
+    allowed = choose.optimize(version, Serve(max_metric_drop=20), held_out(predictor, version), lambda text: None)
+    assert allowed["engine"] == "onnx-int8"
+
+
+def test_without_held_out_rows_only_an_engine_that_moves_nothing_may_be_chosen(version, monkeypatch):
+    monkeypatch.setattr(choose, "_candidates", lambda predictor, device: ["onnx-int8"])
+    monkeypatch.setattr(choose, "_speed", lambda candidate: candidate.name == "onnx-int8")
+    monkeypatch.setattr(choose, "_SAME", 0.0)
+    choice = choose.optimize(version, Serve(), None, lambda text: None)
+    assert choice["engine"] == "native"
+    assert "no held-out rows" in choice["candidates"][1]["refused"]
+
+
+def test_a_damaged_or_unknown_engine_is_told(predictor, version):
+    choice = choose.optimize(version, Serve(), None, lambda text: None, only="onnx-fp32")
+    built = store.folder_of(version, choice["hardware"]) / "onnx-fp32"
+    assert choose.load(predictor, version, "onnx-fp32", choice).logits(predictor.encode({"text": ["my dog"]})).shape == (1, 3)
+    graph = built / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match="not those that were measured"):
+        choose.load(predictor, version, "onnx-fp32", choice)
+    with pytest.raises(SpecError, match="did you mean 'onnx-int8'"):
+        engines.load("onnx-int9", predictor, built)
+    with pytest.raises(EngineError):
+        engines.load("torch-bf16", type("Trees", (), {"model": object(), "task": predictor.task})(), built)
