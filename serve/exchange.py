@@ -105,14 +105,15 @@ def json_reply(value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes]
     return Reply(status, orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS), JSON, headers)
 
 
-def refusal(error: RequestError, retry_after_s: int = 1) -> Reply:
-    """Return what a client is told that asked for what cannot be given."""
+def refusal(error: RequestError, path: str, retry_after_s: int = 1) -> Reply:
+    """Return what a client is told that asked for what cannot be given; a text where the Open Inference Protocol has one."""
     extra: tuple[tuple[bytes, bytes], ...] = ()
     if error.status in (429, 503):
         extra = ((b"retry-after", str(retry_after_s).encode()),)
     if error.status == 401:
         extra = ((b"www-authenticate", b"Bearer"),)
-    return json_reply({"error": {"code": error.code, "message": str(error)}}, error.status, extra)
+    told = str(error) if path.startswith("/v2") else {"code": error.code, "message": str(error)}
+    return json_reply({"error": told}, error.status, extra)
 
 
 def _too_large(max_bytes: int) -> RequestError:

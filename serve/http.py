@@ -99,13 +99,12 @@ class HttpApp:
         except RequestError as error:
             exchange.reason = error.code
             wait_s = exchange.model.batcher.retry_after_s if exchange.model else 1
-            return refusal(error, wait_s if error.code == "overloaded" else 1)
+            return refusal(error, exchange.path, wait_s if error.code == "overloaded" else 1)
         except Exception as error:
             exchange.reason = outcome(error).label
             _log.exception("request %s failed", exchange.request_id)
-            return refusal(
-                RequestError(500, "internal", f"the server failed; its log says how ({exchange.request_id})")
-            )
+            told = RequestError(500, "internal", f"the server failed; its log says how ({exchange.request_id})")
+            return refusal(told, exchange.path)
 
     def _handler(self, exchange: Exchange) -> Handler:
         """Return what answers a request. Raises `RequestError` 404 or 405."""

