@@ -26,8 +26,8 @@ from serve.traces import Traces
 from serve.try_page import try_page
 
 _log = logging.getLogger("raymill.serve")
-# Open to everybody: what looks after the process has no key.
-_OPEN = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+# Open to everybody: what looks after the process has no key, and the page to try it by hand has a field for one.
+_OPEN = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/"}
 # Bodies over this are read as JSON beside the event loop, so that other requests go on meanwhile.
 _LARGE_BYTES = 1 << 16
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"

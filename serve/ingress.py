@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cluster.connect import free_port, port_is_free
 from cluster.errors import ResourceError, SpecError
+from serve import keys
 from trainer.spec import Serve as ServeSpec
 
 # Ray Serve writes the configuration; before HAProxy reads it, requests are told to be passed on whole: only such a one can be
@@ -57,7 +58,12 @@ def check_port(host: str, port: int) -> None:
 
 
 def check_access(spec: ServeSpec) -> None:
-    """Raise `SpecError` where others than this machine could ask without a key and nobody said that they may."""
+    """Raise `SpecError` where others than this machine could ask without a key and nobody said that they may.
+
+    The file of keys is looked at too, before anything slow starts.
+    """
+    if spec.keys:
+        keys.load(spec.keys)
     if spec.host in _LOOPBACK or spec.keys or spec.insecure:
         return
     raise SpecError(

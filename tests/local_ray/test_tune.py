@@ -115,13 +115,13 @@ def test_a_population_learns_from_its_best(tiny_base, tiny_data, storage):
     space = {"train.learning_rate": {"loguniform": [1e-6, 1e-2]}}
     points = [{"train.learning_rate": 1e-6}, {"train.learning_rate": 5e-3}]
     tune = {"trials": 2, "space": space, "scheduler": "pbt", "points": points}
-    train = {"epochs": 6, "batch_size": 16, "schedule": "constant"}
+    train = {"epochs": 16, "batch_size": 16, "schedule": "constant"}
     result = run_search(tiny_base, tiny_data, storage, tune, train=train)
     worst = next(trial for trial in result.trials if trial.name == "0001")
     assert worst.values["train.learning_rate"] > 1e-6 * 2
     assert worst.metric > 0.5 and worst.state == "finished"
     epochs = [line["epoch"] for line in worst.history]  # those that it took over are the other's
-    assert epochs[0] == 1 and epochs[-1] == 6 and epochs == sorted(set(epochs))
+    assert epochs[0] == 1 and epochs[-1] == 16 and epochs == sorted(set(epochs))
 
 
 def test_points_are_tried_first_and_conditions_hold(tiny_base, tiny_data, storage):

@@ -25,7 +25,12 @@ def version(tiny_base, tiny_data, tmp_path_factory):
     spec = tiny_spec(tiny_base, tiny_data, folder)
     done = train_here(spec, folder / "run")
     result = RunResult(
-        checkpoint=done.best, spec=load(spec), prepared=done.prepared.folder, metrics={}, history=[], folder=folder / "run"
+        checkpoint=done.best,
+        spec=load(spec),
+        prepared=done.prepared.folder,
+        metrics={},
+        history=[],
+        folder=folder / "run",
     )
     return registering.provisional(result, folder)
 
@@ -75,7 +80,9 @@ def test_a_batch_is_split_where_that_leaves_out_more_padding_than_a_call_costs()
 def held_out(predictor, version):
     rows = make_rows(60, seed=5)
     labels = predictor.contract.fitted["labels"]
-    return HeldOut({"text": [row[0] for row in rows]}, np.array([labels.index(row[1]) for row in rows]), "macro_f1", True, 15)
+    return HeldOut(
+        {"text": [row[0] for row in rows]}, np.array([labels.index(row[1]) for row in rows]), "macro_f1", True, 15
+    )
 
 
 def test_the_fastest_that_keeps_the_metric_is_kept_with_its_evidence(predictor, version, monkeypatch):
@@ -123,7 +130,9 @@ def test_without_held_out_rows_only_an_engine_that_moves_nothing_may_be_chosen(v
 def test_a_damaged_or_unknown_engine_is_told(predictor, version):
     choice = choose.optimize(version, Serve(), None, lambda text: None, only="onnx-fp32")
     built = store.folder_of(version, choice["hardware"]) / "onnx-fp32"
-    assert choose.load(predictor, version, "onnx-fp32", choice).logits(predictor.encode({"text": ["my dog"]})).shape == (1, 3)
+    assert choose.load(predictor, version, "onnx-fp32", choice).logits(
+        predictor.encode({"text": ["my dog"]})
+    ).shape == (1, 3)
     graph = built / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")
     with pytest.raises(ModelError, match="not those that were measured"):
