@@ -137,11 +137,10 @@ def test_thirty_trials_leave_nothing_behind(tiny_base, tiny_data, tmp_path):
     assert found["after"]["fds"] <= found["before"]["fds"] + 3
     assert found["after"]["threads"] <= found["before"]["threads"] + 3
     assert found["after"]["rss"] <= 1.1 * found["before"]["rss"]
-    # The trials' own processes, as their figures have it: the last ones against those after a warm-up.
+    # The trials' own processes, as their figures have it: the last ones against those after a warm-up (measured: 2 %).
     memory = []
     for trial in sorted((Path(found["run"]) / "trials").iterdir()):
         memory.append(json.loads((trial / "metrics.jsonl").read_text().splitlines()[-1])["memory_bytes"])
     assert len(memory) == 30
-    # Their resident memory, pages shared with others counted, grows by some 4 MB a trial (measured: 12 % over 24 trials).
-    assert sum(memory[-6:]) <= 1.25 * sum(memory[4:10])
+    assert sum(memory[-6:]) <= 1.1 * sum(memory[4:10])
     assert len(list(Path(found["run"]).glob("tune-*/*/checkpoint_*/model.safetensors"))) == 1
