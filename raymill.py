@@ -203,7 +203,9 @@ def _cost(run: Run, result: RunResult) -> dict[str, float]:
     rows = _judged_by(result.spec, prepared.contract, registering.held_out(prepared, "validation"))
     with tempfile.TemporaryDirectory(dir=run.folder) as storage:
         version = registering.provisional(result, Path(storage))
-        spec = result.spec.serve.model_copy(update={"port": free_port()})
+        # What serving costs has nothing to do with who may ask, and the model is nobody else's business yet.
+        alone = {"host": "127.0.0.1", "port": free_port(), "keys": None, "insecure": False, "too_long": "truncate"}
+        spec = result.spec.serve.model_copy(update={**alone, "models": ()})
         with serving([version], spec, Console(), held_out=lambda _: rows, stop_within_s=_STOP_WITHIN_S) as url:
             return measure(url, inputs, load.connections, load.seconds)
 
@@ -399,8 +401,12 @@ def serving(
             console.say(f"    {told.pop(0)}")
         show(Progress())
 
-    with console.stage("serve") as show:
-        url = run_watched(body, look)
+    try:
+        with console.stage("serve") as show:
+            url = run_watched(body, look)
+    except KeyboardInterrupt:  # the work goes on in its thread, on a cluster that stays when this process ends
+        stop(versions[0].name, started_serve=False, within_s=stop_within_s)
+        raise
     look()
     try:
         yield url.url
@@ -457,11 +463,13 @@ def manifest(model: str, *, storage: str | Path = STORAGE, overrides: Iterable[s
     """Return the config of a model's endpoint for `serve deploy`, as YAML."""
     import yaml
 
+    from serve.ingress import check_access
     from serve.manifest import config
     from trainer.model_stages import spec_of
 
     version = _version(model, storage)
     spec = spec_of(version, [*overrides, *_serve_keys(changes)])
+    check_access(spec.serve)
     return yaml.safe_dump(config(model, str(_folder(storage)), spec.serve), sort_keys=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -13,8 +14,8 @@ import orjson
 
 from serve.exchange import Exchange
 
-# Lines that may wait for a slow disk; requests do not.
-_MOST = 10_000
+# Lines that may wait for a slow disk, requests do not; and how much of a body is in one.
+_MOST, _BODY_BYTES = 10_000, 4096
 _log = logging.getLogger("raymill.serve")
 
 
@@ -49,7 +50,7 @@ class AccessLog:
             line |= {"inputs": len(job.raw), "tokens": job.tokens, "queue_ms": round(1000 * job.queue_s, 3),
                      "tokenize_ms": round(1000 * job.preparing_s, 3), "inference_ms": round(1000 * job.computing_s, 3)}  # fmt: skip
         if self._bodies:
-            line["body"] = exchange.body.decode("utf-8", errors="replace")
+            line["body"] = exchange.body[:_BODY_BYTES].decode("utf-8", errors="replace")
         try:
             self._lines.put_nowait(orjson.dumps(line) + b"\n")
         except queue.Full:
@@ -61,9 +62,13 @@ class AccessLog:
             while len(lines) < _MOST and not self._lines.empty():
                 lines.append(self._lines.get_nowait())
             try:
-                with self._path.open("ab") as file:
+                with open(self._path, "ab", opener=_for_its_owner) as file:
                     file.write(b"".join(lines))
             except OSError as error:
                 self.lost += len(lines)
                 _log.warning("%s cannot be written (%s); %d lines are lost", self._path, error.strerror, self.lost)
                 time.sleep(1.0)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

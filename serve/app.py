@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
 
+from cluster.errors import SpecError
 from serve import keys
 from serve.engines import choose
 from serve.engines.choose import HeldOut
@@ -64,11 +65,17 @@ def application(
 
     Where an engine is still to be chosen, it is now, with the rows of `held_out`.
     """
+    names = [version.name for version in versions]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise SpecError(
+            f"serve.models: {twice[0]} is named twice", "an endpoint has one version of a model; take one out"
+        )
     for version in versions:
         registry.verify(version)
     settings = Settings(
         models=[_settings(version, spec, held_out, say) for version in versions],
-        replicas=spec.most_replicas,
+        replicas=max(1, spec.fewest_replicas),
         timeout_s=spec.timeout_s,
         keys=keys.load(spec.keys) if spec.keys else [],
         access_log=log_folder if spec.access_log else None,
@@ -127,6 +134,6 @@ def _settings(
 def _engine(
     version: Version, spec: ServeSpec, held_out: HeldOutOf | None, say: Callable[[str], None]
 ) -> tuple[str, dict[str, Any] | None]:
-    if held_out is None and spec.engine == "auto" and not choose.was_chosen(version, spec):
-        return "native", None
+    if held_out is None and spec.engine == "auto":
+        return choose.chosen_before(version, spec)
     return choose.engine_of(version, spec, lambda: held_out(version) if held_out else None, say)

@@ -7,6 +7,7 @@ the next requests gather, and that makes the batches. Plain Python; nothing here
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ import numpy as np
 
 from cluster.errors import RequestError
 
+_log = logging.getLogger("raymill.serve")
 # Inputs that are prepared at a time: a large request must not hold up the others' batches.
 _CHUNK = 64
 # How much of the waiting there is counted to say how soon it is worth asking again.
@@ -97,6 +99,11 @@ class Batcher:
         self._closed = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="raymill-batches")
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread still works."""
+        return self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
@@ -204,7 +211,8 @@ class Batcher:
             error, answers = failed, [None] * len(batch)
         seconds = time.perf_counter() - started
         self._per_input_s = _REMEMBER * self._per_input_s + (1 - _REMEMBER) * seconds / len(batch)
-        self._on_batch(Batch(len(batch), sum(map(len, inputs)), seconds))
+        if error is None:
+            self._on_batch(Batch(len(batch), sum(map(len, inputs)), seconds))
         ended = []
         for job in dict.fromkeys(job for job, _ in batch):
             job.computing_s += seconds
@@ -213,7 +221,7 @@ class Batcher:
             job.inputs[at] = _NOTHING
             job.error = job.error or error
             job.left -= 1
-            if job.left == 0 or (error and job in self._jobs):
+            if job in self._jobs and (error or job.left == 0):
                 self._jobs.remove(job)
                 ended.append(job)
         return ended
@@ -248,7 +256,10 @@ class Batcher:
             job.finished = now
             together.setdefault(job.done, []).append(job)
         for done, jobs in together.items():
-            done(jobs)
+            try:
+                done(jobs)
+            except Exception:  # whoever waited is gone, with its event loop; the others' batches go on
+                _log.warning("%d requests ended that nobody waits for any more", len(jobs), exc_info=True)
 
 
 _NOTHING = np.empty(0)

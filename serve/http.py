@@ -54,11 +54,13 @@ class HttpApp:
         metrics_page: Callable[[], Awaitable[str]],
         access_log: AccessLog | None = None,
         traces: Traces | None = None,
+        count_refused: Callable[[int, str], None] = lambda status, reason: None,
     ) -> None:
+        """`count_refused` hears of requests that came to no model."""
         self.models: dict[str, Served] = {str(served.model["name"]): served for served in models}
         self._first = models[0]
         self._guard, self._timeout_s, self._metrics_page = guard, timeout_s, metrics_page
-        self._access_log, self._traces = access_log, traces
+        self._access_log, self._traces, self._count_refused = access_log, traces, count_refused
         self._loop: asyncio.AbstractEventLoop | None = None
         self._routes = {
             "/predict": Route("POST", self._predict_first),
@@ -98,8 +100,10 @@ class HttpApp:
             return await self._handler(exchange)(exchange)
         except RequestError as error:
             exchange.reason = error.code
-            wait_s = exchange.model.batcher.retry_after_s if exchange.model else 1
-            return refusal(error, exchange.path, wait_s if error.code == "overloaded" else 1)
+            wait_s = getattr(error, "retry_after_s", 1)
+            if error.code == "overloaded":
+                wait_s = exchange.model.batcher.retry_after_s
+            return refusal(error, exchange.path, wait_s)
         except Exception as error:
             exchange.reason = outcome(error).label
             _log.exception("request %s failed", exchange.request_id)
@@ -209,6 +213,8 @@ class HttpApp:
         seconds = time.perf_counter() - exchange.started
         if exchange.model is not None:
             exchange.model.metrics.request(status, exchange.reason, seconds)
+        elif status >= 400:
+            self._count_refused(status, exchange.reason)
         if self._access_log is not None:
             self._access_log.write(exchange, status, seconds)
         if self._traces is not None and exchange.model is not None:
@@ -225,8 +231,6 @@ class HttpApp:
         return json_reply({"status": "ready", "model": first.model, "golden_rows": first.golden_rows, "models": others})
 
     async def _metrics(self, exchange: Exchange) -> Reply:
-        for served in self.models.values():
-            served.metrics.waiting.set(served.batcher.waiting)
         return Reply(200, (await self._metrics_page()).encode(), _METRICS)
 
     async def _docs(self, exchange: Exchange) -> Reply:

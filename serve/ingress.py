@@ -21,14 +21,17 @@ from cluster.errors import ResourceError, SpecError
 from serve import keys
 from trainer.spec import Serve as ServeSpec
 
-# Ray Serve writes the configuration; before HAProxy reads it, requests are told to be passed on whole: only such a one can be
-# asked again elsewhere, and a slow client keeps no replica waiting. And what listens everywhere is held to this machine, what everybody
-# may do with it to its owner, and clients that send nothing are not waited for for ever. It ends with the process that started
-# it, however that one ends: it would keep the port and answer 404 there.
+# Ray Serve writes the configuration for a host of 127.0.0.1, where the replicas listen too; before HAProxy reads it:
+# - its two pages are held to this machine, and it listens to clients where the spec says;
+# - its admin socket is its owner's alone;
+# - clients that send nothing are not waited for for ever, and requests are passed on whole: only such a one can be asked again
+#   elsewhere, and a slow client keeps no replica waiting.
+# It ends with the process that started it, however that one ends: it would keep the port and answer 404 there.
 _SCRIPT = """#!/bin/sh
 for word in "$@"; do
   case "$word" in *.cfg) sed -i \\
-    -e 's/^\\( *bind\\) \\*\\{{0,1\\}}:\\([0-9]\\)/\\1 127.0.0.1:\\2/' \\
+    -e 's/^\\( *bind\\) \\**:\\({metrics}\\|{stats}\\)$/\\1 127.0.0.1:\\2/' \\
+    -e 's/^\\( *bind\\) 127.0.0.1:{port}$/{bind}/' \\
     -e 's/mode 666/mode 600/' \\
     -e 's/^defaults$/defaults\\n    timeout http-request {patience_s}s\\n    timeout queue {patience_s}s\\n    option http-buffer-request/' "$word";;
   esac
@@ -36,6 +39,7 @@ done
 if command -v setpriv >/dev/null; then exec setpriv --pdeathsig KILL {binary} "$@"; fi
 exec {binary} "$@"
 """
+_PREFIX = "raymill-serve-"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # A client has this long to send its request.
 _PATIENCE_S = 30
@@ -92,7 +96,7 @@ def prepared(spec: ServeSpec) -> Iterator[None]:
     if spec.proxy == "python" or not is_there():
         yield
         return
-    folder = Path(tempfile.mkdtemp(prefix="raymill-serve-"))  # mode 700
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # mode 700
     wanted = _environment(spec, folder)
     before = {name: os.environ.get(name) for name in wanted}
     try:
@@ -108,7 +112,16 @@ def prepared(spec: ServeSpec) -> Iterator[None]:
 
 def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
     binary = folder / "haproxy"
-    binary.write_text(_SCRIPT.format(binary=_binary(), patience_s=_PATIENCE_S), encoding="utf-8")
+    metrics, stats = free_port(), free_port()
+    script = _SCRIPT.format(
+        binary=_binary(),
+        patience_s=_PATIENCE_S,
+        metrics=metrics,
+        stats=stats,
+        port=spec.port,
+        bind=_bind(spec.host, spec.port),
+    )
+    binary.write_text(script, encoding="utf-8")
     binary.chmod(0o700)
     found = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -119,8 +132,8 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         # One thread speaks HTTP for several thousand requests a second; more would take the models' cores.
@@ -135,6 +148,21 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_KEPT_BYTES),
         }
     return found
+
+
+def _bind(host: str, port: int) -> str:
+    """Return what `bind 127.0.0.1:PORT` becomes in the script: Ray Serve asks there whether HAProxy is up."""
+    own = f"\\1 127.0.0.1:{port}"
+    if host in ("127.0.0.1", "localhost"):
+        return own
+    if host in ("0.0.0.0", "::"):
+        return f"\\1 {'*' if host == '0.0.0.0' else '[::]'}:{port}"
+    return f"{own}\\n\\1 {f'[{host}]' if ':' in host else host}:{port}"
+
+
+def is_ours() -> bool:
+    """Whether the Ray that is connected was started with `prepared`: HAProxy alone listens elsewhere than on this machine."""
+    return _PREFIX in os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
 
 
 def _binary() -> str | None:

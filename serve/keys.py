@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ def add(path: Path, name: str, rate: float | None) -> str:
 def remove(path: Path, name: str) -> None:
     """Take a key out of a file."""
     with FileLock(f"{path}.lock", timeout=30):
-        keys = load(str(path))
+        keys = _there(str(path))
         if all(one["name"] != name for one in keys):
             raise UserError(f"{path} has no key '{name}'", nearest(name, [one["name"] for one in keys]))
         write_json(path, {"keys": [one for one in keys if one["name"] != name]})
@@ -46,7 +47,14 @@ def remove(path: Path, name: str) -> None:
 
 
 def load(path: str) -> list[dict[str, Any]]:
-    """Return the keys of a file, hashed. Raises `SpecError`."""
+    """Return the keys of a file, hashed. Raises `SpecError`, also where there is none in it: nobody could ask."""
+    found = _there(path)
+    if not found:
+        raise SpecError(f"serve.keys={path} holds no keys", f"add one with `raymill keys add NAME --file {path}`")
+    return found
+
+
+def _there(path: str) -> list[dict[str, Any]]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise SpecError(
@@ -90,8 +98,16 @@ class Guard:
             raise RequestError(401, "no_key" if not key else "unknown_key", f"this endpoint needs an API key; {how}")
         bucket = self._buckets.get(found)
         if bucket and not bucket.take():
-            raise RequestError(429, "rate_limited", f"key '{found}' may ask {bucket.rate:g} times a second here")
+            raise RateLimited(f"key '{found}' may ask {bucket.rate:g} times a second here", bucket.wait_s)
         return found
+
+
+class RateLimited(RequestError):
+    """A key asks too often."""
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(429, "rate_limited", message)
+        self.retry_after_s = max(1, math.ceil(wait_s))
 
 
 class _Bucket:
@@ -110,3 +126,8 @@ class _Bucket:
             return False
         self._left -= 1.0
         return True
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the next request may come."""
+        return (1.0 - self._left) / self.rate

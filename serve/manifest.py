@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from trainer.spec import Serve as ServeSpec
@@ -14,6 +15,8 @@ def config(model: str, storage: str, spec: ServeSpec) -> dict[str, Any]:
     """Return the config of a model's endpoint, as `serve deploy` reads it from YAML."""
     given = spec.model_dump(mode="json", exclude_unset=True)
     serve = {key: value for key, value in given.items() if key not in _RAYS}
+    if spec.keys:
+        serve["keys"] = str(Path(spec.keys).expanduser().absolute())  # read where the application is built
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": spec.host, "port": spec.port, "request_timeout_s": spec.timeout_s + 5},

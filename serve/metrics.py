@@ -1,13 +1,14 @@
 """What a replica counts, and how the counts of all replicas become one Prometheus page.
 
-Each replica has a registry of its own; a scrape that reaches any of them asks all (`DeploymentHandle.broadcast`) and
-adds the samples up, so that the totals are right however many replicas there are.
+Each replica has a registry of its own; a scrape that reaches any of them asks all (`DeploymentHandle.broadcast`) and gives their
+samples with a label `replica`. They are not added up here: the sum falls when a replica goes, which Prometheus would take for
+counters that begin anew, and count all that is left once more.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,8 +20,6 @@ from serve.batching import Batch, Job
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 64, 256, 1024, 4096, 16384, 65536)
-# A gauge that says something is there is 1, however many replicas say it.
-_NOT_ADDED = {"raymill_model_info"}
 #: The parts of a request's time, as they are named everywhere.
 STAGES = ("queue", "tokenize", "inference")
 
@@ -55,6 +54,10 @@ class ReplicaMetrics:
         self.info = gauge("raymill_model_info", "The model that is served.", "fingerprint", "checkpoint", "engine")
         self.replicas = gauge("raymill_replicas", "Replicas that answered the scrape.")
 
+    def refused(self, status: int, reason: str) -> None:
+        """Count a request that came to no model: an unknown path, no key."""
+        self.requests.labels("", "", str(status), reason).inc()
+
     def text(self) -> str:
         """Return this replica's page."""
         return generate_latest(self.registry).decode()
@@ -63,7 +66,8 @@ class ReplicaMetrics:
 class ModelMetrics:
     """The same of one model."""
 
-    def __init__(self, metrics: ReplicaMetrics, model: dict[str, Any]) -> None:
+    def __init__(self, metrics: ReplicaMetrics, model: dict[str, Any], waiting: Callable[[], int] = lambda: 0) -> None:
+        """`waiting` returns how many inputs wait now."""
         self._labels = (str(model["name"]), str(model["version"]))
         of = self._labels
         self._requests, self._predictions = metrics.requests, metrics.predictions
@@ -72,7 +76,8 @@ class ModelMetrics:
         self._stages = [metrics.stages.labels(*of, stage) for stage in STAGES]
         self._batch_seconds, self._batch_inputs = metrics.batch_seconds.labels(*of), metrics.batch_inputs.labels(*of)
         self._batch_tokens = metrics.batch_tokens.labels(*of)
-        self.in_flight, self.waiting = metrics.in_flight.labels(*of), metrics.waiting.labels(*of)
+        self.in_flight = metrics.in_flight.labels(*of)
+        metrics.waiting.labels(*of).set_function(waiting)
         metrics.info.labels(*of, model["fingerprint"], model["checkpoint"], model["engine"]).set(1)
         metrics.replicas.labels(*of).set(1)
 
@@ -97,38 +102,27 @@ class ModelMetrics:
             stage.observe(seconds)
 
 
-def merged(pages: Iterable[str]) -> str:
-    """Return one page whose samples are the sums of those in `pages`."""
+def merged(pages: Mapping[str, str]) -> str:
+    """Return one page of all samples in `pages`, each with the replica that its page is of."""
     families: dict[str, Metric] = {}
-    totals: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-    order: dict[str, list[tuple[str, tuple[tuple[str, str], ...]]]] = {}
-    for page in pages:
+    for replica, page in pages.items():
         for family in text_string_to_metric_families(page):
             if family.name.endswith("_created"):
-                continue  # the time at which a replica began to count has no sum
-            families.setdefault(family.name, family)
+                continue  # when a replica began to count is of no use to anybody
+            metric = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
-                key = (sample.name, tuple(sorted(sample.labels.items())))
-                if key not in totals:
-                    order.setdefault(family.name, []).append(key)
-                    totals[key] = sample.value
-                elif family.name not in _NOT_ADDED:
-                    totals[key] += sample.value
+                metric.add_sample(sample.name, {**sample.labels, "replica": replica}, sample.value)
     registry = CollectorRegistry()
-    registry.register(_Summed(families, order, totals))
+    registry.register(_Collected(list(families.values())))
     return generate_latest(registry).decode()
 
 
-class _Summed:
-    """A collector of samples that are already added up."""
+class _Collected:
+    """A collector of samples that are there already."""
 
-    def __init__(self, families: dict[str, Metric], order: dict[str, list[Any]], totals: dict[Any, float]) -> None:
-        self.families, self.order, self.totals = families, order, totals
+    def __init__(self, families: list[Metric]) -> None:
+        self.families = families
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families, as prometheus_client asks for them."""
-        for name, family in self.families.items():
-            metric = Metric(family.name, family.documentation, family.type)
-            for key in self.order.get(name, []):
-                metric.add_sample(key[0], dict(key[1]), self.totals[key])
-            yield metric
+        yield from self.families

@@ -30,7 +30,7 @@ class Settings(BaseModel):
     models: list[ModelSettings]
     """The first is the one that /predict means."""
     replicas: int = 1
-    """How many there are at most: each lets a key ask its share."""
+    """How many there are at least: each lets a key ask its share."""
     timeout_s: float = 30
     keys: list[dict[str, Any]] = []
     """Hashed."""
@@ -57,6 +57,7 @@ class Endpoint:
             metrics_page=self._all_metrics,
             access_log=AccessLog(Path(told.access_log), _own_id(), bodies=told.log_bodies) if told.access_log else None,
             traces=Traces(told.otlp) if told.otlp else None,
+            count_refused=self.metrics.refused,
         )
         self._mirror = mirrored(self.metrics.registry)
 
@@ -64,19 +65,25 @@ class Endpoint:
         """Return what answers HTTP; asked by Ray Serve once the models are loaded."""
         return self._app
 
-    def own_metrics(self) -> str:
-        """Return this replica's own counts; called on all replicas by whichever one is scraped."""
-        return self.metrics.text()
+    def check_health(self) -> None:
+        """Raise if no batch can be computed any more: Ray Serve then replaces this replica."""
+        for served in self._app.models.values():
+            if not served.batcher.is_alive:
+                raise RuntimeError(f"the batches of {served.model['name']} have ended")
+
+    def own_metrics(self) -> tuple[str, str]:
+        """Return this replica and its own counts; called on all replicas by whichever one is scraped."""
+        return _own_id(), self.metrics.text()
 
     async def _all_metrics(self) -> str:
         place = ray.serve.get_replica_context()
         handle = ray.serve.get_deployment_handle(place.deployment, place.app_name)
         # A replica that is starting, stopping or gone does not keep the others' counts from the page.
         found: list[Any] = []
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # two classes in Python 3.10
             asked = handle.broadcast("own_metrics").results_async(timeout_s=_SCRAPE_WITHIN_S, return_exceptions=True)
             found = await asked
-        return merged([page for page in found if isinstance(page, str)] or [self.metrics.text()])
+        return merged(dict([each for each in found if isinstance(each, tuple)] or [self.own_metrics()]))
 
 
 def _own_id() -> str:

@@ -66,7 +66,7 @@ class Served:
             "checkpoint": store.checkpoint_digest(version),
             "engine": settings.engine,
         }
-        self.metrics = ModelMetrics(metrics, self.model)
+        self.metrics = ModelMetrics(metrics, self.model, lambda: self.batcher.waiting)
         self._warm_up(version)
         tokens = settings.max_batch_tokens if self.task.token_input else 1 << 62
         limits = Limits(settings.max_batch_size, tokens, settings.max_queued)

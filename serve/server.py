@@ -13,7 +13,7 @@ from ray.serve.schema import ApplicationStatus
 
 from cluster.errors import ModelError, RaymillError, ResourceError
 from serve.app import HeldOutOf, application
-from serve.ingress import check_access
+from serve.ingress import check_access, is_ours
 from trainer.registry import Version
 from trainer.spec import Serve as ServeSpec
 
@@ -48,10 +48,16 @@ def start(
     started_serve = _get_global_client(raise_if_no_controller_running=False) is None
     if not started_serve:
         _must_have_room(version.name)
+        check_access(spec.model_copy(update={"host": _address()[0]}))
     try:
         ray.serve.start(
             proxy_location="HeadOnly",
-            http_options={"host": spec.host, "port": spec.port, "request_timeout_s": spec.timeout_s + 5},
+            # Behind our HAProxy, which listens where the spec says, the replicas listen on this machine alone.
+            http_options={
+                "host": "127.0.0.1" if is_ours() else spec.host,
+                "port": spec.port,
+                "request_timeout_s": spec.timeout_s + 5,
+            },
             logging_config={"enable_access_log": False},
         )
         ray.serve.run(app, name=version.name, route_prefix="/")
@@ -68,11 +74,15 @@ def start(
             raise ResourceError(f"{spec.host}:{spec.port} is taken", "give another --port") from error
         raise RaymillError(f"{version.ref} could not be started: {reason}") from error
     # Where Serve ran already, its proxy keeps the address it has.
+    host, port = (spec.host, spec.port) if is_ours() else _address()
+    return Endpoint(f"http://{f'[{host}]' if ':' in host else host}:{port}", started_serve)
+
+
+def _address() -> tuple[str, int]:
+    """Return where the running Serve listens."""
     client = _get_global_client()
     assert client is not None
-    options = client.http_config
-    host = f"[{options.host}]" if ":" in str(options.host) else options.host
-    return Endpoint(f"http://{host}:{options.port}", started_serve)
+    return str(client.http_config.host), client.http_config.port
 
 
 def _must_have_room(name: str) -> None:

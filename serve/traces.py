@@ -26,7 +26,8 @@ class Traces:
         self._ids = _GivenIds()
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": "raymill"}),
-            id_generator=self._ids,  # type: ignore[arg-type] shutdown_on_exit=False
+            id_generator=self._ids,  # type: ignore[arg-type]
+            shutdown_on_exit=False,
         )
         self._provider.add_span_processor(
             BatchSpanProcessor(OTLPSpanExporter(endpoint=url), schedule_delay_millis=1000)

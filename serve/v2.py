@@ -9,6 +9,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 import orjson
 
 from cluster.errors import RequestError, nearest
+from cluster.text import json_kind
 from serve.requests import json_of, limited
 from serve.served import Served
 
@@ -26,6 +28,8 @@ _NUMBERS = {
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 _BINARY_SIZE = "binary_data_size"
+_LENGTH = re.compile(r"[0-9]{1,12}")
+_MOST_DIMENSIONS, _LARGEST = 8, 1 << 31
 
 
 class Asked(NamedTuple):
@@ -61,7 +65,7 @@ def read(served: Served, body: bytes, header_length: str) -> Asked:
     """Return what a request asks. Raises `RequestError`."""
     binary = b""
     if header_length:
-        if not header_length.isdigit() or int(header_length) > len(body):
+        if not _LENGTH.fullmatch(header_length) or int(header_length) > len(body):
             raise RequestError(
                 400, "wrong_length", f"inference-header-content-length is {header_length[:20]!a}, of {len(body)} bytes"
             )
@@ -74,14 +78,16 @@ def read(served: Served, body: bytes, header_length: str) -> Asked:
         name, elements, binary = _tensor(tensor, f"inputs[{place}]", binary)
         tensors[name] = elements
     wanted = value.get("outputs")
-    names = [str(one.get("name")) for one in wanted if isinstance(one, dict)] if isinstance(wanted, list) else None
+    told = [one.get("name") for one in wanted if isinstance(one, dict)] if isinstance(wanted, list) else []
+    names = [name for name in told if isinstance(name, str)]
+    if len(names) < len(told) or not isinstance(value.get("id", ""), str):
+        raise RequestError(422, "wrong_type", "'id' and the names of outputs must be texts")
     known = _outputs(served.example()["answer"])
-    for output in names or []:
+    for output in names:
         if output not in known:
             raise RequestError(422, "unknown_output", f"there is no output {output[:80]!a}; {nearest(output, known)}")
     found = limited(_rows(served, tensors), served.settings.max_inputs)
-    given = value.get("id")
-    return Asked(found, str(given) if given is not None else None, names or None)
+    return Asked(found, value.get("id"), names or None)
 
 
 def answer(
@@ -117,11 +123,14 @@ def _tensor(tensor: Any, here: str, binary: bytes) -> tuple[str, list[Any], byte
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
         raise RequestError(422, "wrong_type", f"{here} is no tensor: an object with name, shape, datatype and data")
     name, kind, shape = tensor["name"], tensor.get("datatype"), tensor.get("shape")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
-        raise RequestError(422, "wrong_shape", f"{here}.shape must be a list of whole numbers")
-    if kind != "BYTES" and kind not in _NUMBERS:
+    if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS or not all(map(_is_size, shape)):
         raise RequestError(
-            422, "wrong_datatype", f"{here}.datatype is {str(kind)[:20]!a}; {nearest(str(kind), ['BYTES', *_NUMBERS])}"
+            422, "wrong_shape", f"{here}.shape must be a list of at most {_MOST_DIMENSIONS} whole numbers"
+        )
+    if not isinstance(kind, str) or (kind != "BYTES" and kind not in _NUMBERS):
+        kind = kind if isinstance(kind, str) else json_kind(kind)
+        raise RequestError(
+            422, "wrong_datatype", f"{here}.datatype is {kind[:20]!a}; {nearest(kind[:20], ['BYTES', *_NUMBERS])}"
         )
     parameters = tensor.get("parameters")
     size = parameters.get(_BINARY_SIZE) if isinstance(parameters, dict) else None
@@ -137,9 +146,13 @@ def _tensor(tensor: Any, here: str, binary: bytes) -> tuple[str, list[Any], byte
         elements, binary = _unpacked(binary[:size], kind, here), binary[size:]
     if len(elements) != math.prod(shape):
         raise RequestError(
-            422, "wrong_shape", f"{here}.shape says {math.prod(shape)} elements, and there are {len(elements)}"
+            422, "wrong_shape", f"{here}: there are {len(elements)} elements, which is not what its shape says"
         )
     return name, elements, binary
+
+
+def _is_size(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < _LARGEST
 
 
 def _flat(data: list[Any]) -> list[Any]:

@@ -11,9 +11,13 @@ import secrets
 import signal
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from tiny import FILLER, WORDS, make_rows, write_csv
+from tiny import FILLER, WORDS, make_rows, tiny_spec, write_csv
+
+if TYPE_CHECKING:
+    from trainer.registry import Version
 
 _HOME = Path(tempfile.mkdtemp(prefix="raymill-tests-"))
 _TOKEN = _HOME / "ray_token"
@@ -67,6 +71,30 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_version(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """A registered version of the tiny model, made without Ray."""
+    from training import train_here
+
+    from trainer import registering
+    from trainer.result import RunResult
+    from trainer.spec_load import load
+
+    folder = tmp_path_factory.mktemp("tiny_version")
+    spec = tiny_spec(tiny_base, tiny_data, folder)
+    done = train_here(spec, folder / "run")
+    assert done.best is not None
+    result = RunResult(
+        checkpoint=done.best,
+        spec=load(spec),
+        prepared=done.prepared.folder,
+        metrics={},
+        history=[],
+        folder=folder / "run",
+    )
+    return registering.provisional(result, folder)
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,8 @@ def _export(predictor: Predictor, sample: list[np.ndarray], path: Path) -> None:
     _library(to_export=True)
     if not isinstance(predictor.model, torch.nn.Module):
         raise EngineError(f"{predictor.task.name} of this kind is no torch model")
-    batch = predictor.task.collate(predictor.contract, _two_rows(sample))
+    collated = predictor.task.collate(predictor.contract, _two_rows(sample))
+    batch = {name: value.to(predictor.device) for name, value in collated.items()}
     free: dict[str, dict[int, Any]] = {}
     rows, tokens = torch.export.Dim("rows", min=1), torch.export.Dim("tokens", min=2)
     for name, value in batch.items():

@@ -11,14 +11,16 @@ import gc
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 
 from cluster.errors import ModelError, SpecError, user_error_in
-from cluster.files import new_folder, write_json
+from cluster.files import new_folder
 from serve import engines
 from serve.engines import store
 from serve.engines.base import Engine, EngineError
@@ -74,22 +76,28 @@ def engine_of(
     version: Version, spec: ServeSpec, held_out: Callable[[], HeldOut | None], say: Callable[[str], None] = print
 ) -> tuple[str, dict[str, Any] | None]:
     """Return the engine that `serve.engine` means for a version here, and its choice, measured now if it never was."""
-    if spec.engine == NATIVE:
+    if spec.engine == NATIVE or not _is_here(spec):
         return NATIVE, None
-    found = store.choice_of(version, store.hardware(*_place(spec)))
-    if spec.engine == "auto":
-        if found is None or found["only"] or found["tolerance"] != spec.max_metric_drop:
-            found = optimize(version, spec, held_out(), say)
-        return found["engine"], found
-    if found is None or spec.engine not in found["built"]:
-        found = optimize(version, spec, held_out(), say, only=spec.engine)
-    return spec.engine, found
+    only = None if spec.engine == "auto" else spec.engine
+    found = store.choice_of(version, store.hardware(*_place(spec)), only)
+    if found is None or (only is None and found["tolerance"] != spec.max_metric_drop):
+        found = optimize(version, spec, held_out(), say, only)
+    return found["engine"], found
 
 
-def was_chosen(version: Version, spec: ServeSpec) -> bool:
-    """Whether the engine of a version was chosen on this hardware before."""
-    found = store.choice_of(version, store.hardware(*_place(spec)))
-    return found is not None and not found["only"]
+def chosen_before(version: Version, spec: ServeSpec) -> tuple[str, dict[str, Any] | None]:
+    """Return the engine that was chosen for a version on this hardware, with any tolerance; else the model's own."""
+    found = store.choice_of(version, store.hardware(*_place(spec))) if _is_here(spec) else None
+    return (found["engine"], found) if found else (NATIVE, None)
+
+
+def _is_here(spec: ServeSpec) -> bool:
+    """Whether this machine has what a replica computes on: engines are measured where they are chosen."""
+    if not spec.gpus_per_replica:
+        return True
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def optimize(
@@ -101,28 +109,42 @@ def optimize(
 ) -> dict[str, Any]:
     """Build and measure engines of a version on this machine, and store the choice beside it. Returns the choice.
 
-    `only` is one that the user named: a mistake in it is raised, and the metric decides nothing.
+    `only` is one that the user named: a mistake in it is raised, and the metric decides nothing. Endpoints that run go on with
+    the files they have: what is built gets a folder of its own, and those of the choice before stay.
     """
+    place = store.folder_of(version, store.hardware(*_place(spec)))
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(place / ".lock")):
+        return _optimize(version, spec, held_out, say, only, place)
+
+
+def _optimize(
+    version: Version,
+    spec: ServeSpec,
+    held_out: HeldOut | None,
+    say: Callable[[str], None],
+    only: str | None,
+    place: Path,
+) -> dict[str, Any]:
     device, threads = _place(spec)
     predictor = Predictor(version.folder, device=device, threads=threads)
     measure = _Measure(predictor, held_out, version.folder)
     hardware = store.hardware(device, threads)
-    place = store.folder_of(version, hardware)
+    built = place / f"built-{uuid.uuid4().hex[:8]}"
     names = [only] if only else [NATIVE, *_candidates(predictor, device)]
     found: list[Candidate] = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
-            candidate = _timed(name, predictor, measure, place / name, Path(scratch))
+            candidate = _timed(name, predictor, measure, built / name, Path(scratch))
             if only and candidate.refused:
                 raise SpecError(f"serve.engine={name} cannot be used: {candidate.refused}", "take another, or `auto`")
             found.append(candidate)
             say(_told(candidate))
             gc.collect()
-    found = _checked(found, predictor, measure, place, spec.max_metric_drop, say)
+    found = _checked(found, predictor, measure, built, spec.max_metric_drop, say)
     chosen = only or next(one.name for one in sorted(found, key=_speed, reverse=True) if one.may_be_chosen)
-    built = store.digests(place / chosen)
     for name in set(names) - {chosen}:
-        shutil.rmtree(place / name, ignore_errors=True)
+        shutil.rmtree(built / name, ignore_errors=True)
     choice = {
         "engine": chosen,
         "only": only,
@@ -132,9 +154,10 @@ def optimize(
         "tolerance": spec.max_metric_drop,
         "rows": len(measure.checked),
         "candidates": [candidate._asdict() for candidate in found],
-        "built": {chosen: built},
+        "folder": f"{built.name}/{chosen}",
+        "built": store.digests(built / chosen),
     }
-    write_json(place / store.CHOICE, choice)
+    store.keep(place, choice, only)
     return choice
 
 
@@ -145,9 +168,9 @@ def _place(spec: ServeSpec) -> tuple[str, int]:
 
 def load(predictor: Predictor, version: Version, name: str, choice: dict[str, Any] | None) -> Engine:
     """Return a version's engine, its files checked. Raises `ModelError` where it cannot be loaded."""
-    place = store.folder_of(version, choice["hardware"]) / name if choice else version.folder
+    place = store.folder_of(version, choice["hardware"]) / choice["folder"] if choice else version.folder
     if choice:
-        store.must_be_as_built(place, choice["built"][name])
+        store.must_be_as_built(place, choice["built"])
     try:
         return engines.load(name, predictor, place)
     except EngineError as error:

@@ -1,7 +1,8 @@
 """Where built engines lie: beside the version they are of, a folder for each kind of hardware, with the evidence.
 
-models/<name>/engines/<version>/<hardware>/choice.json        what was measured, and what was chosen
-                                           <engine>/...       its files, whole or not there
+models/<name>/engines/<version>/<hardware>/choice.json            what was measured, and what was chosen
+                                           choice-<engine>.json   of an engine that the user named
+                                           built-<id>/<engine>/   its files, whole or not there
 Versions do not change, so nothing of this is in them. A built file is used only with the digest it was built with, and only
 for the checkpoint, libraries and hardware it was measured on.
 """
@@ -10,16 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shutil
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ModelError
-from cluster.files import read_json, sha256, sha256_of
+from cluster.files import read_json, sha256, sha256_of, write_json
 from trainer.registry import MANIFEST, Version
 
 CHOICE = "choice.json"
+# Folders of engines that were built before the last one: replicas that run, or come back, may still read them.
+_KEPT = 3
 _LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
@@ -68,9 +72,12 @@ def checkpoint_digest(version: Version) -> str:
     return sha256(version.folder / MANIFEST)
 
 
-def choice_of(version: Version, found: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what was chosen for a version on that hardware before; None if nothing was, or for another checkpoint."""
-    path = folder_of(version, found) / CHOICE
+def choice_of(version: Version, found: dict[str, Any], only: str | None = None) -> dict[str, Any] | None:
+    """Return what was chosen for a version on that hardware before; None if nothing was, or for another checkpoint.
+
+    `only` is an engine that the user named: what was measured of it lies in a file of its own.
+    """
+    path = folder_of(version, found) / _file(only)
     if not path.is_file():
         return None
     try:
@@ -81,6 +88,19 @@ def choice_of(version: Version, found: dict[str, Any]) -> dict[str, Any] | None:
             f"{path} is damaged: {error}", "remove its folder; `raymill optimize` makes it again"
         ) from error
     return choice if same else None
+
+
+def keep(place: Path, choice: dict[str, Any], only: str | None) -> None:
+    """Write a choice, and remove what was built long before it."""
+    write_json(place / _file(only), choice)
+    named = {read_json(path)["folder"].split("/")[0] for path in place.glob("choice*.json")}
+    others = [path for path in place.glob("built-*") if path.name not in named]
+    for old in sorted(others, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _file(only: str | None) -> str:
+    return CHOICE if only is None else f"choice-{only}.json"
 
 
 def digests(built: Path) -> dict[str, str]:

@@ -88,7 +88,7 @@ WRONG = [
     ("POST", "/predict", b'{"inputs": []}', 422),
     ("POST", "/predict", b'{"inputs": [""]}', 422),
     ("POST", "/predict", b'{"inputs": [1]}', 422),
-    ("POST", "/predict", b'{"inputs": ["\\udfff"]}', 400),
+    ("POST", "/predict", b'{"inputs": ["\\udfff"]}', 422),
     ("POST", "/predict", b'{"input": ["a"]}', 422),
     ("POST", "/predict", json.dumps({"inputs": ["a"] * 257}).encode(), 413),
     ("POST", "/predict", b'{"inputs": ["' + b"a" * 10_000_000 + b'"]}', 413),

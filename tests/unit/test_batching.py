@@ -124,12 +124,23 @@ def test_a_wrong_input_names_its_place_and_hurts_nobody_else(batcher):
 
 def test_a_model_that_fails_fails_those_in_the_batch_and_goes_on(batcher):
     done = Done()
-    wrong = batcher.submit([99, 1, 1], done)
-    until(lambda: done.jobs)
-    assert isinstance(wrong.error, ValueError)
+    wrong = [batcher.submit([99, 1], done), batcher.submit([99, 1, 1], done), batcher.submit([99], done)]
+    until(lambda: len(done.jobs) == 3)
+    assert all(isinstance(job.error, ValueError) for job in wrong)
     right = batcher.submit([3], done)
-    until(lambda: len(done.jobs) == 2)
-    assert right.answers == [6] and batcher.waiting == 0
+    until(lambda: len(done.jobs) == 4)
+    assert right.answers == [6] and batcher.waiting == 0 and batcher.is_alive
+
+
+def test_a_caller_that_is_gone_does_not_end_the_batches(batcher):
+    def gone(jobs):
+        raise RuntimeError("Event loop is closed")
+
+    done = Done()
+    batcher.submit([3], gone)
+    right = batcher.submit([4], done)
+    until(lambda: done.jobs)
+    assert right.answers == [8] and batcher.is_alive
 
 
 def test_who_hung_up_leaves_the_batches(batcher, model):

@@ -2,37 +2,22 @@
 
 import numpy as np
 import pytest
-from tiny import make_rows, tiny_spec
-from training import train_here
+from tiny import make_rows
 
 from cluster.errors import ModelError, SpecError
 from serve import engines
 from serve.engines import choose, store
 from serve.engines.base import EngineError, split_by_length
 from serve.engines.choose import HeldOut
-from trainer import registering
 from trainer.predictor import Predictor
-from trainer.result import RunResult
 from trainer.spec import Serve
-from trainer.spec_load import load
 
 TEXTS = [row[0] for row in make_rows(60, seed=5)]
 
 
 @pytest.fixture(scope="module")
-def version(tiny_base, tiny_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engines")
-    spec = tiny_spec(tiny_base, tiny_data, folder)
-    done = train_here(spec, folder / "run")
-    result = RunResult(
-        checkpoint=done.best,
-        spec=load(spec),
-        prepared=done.prepared.folder,
-        metrics={},
-        history=[],
-        folder=folder / "run",
-    )
-    return registering.provisional(result, folder)
+def version(tiny_version):
+    return tiny_version
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +83,8 @@ def test_the_fastest_that_keeps_the_metric_is_kept_with_its_evidence(predictor, 
     # It is found again, and only for this checkpoint, hardware and tolerance.
     again = choose.engine_of(version, Serve(), lambda: pytest.fail("measured again"), said.append)
     assert again == (choice["engine"], choice)
-    assert choose.was_chosen(version, Serve()) and not choose.was_chosen(version, Serve(cpus_per_replica=7))
+    assert choose.chosen_before(version, Serve(max_metric_drop=9)) == (choice["engine"], choice)
+    assert choose.chosen_before(version, Serve(cpus_per_replica=7)) == ("native", None)
 
 
 def test_an_engine_that_loses_too_much_is_not_chosen(predictor, version, monkeypatch):
@@ -129,7 +115,8 @@ def test_without_held_out_rows_only_an_engine_that_moves_nothing_may_be_chosen(v
 
 def test_a_damaged_or_unknown_engine_is_told(predictor, version):
     choice = choose.optimize(version, Serve(), None, lambda text: None, only="onnx-fp32")
-    built = store.folder_of(version, choice["hardware"]) / "onnx-fp32"
+    built = store.folder_of(version, choice["hardware"]) / choice["folder"]
+    assert choose.engine_of(version, Serve(engine="onnx-fp32"), lambda: pytest.fail("measured again"))[1] == choice
     assert choose.load(predictor, version, "onnx-fp32", choice).logits(
         predictor.encode({"text": ["my dog"]})
     ).shape == (1, 3)

@@ -21,7 +21,7 @@ WRONG = [
     (b"{}", 422, "missing_key"),
     (b'{"input": ["a"]}', 422, "unknown_key"),
     (b'{"inputs": ["a"], "top_k": 3}', 422, "unknown_key"),
-    (b'{"\\ud800": 1}', 400, "invalid_json"),
+    (b'{"\\ud800": 1}', 422, "unknown_key"),
     (b'{"inputs": "a"}', 422, "wrong_type"),
     (b'{"inputs": null}', 422, "wrong_type"),
     (b'{"inputs": NaN}', 400, "invalid_json"),
@@ -35,7 +35,7 @@ WRONG = [
     (b'{"inputs": ["  \\n"]}', 422, "empty_input"),
     (b'{"inputs": [""]}', 422, "empty_input"),
     ('{"inputs": ["a", "\u200b\u0301 \u00ad"]}'.encode(), 422, "empty_input"),
-    (b'{"inputs": ["\\ud800"]}', 400, "invalid_json"),
+    (b'{"inputs": ["\\ud800"]}', 422, "invalid_unicode"),
     (json.dumps({"inputs": ["a"] * 11}).encode(), 413, "too_many_inputs"),
 ]
 

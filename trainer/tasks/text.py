@@ -57,7 +57,7 @@ class TextEncoder(Encoder):
     def length(self, row: Sequence[Any]) -> int:
         self._tokenizer.no_truncation()
         try:
-            return len(self._tokenizer.encode(row[0], *row[1:]).ids)  # type: ignore[arg-type]
+            return len(self._tokenizer.encode(row[0], *row[1:]).ids)
         finally:
             self._tokenizer.enable_truncation(self._max_length)
 
