@@ -131,7 +131,7 @@ class Records:
     def checkpoint(self, name: str) -> Path | None:
         """Return the folder of a trial's best model; None where it has none any more."""
         best: tuple[float, Path] | None = None
-        for path in self._checkpoints(name):
+        for path in self.checkpoints(name):
             try:
                 value = float(epoch_of(path)[self._metric])
             except (OSError, ValueError, KeyError):
@@ -143,11 +143,11 @@ class Records:
 
     def forget_model(self, name: str) -> None:
         """Remove a loser's weights: 91 MB each even for a small encoder, and nothing reads them again."""
-        for path in self._checkpoints(name):
+        for path in self.checkpoints(name):
             shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(self.place(name) / "checkpoints", ignore_errors=True)
 
-    def _checkpoints(self, name: str) -> list[Path]:
+    def checkpoints(self, name: str) -> list[Path]:
         """Return what there is of a trial: what it handed to Ray Tune, and, with several workers, what these keep."""
         own = best_models.newest(self.place(name))
         return [*sorted(self._folder.glob(f"{_ATTEMPT}*/{name}/checkpoint_*")), *([own] if own else [])]

@@ -13,6 +13,9 @@ from trainer.spec_tune import Domain, Goal, Tune
 if TYPE_CHECKING:
     import optuna
 
+# Samplers that search over the keys which all trials have: one that lacks a key would end the search over it.
+_BY_ALL_KEYS = ("cmaes", "nsga2")
+
 
 class Sampling:
     """A study of one search. Of a `choice` Optuna knows the place in the list, so that a value may be a list itself."""
@@ -71,7 +74,7 @@ class Sampling:
             self._study.tell(asked, told, state=state)
             return
         places = self._places(values)
-        if not places:
+        if not places or (self._tune.algorithm in _BY_ALL_KEYS and self._lacks(values, places)):
             return
         self._study.add_trial(
             optuna.trial.create_trial(
@@ -99,6 +102,10 @@ class Sampling:
         except (ValueError, RuntimeError):  # keys that no two trials share
             return {}
         return {name: float(value) for name, value in found.items()}
+
+    def _lacks(self, values: Mapping[str, Any], places: Mapping[str, Any]) -> bool:
+        """Whether a trial has no place in the space for a key that is searched where it was."""
+        return any(self._tune.is_searched(key, values) and key not in places for key in self._tune.order)
 
     def _places(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values as Optuna has them, without those that the space does not hold."""

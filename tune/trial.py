@@ -28,7 +28,7 @@ from trainer.spec import RunSpec
 from trainer.training import best as best_models
 from trainer.training import ending
 from trainer.training.report import Save
-from trainer.training.snapshots import FOLDER
+from trainer.training.snapshots import FOLDER, Snapshots
 from tune.records import Point, Records
 from tune.space import preparation_of
 
@@ -105,6 +105,8 @@ def run_trial(
     if handed is not None:
         _go_on_from(Path(handed.path), records.place(name))
         records.begin(Point(name, values))  # it may have another's values by now
+    elif pauses and (newest := _newest_state(records, name)) is not None:
+        _go_on_from(newest, records.place(name))  # the search was interrupted: its last epoch lies with Ray Tune alone
     try:
         if spec.cluster.workers == 1:
             _train_here(spec, rows, records.place(name), threads, told)
@@ -130,6 +132,14 @@ def _go_on_from(checkpoint: Path, place: Path) -> None:
     if (checkpoint / FOLDER).is_dir():
         shutil.rmtree(place / FOLDER, ignore_errors=True)
         shutil.copytree(checkpoint / FOLDER, place / FOLDER)
+
+
+def _newest_state(records: Records, name: str) -> Path | None:
+    """Return the checkpoint of a trial that is further than what its own folder holds, if there is one."""
+    own = Snapshots(records.place(name), keep=1).steps()
+    further = [(step, path) for path in records.checkpoints(name) for step in Snapshots(path, keep=1).steps()[:1]]
+    step, newest = max(further, key=lambda each: each[0], default=(0, None))
+    return newest if newest is not None and step > max(own, default=0) else None
 
 
 class _Told:

@@ -123,3 +123,17 @@ def test_mistakes_are_told(given, told, tmp_path):
     spec = {"name": "a", "data": {"train": "a.csv"}, "model": {"base": "b"}, "tune": tune, "evaluate": evaluate}
     with pytest.raises(SpecError, match=told):
         load(spec)
+
+
+@pytest.mark.parametrize("algorithm", ["cmaes", "nsga2"])
+def test_a_point_that_names_some_keys_only_does_not_end_the_search_over_the_others(algorithm):
+    goals = [F1, Goal("model.size_mb", "min")][: 2 if algorithm == "nsga2" else 1]
+    objective = {"maximize": "macro_f1", "minimize": "model.size_mb"} if algorithm == "nsga2" else None
+    space = {key: SPACE[key] for key in ("train.learning_rate", "train.warmup_fraction")}
+    tune = Tune.model_validate({"space": space, "trials": 30, "algorithm": algorithm, "objective": objective})
+    sampling = Sampling(tune, goals)
+    sampling.learn("given", {"train.learning_rate": 1e-3}, [0.9, 1.0][: len(goals)])
+    for number in range(8):
+        values = sampling.draw(str(number))
+        sampling.learn(str(number), values, [score(values), 1.0][: len(goals)])
+    assert set(sampling.importance()) == set(space)
