@@ -17,3 +17,10 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+
+def rising(given: int | tuple[int, int]) -> int | tuple[int, int]:
+    """Return a number, or the fewest and the most of a range; raises `ValueError` where these fall."""
+    if isinstance(given, tuple) and given[0] > given[1]:
+        raise ValueError(f"{list(given)} must rise; put the fewest first")
+    return given

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trainer.section import Positive, Section
+from trainer.section import Positive, Section, rising
 from trainer.spec_data import Data
 from trainer.spec_model import Model
 from trainer.spec_serve import Serve
@@ -99,9 +99,7 @@ class Cluster(Section):
     @field_validator("workers")
     @classmethod
     def _rises(cls, given: int | tuple[int, int]) -> int | tuple[int, int]:
-        if isinstance(given, tuple) and given[0] > given[1]:
-            raise ValueError(f"{list(given)} must rise; put the fewest first")
-        return given
+        return rising(given)
 
     @property
     def most_workers(self) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from trainer.section import Positive, Section
+from trainer.section import Positive, Section, rising
 
 #: What a replica may compute with; `auto` is the fastest of them here that keeps the metric.
 EngineName = Literal[
@@ -82,9 +82,7 @@ class Serve(Section):
     @field_validator("replicas")
     @classmethod
     def _rises(cls, given: int | tuple[int, int]) -> int | tuple[int, int]:
-        if isinstance(given, tuple) and given[0] > given[1]:
-            raise ValueError(f"{list(given)} must rise; put the fewest first")
-        return given
+        return rising(given)
 
     @property
     def fewest_replicas(self) -> int:

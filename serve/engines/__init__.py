@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from cluster.errors import SpecError, nearest
 from serve.engines.base import Engine
 from trainer.predictor import Predictor
+from trainer.spec_serve import EngineName
 
 #: All there are; the first is the one that every model has.
-NAMES = (
-    "native",
-    "torch-packed",
-    "torch-bf16",
-    "torch-compile",
-    "onnx-fp32",
-    "onnx-int8",
-    "openvino-bf16",
-    "openvino-int8",
-)
+NAMES = tuple(name for name in get_args(EngineName) if name != "auto")
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:

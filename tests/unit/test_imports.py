@@ -20,6 +20,7 @@ SERVE_MAY_USE = {
     "predictor",
     "golden",
     "precision",
+    "spec_serve",
 }
 
 
