@@ -91,9 +91,13 @@ def test_data_that_only_reading_shows_to_be_wrong(place, tiny_base):
         (["models", "show", "tiny@"], "names no version"),
         (["models", "promote", "tiny@7"], "no version 7"),
         (["models", "rollback", "tiny"], "no earlier version"),
-        (["serve", "tiny", "--host", "203.0.113.1"], "cannot be listened on"),
+        (["serve", "tiny", "--host", "203.0.113.1"], "lets everybody ask who reaches it"),
+        (["serve", "tiny", "--host", "203.0.113.1", "--insecure"], "cannot be listened on"),
+        (["serve", "tiny", "--keys", "/no/such/keys.json"], "there is no such file"),
+        (["serve", "tiny", "--engine", "onnx-int9"], "serve.engine"),
+        (["manifest", "tiny", "--set", "serve.host=0.0.0.0"], "lets everybody ask who reaches it"),
     ],
-    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
 def test_wrong_models_and_files(first_run, storage, words, message):
     refused(raymill(*words, "--storage", storage), message)
