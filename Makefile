@@ -18,7 +18,7 @@ demo: install
 
 # Three at a time, each about as long: all mostly wait for Ray and other processes to start.
 EXAMPLES := $(wildcard tests/e2e/test_*_example*.py) tests/e2e/test_own_task.py tests/e2e/test_wrong_input.py \
-	tests/e2e/test_tracking.py tests/e2e/test_full_disk.py
+	tests/e2e/test_tracking.py tests/e2e/test_full_disk.py tests/e2e/test_serving.py
 PLAIN := tests/unit tests/local_ray tests/e2e/test_search.py
 PYTEST := $(BIN)/python -m pytest --durations 8
 test: install
