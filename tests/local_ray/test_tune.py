@@ -62,7 +62,7 @@ def test_trials_with_several_workers_end_early_and_leave_no_actor_and_no_group(t
     assert by_rate[1e-7].state == "stopped" and by_rate[1e-7].epochs < 40
     assert (result.checkpoint / "model.safetensors").is_file()
     assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
-    until(lambda: not left_behind(), what=str(left_behind()))
+    until(lambda: not left_behind(), within_s=120, what="no actor and no group is left")
 
 
 def left_behind():
