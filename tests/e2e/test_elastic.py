@@ -54,6 +54,7 @@ def wait_for(command, folder, workers, steps):
         time.sleep(0.2)
 
 
+@pytest.mark.timeout(600)  # beside two other streams of tests on 2 cores
 def test_nodes_come_and_go(cluster, tiny_base, tiny_data, tmp_path):
     train = {
         "epochs": 100,
