@@ -382,15 +382,12 @@ def serving(
     `held_out` returns the rows on which engines are checked, by default those that a version was registered with. At the end
     `stop_within_s` are waited for it to be gone: where Ray is stopped next, that ends what is left.
     """
-    from cluster.plan import Demand, check, joined_nodes
+    from cluster.plan import check, joined_nodes
     from cluster.progress import Progress, run_watched
     from serve.server import start, stop
+    from trainer.layout import serving_demand
 
-    what = f"{spec.most_replicas} replicas"
-    check(
-        [Demand("serve", what, spec.most_replicas, spec.cpus_per_replica, spec.gpus_per_replica, "serve.replicas")],
-        joined_nodes(),
-    )
+    check([serving_demand(spec)], joined_nodes())
     told: list[str] = []
 
     def body() -> Any:

@@ -4,7 +4,7 @@
         [--connections 1,16,64,256] [--seconds 10] [--rounds 1]
 
 MODEL is a registered text classifier; FILE.csv has a column `text`, whose rows in random order are the bodies: one text a
-request. Each side is started, warmed, loaded from another process (wrk where it is there, else an asyncio client), and ended
+request. Each side is started, warmed, loaded from another process (wrk where it is there, else the client that searches measure with), and ended
 before the next one. Peers run in an environment of their own, .venv-peers, made on first use: it sees this one's packages and
 has LitServe beside. raymill has as many replicas as there are cores, one core each.
 """
@@ -12,7 +12,6 @@ has LitServe beside. raymill has as many replicas as there are cores, one core e
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import csv
 import json
@@ -50,7 +49,7 @@ class Seen(NamedTuple):
 def main() -> None:
     options = _options()
     if options.client:
-        print(json.dumps(asyncio.run(_asked(*options.client))))
+        print(json.dumps(_asked(*options.client)))
         return
     from trainer.registry import Registry
 
@@ -184,29 +183,12 @@ end
 """
 
 
-async def _asked(url: str, connections: str, seconds: str, bodies: str) -> Seen:
-    import itertools
+def _asked(url: str, connections: str, seconds: str, bodies: str) -> Seen:
+    from serve.load import measure
 
-    import aiohttp
-    import numpy as np
-
-    lines = itertools.cycle(Path(bodies).read_bytes().splitlines())
-    end = time.perf_counter() + float(seconds)
-    took: list[float] = []
-    failed = 0
-
-    async def client(session: aiohttp.ClientSession) -> None:
-        nonlocal failed
-        while (started := time.perf_counter()) < end:
-            async with session.post(url, data=next(lines), headers={"content-type": "application/json"}) as reply:
-                await reply.read()
-            failed += reply.status != 200
-            took.append(time.perf_counter() - started)
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*[client(session) for _ in range(int(connections))])
-    p50, p99 = (float(np.percentile(took, q)) * 1000 for q in (50, 99))
-    return Seen((len(took) - failed) / float(seconds), p50, p99, failed)
+    inputs = [json.loads(line)["inputs"][0] for line in Path(bodies).read_text().splitlines()]
+    found = measure(url.removesuffix("/predict"), inputs, int(connections), float(seconds))
+    return Seen(found["serve.rows_per_s"], found["serve.p50_ms"], found["serve.p99_ms"], 0)
 
 
 def _options() -> argparse.Namespace:

@@ -235,7 +235,7 @@ class HttpApp:
 
     async def _docs(self, exchange: Exchange) -> Reply:
         first = self._first
-        page = docs_page(openapi(first), first.model, first.example(), first.task.other_bodies)
+        page = docs_page(openapi(first), first.model, first.example, first.task.other_bodies)
         return Reply(200, page.encode(), HTML)
 
     async def _openapi(self, exchange: Exchange) -> Reply:

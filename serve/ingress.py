@@ -88,25 +88,23 @@ def is_there() -> bool:
 @contextlib.contextmanager
 def prepared(spec: ServeSpec) -> Iterator[None]:
     """Have a Ray that is started in the block serve as `spec.proxy` says. Raises `SpecError` where that cannot be."""
-    if spec.proxy == "haproxy" and not is_there():
+    there = is_there()
+    if spec.proxy == "haproxy" and not there:
         raise SpecError(
             "serve.proxy=haproxy: there is no HAProxy here, or Ray Serve was loaded without it",
             "use `auto`, or install HAProxy (on Linux it comes with ray[serve])",
         )
-    if spec.proxy == "python" or not is_there():
+    if spec.proxy == "python" or not there:
         yield
         return
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # mode 700
-    wanted = _environment(spec, folder)
-    before = {name: os.environ.get(name) for name in wanted}
+    ours = {name: value for name, value in _environment(spec, folder).items() if name not in os.environ}
+    os.environ.update(ours)
     try:
-        for name, value in wanted.items():
-            os.environ.setdefault(name, value)
         yield
     finally:
-        for name, old in before.items():
-            if old is None:
-                os.environ.pop(name, None)
+        for name in ours:
+            os.environ.pop(name, None)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -96,7 +96,7 @@ def openapi(served: Served) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": _ref(PredictRequest), "example": {"inputs": [served.example()["input"]]}}
+                "application/json": {"schema": _ref(PredictRequest), "example": {"inputs": [served.example["input"]]}}
             },
         },
         "responses": {

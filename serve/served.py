@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ class Served:
         self.roles = self.task.subjects(self.contract)
         self.golden_rows = golden.replay(version.folder, self.predictor)
         self._engine = choose.load(self.predictor, version, settings.engine, settings.choice)
-        self._must_agree(version)
+        rows = self.predictor.encode(self.predictor.parse(golden.requests(version.folder)))
+        self._must_agree(version, rows)
         if self._engine.keeps_its_own_weights:
             self.predictor.model = None
         self.model = {
@@ -67,28 +69,23 @@ class Served:
             "engine": settings.engine,
         }
         self.metrics = ModelMetrics(metrics, self.model, lambda: self.batcher.waiting)
-        self._warm_up(version)
+        self._warm_up(rows)
         tokens = settings.max_batch_tokens if self.task.token_input else 1 << 62
         limits = Limits(settings.max_batch_size, tokens, settings.max_queued)
         self.batcher = Batcher(self, limits, self.metrics.batch)
 
-    def _warm_up(self, version: Version) -> None:
+    def _warm_up(self, rows: list[np.ndarray]) -> None:
         """Compute batches of the sizes that will come, so that no request pays for what is made the first time."""
-        rows = self.predictor.encode(self.predictor.parse(golden.requests(version.folder)))
         for size in {1, 2, self.settings.max_batch_size // 4, self.settings.max_batch_size} if rows else ():
             self._engine.logits((rows * (size // len(rows) + 1))[: max(1, size)])
 
-    def _must_agree(self, version: Version) -> None:
+    def _must_agree(self, version: Version, rows: list[np.ndarray]) -> None:
         """Raise `ModelError` where the engine does not compute what it did when it was measured."""
         measured = {one["name"]: one for one in (self.settings.choice or {}).get("candidates", [])}
-        if self.settings.engine not in measured:
-            return
-        rows = self.predictor.parse(golden.requests(version.folder))
-        inputs = self.predictor.encode(rows)
-        if not inputs:
+        if self.settings.engine not in measured or not rows:
             return
         unit = self.task.target.unit(self.contract.fitted)
-        moved = float(np.abs(self.compute(inputs) - self.predictor.scores(inputs)).max() / unit)
+        moved = float(np.abs(self.compute(rows) - self.predictor.scores(rows)).max() / unit)
         allowed = _SLACK * max(measured[self.settings.engine]["largest_move"] or 0.0, 1e-3)
         if not moved <= allowed:
             raise ModelError(
@@ -146,6 +143,7 @@ class Served:
         """Return the labels that answers are counted by."""
         return [self.task.target.counted(answer) for answer in answers]
 
+    @functools.cached_property
     def example(self) -> dict[str, Any]:
         """Return an input and an answer, as documentation shows them."""
         return {"input": self.task.example(self.contract), "answer": self.task.target.example(self.contract.fitted)}

@@ -99,7 +99,7 @@ def try_page(models: Sequence[Served]) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    shown: list[dict[str, Any]] = [{"model": served.model, "input": served.example()["input"]} for served in models]
+    shown: list[dict[str, Any]] = [{"model": served.model, "input": served.example["input"]} for served in models]
     # In a script element nothing but the end of the element means anything.
     as_json = Markup(json.dumps(shown, ensure_ascii=True).replace("<", "\\u003c"))
     return Environment(autoescape=True).from_string(_PAGE).render(first=models[0].model, models=as_json)

@@ -54,8 +54,7 @@ def metadata(served: Served) -> dict[str, Any]:
         "platform": f"raymill_{served.model['engine']}",
         "inputs": [{"name": role, "datatype": "BYTES", "shape": [-1]} for role in served.roles],
         "outputs": [
-            {"name": name, "datatype": kind, "shape": [-1]}
-            for name, kind in _outputs(served.example()["answer"]).items()
+            {"name": name, "datatype": kind, "shape": [-1]} for name, kind in _outputs(served.example["answer"]).items()
         ],
         "parameters": {key: str(served.model[key]) for key in ("fingerprint", "checkpoint", "engine")},
     }
@@ -82,7 +81,7 @@ def read(served: Served, body: bytes, header_length: str) -> Asked:
     names = [name for name in told if isinstance(name, str)]
     if len(names) < len(told) or not isinstance(value.get("id", ""), str):
         raise RequestError(422, "wrong_type", "'id' and the names of outputs must be texts")
-    known = _outputs(served.example()["answer"])
+    known = _outputs(served.example["answer"])
     for output in names:
         if output not in known:
             raise RequestError(422, "unknown_output", f"there is no output {output[:80]!a}; {nearest(output, known)}")
@@ -95,7 +94,7 @@ def answer(
 ) -> dict[str, Any]:
     """Return the answer of the protocol."""
     outputs = []
-    for name, kind in _outputs(served.example()["answer"]).items():
+    for name, kind in _outputs(served.example["answer"]).items():
         if asked.outputs is None or name in asked.outputs:
             values = [orjson.dumps(one).decode() if name == "answer" else one[name] for one in answers]
             outputs.append({"name": name, "datatype": kind, "shape": [len(values)], "data": values})

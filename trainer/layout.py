@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cluster.plan import Demand, Node, places
-from trainer.spec import RunSpec
+from trainer.spec import RunSpec, Serve
 
 
 class Layout(NamedTuple):
@@ -61,15 +61,11 @@ def demands(spec: RunSpec, sizes: Layout, *, serving: bool = True) -> list[Deman
         Demand("evaluate", "scoring the held-out rows", 1, *each, key),
     ]
     if serving:
-        serve = spec.serve
-        found.append(
-            Demand(
-                "serve",
-                f"{serve.most_replicas} replicas",
-                serve.most_replicas,
-                serve.cpus_per_replica,
-                serve.gpus_per_replica,
-                "serve.replicas",
-            )
-        )
+        found.append(serving_demand(spec.serve))
     return found
+
+
+def serving_demand(serve: Serve) -> Demand:
+    """Return what an endpoint holds with the most replicas it may have."""
+    most = serve.most_replicas
+    return Demand("serve", f"{most} replicas", most, serve.cpus_per_replica, serve.gpus_per_replica, "serve.replicas")

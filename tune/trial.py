@@ -243,7 +243,8 @@ def _model_of(place: Path, epoch: int) -> Save | None:
         return None
 
     def move(folder: Path) -> None:
-        shutil.copytree(kept / "model", folder, dirs_exist_ok=True)
+        for path in (kept / "model").iterdir():
+            path.rename(folder / path.name)
         shutil.rmtree(kept)
 
     return move

@@ -58,7 +58,8 @@ class Torch(Engine):
 
         made = self._predictor
         groups = split_by_length([len(ids) for ids in inputs], self.call_tokens)
-        with torch.no_grad(), self._precision(), threads_of(made):
+        use_threads_of(made)
+        with torch.no_grad(), self._precision():
             parts = [self._group(made, [inputs[row] for row in rows]) for rows in groups]
         joined = torch.cat(parts).float().cpu().numpy()
         found = np.empty_like(joined)
@@ -74,11 +75,9 @@ class Torch(Engine):
         return autocast("bf16" if self._bf16 else "fp32", self._predictor.device)
 
 
-@contextlib.contextmanager
-def threads_of(predictor: Predictor) -> Any:
-    """Compute with the predictor's threads: torch counts them for each thread that calls it."""
+def use_threads_of(predictor: Predictor) -> None:
+    """Compute with the predictor's threads from now on: torch counts them for each thread that calls it."""
     import torch
 
     if torch.get_num_threads() != predictor.threads:
         torch.set_num_threads(predictor.threads)
-    yield

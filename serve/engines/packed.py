@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from serve.engines.base import Engine, EngineError, split_by_length
-from serve.engines.by_torch import Native, threads_of
+from serve.engines.by_torch import Native, use_threads_of
 from trainer.precision import has_fast_bf16
 from trainer.predictor import Predictor
 
@@ -165,7 +165,8 @@ class Packed(Engine):
 
         by_length = split_by_length([len(ids) for ids in inputs], self.call_tokens)
         order = [row for rows in by_length for row in rows]
-        with torch.inference_mode(), threads_of(self._predictor):
+        use_threads_of(self._predictor)
+        with torch.inference_mode():
             first_BW = self._first_tokens([inputs[row] for row in order], [len(rows) for rows in by_length])
             joined = self._head(first_BW.float().unsqueeze(1)).numpy()
         found = np.empty_like(joined)
