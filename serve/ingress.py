@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import shutil
 import sys
@@ -136,7 +137,8 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         # One thread speaks HTTP for several thousand requests a second; more would take the models' cores.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 4))),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "10",
+        # A reload of its configuration leaves the old process what it has begun to answer.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + _DRAIN_S),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
     }
     if spec.retries:

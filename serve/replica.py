@@ -15,6 +15,7 @@ from serve.access_log import AccessLog
 from serve.http import HttpApp
 from serve.keys import Guard
 from serve.metrics import ReplicaMetrics, merged
+from serve.one_write import answer_in_one_write
 from serve.ray_metrics import mirrored
 from serve.served import ModelSettings, Served
 from serve.traces import Traces
@@ -46,6 +47,7 @@ class Endpoint:
     """HTTP to predictions."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        answer_in_one_write()
         self.settings = Settings.model_validate(settings)
         self.metrics = ReplicaMetrics()
         models = [Served(each, self.metrics) for each in self.settings.models]

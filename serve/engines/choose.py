@@ -148,6 +148,7 @@ def _optimize(
     choice = {
         "engine": chosen,
         "only": only,
+        "format": store.FORMAT,
         "checkpoint": store.checkpoint_digest(version),
         "hardware": hardware,
         "metric": held_out.metric if held_out else None,

@@ -22,6 +22,8 @@ from cluster.files import read_json, sha256, sha256_of, write_json
 from trainer.registry import MANIFEST, Version
 
 CHOICE = "choice.json"
+# Of the files of choices; what another version of raymill wrote in another format is measured anew.
+FORMAT = 1
 # Folders of engines that were built before the last one: replicas that run, or come back, may still read them.
 _KEPT = 3
 _LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino")
@@ -82,8 +84,10 @@ def choice_of(version: Version, found: dict[str, Any], only: str | None = None) 
         return None
     try:
         choice: dict[str, Any] = read_json(path)
+        if choice.get("format") != FORMAT:
+            return None
         same = choice["checkpoint"] == checkpoint_digest(version) and choice["hardware"] == found
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path} is damaged: {error}", "remove its folder; `raymill optimize` makes it again"
         ) from error
@@ -93,7 +97,7 @@ def choice_of(version: Version, found: dict[str, Any], only: str | None = None) 
 def keep(place: Path, choice: dict[str, Any], only: str | None) -> None:
     """Write a choice, and remove what was built long before it."""
     write_json(place / _file(only), choice)
-    named = {read_json(path)["folder"].split("/")[0] for path in place.glob("choice*.json")}
+    named = {read_json(path).get("folder", "").split("/")[0] for path in place.glob("choice*.json")}
     others = [path for path in place.glob("built-*") if path.name not in named]
     for old in sorted(others, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)

@@ -142,7 +142,7 @@ async def load(url, key, per_s, seconds, meanwhile=None, inputs=("my good dog",)
             reply = await session.post("/predict", json={"inputs": list(inputs)}, headers=headers)
             found.append((reply.status_code, time.perf_counter() - began))
         except httpx.HTTPError as error:
-            found.append((type(error).__name__, time.perf_counter() - began))
+            found.append((f"{type(error).__name__}: {error}", time.perf_counter() - began))
 
     limits = httpx.Limits(max_connections=256, max_keepalive_connections=256)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as session:
