@@ -13,8 +13,10 @@ from collections.abc import Iterator
 import psutil
 
 from cluster.errors import ResourceError
+from cluster.progress import work_in_progress
 
 _STOP_WITHIN_S = 1.5
+_STOP_WORKERS_WITHIN_S = 0.3
 # Whether a Ray that `connect` started is up: one that somebody else started is not ours to look after.
 _started: list[bool] = []
 
@@ -44,7 +46,8 @@ def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True)
         try:
             yield
         finally:
-            ray.shutdown()
+            if work_in_progress() is None:  # else it ends with this process, as in `stop_local`
+                ray.shutdown()
         return
     with _own_sigterm():
         _start(cpus, quiet)
@@ -125,14 +128,23 @@ def _must_answer(address: str) -> None:
 
 
 def stop_local(within_s: float = _STOP_WITHIN_S) -> None:
-    """Stop the Ray that this process started: politely for `within_s`, then its processes by pid."""
+    """Stop the Ray that this process started: politely for `within_s`, then its processes by pid.
+
+    Work that was interrupted may still wait for Ray in its thread, and Ray ends a process in which anything uses it once it is
+    shut down: what that work waits for is ended first, and where it goes on all the same, Ray's processes are just ended.
+    """
     import ray
 
-    ours = psutil.Process().children(recursive=True)
-    polite = threading.Thread(target=ray.shutdown, daemon=True, name="raymill-ray-shutdown")
-    polite.start()
-    polite.join(within_s)
-    end_processes([process for process in ours if _is_rays(process)])
+    ours = [process for process in psutil.Process().children(recursive=True) if _is_rays(process)]
+    working = work_in_progress()
+    if working is not None:
+        end_processes([process for process in ours if _is_worker(process)], within_s=_STOP_WORKERS_WITHIN_S)
+        working.join(within_s)
+    if working is None or not working.is_alive():
+        polite = threading.Thread(target=ray.shutdown, daemon=True, name="raymill-ray-shutdown")
+        polite.start()
+        polite.join(within_s)
+    end_processes(ours)
 
 
 def local_ray_is_gone() -> bool:
@@ -155,6 +167,14 @@ def _is_rays(process: psutil.Process) -> bool:
             "gcs_server",
             "haproxy",
         }
+    return False
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Whether it runs tasks or an actor; Ray's agents are no workers."""
+    with contextlib.suppress(psutil.Error):
+        first = process.cmdline()[:1]
+        return bool(first) and first[0].startswith("ray::") and not first[0].endswith("Agent")
     return False
 
 

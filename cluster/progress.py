@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 _WRITE_EVERY_S = 0.4
 _LOOK_EVERY_S = 0.2
+_WORK = "raymill-work"
 
 
 class Table(BaseModel):
@@ -93,8 +95,13 @@ def run_watched(work: Callable[[], T], look: Callable[[], Any]) -> T:
         except BaseException as error:
             outcome.set_exception(error)
 
-    Thread(target=body, daemon=True, name="raymill-work").start()
+    Thread(target=body, daemon=True, name=_WORK).start()
     while not wait([outcome], timeout=_LOOK_EVERY_S).done:
         look()
     look()
     return outcome.result()
+
+
+def work_in_progress() -> Thread | None:
+    """Return the thread of a `run_watched` that was left before its work ended; None where there is none."""
+    return next((thread for thread in threading.enumerate() if thread.name == _WORK), None)
