@@ -13,6 +13,7 @@ from typing import IO, Any
 from cluster.progress import Progress
 
 _PLAIN_EVERY_S = 10.0
+_LOOK_EVERY_S, _LOOK_RARELY_S = 0.2, 2.0
 
 
 class Console:
@@ -23,6 +24,11 @@ class Console:
         self._rich = _rich(stream)
         self.quiet = own is None
         """Whether Ray should keep its workers' output to itself: there is no place for it but the caller's terminal."""
+
+    @property
+    def look_every_s(self) -> float:
+        """How often it pays to look how far a stage is: it may mean reading files of all trials."""
+        return _LOOK_EVERY_S if self._rich is not None and self._rich.is_terminal else _LOOK_RARELY_S
 
     def send_rays_output_to(self, path: Path) -> None:
         """From now on, what Ray and its libraries print goes to `path` (command line only)."""
@@ -176,7 +182,8 @@ class Rate:
             parts.append(f"{min(1.0, progress.done / progress.total):4.0%}")
         if since_s > 0.5 and since_done > 0:
             rate = since_done / since_s
-            parts.append(f"{rate:,.0f} {progress.unit}/s")
+            slow = f"{1 / rate:.1f} s/{progress.unit.removesuffix('s')}"
+            parts.append(f"{rate:,.0f} {progress.unit}/s" if rate >= 1 else slow)
             if progress.total:
                 parts.append(f"{max(0.0, progress.total - progress.done) / rate:.0f} s left")
         if progress.note:

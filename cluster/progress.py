@@ -81,8 +81,8 @@ def total_of(parts: list[Progress]) -> Progress:
     return Progress(done=sum(p.done for p in parts), total=sum(p.total for p in parts), unit=unit, note=note)
 
 
-def run_watched(work: Callable[[], T], look: Callable[[], Any]) -> T:
-    """Run `work` in a thread and call `look` five times a second until it ends.
+def run_watched(work: Callable[[], T], look: Callable[[], Any], every_s: float = _LOOK_EVERY_S) -> T:
+    """Run `work` in a thread and call `look` every so often until it ends, and once more then.
 
     The calling thread stays free for Ctrl-C: Ray Train and Ray Tune put their own, slower handlers in the main thread
     only (`DataParallelTrainer._register_sigint_handler`, `tune._setup_signal_catching` in ray 2.60).
@@ -96,7 +96,7 @@ def run_watched(work: Callable[[], T], look: Callable[[], Any]) -> T:
             outcome.set_exception(error)
 
     Thread(target=body, daemon=True, name=_WORK).start()
-    while not wait([outcome], timeout=_LOOK_EVERY_S).done:
+    while not wait([outcome], timeout=every_s).done:
         look()
     look()
     return outcome.result()

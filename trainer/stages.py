@@ -93,7 +93,7 @@ class Run:
         """Run one stage in a thread, showing `look()` meanwhile, and keep its seconds."""
         started = time.monotonic()
         with self.console.stage(name) as show:
-            result = run_watched(work, lambda: show(look()))
+            result = run_watched(work, lambda: show(look()), self.console.look_every_s)
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
         return result
 

@@ -35,8 +35,12 @@ Measure = Callable[[RunResult], Mapping[str, float]]
 _TRIAL_MEMORY_BYTES = 1 << 20
 # Ray Tune's own files by trial (csv, json, TensorBoard) say nothing that ours do not, and cost each evaluation some ms.
 # A trial that failed has no figures to tell of; that is in its records, and no reason to end the search.
-_RAY_TUNE = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
-
+# Its newer output prints two lines on stdout even where it is told to be silent.
+_RAY_TUNE = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
 
 # Checkpoints of each trial where others may go on from one: it must still be there when they come to it.
 _KEPT = 8

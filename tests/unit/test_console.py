@@ -18,6 +18,9 @@ def test_the_rate_counts_from_the_first_unit_done():
         rate.describe(Progress(done=300, total=1000, note="epoch 1/3"), 22.0) == " 30%  100 rows/s  7 s left  epoch 1/3"
     )
     assert rate.describe(Progress(done=300), 22.0) == "100 rows/s"
+    slow = Rate(started_s=0.0)
+    slow.describe(Progress(done=1, total=9, unit="epochs"), 20.0)
+    assert slow.describe(Progress(done=3, total=9, unit="epochs"), 30.0) == " 33%  5.0 s/epoch  30 s left"
 
 
 def test_plain_lines_where_there_is_no_terminal():
