@@ -1,0 +1,56 @@
+"""What a further trial of a search costs beyond its training: from a trial's end to the next one's, less its own epochs.
+
+    python benchmarks/trial_cost.py [SPEC] [--trials 8] [--set train.epochs=1 --set data.max_rows=...]
+
+One trial at a time with all cores. A trial's epochs are counted as its history has them, validation included; the rest is
+what Ray Tune, the actor, the weights, the model's files and the records take. SPEC is any; without one it is the
+repository's own data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+_SEARCH = "tune={algorithm: random, scheduler: none, max_concurrent: 1, trials: %d, space: {train.learning_rate: {loguniform: [1.0e-5, 1.0e-3]}}}"
+
+
+def main() -> None:
+    """Run the search and print what each trial cost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spec", nargs="?", default=str(ROOT / "examples/support_tickets/run.yaml"))
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        ended = _ends(options, Path(folder))
+    costs = [after - before - trained for (before, _), (after, trained) in zip(ended, ended[1:], strict=False)]
+    print(f"further trials: {len(costs)}, of {statistics.median(trained for _, trained in ended):.2f} s of epochs each")
+    print(f"cost beyond them: median {statistics.median(costs):.2f} s   min {min(costs):.2f}   max {max(costs):.2f}")
+
+
+def _ends(options: argparse.Namespace, folder: Path) -> list[tuple[float, float]]:
+    """Return when each trial ended and the seconds of its epochs, in order of ending."""
+    command = [sys.executable, "-m", "raymill", "tune", options.spec, "--storage", str(folder)]
+    for override in [_SEARCH % options.trials, *options.overrides]:
+        command += ["--set", override]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"raymill failed:\n{said[-3000:]}")
+    found = []
+    for trial in folder.glob("runs/*/trials/*"):
+        lines: list[dict[str, Any]] = [json.loads(line) for line in (trial / "history.jsonl").read_text().splitlines()]
+        found.append(((trial / "ended.json").stat().st_mtime, sum(line["seconds"] for line in lines)))
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    main()
