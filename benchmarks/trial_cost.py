@@ -10,6 +10,7 @@ repository's own data.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -31,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ended = _ends(options, Path(folder))
-    costs = [after - before - trained for (before, _), (after, trained) in zip(ended, ended[1:], strict=False)]
+    costs = [after - before - trained for (before, _), (after, trained) in itertools.pairwise(ended)]
     print(f"further trials: {len(costs)}, of {statistics.median(trained for _, trained in ended):.2f} s of epochs each")
     print(f"cost beyond them: median {statistics.median(costs):.2f} s   min {min(costs):.2f}   max {max(costs):.2f}")
 

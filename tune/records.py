@@ -56,7 +56,7 @@ class Records:
     """Those of the search in a run's folder."""
 
     def __init__(self, folder: Path, spec: RunSpec) -> None:
-        self._folder, self._spec, self._metric = folder, spec, spec.evaluate.metric
+        self._folder, self._spec, self.metric = folder, spec, spec.evaluate.metric
         self._pick = better_of(spec)
 
     def place(self, name: str) -> Path:
@@ -110,7 +110,7 @@ class Records:
         return TrialRecord(
             name=name,
             values=self.point(name).values,
-            metric=figures.get(self._metric),
+            metric=figures.get(self.metric),
             epochs=len(history),
             seconds=figures.get("train.seconds", 0.0),
             history=history,
@@ -133,7 +133,7 @@ class Records:
         best: tuple[float, Path] | None = None
         for path in self.checkpoints(name):
             try:
-                value = float(epoch_of(path)[self._metric])
+                value = float(epoch_of(path)[self.metric])
             except (OSError, ValueError, KeyError):
                 continue  # one that was never whole
             # Of equals the later one: before it lies what a killed attempt may have left half copied.

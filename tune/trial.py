@@ -153,7 +153,12 @@ class _Told:
         """Tell of the epochs of a trial that had ended, its best model with the last one."""
         self._tell_up_to(None, self._records.checkpoint(self._name))
 
-    def epoch(self, figures: dict[str, Any], save: Save | None, state: Save | None = None) -> None:
+    def best(self) -> float | None:
+        """Return the figure of the best model of its own: what it took over from another has its best model there."""
+        own = self._records.checkpoint(self._name)
+        return float(epoch_of(own)[self._records.metric]) if own else None
+
+    def __call__(self, figures: dict[str, Any], save: Save | None, state: Save | None = None) -> None:
         """Tell of an epoch, and hand its model over if it is the best so far."""
         epoch = int(figures["epoch"])
         if save is None and (not self._pauses or state is None):
@@ -193,7 +198,7 @@ def _train_here(spec: RunSpec, rows: Path, place: Path, threads: int, told: _Tol
 
     device = "cuda" if spec.cluster.gpus_per_worker > 0 else "cpu"
     try:
-        tasks.get(spec.task).train(spec, Prepared(rows), Place(0, 1, device, threads), told.epoch, place)
+        tasks.get(spec.task).train(spec, Prepared(rows), Place(0, 1, device, threads), told, place)
     except UserError as error:
         worker.note_failure(place, error)
         raise
@@ -219,7 +224,7 @@ def _train_beside(spec: RunSpec, rows: Path, place: Path, threads: int, told: _T
             history = read_history(place)
             # The last epoch's model may still be on its way to storage while the training runs.
             for line in history[passed : len(history) if not thread.is_alive() else -1]:
-                told.epoch(line, _model_of(place, int(line["epoch"])))  # and no further, where that ends the trial
+                told(line, _model_of(place, int(line["epoch"])))  # and no further, where that ends the trial
                 passed += 1
     finally:
         if thread.is_alive():

@@ -12,8 +12,12 @@ from tiny import tiny_spec
 from training import train_here
 
 from cluster.errors import SpecError, UserError
+from trainer import tasks
+from trainer.data import prepare as preparing
 from trainer.predictor import Predictor
+from trainer.spec_load import load
 from trainer.targets.classes import Classes
+from trainer.training.place import Place
 
 TRAIN = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "precision": "fp32"}
 
@@ -253,3 +257,35 @@ def test_a_checkpoint_of_another_model_is_told_of(spec_of, tmp_path):
     train_here(spec_of({"checkpoint": {"every_steps": 4}, "max_steps": 8}), tmp_path)
     with pytest.raises(UserError, match="checkpoint of step 8 .* another model or spec"):
         train_here(spec_of({"freeze": ["bert.*"]}), tmp_path)
+
+
+class _Member:
+    """Hears of the epochs of a population's member, which has a best model of its own; stops after the second."""
+
+    def __init__(self, folder, best):
+        self.folder, self.own, self.saved = folder, best, []
+
+    def best(self):
+        return self.own
+
+    def __call__(self, figures, save, state):
+        if save is not None:
+            self.saved.append(figures["epoch"])
+        if figures["epoch"] == 2:
+            state(self.folder)
+
+
+@pytest.mark.parametrize(("own", "saved"), [(0.0, [3]), (None, [3]), (2.0, [])])
+def test_who_goes_on_from_anothers_weights_is_judged_by_its_own_best_model(spec_of, tmp_path, own, saved):
+    def train(folder, member, **changes):
+        loaded = load(spec_of({"epochs": 3, **changes}))
+        prepared = preparing.prepare(loaded, lambda progress: None, tmp_path / "quarantine.parquet")
+        folder.mkdir()
+        shutil.copytree(tmp_path / "handed", folder, dirs_exist_ok=True)
+        tasks.get(loaded.task).train(loaded, prepared, Place(0, 1, "cpu", 1), member, folder)
+
+    (tmp_path / "handed").mkdir()
+    train(tmp_path / "donor", _Member(tmp_path / "handed", None))
+    taker = _Member(tmp_path, own)
+    train(tmp_path / "taker", taker, learning_rate=1e-12)  # as good as the donor's second epoch, and no better
+    assert taker.saved == saved

@@ -136,7 +136,11 @@ class Training:
     def _must_have_the_best(self) -> None:
         """Judge anew from here on where the best epoch's model could not be kept, so that some model is."""
         at = self._at
-        if not at.best_epoch or not hasattr(self._report, "settle"):  # whoever is told keeps no models in this folder
+        own = getattr(self._report, "best", None)
+        if own is not None and at.best_epoch:  # whoever is told keeps the models, and may have none of this training's
+            at.best = own()
+            return
+        if not at.best_epoch or not hasattr(self._report, "settle"):
             return
         if not agreed(best_models.is_there(self._folder, at.best_epoch), self._place):  # all ranks
             self._log.notice(f"the model of epoch {at.best_epoch}, the best so far, was not kept; the next best one is")
