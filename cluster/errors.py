@@ -46,12 +46,14 @@ class ModelError(UserError):
 
 
 class RequestError(RaymillError):
-    """A request that a served model refuses. `status` is its HTTP status, `code` a stable word for clients."""
+    """A request that a served model refuses. `status` is its HTTP status, `code` a stable word for clients, `headers` go with
+    what the client is told."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.headers = headers
 
 
 class Outcome(NamedTuple):

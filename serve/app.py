@@ -22,6 +22,8 @@ from trainer.spec import Serve as ServeSpec
 
 # HTTP requests that one replica takes; what may wait in it is counted in inputs, and refused by itself.
 _MOST_REQUESTS = 4096
+# With a range of replicas: how often their load is told, and over how long its mean is taken.
+_LOAD_EVERY_S, _LOAD_OVER_S = 1.0, 5.0
 #: Returns the rows that engines of a version are checked on, or None where there are none.
 HeldOutOf = Callable[[Version], HeldOut | None]
 
@@ -104,8 +106,12 @@ def _scaling(spec: ServeSpec) -> dict[str, Any]:
             "max_replicas": most,
             "initial_replicas": max(1, fewest),
             "target_ongoing_requests": spec.target_inputs,
-            "upscale_delay_s": 5,
-            "downscale_delay_s": 60,
+            # Ray Serve's own 10 s and 30 s let a first request wait for 10 s until anybody hears of it, and have replicas
+            # that nothing asks for any more started again.
+            "metrics_interval_s": _LOAD_EVERY_S,
+            "look_back_period_s": _LOAD_OVER_S,
+            "upscale_delay_s": _LOAD_OVER_S,
+            "downscale_delay_s": spec.idle_s,
         }
     }
 

@@ -107,11 +107,11 @@ def json_reply(value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes]
 
 def refusal(error: RequestError, path: str, retry_after_s: int = 1) -> Reply:
     """Return what a client is told that asked for what cannot be given; a text where the Open Inference Protocol has one."""
-    extra: tuple[tuple[bytes, bytes], ...] = ()
+    extra = tuple((name.encode(), value.encode()) for name, value in error.headers)
     if error.status in (429, 503):
-        extra = ((b"retry-after", str(retry_after_s).encode()),)
+        extra += ((b"retry-after", str(retry_after_s).encode()),)
     if error.status == 401:
-        extra = ((b"www-authenticate", b"Bearer"),)
+        extra += ((b"www-authenticate", b"Bearer"),)
     told = str(error) if path.startswith("/v2") else {"code": error.code, "message": str(error)}
     return json_reply({"error": told}, error.status, extra)
 

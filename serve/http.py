@@ -118,9 +118,9 @@ class HttpApp:
             raise RequestError(404, "not_found", "Not Found; see /docs")
         method = "GET" if exchange.method == "HEAD" else exchange.method
         if method != route.method:
-            raise RequestError(
-                405, "method_not_allowed", f"Method Not Allowed; {path[:80]} takes {route.method}; see /docs"
-            )
+            told = f"Method Not Allowed; {path[:80]} takes {route.method}; see /docs"
+            allowed = "GET, HEAD" if route.method == "GET" else route.method
+            raise RequestError(405, "method_not_allowed", told, (("allow", allowed),))
         return route.handler
 
     def _of_model(self, path: str) -> Route | None:

@@ -25,6 +25,7 @@ from trainer.spec import Serve as ServeSpec
 # Ray Serve writes the configuration for a host of 127.0.0.1, where the replicas listen too; before HAProxy reads it:
 # - its two pages are held to this machine, and it listens to clients where the spec says;
 # - its admin socket is its owner's alone;
+# - a path it knows nobody for, as after it was started again, is no wrong path (the application has them all): 503, ask again;
 # - clients that send nothing are not waited for for ever, and requests are passed on whole: only such a one can be asked again
 #   elsewhere, and a slow client keeps no replica waiting.
 # It ends with the process that started it, however that one ends: it would keep the port and answer 404 there.
@@ -34,6 +35,7 @@ for word in "$@"; do
     -e 's/^\\( *bind\\) \\**:\\({metrics}\\|{stats}\\)$/\\1 127.0.0.1:\\2/' \\
     -e 's/^\\( *bind\\) 127.0.0.1:{port}$/{bind}/' \\
     -e 's/mode 666/mode 600/' \\
+    -e 's/^\\( *http-request return status\\) 404 .*$/\\1 503 content-type text\\/plain string "starting; ask again" hdr Retry-After 1/' \\
     -e 's/^defaults$/defaults\\n    timeout http-request {patience_s}s\\n    timeout queue {patience_s}s\\n    option http-buffer-request/' "$word";;
   esac
 done
@@ -139,6 +141,8 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 4))),
         # A reload of its configuration leaves the old process what it has begun to answer.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + _DRAIN_S),
+        # One that died is started again after three of these, and not after half a minute.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
     }
     if spec.retries:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from serve.served import Served
@@ -70,6 +70,27 @@ class ErrorResponse(BaseModel):
     error: ErrorBody
 
 
+class Tensor(BaseModel):
+    """A tensor of the Open Inference Protocol, its elements as JSON, flat or nested as `shape` is."""
+
+    name: str
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    datatype: str
+    data: list[Any]
+
+
+class InferRequest(BaseModel):
+    """The body of POST /v2/models/NAME/infer: a tensor for each role, or one called `inputs`."""
+
+    inputs: Annotated[list[Tensor], Field(min_length=1)]
+
+
+class ProtocolError(BaseModel):
+    """The body of every refusal on the Open Inference Protocol's paths."""
+
+    error: str
+
+
 _REFUSALS = {
     "400": "the body is not JSON, or not UTF-8",
     "401": "the endpoint needs an API key",
@@ -81,8 +102,9 @@ _REFUSALS = {
     "500": "the server failed",
     "504": "no answer within the time limit",
 }
+_TYPES = {str: "string", list: "array"}
 _OF_EVERY = ("401", "405", "429", "500")
-_MODELS = (PredictRequest, PredictResponse, ReadyResponse, ErrorResponse)
+_MODELS = (PredictRequest, PredictResponse, ReadyResponse, ErrorResponse, InferRequest, ProtocolError)
 
 
 def openapi(served: Served) -> dict[str, Any]:
@@ -91,6 +113,11 @@ def openapi(served: Served) -> dict[str, Any]:
         [(model, "serialization") for model in _MODELS], ref_template="#/components/schemas/{model}"
     )
     schemas = defined["$defs"]
+    schemas["PredictRequest"]["properties"]["inputs"] |= {
+        "items": {"type": _TYPES.get(type(served.example["input"]), "object")},
+        "minItems": 1,
+        "description": f"At most {served.settings.max_inputs}.",
+    }
     predict = {
         "description": "Answer inputs with the model's predictions.",
         "requestBody": {
@@ -104,6 +131,7 @@ def openapi(served: Served) -> dict[str, Any]:
             **_refused(*_REFUSALS),
         },
     }
+    named = {"parameters": [_name(served)]}
     paths: dict[str, Any] = {
         "/predict": {"post": {**predict, "operationId": "predict"}},
         "/healthz": {"get": _get("The process is alive.")},
@@ -111,20 +139,20 @@ def openapi(served: Served) -> dict[str, Any]:
         "/metrics": {"get": _text("Prometheus metrics of all replicas, added up.", "text/plain")},
         "/docs": {"get": _text("This page.", "text/html")},
         "/": {"get": _text("A page to try the model by hand.", "text/html")},
-        "/models/{name}/predict": {"post": {**predict, "operationId": "predict_of", "parameters": [_name(served)]}},
-        "/v2": {"get": _get("Open Inference Protocol: the server.")},
-        "/v2/health/live": {"get": _text("Open Inference Protocol: alive.", "text/plain")},
-        "/v2/health/ready": {"get": _text("Open Inference Protocol: ready.", "text/plain")},
-        "/v2/models/{name}": {"get": {**_get("Open Inference Protocol: a model."), "parameters": [_name(served)]}},
-        "/v2/models/{name}/ready": {"get": {**_get("Open Inference Protocol: ready."), "parameters": [_name(served)]}},
+        "/models/{name}/predict": {"post": {**predict, "operationId": "predict_of", **named}},
+        "/v2": {"get": _get("Open Inference Protocol: the server.", error=ProtocolError)},
+        "/v2/health/live": {"get": _text("Open Inference Protocol: alive.", "text/plain", ProtocolError)},
+        "/v2/health/ready": {"get": _text("Open Inference Protocol: ready.", "text/plain", ProtocolError)},
+        "/v2/models/{name}": {"get": {**_get("Open Inference Protocol: a model.", error=ProtocolError), **named}},
+        "/v2/models/{name}/ready": {"get": {**_get("Open Inference Protocol: ready.", error=ProtocolError), **named}},
         "/v2/models/{name}/infer": {
             "post": {
                 "description": "Open Inference Protocol: predictions of tensors.",
-                "parameters": [_name(served)],
-                "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+                **named,
+                "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(InferRequest)}}},
                 "responses": {
                     "200": {"description": "tensors", "content": {"application/json": {"schema": {"type": "object"}}}},
-                    **_refused(*_REFUSALS),
+                    **_refused(*_REFUSALS, error=ProtocolError),
                 },
             }
         },
@@ -146,19 +174,21 @@ def _json(description: str, model: type[BaseModel]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": _ref(model)}}}
 
 
-def _refused(*statuses: str) -> dict[str, Any]:
-    return {status: _json(_REFUSALS[status], ErrorResponse) for status in statuses}
+def _refused(*statuses: str, error: type[BaseModel] = ErrorResponse) -> dict[str, Any]:
+    return {status: _json(_REFUSALS[status], error) for status in statuses}
 
 
-def _get(description: str, model: type[BaseModel] | None = None) -> dict[str, Any]:
+def _get(
+    description: str, model: type[BaseModel] | None = None, error: type[BaseModel] = ErrorResponse
+) -> dict[str, Any]:
     schema = _ref(model) if model else {"type": "object"}
     found = {"description": "JSON", "content": {"application/json": {"schema": schema}}}
-    return {"description": description, "responses": {"200": found, **_refused(*_OF_EVERY, "404")}}
+    return {"description": description, "responses": {"200": found, **_refused(*_OF_EVERY, "404", error=error)}}
 
 
-def _text(description: str, content_type: str) -> dict[str, Any]:
+def _text(description: str, content_type: str, error: type[BaseModel] = ErrorResponse) -> dict[str, Any]:
     found = {"description": content_type, "content": {content_type: {"schema": {"type": "string"}}}}
-    return {"description": description, "responses": {"200": found, **_refused(*_OF_EVERY)}}
+    return {"description": description, "responses": {"200": found, **_refused(*_OF_EVERY, error=error)}}
 
 
 def _name(served: Served) -> dict[str, Any]:

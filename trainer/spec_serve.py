@@ -44,6 +44,8 @@ class Serve(Section):
     """How many copies of the model answer. `[1, 4]`: so many as the load takes; from 0 the first request starts one."""
     target_inputs: Positive = 64
     """With a range of `replicas`: requests in flight that one replica is meant to have."""
+    idle_s: Annotated[float, Field(ge=0)] = 60
+    """With a range of `replicas`: how long one more than the load takes stays."""
     cpus_per_replica: Annotated[float, Field(ge=0)] = 1
     """CPU cores of one replica."""
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0

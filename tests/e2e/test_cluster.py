@@ -13,17 +13,22 @@ import httpx
 import psutil
 import pytest
 from commands import ROOT, Running, free_port
+from timing import until
 from tiny import tiny_spec, write_spec
 
 RAY = Path(sys.executable).parent / "ray"
 SERVE = Path(sys.executable).parent / "serve"
 
 
+# Small, so that a test can fill it.
+_STORE_BYTES = 160_000_000
+
+
 class Head:
     """A real `ray start --head` with ports and folders of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.port, self.dashboard = free_port(), free_port()
+        self.port, self.dashboard, self.metrics = free_port(), free_port(), free_port()
         words = ["start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={self.port}"]
         words += [
             f"--dashboard-port={self.dashboard}",
@@ -32,7 +37,8 @@ class Head:
         ]
         words += [
             f"--dashboard-agent-listen-port={free_port()}",
-            f"--metrics-export-port={free_port()}",
+            f"--metrics-export-port={self.metrics}",
+            f"--object-store-memory={_STORE_BYTES}",
             f"--temp-dir={folder}",
         ]
         self.running = Running(RAY, *words)
@@ -119,6 +125,58 @@ def test_serve_run_takes_the_application(head, first_run, storage):
         assert reply.json()["predictions"][0]["label"] == "animal"
     finally:
         server.end()
+
+
+_FILL = """
+import numpy, ray, sys
+ray.init(address=sys.argv[1], log_to_driver=False)
+held = [ray.put(numpy.ones(10_000_000, numpy.uint8)) for _ in range(15)]
+print("full", flush=True)
+held += [ray.put(numpy.ones(10_000_000, numpy.uint8)) for _ in range(20)]  # more than there is room for: to disk
+print("over", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_manifest_is_deployed_and_ray_exports_its_counts(head, first_run, storage, tmp_path):
+    """`raymill manifest`, `serve deploy`, the object store full meanwhile, and Ray's own exporter."""
+    port = free_port()
+    manifest = tmp_path / "serve.yaml"
+    words = ["manifest", "tiny", "--storage", storage, "--set", f"serve.port={port}", "--set", "serve.replicas=2"]
+    manifest.write_text(run([sys.executable, "-m", "raymill", *words], PYTHONPATH=ROOT).stdout)
+    done = run([SERVE, "deploy", "--address", f"http://127.0.0.1:{head.dashboard}", manifest], PYTHONPATH=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    def ask():
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.post(f"http://127.0.0.1:{port}/predict", json={"inputs": ["cat dog"]}, timeout=30)
+        return None
+
+    until(lambda: (reply := ask()) is not None and reply.status_code == 200, within_s=180, what="it is deployed")
+    filler = subprocess.Popen(
+        [sys.executable, "-c", _FILL, f"127.0.0.1:{head.port}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        for word in ("full", "over"):
+            assert filler.stdout.readline().strip() == word
+            replies = [ask() for _ in range(50)]
+            assert all(reply is not None and reply.status_code == 200 for reply in replies), word
+    finally:
+        filler.kill()
+        filler.wait(20)
+
+    def counted():
+        page = httpx.get(f"http://127.0.0.1:{head.metrics}/metrics", timeout=30).text
+        lines = [line for line in page.splitlines() if line.startswith("ray_raymill_requests_total{")]
+        assert all('model="tiny"' in line and 'WorkerId="' in line for line in lines)
+        return sum(float(line.split()[-1]) for line in lines)
+
+    until(lambda: counted() >= 101, within_s=60, what="Ray's exporter has the requests")
+    own = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+    counts = [float(line.split()[-1]) for line in own.splitlines() if line.startswith("raymill_requests_total{")]
+    until(lambda: counted() == sum(counts), within_s=60, what="as many as raymill's own page has")
+    done = run([SERVE, "shutdown", "-y", "--address", f"http://127.0.0.1:{head.dashboard}"], PYTHONPATH=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_examples_own_script(tiny_base, tmp_path):
