@@ -18,9 +18,10 @@ demo: install
 
 # Three at a time, each about as long: all mostly wait for Ray and other processes to start.
 EXAMPLES := $(wildcard tests/e2e/test_*_example*.py) tests/e2e/test_own_task.py tests/e2e/test_wrong_input.py \
-	tests/e2e/test_tracking.py tests/e2e/test_full_disk.py tests/e2e/test_serving.py
+	tests/e2e/test_tracking.py tests/e2e/test_full_disk.py tests/e2e/test_serving.py tests/e2e/test_endpoint_life.py
 PLAIN := tests/unit tests/local_ray tests/e2e/test_search.py
-PYTEST := $(BIN)/python -m pytest --durations 8
+# Ray has its workers give way to everything else: beside the other streams they would hardly come to anything.
+PYTEST := RAY_worker_niceness=0 $(BIN)/python -m pytest --durations 8
 test: install
 	@$(PYTEST) $(PLAIN) > $(VENV)/test-plain.log 2>&1 & plain=$$!; \
 	$(PYTEST) $(EXAMPLES) > $(VENV)/test-examples.log 2>&1 & examples=$$!; \

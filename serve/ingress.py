@@ -139,6 +139,8 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         # One thread speaks HTTP for several thousand requests a second; more would take the models' cores.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 4))),
+        # A line for each request to a process of Ray's, for metrics that are not collected here: a twentieth of a core.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         # A reload of its configuration leaves the old process what it has begun to answer.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + _DRAIN_S),
         # One that died is started again after three of these, and not after half a minute.

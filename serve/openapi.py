@@ -102,7 +102,7 @@ _REFUSALS = {
     "500": "the server failed",
     "504": "no answer within the time limit",
 }
-_TYPES = {str: "string", list: "array"}
+_TYPES: dict[type, str] = {str: "string", list: "array"}
 _OF_EVERY = ("401", "405", "429", "500")
 _MODELS = (PredictRequest, PredictResponse, ReadyResponse, ErrorResponse, InferRequest, ProtocolError)
 

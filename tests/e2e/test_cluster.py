@@ -154,7 +154,10 @@ def test_a_manifest_is_deployed_and_ray_exports_its_counts(head, first_run, stor
 
     until(lambda: (reply := ask()) is not None and reply.status_code == 200, within_s=180, what="it is deployed")
     filler = subprocess.Popen(
-        [sys.executable, "-c", _FILL, f"127.0.0.1:{head.port}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _FILL, f"127.0.0.1:{head.port}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         for word in ("full", "over"):

@@ -133,7 +133,15 @@ def soak(first_run, storage):
 
 def test_what_the_schema_says_is_so(soak):
     """schemathesis asks all paths for what the schema has and what it does not; texts that the task refuses are the task's."""
-    words = [ST, "run", f"{soak.running.url}/openapi.json", "--max-examples=50", "--seed=1", "--no-color", "--workers=1"]
+    words = [
+        ST,
+        "run",
+        f"{soak.running.url}/openapi.json",
+        "--max-examples=50",
+        "--seed=1",
+        "--no-color",
+        "--workers=1",
+    ]
     words += ["--checks=all", "--exclude-checks=positive_data_acceptance"]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from tiny import make_rows
 
 from cluster.errors import ModelError, SpecError
@@ -47,6 +48,20 @@ def test_an_engine_answers_as_the_model_does(name, predictor, inputs, scratch, t
         assert np.abs(found - expected).max() < near
         assert (found.argmax(1) == expected.argmax(1)).mean() > 0.95
     assert own.shape == (60, 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("name", ["native", "torch-bf16", "onnx-fp32"])
+def test_an_engine_answers_on_a_gpu_as_the_model_does_on_a_cpu(name, predictor, version, inputs, scratch, tmp_path):
+    on_gpu = Predictor(version.folder, device="cuda")
+    if name.startswith("onnx"):
+        onnxruntime = pytest.importorskip("onnxruntime")
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            pytest.skip("this onnxruntime has no CUDA")
+    engines.build(name, on_gpu, inputs, tmp_path, scratch / "gpu")
+    found = on_gpu.task.target.scores(on_gpu.contract.fitted, engines.load(name, on_gpu, tmp_path).logits(inputs))
+    assert np.abs(found - predictor.scores(inputs)).max() < (0.1 if name == "torch-bf16" else 1e-3)
 
 
 def test_a_batch_is_split_where_that_leaves_out_more_padding_than_a_call_costs():
