@@ -19,6 +19,8 @@ _STOP_WITHIN_S = 1.5
 _STOP_WORKERS_WITHIN_S = 0.3
 # Whether a Ray that `connect` started is up: one that somebody else started is not ours to look after.
 _started: list[bool] = []
+# Set while work that was interrupted is ended: it must not take the end of its processes for a fault to recover from.
+_stopping = threading.Event()
 
 
 def joins(address: str | None) -> bool:
@@ -37,8 +39,11 @@ def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True)
     import ray
 
     if ray.is_initialized():
+        if _stopping.is_set():
+            raise ResourceError("the work that was interrupted before has not ended", "start Python anew")
         yield
         return
+    _stopping.clear()
     address = address or os.environ.get("RAY_ADDRESS")
     if address:
         with _own_sigterm():
@@ -57,6 +62,7 @@ def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True)
     except KeyboardInterrupt:
         # Work that still goes on in another thread must not start a Ray of its own with its next call.
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+        _stopping.set()
         raise
     finally:
         _started.clear()
@@ -135,11 +141,12 @@ def stop_local(within_s: float = _STOP_WITHIN_S) -> None:
     """
     import ray
 
-    ours = [process for process in psutil.Process().children(recursive=True) if _is_rays(process)]
+    ours = _rays_processes()
     working = work_in_progress()
     if working is not None:
         end_processes([process for process in ours if _is_worker(process)], within_s=_STOP_WORKERS_WITHIN_S)
         working.join(within_s)
+        ours = [*ours, *_rays_processes()]
     if working is None or not working.is_alive():
         polite = threading.Thread(target=ray.shutdown, daemon=True, name="raymill-ray-shutdown")
         polite.start()
@@ -147,8 +154,15 @@ def stop_local(within_s: float = _STOP_WITHIN_S) -> None:
     end_processes(ours)
 
 
+def is_stopping() -> bool:
+    """Whether the work of this process was interrupted and is being ended."""
+    return _stopping.is_set()
+
+
 def local_ray_is_gone() -> bool:
-    """Whether the Ray that `connect` started has ended by itself, as when somebody killed it."""
+    """Whether the Ray that `connect` started has ended, as when somebody killed it, or is being stopped."""
+    if _stopping.is_set():
+        return True
     if not _started:
         return False
     names = set()
@@ -157,6 +171,10 @@ def local_ray_is_gone() -> bool:
             if process.status() != psutil.STATUS_ZOMBIE:
                 names.add(process.name())
     return not {"raylet", "gcs_server"} <= names
+
+
+def _rays_processes() -> list[psutil.Process]:
+    return [process for process in psutil.Process().children(recursive=True) if _is_rays(process)]
 
 
 def _is_rays(process: psutil.Process) -> bool:

@@ -95,9 +95,11 @@ def run_watched(work: Callable[[], T], look: Callable[[], Any], every_s: float =
         except BaseException as error:
             outcome.set_exception(error)
 
-    Thread(target=body, daemon=True, name=_WORK).start()
+    thread = Thread(target=body, daemon=True, name=_WORK)
+    thread.start()
     while not wait([outcome], timeout=every_s).done:
         look()
+    thread.join()  # it has nothing left to do
     look()
     return outcome.result()
 

@@ -28,7 +28,7 @@ from trainer.spec import Serve as ServeSpec
 # - a path it knows nobody for, as after it was started again, is no wrong path (the application has them all): 503, ask again;
 # - clients that send nothing are not waited for for ever, and requests are passed on whole: only such a one can be asked again
 #   elsewhere, and a slow client keeps no replica waiting.
-# It ends with the process that started it, however that one ends: it would keep the port and answer 404 there.
+# It ends with the process that started it, however that one ends: it would keep the port and answer 503 there.
 _SCRIPT = """#!/bin/sh
 for word in "$@"; do
   case "$word" in *.cfg) sed -i \\
@@ -142,7 +142,7 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         # A line for each request to a process of Ray's, for metrics that are not collected here: a twentieth of a core.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         # A reload of its configuration leaves the old process what it has begun to answer.
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + _DRAIN_S),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + _PATIENCE_S + 5),
         # One that died is started again after three of these, and not after half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),

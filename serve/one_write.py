@@ -1,4 +1,4 @@
-"""Answers leave a replica whole: its head and its body in one write to the socket.
+"""Answers leave a replica whole, as far as a socket takes them at once: the head and the body in one write.
 
 uvicorn writes the head as soon as it is there. A replica that is killed between the two writes leaves a proxy with half an
 answer, which nobody may ask for again elsewhere; and each write wakes the proxy. Ray Serve starts uvicorn itself and does not

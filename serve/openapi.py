@@ -102,19 +102,19 @@ _REFUSALS = {
     "500": "the server failed",
     "504": "no answer within the time limit",
 }
-_TYPES: dict[type, str] = {str: "string", list: "array"}
+_TYPES: dict[type, dict[str, str]] = {str: {"type": "string"}, list: {"type": "array"}, dict: {"type": "object"}}
 _OF_EVERY = ("401", "405", "429", "500")
 _MODELS = (PredictRequest, PredictResponse, ReadyResponse, ErrorResponse, InferRequest, ProtocolError)
 
 
-def openapi(served: Served) -> dict[str, Any]:
-    """Return the schema of an endpoint whose first model is `served`."""
+def openapi(served: Served, *, alone: bool = True) -> dict[str, Any]:
+    """Return the schema of an endpoint whose first model is `served`; the inputs of several models may be of several kinds."""
     _, defined = models_json_schema(
         [(model, "serialization") for model in _MODELS], ref_template="#/components/schemas/{model}"
     )
     schemas = defined["$defs"]
     schemas["PredictRequest"]["properties"]["inputs"] |= {
-        "items": {"type": _TYPES.get(type(served.example["input"]), "object")},
+        "items": _TYPES.get(type(served.example["input"]), {}) if alone else {},
         "minItems": 1,
         "description": f"At most {served.settings.max_inputs}.",
     }

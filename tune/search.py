@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.connect import is_stopping
 from cluster.errors import RaymillError, UserError
 from cluster.progress import Progress
 from trainer import spec_load
@@ -144,6 +145,8 @@ class Search:
                 checkpoint_config=ray.tune.CheckpointConfig(num_to_keep=_KEPT if self._pauses else 1),
             ),
         ).fit()
+        if is_stopping():
+            raise KeyboardInterrupt
         self._note_the_lost()
         if not one_worker:
             self._end_what_is_left(before)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from cluster.connect import is_stopping
 from trainer.result import TrialRecord
 from trainer.spec_tune import Goal
 from tune.records import Point, Records
@@ -62,6 +63,8 @@ class Queue(Searcher):
         name = self._name_of.pop(trial_id, None)
         if name is None:
             return
+        if is_stopping():  # its process was ended because somebody interrupted the search: it goes on another time
+            raise KeyboardInterrupt
         self._note_end(name, error)
         if self._sampling is not None:
             learn(self._sampling, self._goals, self._records.read(name))

@@ -97,11 +97,12 @@ def run_trial(
         worker.note_failure(records.place(name), error)
         records.end(name, "failed", str(error))
         return
-    told = _Told(records, name, pauses)
+    handed = ray.tune.get_checkpoint() if pauses else None
+    took_over = handed is not None and Path(handed.path).parent.name != name
+    told = _Told(records, name, pauses, took_over=took_over)
     if records.has_ended(name):
         told.again()
         return
-    handed = ray.tune.get_checkpoint() if pauses else None
     if handed is not None:
         _go_on_from(Path(handed.path), records.place(name))
         records.begin(Point(name, values))  # it may have another's values by now
@@ -145,16 +146,17 @@ def _newest_state(records: Records, name: str) -> Path | None:
 class _Told:
     """What Ray Tune was told of a trial."""
 
-    def __init__(self, records: Records, name: str, pauses: bool) -> None:
+    def __init__(self, records: Records, name: str, pauses: bool, *, took_over: bool) -> None:
         self._records, self._name, self._pauses = records, name, pauses
+        self.best = self._best_own if took_over else None
+        """Returns the figure of the best model of its own, where it goes on from another's state, whose best model is there."""
         self._epochs = 0
 
     def again(self) -> None:
         """Tell of the epochs of a trial that had ended, its best model with the last one."""
         self._tell_up_to(None, self._records.checkpoint(self._name))
 
-    def best(self) -> float | None:
-        """Return the figure of the best model of its own: what it took over from another has its best model there."""
+    def _best_own(self) -> float | None:
         own = self._records.checkpoint(self._name)
         return float(epoch_of(own)[self._records.metric]) if own else None
 

@@ -175,9 +175,12 @@ def test_a_manifest_is_deployed_and_ray_exports_its_counts(head, first_run, stor
         return sum(float(line.split()[-1]) for line in lines)
 
     until(lambda: counted() >= 101, within_s=60, what="Ray's exporter has the requests")
-    own = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
-    counts = [float(line.split()[-1]) for line in own.splitlines() if line.startswith("raymill_requests_total{")]
-    until(lambda: counted() == sum(counts), within_s=60, what="as many as raymill's own page has")
+
+    def own():
+        page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+        return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("raymill_requests_total{"))
+
+    until(lambda: counted() == own(), within_s=60, what="as many as raymill's own page has")
     done = run([SERVE, "shutdown", "-y", "--address", f"http://127.0.0.1:{head.dashboard}"], PYTHONPATH=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -63,7 +63,8 @@ class Client(threading.Thread):
 
     def stop(self):
         self.over.set()
-        self.join(60)
+        self.join(90)
+        assert not self.is_alive()
         return self.found
 
     @property
@@ -131,7 +132,7 @@ def soak(first_run, storage):
         running.end()
 
 
-def test_what_the_schema_says_is_so(soak):
+def test_what_the_schema_says_is_so(soak, tmp_path):
     """schemathesis asks all paths for what the schema has and what it does not; texts that the task refuses are the task's."""
     words = [
         ST,
@@ -143,7 +144,7 @@ def test_what_the_schema_says_is_so(soak):
         "--workers=1",
     ]
     words += ["--checks=all", "--exclude-checks=positive_data_acceptance"]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=tmp_path, timeout=200)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
     assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 200
 
@@ -155,14 +156,13 @@ def test_the_number_of_replicas_follows_the_load(soak, storage):
     )
     replicas = lambda: parts(running, "ray::ServeReplica")  # noqa: E731
     try:
-        busy = [Client(running.url, 40), Client(running.url, 40)]
-        assert len(replicas()) == 1
+        busy = [Client(running.url, 20), Client(running.url, 20)]
         until(lambda: not replicas(), within_s=60, what="nothing runs that nobody asks for")
         for client in busy:
             client.start()
         until(lambda: len(replicas()) == 1, within_s=60, what="the first request starts one")
         until(lambda: busy[0].found, within_s=60, what="it is answered")
-        crowd = [Client(running.url, 60) for _ in range(4)]
+        crowd = [Client(running.url, 30) for _ in range(4)]
         for client in crowd:
             client.start()
         until(lambda: len(replicas()) == 2, within_s=90, what="a second one for the crowd")
@@ -210,6 +210,7 @@ def test_what_is_killed_comes_back(soak, storage):
             assert may_fail or not failed, client.failed[:3]
         # The new controller and proxy still replace a replica that dies.
         lost = parts(running, "ray::ServeReplica")[0]
+        killed = time.monotonic()
         lost.send_signal(signal.SIGKILL)
         until(
             lambda: len({each.pid for each in parts(running, "ray::ServeReplica")} - {lost.pid}) == 2,
@@ -217,13 +218,15 @@ def test_what_is_killed_comes_back(soak, storage):
             what="a new replica",
         )
         client.stop()
+        assert not [how for at, how in client.failed if at >= killed]
     finally:
         running.end()
 
 
+@pytest.mark.timeout(SOAK_S + 300)
 def test_a_long_load_takes_no_more_memory_and_no_more_handles(soak):
-    """What was held after the first 45 s is held at the end, give or take a tenth and what a small process keeps for buffers;
-    every request was answered."""
+    """What was held after the first 45 s is held at the end, give or take a twentieth, or what a small process keeps for
+    buffers; every request was answered."""
     until(lambda: time.monotonic() - soak.began > SOAK_S, within_s=SOAK_S + 60, what="the time of the soak")
     after = soak.held()
     found = soak.client.stop()
@@ -232,5 +235,5 @@ def test_a_long_load_takes_no_more_memory_and_no_more_handles(soak):
     for process, (mb, handles, threads) in after.items():
         before_mb, before_handles, before_threads = soak.warm[process]
         print(f"{process[0]}: {before_mb:.1f} to {mb:.1f} MB, {before_handles} to {handles} handles, {threads} threads")
-        assert mb <= before_mb * 1.1 + _BUFFERS_MB, process
+        assert mb <= before_mb + max(0.05 * before_mb, _BUFFERS_MB), process
         assert handles <= before_handles + 5 and threads <= before_threads + 5, process

@@ -137,8 +137,8 @@ class Training:
         """Judge anew from here on where the best epoch's model could not be kept, so that some model is."""
         at = self._at
         own = getattr(self._report, "best", None)
-        if own is not None and at.best_epoch:  # whoever is told keeps the models, and may have none of this training's
-            at.best = own()
+        if own is not None:  # the state is another training's, and so is its best model
+            at.best, at.since_best = own(), 0
             return
         if not at.best_epoch or not hasattr(self._report, "settle"):
             return
