@@ -65,7 +65,7 @@ class Running:
         """All that was printed so far."""
         return "".join(self.lines)
 
-    def wait_for(self, word: str, timeout_s: float = 120) -> str:
+    def wait_for(self, word: str, timeout_s: float = 240) -> str:
         """Return the first line that holds `word`; fails with all that was printed if it does not come in time."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:

@@ -63,7 +63,7 @@ class Client(threading.Thread):
 
     def stop(self):
         self.over.set()
-        self.join(90)
+        self.join(150)
         assert not self.is_alive()
         return self.found
 
@@ -79,7 +79,7 @@ class Client(threading.Thread):
                 how = f"{type(error).__name__}: {error}"
             self.found.append((time.monotonic(), how))
 
-        async with httpx.AsyncClient(base_url=self.url, timeout=60) as session:
+        async with httpx.AsyncClient(base_url=self.url, timeout=120) as session:
             running, began = set(), time.monotonic()
             for number in range(10**9):
                 if self.over.is_set():
@@ -149,19 +149,19 @@ def test_what_the_schema_says_is_so(soak, tmp_path):
     assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 200
 
 
+@pytest.mark.timeout(600)
 def test_the_number_of_replicas_follows_the_load(soak, storage):
     """From none to two and back; who asks meanwhile waits, and nobody is refused."""
-    running = served(
-        storage, "--set", "serve.replicas=[0,2]", "--set", "serve.idle_s=4", "--set", "serve.target_inputs=1"
-    )
+    settings = ("replicas=[0,2]", "idle_s=4", "target_inputs=1", "timeout_s=120")
+    running = served(storage, *[word for each in settings for word in ("--set", f"serve.{each}")])
     replicas = lambda: parts(running, "ray::ServeReplica")  # noqa: E731
     try:
         busy = [Client(running.url, 20), Client(running.url, 20)]
-        until(lambda: not replicas(), within_s=60, what="nothing runs that nobody asks for")
+        until(lambda: not replicas(), within_s=120, what="nothing runs that nobody asks for")
         for client in busy:
             client.start()
-        until(lambda: len(replicas()) == 1, within_s=60, what="the first request starts one")
-        until(lambda: busy[0].found, within_s=60, what="it is answered")
+        until(lambda: len(replicas()) == 1, within_s=120, what="the first request starts one")
+        until(lambda: busy[0].found, within_s=120, what="it is answered")
         crowd = [Client(running.url, 30) for _ in range(4)]
         for client in crowd:
             client.start()
@@ -171,12 +171,13 @@ def test_the_number_of_replicas_follows_the_load(soak, storage):
             assert client.found and not client.failed, client.failed[:3]
         until(lambda: not replicas(), within_s=90, what="back to none")
         began = time.monotonic()
-        assert httpx.post(f"{running.url}/predict", json=TEXT, timeout=60).status_code == 200
+        assert httpx.post(f"{running.url}/predict", json=TEXT, timeout=120).status_code == 200
         print(f"from nothing to the first answer: {time.monotonic() - began:.1f} s")
     finally:
         running.end()
 
 
+@pytest.mark.timeout(600)
 def test_what_is_killed_comes_back(soak, storage):
     """HAProxy, Serve's proxies and its controller, one after the other, by kill -9."""
     running = served(storage, "--replicas", 2, "--set", "serve.retries=1")

@@ -56,26 +56,29 @@ def test_trials_with_several_workers_end_early_and_leave_no_actor_and_no_group(t
     space = {"train.learning_rate": {"loguniform": [1e-7, 1e-2]}}
     points = [{"train.learning_rate": rate} for rate in (5e-3, 1e-7)]
     tune = {"trials": 2, "space": space, "points": points, "scheduler": "asha"}
-    train = {"epochs": 12, "batch_size": 16}
+    train = {"epochs": 40, "batch_size": 16}  # long enough for the search to hear of it before it is over
+    before = set(alive())  # of the tests before this one
     result = run_search(tiny_base, tiny_data, storage, tune, train=train, cluster={"workers": 2})
     by_rate = {trial.values["train.learning_rate"]: trial for trial in result.trials}
-    assert by_rate[5e-3].state == "finished" and by_rate[5e-3].epochs == 12
-    assert by_rate[1e-7].state == "stopped" and by_rate[1e-7].epochs < 12
+    assert by_rate[5e-3].state == "finished" and by_rate[5e-3].epochs == 40
+    assert by_rate[1e-7].state == "stopped" and by_rate[1e-7].epochs < 40
     assert (result.checkpoint / "model.safetensors").is_file()
     assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
-    until(lambda: not left_behind(), within_s=120, what="no actor and no group is left")
+    left = lambda: {name for key, name in alive().items() if key not in before}  # noqa: E731
+    until(lambda: not left(), within_s=120, what="no actor and no group is left")
 
 
-def left_behind():
-    """Return Ray Train's and Ray Tune's actors that live, and the placement groups that hold cores."""
+def alive():
+    """Return the names of Ray Train's and Ray Tune's actors that live, and of the placement groups that hold cores, by id."""
     import ray._private.state
     from ray.util import placement_group_table
 
-    actors = ray._private.state.actors().values()
-    alive = [actor["ActorClassName"] for actor in actors if actor["State"] not in ("DEAD",)]
-    ours = [name for name in alive if any(word in name for word in ("Train", "Trial", "Cleaner", "Worker", "Alone"))]
-    groups = [group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
-    return ours + groups
+    actors = {
+        key: actor["ActorClassName"] for key, actor in ray._private.state.actors().items() if actor["State"] != "DEAD"
+    }
+    ours = ("Train", "Trial", "Cleaner", "Worker", "Alone")
+    groups = {key: group["name"] for key, group in placement_group_table().items() if group["state"] != "REMOVED"}
+    return {key: name for key, name in actors.items() if any(word in name for word in ours)} | groups
 
 
 def test_a_search_in_which_nothing_works_says_why(tiny_base, tiny_data, storage):
