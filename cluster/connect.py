@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -51,7 +52,7 @@ def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True)
         try:
             yield
         finally:
-            if work_in_progress() is None:  # else it ends with this process, as in `stop_local`
+            if not work_in_progress():  # else it ends with this process, as in `stop_local`
                 ray.shutdown()
         return
     with _own_sigterm():
@@ -136,18 +137,20 @@ def _must_answer(address: str) -> None:
 def stop_local(within_s: float = _STOP_WITHIN_S) -> None:
     """Stop the Ray that this process started: politely for `within_s`, then its processes by pid.
 
-    Work that was interrupted may still wait for Ray in its thread, and Ray ends a process in which anything uses it once it is
+    Work that was interrupted, or an endpoint's end, may still wait for Ray in its thread, and Ray ends a process in which anything uses it once it is
     shut down: what that work waits for is ended first, and where it goes on all the same, Ray's processes are just ended.
     """
     import ray
 
     ours = _rays_processes()
     working = work_in_progress()
-    if working is not None:
+    if working:
         end_processes([process for process in ours if _is_worker(process)], within_s=_STOP_WORKERS_WITHIN_S)
-        working.join(within_s)
+        deadline = time.monotonic() + within_s
+        for thread in working:
+            thread.join(max(0.0, deadline - time.monotonic()))
         ours = [*ours, *_rays_processes()]
-    if working is None or not working.is_alive():
+    if not work_in_progress():
         polite = threading.Thread(target=ray.shutdown, daemon=True, name="raymill-ray-shutdown")
         polite.start()
         polite.join(within_s)

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 _WRITE_EVERY_S = 0.4
 _LOOK_EVERY_S = 0.2
-_WORK = "raymill-work"
+# How the names of threads begin that ask Ray things.
+WORK = "raymill-work"
 
 
 class Table(BaseModel):
@@ -95,7 +96,7 @@ def run_watched(work: Callable[[], T], look: Callable[[], Any], every_s: float =
         except BaseException as error:
             outcome.set_exception(error)
 
-    thread = Thread(target=body, daemon=True, name=_WORK)
+    thread = Thread(target=body, daemon=True, name=WORK)
     thread.start()
     while not wait([outcome], timeout=every_s).done:
         look()
@@ -104,6 +105,6 @@ def run_watched(work: Callable[[], T], look: Callable[[], Any], every_s: float =
     return outcome.result()
 
 
-def work_in_progress() -> Thread | None:
-    """Return the thread of a `run_watched` that was left before its work ended; None where there is none."""
-    return next((thread for thread in threading.enumerate() if thread.name == _WORK), None)
+def work_in_progress() -> list[Thread]:
+    """Return the threads of work that was left before its end, which may still ask Ray things."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(WORK)]

@@ -12,6 +12,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
 from cluster.errors import ModelError, RaymillError, ResourceError
+from cluster.progress import WORK
 from serve.app import HeldOutOf, application
 from serve.ingress import check_access, is_ours
 from trainer.registry import Version
@@ -95,7 +96,7 @@ def _must_have_room(name: str) -> None:
 
 def stop(name: str, *, started_serve: bool, within_s: float = 1.0) -> None:
     """Take the application down, waiting at most `within_s` where Ray is stopped next, which ends what is left."""
-    stopping = threading.Thread(target=_take_down, args=[name, started_serve], daemon=True, name="raymill-serve-stop")
+    stopping = threading.Thread(target=_take_down, args=[name, started_serve], daemon=True, name=f"{WORK}-stop")
     stopping.start()
     stopping.join(within_s)
 
