@@ -137,8 +137,9 @@ def _must_answer(address: str) -> None:
 def stop_local(within_s: float = _STOP_WITHIN_S) -> None:
     """Stop the Ray that this process started: politely for `within_s`, then its processes by pid.
 
-    Work that was interrupted, or an endpoint's end, may still wait for Ray in its thread, and Ray ends a process in which anything uses it once it is
-    shut down: what that work waits for is ended first, and where it goes on all the same, Ray's processes are just ended.
+    Work that was interrupted, or an endpoint's end, may still wait for Ray in its thread, and Ray ends a process in which
+    anything uses it once it is shut down: what that work waits for is ended first, and where it goes on all the same, Ray's
+    processes are just ended.
     """
     import ray
 

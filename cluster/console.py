@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from cluster.progress import Progress
+from cluster.progress import LOOK_EVERY_S, Progress
 
 _PLAIN_EVERY_S = 10.0
-_LOOK_EVERY_S, _LOOK_RARELY_S = 0.2, 2.0
+_LOOK_RARELY_S = 2.0
 
 
 class Console:
@@ -28,7 +28,7 @@ class Console:
     @property
     def look_every_s(self) -> float:
         """How often it pays to look how far a stage is: it may mean reading files of all trials."""
-        return _LOOK_EVERY_S if self._rich is not None and self._rich.is_terminal else _LOOK_RARELY_S
+        return LOOK_EVERY_S if self._rich is not None and self._rich.is_terminal else _LOOK_RARELY_S
 
     def send_rays_output_to(self, path: Path) -> None:
         """From now on, what Ray and its libraries print goes to `path` (command line only)."""

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 T = TypeVar("T")
 
 _WRITE_EVERY_S = 0.4
-_LOOK_EVERY_S = 0.2
+LOOK_EVERY_S = 0.2
 # How the names of threads begin that ask Ray things.
 WORK = "raymill-work"
 
@@ -82,7 +82,7 @@ def total_of(parts: list[Progress]) -> Progress:
     return Progress(done=sum(p.done for p in parts), total=sum(p.total for p in parts), unit=unit, note=note)
 
 
-def run_watched(work: Callable[[], T], look: Callable[[], Any], every_s: float = _LOOK_EVERY_S) -> T:
+def run_watched(work: Callable[[], T], look: Callable[[], Any], every_s: float = LOOK_EVERY_S) -> T:
     """Run `work` in a thread and call `look` every so often until it ends, and once more then.
 
     The calling thread stays free for Ctrl-C: Ray Train and Ray Tune put their own, slower handlers in the main thread

@@ -235,13 +235,14 @@ class HttpApp:
 
     async def _docs(self, exchange: Exchange) -> Reply:
         first = self._first
-        page = docs_page(
-            openapi(first, alone=len(self.models) == 1), first.model, first.example, first.task.other_bodies
-        )
+        page = docs_page(self._schema(), first.model, first.example, first.task.other_bodies)
         return Reply(200, page.encode(), HTML)
 
     async def _openapi(self, exchange: Exchange) -> Reply:
-        return json_reply(openapi(self._first, alone=len(self.models) == 1))
+        return json_reply(self._schema())
+
+    def _schema(self) -> dict[str, Any]:
+        return openapi(self._first, alone=len(self.models) == 1)
 
     async def _try(self, exchange: Exchange) -> Reply:
         return Reply(200, try_page(list(self.models.values())).encode(), HTML)

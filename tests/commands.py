@@ -83,6 +83,15 @@ class Running:
             return psutil.Process(self.process.pid).children(recursive=True)
         return []
 
+    def parts(self, name: str) -> list[psutil.Process]:
+        """Return those of its processes whose name is `name`, or whose title begins so."""
+        found = []
+        for process in self.family():
+            with contextlib.suppress(psutil.Error):
+                if process.name() == name or (process.cmdline() or [""])[0].startswith(name):
+                    found.append(process)
+        return found
+
     def interrupt(self) -> tuple[int, float]:
         """Send Ctrl-C; returns the exit code and the seconds it took."""
         started = time.monotonic()

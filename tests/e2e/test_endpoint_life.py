@@ -39,16 +39,6 @@ def served(storage, *more):
     return running
 
 
-def parts(running, name):
-    """Return those of an endpoint's processes whose name or title begins with `name`."""
-    found = []
-    for process in running.family():
-        with contextlib.suppress(psutil.Error):
-            if process.name() == name or (process.cmdline() or [""])[0].startswith(name):
-                found.append(process)
-    return found
-
-
 class Client(threading.Thread):
     """Asks so often a second until it is told to stop; keeps when and how each request ended."""
 
@@ -110,7 +100,7 @@ class Soak:
         """Return the memory in MB, handles and threads of each process that takes part in a request."""
         found = {}
         for name in ("ray::ServeReplica", "ray::HAProxyManager", "haproxy", "ray::ServeController"):
-            for process in parts(self.running, name):
+            for process in self.running.parts(name):
                 with contextlib.suppress(psutil.Error):
                     found[name, process.pid] = (
                         process.memory_full_info().uss / 1e6,
@@ -154,7 +144,7 @@ def test_the_number_of_replicas_follows_the_load(soak, storage):
     """From none to two and back; who asks meanwhile waits, and nobody is refused."""
     settings = ("replicas=[0,2]", "idle_s=4", "target_inputs=1", "timeout_s=120")
     running = served(storage, *[word for each in settings for word in ("--set", f"serve.{each}")])
-    replicas = lambda: parts(running, "ray::ServeReplica")  # noqa: E731
+    replicas = lambda: running.parts("ray::ServeReplica")  # noqa: E731
     try:
         busy = [Client(running.url, 20), Client(running.url, 20)]
         until(lambda: not replicas(), within_s=120, what="nothing runs that nobody asks for")
@@ -190,13 +180,13 @@ def test_what_is_killed_comes_back(soak, storage):
             ("haproxy", True),
             ("ray::HAProxyManager", True),
         ):
-            before = parts(running, name)
+            before = running.parts(name)
             killed = time.monotonic()
             for process in before:
                 process.send_signal(signal.SIGKILL)
             gone = {process.pid for process in before}
             until(
-                lambda name=name, gone=gone: {each.pid for each in parts(running, name)} - gone,
+                lambda name=name, gone=gone: {each.pid for each in running.parts(name)} - gone,
                 within_s=90,
                 what=f"another {name}",
             )
@@ -210,11 +200,11 @@ def test_what_is_killed_comes_back(soak, storage):
             print(f"{name}: {len(failed)} requests failed, the last {max(failed, default=0):.1f} s after the kill")
             assert may_fail or not failed, client.failed[:3]
         # The new controller and proxy still replace a replica that dies.
-        lost = parts(running, "ray::ServeReplica")[0]
+        lost = running.parts("ray::ServeReplica")[0]
         killed = time.monotonic()
         lost.send_signal(signal.SIGKILL)
         until(
-            lambda: len({each.pid for each in parts(running, "ray::ServeReplica")} - {lost.pid}) == 2,
+            lambda: len({each.pid for each in running.parts("ray::ServeReplica")} - {lost.pid}) == 2,
             within_s=60,
             what="a new replica",
         )
