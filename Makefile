@@ -16,18 +16,17 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/python examples/support_tickets/demo.py
 
-# Three at a time, each about as long: all mostly wait for Ray and other processes to start.
-EXAMPLES := $(wildcard tests/e2e/test_*_example*.py) tests/e2e/test_own_task.py tests/e2e/test_wrong_input.py \
-	tests/e2e/test_tracking.py tests/e2e/test_full_disk.py tests/e2e/test_serving.py tests/e2e/test_endpoint_life.py
-PLAIN := tests/unit tests/local_ray tests/e2e/test_search.py
-# Ray has its workers give way to everything else: beside the other streams they would hardly come to anything.
-PYTEST := RAY_worker_niceness=0 $(BIN)/python -m pytest --durations 8
+# Two at a time, one for each of two cores, and beside them the tests of an endpoint's life, which mostly wait.
+LIFE := tests/e2e/test_endpoint_life.py
+ONE := tests/unit tests/local_ray $(addprefix tests/e2e/test_,search.py resume.py tracking.py)
+OTHER := $(filter-out $(LIFE) $(ONE),$(wildcard tests/e2e/test_*.py))
+PYTEST := $(BIN)/python -m pytest --durations 25
 test: install
-	@$(PYTEST) $(PLAIN) > $(VENV)/test-plain.log 2>&1 & plain=$$!; \
-	$(PYTEST) $(EXAMPLES) > $(VENV)/test-examples.log 2>&1 & examples=$$!; \
-	$(PYTEST) tests/e2e $(EXAMPLES:%=--ignore %) --ignore tests/e2e/test_search.py; code=$$?; \
-	wait $$plain; first=$$?; wait $$examples; second=$$?; \
-	cat $(VENV)/test-plain.log $(VENV)/test-examples.log; test $$code -eq 0 -a $$first -eq 0 -a $$second -eq 0
+	@$(PYTEST) $(LIFE) > $(VENV)/test-life.log 2>&1 & life=$$!; \
+	$(PYTEST) $(ONE) > $(VENV)/test-one.log 2>&1 & one=$$!; \
+	$(PYTEST) $(OTHER); code=$$?; \
+	wait $$life; of_life=$$?; wait $$one; of_one=$$?; \
+	cat $(VENV)/test-life.log $(VENV)/test-one.log; test $$code -eq 0 -a $$of_life -eq 0 -a $$of_one -eq 0
 
 check: install
 	$(BIN)/ruff check .

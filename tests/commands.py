@@ -30,7 +30,7 @@ class Done:
         return f"exit {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
-def raymill(*words: object, cwd: Path = ROOT, timeout_s: float = 280, **env: str) -> Done:
+def raymill(*words: object, cwd: Path = ROOT, timeout_s: float = 500, **env: str) -> Done:
     """Run `python -m raymill ...` to its end."""
     command = [sys.executable, "-m", "raymill", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}

@@ -31,6 +31,10 @@ os.environ.update(
     HF_HOME=str(_HOME / "hub"),
     TOKENIZERS_PARALLELISM="false",
     COLUMNS="160",
+    # Ray has its workers give way to everything else: beside other tests they would hardly come to anything.
+    RAY_worker_niceness="0",
+    # Threads that wait for each other sleep: else they spin for as long as another process has their core.
+    OMP_WAIT_POLICY="passive",
 )
 os.environ.pop("RAY_ADDRESS", None)
 # A shell starts what it puts into the background with Ctrl-C ignored, and commands of the tests would inherit that.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+from cluster.connect import free_port
 
 HERE = Path(__file__).parent
 # Written for this demo; none of them is in the data.
@@ -45,7 +46,7 @@ def main() -> int:
         "--storage",
         given.storage,
     ]
-    for override in [f"serve.port={_free_port()}", *given.set]:
+    for override in [f"serve.port={free_port()}", *given.set]:
         command += ["--set", override]
     print(f"$ raymill run {HERE.name}/run.yaml --serve\n", flush=True)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -86,12 +87,6 @@ def _post(url: str, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as response:
         return json.load(response)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

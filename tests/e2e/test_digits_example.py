@@ -32,7 +32,8 @@ def example(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(example):
-    server = Running("-m", "raymill", "serve", "digits", "--storage", example / "storage", "--port", free_port())
+    words = ["serve", "digits", "--storage", example / "storage", "--port", free_port(), "--engine", "native"]
+    server = Running("-m", "raymill", *words)
     try:
         yield server.wait_for("listening on").split()[-1]
     finally:

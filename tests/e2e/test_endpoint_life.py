@@ -139,7 +139,6 @@ def test_what_the_schema_says_is_so(soak, tmp_path):
     assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 200
 
 
-@pytest.mark.timeout(600)
 def test_the_number_of_replicas_follows_the_load(soak, storage):
     """From none to two and back; who asks meanwhile waits, and nobody is refused."""
     settings = ("replicas=[0,2]", "idle_s=4", "target_inputs=1", "timeout_s=120")
@@ -167,7 +166,6 @@ def test_the_number_of_replicas_follows_the_load(soak, storage):
         running.end()
 
 
-@pytest.mark.timeout(600)
 def test_what_is_killed_comes_back(soak, storage):
     """HAProxy, Serve's proxies and its controller, one after the other, by kill -9."""
     running = served(storage, "--replicas", 2, "--set", "serve.retries=1")

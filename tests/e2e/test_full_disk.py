@@ -53,7 +53,7 @@ def spec_of(base, data, folder, storage):
 
 
 def wait_until(command, found, what):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while not found():
         assert time.monotonic() < end and command.process.poll() is None, f"no {what}: {command.text}"
         time.sleep(0.05)
@@ -77,7 +77,7 @@ def test_a_full_disk_is_told_of_and_the_run_goes_on(small_disk, tiny_base, tiny_
         wait_until(command, lambda: command.text.count("could not be written") >= 2, "two notices")
         assert sorted(path.name for path in run.glob("checkpoints/step-*")) == kept
         filler.unlink()
-        assert command.process.wait(120) == 0, command.text
+        assert command.process.wait(240) == 0, command.text
         assert "and the run goes on" in command.text and "No space left" in command.text
         assert steps_of(run) == list(range(1, STEPS + 1))
         assert (run / "checkpoints" / f"step-{STEPS:08d}" / "state.json").is_file()

@@ -41,9 +41,8 @@ def test_predictions_for_a_file(folder):
 
 
 def test_it_is_served_from_its_folder_and_refused_elsewhere(folder, tmp_path):
-    server = Running(
-        "-m", "raymill", "serve", "letters", "--storage", folder / "storage", "--port", free_port(), cwd=folder
-    )
+    words = ["serve", "letters", "--storage", folder / "storage", "--port", free_port(), "--engine", "native"]
+    server = Running("-m", "raymill", *words, cwd=folder)
     try:
         url = server.wait_for("listening on").split()[-1]
         answer = httpx.post(f"{url}/predict", json={"inputs": ["a good hammer and a saw"]}).json()

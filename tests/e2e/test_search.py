@@ -30,7 +30,7 @@ def lines_of(trial):
 
 def wait_until_under_way(command, folder):
     """Wait for a trial that has ended and one that runs and has a checkpoint; returns the run's folder and both."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while True:
         for run in folder.glob("storage/runs/*"):
             ended = sorted(path.parent for path in run.glob("trials/*/ended.json"))
@@ -129,7 +129,7 @@ def test_thirty_trials_leave_nothing_behind(tiny_base, tiny_data, tmp_path):
     )  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", MANY, str(spec)], capture_output=True, text=True, env=environment, timeout=280
+        [sys.executable, "-c", MANY, str(spec)], capture_output=True, text=True, env=environment, timeout=500
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

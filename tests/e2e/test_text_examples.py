@@ -11,7 +11,7 @@ import pyarrow.csv as pa_csv
 import pytest
 from commands import ROOT, Running, free_port, raymill
 
-SHORTER = ["--set", "train.epochs=1", "--set", "data.steps=[{sample: {rows: 60}}]"]
+SHORTER = ["--set", "train.epochs=1", "--set", "data.steps=[{sample: {rows: 60}}]", "--set", "serve.engine=native"]
 
 
 def command(example, start):

@@ -50,7 +50,6 @@ def test_grid_tries_every_combination_also_of_prepared_rows(tiny_base, tiny_data
     assert result.prepared.is_dir()
 
 
-@pytest.mark.timeout(600)
 def test_trials_with_several_workers_end_early_and_leave_no_actor_and_no_group(tiny_base, tiny_data, storage):
     """The one that hardly learns is ended by asha, Ray Train's processes and placement groups with it."""
     space = {"train.learning_rate": {"loguniform": [1e-7, 1e-2]}}
