@@ -16,9 +16,9 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/python examples/support_tickets/demo.py
 
-# Two at a time, one for each of two cores, and beside them the tests of an endpoint's life, which mostly wait.
-LIFE := tests/e2e/test_endpoint_life.py
-ONE := tests/unit tests/local_ray $(addprefix tests/e2e/test_,search.py resume.py tracking.py)
+# Two at a time, one for each of two cores, and beside them those that mostly wait.
+LIFE := $(addprefix tests/e2e/test_,endpoint_life.py tracking.py real_parts.py s3.py)
+ONE := tests/unit tests/local_ray $(addprefix tests/e2e/test_,search.py resume.py)
 OTHER := $(filter-out $(LIFE) $(ONE),$(wildcard tests/e2e/test_*.py))
 PYTEST := $(BIN)/python -m pytest --durations 25
 test: install

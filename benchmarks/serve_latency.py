@@ -5,8 +5,8 @@
 
 MODEL is a registered text classifier; FILE.csv has a column `text`, whose rows in random order are the bodies: one text a
 request. Each side is started, warmed, loaded from another process (wrk where it is there, else the client that searches measure with), and ended
-before the next one. Peers run in an environment of their own, .venv-peers, made on first use: it sees this one's packages and
-has LitServe beside. raymill has as many replicas as there are cores, one core each.
+before the next one. Peers run in environments of their own, in .venv-peers, made on first use: each sees this one's packages and
+has its server's before them. raymill has as many replicas as there are cores, one core each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,15 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 _PEERS = ROOT / ".venv-peers"
-_SIDES = ("raymill", "litserve", "litserve-engine", "ray", "fastapi")
+# What an environment has of its own for a side: infinity-emb wants numpy 1, and with it older packages than this one's.
+_OLDER = ["numpy<2", "pandas<2.3", "scipy<1.15", "scikit-learn<1.7", "datasets<4"]
+_NEEDS = {
+    "litserve": ["litserve"],
+    "litserve-engine": ["litserve"],
+    "bentoml": ["bentoml"],
+    "infinity": ["infinity-emb[torch,server]", *_OLDER],
+}
+_SIDES = ("raymill", "litserve", "litserve-engine", "bentoml", "infinity", "ray", "fastapi")
 _UP_WITHIN_S, _WARM_S, _DOWN_WITHIN_S = 240.0, 4.0, 60.0
 _MOST_TEXTS = 2000
 
@@ -58,11 +66,11 @@ def main() -> None:
         texts = [row["text"] for row in csv.DictReader(file)]
     random.Random(0).shuffle(texts)
     with tempfile.TemporaryDirectory() as scratch:
-        bodies = Path(scratch) / "bodies.jsonl"
-        bodies.write_text("".join(json.dumps({"inputs": [text]}) + "\n" for text in texts[:_MOST_TEXTS]))
         found: dict[str, dict[int, Seen]] = {}
         for number in range(options.rounds):
             for side in options.sides.split(","):
+                bodies = Path(scratch) / f"{side}.jsonl"
+                bodies.write_text("".join(json.dumps(_body(side, text)) + "\n" for text in texts[:_MOST_TEXTS]))
                 seen = _loaded(side, options, version, bodies)
                 _print(f"{side} (round {number + 1})", seen)
                 best = found.setdefault(side, seen)
@@ -90,21 +98,31 @@ def _ratios(found: dict[str, dict[int, Seen]]) -> None:
             print(f"  {side:<18} {ratios}")
 
 
+def _body(side: str, text: str) -> dict[str, Any]:
+    return {"model": "model", "input": [text]} if side == "infinity" else {"inputs": [text]}
+
+
 def _loaded(side: str, options: argparse.Namespace, version: Any, bodies: Path) -> dict[int, Seen]:
     from cluster.connect import free_port
 
     port = free_port()
-    command = [str(_peer_python()), str(ROOT / "benchmarks" / "serve_peers.py"), side, str(version.folder), str(port)]
+    command = [
+        str(_peer_python(side)),
+        str(ROOT / "benchmarks" / "serve_peers.py"),
+        side,
+        str(version.folder),
+        str(port),
+    ]
     if side == "raymill":
         command = [sys.executable, "-m", "raymill", "serve", options.model, "--storage", options.storage]
         command += ["--port", str(port), "--replicas", str(os.cpu_count()), *options.serve]
-    log = bodies.with_name(f"{side}.log")
+    url = f"http://127.0.0.1:{port}/{'classify' if side == 'infinity' else 'predict'}"
+    log = bodies.with_suffix(".log")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with log.open("w") as out:
         server = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment, start_new_session=True)
     try:
-        _wait_until_up(server, port, bodies, log)
-        url = f"http://127.0.0.1:{port}/predict"
+        _wait_until_up(server, url, bodies, log)
         _load(url, 16, _WARM_S, bodies)
         return {c: _load(url, c, options.seconds, bodies) for c in map(int, options.connections.split(","))}
     finally:
@@ -115,13 +133,11 @@ def _loaded(side: str, options: argparse.Namespace, version: Any, bodies: Path) 
             os.killpg(server.pid, signal.SIGKILL)
 
 
-def _wait_until_up(server: subprocess.Popen[bytes], port: int, bodies: Path, log: Path) -> None:
+def _wait_until_up(server: subprocess.Popen[bytes], url: str, bodies: Path, log: Path) -> None:
     first = bodies.read_text().splitlines()[0].encode()
     deadline = time.monotonic() + _UP_WITHIN_S
     while time.monotonic() < deadline and server.poll() is None:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/predict", first, {"content-type": "application/json"}
-        )
+        request = urllib.request.Request(url, first, {"content-type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:
                 if reply.status == 200:
@@ -131,15 +147,19 @@ def _wait_until_up(server: subprocess.Popen[bytes], port: int, bodies: Path, log
     raise SystemExit(f"the server did not come up:\n{log.read_text()[-3000:]}")
 
 
-def _peer_python() -> Path:
-    """Return the python of the peers' environment: this one's packages, and LitServe."""
-    python = _PEERS / "bin" / "python"
+def _peer_python(side: str) -> Path:
+    """Return the python of a peer's environment: what its server needs, and behind that this one's packages."""
+    needs = _NEEDS.get(side)
+    if needs is None:
+        return Path(sys.executable)
+    environment = _PEERS / side.partition("-")[0]
+    python = environment / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(_PEERS)], check=True)
-        inside = next((_PEERS / "lib").glob("python*/site-packages"))
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+        inside = next((environment / "lib").glob("python*/site-packages"))
         own = next(path for path in map(Path, sys.path) if path.name == "site-packages")
         (inside / "raymill.pth").write_text(f"{own}\n")
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "litserve"], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *needs], check=True)
     return python
 
 

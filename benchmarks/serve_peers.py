@@ -1,8 +1,9 @@
 """The other sides of benchmarks/serve_latency.py, a server each: python serve_peers.py SIDE MODEL PORT.
 
 Each takes {"inputs": [text]} as raymill does and answers with label, score and all scores. SIDE is fastapi (FastAPI around
-transformers' pipeline), ray (Ray Serve as it comes, @serve.batch of 32), litserve (batches of 32), or litserve-engine: LitServe
-with the engine that raymill chose, so that engine and server can be told apart.
+transformers' pipeline), ray (Ray Serve as it comes, @serve.batch of 32), litserve and bentoml (batches of 32), litserve-engine
+(LitServe with the engine that raymill chose, so that engine and server can be told apart), or infinity (infinity-emb's own
+server, with its own request: {"model": "model", "input": [text]}).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _BATCH = 32
+# Where the model is, for servers whose workers do not see this file's own arguments.
+_FOLDER = "RAYMILL_PEER_MODEL"
 
 
 class Texts:
@@ -133,10 +136,43 @@ def litserve(folder: str, port: int) -> None:
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
 
 
+def bentoml(folder: str, port: int) -> None:
+    """BentoML, one worker, adaptive batches of at most 32: its worker imports this file for `Bento`."""
+    os.environ[_FOLDER] = folder
+    words = ["serve", f"{Path(__file__).stem}:Bento", "--host", "127.0.0.1", "--port", str(port)]
+    words += ["--working-dir", str(Path(__file__).parent)]
+    os.execv(sys.executable, [sys.executable, "-m", "bentoml", *words])
+
+
+if _FOLDER in os.environ:
+    import bentoml as bento
+
+    @bento.service(workers=1, traffic={"timeout": 120})
+    class Bento:
+        """BentoML's own form of a service."""
+
+        def __init__(self) -> None:
+            self._texts = Texts(os.environ[_FOLDER])
+
+        @bento.api(batchable=True, max_batch_size=_BATCH, max_latency_ms=60_000)
+        def predict(self, inputs: list[str]) -> list[dict[str, Any]]:
+            """Answer a batch."""
+            return self._texts(inputs)
+
+
+def infinity(folder: str, port: int) -> None:
+    """infinity-emb with torch, batches of at most 32, without its look at how fast it is."""
+    words = ["v2", "--model-id", folder, "--served-model-name", "model", "--engine", "torch", "--device", "cpu"]
+    words += ["--batch-size", str(_BATCH), "--host", "127.0.0.1", "--port", str(port), "--no-model-warmup"]
+    program = Path(sys.executable).parent / "infinity_emb"
+    os.execv(program, [str(program), *words])
+
+
 def main() -> None:
     side, folder, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    {"fastapi": fastapi, "ray": ray, "litserve": litserve, "litserve-engine": litserve}[side](folder, port)
+    sides = {"fastapi": fastapi, "ray": ray, "bentoml": bentoml, "infinity": infinity}
+    sides.get(side, litserve)(folder, port)
 
 
 if __name__ == "__main__":

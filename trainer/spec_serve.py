@@ -13,6 +13,7 @@ EngineName = Literal[
     "auto",
     "native",
     "torch-packed",
+    "torch-packed-int8",
     "torch-bf16",
     "torch-compile",
     "onnx-fp32",

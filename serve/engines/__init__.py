@@ -38,9 +38,9 @@ def load(name: str, predictor: Predictor, built: Path) -> Engine:
 
 
 def _module(name: str) -> Any:
-    kind = name.partition("-")[0]
     if name not in NAMES:
         raise SpecError(f"serve.engine={name} is not known", nearest(name, NAMES))
     where = {"native": "by_torch", "torch": "by_torch", "onnx": "by_onnx", "openvino": "by_openvino"}
-    place = "packed" if name == "torch-packed" else where[kind]
+    own = {"torch-packed": "packed", "torch-packed-int8": "packed_int8"}
+    place = own.get(name) or where[name.partition("-")[0]]
     return importlib.import_module(f"serve.engines.{place}")

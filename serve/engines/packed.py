@@ -10,8 +10,9 @@ Letters in shapes: B rows, T tokens of the longest in a group, N tokens of all r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from trainer.predictor import Predictor
 
 if TYPE_CHECKING:
     import torch
+
+AnyPacked = TypeVar("AnyPacked", bound="Packed")
 
 # Where the encoder is in the models whose head reads the first token of the last layer.
 _ENCODER = {
@@ -40,14 +43,24 @@ _NEAR = {"bf16": 0.06, "fp32": 1e-3}
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
     """Nothing is written; raises `EngineError` where this is none of the models it knows, or computes something else."""
     engine = load(name, predictor, into)
-    ours, own = engine.logits(sample), Native(predictor).logits(sample)
-    spread = float(own.max() - own.min()) or 1.0
-    if np.abs(ours - own).max() > _NEAR[engine.precision] * spread:
-        raise EngineError(f"it moves logits by {np.abs(ours - own).max() / spread:.2%}")
+    must_be_near(engine, sample, Native(predictor).logits(sample), _NEAR[engine.precision])
 
 
 def load(name: str, predictor: Predictor, built: Path) -> Packed:
     """Return the engine of a model it knows."""
+    return made(predictor, Packed)
+
+
+def must_be_near(engine: Engine, sample: list[np.ndarray], own: np.ndarray, near: float) -> None:
+    """Raise `EngineError` where a logit is further from the model's `own` than `near`, of what those are apart."""
+    spread = float(own.max() - own.min()) or 1.0
+    moved = np.abs(engine.logits(sample) - own).max() / spread
+    if moved > near:
+        raise EngineError(f"it moves logits by {moved:.2%}")
+
+
+def made(predictor: Predictor, kind: Callable[[Predictor, Any], AnyPacked]) -> AnyPacked:
+    """Return an engine of that kind, from the model and its encoder. Raises `EngineError` for a model it does not know."""
     if predictor.device != "cpu":
         raise EngineError("it is for CPUs")
     place = _ENCODER.get(type(predictor.model).__name__)
@@ -56,7 +69,7 @@ def load(name: str, predictor: Predictor, built: Path) -> Packed:
     if predictor.contract.step("tokenize").get("second_after") is not None:
         raise EngineError("it is for single texts")
     try:
-        return Packed(predictor, getattr(predictor.model, place))
+        return kind(predictor, getattr(predictor.model, place))
     except AttributeError as error:  # another layout than that of the release this was written for
         raise EngineError(f"the model's layers are not as expected: {error}") from error
 
@@ -95,12 +108,16 @@ class _Norm(NamedTuple):
     eps: float
 
 
+#: What multiplies with a weight: (N, in) to (N, out).
+Multiply = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
 class _Layer(NamedTuple):
-    query_key_value: _Linear
-    after_attention: _Linear
+    query_key_value: Multiply
+    after_attention: Multiply
     attention_norm: _Norm
-    widen: _Linear
-    narrow: _Linear
+    widen: Multiply
+    narrow: Multiply
     norm: _Norm
 
 
@@ -124,11 +141,11 @@ class Packed(Engine):
     call_tokens = _CALL_TOKENS
     keeps_its_own_weights = True
 
-    def __init__(self, predictor: Predictor, encoder: Any) -> None:
+    def __init__(self, predictor: Predictor, encoder: Any, precision: str | None = None) -> None:
         import torch
 
         self._predictor = predictor
-        self.precision = "bf16" if has_fast_bf16("cpu", predictor.threads) else "fp32"
+        self.precision = precision or ("bf16" if has_fast_bf16("cpu", predictor.threads) else "fp32")
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         config, model = predictor.model.config, predictor.model
         self._width, self._heads = config.hidden_size, config.num_attention_heads
@@ -139,10 +156,10 @@ class Packed(Engine):
         self._words = words.word_embeddings.weight.detach()
         self._positions = (words.position_embeddings.weight + words.token_type_embeddings.weight[0]).detach()
         self._words_norm = _norm(words.LayerNorm, torch.float32)
-        self._layers = [self._layer(layer) for layer in encoder.encoder.layer]
+        self._layers = [self._layer(number, layer) for number, layer in enumerate(encoder.encoder.layer)]
         self._head = _head_of(model, encoder)
 
-    def _layer(self, layer: Any) -> _Layer:
+    def _layer(self, number: int, layer: Any) -> _Layer:
         import torch
 
         own, output = layer.attention.self, layer.attention.output
@@ -150,15 +167,19 @@ class Packed(Engine):
         scale = own.attention_head_size**-0.5  # in the query's weights: one pass over the scores less
         weight = torch.cat([part.weight * (scale if part is own.query else 1.0) for part in parts])
         bias = torch.cat([part.bias * (scale if part is own.query else 1.0) for part in parts])
-        dtype = self._dtype
+        widen, narrow = layer.intermediate.dense, layer.output.dense
         return _Layer(
-            _Linear(weight.detach().to(dtype), bias.detach().to(dtype)),
-            _linear(output.dense, dtype),
-            _norm(output.LayerNorm, dtype),
-            _linear(layer.intermediate.dense, dtype, gelu=True),
-            _linear(layer.output.dense, dtype),
-            _norm(layer.output.LayerNorm, dtype),
+            self._multiply(f"{number}.query_key_value", weight.detach(), bias.detach()),
+            self._multiply(f"{number}.after_attention", output.dense.weight.detach(), output.dense.bias.detach()),
+            _norm(output.LayerNorm, self._dtype),
+            self._multiply(f"{number}.widen", widen.weight.detach(), widen.bias.detach(), gelu=True),
+            self._multiply(f"{number}.narrow", narrow.weight.detach(), narrow.bias.detach()),
+            _norm(layer.output.LayerNorm, self._dtype),
         )
+
+    def _multiply(self, place: str, weight: torch.Tensor, bias: torch.Tensor, *, gelu: bool = False) -> Multiply:
+        """Return the multiplication with a weight, shape (out, in); `place` says which of the model's it is."""
+        return _Linear(weight.to(self._dtype), bias.to(self._dtype), gelu=gelu)
 
     def logits(self, inputs: list[np.ndarray]) -> np.ndarray:
         import torch
@@ -234,10 +255,6 @@ class Packed(Engine):
         found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=group.mask, scale=1.0)
         joined = found.transpose(1, 2).reshape(-1, self._width)
         return joined if first_only or group.real is None else joined.index_select(0, group.real)
-
-
-def _linear(module: Any, dtype: torch.dtype, *, gelu: bool = False) -> _Linear:
-    return _Linear(module.weight.detach().to(dtype), module.bias.detach().to(dtype), gelu=gelu)
 
 
 def _norm(module: Any, dtype: torch.dtype) -> _Norm:

@@ -158,7 +158,8 @@ def test_a_manifest_is_deployed_and_ray_exports_its_counts(head, first_run, stor
 def test_the_examples_own_script(tiny_base, tmp_path):
     script = ROOT / "examples" / "support_tickets" / "demo.py"
     words = [sys.executable, script, "--storage", tmp_path, "--set", f"model.base={tiny_base}"]
-    done = run([*words, "--set", "tune.trials=2", "--set", "train.epochs=1"], PYTHONPATH=ROOT)
+    words += ["--set", "tune.trials=2", "--set", "train.epochs=1", "--set", "serve.engine=native"]
+    done = run(words, PYTHONPATH=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("promoted:", "raymill_requests_total", "stopped cleanly", "the report:"):
         assert word in done.stdout

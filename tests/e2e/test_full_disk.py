@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import time
 
@@ -92,7 +91,8 @@ def test_damaged_checkpoints_are_left_out(tiny_base, tiny_data, tmp_path):
     command = Running("-m", "raymill", "train", path, cwd=tmp_path)
     try:
         wait_until(command, lambda: len(list(tmp_path.glob("storage/runs/*/checkpoints/step-*"))) == 2, "checkpoints")
-        os.kill(command.process.pid, signal.SIGKILL)
+        for process in [*command.family(), command.process]:  # all at once: a worker that is left would save another one
+            process.kill()
         command.process.wait(20)
     finally:
         command.end()

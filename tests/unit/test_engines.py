@@ -36,7 +36,9 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("scratch")
 
 
-@pytest.mark.parametrize("name", ["torch-packed", "onnx-fp32", "onnx-int8", "openvino-bf16", "openvino-int8"])
+@pytest.mark.parametrize(
+    "name", ["torch-packed", "torch-packed-int8", "onnx-fp32", "onnx-int8", "openvino-bf16", "openvino-int8"]
+)
 def test_an_engine_answers_as_the_model_does(name, predictor, inputs, scratch, tmp_path):
     engines.build(name, predictor, inputs, tmp_path, scratch)
     engine = engines.load(name, predictor, tmp_path)

@@ -91,7 +91,8 @@ class Training:
         import torch
 
         torch.set_num_threads(self._place.threads)
-        torch.use_deterministic_algorithms(self._spec.train.deterministic)
+        # Not `use_deterministic_algorithms`: that imports the compiler, which takes over a second.
+        torch.set_deterministic_debug_mode("error" if self._spec.train.deterministic else "default")
         self._begin()
         best = Best(self._spec, self._at)
         # An epoch that was trained to its end, or the training's, is still to be judged.
