@@ -31,6 +31,9 @@ SCALES = "scales.safetensors"
 _SHARES = (0.65, 0.75, 0.85)
 # How far the largest logit may move of what logits are apart; what it means for the metric is looked at later.
 _NEAR = 0.25
+# From here to twice that float32 has whole numbers alone: adding it rounds, and the last byte is the number. torch makes bytes
+# of floats one at a time, of integers many at once.
+_WHOLE = 1.5 * 2**23
 # A channel, or a weight's input, that is never larger than this carries nothing.
 _TINY = 1e-4
 
@@ -81,7 +84,7 @@ class _Int8Linear:
         if not hasattr(ops, "qlinear_pointwise"):
             raise EngineError("this torch has no int8 multiplication of oneDNN")
         self._scale, self._bias = scale, bias.float()
-        self._offset = torch.tensor(self._ZERO + 0.5)  # what follows the point is cut off
+        self._offset = torch.tensor(_WHOLE + self._ZERO)
         scaled = weight.float() / scale
         self._out_scale = scaled.abs().amax(1).clamp_min(_TINY**2) / 127
         as_int8 = (scaled / self._out_scale[:, None]).round().to(torch.int8)
@@ -93,7 +96,8 @@ class _Int8Linear:
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         import torch
 
-        bytes_N = torch.addcmul(self._offset, values, self._scale).clamp_(0, 255).to(torch.uint8)
+        rounded = torch.addcmul(self._offset, values, self._scale).clamp_(_WHOLE, _WHOLE + 255)
+        bytes_N = rounded.view(torch.int32).to(torch.uint8)
         found: torch.Tensor = self._multiply(
             bytes_N, 1.0, self._ZERO, self._weight, self._out_scale, self._out_zero, self._bias,
             1.0, 0, torch.float32, *self._after,

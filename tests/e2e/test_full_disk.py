@@ -91,7 +91,10 @@ def test_damaged_checkpoints_are_left_out(tiny_base, tiny_data, tmp_path):
     command = Running("-m", "raymill", "train", path, cwd=tmp_path)
     try:
         wait_until(command, lambda: len(list(tmp_path.glob("storage/runs/*/checkpoints/step-*"))) == 2, "checkpoints")
-        for process in [*command.family(), command.process]:  # all at once: a worker that is left would save another one
+        for process in [
+            *command.family(),
+            command.process,
+        ]:  # all at once: a worker that is left would save another one
             process.kill()
         command.process.wait(20)
     finally:
