@@ -174,8 +174,8 @@ def run_command(
         version = Registry(run.spec.storage).find(f"{outcome.model}@{outcome.version}")
         with raymill.serving([version], run.spec.serve, front.console, log_folder=str(run.folder)) as url:
             lines = [*_told(outcome, storage), f"listening on {url}"]
-            front.tell({**outcome.as_dict(), "url": url}, lines)
             with contextlib.suppress(KeyboardInterrupt):
+                front.tell({**outcome.as_dict(), "url": url}, lines)
                 raymill.wait_for_interrupt()
             front.console.say("stopping; `raymill serve` starts it again")
         return outcome
@@ -511,8 +511,8 @@ def serve_command(
         overrides=overrides,
         **given,
     ) as url:
-        front.tell({"url": url}, [f"listening on {url}"])
         with contextlib.suppress(KeyboardInterrupt):
+            front.tell({"url": url}, [f"listening on {url}"])
             raymill.wait_for_interrupt()
         front.console.say("stopping; the same command starts it again")
 

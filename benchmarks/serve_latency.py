@@ -69,6 +69,9 @@ def main() -> None:
         found: dict[str, dict[int, Seen]] = {}
         for number in range(options.rounds):
             for side in options.sides.split(","):
+                if side == "infinity" and shutil.which("wrk") is None:
+                    print("infinity is left out: without wrk its form of a request cannot be sent")
+                    continue
                 bodies = Path(scratch) / f"{side}.jsonl"
                 bodies.write_text("".join(json.dumps(_body(side, text)) + "\n" for text in texts[:_MOST_TEXTS]))
                 seen = _loaded(side, options, version, bodies)
@@ -154,12 +157,14 @@ def _peer_python(side: str) -> Path:
         return Path(sys.executable)
     environment = _PEERS / side.partition("-")[0]
     python = environment / "bin" / "python"
-    if not python.exists():
+    ready = environment / ".ready"
+    if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
         inside = next((environment / "lib").glob("python*/site-packages"))
         own = next(path for path in map(Path, sys.path) if path.name == "site-packages")
         (inside / "raymill.pth").write_text(f"{own}\n")
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *needs], check=True)
+        ready.touch()
     return python
 
 

@@ -131,8 +131,10 @@ if sys.argv[1:2] and sys.argv[1].startswith("litserve"):  # its workers import t
 
 
 def litserve(folder: str, port: int) -> None:
-    """LitServe, one worker, batches of 32 as they come within 5 ms."""
-    server = ls.LitServer(Api(max_batch_size=_BATCH, batch_timeout=0.005), accelerator="cpu", track_requests=False)
+    """LitServe, batches of 32 as they come within 5 ms: one worker with all cores, or as many with raymill's engine on one core."""
+    workers = (os.cpu_count() or 1) if sys.argv[1] == "litserve-engine" else 1
+    api = Api(max_batch_size=_BATCH, batch_timeout=0.005)
+    server = ls.LitServer(api, accelerator="cpu", workers_per_device=workers, track_requests=False)
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
 
 

@@ -20,6 +20,7 @@ from cluster.progress import work_in_progress
 _STOP_WITHIN_S = 1.5
 _STOP_WORKERS_WITHIN_S = 0.3
 _QUIET_PORTS = range(20_000, 30_000)
+_given: set[int] = set()
 # Whether a Ray that `connect` started is up: one that somebody else started is not ours to look after.
 _started: list[bool] = []
 # Set while work that was interrupted is ended: it must not take the end of its processes for a fault to recover from.
@@ -221,7 +222,8 @@ def free_port() -> int:
     the replicas behind HAProxy those from 30,000 on.
     """
     for port in random.SystemRandom().sample(_QUIET_PORTS, 100):
-        if port_is_free("127.0.0.1", port):
+        if port not in _given and port_is_free("127.0.0.1", port):
+            _given.add(port)
             return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

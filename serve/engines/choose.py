@@ -245,14 +245,14 @@ def _speed(candidate: Candidate) -> float:
 
 def _told(candidate: Candidate) -> str:
     if not candidate.rows_per_s:
-        return f"{candidate.name:<14} left out: {candidate.refused}"
-    return f"{candidate.name:<14} {candidate.rows_per_s:7,.0f} rows/s in batches   one in {candidate.single_ms:.2f} ms"
+        return f"{candidate.name:<18} left out: {candidate.refused}"
+    return f"{candidate.name:<18} {candidate.rows_per_s:7,.0f} rows/s in batches   one in {candidate.single_ms:.2f} ms"
 
 
 def _judged(candidate: Candidate) -> str:
     value = "" if candidate.metric is None else f", metric {candidate.metric:.4f}"
     end = f"not chosen: {candidate.refused}" if candidate.refused else "chosen"
-    return f"{candidate.name:<14} a score moves by {candidate.largest_move:.4f} at most{value}: {end}"
+    return f"{candidate.name:<18} a score moves by {candidate.largest_move:.4f} at most{value}: {end}"
 
 
 class _Measure:
@@ -262,10 +262,13 @@ class _Measure:
         self._predictor, self._held_out = predictor, held_out
         columns = held_out.columns if held_out else predictor.parse(golden.requests(folder))
         # Rows at random: those of a file often lie by class, or by length.
-        self._rows = np.random.default_rng(0).permutation(len(next(iter(columns.values()))))[:_FOR_METRIC]
-        self.checked = predictor.encode({role: [values[at] for at in self._rows] for role, values in columns.items()})
+        rows = np.random.default_rng(0).permutation(len(next(iter(columns.values()))))[: _SAMPLE + _FOR_METRIC]
+        encoded = predictor.encode({role: [values[at] for at in rows] for role, values in columns.items()})
+        # What engines are made with does not judge them; of golden rows there are too few to part them.
+        apart = min(_SAMPLE, len(rows) // 2) if held_out else 0
+        self.sample = encoded[: apart or _SAMPLE]
+        self.checked, self._rows = encoded[apart:], rows[apart:]
         self._own = predictor.scores(self.checked)
-        self.sample = self.checked[:_SAMPLE]
 
     def own(self) -> float | None:
         """Return the metric of the model itself; None where there are no held-out rows."""

@@ -57,7 +57,7 @@ def must_be_near(engine: Engine, sample: list[np.ndarray], own: np.ndarray, near
     """Raise `EngineError` where a logit is further from the model's `own` than `near`, of what those are apart."""
     spread = float(own.max() - own.min()) or 1.0
     moved = np.abs(engine.logits(sample) - own).max() / spread
-    if moved > near:
+    if not moved <= near:  # nor where it is no number
         raise EngineError(f"it moves logits by {moved:.2%}")
 
 
@@ -204,7 +204,7 @@ class Packed(Engine):
         lengths = np.array([len(ids) for ids in rows])
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         groups = self._groups(lengths, starts, sizes)
-        spare = _spare(int(lengths.sum()))
+        spare = self._spare(int(lengths.sum()))
         ids_N = torch.from_numpy(np.concatenate([*rows, np.zeros(spare)]).astype(np.int64))
         places = np.arange(lengths.sum()) - np.repeat(starts, lengths) + self._first_position
         places_N = torch.from_numpy(np.concatenate([places, np.zeros(spare, np.int64)]))
@@ -221,6 +221,10 @@ class Packed(Engine):
             values = _normed(layer.after_attention(mixed).add_(values), layer.attention_norm)
             values = _normed(layer.narrow(layer.widen(values)).add_(values), layer.norm)
         return values
+
+    def _spare(self, tokens: int) -> int:
+        """Return how many tokens that nobody reads go along: oneDNN makes, and keeps, a kernel for each number of rows."""
+        return -tokens % (_STEP if tokens > 4 * _STEP else _STEP // 4)
 
     def _groups(self, lengths: np.ndarray, starts: np.ndarray, sizes: list[int]) -> list[_Group]:
         import torch
@@ -260,11 +264,6 @@ class Packed(Engine):
         found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=group.mask, scale=1.0)
         joined = found.transpose(1, 2).reshape(-1, self._width)
         return joined if first_only or group.real is None else joined.index_select(0, group.real)
-
-
-def _spare(tokens: int) -> int:
-    """Return how many tokens that nobody reads go along: oneDNN makes, and keeps, a kernel for each number of rows."""
-    return -tokens % (_STEP if tokens > 4 * _STEP else _STEP // 4)
 
 
 def _norm(module: Any, dtype: torch.dtype) -> _Norm:

@@ -10,7 +10,8 @@ Letters in shapes: N tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     import torch
 
 SCALES = "scales.safetensors"
+_TRIES = 20
 # How much of a channel's size goes into its scale; the rest is left to its weights. The one that moves logits least is taken.
 _SHARES = (0.65, 0.75, 0.85)
+# From fewer rows a channel's largest value is a matter of luck.
+_ROWS = 64
 # How far the largest logit may move of what logits are apart; what it means for the metric is looked at later.
 _NEAR = 0.25
 # From here to twice that float32 has whole numbers alone: adding it rounds, and the last byte is the number. torch makes bytes
@@ -39,7 +43,10 @@ _TINY = 1e-4
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
-    """Write the channels' scales. Raises `EngineError` for other models than `packed` knows."""
+    """Write the channels' scales. Raises `EngineError` for other models than `packed` knows, few rows, or a slow CPU."""
+    if len(sample) < _ROWS:
+        raise EngineError(f"its scales take {_ROWS} rows, and there are {len(sample)}")
+    _must_be_fast(predictor.threads)
     seen = made(predictor, _Seeing)
     seen.logits(sample)
     own = Native(predictor).logits(sample)
@@ -62,6 +69,7 @@ class PackedInt8(Packed):
     """`Packed` with multiplications in int8; between them it computes in fp32."""
 
     def __init__(self, predictor: Predictor, encoder: Any, *, scales: Mapping[str, torch.Tensor]) -> None:
+        _must_be_exact()
         self._scales = scales
         super().__init__(predictor, encoder, "fp32")
 
@@ -80,18 +88,15 @@ class _Int8Linear:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, scale: torch.Tensor, *, gelu: bool) -> None:
         import torch
 
-        ops = torch.ops.onednn
-        if not hasattr(ops, "qlinear_pointwise"):
-            raise EngineError("this torch has no int8 multiplication of oneDNN")
         self._scale, self._bias = scale, bias.float()
         self._offset = torch.tensor(_WHOLE + self._ZERO)
         scaled = weight.float() / scale
         self._out_scale = scaled.abs().amax(1).clamp_min(_TINY**2) / 127
         as_int8 = (scaled / self._out_scale[:, None]).round().to(torch.int8)
-        self._weight = ops.qlinear_prepack(as_int8, None)
+        self._weight = torch.ops.onednn.qlinear_prepack(as_int8, None)
         self._out_zero = torch.zeros(len(weight), dtype=torch.int64)
         self._after: tuple[Any, ...] = ("gelu", [], "none") if gelu else ("none", [], "")
-        self._multiply = ops.qlinear_pointwise.default
+        self._multiply = torch.ops.onednn.qlinear_pointwise.default
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         import torch
@@ -124,6 +129,49 @@ class _Seeing(Packed):
             return itself(values)
 
         return seeing
+
+    def _spare(self, tokens: int) -> int:
+        return 0  # what nobody reads must not be what a scale is made for
+
+
+def _must_be_exact() -> None:
+    """Raise `EngineError` where sums of bytes are cut off on their way, as without VNNI: by how much is up to the text."""
+    import torch
+
+    if not hasattr(torch.ops.onednn, "qlinear_pointwise") or not getattr(torch.cpu, "_is_vnni_supported", bool)():
+        raise EngineError("this CPU, or this torch, does not multiply bytes whole")
+    large = torch.full((64, 64), 127.0)
+    found = _Int8Linear(large, torch.zeros(64), torch.ones(64), gelu=False)(large)
+    if not torch.equal(found, torch.full((64, 64), 127.0 * 127 * 64)):
+        raise EngineError("this CPU cuts off sums of bytes")
+
+
+def _must_be_fast(threads: int) -> None:
+    """Raise `EngineError` where oneDNN has no kernel for bytes: all that follows would take minutes."""
+    import torch
+
+    _must_be_exact()
+    rows = torch.ones(64, 384)
+    weight, bias = torch.ones(384, 384), torch.zeros(384)
+    as_int8 = _Int8Linear(weight, bias, torch.ones(384), gelu=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        slower = _seconds(partial(as_int8, rows)) > _seconds(partial(torch.nn.functional.linear, rows, weight, bias))
+    finally:
+        torch.set_num_threads(before)
+    if slower:
+        raise EngineError("multiplying in int8 is not faster on this hardware")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return how long it takes, the best of some tries."""
+    best = float("inf")
+    for _ in range(_TRIES):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
 
 
 def _scales(weight: torch.Tensor, largest: torch.Tensor, share: float) -> torch.Tensor:

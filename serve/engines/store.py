@@ -22,8 +22,8 @@ from cluster.files import read_json, sha256, sha256_of, write_json
 from trainer.registry import MANIFEST, Version
 
 CHOICE = "choice.json"
-# Of the files of choices; what another version of raymill wrote in another format is measured anew.
-FORMAT = 1
+# Of the files of choices, and of what there is to choose from: what was chosen in another format is measured anew.
+FORMAT = 2
 # Folders of engines that were built before the last one: replicas that run, or come back, may still read them.
 _KEPT = 3
 _LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 
+import psutil
 import pytest
 from commands import Running, raymill
 from tiny import tiny_spec, write_spec
@@ -95,7 +96,8 @@ def test_damaged_checkpoints_are_left_out(tiny_base, tiny_data, tmp_path):
             *command.family(),
             command.process,
         ]:  # all at once: a worker that is left would save another one
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         command.process.wait(20)
     finally:
         command.end()

@@ -7,10 +7,13 @@ import json
 import signal
 import time
 
+import httpx
 import psutil
 import pytest
 from commands import Running, alive, free_port, raymill
 from tiny import tiny_spec, write_spec
+
+from cluster.connect import end_processes
 
 ENDS_WITHIN_S, GONE_WITHIN_S = 20.0, 10.0
 
@@ -59,23 +62,29 @@ def test_kill_9_of_the_driver_takes_its_work_along_and_the_next_run_works(long_s
     try:
         wait_until_training(command, tmp_path)
         family = command.family()
-        names = {process.pid: process.name() for process in family}
+        agents = [*command.parts("ray::DashboardAgent"), *command.parts("ray::RuntimeEnvAgent")]
         command.process.send_signal(signal.SIGKILL)
         command.process.wait(20)
         # Two of Ray's own agents look for their raylet only once a minute; they hold nothing that a next run needs.
-        working = [process for process in family if "Agent" not in names[process.pid]]
-        assert wait_until_gone(working, 15.0) == []
+        working = [process for process in family if process not in agents]
+        assert wait_until_gone(working, ENDS_WITHIN_S) == []
         done = raymill("prepare", long_spec, "--set", "data.max_length=8", "--json")
         assert done.code == 0 and json.loads(done.stdout)["fingerprint"], done
     finally:
-        for process in alive(family):
-            process.kill()
+        end_processes(alive(family))
 
 
-def test_sigterm_ends_an_endpoint_cleanly(first_run, storage):
-    server = Running("-m", "raymill", "serve", "tiny", "--storage", storage, "--port", free_port())
+@pytest.mark.parametrize("proxy", ["haproxy", "python"])
+def test_sigterm_ends_an_endpoint_cleanly(first_run, storage, proxy):
+    words = ["serve", "tiny", "--storage", storage, "--port", free_port(), "--set", f"serve.proxy={proxy}"]
+    server = Running("-m", "raymill", *words)
     try:
-        server.wait_for("listening on")
+        url = server.wait_for("listening on").split()[-1]
+        assert bool(server.parts("haproxy")) == (proxy == "haproxy")
+        answer = httpx.post(f"{url}/predict", json={"inputs": ["cat dog"]}, timeout=60)
+        assert answer.status_code == 200 and answer.json()["predictions"][0]["label"] == "animal"
+        for path in ("/healthz", "/metrics", "/v2/health/ready"):
+            assert httpx.get(f"{url}{path}", timeout=60).status_code == 200
         family = server.family()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(ENDS_WITHIN_S) == 0, server.text

@@ -1,5 +1,6 @@
 """A training that is killed and goes on ends as one that never stopped: the same bits, whoever was killed."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ import psutil
 import pytest
 from commands import Running, alive, raymill
 from tiny import tiny_spec, write_spec
+
+from cluster.connect import end_processes
 
 STEPS, EVERY = 480, 30
 TRAIN = {
@@ -123,10 +126,10 @@ def test_a_run_that_is_killed_goes_on_where_it_was(base, tiny_data, straight, tm
             os.kill(command.process.pid, signal.SIGKILL)
         else:
             for process in family:  # raylet, GCS, agents, workers: all of the local Ray
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         assert command.process.wait(240) != 0, command.text
-        for process in alive(family):
-            process.kill()
+        end_processes(alive(family))
         assert not (run / "result.json").exists()
         began = len((run / "metrics.jsonl").read_text().splitlines())
         assert began < STEPS
