@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/python examples/support_tickets/demo.py
 
 # Two at a time, one for each of two cores, and beside them those that mostly wait.
-LIFE := $(addprefix tests/e2e/test_,endpoint_life.py tracking.py real_parts.py s3.py)
+LIFE := $(addprefix tests/e2e/test_,endpoint_life.py elastic.py tracking.py real_parts.py s3.py)
 ONE := tests/unit tests/local_ray $(addprefix tests/e2e/test_,search.py resume.py)
 OTHER := $(filter-out $(LIFE) $(ONE),$(wildcard tests/e2e/test_*.py))
 PYTEST := $(BIN)/python -m pytest --durations 25
