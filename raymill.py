@@ -429,9 +429,8 @@ def optimize(
     version = _version(model, storage)
     spec = spec_of(version, [*overrides, *_serve_keys(changes)])
     shown = _console(console)
-    only = None if spec.serve.engine == "auto" else spec.serve.engine
     with shown.stage("optimize"):
-        return choose.optimize(version, spec.serve, _held_out(version), shown.say, only)
+        return choose.optimize(version, spec.serve, _held_out(version), shown.say)
 
 
 def _held_out(version: Version) -> HeldOut | None:

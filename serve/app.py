@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
 
 from cluster.errors import SpecError
-from serve import keys
+from serve import engines, keys
 from serve.engines import choose
 from serve.engines.choose import HeldOut
 from serve.replica import Endpoint, Settings
@@ -140,6 +140,6 @@ def _settings(
 def _engine(
     version: Version, spec: ServeSpec, held_out: HeldOutOf | None, say: Callable[[str], None]
 ) -> tuple[str, dict[str, Any] | None]:
-    if held_out is None and spec.engine == "auto":
+    if held_out is None and spec.engine not in engines.NAMES:
         return choose.chosen_before(version, spec)
     return choose.engine_of(version, spec, lambda: held_out(version) if held_out else None, say)

@@ -8,9 +8,10 @@ from pydantic import Field, field_validator
 
 from trainer.section import Positive, Section, rising
 
-#: What a replica may compute with; `auto` is the fastest of them here that keeps the metric.
+#: What a replica may compute with; `auto` is the fastest of them here that keeps the metric, in batches, `auto-latency` for one input.
 EngineName = Literal[
     "auto",
+    "auto-latency",
     "native",
     "torch-packed",
     "torch-packed-int8",
@@ -53,8 +54,8 @@ class Serve(Section):
     """GPUs of one replica."""
 
     engine: EngineName = "auto"
-    """What computes. `auto`: candidates are timed on this hardware once, and the fastest one is taken that keeps the metric;
-    `raymill optimize` does it beforehand."""
+    """What computes. `auto`: candidates are timed on this hardware once, and the one is taken that is the fastest in batches of those
+    that keep the metric; `auto-latency`: the fastest for a single input. `raymill optimize` does it beforehand."""
     max_metric_drop: Annotated[float, Field(ge=0, le=100)] = 0.3
     """By how many points of 100 `evaluate.metric` may be worse with a faster engine; of errors by how many percent."""
     max_batch_size: Positive = 32

@@ -17,8 +17,10 @@ from serve.engines.base import Engine
 from trainer.predictor import Predictor
 from trainer.spec_serve import EngineName
 
+#: What stands for the fastest engine that keeps the metric: in batches, and for a single input.
+AUTO, AUTO_LATENCY = "auto", "auto-latency"
 #: All there are; the first is the one that every model has.
-NAMES = tuple(name for name in get_args(EngineName) if name != "auto")
+NAMES = tuple(name for name in get_args(EngineName) if name not in (AUTO, AUTO_LATENCY))
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:

@@ -1,7 +1,7 @@
 """Engines of ONNX Runtime: the checkpoint as a graph, in fp32 or with its multiplications in int8.
 
 The graph comes from `torch.onnx.export`, ONNX Runtime's own optimiser joins what belongs together (attention, layer norm and
-the residual, bias and GELU), and its own dynamic quantisation makes int8 of the weights, one scale for each output.
+the residual, bias and GELU), and its own dynamic quantisation makes int8 of the weights, one scale for each output, after channels were made alike (`smooth`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from serve.engines.base import Engine, EngineError, Padded
+from serve.engines.smooth import smooth
 from trainer.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 GRAPH = "model.onnx"
 # The exporter puts the argument's name before those of the tensors in it.
 _PREFIX = "batch_"
+_BATCH = 32
 # Heads and width that the optimiser is told; models it knows nothing of are left as they are.
 _KNOWN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"}
 
@@ -32,6 +34,7 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path,
     """Write the graph."""
     _optimised(predictor, exported(predictor, sample, scratch), into / GRAPH)
     if name == "onnx-int8":
+        smooth(into / GRAPH, feeds(predictor, sample, into / GRAPH))
         int8_of(into / GRAPH)
 
 
@@ -66,6 +69,18 @@ class Onnx(Padded):
     def _compute(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         found: np.ndarray = self._session.run(None, {name: batch[key] for name, key in self._inputs.items()})[0]
         return found
+
+
+def feeds(predictor: Predictor, sample: list[np.ndarray], graph: Path) -> list[dict[str, np.ndarray]]:
+    """Return the sample as the graph takes it."""
+    import onnx
+
+    names = [found.name for found in onnx.load(str(graph), load_external_data=False).graph.input]
+    found = []
+    for at in range(0, len(sample), _BATCH):
+        batch = predictor.task.collate(predictor.contract, sample[at : at + _BATCH])
+        found.append({name: batch[batch_name(name)].cpu().numpy() for name in names})
+    return found
 
 
 def batch_name(of_graph: str) -> str:

@@ -78,16 +78,15 @@ def engine_of(
     """Return the engine that `serve.engine` means for a version here, and its choice, measured now if it never was."""
     if spec.engine == NATIVE or not _is_here(spec):
         return NATIVE, None
-    only = None if spec.engine == "auto" else spec.engine
-    found = store.choice_of(version, store.hardware(*_place(spec)), only)
-    if found is None or (only is None and found["tolerance"] != spec.max_metric_drop):
-        found = optimize(version, spec, held_out(), say, only)
+    found = store.choice_of(version, store.hardware(*_place(spec)), spec.engine)
+    if found is None or (spec.engine not in engines.NAMES and found["tolerance"] != spec.max_metric_drop):
+        found = optimize(version, spec, held_out(), say)
     return found["engine"], found
 
 
 def chosen_before(version: Version, spec: ServeSpec) -> tuple[str, dict[str, Any] | None]:
     """Return the engine that was chosen for a version on this hardware, with any tolerance; else the model's own."""
-    found = store.choice_of(version, store.hardware(*_place(spec))) if _is_here(spec) else None
+    found = store.choice_of(version, store.hardware(*_place(spec)), spec.engine) if _is_here(spec) else None
     return (found["engine"], found) if found else (NATIVE, None)
 
 
@@ -105,17 +104,16 @@ def optimize(
     spec: ServeSpec,
     held_out: HeldOut | None,
     say: Callable[[str], None] = print,
-    only: str | None = None,
 ) -> dict[str, Any]:
     """Build and measure engines of a version on this machine, and store the choice beside it. Returns the choice.
 
-    `only` is one that the user named: a mistake in it is raised, and the metric decides nothing. Endpoints that run go on with
+    Where `spec.engine` names one, a mistake in it is raised, and the metric decides nothing. Endpoints that run go on with
     the files they have: what is built gets a folder of its own, and those of the choice before stay.
     """
     place = store.folder_of(version, store.hardware(*_place(spec)))
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(str(place / ".lock")):
-        return _optimize(version, spec, held_out, say, only, place)
+        return _optimize(version, spec, held_out, say, place)
 
 
 def _optimize(
@@ -123,7 +121,6 @@ def _optimize(
     spec: ServeSpec,
     held_out: HeldOut | None,
     say: Callable[[str], None],
-    only: str | None,
     place: Path,
 ) -> dict[str, Any]:
     device, threads = _place(spec)
@@ -131,6 +128,8 @@ def _optimize(
     measure = _Measure(predictor, held_out, version.folder)
     hardware = store.hardware(device, threads)
     built = place / f"built-{uuid.uuid4().hex[:8]}"
+    only: str | None = spec.engine if spec.engine in engines.NAMES else None
+    speed = _speed_of_one if spec.engine == engines.AUTO_LATENCY else _speed
     names = [only] if only else [NATIVE, *_candidates(predictor, device)]
     found: list[Candidate] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -141,13 +140,13 @@ def _optimize(
             found.append(candidate)
             say(_told(candidate))
             gc.collect()
-    found = _checked(found, predictor, measure, built, spec.max_metric_drop, say)
-    chosen = only or next(one.name for one in sorted(found, key=_speed, reverse=True) if one.may_be_chosen)
+    found = _checked(found, speed, predictor, measure, built, spec.max_metric_drop, say)
+    chosen = only or next(one.name for one in sorted(found, key=speed, reverse=True) if one.may_be_chosen)
     for name in set(names) - {chosen}:
         shutil.rmtree(built / name, ignore_errors=True)
     choice = {
         "engine": chosen,
-        "only": only,
+        "asked": spec.engine,
         "format": store.FORMAT,
         "checkpoint": store.checkpoint_digest(version),
         "hardware": hardware,
@@ -158,7 +157,7 @@ def _optimize(
         "folder": f"{built.name}/{chosen}",
         "built": store.digests(built / chosen),
     }
-    store.keep(place, choice, only)
+    store.keep(place, choice, spec.engine)
     return choice
 
 
@@ -215,6 +214,7 @@ def _timed(name: str, predictor: Predictor, measure: _Measure, place: Path, scra
 
 def _checked(
     found: list[Candidate],
+    speed: Callable[[Candidate], float],
     predictor: Predictor,
     measure: _Measure,
     place: Path,
@@ -224,7 +224,7 @@ def _checked(
     """Return the candidates, the fastest of them checked until one is good enough; the model itself always is."""
     own = measure.own()
     checked = {}
-    for candidate in sorted(found, key=_speed, reverse=True):
+    for candidate in sorted(found, key=speed, reverse=True):
         if candidate.refused:
             continue
         engine = engines.load(candidate.name, predictor, place / candidate.name)
@@ -241,6 +241,11 @@ def _checked(
 def _speed(candidate: Candidate) -> float:
     """Return rows a second; of two that are about as fast the simpler one is meant to come first."""
     return candidate.rows_per_s * (_WORTH if candidate.name == NATIVE else 1.0)
+
+
+def _speed_of_one(candidate: Candidate) -> float:
+    """Return how many single rows a second would be; one that was not timed comes last."""
+    return 1 / candidate.single_ms * (_WORTH if candidate.name == NATIVE else 1.0) if candidate.single_ms else 0.0
 
 
 def _told(candidate: Candidate) -> str:

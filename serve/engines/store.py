@@ -74,12 +74,12 @@ def checkpoint_digest(version: Version) -> str:
     return sha256(version.folder / MANIFEST)
 
 
-def choice_of(version: Version, found: dict[str, Any], only: str | None = None) -> dict[str, Any] | None:
+def choice_of(version: Version, found: dict[str, Any], asked: str) -> dict[str, Any] | None:
     """Return what was chosen for a version on that hardware before; None if nothing was, or for another checkpoint.
 
-    `only` is an engine that the user named: what was measured of it lies in a file of its own.
+    `asked` is `serve.engine`: what was measured for each value of it lies in a file of its own.
     """
-    path = folder_of(version, found) / _file(only)
+    path = folder_of(version, found) / _file(asked)
     if not path.is_file():
         return None
     try:
@@ -94,17 +94,17 @@ def choice_of(version: Version, found: dict[str, Any], only: str | None = None) 
     return choice if same else None
 
 
-def keep(place: Path, choice: dict[str, Any], only: str | None) -> None:
+def keep(place: Path, choice: dict[str, Any], asked: str) -> None:
     """Write a choice, and remove what was built long before it."""
-    write_json(place / _file(only), choice)
+    write_json(place / _file(asked), choice)
     named = {read_json(path).get("folder", "").split("/")[0] for path in place.glob("choice*.json")}
     others = [path for path in place.glob("built-*") if path.name not in named]
     for old in sorted(others, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _file(only: str | None) -> str:
-    return CHOICE if only is None else f"choice-{only}.json"
+def _file(asked: str) -> str:
+    return CHOICE if asked == "auto" else f"choice-{asked}.json"
 
 
 def digests(built: Path) -> dict[str, str]:

@@ -1,15 +1,17 @@
 """Engines on the tiny model: the same answers, the fastest good one chosen, nothing damaged loaded."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from tiny import make_rows
 
 from cluster.errors import ModelError, SpecError
 from serve import engines
-from serve.engines import choose, store
+from serve.engines import by_onnx, choose, store
 from serve.engines.base import EngineError, split_by_length
 from serve.engines.choose import HeldOut
+from serve.engines.smooth import smooth
 from trainer.predictor import Predictor
 from trainer.spec import Serve
 
@@ -72,6 +74,16 @@ def test_an_engine_answers_on_a_gpu_as_the_model_does_on_a_cpu(name, predictor, 
     assert np.abs(found - predictor.scores(inputs)).max() < (0.1 if name == "torch-bf16" else 1e-3)
 
 
+def test_a_smoothed_graph_computes_the_same(predictor, inputs, scratch, tmp_path):
+    engines.build("onnx-fp32", predictor, inputs, tmp_path, scratch)
+    before = engines.load("onnx-fp32", predictor, tmp_path).logits(inputs)
+    graph = tmp_path / "model.onnx"
+    nodes = len(onnx.load(str(graph)).graph.node)
+    smooth(graph, by_onnx.feeds(predictor, inputs[:20], graph))
+    assert len(onnx.load(str(graph)).graph.node) > nodes
+    assert np.abs(engines.load("onnx-fp32", predictor, tmp_path).logits(inputs) - before).max() < 1e-4
+
+
 def test_scales_of_int8_are_not_made_from_a_few_rows(predictor, inputs, scratch, tmp_path):
     with pytest.raises(EngineError, match="take 64 rows, and there are 60"):
         engines.build("torch-packed-int8", predictor, inputs, tmp_path, scratch)
@@ -113,6 +125,12 @@ def test_the_fastest_that_keeps_the_metric_is_kept_with_its_evidence(predictor, 
     assert again == (choice["engine"], choice)
     assert choose.chosen_before(version, Serve(max_metric_drop=9)) == (choice["engine"], choice)
     assert choose.chosen_before(version, Serve(cpus_per_replica=7)) == ("native", None)
+    # The fastest for one row is another question, with an answer of its own.
+    assert choose.chosen_before(version, Serve(engine="auto-latency")) == ("native", None)
+    choice = choose.optimize(version, Serve(engine="auto-latency"), held_out(predictor, version), said.append)
+    there = [one for one in choice["candidates"] if one["metric"] is not None and not one["refused"]]
+    assert choice["engine"] == min(there, key=lambda one: one["single_ms"])["name"]
+    assert choose.chosen_before(version, Serve(engine="auto-latency")) == (choice["engine"], choice)
 
 
 def test_an_engine_that_loses_too_much_is_not_chosen(predictor, version, monkeypatch):
@@ -142,7 +160,7 @@ def test_without_held_out_rows_only_an_engine_that_moves_nothing_may_be_chosen(v
 
 
 def test_a_damaged_or_unknown_engine_is_told(predictor, version):
-    choice = choose.optimize(version, Serve(), None, lambda text: None, only="onnx-fp32")
+    choice = choose.optimize(version, Serve(engine="onnx-fp32"), None, lambda text: None)
     built = store.folder_of(version, choice["hardware"]) / choice["folder"]
     assert choose.engine_of(version, Serve(engine="onnx-fp32"), lambda: pytest.fail("measured again"))[1] == choice
     assert choose.load(predictor, version, "onnx-fp32", choice).logits(
