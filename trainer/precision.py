@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -48,15 +49,20 @@ def has_fast_bf16(device_type: str, threads: int = 1) -> bool:
 
 
 def _seconds(dtype: torch.dtype) -> float:
-    """Return how long one multiplication takes, the best of some tries."""
+    """Return how long one multiplication takes."""
     import torch
 
     rows, inner, outer = _SHAPE
     left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(outer, inner, dtype=dtype)
+    return best_seconds(lambda: torch.nn.functional.linear(left, right))
+
+
+def best_seconds(work: Callable[[], object]) -> float:
+    """Return how long `work` takes, the best of some tries."""
     best = float("inf")
     for _ in range(_TRIES):
         started = time.perf_counter()
-        torch.nn.functional.linear(left, right)
+        work()
         best = min(best, time.perf_counter() - started)
     return best
 

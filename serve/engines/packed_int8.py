@@ -5,13 +5,12 @@ bits. So each channel is divided by a scale of its own and its weights are multi
 and each output of a weight has a scale. The channels' scales come from sample rows once and do not change with the request:
 what a text is answered does not depend on what else is in its batch.
 
-Letters in shapes: N tokens.
+N in a name: tokens.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +21,13 @@ from safetensors.torch import load_file, save_file
 from serve.engines.base import EngineError
 from serve.engines.by_torch import Native
 from serve.engines.packed import Multiply, Packed, made, must_be_near
+from trainer.precision import best_seconds
 from trainer.predictor import Predictor
 
 if TYPE_CHECKING:
     import torch
 
 SCALES = "scales.safetensors"
-_TRIES = 20
 # How much of a channel's size goes into its scale; the rest is left to its weights. The one that moves logits least is taken.
 _SHARES = (0.65, 0.75, 0.85)
 # From fewer rows a channel's largest value is a matter of luck.
@@ -157,21 +156,12 @@ def _must_be_fast(threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        slower = _seconds(partial(as_int8, rows)) > _seconds(partial(torch.nn.functional.linear, rows, weight, bias))
+        in_fp32 = best_seconds(lambda: torch.nn.functional.linear(rows, weight, bias))
+        slower = best_seconds(lambda: as_int8(rows)) > in_fp32
     finally:
         torch.set_num_threads(before)
     if slower:
         raise EngineError("multiplying in int8 is not faster on this hardware")
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Return how long it takes, the best of some tries."""
-    best = float("inf")
-    for _ in range(_TRIES):
-        started = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - started)
-    return best
 
 
 def _scales(weight: torch.Tensor, largest: torch.Tensor, share: float) -> torch.Tensor:

@@ -34,7 +34,7 @@ def smooth(path: Path, batches: list[dict[str, np.ndarray]]) -> None:
             by_input.setdefault(node.input[0], []).append(numpy_helper.to_array(weights[node.input[1]]))
     largest = _largest(path, list(by_input), batches)
     scales = {name: _scale(largest[name], arrays) for name, arrays in by_input.items()}
-    nodes, divided = [], set()
+    nodes, divided, replaced = [], set(), set()
     for node in model.graph.node:
         if _multiplies(node, weights):
             name, weight = node.input[0], node.input[1]
@@ -44,12 +44,13 @@ def smooth(path: Path, batches: list[dict[str, np.ndarray]]) -> None:
                 nodes.append(helper.make_node("Mul", [name, f"{name}_scale"], [f"{name}_smooth"]))
             array = numpy_helper.to_array(weights[weight]) * scales[name][:, None]
             model.graph.initializer.append(numpy_helper.from_array(array, f"{weight}_{name}"))
+            replaced.add(weight)
             node.input[0], node.input[1] = f"{name}_smooth", f"{weight}_{name}"
         nodes.append(copy.deepcopy(node))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    kept = [copy.deepcopy(found) for found in model.graph.initializer if found.name in used]
+    gone = replaced - {name for node in nodes for name in node.input}
+    kept = [copy.deepcopy(found) for found in model.graph.initializer if found.name not in gone]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     onnx.save(model, str(path))
