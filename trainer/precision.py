@@ -40,31 +40,33 @@ def has_fast_bf16(device_type: str, threads: int = 1) -> bool:
         return False
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return False
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return _seconds(torch.float32) > _WORTH * _seconds(torch.bfloat16)
-    finally:
-        torch.set_num_threads(before)
+    return _seconds(torch.float32, threads) > _WORTH * _seconds(torch.bfloat16, threads)
 
 
-def _seconds(dtype: torch.dtype) -> float:
+def _seconds(dtype: torch.dtype, threads: int) -> float:
     """Return how long one multiplication takes."""
     import torch
 
     rows, inner, outer = _SHAPE
     left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(outer, inner, dtype=dtype)
-    return best_seconds(lambda: torch.nn.functional.linear(left, right))
+    return best_seconds(lambda: torch.nn.functional.linear(left, right), threads)
 
 
-def best_seconds(work: Callable[[], object]) -> float:
-    """Return how long `work` takes, the best of some tries."""
-    best = float("inf")
-    for _ in range(_TRIES):
-        started = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - started)
-    return best
+def best_seconds(work: Callable[[], object], threads: int) -> float:
+    """Return how long `work` takes with so many threads of torch, the best of some tries."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        best = float("inf")
+        for _ in range(_TRIES):
+            started = time.perf_counter()
+            work()
+            best = min(best, time.perf_counter() - started)
+        return best
+    finally:
+        torch.set_num_threads(before)
 
 
 def autocast(precision: Precision, device_type: str) -> contextlib.AbstractContextManager[Any]:

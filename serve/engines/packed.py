@@ -45,7 +45,7 @@ _NEAR = {"bf16": 0.06, "fp32": 1e-3}
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
     """Nothing is written; raises `EngineError` where this is none of the models it knows, or computes something else."""
     engine = load(name, predictor, into)
-    must_be_near(engine, sample, Native(predictor).logits(sample), _NEAR[engine.precision])
+    must_be_near(engine.logits(sample), Native(predictor).logits(sample), _NEAR[engine.precision])
 
 
 def load(name: str, predictor: Predictor, built: Path) -> Packed:
@@ -53,10 +53,10 @@ def load(name: str, predictor: Predictor, built: Path) -> Packed:
     return made(predictor, Packed)
 
 
-def must_be_near(engine: Engine, sample: list[np.ndarray], own: np.ndarray, near: float) -> None:
+def must_be_near(logits: np.ndarray, own: np.ndarray, near: float) -> None:
     """Raise `EngineError` where a logit is further from the model's `own` than `near`, of what those are apart."""
     spread = float(own.max() - own.min()) or 1.0
-    moved = np.abs(engine.logits(sample) - own).max() / spread
+    moved = np.abs(logits - own).max() / spread
     if not moved <= near:  # nor where it is no number
         raise EngineError(f"it moves logits by {moved:.2%}")
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from serve.engines.base import EngineError
 from serve.engines.by_torch import Native
 from serve.engines.packed import Multiply, Packed, made, must_be_near
+from serve.engines.smooth import channel_sizes
 from trainer.precision import best_seconds
 from trainer.predictor import Predictor
 
@@ -52,10 +53,9 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path,
     found = []
     for share in _SHARES:
         scales = {place: _scales(weight, largest, share) for place, (weight, largest) in seen.seen.items()}
-        engine = made(predictor, partial(PackedInt8, scales=scales))
-        found.append((float(np.abs(engine.logits(sample) - own).mean()), scales))
-    _, scales = min(found, key=lambda one: one[0])
-    must_be_near(made(predictor, partial(PackedInt8, scales=scales)), sample, own, _NEAR)
+        found.append((made(predictor, partial(PackedInt8, scales=scales)).logits(sample), scales))
+    logits, scales = min(found, key=lambda one: float(np.abs(one[0] - own).mean()))
+    must_be_near(logits, own, _NEAR)
     save_file(scales, into / SCALES)
 
 
@@ -153,18 +153,14 @@ def _must_be_fast(threads: int) -> None:
     rows = torch.ones(64, 384)
     weight, bias = torch.ones(384, 384), torch.zeros(384)
     as_int8 = _Int8Linear(weight, bias, torch.ones(384), gelu=False)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        in_fp32 = best_seconds(lambda: torch.nn.functional.linear(rows, weight, bias))
-        slower = best_seconds(lambda: as_int8(rows)) > in_fp32
-    finally:
-        torch.set_num_threads(before)
-    if slower:
+    in_fp32 = best_seconds(lambda: torch.nn.functional.linear(rows, weight, bias), threads)
+    if best_seconds(lambda: as_int8(rows), threads) > in_fp32:
         raise EngineError("multiplying in int8 is not faster on this hardware")
 
 
 def _scales(weight: torch.Tensor, largest: torch.Tensor, share: float) -> torch.Tensor:
     """Return the scale of each channel, shape (in,): the largest value of all, scaled so, is 127."""
-    by_channel = largest.clamp_min(_TINY) ** share / weight.abs().amax(0).clamp_min(_TINY) ** (1 - share)
+    import torch
+
+    by_channel = torch.from_numpy(channel_sizes(largest.numpy(), weight.abs().amax(0).numpy(), share))
     return 127 / (largest / by_channel).max().clamp_min(_TINY) / by_channel

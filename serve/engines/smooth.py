@@ -67,9 +67,16 @@ def _multiplies(node: Any, weights: Mapping[str, Any]) -> bool:
 
 def _scale(largest: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
     """Return by what each channel is divided, float32, shape (in,), for all weights, shape (in, out), that take it."""
-    of_weights = np.max([np.abs(weight).max(1) for weight in weights], axis=0)
-    scale: np.ndarray = np.maximum(largest, _TINY) ** _SHARE / np.maximum(of_weights, _TINY) ** (1 - _SHARE)
-    return scale.astype(np.float32)
+    return channel_sizes(largest, np.max([np.abs(weight).max(1) for weight in weights], axis=0), _SHARE)
+
+
+def channel_sizes(largest: np.ndarray, of_weights: np.ndarray, share: float) -> np.ndarray:
+    """Return by what channels are divided, float32, shape (in,): as their `largest` values have it, and those `of_weights`.
+
+    `share` says how much of a channel's size is taken from it; the rest is left to its weights.
+    """
+    sizes: np.ndarray = np.maximum(largest, _TINY) ** share / np.maximum(of_weights, _TINY) ** (1 - share)
+    return sizes.astype(np.float32)
 
 
 def _largest(path: Path, names: list[str], batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from cluster.errors import ModelError
 from cluster.files import read_json, sha256, sha256_of, write_json
+from serve.engines import AUTO
 from trainer.registry import MANIFEST, Version
 
 CHOICE = "choice.json"
@@ -104,7 +105,7 @@ def keep(place: Path, choice: dict[str, Any], asked: str) -> None:
 
 
 def _file(asked: str) -> str:
-    return CHOICE if asked == "auto" else f"choice-{asked}.json"
+    return CHOICE if asked == AUTO else f"choice-{asked}.json"
 
 
 def digests(built: Path) -> dict[str, str]:
