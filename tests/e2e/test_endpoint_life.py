@@ -217,12 +217,23 @@ def test_a_long_load_takes_no_more_memory_and_no_more_handles(soak):
     """What was held after the first 45 s is held at the end, give or take a twentieth, or what a small process keeps for
     buffers; every request was answered."""
     until(lambda: time.monotonic() - soak.began > SOAK_S, within_s=SOAK_S + 60, what="the time of the soak")
-    after = soak.held()
+    loaded = soak.held()
     found = soak.client.stop()
     assert len(found) > SOAK_S * SOAK_PER_S * 0.8 and not soak.client.failed, soak.client.failed[:3]
-    assert soak.warm and set(after) == set(soak.warm), "a process was lost or replaced"
-    for process, (mb, handles, threads) in after.items():
-        before_mb, before_handles, before_threads = soak.warm[process]
+    assert soak.warm and set(loaded) == set(soak.warm), "a process was lost or replaced"
+
+    def grown(held):
+        """Return the processes with more handles or threads than when warm, with both counts."""
+        pairs = {each: (soak.warm[each][1:], held[each][1:]) for each in held}
+        return {
+            each: (was, now)
+            for each, (was, now) in pairs.items()
+            if any(b > a + 5 for a, b in zip(was, now, strict=True))
+        }
+
+    # A moment's slowness makes HAProxy open more connections, which it closes again when nobody uses them.
+    until(lambda: not grown(soak.held()), within_s=120, what=f"handles and threads as when warm: {grown(loaded)}")
+    for process, (mb, handles, threads) in loaded.items():
+        before_mb, before_handles, _ = soak.warm[process]
         print(f"{process[0]}: {before_mb:.1f} to {mb:.1f} MB, {before_handles} to {handles} handles, {threads} threads")
         assert mb <= before_mb + max(0.05 * before_mb, _BUFFERS_MB), process
-        assert handles <= before_handles + 5 and threads <= before_threads + 5, process
