@@ -49,10 +49,10 @@ def _seconds(dtype: torch.dtype, threads: int) -> float:
 
     rows, inner, outer = _SHAPE
     left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(outer, inner, dtype=dtype)
-    return best_seconds(lambda: torch.nn.functional.linear(left, right), threads)
+    return _best_seconds(lambda: torch.nn.functional.linear(left, right), threads)
 
 
-def best_seconds(work: Callable[[], object], threads: int) -> float:
+def _best_seconds(work: Callable[[], object], threads: int) -> float:
     """Return how long `work` takes with so many threads of torch, the best of some tries."""
     import torch
 

@@ -14,7 +14,6 @@ EngineName = Literal[
     "auto-latency",
     "native",
     "torch-packed",
-    "torch-packed-int8",
     "torch-bf16",
     "torch-compile",
     "onnx-fp32",

@@ -43,6 +43,5 @@ def _module(name: str) -> Any:
     if name not in NAMES:
         raise SpecError(f"serve.engine={name} is not known", nearest(name, NAMES))
     where = {"native": "by_torch", "torch": "by_torch", "onnx": "by_onnx", "openvino": "by_openvino"}
-    own = {"torch-packed": "packed", "torch-packed-int8": "packed_int8"}
-    place = own.get(name) or where[name.partition("-")[0]]
+    place = "packed" if name == "torch-packed" else where[name.partition("-")[0]]
     return importlib.import_module(f"serve.engines.{place}")

@@ -45,6 +45,14 @@ class Padded(Engine):
         """Return the logits of a batch as the task's `collate` makes it."""
 
 
+def must_be_near(logits: np.ndarray, own: np.ndarray, near: float) -> None:
+    """Raise `EngineError` where a logit is further from the model's `own` than `near`, of what those are apart."""
+    spread = float(own.max() - own.min()) or 1.0
+    moved = np.abs(logits - own).max() / spread
+    if not moved <= near:  # nor where it is no number
+        raise EngineError(f"it moves logits by {moved:.2%}")
+
+
 def split_by_length(lengths: list[int], call_tokens: int) -> list[list[int]]:
     """Return the rows of a batch in groups of like length, the cheapest way to pad them.
 

@@ -1,7 +1,8 @@
 """Engines of ONNX Runtime: the checkpoint as a graph, in fp32 or with its multiplications in int8.
 
-The graph comes from `torch.onnx.export`, ONNX Runtime's own optimiser joins what belongs together (attention, layer norm and
-the residual, bias and GELU), and its own dynamic quantisation makes int8 of the weights, one scale for each output, after channels were made alike (`smooth`).
+BERT and its relatives have a graph of their own (`encoder_onnx`). All others are exported by `torch.onnx.export`, ONNX Runtime's
+own optimiser joins what belongs together (layer norm and the residual, bias and GELU), and its own dynamic quantisation makes
+int8 of the weights, one scale for each output, after channels were made alike (`smooth`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, Padded
+from serve.engines import encoder_onnx
+from serve.engines.base import Engine, EngineError
+from serve.engines.onnx_session import Onnx, batch_name, library, session
 from serve.engines.smooth import smooth
 from trainer.predictor import Predictor
 
@@ -23,15 +26,16 @@ if TYPE_CHECKING:
     import torch
 
 GRAPH = "model.onnx"
-# The exporter puts the argument's name before those of the tensors in it.
-_PREFIX = "batch_"
 _BATCH = 32
 # Heads and width that the optimiser is told; models it knows nothing of are left as they are.
 _KNOWN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"}
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
-    """Write the graph."""
+    """Write the graph: one of our own where the model is known, else the exporter's."""
+    with contextlib.suppress(EngineError):
+        encoder_onnx.build(name, predictor, sample, into)
+        return
     _optimised(predictor, exported(predictor, sample, scratch), into / GRAPH)
     if name == "onnx-int8":
         smooth(into / GRAPH, feeds(predictor, sample, into / GRAPH))
@@ -40,35 +44,9 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path,
 
 def load(name: str, predictor: Predictor, built: Path) -> Engine:
     """Return the session of the graph in `built`."""
-    ort = _library()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = predictor.threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Threads that look for work all the time take it from those that speak HTTP.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = ["CPUExecutionProvider"]
-    if predictor.device == "cuda":
-        if "CUDAExecutionProvider" not in ort.get_available_providers():
-            raise EngineError("this onnxruntime has no CUDA; install onnxruntime-gpu")
-        providers.insert(0, "CUDAExecutionProvider")
-    session = ort.InferenceSession(str(built / GRAPH), options, providers=providers)
-    return Onnx(predictor, session)
-
-
-class Onnx(Padded):
-    """A session of ONNX Runtime."""
-
-    keeps_its_own_weights = True
-
-    def __init__(self, predictor: Predictor, session: Any) -> None:
-        super().__init__(predictor)
-        self._session = session
-        self._inputs = {found.name: batch_name(found.name) for found in session.get_inputs()}
-
-    def _compute(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        found: np.ndarray = self._session.run(None, {name: batch[key] for name, key in self._inputs.items()})[0]
-        return found
+    if (built / encoder_onnx.GRAPH).is_file():
+        return encoder_onnx.load(predictor, built)
+    return Onnx(predictor, session(built / GRAPH, predictor))
 
 
 def feeds(predictor: Predictor, sample: list[np.ndarray], graph: Path) -> list[dict[str, np.ndarray]]:
@@ -83,11 +61,6 @@ def feeds(predictor: Predictor, sample: list[np.ndarray], graph: Path) -> list[d
     return found
 
 
-def batch_name(of_graph: str) -> str:
-    """Return what an input of the graph is called in what the task's `collate` returns."""
-    return of_graph.removeprefix(_PREFIX)
-
-
 def exported(predictor: Predictor, sample: list[np.ndarray], scratch: Path) -> Path:
     """Return the model as a graph whose rows, and tokens where it has any, are free in number; made once in `scratch`."""
     path = scratch / GRAPH
@@ -99,7 +72,7 @@ def exported(predictor: Predictor, sample: list[np.ndarray], scratch: Path) -> P
 def _export(predictor: Predictor, sample: list[np.ndarray], path: Path) -> None:
     import torch
 
-    _library(to_export=True)
+    library("onnxruntime", "onnx", "onnxscript")
     if not isinstance(predictor.model, torch.nn.Module):
         raise EngineError(f"{predictor.task.name} of this kind is no torch model")
     collated = predictor.task.collate(predictor.contract, _two_rows(sample))
@@ -175,15 +148,3 @@ def int8_of(path: Path) -> None:
     path.rename(whole)
     quantize_dynamic(whole, path, per_channel=True, weight_type=QuantType.QInt8)
     whole.unlink()
-
-
-def _library(*, to_export: bool = False) -> Any:
-    try:
-        import onnxruntime
-
-        if to_export:
-            import onnx  # noqa: F401
-            import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise EngineError(f"{error.name} is not installed; `pip install 'raymill[onnx]'`") from error
-    return onnxruntime

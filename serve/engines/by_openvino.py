@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from serve.engines.base import Engine, EngineError, Padded
-from serve.engines.by_onnx import GRAPH, batch_name, exported, int8_of
+from serve.engines.by_onnx import GRAPH, exported, int8_of
+from serve.engines.onnx_session import batch_name
 from trainer.predictor import Predictor
 
 

@@ -10,30 +10,21 @@ Letters in shapes: B rows, T tokens of the longest in a group, N tokens of all r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, split_by_length
+from serve.engines.base import Engine, EngineError, must_be_near, split_by_length
 from serve.engines.by_torch import Native, use_threads_of
+from serve.engines.encoder import Encoder, Linear, Norm, encoder_of
+from serve.engines.encoder import Layer as EncoderLayer
 from trainer.precision import has_fast_bf16
 from trainer.predictor import Predictor
 
 if TYPE_CHECKING:
     import torch
 
-AnyPacked = TypeVar("AnyPacked", bound="Packed")
-
-# Where the encoder is in the models whose head reads the first token of the last layer.
-_ENCODER = {
-    "BertForSequenceClassification": "bert",
-    "RobertaForSequenceClassification": "roberta",
-    "XLMRobertaForSequenceClassification": "roberta",
-    "CamembertForSequenceClassification": "roberta",
-    "ElectraForSequenceClassification": "electra",
-}
 # A group more costs attention's calls in every layer, which is little.
 _CALL_TOKENS = 16
 # The number of tokens is made up to a multiple of this; of a quarter of it where there are few.
@@ -50,49 +41,30 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path,
 
 def load(name: str, predictor: Predictor, built: Path) -> Packed:
     """Return the engine of a model it knows."""
-    return made(predictor, Packed)
-
-
-def must_be_near(logits: np.ndarray, own: np.ndarray, near: float) -> None:
-    """Raise `EngineError` where a logit is further from the model's `own` than `near`, of what those are apart."""
-    spread = float(own.max() - own.min()) or 1.0
-    moved = np.abs(logits - own).max() / spread
-    if not moved <= near:  # nor where it is no number
-        raise EngineError(f"it moves logits by {moved:.2%}")
-
-
-def made(predictor: Predictor, kind: Callable[[Predictor, Any], AnyPacked]) -> AnyPacked:
-    """Return an engine of that kind, from the model and its encoder. Raises `EngineError` for a model it does not know."""
     if predictor.device != "cpu":
         raise EngineError("it is for CPUs")
-    place = _ENCODER.get(type(predictor.model).__name__)
-    if place is None:
-        raise EngineError(f"{type(predictor.model).__name__} is none of {', '.join(_ENCODER)}")
+    encoder = encoder_of(predictor)
     if predictor.contract.step("tokenize").get("second_after") is not None:
         raise EngineError("it is for single texts")
-    try:
-        return kind(predictor, getattr(predictor.model, place))
-    except AttributeError as error:  # another layout than that of the release this was written for
-        raise EngineError(f"the model's layers are not as expected: {error}") from error
+    return Packed(predictor, encoder)
 
 
-class _Linear:
-    """A multiplication with a weight, shape (out, in), which oneDNN has laid out for itself beforehand.
+class _Multiply:
+    """A multiplication with a weight, (N, in) to (N, out), which oneDNN has laid out for itself beforehand.
 
     Else it would do so in each call, which for one short text takes longer than multiplying.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, *, gelu: bool = False) -> None:
+    def __init__(self, linear: Linear, dtype: torch.dtype) -> None:
         import torch
 
-        self._bias = bias
-        self._after: tuple[Any, ...] = ("gelu", [], "none") if gelu else ("none", [], "")
+        weight, self._bias, self._gelu = linear.weight.to(dtype), linear.bias.to(dtype), linear.then == "gelu"
+        self._after: tuple[Any, ...] = ("gelu", [], "none") if self._gelu else ("none", [], "")
         ops = torch.ops.mkldnn
         self._multiply: Any = (
             getattr(ops, "_linear_pointwise", None) if hasattr(ops, "_reorder_linear_weight") else None
         )
         self._weight = ops._reorder_linear_weight(weight, None) if self._multiply else weight
-        self._gelu = gelu
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         import torch
@@ -104,23 +76,13 @@ class _Linear:
         return torch.nn.functional.gelu(found) if self._gelu else found
 
 
-class _Norm(NamedTuple):
-    weight: torch.Tensor
-    bias: torch.Tensor
-    eps: float
-
-
-#: What multiplies with a weight: (N, in) to (N, out).
-Multiply = Callable[["torch.Tensor"], "torch.Tensor"]
-
-
 class _Layer(NamedTuple):
-    query_key_value: Multiply
-    after_attention: Multiply
-    attention_norm: _Norm
-    widen: Multiply
-    narrow: Multiply
-    norm: _Norm
+    query_key_value: _Multiply
+    after_attention: _Multiply
+    attention_norm: Norm
+    widen: _Multiply
+    narrow: _Multiply
+    norm: Norm
 
 
 class _Group(NamedTuple):
@@ -143,45 +105,33 @@ class Packed(Engine):
     call_tokens = _CALL_TOKENS
     keeps_its_own_weights = True
 
-    def __init__(self, predictor: Predictor, encoder: Any, precision: str | None = None) -> None:
+    def __init__(self, predictor: Predictor, encoder: Encoder) -> None:
         import torch
 
         self._predictor = predictor
-        self.precision = precision or ("bf16" if has_fast_bf16("cpu", predictor.threads) else "fp32")
+        self.precision = "bf16" if has_fast_bf16("cpu", predictor.threads) else "fp32"
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        config, model = predictor.model.config, predictor.model
-        self._width, self._heads = config.hidden_size, config.num_attention_heads
-        if config.hidden_act != "gelu" or hasattr(encoder, "embeddings_project"):
-            raise EngineError("its layers are of another kind")
-        words = encoder.embeddings
-        self._first_position = int(words.padding_idx) + 1 if _counts_from_padding(model) else 0
-        self._words = words.word_embeddings.weight.detach()
-        self._positions = (words.position_embeddings.weight + words.token_type_embeddings.weight[0]).detach()
-        self._words_norm = _norm(words.LayerNorm, torch.float32)
-        self._layers = [self._layer(number, layer) for number, layer in enumerate(encoder.encoder.layer)]
-        self._head = _head_of(model, encoder)
+        self._width, self._heads = encoder.words.shape[1], encoder.heads
+        self._words, self._positions = encoder.words, encoder.positions + encoder.kinds[0]
+        self._words_norm = encoder.words_norm
+        self._layers = [self._layer(layer) for layer in encoder.layers]
+        self._head = encoder.head
 
-    def _layer(self, number: int, layer: Any) -> _Layer:
+    def _layer(self, layer: EncoderLayer) -> _Layer:
         import torch
 
-        own, output = layer.attention.self, layer.attention.output
-        parts = (own.query, own.key, own.value)
-        scale = own.attention_head_size**-0.5  # in the query's weights: one pass over the scores less
-        weight = torch.cat([part.weight * (scale if part is own.query else 1.0) for part in parts])
-        bias = torch.cat([part.bias * (scale if part is own.query else 1.0) for part in parts])
-        widen, narrow = layer.intermediate.dense, layer.output.dense
+        scale = (self._width // self._heads) ** -0.5  # in the query's weights: one pass over the scores less
+        query = Linear(layer.query.weight * scale, layer.query.bias * scale)
+        parts = (query, layer.key, layer.value)
+        together = Linear(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
         return _Layer(
-            self._multiply(f"{number}.query_key_value", weight.detach(), bias.detach()),
-            self._multiply(f"{number}.after_attention", output.dense.weight.detach(), output.dense.bias.detach()),
-            _norm(output.LayerNorm, self._dtype),
-            self._multiply(f"{number}.widen", widen.weight.detach(), widen.bias.detach(), gelu=True),
-            self._multiply(f"{number}.narrow", narrow.weight.detach(), narrow.bias.detach()),
-            _norm(layer.output.LayerNorm, self._dtype),
+            _Multiply(together, self._dtype),
+            _Multiply(layer.after_attention, self._dtype),
+            _to(layer.attention_norm, self._dtype),
+            _Multiply(layer.widen, self._dtype),
+            _Multiply(layer.narrow, self._dtype),
+            _to(layer.norm, self._dtype),
         )
-
-    def _multiply(self, place: str, weight: torch.Tensor, bias: torch.Tensor, *, gelu: bool = False) -> Multiply:
-        """Return the multiplication with a weight, shape (out, in); `place` says which of the model's it is."""
-        return _Linear(weight.to(self._dtype), bias.to(self._dtype), gelu=gelu)
 
     def logits(self, inputs: list[np.ndarray]) -> np.ndarray:
         import torch
@@ -191,7 +141,7 @@ class Packed(Engine):
         use_threads_of(self._predictor)
         with torch.inference_mode():
             first_BW = self._first_tokens([inputs[row] for row in order], [len(rows) for rows in by_length])
-            joined = self._head(first_BW.float().unsqueeze(1)).numpy()
+            joined = _of_head(first_BW.float(), self._head).numpy()
         found = np.empty_like(joined)
         found[order] = joined
         return found
@@ -204,9 +154,9 @@ class Packed(Engine):
         lengths = np.array([len(ids) for ids in rows])
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         groups = self._groups(lengths, starts, sizes)
-        spare = self._spare(int(lengths.sum()))
+        spare = _spare(int(lengths.sum()))
         ids_N = torch.from_numpy(np.concatenate([*rows, np.zeros(spare)]).astype(np.int64))
-        places = np.arange(lengths.sum()) - np.repeat(starts, lengths) + self._first_position
+        places = np.arange(lengths.sum()) - np.repeat(starts, lengths)
         places_N = torch.from_numpy(np.concatenate([places, np.zeros(spare, np.int64)]))
         of_spare = [torch.zeros(spare, self._width, dtype=self._dtype)] if spare else []
         values = F.embedding(ids_N, self._words) + F.embedding(places_N, self._positions)
@@ -221,10 +171,6 @@ class Packed(Engine):
             values = _normed(layer.after_attention(mixed).add_(values), layer.attention_norm)
             values = _normed(layer.narrow(layer.widen(values)).add_(values), layer.norm)
         return values
-
-    def _spare(self, tokens: int) -> int:
-        """Return how many tokens that nobody reads go along: oneDNN makes, and keeps, a kernel for each number of rows."""
-        return -tokens % (_STEP if tokens > 4 * _STEP else _STEP // 4)
 
     def _groups(self, lengths: np.ndarray, starts: np.ndarray, sizes: list[int]) -> list[_Group]:
         import torch
@@ -266,21 +212,26 @@ class Packed(Engine):
         return joined if first_only or group.real is None else joined.index_select(0, group.real)
 
 
-def _norm(module: Any, dtype: torch.dtype) -> _Norm:
-    return _Norm(module.weight.detach().to(dtype), module.bias.detach().to(dtype), module.eps)
+def _spare(tokens: int) -> int:
+    """Return how many tokens that nobody reads go along: oneDNN makes, and keeps, a kernel for each number of rows."""
+    return -tokens % (_STEP if tokens > 4 * _STEP else _STEP // 4)
 
 
-def _normed(values: torch.Tensor, norm: _Norm) -> torch.Tensor:
+def _to(norm: Norm, dtype: torch.dtype) -> Norm:
+    return Norm(norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
+
+
+def _normed(values: torch.Tensor, norm: Norm) -> torch.Tensor:
     import torch
 
     return torch.nn.functional.layer_norm(values, norm.weight.shape, norm.weight, norm.bias, norm.eps)
 
 
-def _counts_from_padding(model: Any) -> bool:
-    return type(model).__name__.startswith(("Roberta", "XLMRoberta", "Camembert"))
+def _of_head(first_BW: torch.Tensor, head: list[Linear]) -> torch.Tensor:
+    import torch
 
-
-def _head_of(model: Any, encoder: Any) -> Any:
-    """Return what makes logits (B, C) of the first tokens (B, 1, W), in fp32."""
-    pooler, classifier = getattr(encoder, "pooler", None), model.classifier
-    return (lambda first: classifier(pooler(first))) if pooler is not None else classifier
+    for linear in head:
+        first_BW = torch.nn.functional.linear(first_BW, linear.weight, linear.bias)
+        if linear.then:
+            first_BW = torch.tanh(first_BW) if linear.then == "tanh" else torch.nn.functional.gelu(first_BW)
+    return first_BW

@@ -24,7 +24,7 @@ from trainer.registry import MANIFEST, Version
 
 CHOICE = "choice.json"
 # Of the files of choices, and of what there is to choose from: what was chosen in another format is measured anew.
-FORMAT = 2
+FORMAT = 3
 # Folders of engines that were built before the last one: replicas that run, or come back, may still read them.
 _KEPT = 3
 _LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino")
