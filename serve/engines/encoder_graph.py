@@ -10,7 +10,7 @@ Letters in shapes: B rows, T tokens of the longest, W the model's width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,19 +21,22 @@ if TYPE_CHECKING:
 
 _MICROSOFT = "com.microsoft"
 _OPSET, _IR = 17, 8
-# A byte that stands for zero: activations have both signs.
-_ZERO = 128
 
 
-def graph_of(
-    encoder: Encoder, *, pairs: bool, scales: Mapping[str, np.ndarray] | None = None, seen: bool = False
-) -> Any:
+class Bytes(NamedTuple):
+    """How values of one place become bytes: x * scale + zero, rounded."""
+
+    scale: np.ndarray
+    """Shape (in,), float32."""
+    zero: int
+
+
+def graph_of(encoder: Encoder, *, pairs: bool, bytes_of: Mapping[str, Bytes] | None = None, seen: bool = False) -> Any:
     """Return the ONNX model: `input_ids`, `attention_mask` and, of `pairs`, `token_type_ids` (B, T) to `logits` (B, C).
 
-    `scales`, by place, shape (in,), make of a value x the number x * scale of a signed byte: its multiplications are int8.
-    With `seen` what goes into the multiplications is put out too, by its place.
+    With `bytes_of`, by place, its multiplications are int8. With `seen` what goes into the multiplications is put out too, by its place.
     """
-    return _Graph(encoder, pairs, scales).model(seen)
+    return _Graph(encoder, pairs, bytes_of).model(seen)
 
 
 def places(encoder: Encoder) -> dict[str, list[Linear]]:
@@ -48,8 +51,8 @@ def places(encoder: Encoder) -> dict[str, list[Linear]]:
 
 
 class _Graph:
-    def __init__(self, encoder: Encoder, pairs: bool, scales: Mapping[str, np.ndarray] | None) -> None:
-        self._encoder, self._pairs, self._scales = encoder, pairs, scales
+    def __init__(self, encoder: Encoder, pairs: bool, bytes_of: Mapping[str, Bytes] | None) -> None:
+        self._encoder, self._pairs, self._bytes_of = encoder, pairs, bytes_of
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
         self._places: list[str] = []
@@ -59,7 +62,6 @@ class _Graph:
 
         self._constant("zero", np.array([0], np.int64))
         self._constant("one", np.array(1, np.float32))
-        self._constant("byte_zero", np.array(_ZERO, np.uint8))
         values = self._embedded()
         for number, layer in enumerate(self._encoder.layers):
             values = self._layer(values, str(number), layer, last=number == len(self._encoder.layers) - 1)
@@ -107,24 +109,25 @@ class _Graph:
     def _multiplied(self, values: str, place: str) -> str:
         """Return what is multiplied at a place: the values, or bytes of them."""
         self._places.append(place)
-        if self._scales is None:
+        if self._bytes_of is None:
             return self._add("Identity", [values], place)
-        scale = self._constant(f"{place}.scale", self._scales[place])
+        scale = self._constant(f"{place}.scale", self._bytes_of[place].scale)
+        zero = self._constant(f"{place}.zero", np.array(self._bytes_of[place].zero, np.uint8))
         scaled = self._add("Mul", [values, scale], place)
-        return self._add("QuantizeLinear", [scaled, "one", "byte_zero"], f"{place}.bytes")
+        return self._add("QuantizeLinear", [scaled, "one", zero], f"{place}.bytes")
 
     def _times(self, values: str, name: str, linear: Linear, place: str) -> str:
         """Return the product with a weight, its bias added, and what is to be done with that."""
         bias = self._constant(f"{name}.bias", linear.bias)
         is_gelu = linear.then == "gelu"
-        if self._scales is None:
+        if self._bytes_of is None:
             weight = self._constant(f"{name}.weight", linear.weight.T)
             product = self._add("MatMul", [values, weight], f"{name}.plain")
             return self._add("BiasGelu" if is_gelu else "Add", [product, bias], name)
-        as_int8, sizes = in_int8(linear.weight.numpy() / self._scales[place])
+        as_int8, sizes = in_int8(linear.weight.numpy() / self._bytes_of[place].scale)
         weight = self._constant(f"{name}.weight", as_int8.T)
         size = self._constant(f"{name}.size", sizes)
-        inputs = [values, weight, "one", size, "byte_zero", "", *([] if is_gelu else [bias])]
+        inputs = [values, weight, "one", size, f"{place}.zero", "", *([] if is_gelu else [bias])]
         product = self._add("MatMulIntegerToFloat", inputs, f"{name}.plain" if is_gelu else name)
         return self._add("BiasGelu", [product, bias], name) if is_gelu else product
 
@@ -173,7 +176,7 @@ def bytes_times(values: np.ndarray, weight: np.ndarray) -> Any:
         "weight": weight,
         "one": np.array(1, np.float32),
         "sizes": np.ones(weight.shape[1], np.float32),
-        "zero": np.array(_ZERO, np.uint8),
+        "zero": np.array(0, np.uint8),
     }
     inputs = ["values", "weight", "one", "sizes", "zero"]
     node = helper.make_node("MatMulIntegerToFloat", inputs, ["product"], domain=_MICROSOFT)

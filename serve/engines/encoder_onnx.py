@@ -16,17 +16,17 @@ import numpy as np
 
 from serve.engines.base import Engine, EngineError, must_be_near
 from serve.engines.by_torch import Native
-from serve.engines.encoder import Encoder, encoder_of
-from serve.engines.encoder_graph import bytes_times, graph_of, places
+from serve.engines.encoder import Encoder, Linear, encoder_of
+from serve.engines.encoder_graph import Bytes, bytes_times, graph_of, places
 from serve.engines.onnx_session import Onnx, library, session
 from serve.engines.smooth import channel_sizes
 from trainer.predictor import Predictor
 
 GRAPH = "encoder.onnx"
 # How much of a channel's size goes into its scale; the rest is left to its weights. The one that moves logits least is taken.
-_SHARES = (0.65, 0.75, 0.85)
-# From fewer rows a channel's largest value is a matter of luck; more than so many change little.
-_FEWEST, _MOST = 64, 128
+_SHARES = (0.75, 0.85, 0.95)
+# From fewer rows a channel's largest value is a matter of luck.
+_FEWEST = 64
 # Tokens at a time while channels are looked at: all that is multiplied is kept for so many.
 _TOKENS = 512
 # How far the largest logit may move of what logits are apart; what it means for the metric is looked at later.
@@ -48,13 +48,8 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path)
         raise EngineError("it is for CPUs")
     encoder = encoder_of(predictor)
     pairs = predictor.contract.step("tokenize").get("second_after") is not None
-    if name == "onnx-fp32":
-        made = [graph_of(encoder, pairs=pairs).SerializeToString()]
-    else:
-        made = [
-            graph_of(encoder, pairs=pairs, scales=scales).SerializeToString()
-            for scales in _scales(encoder, pairs, predictor, sample)
-        ]
+    ways = [None] if name == "onnx-fp32" else list(_ways(encoder, pairs, predictor, sample))
+    made = [graph_of(encoder, pairs=pairs, bytes_of=way).SerializeToString() for way in ways]
     rows = sample[:_FEWEST]
     own = Native(predictor).logits(rows)
     found = [(OnnxEncoder(predictor, session(graph, predictor)).logits(rows), graph) for graph in made]
@@ -68,36 +63,40 @@ def load(predictor: Predictor, built: Path) -> Engine:
     return OnnxEncoder(predictor, session(built / GRAPH, predictor))
 
 
-def _scales(
-    encoder: Encoder, pairs: bool, predictor: Predictor, sample: list[np.ndarray]
-) -> Iterator[dict[str, np.ndarray]]:
-    """Return for each share the scale of each channel, shape (in,), by place: the largest value of all, scaled so, is 127."""
+def _ways(encoder: Encoder, pairs: bool, predictor: Predictor, sample: list[np.ndarray]) -> Iterator[dict[str, Bytes]]:
+    """Return for each share how values become bytes at each place."""
     if len(sample) < _FEWEST:
         raise EngineError(f"its scales take {_FEWEST} rows, and there are {len(sample)}")
     _must_be_exact(predictor)
-    largest = _largest(encoder, pairs, predictor, sample[:_MOST])
-    weights = {
-        place: np.max([linear.weight.abs().amax(0).numpy() for linear in there], axis=0)
-        for place, there in places(encoder).items()
-    }
+    ranges = _ranges(encoder, pairs, predictor, sample)
     for share in _SHARES:
-        found = {}
-        for place, of_values in largest.items():
-            sizes = channel_sizes(of_values, weights[place], share)
-            found[place] = (127 / np.maximum((of_values / sizes).max(), _TINY) / sizes).astype(np.float32)
-        yield found
+        yield {place: _bytes(ranges[place], linears, share) for place, linears in places(encoder).items()}
 
 
-def _largest(encoder: Encoder, pairs: bool, predictor: Predictor, sample: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the largest size that each channel has at each place, shape (in,)."""
+def _bytes(of_channels: tuple[np.ndarray, np.ndarray], linears: list[Linear], share: float) -> Bytes:
+    """Return how values become bytes: all that was seen, each channel divided by its size, from the least to the greatest."""
+    lowest, highest = of_channels
+    of_weights = np.max([linear.weight.abs().amax(0).numpy() for linear in linears], axis=0)
+    sizes = channel_sizes(np.maximum(highest, -lowest), of_weights, share)
+    bottom, top = min(0.0, float((lowest / sizes).min())), max(0.0, float((highest / sizes).max()))
+    steps = 255 / max(top - bottom, _TINY)
+    return Bytes((steps / sizes).astype(np.float32), round(-bottom * steps))
+
+
+def _ranges(
+    encoder: Encoder, pairs: bool, predictor: Predictor, sample: list[np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the lowest and the highest value that each channel has at each place, shape (in,)."""
     names = list(places(encoder))
     seeing = session(graph_of(encoder, pairs=pairs, seen=True).SerializeToString(), predictor)
-    found = {name: np.zeros(1, np.float32) for name in names}
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for rows in _alike(sample):
         batch = predictor.task.collate(predictor.contract, rows)
         feed = {one.name: batch[one.name].numpy() for one in seeing.get_inputs()}
         for name, values in zip(names, seeing.run(names, feed), strict=True):
-            found[name] = np.maximum(found[name], np.abs(values).reshape(-1, values.shape[-1]).max(0))
+            flat = values.reshape(-1, values.shape[-1])
+            lowest, highest = found.get(name, (flat[0], flat[0]))
+            found[name] = np.minimum(lowest, flat.min(0)), np.maximum(highest, flat.max(0))
     return found
 
 
@@ -113,5 +112,5 @@ def _must_be_exact(predictor: Predictor) -> None:
     """Raise `EngineError` where sums of bytes are cut off on their way, as without VNNI: by how much is up to the text."""
     largest = np.full((64, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
     found = session(bytes_times(*largest).SerializeToString(), predictor).run(None, {})[0]
-    if not (found == (255 - 128) * 127.0 * 64).all():
+    if not (found == 255 * 127.0 * 64).all():
         raise EngineError("this CPU cuts off sums of bytes")
