@@ -116,9 +116,7 @@ class Classes(Target):
     def answer(self, fitted: Fitted, scores: np.ndarray) -> list[dict[str, Any]]:
         labels = self.labels(fitted)
         answers = []
-        for row in scores:
-            best = int(row.argmax())
-            rounded = [round(float(score), 6) for score in row]
+        for best, rounded in zip(scores.argmax(1).tolist(), np.round(scores, 6).tolist(), strict=True):
             answers.append(
                 {"label": labels[best], "score": rounded[best], "scores": dict(zip(labels, rounded, strict=True))}
             )

@@ -151,8 +151,7 @@ class Tags(Target):
         labels = self.labels(fitted)
         order = np.argsort(-scores, axis=1, kind="stable")
         answers = []
-        for row, best_first in zip(scores, order, strict=True):
-            rounded = [round(float(score), 6) for score in row]
+        for row, rounded, best_first in zip(scores, np.round(scores, 6).tolist(), order, strict=True):
             answers.append(
                 {
                     "labels": [labels[at] for at in best_first if row[at] >= THRESHOLD],
