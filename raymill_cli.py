@@ -540,7 +540,7 @@ def optimize_command(
     )
     rows = [
         [one["name"], one["rows_per_s"] or None, one["single_ms"] or None, one["metric"], one["largest_move"],
-         "chosen" if one["name"] == found["engine"] else one["refused"]]
+         "chosen" if one["name"] == found["engine"] else one["refused"] or one["note"]]
         for one in found["candidates"]
     ]  # fmt: skip
     columns = ["engine", "rows/s", "one, ms", found["metric"] or "metric", "a score moves", ""]

@@ -23,14 +23,16 @@ AUTO, AUTO_LATENCY = "auto", "auto-latency"
 NAMES = tuple(name for name in get_args(EngineName) if name not in (AUTO, AUTO_LATENCY))
 
 
-def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
+def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> str:
     """Write what engine `name` needs of a model into the folder `into`; `sample` are some encoded inputs.
+
+    Returns what is to be known of how it was built, "" as a rule.
 
     In `scratch` engines of one model share what they are all made from.
 
     Raises `EngineError` where the model, a library or the hardware does not go with it.
     """
-    _module(name).build(name, predictor, sample, into, scratch)
+    return _module(name).build(name, predictor, sample, into, scratch) or ""
 
 
 def load(name: str, predictor: Predictor, built: Path) -> Engine:

@@ -13,6 +13,11 @@ class EngineError(Exception):
     """An engine cannot be built or loaded here; the message says why."""
 
 
+def one_line(error: Exception) -> str:
+    """Return what a library's error says, cut to a line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:160]}"
+
+
 class Engine(ABC):
     """A model, ready to compute."""
 

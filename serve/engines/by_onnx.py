@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +32,18 @@ _BATCH = 32
 _KNOWN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"}
 
 
-def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
-    """Write the graph: one of our own where the model is known, else the exporter's."""
-    with contextlib.suppress(EngineError):
+def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> str:
+    """Write the graph: one of our own where the model is known, else the exporter's. Returns why it is the latter."""
+    try:
         encoder_onnx.build(name, predictor, sample, into)
-        return
+        return ""
+    except EngineError as error:
+        why = f"the exporter's graph: {error}"
     _optimised(predictor, exported(predictor, sample, scratch), into / GRAPH)
     if name == "onnx-int8":
         smooth(into / GRAPH, feeds(predictor, sample, into / GRAPH))
-        int8_of(into / GRAPH)
+        int8_of(into / GRAPH, cut_off=not encoder_onnx.multiplies_whole(predictor))
+    return why
 
 
 def load(name: str, predictor: Predictor, built: Path) -> Engine:
@@ -81,11 +85,14 @@ def _export(predictor: Predictor, sample: list[np.ndarray], path: Path) -> None:
     rows, tokens = torch.export.Dim("rows", min=1), torch.export.Dim("tokens", min=2)
     for name, value in batch.items():
         free[name] = {0: rows, **({1: tokens} if predictor.task.token_input and value.dim() == 2 else {})}
-    said, told = io.StringIO(), logging.getLogger("torch.onnx")
-    before = told.level
-    told.setLevel(logging.ERROR)
+    said = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with (
+            _quiet("torch.onnx"),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 _Logits(predictor.model),
@@ -100,8 +107,18 @@ def _export(predictor: Predictor, sample: list[np.ndarray], path: Path) -> None:
             )
     except Exception as error:  # of whatever the model does that the exporter cannot follow
         raise EngineError(f"the model cannot be exported: {str(error).strip().splitlines()[0][:200]}") from error
+
+
+@contextlib.contextmanager
+def _quiet(name: str | None) -> Iterator[None]:
+    """Keep a logger, None: the root, from warnings in the block."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
-        told.setLevel(before)
+        logger.setLevel(before)
 
 
 def _two_rows(sample: list[np.ndarray]) -> list[np.ndarray]:
@@ -140,11 +157,12 @@ def _optimised(predictor: Predictor, plain: Path, path: Path) -> None:
     found.save_model_to_file(str(path))
 
 
-def int8_of(path: Path) -> None:
-    """Make the multiplications of a graph int8."""
+def int8_of(path: Path, *, cut_off: bool = False) -> None:
+    """Make the multiplications of a graph int8; with `cut_off` the weights get seven bits, so that no sum is cut off."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     whole = path.with_suffix(".fp32")
     path.rename(whole)
-    quantize_dynamic(whole, path, per_channel=True, weight_type=QuantType.QInt8)
+    with _quiet(None):  # it wants a preparation that BERT's shapes do not need
+        quantize_dynamic(whole, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=cut_off)
     whole.unlink()

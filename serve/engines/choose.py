@@ -23,7 +23,7 @@ from cluster.errors import ModelError, SpecError, user_error_in
 from cluster.files import new_folder
 from serve import engines
 from serve.engines import store
-from serve.engines.base import Engine, EngineError
+from serve.engines.base import Engine, EngineError, one_line
 from trainer import golden
 from trainer.predictor import Predictor
 from trainer.registry import Version
@@ -67,6 +67,9 @@ class Candidate(NamedTuple):
     metric: float | None = None
     largest_move: float | None = None
     """Of a score, from the model's own; None where it was not looked at, as a faster one was good enough."""
+
+    note: str = ""
+    """What else is to be known of how it was built."""
 
     @property
     def may_be_chosen(self) -> bool:
@@ -199,18 +202,18 @@ def _timed(name: str, predictor: Predictor, measure: _Measure, place: Path, scra
     try:
         shutil.rmtree(place, ignore_errors=True)
         with new_folder(place) as folder:
-            engines.build(name, predictor, measure.sample, folder, scratch)
+            note = engines.build(name, predictor, measure.sample, folder, scratch)
         engine = engines.load(name, predictor, place)
         build_s = time.perf_counter() - started
         rows_per_s, single_ms = measure.speed(engine)
-        return Candidate(name, round(rows_per_s, 1), round(single_ms, 3), round(build_s, 2))
+        return Candidate(name, round(rows_per_s, 1), round(single_ms, 3), round(build_s, 2), note=note)
     except EngineError as error:
         why = str(error)
     except Exception as error:  # of a library that cannot do what this model needs
         mistake = user_error_in(error)
         if mistake is not None:
             raise mistake from error
-        why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:160]}"
+        why = one_line(error)
     return Candidate(name, 0.0, 0.0, round(time.perf_counter() - started, 2), why)
 
 
@@ -253,7 +256,8 @@ def _speed_of_one(candidate: Candidate) -> float:
 def _told(candidate: Candidate) -> str:
     if not candidate.rows_per_s:
         return f"{candidate.name:<18} left out: {candidate.refused}"
-    return f"{candidate.name:<18} {candidate.rows_per_s:7,.0f} rows/s in batches   one in {candidate.single_ms:.2f} ms"
+    told = f"{candidate.name:<18} {candidate.rows_per_s:7,.0f} rows/s in batches   one in {candidate.single_ms:.2f} ms"
+    return f"{told}   ({candidate.note})" if candidate.note else told
 
 
 def _judged(candidate: Candidate) -> str:

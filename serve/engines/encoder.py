@@ -61,7 +61,9 @@ class Encoder(NamedTuple):
     words: torch.Tensor
     """Shape (V, W)."""
     positions: torch.Tensor
-    """Shape (P, W), from that of a row's first token on."""
+    """Shape (P, W)."""
+    padding: int | None
+    """RoBERTa and its like count positions from this id on and leave out its tokens; None: from 0 on, all tokens."""
     kinds: torch.Tensor
     """Shape (K, W); tokens of a single text, or of a pair's first, are of kind 0."""
     words_norm: Norm
@@ -83,17 +85,18 @@ def encoder_of(predictor: Predictor) -> Encoder:
 
 
 def _read(model: Any, encoder: Any) -> Encoder:
-    words = encoder.embeddings
-    if model.config.hidden_act != "gelu" or hasattr(encoder, "embeddings_project"):
+    words, config = encoder.embeddings, model.config
+    relative = getattr(config, "position_embedding_type", "absolute") != "absolute"
+    decodes = getattr(config, "is_decoder", False)
+    if config.hidden_act != "gelu" or hasattr(encoder, "embeddings_project") or relative or decodes:
         raise EngineError("its layers are of another kind")
-    # RoBERTa and its like count positions from their padding on.
     counts = type(model).__name__.startswith(("Roberta", "XLMRoberta", "Camembert"))
-    first = int(words.padding_idx) + 1 if counts else 0
     return Encoder(
-        heads=model.config.num_attention_heads,
-        words=words.word_embeddings.weight.detach(),
-        positions=words.position_embeddings.weight.detach()[first:],
-        kinds=words.token_type_embeddings.weight.detach(),
+        heads=config.num_attention_heads,
+        words=words.word_embeddings.weight.detach().float(),
+        positions=words.position_embeddings.weight.detach().float(),
+        padding=int(words.padding_idx) if counts else None,
+        kinds=words.token_type_embeddings.weight.detach().float(),
         words_norm=_norm(words.LayerNorm),
         layers=[_layer(layer) for layer in encoder.encoder.layer],
         head=_head(model, getattr(encoder, "pooler", None)),

@@ -84,8 +84,21 @@ class _Graph:
             of_kind, positions = self._constant("kinds", encoder.kinds), encoder.positions
         words = self._constant("words", encoder.words)
         norm = encoder.words_norm
-        inputs = [ids, kinds, words, self._constant("positions", positions), of_kind, *self._norm("words_norm", norm)]
+        table = self._constant("positions", positions)
+        inputs = [ids, kinds, words, table, of_kind, *self._norm("words_norm", norm), "", self._position_ids(ids)]
         return self._add("EmbedLayerNormalization", inputs, "embedded", "embedded_mask", epsilon=norm.eps)
+
+    def _position_ids(self, ids: str) -> str:
+        """Return the position of each token; "" where they are counted from 0 on."""
+        from onnx import TensorProto
+
+        if self._encoder.padding is None:
+            return ""
+        padding = self._constant("padding", np.array(self._encoder.padding, np.int32))
+        other = self._add("Not", [self._add("Equal", [ids, padding], "is_padding")], "is_other")
+        ones = self._add("Cast", [other], "other", to=TensorProto.INT32)
+        counted = self._add("CumSum", [ones, self._constant("axis", np.array(1, np.int32))], "counted")
+        return self._add("Add", [self._add("Mul", [counted, ones], "places"), padding], "position_ids")
 
     def _layer(self, values: str, number: str, layer: Layer, last: bool) -> str:
         asking = multiplied = self._multiplied(values, f"{number}.attention")
@@ -164,7 +177,9 @@ class _Graph:
         return outputs[0]
 
 
-_OF_ONNX = {"Add", "Cast", "Gather", "Gemm", "Identity", "MatMul", "Mul", "QuantizeLinear", "Squeeze", "Tanh"}
+_OF_ONNX = {
+    "Add", "Cast", "CumSum", "Equal", "Gather", "Gemm", "Identity", "MatMul", "Mul", "Not", "QuantizeLinear", "Squeeze", "Tanh",
+}  # fmt: skip
 
 
 def bytes_times(values: np.ndarray, weight: np.ndarray) -> Any:

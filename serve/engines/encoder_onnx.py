@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, must_be_near
+from serve.engines.base import Engine, EngineError, must_be_near, one_line
 from serve.engines.by_torch import Native
 from serve.engines.encoder import Encoder, Linear, encoder_of
 from serve.engines.encoder_graph import Bytes, bytes_times, graph_of, places
@@ -31,8 +32,10 @@ _FEWEST = 64
 _TOKENS = 512
 # How far the largest logit may move of what logits are apart; what it means for the metric is looked at later.
 _NEAR = {"onnx-fp32": 1e-3, "onnx-int8": 0.25}
-# A channel, or a weight's input, that is never larger than this carries nothing.
+# A place whose values are never further apart than this, each channel divided by its size, carries nothing.
 _TINY = 1e-4
+# What the graph takes of the task's `collate`.
+_TAKEN, _KINDS = ("input_ids", "attention_mask"), "token_type_ids"
 
 
 class OnnxEncoder(Onnx):
@@ -47,14 +50,12 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path)
     if predictor.device != "cpu":
         raise EngineError("it is for CPUs")
     encoder = encoder_of(predictor)
-    pairs = predictor.contract.step("tokenize").get("second_after") is not None
-    ways = [None] if name == "onnx-fp32" else list(_ways(encoder, pairs, predictor, sample))
-    made = [graph_of(encoder, pairs=pairs, bytes_of=way).SerializeToString() for way in ways]
-    rows = sample[:_FEWEST]
-    own = Native(predictor).logits(rows)
-    found = [(OnnxEncoder(predictor, session(graph, predictor)).logits(rows), graph) for graph in made]
-    logits, graph = min(found, key=lambda one: float(np.abs(one[0] - own).mean()))
-    must_be_near(logits, own, _NEAR[name])
+    try:
+        graph = _built(name, _Made(predictor, encoder, _takes_pairs(predictor, sample)), sample)
+    except EngineError:
+        raise
+    except Exception as error:  # of a model that is not what its class says
+        raise EngineError(f"no graph can be made of it: {one_line(error)}") from error
     (into / GRAPH).write_bytes(graph)
 
 
@@ -63,14 +64,57 @@ def load(predictor: Predictor, built: Path) -> Engine:
     return OnnxEncoder(predictor, session(built / GRAPH, predictor))
 
 
-def _ways(encoder: Encoder, pairs: bool, predictor: Predictor, sample: list[np.ndarray]) -> Iterator[dict[str, Bytes]]:
+class _Made(NamedTuple):
+    """What graphs are made of."""
+
+    predictor: Predictor
+    encoder: Encoder
+    pairs: bool
+
+    def graph(self, bytes_of: dict[str, Bytes] | None = None, *, seen: bool = False) -> bytes:
+        model = graph_of(self.encoder, pairs=self.pairs, bytes_of=bytes_of, seen=seen)
+        found: bytes = model.SerializeToString()
+        return found
+
+    def logits(self, graph: bytes, rows: list[np.ndarray]) -> np.ndarray:
+        return OnnxEncoder(self.predictor, session(graph, self.predictor)).logits(rows)
+
+
+def _takes_pairs(predictor: Predictor, sample: list[np.ndarray]) -> bool:
+    """Return whether tokens have kinds. Raises `EngineError` where the task gives its model what the graph does not take."""
+    batch = predictor.task.collate(predictor.contract, sample[:2])
+    if set(batch) not in ({*_TAKEN}, {*_TAKEN, _KINDS}) or any(
+        str(value.dtype) != "torch.int64" for value in batch.values()
+    ):
+        given = ", ".join(f"{name} ({value.dtype})" for name, value in batch.items())
+        raise EngineError(f"its task gives it {given}")
+    return _KINDS in batch
+
+
+def _built(name: str, made: _Made, sample: list[np.ndarray]) -> bytes:
+    """Return the graph. In fp32 it must compute what the model does, also where it is then made int8."""
+    rows = sample[:_FEWEST]
+    own = Native(made.predictor).logits(rows)
+    plain = made.graph()
+    must_be_near(made.logits(plain, rows), own, _NEAR["onnx-fp32"])
+    if name == "onnx-fp32":
+        return plain
+    graphs = [made.graph(way) for way in _ways(made, sample)]
+    found = [(made.logits(graph, rows), graph) for graph in graphs]
+    logits, graph = min(found, key=lambda one: float(np.abs(one[0] - own).mean()))
+    must_be_near(logits, own, _NEAR["onnx-int8"])
+    return graph
+
+
+def _ways(made: _Made, sample: list[np.ndarray]) -> Iterator[dict[str, Bytes]]:
     """Return for each share how values become bytes at each place."""
     if len(sample) < _FEWEST:
         raise EngineError(f"its scales take {_FEWEST} rows, and there are {len(sample)}")
-    _must_be_exact(predictor)
-    ranges = _ranges(encoder, pairs, predictor, sample)
+    if not multiplies_whole(made.predictor):
+        raise EngineError("this CPU cuts off sums of bytes")
+    ranges = _ranges(made, sample)
     for share in _SHARES:
-        yield {place: _bytes(ranges[place], linears, share) for place, linears in places(encoder).items()}
+        yield {place: _bytes(ranges[place], linears, share) for place, linears in places(made.encoder).items()}
 
 
 def _bytes(of_channels: tuple[np.ndarray, np.ndarray], linears: list[Linear], share: float) -> Bytes:
@@ -83,12 +127,10 @@ def _bytes(of_channels: tuple[np.ndarray, np.ndarray], linears: list[Linear], sh
     return Bytes((steps / sizes).astype(np.float32), round(-bottom * steps))
 
 
-def _ranges(
-    encoder: Encoder, pairs: bool, predictor: Predictor, sample: list[np.ndarray]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _ranges(made: _Made, sample: list[np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the lowest and the highest value that each channel has at each place, shape (in,)."""
-    names = list(places(encoder))
-    seeing = session(graph_of(encoder, pairs=pairs, seen=True).SerializeToString(), predictor)
+    names, predictor = list(places(made.encoder)), made.predictor
+    seeing = session(made.graph(seen=True), predictor)
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for rows in _alike(sample):
         batch = predictor.task.collate(predictor.contract, rows)
@@ -108,9 +150,8 @@ def _alike(sample: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
             yield rows[at : at + step]
 
 
-def _must_be_exact(predictor: Predictor) -> None:
-    """Raise `EngineError` where sums of bytes are cut off on their way, as without VNNI: by how much is up to the text."""
+def multiplies_whole(predictor: Predictor) -> bool:
+    """Whether sums of bytes are not cut off on their way, as without VNNI: by how much is up to the text."""
     largest = np.full((64, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
     found = session(bytes_times(*largest).SerializeToString(), predictor).run(None, {})[0]
-    if not (found == 255 * 127.0 * 64).all():
-        raise EngineError("this CPU cuts off sums of bytes")
+    return bool((found == 255 * 127.0 * 64).all())

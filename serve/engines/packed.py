@@ -113,7 +113,7 @@ class Packed(Engine):
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self._width, self._heads = encoder.words.shape[1], encoder.heads
         self._words, self._positions = encoder.words, encoder.positions + encoder.kinds[0]
-        self._words_norm = encoder.words_norm
+        self._padding, self._words_norm = encoder.padding, encoder.words_norm
         self._layers = [self._layer(layer) for layer in encoder.layers]
         self._head = encoder.head
 
@@ -156,7 +156,7 @@ class Packed(Engine):
         groups = self._groups(lengths, starts, sizes)
         spare = _spare(int(lengths.sum()))
         ids_N = torch.from_numpy(np.concatenate([*rows, np.zeros(spare)]).astype(np.int64))
-        places = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+        places = self._places(rows, lengths, starts)
         places_N = torch.from_numpy(np.concatenate([places, np.zeros(spare, np.int64)]))
         of_spare = [torch.zeros(spare, self._width, dtype=self._dtype)] if spare else []
         values = F.embedding(ids_N, self._words) + F.embedding(places_N, self._positions)
@@ -171,6 +171,13 @@ class Packed(Engine):
             values = _normed(layer.after_attention(mixed).add_(values), layer.attention_norm)
             values = _normed(layer.narrow(layer.widen(values)).add_(values), layer.norm)
         return values
+
+    def _places(self, rows: list[np.ndarray], lengths: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Return the position of each token, shape (N,)."""
+        if self._padding is None:
+            return np.arange(lengths.sum()) - np.repeat(starts, lengths)
+        real = [ids != self._padding for ids in rows]
+        return np.concatenate([np.cumsum(of_row) * of_row for of_row in real]) + self._padding
 
     def _groups(self, lengths: np.ndarray, starts: np.ndarray, sizes: list[int]) -> list[_Group]:
         import torch

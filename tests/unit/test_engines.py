@@ -82,7 +82,8 @@ def test_a_smoothed_graph_computes_the_same(predictor, inputs, scratch, tmp_path
 def test_from_a_few_rows_no_scales_are_made(predictor, inputs, scratch, tmp_path):
     with pytest.raises(EngineError, match="take 64 rows, and there are 60"):
         encoder_onnx.build("onnx-int8", predictor, inputs, tmp_path)
-    engines.build("onnx-int8", predictor, inputs, tmp_path, scratch)  # the exporter's graph takes none
+    note = engines.build("onnx-int8", predictor, inputs, tmp_path, scratch)
+    assert note == "the exporter's graph: its scales take 64 rows, and there are 60"
     assert [path.name for path in tmp_path.iterdir()] == [by_onnx.GRAPH]
     engine, target = engines.load("onnx-int8", predictor, tmp_path), predictor.task.target
     found = target.scores(predictor.contract.fitted, engine.logits(inputs))
