@@ -16,9 +16,9 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/python examples/support_tickets/demo.py
 
-# Two at a time, one for each of two cores, and beside them those that mostly wait.
-LIFE := $(addprefix tests/e2e/test_,endpoint_life.py elastic.py tracking.py real_parts.py s3.py)
-ONE := tests/unit tests/local_ray $(addprefix tests/e2e/test_,search.py resume.py)
+# Two at a time, one for each of two cores, and beside them those that mostly wait, with others after them.
+LIFE := $(addprefix tests/e2e/test_,endpoint_life.py elastic.py tracking.py real_parts.py s3.py search.py)
+ONE := tests/unit tests/local_ray tests/e2e/test_resume.py
 OTHER := $(filter-out $(LIFE) $(ONE),$(wildcard tests/e2e/test_*.py))
 PYTEST := $(BIN)/python -m pytest --durations 25
 test: install
