@@ -26,6 +26,7 @@ from trainer.spec import Serve as ServeSpec
 # - its two pages are held to this machine, and it listens to clients where the spec says;
 # - its admin socket is its owner's alone;
 # - a path it knows nobody for, as after it was started again, is no wrong path (the application has them all): 503, ask again;
+# - of replicas with nothing to do the first is asked, not each in turn: its weights are still in the cache;
 # - clients that send nothing are not waited for for ever, and requests are passed on whole: only such a one can be asked again
 #   elsewhere, and a slow client keeps no replica waiting.
 # It ends with the process that started it, however that one ends: it would keep the port and answer 503 there.
@@ -36,6 +37,7 @@ for word in "$@"; do
     -e 's/^\\( *bind\\) 127.0.0.1:{port}$/{bind}/' \\
     -e 's/mode 666/mode 600/' \\
     -e 's/^\\( *http-request return status\\) 404 .*$/\\1 503 content-type text\\/plain string "starting; ask again" hdr Retry-After 1/' \\
+    -e 's/^\\( *\\)server \\(SERVE_REPLICA_[^ ]*\\) .*$/&\\n\\1use-server \\2 if {{ srv_conn(\\2) eq 0 }}/' \\
     -e 's/^defaults$/defaults\\n    timeout http-request {patience_s}s\\n    timeout queue {patience_s}s\\n    option http-buffer-request/' "$word";;
   esac
 done

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import signal
 import socket
 import time
@@ -157,6 +158,20 @@ async def load(url, key, per_s, seconds, meanwhile=None, inputs=("my good dog",)
                 meanwhile()
         await asyncio.gather(*running)
     return found
+
+
+def test_who_asks_alone_is_answered_by_one_replica(server, client):
+    """Of two with nothing to do it is always the first: its weights are in the cache."""
+
+    def answered():
+        lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("raymill_inputs_total{")]
+        return {re.search(r'replica="(\w+)"', line)[1]: float(line.split()[-1]) for line in lines}
+
+    before = answered()
+    for _ in range(20):
+        assert client.post("/predict", json=TEXT).status_code == 200
+    more = {replica: count - before.get(replica, 0) for replica, count in answered().items()}
+    assert sum(more.values()) == 20 and max(more.values()) > 15, more
 
 
 def test_no_request_fails_when_a_replica_is_killed(server, keys):
