@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -40,33 +39,26 @@ def has_fast_bf16(device_type: str, threads: int = 1) -> bool:
         return False
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return False
-    return _seconds(torch.float32, threads) > _WORTH * _seconds(torch.bfloat16, threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _seconds(torch.float32) > _WORTH * _seconds(torch.bfloat16)
+    finally:
+        torch.set_num_threads(before)
 
 
-def _seconds(dtype: torch.dtype, threads: int) -> float:
-    """Return how long one multiplication takes."""
+def _seconds(dtype: torch.dtype) -> float:
+    """Return how long one multiplication takes, the best of some tries."""
     import torch
 
     rows, inner, outer = _SHAPE
     left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(outer, inner, dtype=dtype)
-    return _best_seconds(lambda: torch.nn.functional.linear(left, right), threads)
-
-
-def _best_seconds(work: Callable[[], object], threads: int) -> float:
-    """Return how long `work` takes with so many threads of torch, the best of some tries."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        best = float("inf")
-        for _ in range(_TRIES):
-            started = time.perf_counter()
-            work()
-            best = min(best, time.perf_counter() - started)
-        return best
-    finally:
-        torch.set_num_threads(before)
+    best = float("inf")
+    for _ in range(_TRIES):
+        started = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        best = min(best, time.perf_counter() - started)
+    return best
 
 
 def autocast(precision: Precision, device_type: str) -> contextlib.AbstractContextManager[Any]:

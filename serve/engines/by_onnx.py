@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from serve.engines import encoder_onnx
-from serve.engines.base import Engine, EngineError
+from serve.engines.base import Engine, EngineError, one_line
 from serve.engines.onnx_session import Onnx, batch_name, library, session
 from serve.engines.smooth import smooth
 from trainer.predictor import Predictor
@@ -106,7 +106,7 @@ def _export(predictor: Predictor, sample: list[np.ndarray], path: Path) -> None:
                 verbose=False,
             )
     except Exception as error:  # of whatever the model does that the exporter cannot follow
-        raise EngineError(f"the model cannot be exported: {str(error).strip().splitlines()[0][:200]}") from error
+        raise EngineError(f"the model cannot be exported: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

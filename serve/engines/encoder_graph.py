@@ -55,7 +55,6 @@ class _Graph:
         self._encoder, self._pairs, self._bytes_of = encoder, pairs, bytes_of
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
-        self._places: list[str] = []
 
     def model(self, seen: bool) -> Any:
         from onnx import TensorProto, helper
@@ -69,7 +68,8 @@ class _Graph:
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if self._pairs else [])]
         inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["rows", "tokens"]) for name in names]
         outputs = [helper.make_tensor_value_info(logits, TensorProto.FLOAT, ["rows", "outputs"])]
-        outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self._places if seen]
+        if seen:
+            outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in places(self._encoder)]
         return _model(helper.make_graph(self._nodes, "encoder", inputs, outputs, self._constants))
 
     def _embedded(self) -> str:
@@ -121,7 +121,6 @@ class _Graph:
 
     def _multiplied(self, values: str, place: str) -> str:
         """Return what is multiplied at a place: the values, or bytes of them."""
-        self._places.append(place)
         if self._bytes_of is None:
             return self._add("Identity", [values], place)
         scale = self._constant(f"{place}.scale", self._bytes_of[place].scale)
