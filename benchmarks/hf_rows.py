@@ -1,4 +1,4 @@
-"""raymill's prepared rows as HF Trainer takes them: both sides of a benchmark train on the same ones."""
+"""Convert raymill's prepared rows for HF Trainer, so that both sides of a benchmark train on the same rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def datasets_of(prepared: Any) -> dict[str, Any]:
-    """Return training and validation rows as `datasets.Dataset`: input_ids, labels, length."""
+    """Return the training and validation rows as `datasets.Dataset` with columns input_ids, labels and length."""
     from datasets import Dataset
 
     parts = {}
@@ -19,7 +19,7 @@ def datasets_of(prepared: Any) -> dict[str, Any]:
 
 
 def quiet() -> None:
-    """Turn transformers' warnings and progress bars off."""
+    """Turn off the warnings and progress bars of transformers."""
     import transformers
 
     transformers.logging.set_verbosity_error()

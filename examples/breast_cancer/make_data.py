@@ -1,4 +1,4 @@
-"""Write scikit-learn's 569 breast tumours as csv, every fifth row held out.
+"""Write scikit-learn's 569 breast tumors as csv and hold out every fifth row.
 
 python examples/breast_cancer/make_data.py [FOLDER]      (default: data/ beside this file)
 """
@@ -15,12 +15,12 @@ HERE = Path(__file__).parent
 
 
 def main(folder: Path) -> None:
-    tumours = load_breast_cancer()
+    tumors = load_breast_cancer()
     folder.mkdir(parents=True, exist_ok=True)
-    names = [name.replace(" ", "_") for name in tumours.feature_names]
+    names = [name.replace(" ", "_") for name in tumors.feature_names]
     rows = [
-        [*map(float, values), tumours.target_names[label]]
-        for values, label in zip(tumours.data, tumours.target, strict=True)
+        [*map(float, values), tumors.target_names[label]]
+        for values, label in zip(tumors.data, tumors.target, strict=True)
     ]
     for part, chosen in {"train": [n % 5 != 4 for n in range(569)], "test": [n % 5 == 4 for n in range(569)]}.items():
         with (folder / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:

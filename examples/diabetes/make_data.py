@@ -1,4 +1,4 @@
-"""Write scikit-learn's 442 diabetes patients as csv, every fifth row held out, with names instead of s1 to s6.
+"""Write scikit-learn's 442 diabetes patients as csv, with names instead of s1 to s6, and hold out every fifth row.
 
 python examples/diabetes/make_data.py [FOLDER]      (default: data/ beside this file)
 """

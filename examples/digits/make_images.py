@@ -1,4 +1,4 @@
-"""Write scikit-learn's 1,797 handwritten digits as PNG files: a folder for each class, every fifth image held out.
+"""Write scikit-learn's 1,797 handwritten digits as PNG files, one folder per class, and hold out every fifth image.
 
 python examples/digits/make_images.py [FOLDER]      (default: images/ beside this file)
 """
@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
         part = "test" if number % 5 == 4 else "train"
         path = folder / part / str(label) / f"{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.rint(values * 255 / 16).astype(np.uint8)).save(path)  # 8 x 8 pixels of 17 shades
+        Image.fromarray(np.rint(values * 255 / 16).astype(np.uint8)).save(path)  # 8 x 8 pixels, 17 shades of gray
         counts[part] += 1
     print(f"{counts['train']} images in {folder / 'train'}, {counts['test']} in {folder / 'test'}")
 

@@ -1,7 +1,7 @@
-"""Pairs of support tickets, from the messages of examples/support_tickets: do both ask for the same thing?
+"""Make pairs of the messages in examples/support_tickets and label whether both ask for the same thing.
 
-Writes train.csv, validation.csv and test.csv (columns: first, second, answer) into `data` beside this file. No message is
-in two of them.
+Writes train.csv, validation.csv and test.csv (columns: first, second, answer) into `data` beside this file. No
+message is in two of the files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "support_tickets" / "data"
 SEED = 5
-# Intents whose messages use the same words: half of the pairs that differ are of two such intents.
+# Intents whose messages use similar words. Half of the `different` pairs combine two of these.
 CONFUSED = (
     ("order_status", "missing_parcel"),
     ("return_item", "refund_status"),
@@ -35,7 +35,7 @@ Pair = tuple[str, str, str]
 
 
 def read(path: Path) -> Messages:
-    """Return the messages of each intent."""
+    """Return the messages by intent."""
     found: Messages = defaultdict(list)
     with path.open(newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
@@ -44,7 +44,7 @@ def read(path: Path) -> Messages:
 
 
 def apart(messages: Messages, share: float, chance: random.Random) -> tuple[Messages, Messages]:
-    """Return two parts of the messages; the second has `share` of every intent."""
+    """Split the messages into two parts; the second holds the fraction `share` of every intent."""
     first, second = {}, {}
     for intent, texts in messages.items():
         shuffled = chance.sample(texts, len(texts))
@@ -54,7 +54,7 @@ def apart(messages: Messages, share: float, chance: random.Random) -> tuple[Mess
 
 
 def pairs(messages: Messages, count: int, chance: random.Random) -> list[Pair]:
-    """Return `count` different pairs, half of them "same", in random order."""
+    """Return `count` distinct pairs in random order; half of them are labeled "same"."""
     intents = sorted(messages)
     seen: set[frozenset[str]] = set()
     found: list[Pair] = []
@@ -73,7 +73,7 @@ def pairs(messages: Messages, count: int, chance: random.Random) -> list[Pair]:
 
 
 def write(path: Path, rows: list[Pair]) -> None:
-    """Write pairs as csv."""
+    """Write the pairs to a csv file."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(("first", "second", "answer"))
