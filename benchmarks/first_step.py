@@ -1,10 +1,11 @@
-"""From the command to the first optimiser step, Ray included: `raymill train`, and Ray's own TorchTrainer.
+"""Measure the time from the command to the first optimizer step: `raymill train` against Ray's TorchTrainer.
 
     python benchmarks/first_step.py [SPEC] [--rounds 3]
 
-Both sides start with nothing running and nothing prepared, in turn: a process begins, starts Ray, reads the spec's training
-file, tokenizes, loads the model and takes a step. The TorchTrainer's side is a plain script as Ray's guide has it, and does
-less: it checks no rows, splits nothing and keeps nothing. SPEC is of text-classification and has csv files.
+The sides run in turn, each with no Ray running and no prepared rows. A new process starts Ray, reads the training
+file of the spec, tokenizes it, loads the model and takes one step. The TorchTrainer side is a plain script that
+follows Ray's guide, and it does less: it checks no rows, splits nothing and saves nothing. SPEC must be a
+text-classification spec with csv files.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ def main() -> None:
             print(f"round {number + 1}  {name:<20} {seconds[name][-1]:5.1f} s", flush=True)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     for name, median in medians.items():
-        print(f"{name:<20} median {median:5.1f} s to the first step's end")
+        print(f"{name:<20} median {median:5.1f} s until the first step is done")
     ours, bare = medians.values()
-    print(f"raymill needs {ours / bare:.2f} of the time")
+    print(f"raymill takes {ours / bare:.2f} times as long")
 
 
 def _timed(command: list[str], first_step: str) -> float:
-    """Return the seconds from the start of `command` until a file of pattern `first_step` has a line; ends it then."""
+    """Return the seconds from the start of `command` until a file that matches `first_step` has a line, then end it."""
     started = time.perf_counter()
     root, _, pattern = first_step.partition("//")
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -54,7 +55,7 @@ def _timed(command: list[str], first_step: str) -> float:
             while not any(path.stat().st_size for path in Path(root).glob(pattern)):
                 if process.poll() is not None or time.perf_counter() - started > _LIMIT_S:
                     process.kill()
-                    raise SystemExit(f"{command} took no step:\n{process.communicate()[0][-3000:]}")
+                    raise SystemExit(f"{command} did not reach the first step:\n{process.communicate()[0][-3000:]}")
                 time.sleep(0.05)
             took = time.perf_counter() - started
         finally:

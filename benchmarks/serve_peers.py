@@ -1,9 +1,13 @@
-"""The other sides of benchmarks/serve_latency.py, a server each: python serve_peers.py SIDE MODEL PORT.
+"""Run one of the other servers of benchmarks/serve_latency.py: python serve_peers.py SIDE MODEL PORT.
 
-Each takes {"inputs": [text]} as raymill does and answers with label, score and all scores. SIDE is fastapi (FastAPI around
-transformers' pipeline), ray (Ray Serve as it comes, @serve.batch of 32), litserve and bentoml (batches of 32), litserve-engine
-(LitServe with the engine that raymill chose, so that engine and server can be told apart), or infinity (infinity-emb's own
-server, with its own request: {"model": "model", "input": [text]}).
+Each server takes {"inputs": [text]} like raymill and answers with the label, its score and all scores. SIDE is one
+of:
+
+- fastapi: FastAPI around transformers' pipeline
+- ray: Ray Serve with its defaults, @serve.batch of 32
+- litserve, bentoml: batches of 32
+- litserve-engine: LitServe with the engine that raymill chose, to separate the effects of engine and server
+- infinity: infinity-emb's own server, with its own request format {"model": "model", "input": [text]}
 """
 
 from __future__ import annotations
@@ -15,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 _BATCH = 32
-# Where the model is, for servers whose workers do not see this file's own arguments.
+# Environment variable with the model's folder, for servers whose workers do not get this script's arguments.
 _FOLDER = "RAYMILL_PEER_MODEL"
 
 
 class Texts:
-    """transformers, a batch at a time, in fp32, as its documentation has it."""
+    """A transformers classifier in fp32, one batch at a time, as in its documentation."""
 
     def __init__(self, folder: str) -> None:
         import torch
@@ -45,7 +49,7 @@ class Texts:
 
 
 class Engine:
-    """The engine raymill chose for a version, without its server."""
+    """The engine that raymill chose for a version, without raymill's server."""
 
     def __init__(self, folder: str) -> None:
         sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -65,7 +69,7 @@ class Engine:
 
 
 def fastapi(folder: str, port: int) -> None:
-    """FastAPI around a pipeline; a request at a time, in FastAPI's threads."""
+    """Serve a pipeline with FastAPI, one request per thread."""
     import uvicorn
     from fastapi import FastAPI
     from transformers import pipeline
@@ -81,7 +85,7 @@ def fastapi(folder: str, port: int) -> None:
 
 
 def ray(folder: str, port: int) -> None:
-    """Ray Serve as its documentation has it."""
+    """Serve with Ray Serve, as in its documentation."""
     import ray as ray_itself
     import ray.serve as ray_serve
 
@@ -103,35 +107,39 @@ def ray(folder: str, port: int) -> None:
     ray_serve.run(Model.bind(), blocking=True)
 
 
-if sys.argv[1:2] and sys.argv[1].startswith("litserve"):  # its workers import this file anew, to find the class
+if sys.argv[1:2] and sys.argv[1].startswith("litserve"):  # its workers import this file again to find the class
     import litserve as ls
 
     class Api(ls.LitAPI):  # type: ignore[misc, name-defined]
-        """LitServe's hooks."""
+        """A LitServe API for one model."""
 
         def setup(self, device: str) -> None:
             """Load the model."""
             self._texts = Engine(sys.argv[2]) if sys.argv[1] == "litserve-engine" else Texts(sys.argv[2])
 
-        def decode_request(self, request):  # type: ignore[no-untyped-def]  # it asks for the annotation, which is a text here
-            """Return a request's text."""
+        # No annotation: LitServe evaluates it, and in this file annotations are strings.
+        def decode_request(self, request):  # type: ignore[no-untyped-def]
+            """Return the text of a request."""
             return str(request["inputs"][0])
 
         def predict(self, texts: list[str]) -> list[dict[str, Any]]:
-            """Answer a batch."""
+            """Return the predictions for a batch."""
             return self._texts(texts)
 
         def unbatch(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            """Return the answers one by one."""
+            """Return the predictions of a batch as a list, one per request."""
             return found
 
         def encode_response(self, found):  # type: ignore[no-untyped-def]
-            """Return an answer as JSON has it."""
+            """Return the body of an answer."""
             return {"predictions": [found]}
 
 
 def litserve(folder: str, port: int) -> None:
-    """LitServe, batches of 32 as they come within 5 ms: one worker with all cores, or as many with raymill's engine on one core."""
+    """Serve with LitServe in batches of up to 32, collected for 5 ms.
+
+    One worker uses all cores; with raymill's engine there is one worker per core.
+    """
     workers = (os.cpu_count() or 1) if sys.argv[1] == "litserve-engine" else 1
     api = Api(max_batch_size=_BATCH, batch_timeout=0.005)
     server = ls.LitServer(api, accelerator="cpu", workers_per_device=workers, track_requests=False)
@@ -139,7 +147,7 @@ def litserve(folder: str, port: int) -> None:
 
 
 def bentoml(folder: str, port: int) -> None:
-    """BentoML, one worker, adaptive batches of at most 32: its worker imports this file for `Bento`."""
+    """Serve with BentoML: one worker, adaptive batches of up to 32. The worker imports `Bento` from this file."""
     os.environ[_FOLDER] = folder
     words = ["serve", f"{Path(__file__).stem}:Bento", "--host", "127.0.0.1", "--port", str(port)]
     words += ["--working-dir", str(Path(__file__).parent)]
@@ -151,19 +159,19 @@ if _FOLDER in os.environ:
 
     @bento.service(workers=1, traffic={"timeout": 120})
     class Bento:
-        """BentoML's own form of a service."""
+        """A BentoML service for one model."""
 
         def __init__(self) -> None:
             self._texts = Texts(os.environ[_FOLDER])
 
         @bento.api(batchable=True, max_batch_size=_BATCH, max_latency_ms=60_000)
         def predict(self, inputs: list[str]) -> list[dict[str, Any]]:
-            """Answer a batch."""
+            """Return the predictions for a batch."""
             return self._texts(inputs)
 
 
 def infinity(folder: str, port: int) -> None:
-    """infinity-emb with torch, batches of at most 32, without its look at how fast it is."""
+    """Serve with infinity-emb and torch, in batches of up to 32, without its warm-up benchmark."""
     words = ["v2", "--model-id", folder, "--served-model-name", "model", "--engine", "torch", "--device", "cpu"]
     words += ["--batch-size", str(_BATCH), "--host", "127.0.0.1", "--port", str(port), "--no-model-warmup"]
     program = Path(sys.executable).parent / "infinity_emb"

@@ -1,4 +1,4 @@
-"""How long a command takes before it does anything: median of several runs of each, in turn.
+"""Measure how long commands take to start: the median of several runs of each, in turn.
 
 python benchmarks/startup.py [--runs 5]
 """

@@ -1,13 +1,14 @@
-"""Fine-tuning texts: raymill's loop against HF Trainer, with its defaults and in its best configuration.
+"""Compare fine-tuning on texts by raymill and by HF Trainer, with its defaults and in its best configuration.
 
     python benchmarks/train_throughput.py                                    the repository's own data
-    python benchmarks/train_throughput.py examples/banking77/run.yaml        any spec of text-classification
+    python benchmarks/train_throughput.py examples/banking77/run.yaml        any text-classification spec
     python benchmarks/train_throughput.py SPEC --accuracy --seeds 3 --epochs 3
 
-All sides train the same model on the same prepared rows with the same batch size, rate and schedule, in turn, each in a
-process of its own; their rates are those of the steps after a warm-up. HF Trainer's best configuration is looked for first:
-length grouping in bf16 and in fp32, with both kinds of attention. The floor is the matrix multiplications alone, without
-padding, at the rate that this machine multiplies at. With --accuracy whole trainings are compared on the validation rows.
+All sides train the same model on the same prepared rows with the same batch size, learning rate and schedule. They
+run in turn, each in its own process, and are timed over the steps after a warm-up. HF Trainer's best configuration is
+determined first: length grouping in bf16 with both kinds of attention, and in fp32. The upper bound is the rate of
+the matrix multiplications alone, without padding, at this machine's measured speed. With --accuracy, whole trainings
+are compared on the validation rows.
 """
 
 from __future__ import annotations
@@ -60,21 +61,20 @@ def _compare_speed(options: argparse.Namespace, sides: dict[str, tuple[str, dict
             found[name].append(result)
             print(f"round {round_number + 1}  {name:<34} {result['rows_per_s']:7.1f} rows/s", flush=True)
     floor = _run(options, "floor", {}, steps=options.steps)
-    print(f"\n{'':<34} {'rows/s':>8} {'padding':>8} {'of the floor':>13}   (median of {options.rounds})")
+    print(f"\n{'':<34} {'rows/s':>8} {'padding':>8} {'of the bound':>13}   (median of {options.rounds})")
     medians = {name: statistics.median(result["rows_per_s"] for result in results) for name, results in found.items()}
     for name, results in found.items():
         share = medians[name] / floor["rows_per_s"]
         print(f"{name:<34} {medians[name]:8.1f} {results[0]['padding']:8.1%} {share:13.0%}")
     print(
-        f"{'arithmetic floor':<34} {floor['rows_per_s']:8.1f}    at {floor['gflops']:.0f} GFLOP/s in {floor['precision']}"
+        f"{'matrix multiplications alone':<34} {floor['rows_per_s']:8.1f}    at {floor['gflops']:.0f} GFLOP/s in {floor['precision']}"
     )
     defaults, best, ours = medians.values()
-    print(
-        f"\nraymill is {ours / best:.2f} times as fast as HF Trainer's best and {ours / defaults:.2f} times its defaults"
-    )
+    print(f"\nraymill is {ours / best:.2f} times as fast as HF Trainer's best configuration")
+    print(f"and {ours / defaults:.2f} times as fast as its defaults")
     pairs = zip(*found.values(), strict=True)
     ratios = [f"{pair[2]['rows_per_s'] / pair[1]['rows_per_s']:.2f}" for pair in pairs]
-    print(f"by round against its best: {', '.join(ratios)}")
+    print(f"ratio to its best configuration by round: {', '.join(ratios)}")
 
 
 def _compare_accuracy(options: argparse.Namespace, sides: dict[str, tuple[str, dict[str, Any]]]) -> None:
@@ -91,14 +91,12 @@ def _compare_accuracy(options: argparse.Namespace, sides: dict[str, tuple[str, d
         values = [result["accuracy"] for result in results]
         means.append(statistics.mean(values))
         seconds = statistics.mean(result["seconds"] for result in results)
-        print(
-            f"  {name:<34} accuracy {means[-1]:.4f} (from {min(values):.4f} to {max(values):.4f})  {seconds:.0f} s each"
-        )
-    print(f"  raymill is {100 * (means[1] - means[0]):+.2f} points from HF Trainer")
+        print(f"  {name:<34} accuracy {means[-1]:.4f} ({min(values):.4f} to {max(values):.4f})  {seconds:.0f} s each")
+    print(f"  raymill minus HF Trainer: {100 * (means[1] - means[0]):+.2f} points")
 
 
 def _run(options: argparse.Namespace, side: str, how: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Run one side in a process of its own."""
+    """Run one side in its own process and return its result."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, __file__, options.spec, "--side", side, "--how", json.dumps(how)]
         command += ["--steps", str(steps), "--threads", str(options.threads), "--storage", options.storage]
@@ -121,7 +119,7 @@ def _loaded(options: argparse.Namespace, **train: Any) -> tuple[Any, Any]:
     spec = load(options.spec, [*changes, f"storage={json.dumps(options.storage)}"])
     spec = spec.model_copy(update={"tune": None})
     if spec.task != "text-classification":
-        raise SystemExit(f"{options.spec} is for {spec.task}; this benchmark is about text-classification")
+        raise SystemExit(f"{options.spec} is for {spec.task}; this benchmark needs a text-classification spec")
     return spec, preparing.prepare(spec, lambda progress: None, Path(options.scratch) / "quarantine.parquet")
 
 
@@ -240,7 +238,7 @@ def _hf(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
 
 
 def _floor(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
-    """The rate at which the multiplications of a step alone could be done: of all tokens in all layers, unpadded."""
+    """Return the rate of the multiplications of a training step alone: all tokens in all layers, without padding."""
     import torch
 
     from trainer import base_model
@@ -255,7 +253,7 @@ def _floor(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
     width, inner = model.config.hidden_size, model.config.intermediate_size
     precision = chosen("auto", "cpu", options.threads)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    rows = max(64, round(tokens * options.batch_size / 64) * 64)  # an even shape, at which the library is at its best
+    rows = max(64, round(tokens * options.batch_size / 64) * 64)  # an even shape, at which the library is fastest
     shapes = [(rows, width, width), (rows, width, inner), (rows, inner, width)]
     flops = took = 0.0
     for m, k, n in shapes:
@@ -269,7 +267,7 @@ def _floor(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
         took += (time.perf_counter() - started) / times
         flops += 2.0 * m * k * n
     rate = flops / took
-    # Forward once, backward twice, two operations each.
+    # One forward and two backward multiplications, two operations each.
     return {"rows_per_s": rate / (6.0 * layers * tokens), "gflops": rate / 1e9, "precision": precision}
 
 
@@ -283,8 +281,10 @@ def _named(how: dict[str, Any]) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spec", nargs="?", default=str(ROOT / "examples" / "support_tickets" / "run.yaml"))
-    parser.add_argument("--steps", type=int, default=150, help="optimiser steps of each side")
-    parser.add_argument("--trial-steps", type=int, default=50, help="steps in which HF Trainer's best is looked for")
+    parser.add_argument("--steps", type=int, default=150, help="optimizer steps of each side")
+    parser.add_argument(
+        "--trial-steps", type=int, default=50, help="steps per configuration tried to find HF Trainer's best"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)

@@ -1,10 +1,11 @@
-"""What a further trial of a search costs beyond its training: from a trial's end to the next one's, less its own epochs.
+"""Measure what an additional trial of a search costs beyond its training.
 
-    python benchmarks/trial_cost.py [SPEC] [--trials 8] [--set train.epochs=1 --set data.max_rows=...]
+    python benchmarks/trial_cost.py [SPEC] [--trials 8] [--set train.epochs=1 --set 'data.steps=[{sample: {rows: 1000}}]']
 
-One trial at a time with all cores. A trial's epochs are counted as its history has them, validation included; the rest is
-what Ray Tune, the actor, the weights, the model's files and the records take. SPEC is any; without one it is the
-repository's own data.
+The cost is the time between the ends of two consecutive trials, minus the epochs of the second. Trials run one at a
+time with all cores. Epochs are counted as in the trial's history, validation included; the rest is spent in Ray Tune,
+the actor, loading the weights, and writing the model and the trial's records. SPEC is any spec; the default is the
+example with the repository's own data.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _SEARCH = "tune={algorithm: random, scheduler: none, max_concurrent: 1, trials: 
 
 
 def main() -> None:
-    """Run the search and print what each trial cost."""
+    """Run the search and print the cost of a trial."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spec", nargs="?", default=str(ROOT / "examples/support_tickets/run.yaml"))
     parser.add_argument("--trials", type=int, default=8)
@@ -33,12 +34,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ended = _ends(options, Path(folder))
     costs = [after - before - trained for (before, _), (after, trained) in itertools.pairwise(ended)]
-    print(f"further trials: {len(costs)}, of {statistics.median(trained for _, trained in ended):.2f} s of epochs each")
-    print(f"cost beyond them: median {statistics.median(costs):.2f} s   min {min(costs):.2f}   max {max(costs):.2f}")
+    print(
+        f"additional trials: {len(costs)}, median {statistics.median(trained for _, trained in ended):.2f} s of epochs"
+    )
+    print(
+        f"cost beyond the epochs: median {statistics.median(costs):.2f} s   min {min(costs):.2f}   max {max(costs):.2f}"
+    )
 
 
 def _ends(options: argparse.Namespace, folder: Path) -> list[tuple[float, float]]:
-    """Return when each trial ended and the seconds of its epochs, in order of ending."""
+    """Return the end time and the seconds of all epochs for each trial, in order of their ends."""
     command = [sys.executable, "-m", "raymill", "tune", options.spec, "--storage", str(folder)]
     for override in [_SEARCH % options.trials, *options.overrides]:
         command += ["--set", override]

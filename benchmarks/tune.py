@@ -1,11 +1,13 @@
-"""Time until a search first reaches a validation F1: raymill, and Optuna in a plain loop around HF Trainer.
+"""Measure the time until a search first reaches a validation F1: raymill against Optuna in a loop around HF Trainer.
 
     python benchmarks/tune.py [SPEC] [--rows 3000] [--trials 12] [--epochs 6] [--target F1] [--rounds 1]
 
-Both sides have the same space, trials, epochs, training and validation rows, TPE with the same seed, and all cores; HF
-Trainer is in its best configuration (batches by length, bf16 where that is faster here) and judges every epoch, as raymill
-does. raymill's clock starts with its command, Ray and the workers' imports included; the loop's with its process. SPEC is
-any of text-classification; without one it is the repository's own data. Times are read off both curves, best so far: until a target, and on the way there.
+Both sides use the same search space, trials, epochs, training and validation rows, TPE with the same seed, and all
+cores. HF Trainer runs in its best configuration (batches by length, bf16 if it is faster on this machine) and
+evaluates after every epoch, like raymill. raymill's clock starts with its command and includes Ray and the workers'
+imports; the loop's clock starts with its process. SPEC is any text-classification spec; the default is the example
+with the repository's own data. Times are read from the best-so-far curves of both sides, for the target and for
+levels below it.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def main() -> None:
 
 
 def _print(curves: dict[str, Curve], target: float | None) -> None:
-    print(f"\nbest validation {_METRIC} so far, and the seconds until it was reached")
+    print(f"\nbest validation {_METRIC} so far and the seconds until it was reached")
     for name, curve in curves.items():
         print(f"  {name}: " + "  ".join(f"{value:.3f} at {seconds:.0f} s" for seconds, value in curve))
     ours, theirs = curves.values()
@@ -68,7 +70,7 @@ def _print(curves: dict[str, Curve], target: float | None) -> None:
         ratio = f"{other / mine:.2f}" if mine and other else ""
         mark = "  <- the target" if level == target else ""
         print(f"{level:9.4f} {_seconds(mine):>10} {_seconds(other):>10} {ratio:>7}{mark}")
-    print(f"{'the end':>9} {ours[-1][1]:>10.3f} {theirs[-1][1]:>10.3f}   {_METRIC} that was reached at all")
+    print(f"{'the end':>9} {ours[-1][1]:>10.3f} {theirs[-1][1]:>10.3f}   best {_METRIC} of each side")
 
 
 def _seconds(found: float | None) -> str:
@@ -172,7 +174,7 @@ def _loop(options: argparse.Namespace) -> None:
             per_device_eval_batch_size=64,
             learning_rate=learning_rate,
             weight_decay=decay,
-            warmup_steps=warmup,  # below 1: a share
+            warmup_steps=warmup,  # below 1: a fraction of all steps
             num_train_epochs=options.epochs,
             seed=spec.train.seed,
             bf16=precision == "bf16",
@@ -208,17 +210,17 @@ def _loop(options: argparse.Namespace) -> None:
 
 
 def _since_start() -> float:
-    """Return the seconds that this process has been there: its imports count."""
+    """Return the seconds since this process started, so that its imports count."""
     import psutil
 
     return time.time() - psutil.Process().create_time()
 
 
-# -- what both train on
+# -- data of both sides
 
 
 def _spec_file(options: argparse.Namespace, scratch: Path) -> Path:
-    """Write a spec with the search, on so many rows of the given one, and validation rows held out of them."""
+    """Write a spec that searches over about `options.rows` rows of the given spec and holds out validation rows."""
     import yaml
 
     from trainer.spec_load import load
@@ -239,12 +241,14 @@ def _spec_file(options: argparse.Namespace, scratch: Path) -> Path:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spec", nargs="?", default=str(ROOT / "examples" / "support_tickets" / "run.yaml"))
-    parser.add_argument("--rows", type=int, default=3000, help="training rows, about; 0: all")
-    parser.add_argument("--validation", type=float, default=0.1, help="share of all rows that is held out")
+    parser.add_argument("--rows", type=int, default=3000, help="approximate number of rows; 0: all")
+    parser.add_argument("--validation", type=float, default=0.1, help="fraction of all rows held out for validation")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--target", type=float, help=f"validation {_METRIC}; without it the best that both sides reach")
-    parser.add_argument("--seed", type=int, default=42, help="of the sampler")
+    parser.add_argument(
+        "--target", type=float, help=f"validation {_METRIC} to reach; default: the best value that both sides reach"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="seed of the sampler")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=["optuna"], help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""The whole line on this folder's data: `raymill run run.yaml --serve`, real requests, the metrics page, a clean stop."""
+"""Run the full pipeline on this folder's data, send requests, show the metrics page, and stop cleanly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from cluster.connect import free_port
 
 HERE = Path(__file__).parent
-# Written for this demo; none of them is in the data.
+# Written for this demo; none of these is in the data.
 MESSAGES = [
     "It says delivered yesterday but there is nothing here, I even asked next door",
     "i was charged two times for the same lamp, pls check",
@@ -29,7 +29,7 @@ SHOWN = ("raymill_requests_total", "raymill_inputs_total", "raymill_predictions_
 
 
 def main() -> int:
-    """Run the demo; returns the exit code."""
+    """Run the demo and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--storage", default=".raymill", help="where prepared rows, runs and models go")
     parser.add_argument("--set", action="append", default=[], help="override one key of run.yaml")
