@@ -70,8 +70,8 @@ def _raymill_side(spec: str, scratch: Path) -> tuple[list[str], str]:
 
 
 def _bare_side(spec: str, scratch: Path) -> tuple[list[str], str]:
-    from trainer import base_model
-    from trainer.spec_load import load
+    from trainer.models import base_model
+    from trainer.tasks.resolve import load
 
     loaded = load(spec)
     told: dict[str, Any] = {

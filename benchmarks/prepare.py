@@ -108,8 +108,8 @@ def _memory(pid: int) -> Iterator[tuple[str, int]]:
 def _raymill(options: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     from cluster.connect import connect
-    from trainer.data import prepare as preparing
-    from trainer.spec_load import load
+    from trainer.data.prepare import prepare as preparing
+    from trainer.tasks.resolve import load
 
     storage = options.folder / "storage"
     shutil.rmtree(storage, ignore_errors=True)
@@ -132,7 +132,7 @@ def _datasets(options: argparse.Namespace) -> dict[str, Any]:
     import datasets
     from transformers import AutoTokenizer
 
-    from trainer import base_model
+    from trainer.models import base_model
 
     datasets.disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(base_model.locate(options.base))

@@ -60,7 +60,7 @@ def main() -> None:
     if options.client:
         print(json.dumps(_asked(*options.client)))
         return
-    from trainer.registry import Registry
+    from trainer.registry.registry import Registry
 
     version = Registry(options.storage).find(options.model)
     with Path(options.texts).open(newline="", encoding="utf-8") as file:
@@ -107,7 +107,7 @@ def _body(side: str, text: str) -> dict[str, Any]:
 
 
 def _loaded(side: str, options: argparse.Namespace, version: Any, bodies: Path) -> dict[int, Seen]:
-    from cluster.connect import free_port
+    from cluster.ports import free_port
 
     port = free_port()
     command = [
@@ -210,7 +210,7 @@ end
 
 
 def _asked(url: str, connections: str, seconds: str, bodies: str) -> Seen:
-    from serve.load import measure
+    from serve.load_test import measure
 
     inputs = [json.loads(line)["inputs"][0] for line in Path(bodies).read_text().splitlines()]
     found = measure(url.removesuffix("/predict"), inputs, int(connections), float(seconds))

@@ -54,10 +54,10 @@ class Engine:
     def __init__(self, folder: str) -> None:
         sys.path.insert(0, str(Path(__file__).parents[1]))
         from serve.app import _settings
-        from serve.metrics import ReplicaMetrics
-        from serve.served import Served
-        from trainer.registry import Version
-        from trainer.spec import Serve
+        from serve.model.metrics import ReplicaMetrics
+        from serve.model.served_model import Served
+        from trainer.registry.registry import Version
+        from trainer.spec.run import Serve
 
         place = Path(folder)
         version = Version(place.parents[1].name, int(place.name), place)

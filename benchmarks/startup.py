@@ -25,7 +25,7 @@ def main() -> None:
         commands = {
             "python -c pass": [sys.executable, "-c", "pass"],
             "raymill --help": [sys.executable, "-m", "raymill", "--help"],
-            "import trainer.spec": [sys.executable, "-c", "import trainer.spec"],
+            "import trainer.spec.run": [sys.executable, "-c", "import trainer.spec.run"],
             "raymill models": [sys.executable, "-m", "raymill", "models", "--storage", empty],
             "raymill run (wrong spec)": [sys.executable, "-m", "raymill", "run", "nowhere.yaml"],
         }

@@ -111,8 +111,8 @@ def _run(options: argparse.Namespace, side: str, how: dict[str, Any], steps: int
 
 def _loaded(options: argparse.Namespace, **train: Any) -> tuple[Any, Any]:
     """Return the spec and its prepared rows."""
-    from trainer.data import prepare as preparing
-    from trainer.spec_load import load
+    from trainer.data.prepare import prepare as preparing
+    from trainer.tasks.resolve import load
 
     wanted = {"batch_size": options.batch_size, "learning_rate": options.learning_rate, **train}
     changes = [f"train.{key}={json.dumps(value)}" for key, value in wanted.items()]
@@ -124,9 +124,10 @@ def _loaded(options: argparse.Namespace, **train: Any) -> tuple[Any, Any]:
 
 
 def _raymill(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
-    from trainer import tasks
-    from trainer.training.batch_plan import plan
-    from trainer.training.place import Place
+    from trainer.optim.batch_plan import plan
+    from trainer.optim.distributed.worker_context import Place
+    from trainer.tasks import catalog as task_catalog
+    from trainer.training.run import run
 
     length = {} if how.get("whole") else {"max_steps": options.steps}
     spec, prepared = _loaded(options, epochs=options.epochs, seed=how.get("seed", 1), **length)
@@ -134,7 +135,14 @@ def _raymill(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]
     history: list[dict[str, Any]] = []
     started = time.perf_counter()
     place = Place(0, 1, "cpu", options.threads)
-    tasks.get(spec.task).train(spec, prepared, place, lambda figures, save, state=None: history.append(figures), folder)
+    run(
+        task_catalog.get(spec.task),
+        spec,
+        prepared,
+        place,
+        lambda figures, save, state=None: history.append(figures),
+        folder,
+    )
     seconds = time.perf_counter() - started
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     timed = lines[max(1, _SKIPPED // spec.track.every_steps) :]
@@ -163,7 +171,7 @@ def _hf(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
 
     quiet()
 
-    from trainer import base_model
+    from trainer.models import base_model
 
     spec, prepared = _loaded(options)
     parts = datasets_of(prepared)
@@ -241,9 +249,9 @@ def _floor(options: argparse.Namespace, how: dict[str, Any]) -> dict[str, Any]:
     """Return the rate of the multiplications of a training step alone: all tokens in all layers, without padding."""
     import torch
 
-    from trainer import base_model
-    from trainer.precision import chosen
-    from trainer.pretrained import load
+    from trainer.models import base_model
+    from trainer.models.pretrained import load
+    from trainer.optim.precision import chosen
 
     torch.set_num_threads(options.threads)
     spec, prepared = _loaded(options)

@@ -135,10 +135,10 @@ def _loop(options: argparse.Namespace) -> None:
     from hf_rows import datasets_of, quiet
     from sklearn.metrics import f1_score
 
-    from trainer import base_model
-    from trainer.data import prepare as preparing
-    from trainer.precision import chosen
-    from trainer.spec_load import load
+    from trainer.data.prepare import prepare as preparing
+    from trainer.models import base_model
+    from trainer.optim.precision import chosen
+    from trainer.tasks.resolve import load
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     quiet()
@@ -223,7 +223,7 @@ def _spec_file(options: argparse.Namespace, scratch: Path) -> Path:
     """Write a spec that searches over about `options.rows` rows of the given spec and holds out validation rows."""
     import yaml
 
-    from trainer.spec_load import load
+    from trainer.tasks.resolve import load
 
     given = load(options.spec)
     raw = given.model_dump(mode="json", exclude_unset=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import signal
 import socket
 import threading
@@ -18,11 +17,15 @@ from cluster.errors import ResourceError
 from cluster.progress import work_in_progress
 
 _STOP_WITHIN_S = 1.5
+
+
 _STOP_WORKERS_WITHIN_S = 0.3
-_QUIET_PORTS = range(20_000, 30_000)
-_given: set[int] = set()
+
+
 # Whether a Ray that `connect` started is up: one that somebody else started is not ours to look after.
 _started: list[bool] = []
+
+
 # Set while work that was interrupted is ended: it must not take the end of its processes for a fault to recover from.
 _stopping = threading.Event()
 
@@ -213,30 +216,3 @@ def end_processes(processes: list[psutil.Process], within_s: float = 1.0) -> Non
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(alive, timeout=within_s)
-
-
-def free_port() -> int:
-    """Return a loopback port that no server has now, nor will be given by the system before it is listened on.
-
-    What asks the system for any port is given one of those for outgoing connections; Ray's workers use 10,002 to 19,999 and
-    the replicas behind HAProxy those from 30,000 on.
-    """
-    for port in random.SystemRandom().sample(_QUIET_PORTS, 100):
-        if port not in _given and port_is_free("127.0.0.1", port):
-            _given.add(port)
-            return port
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen on `host`:`port` now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

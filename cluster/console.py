@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from cluster.progress import LOOK_EVERY_S, Progress
+from cluster.terminal import OwnOutput
 
 _PLAIN_EVERY_S = 10.0
+
+
 _LOOK_RARELY_S = 2.0
+
+_DETAIL_INDENT = 13
 
 
 class Console:
@@ -41,6 +44,10 @@ class Console:
         """Write one line."""
         if self._rich:
             self._rich.print(text, style=style or None, markup=False)
+
+    def detail(self, text: str, style: str = "") -> None:
+        """Write one line about the stage above it, indented under the stage's seconds."""
+        self.say(f"{'':{_DETAIL_INDENT}}{text}", style)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Write a table."""
@@ -137,34 +144,6 @@ def _rich(stream: IO[str] | None) -> Any:
     return RichConsole(file=stream, highlight=False, soft_wrap=True)
 
 
-# Of a model that predicts classes, tags, or a number.
-_LOOKED_FOR = (
-    "accuracy",
-    "exact_match",
-    "micro_f1",
-    "macro_f1",
-    "weighted_f1",
-    "roc_auc",
-    "log_loss",
-    "rmse",
-    "mae",
-    "r2",
-)
-
-
-def figures_line(figures: Mapping[str, Any]) -> str:
-    """Return the figures most people look for, and what is a mean over folds, as one line of text."""
-    over_folds = [name for name in figures if f"{name}_std" in figures]
-    shown = [name for name in dict.fromkeys([*_LOOKED_FOR, *over_folds]) if name in figures]
-    return "  ".join(f"{name} {figures[name]:.4f}{_over_folds(figures, name)}" for name in shown)
-
-
-def _over_folds(figures: Mapping[str, Any], name: str) -> str:
-    """Return how far the folds of a cross-validation are apart, where the figure is the mean over some."""
-    std = figures.get(f"{name}_std")
-    return "" if std is None else f" ± {std:.4f}"
-
-
 class Rate:
     """Turns a stage's progress into a line of text. Its rate counts from the first unit done, not from the start-up."""
 
@@ -191,33 +170,3 @@ class Rate:
         if progress.note:
             parts.append(progress.note)
         return "  ".join(parts)
-
-
-class OwnOutput:
-    """Keeps this process's terminal to itself: while it is on, whatever Ray and its libraries print goes to a file.
-
-    File descriptors 1 and 2 are pointed at the file, because Ray prints from C++ and from other processes too.
-    """
-
-    def __init__(self, *, shows_rays_output: bool = False) -> None:
-        self._saved: tuple[int, int] | None = None
-        self.shows_rays_output = shows_rays_output
-        self.stdout: IO[str] = sys.stdout
-        self.stderr: IO[str] = sys.stderr
-        if shows_rays_output:
-            # stdout is for results alone.
-            self.stdout = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
-            os.dup2(2, 1)
-
-    def redirect(self, path: Path) -> None:
-        """Send all output but our own to `path` (appended)."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        if self._saved is None:
-            self._saved = (os.dup(1), os.dup(2))
-            self.stdout = os.fdopen(os.dup(self._saved[0]), "w", buffering=1, encoding="utf-8", errors="replace")
-            self.stderr = os.fdopen(os.dup(self._saved[1]), "w", buffering=1, encoding="utf-8", errors="replace")
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(log)

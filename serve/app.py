@@ -9,16 +9,18 @@ from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
 
 from cluster.errors import SpecError
-from serve import engines, keys
+from serve import keys
+from serve.deployment import Endpoint, Settings
+from serve.engines import catalog as engine_catalog
 from serve.engines import choose
-from serve.engines.choose import HeldOut
-from serve.replica import Endpoint, Settings
-from serve.served import ModelSettings
-from trainer import contract as contracts
-from trainer import registry, tasks
-from trainer.registry import Registry, Version
-from trainer.spec import RunSpec
-from trainer.spec import Serve as ServeSpec
+from serve.engines.benchmark import HeldOut
+from serve.model.served_model import ModelSettings
+from trainer.contract import contract as contracts
+from trainer.registry import registry
+from trainer.registry.registry import Registry, Version
+from trainer.spec.run import RunSpec
+from trainer.spec.run import Serve as ServeSpec
+from trainer.tasks import catalog as task_catalog
 
 # HTTP requests that one replica takes; what may wait in it is counted in inputs, and refused by itself.
 _MOST_REQUESTS = 4096
@@ -131,7 +133,7 @@ def _settings(
         max_batch_size=spec.max_batch_size,
         max_batch_tokens=spec.max_batch_tokens,
         max_inputs=spec.max_inputs,
-        max_body_bytes=spec.max_body_bytes or tasks.of(contracts.load(version.folder)).max_body_bytes,
+        max_body_bytes=spec.max_body_bytes or task_catalog.of(contracts.load(version.folder)).max_body_bytes,
         max_queued=spec.max_queued,
         too_long=spec.too_long,
     )
@@ -140,6 +142,6 @@ def _settings(
 def _engine(
     version: Version, spec: ServeSpec, held_out: HeldOutOf | None, say: Callable[[str], None]
 ) -> tuple[str, dict[str, Any] | None]:
-    if held_out is None and spec.engine not in engines.NAMES:
+    if held_out is None and spec.engine not in engine_catalog.NAMES:
         return choose.chosen_before(version, spec)
     return choose.engine_of(version, spec, lambda: held_out(version) if held_out else None, say)

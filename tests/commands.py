@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.connect import free_port as free_port  # for the tests
+from cluster.ports import free_port as free_port  # for the tests
 
 ROOT = Path(__file__).parents[1]
 # As in an activated environment: `python` and `ray` are the ones that run the tests.

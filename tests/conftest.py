@@ -17,7 +17,7 @@ import pytest
 from tiny import FILLER, WORDS, make_rows, tiny_spec, write_csv
 
 if TYPE_CHECKING:
-    from trainer.registry import Version
+    from trainer.registry.registry import Version
 
 _HOME = Path(tempfile.mkdtemp(prefix="raymill-tests-"))
 _TOKEN = _HOME / "ray_token"
@@ -82,9 +82,9 @@ def tiny_version(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.Temp
     """A registered version of the tiny model, made without Ray."""
     from training import train_here
 
-    from trainer import registering
-    from trainer.result import RunResult
-    from trainer.spec_load import load
+    from trainer.registry import register
+    from trainer.runs.result import RunResult
+    from trainer.tasks.resolve import load
 
     folder = tmp_path_factory.mktemp("tiny_version")
     spec = tiny_spec(tiny_base, tiny_data, folder)
@@ -98,7 +98,7 @@ def tiny_version(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.Temp
         history=[],
         folder=folder / "run",
     )
-    return registering.provisional(result, folder)
+    return register.provisional(result, folder)
 
 
 @pytest.fixture(scope="session")

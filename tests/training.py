@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer import tasks
-from trainer.data import prepare as preparing
+from trainer.data.prepare import prepare as preparing
 from trainer.data.prepared import Prepared
-from trainer.spec_load import load
-from trainer.training.place import Place
+from trainer.optim.distributed.worker_context import Place
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks.resolve import load
+from trainer.training.run import run
 
 
 class Trained:
@@ -53,5 +54,5 @@ def train_here(spec: dict[str, Any], folder: Path, threads: int = 1) -> Trained:
             best[:] = [folder / f"best-{figures['epoch']}"]
             save(best[0])
 
-    tasks.get(loaded.task).train(loaded, prepared, Place(0, 1, "cpu", threads), report, folder)
+    run(task_catalog.get(loaded.task), loaded, prepared, Place(0, 1, "cpu", threads), report, folder)
     return Trained(prepared, folder, best[0] if best else None)

@@ -12,23 +12,25 @@ from typing import Any
 from cluster.connect import is_stopping
 from cluster.errors import RaymillError, UserError
 from cluster.progress import Progress
-from trainer import spec_load
-from trainer.fit import finished
-from trainer.layout import Layout
-from trainer.result import Finalist, RunResult, SearchRecord, TrialRecord
-from trainer.spec import RunSpec
-from trainer.training import ending
-from tune import earlier, finals
-from tune.board import Board
-from tune.clock import Clock
-from tune.goals import goals_of, of_every_trial
-from tune.records import Point, Records, of_final
-from tune.sampling import Sampling
-from tune.scheduling import pauses, scheduler_of
-from tune.space import preparation_of
-from tune.trial import POINT, config_of, name_of, trainable
+from trainer.pipeline.resources import Layout
+from trainer.runs.result import Finalist, RunResult, SearchRecord, TrialRecord
+from trainer.spec.run import RunSpec
+from trainer.tasks import resolve
+from trainer.training import stop_request
+from trainer.training.launch import finished
+from tune import finalists as finals
+from tune import warm_start
+from tune.dashboard import Board
+from tune.objectives import goals_of, of_every_trial
+from tune.point import POINT, Point, config_of, name_of
+from tune.sampler import Sampling
+from tune.schedulers import pauses, scheduler_of
+from tune.search_space import preparation_of
+from tune.time_budget import Clock
+from tune.trial import trainable
+from tune.trial_store import Records, of_final
 
-#: Measures what serving a model costs: from its training's result to figures of `trainer.spec_tune.SERVE_FIGURES`.
+#: Measures what serving a model costs: from its training's result to figures of `trainer.spec.tune.SERVE_FIGURES`.
 Measure = Callable[[RunResult], Mapping[str, float]]
 
 # What a trial asks for that only waits for its workers: Tune wants a bundle that is not empty, and any share of a CPU
@@ -74,7 +76,7 @@ class Search:
         self._clock.start()
         there = self._records.names(finals=False)
         sampling = Sampling(self.tune, self._goals, known=len(there))
-        earlier.teach(self.spec, self._goals, sampling, self.prepared)
+        warm_start.teach(self.spec, self._goals, sampling, self.prepared)
         waiting = self._waiting(there)
         draws = 0 if self.tune.algorithm == "grid" else max(0, self.tune.n_trials - len(waiting))
         self._try(waiting, scheduler_of(self.spec), sampling, draws)
@@ -103,12 +105,12 @@ class Search:
         again = [point for point in begun if self._records.has_ended(point.name)]
         goes_on = [point for point in begun if not self._records.has_ended(point.name)]
         known = [point.values for point in begun]
-        given = [values for values in earlier.points(self.tune) if values not in known]
+        given = [values for values in warm_start.points(self.tune) if values not in known]
         room = max(0, self.tune.n_trials - len(begun))
         if self.tune.algorithm == "grid":
             given = [values for values in self.tune.combinations() if values not in known]
             room = room if self.tune.trials else len(given)
-        numbered = earlier.named(given[:room], after=len(begun))
+        numbered = warm_start.named(given[:room], after=len(begun))
         return [*again, *goes_on, *numbered]
 
     def _try(self, waiting: Sequence[Point], scheduler: Any, sampling: Sampling | None = None, draws: int = 0) -> None:
@@ -162,7 +164,7 @@ class Search:
         """End trainings with several workers that Ray Tune gave up waiting for, and free the cores they held."""
         for name in [*self._records.names(finals=False), *self._records.names(finals=True)]:
             if not self._records.has_ended(name) or self._records.read(name).state == "stopped":
-                ending.ask(self._records.place(name))
+                stop_request.ask(self._records.place(name))
         deadline = time.monotonic() + _END_WITHIN_S
         while (left := _groups() - before) and time.monotonic() < deadline:
             time.sleep(_LOOK_EVERY_S)
@@ -196,7 +198,7 @@ class Search:
         import ray.tune
         from ray.tune.search import ConcurrencyLimiter
 
-        from tune.searcher import Queue, trial_name
+        from tune.ray_searcher import Queue, trial_name
 
         last = self._last_number(waiting)
         if scheduled and self.tune.scheduler == "pbt":  # it does without a searcher: all are there from the beginning
@@ -260,7 +262,7 @@ class Search:
         point, checkpoint = self._records.point(name), self._records.checkpoint(name)
         if checkpoint is None:
             raise RaymillError(f"the model of trial {name} is gone from {self.folder}")
-        spec = spec_load.with_values(spec_load.validate(_without_search(self.spec)), point.values)
+        spec = resolve.with_values(resolve.validate(_without_search(self.spec)), point.values)
         prepared = Path(self.prepared[preparation_of(point.values)])
         return finished(spec, prepared, self._records.place(name), checkpoint)
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 from cluster.console import Console
 from cluster.files import write_json
-from trainer.result import RunResult, SearchRecord
-from trainer.stages import Run
-from tune.board import table_of
-from tune.earlier import VARIANTS, variants_of
-from tune.records import Records
-from tune.scheduling import ends_early
+from trainer.pipeline.run import Run
+from trainer.runs.result import RunResult, SearchRecord
+from tune.dashboard import table_of
+from tune.schedulers import ends_early
 from tune.search import Search
-from tune.space import prepared_variants
+from tune.search_space import prepared_variants
+from tune.trial_store import Records
+from tune.warm_start import VARIANTS, variants_of
 
 
 def search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | None = None) -> RunResult:
@@ -27,14 +27,14 @@ def search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | 
     prepared = {**before, **{key: str(run.prepare(spec).folder) for key, spec in wanted.items() if key not in before}}
     write_json(run.folder / VARIANTS, prepared)
     if run.spec.tune and run.spec.tune.scheduler != "none" and not ends_early(run.spec):
-        run.console.say(
-            f"             {run.spec.tune.scheduler} is for trials with one worker: these all train to their end (asha ends some)",
+        run.console.detail(
+            f"tune.scheduler={run.spec.tune.scheduler} needs single-worker trials and is ignored; asha and median work with more",
             style="yellow",
         )
     found = Search(
         run.spec, prepared, run.folder, run.sizes, (lambda result: measure(run, result)) if measure else None
     )
-    result = run.stage("tune", found.run, found.progress)
+    result = run.stages.run("tune", found.run, found.progress)
     metric = run.spec.evaluate.metric
     keys = list(run.spec.tune.space) if run.spec.tune else []
     names = [key.removeprefix("train.") for key in keys]

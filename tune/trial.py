@@ -20,35 +20,28 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
-from trainer import spec_load, worker
-from trainer.checkpoint import epoch_of
-from trainer.fit import fit
-from trainer.result import read_history
-from trainer.spec import RunSpec
-from trainer.training import best as best_models
-from trainer.training import ending
-from trainer.training.report import Save
-from trainer.training.snapshots import FOLDER, Snapshots
-from tune.records import Point, Records
-from tune.space import preparation_of
+from trainer.runs.journal import read_history
+from trainer.spec.run import RunSpec
+from trainer.tasks import resolve
+from trainer.training import stop_request, worker
+from trainer.training.callbacks import Save
+from trainer.training.checkpoint import best_model as best_models
+from trainer.training.checkpoint.export import epoch_of
+from trainer.training.checkpoint.snapshots import FOLDER, Snapshots
+from trainer.training.launch import fit
+from tune.point import _NAME, POINT, Point
+from tune.search_space import preparation_of
+from tune.trial_store import Records
 
 _LOOK_EVERY_S = 0.3
+
+
 # A training with several workers that is ended early has this long to take its steps, and its processes, to an end.
 _END_WITHIN_S = 600.0
+
+
 # Set in a trial's process once Ray Tune wants it to end.
 _ending = threading.Event()
-# A trial's config for Ray Tune holds its values and its name in one place: dots mean something else to Ray Tune.
-POINT, _NAME = "point", "trial"
-
-
-def config_of(point: Point) -> dict[str, Any]:
-    """Return a point as Ray Tune has it."""
-    return {POINT: {**point.values, _NAME: point.name}}
-
-
-def name_of(trial: Any) -> str:
-    """Return what Ray Tune is to call a trial; its config may become another's while it runs, its name does not."""
-    return str(trial.config[POINT][_NAME])
 
 
 class _WaitedFor:
@@ -88,10 +81,10 @@ def run_trial(
 
     name = ray.tune.get_context().get_trial_name()
     values = {key: value for key, value in config[POINT].items() if key != _NAME}
-    whole = spec_load.validate(base)
+    whole = resolve.validate(base)
     records = Records(Path(folder), whole)
     try:
-        spec = spec_load.with_values(whole, values)
+        spec = resolve.with_values(whole, values)
         rows = Path(prepared[preparation_of(values)])
     except UserError as error:  # values that do not go together: the same again in another attempt
         worker.note_failure(records.place(name), error)
@@ -194,13 +187,14 @@ class _Told:
 
 
 def _train_here(spec: RunSpec, rows: Path, place: Path, threads: int, told: _Told) -> None:
-    from trainer import tasks
     from trainer.data.prepared import Prepared
-    from trainer.training.place import Place
+    from trainer.optim.distributed.worker_context import Place
+    from trainer.tasks import catalog as task_catalog
+    from trainer.training.run import run
 
     device = "cuda" if spec.cluster.gpus_per_worker > 0 else "cpu"
     try:
-        tasks.get(spec.task).train(spec, Prepared(rows), Place(0, 1, device, threads), told, place)
+        run(task_catalog.get(spec.task), spec, Prepared(rows), Place(0, 1, device, threads), told, place)
     except UserError as error:
         worker.note_failure(place, error)
         raise
@@ -217,7 +211,7 @@ def _train_beside(spec: RunSpec, rows: Path, place: Path, threads: int, told: _T
             outcome["error"] = error
 
     thread = threading.Thread(target=body, daemon=True, name="raymill-nested-train")
-    ending.forget(place)
+    stop_request.forget(place)
     thread.start()
     passed = 0
     try:
@@ -230,7 +224,7 @@ def _train_beside(spec: RunSpec, rows: Path, place: Path, threads: int, told: _T
                 passed += 1
     finally:
         if thread.is_alive():
-            ending.ask(place)
+            stop_request.ask(place)
             thread.join()
     if _ending.is_set():
         raise SystemExit

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import free_port
+from cluster.ports import free_port
 
 HERE = Path(__file__).parent
 # Written for this demo; none of these is in the data.

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from trainer.predictor import Predictor
+from trainer.inference.predictor import Predictor
 
 
 class EngineError(Exception):

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from serve.engines.base import Engine, EngineError, must_be_near, split_by_length
-from serve.engines.by_torch import Native, use_threads_of
-from serve.engines.encoder import Encoder, Linear, Norm, encoder_of
-from serve.engines.encoder import Layer as EncoderLayer
-from trainer.precision import has_fast_bf16
-from trainer.predictor import Predictor
+from serve.engines.encoder_weights import Encoder, Linear, Norm, encoder_of
+from serve.engines.encoder_weights import Layer as EncoderLayer
+from serve.engines.torch_engines import Native, use_threads_of
+from trainer.inference.predictor import Predictor
+from trainer.optim.precision import has_fast_bf16
 
 if TYPE_CHECKING:
     import torch

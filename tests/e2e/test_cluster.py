@@ -72,9 +72,7 @@ def run(words, timeout_s=500, **env):
 def test_the_example_runs_as_a_job_from_a_bare_working_directory(head, tiny_base, tmp_path):
     work = tmp_path / "work"
     shutil.copytree(ROOT / "examples" / "support_tickets", work / "examples" / "support_tickets")
-    for name in ("raymill.py", "raymill_cli.py"):
-        shutil.copy(ROOT / name, work / name)
-    for name in ("cluster", "trainer", "tune", "serve"):
+    for name in ("raymill", "cluster", "trainer", "tune", "serve"):
         shutil.copytree(ROOT / name, work / name)
     entry = ["python", "-m", "raymill", "run", "examples/support_tickets/run.yaml", "--json"]
     entry += ["--set", f"storage={tmp_path / 'storage'}", "--set", f"model.base={tiny_base}", "--set", "train.epochs=1"]

@@ -6,7 +6,7 @@ import sys
 
 from commands import ROOT, raymill
 
-from trainer.spec import RunSpec
+from trainer.spec.run import RunSpec
 
 
 def test_run_prints_one_json_object_and_nothing_else(first_run):
@@ -96,9 +96,7 @@ def test_the_modules_work_from_a_bare_working_directory(tmp_path, spec_file):
     """As in `ray job submit --working-dir .`: the folder is copied, nothing of it is installed."""
     import shutil
 
-    for name in ("raymill.py", "raymill_cli.py"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("cluster", "trainer", "tune", "serve"):
+    for name in ("raymill", "cluster", "trainer", "tune", "serve"):
         shutil.copytree(ROOT / name, tmp_path / name)
     code = "import raymill, trainer; print(raymill.__file__); print(trainer.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -20,9 +20,9 @@ import pytest
 from commands import free_port
 
 from cluster.errors import DataError
-from trainer.data import sources
-from trainer.data.read import BLOCK_ROWS, read_blocks
-from trainer.data.sources import SourceFile
+from trainer.data.readers.read import BLOCK_ROWS, read_blocks
+from trainer.data.sources import resolve
+from trainer.data.sources.resolve import SourceFile
 
 COLUMNS = {"text": "body", "label": "kind"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -87,7 +87,7 @@ def bucket(options: str) -> str:
 def read(address: str, options: str, file_format: str = "auto") -> list[dict[str, object]]:
     """Read as a Ray worker does: the file travels as a dict."""
     found = []
-    for file in sources.find(address + options, "train", file_format):
+    for file in resolve.find(address + options, "train", file_format):
         for block in read_blocks(SourceFile(**json.loads(json.dumps(file._asdict()))), COLUMNS):
             found += block.to_pylist()
     return found
@@ -98,7 +98,7 @@ def test_files_patterns_and_formats(bucket: str) -> None:
     assert [row["text"] for row in read("s3://rows/**/part-*.csv", bucket)] == ["d", "a", "b", "c"]
     assert [row["text"] for row in read("s3://rows/rows.jsonl.gz", bucket)] == [f"text {n}" for n in range(5)]
     assert [row["label"] for row in read("s3://rows/rows.arrow", bucket)] == ["x", "y", "x"]
-    [file] = sources.find(f"s3://rows/rows.parquet{bucket}", "train")
+    [file] = resolve.find(f"s3://rows/rows.parquet{bucket}", "train")
     assert [len(block) for block in read_blocks(file, COLUMNS)] == [BLOCK_ROWS, BLOCK_ROWS, 40_000 - 2 * BLOCK_ROWS]
 
 
@@ -130,8 +130,8 @@ def test_mistakes_are_one_line(bucket: str, address: str, message: str) -> None:
 
 
 def test_the_digest_goes_by_address_size_and_time(bucket: str) -> None:
-    one, two = (sources.digest(sources.find(f"s3://rows/csv/part-{n}.csv{bucket}", "train")) for n in (1, 2))
-    again = sources.digest(sources.find(f"s3://rows/csv/part-1.csv{bucket}", "train"))
+    one, two = (resolve.digest(resolve.find(f"s3://rows/csv/part-{n}.csv{bucket}", "train")) for n in (1, 2))
+    again = resolve.digest(resolve.find(f"s3://rows/csv/part-1.csv{bucket}", "train"))
     assert one == again != two
 
 
@@ -141,7 +141,7 @@ def test_a_file_that_went_away_after_it_was_found(bucket: str) -> None:
     for name in ("gone.csv", "gone.parquet"):
         with system.open_output_stream(f"rows/{name}", compression=None) as sink:
             sink.write(b"body,kind\na,x\n")
-        [file] = sources.find(f"s3://rows/{name}{bucket}", "train")
+        [file] = resolve.find(f"s3://rows/{name}{bucket}", "train")
         system.delete_file(f"rows/{name}")
         with pytest.raises(DataError, match="there is no such file"):
             list(read_blocks(file, COLUMNS))

@@ -14,9 +14,9 @@ from sklearn.datasets import load_diabetes
 
 from cluster.errors import DataError
 from trainer.features import summary
-from trainer.features.columns import Boolean, Categorical, Date, Numeric
 from trainer.features.fit import fit, fit_tables
 from trainer.features.fitted import transform
+from trainer.spec.features import Boolean, Categorical, Date, Numeric
 
 COLUMNS = {
     "amount": Numeric(indicator=True),

@@ -13,9 +13,9 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import raymill
 from cluster.errors import DataError
-from trainer.data import prepare
-from trainer.registry import Registry
-from trainer.spec_load import load
+from trainer.data.prepare import prepare
+from trainer.registry.registry import Registry
+from trainer.tasks.resolve import load
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 CONFIG = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}

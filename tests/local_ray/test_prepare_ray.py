@@ -7,9 +7,9 @@ import pytest
 from tiny import make_rows, tiny_spec, write_csv
 
 from cluster.errors import DataError
-from trainer.data import prepare as preparing
-from trainer.data.stream import training_rows
-from trainer.spec_load import load
+from trainer.data.prepare import prepare as preparing
+from trainer.tasks.resolve import load
+from trainer.training.stream import training_rows
 
 
 def prepare(spec, tmp_path, *, with_ray):

@@ -11,7 +11,7 @@ from tiny import make_rows, tiny_spec, write_csv
 
 import raymill
 from cluster.errors import DataError, ModelError, user_error_in
-from trainer.registry import Registry
+from trainer.registry.registry import Registry
 
 
 @pytest.fixture(scope="module")

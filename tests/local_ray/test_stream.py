@@ -5,10 +5,10 @@ from tiny import tiny_spec
 
 from cluster.errors import ResourceError, SpecError
 from cluster.plan import Node, check
-from trainer.data import prepare as preparing
-from trainer.fit import fit
-from trainer.layout import demands, layout
-from trainer.spec_load import load
+from trainer.data.prepare import prepare as preparing
+from trainer.pipeline.resources import demands, layout
+from trainer.tasks.resolve import load
+from trainer.training.launch import fit
 
 
 @pytest.mark.parametrize("workers", [2])

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from tables import make_rows, table_spec, write_rows
 
-from trainer import spec_load, tasks
-from trainer.data.prepare import prepare
-from trainer.fit import fit
-from trainer.predictor import Predictor
-from trainer.training.place import Place
+from trainer.data.prepare.prepare import prepare
+from trainer.inference.predictor import Predictor
+from trainer.optim.distributed.worker_context import Place
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks import resolve
+from trainer.training.launch import fit
+from trainer.training.run import run
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +27,17 @@ def prepared_of(spec, folder, with_ray=False):
 
 def by_one(rows, folder, task, **sections):
     """Return the test rows' scores by a model fitted in this process, and their targets."""
-    spec = spec_load.load(table_spec(rows, task, **sections))
+    spec = resolve.load(table_spec(rows, task, **sections))
     prepared = prepared_of(spec, folder)
     last = folder / "last"
-    tasks.get(task).train(spec, prepared, Place(0, 1, "cpu", 1), lambda figures, save: save and save(last), folder)
+    keep = lambda figures, save: save and save(last)  # noqa: E731
+    run(task_catalog.get(task), spec, prepared, Place(0, 1, "cpu", 1), keep, folder)
     return Predictor(last).scores(list(prepared.part("test").matrix())), prepared.part("test").targets
 
 
 def by_two(rows, folder, task, **sections):
     """Return the test rows' scores by a model that two workers fitted, and its history."""
-    spec = spec_load.load(table_spec(rows, task, cluster={"workers": 2}, **sections))
+    spec = resolve.load(table_spec(rows, task, cluster={"workers": 2}, **sections))
     prepared = prepared_of(spec, folder)
     result = fit(spec, prepared.folder, folder, 1.0)
     return Predictor(result.checkpoint).scores(list(prepared.part("test").matrix())), result.history
@@ -42,8 +45,8 @@ def by_two(rows, folder, task, **sections):
 
 def test_ray_data_prepares_the_same_rows(rows, tmp_path):
     spec = table_spec(rows, storage=str(tmp_path / "here"))
-    here = prepared_of(spec_load.load(spec), tmp_path)
-    there = prepared_of(spec_load.load({**spec, "storage": str(tmp_path / "there")}), tmp_path, with_ray=True)
+    here = prepared_of(resolve.load(spec), tmp_path)
+    there = prepared_of(resolve.load({**spec, "storage": str(tmp_path / "there")}), tmp_path, with_ray=True)
     assert here.contract.fingerprint == there.contract.fingerprint
     for part in ("train", "validation", "test"):
         np.testing.assert_array_equal(here.part(part).matrix(), there.part(part).matrix())

@@ -7,13 +7,13 @@ import pytest
 from tiny import tiny_spec
 
 from cluster.errors import UserError
-from trainer import tasks
-from trainer.data import prepare as preparing
-from trainer.fit import fit
-from trainer.predictor import Predictor
-from trainer.spec_load import load
+from trainer.data.prepare import prepare as preparing
+from trainer.inference.predictor import Predictor
+from trainer.optim.distributed.worker_context import Place
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks.resolve import load
+from trainer.training.launch import fit
 from trainer.training.loop import train as train_loop
-from trainer.training.place import Place
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def train_here(spec, folder):
     prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
     reached = []
     train_loop(
-        tasks.get("text-classification"),
+        task_catalog.get("text-classification"),
         loaded,
         prepared,
         Place(0, 1, "cpu", 1),

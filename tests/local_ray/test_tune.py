@@ -7,8 +7,8 @@ from tiny import tiny_spec
 from cluster.console import Console
 from cluster.errors import UserError
 from cluster.plan import joined_nodes
-from trainer.spec_load import load
-from trainer.stages import Run
+from trainer.pipeline.run import Run
+from trainer.tasks.resolve import load
 from tune.stage import search
 
 TRAIN = {"epochs": 2, "batch_size": 16}
@@ -23,7 +23,7 @@ def run_search(tiny_base, tiny_data, storage, tune, **sections):
     run = Run(
         load(tiny_spec(tiny_base, tiny_data, storage, **{"train": TRAIN, "tune": tune, **sections})), Console(), "test"
     )
-    run.place(joined_nodes())
+    run.size_resources(joined_nodes())
     return search(run)
 
 
@@ -84,8 +84,8 @@ def test_a_search_in_which_nothing_works_says_why(tiny_base, tiny_data, storage)
     tune = {"trials": 2, "space": {"train.learning_rate": {"uniform": [1e-3, 2e-3]}}}
     data = {"train": str(tiny_data / "train.csv"), "test": str(tiny_data / "test.csv")}
     run = Run(load(tiny_spec(tiny_base, tiny_data, storage, data=data, train=TRAIN, tune=tune)), Console(), "test")
-    run.place(joined_nodes())
-    from trainer.data import prepare as preparing
+    run.size_resources(joined_nodes())
+    from trainer.data.prepare import prepare as preparing
     from trainer.data.prepared import Prepared
 
     prepared = preparing.prepare(run.spec, lambda progress: None, run.folder / "q.parquet")
@@ -147,7 +147,7 @@ def test_points_are_tried_first_and_conditions_hold(tiny_base, tiny_data, storag
 def test_the_finals_are_about_more_seeds_and_a_later_search_learns_from_them(tiny_base, tiny_data, storage):
     tune = {"trials": 3, "algorithm": "random", "space": SPACE, "finalists": 2, "seeds": 3}
     run = Run(load(tiny_spec(tiny_base, tiny_data, storage, train=TRAIN, tune=tune)), Console(), "tune")
-    run.place(joined_nodes())
+    run.size_resources(joined_nodes())
     result = search(run)
     finals = result.search.finalists
     assert len(finals) == 2 and all(set(one.seeds) == {42, 43, 44} for one in finals)

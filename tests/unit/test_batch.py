@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainer import batch, tasks
-from trainer.data import sources
-from trainer.spec import RunSpec
+from trainer.data.sources import resolve
+from trainer.inference import batch_predict
+from trainer.spec.run import RunSpec
+from trainer.tasks import catalog as task_catalog
 
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"}
 
@@ -31,7 +32,7 @@ def model(tmp_path_factory):
         {"name": "x", "task": "image-classification", "data": {"train": "pictures", "image": {"size": 32}},
          "model": {"config": RESNET}}
     )  # fmt: skip
-    task = tasks.get("image-classification")
+    task = task_catalog.get("image-classification")
     contract = task.fit(task.begin(spec, folder), {"cat": 2, "dog": 3})
     task.save_model(task.new_model(contract, spec), contract, folder)
     contract.save(folder)
@@ -46,16 +47,16 @@ def test_files_of_different_kinds_have_the_same_columns(model, tmp_path, ending)
     pq.write_table(pa.table({"image": [picture(seed) for seed in range(300)]}), tmp_path / "bytes.parquet")
     (tmp_path / "paths.csv").write_text("image\npictures/a.png\nnone.png\n")
     given = [str(tmp_path / name) for name in ("bytes.parquet", "pictures", "paths.csv")]
-    files = sources.find(given, "input")
-    task = tasks.of(contract)
-    read = batch._Read(batch.inputs_of(task, contract), batch._have_paths(task, files))
+    files = resolve.find(given, "input")
+    task = task_catalog.of(contract)
+    read = batch_predict._Read(batch_predict.inputs_of(task, contract), batch_predict._have_paths(task, files))
     blocks = [block for file in files for block in read(pa.Table.from_pylist([file._asdict()]))]
     assert len({tuple(block.column_names) for block in blocks}) == 1
-    answer = batch._Answer(str(folder), 1, False)
+    answer = batch_predict._Answer(str(folder), 1, False)
     answered = list(answer(pa.concat_tables(blocks)))
     assert [len(part) for part in answered] == [256, 47]  # few images at a time, however Ray Data joined their blocks
     output = tmp_path / f"out.{ending}"
-    with batch._writer(output, ending) as write:
+    with batch_predict._writer(output, ending) as write:
         for part in [*answered, *answer(blocks[0])]:
             write(part)
     rows = rows_of(output)
@@ -68,7 +69,9 @@ def test_files_of_different_kinds_have_the_same_columns(model, tmp_path, ending)
 
 
 def test_a_column_called_path_is_not_lost(tmp_path):
-    assert batch._free("path", {"row", "path"}) == "input_path" and batch._free("path", {"row"}) == "path"
+    assert (
+        batch_predict._free("path", {"row", "path"}) == "input_path" and batch_predict._free("path", {"row"}) == "path"
+    )
 
 
 def rows_of(output):

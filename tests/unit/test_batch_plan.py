@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.training import batch_plan
+from trainer.optim import batch_plan
 
 LENGTHS = np.random.default_rng(0).integers(4, 60, size=1003).astype(np.int32)
 

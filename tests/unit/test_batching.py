@@ -8,7 +8,7 @@ import pytest
 from timing import until
 
 from cluster.errors import RequestError
-from serve.batching import Batcher, Limits
+from serve.model.batcher import Batcher, Limits
 
 LIMITS = Limits(inputs=8, tokens=100, waiting=1000)
 

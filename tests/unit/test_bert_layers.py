@@ -7,10 +7,10 @@ import pytest
 import torch
 import transformers
 
-from trainer.spec_train import Train
-from trainer.training.bert_layers import BertLayers, lean
-from trainer.training.dropout import Noise, by_row, row_keys
-from trainer.training.flat_updater import FlatUpdater
+from trainer.optim.bert.dropout import Noise, by_row, row_keys
+from trainer.optim.bert.encoder import BertLayers, lean
+from trainer.optim.flat_updater import FlatUpdater
+from trainer.spec.train import Train
 
 SIZES = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
          "max_position_embeddings": 40, "num_labels": 3}  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from trainer.training.compact import CompactVocabulary
+from trainer.training.compact_vocabulary import CompactVocabulary
 
 
 class FakeRows:

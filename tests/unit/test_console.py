@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from cluster.console import Console, Rate, figures_line
+from cluster.console import Console, Rate
 from cluster.progress import Progress, ProgressFile, read_all, run_watched, total_of
+from trainer.targets.metrics.summary import figures_line
 
 
 def test_the_rate_counts_from_the_first_unit_done():

@@ -8,11 +8,11 @@ import pytest
 
 from cluster.errors import DataError, ModelError, SpecError
 from cluster.files import sha256
-from trainer import contract as contracts
-from trainer import tasks
-from trainer.contract import Contract, Step
-from trainer.spec_load import load
+from trainer.contract import contract as contracts
+from trainer.contract.contract import Contract, Step
+from trainer.tasks import catalog as task_catalog
 from trainer.tasks.base import resolve_columns
+from trainer.tasks.resolve import load
 
 
 def make(**changes):
@@ -80,7 +80,7 @@ def test_changes_are_noticed(tmp_path):
 def test_the_encoder_is_the_base_models_own_tokenizer(tiny_base, tmp_path):
     from transformers import AutoTokenizer
 
-    task = tasks.get("text-classification")
+    task = task_catalog.get("text-classification")
     spec = load({"name": "a", "data": {"train": "t.csv", "max_length": 8}, "model": {"base": str(tiny_base)}})
     contract = task.begin(spec, tmp_path)
     texts = ["I want a good hammer", "apple", "one two three four five six seven eight nine ten cat"]
@@ -91,7 +91,7 @@ def test_the_encoder_is_the_base_models_own_tokenizer(tiny_base, tmp_path):
 
 def test_preparation_is_pinned(tiny_base, tmp_path):
     """If this fails on purpose, raise `PREPARATION_VERSION`: models trained before would be fed other inputs."""
-    task = tasks.get("text-classification")
+    task = task_catalog.get("text-classification")
     spec = load({"name": "a", "data": {"train": "t.csv"}, "model": {"base": str(tiny_base)}})
     contract = task.begin(spec, tmp_path)
     assert contracts.PREPARATION_VERSION == 2
@@ -102,13 +102,13 @@ def test_preparation_is_pinned(tiny_base, tmp_path):
 
 
 def test_collate_pads_and_masks():
-    batch = tasks.get("text-classification").collate(make(), [np.array([1, 2, 3]), np.array([4])])
+    batch = task_catalog.get("text-classification").collate(make(), [np.array([1, 2, 3]), np.array([4])])
     assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
 def test_labels_are_fitted_in_order_and_one_class_is_refused():
-    task = tasks.get("text-classification")
+    task = task_catalog.get("text-classification")
     fitted = task.fit(make(fitted={}), {"b": 2, "a": 1})
     assert fitted.fitted["labels"] == ["a", "b"]
     assert task.target.codes(fitted.fitted, pa.array(["b", "z"])).tolist() == [1, -1]
@@ -120,11 +120,11 @@ def test_labels_are_fitted_in_order_and_one_class_is_refused():
 
 
 def test_columns():
-    task = tasks.get("text-classification")
+    task = task_catalog.get("text-classification")
     assert resolve_columns(task, {"text": "body"}) == {"text": "body", "label": "label"}
     with pytest.raises(SpecError, match="did you mean 'label'"):
         resolve_columns(task, {"lable": "x"})
     with pytest.raises(SpecError, match="two parts"):
         resolve_columns(task, {"text": "x", "label": "x"})
     with pytest.raises(SpecError, match="did you mean 'text-classification'"):
-        tasks.get("text-clasification")
+        task_catalog.get("text-clasification")

@@ -7,9 +7,10 @@ from tiny import write_csv
 
 from cluster.errors import ModelError
 from cluster.files import sha256
-from trainer import contract_text
-from trainer.contract import FILE, Contract, Step
-from trainer.contract_diff import differences
+from trainer.contract import show
+from trainer.contract.contract import FILE, Contract, Step
+from trainer.contract.diff import differences
+from trainer.registry import contracts as model_contracts
 
 A, B = "a" * 64, "b" * 64
 
@@ -106,21 +107,21 @@ def test_a_folder_is_read_and_a_changed_one_refused(tmp_path):
     write_csv(tmp_path / "tokenizer.json", [])
     contract = Contract(**make(files={"tokenizer.json": sha256(tmp_path / "tokenizer.json")}))
     contract.save(tmp_path)
-    found = contract_text.find(str(tmp_path), tmp_path / "no storage")
+    found = model_contracts.find(str(tmp_path), tmp_path / "no storage")
     assert (found.fingerprint, found.contract) == (contract.fingerprint, contract.model_dump(mode="json"))
-    lines = contract_text.lines(found._asdict())
+    lines = show.lines(found._asdict())
     assert "  2. tokenize     max_length 128, pad_id 0" in lines and "  labels       3: a, b, c" in lines
     (tmp_path / "tokenizer.json").write_text("other")
     with pytest.raises(ModelError, match="tokenizer.json is missing or changed"):
-        contract_text.find(str(tmp_path), tmp_path)
+        model_contracts.find(str(tmp_path), tmp_path)
     with pytest.raises(ModelError, match=r"holds no contract\.json"):
-        contract_text.find(str(tmp_path.parent), tmp_path)
+        model_contracts.find(str(tmp_path.parent), tmp_path)
     with pytest.raises(ModelError, match="there is no model 'nobody'"):
-        contract_text.find("nobody", tmp_path)
+        model_contracts.find("nobody", tmp_path)
 
 
 def test_a_contract_of_another_code_version_can_still_be_read(tmp_path):
     old = {**make(), "preparation_version": 0, "what_it_had_then": [1]}
     (tmp_path / FILE).write_text(json.dumps({"fingerprint": A, **old}))
-    found = contract_text.find(str(tmp_path), tmp_path)
-    assert found.contract == old and "what_it_had_then: 1: 1" in contract_text.lines(found._asdict())
+    found = model_contracts.find(str(tmp_path), tmp_path)
+    assert found.contract == old and "what_it_had_then: 1: 1" in show.lines(found._asdict())

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tiny import WORDS, make_rows
 
-from trainer.data.prepared import QUARANTINE
-from trainer.report import charts, data_facts, data_page, suspects, twins
+from trainer.data.folder import QUARANTINE
+from trainer.report import data_charts, data_facts, data_page, suspects, twins
 from trainer.report.data_facts import AllRows
 
 
@@ -125,7 +125,7 @@ class Folder:
     """As much of prepared data as the page names."""
 
     def __init__(self, folder):
-        from trainer.contract import Contract
+        from trainer.contract.contract import Contract
 
         self.folder = folder
         self.contract = Contract(task="t", columns={"text": "<t>"}, steps=[], fitted={}, files={})
@@ -163,7 +163,7 @@ def test_the_page_is_offline_and_escaped(tmp_path):
 def test_many_classes_are_drawn_without_names_and_shown_from_both_ends(tmp_path):
     rows = all_rows(*(("train", f"text {n} of this class", f"label_{n % 400}") for n in range(800)))
     found = facts(rows, [f"label_{n}" for n in range(400)])
-    assert "label_3" not in charts.class_sizes(found.classes)
+    assert "label_3" not in data_charts.class_sizes(found.classes)
     data_page.write(tmp_path / "data.html", found, title="many", prepared=Folder(tmp_path))
     assert "100 classes between" in (tmp_path / "data.html").read_text(encoding="utf-8")
 

@@ -10,11 +10,13 @@ from tiny import make_rows, tiny_spec, write_csv
 
 import raymill
 from cluster.errors import ModelError, RequestError
-from trainer import golden, tasks
-from trainer.data import prepare as preparing
-from trainer.predictor import Predictor
-from trainer.spec_load import load
-from trainer.training.place import Place
+from trainer.data.prepare import prepare as preparing
+from trainer.inference import golden
+from trainer.inference.predictor import Predictor
+from trainer.optim.distributed.worker_context import Place
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks.resolve import load
+from trainer.training.run import run
 
 TEXT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 CODE = {code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)}
@@ -35,7 +37,7 @@ def working_directory(tmp_path, monkeypatch):
 def trained(spec, folder):
     """Prepare and train in this process; returns the folder of the best checkpoint and its figures."""
     loaded = load(spec)
-    task = tasks.get(loaded.task)
+    task = task_catalog.get(loaded.task)
     task.check_spec(loaded)
     prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
     epochs = []
@@ -45,7 +47,7 @@ def trained(spec, folder):
         if save:
             save(folder / "checkpoint")
 
-    task.train(loaded, prepared, Place(0, 1, "cpu", 1), report, folder)
+    run(task, loaded, prepared, Place(0, 1, "cpu", 1), report, folder)
     return prepared, folder / "checkpoint", epochs
 
 

@@ -10,7 +10,7 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
-from trainer.training.dropout import Noise, RowDropout, by_row, row_keys
+from trainer.optim.bert.dropout import Noise, RowDropout, by_row, row_keys
 
 KEYS = row_keys(seed=1, epoch=2, step=3, places=np.arange(64))
 

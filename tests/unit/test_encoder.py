@@ -10,12 +10,14 @@ import transformers
 from onnx import numpy_helper
 from tiny import make_rows
 
-from serve.engines import by_onnx, encoder_onnx, packed
+from serve.engines import packed
 from serve.engines.base import EngineError
-from serve.engines.encoder import encoder_of
-from serve.engines.encoder_graph import graph_of
-from serve.engines.onnx_session import session
-from trainer.predictor import Predictor
+from serve.engines.encoder_weights import encoder_of
+from serve.engines.onnx import encoder_engine
+from serve.engines.onnx import engine as onnx_engine
+from serve.engines.onnx.encoder_graph import graph_of
+from serve.engines.onnx.session import session
+from trainer.inference.predictor import Predictor
 
 FAMILIES = ["Bert", "Roberta", "XLMRoberta", "Camembert", "Electra"]
 
@@ -66,8 +68,8 @@ def test_every_family_computes_what_its_model_does(family, predictor, inputs, tm
     spread = own.max() - own.min()
     assert np.ptp(own, axis=0).min() > 0.1  # the texts are told apart
     for name, near in (("onnx-fp32", 1e-4), ("onnx-int8", 0.1)):
-        encoder_onnx.build(name, other, inputs, tmp_path)
-        engine = encoder_onnx.load(other, tmp_path)
+        encoder_engine.build(name, other, inputs, tmp_path)
+        engine = encoder_engine.load(other, tmp_path)
         assert np.abs(engine.logits(inputs) - own).max() < near * spread, name
         # Alone or beside longer ones: only rounding differs.
         assert np.abs(engine.logits(inputs[:1]) - engine.logits(inputs)[:1]).max() < 1e-3 * spread, name
@@ -82,26 +84,26 @@ def test_a_text_that_contains_the_padding_token(family, predictor, inputs, tmp_p
     pad = predictor.task.pad_id(predictor.contract)
     odd = [np.insert(ids, [1, 3], pad) for ids in inputs]
     own = logits_of(other, odd)
-    encoder_onnx.build("onnx-fp32", other, inputs, tmp_path)
-    for engine in (encoder_onnx.load(other, tmp_path), packed.load("torch-packed", other, tmp_path)):
-        near = 1e-4 if isinstance(engine, encoder_onnx.OnnxEncoder) else 0.06
+    encoder_engine.build("onnx-fp32", other, inputs, tmp_path)
+    for engine in (encoder_engine.load(other, tmp_path), packed.load("torch-packed", other, tmp_path)):
+        near = 1e-4 if isinstance(engine, encoder_engine.OnnxEncoder) else 0.06
         assert np.abs(engine.logits(odd) - own).max() < near * np.ptp(own)
 
 
 @pytest.mark.parametrize("length", [1, 64])
 def test_one_token_and_as_many_as_there_are_positions(length, predictor, inputs, tmp_path):
     other = of_family("Bert", predictor, max_position_embeddings=64)
-    encoder_onnx.build("onnx-fp32", other, inputs, tmp_path)
+    encoder_engine.build("onnx-fp32", other, inputs, tmp_path)
     rows = [np.resize(ids, length) for ids in inputs[:3]]
-    assert np.abs(encoder_onnx.load(other, tmp_path).logits(rows) - logits_of(other, rows)).max() < 1e-3
+    assert np.abs(encoder_engine.load(other, tmp_path).logits(rows) - logits_of(other, rows)).max() < 1e-3
 
 
 def test_two_threads_say_what_one_does(predictor, inputs, tmp_path):
     other = of_family("Bert", predictor)
-    encoder_onnx.build("onnx-int8", other, inputs, tmp_path)
-    one = encoder_onnx.load(other, tmp_path).logits(inputs)
+    encoder_engine.build("onnx-int8", other, inputs, tmp_path)
+    one = encoder_engine.load(other, tmp_path).logits(inputs)
     other.threads = 2
-    assert np.abs(encoder_onnx.load(other, tmp_path).logits(inputs) - one).max() < 1e-3
+    assert np.abs(encoder_engine.load(other, tmp_path).logits(inputs) - one).max() < 1e-3
 
 
 def given(task, change):
@@ -122,8 +124,8 @@ def test_what_the_task_gives_its_model_is_what_the_graph_takes(predictor, inputs
     other.task = given(predictor.task, with_kinds)
     own = logits_of(other, inputs)
     for name, near in (("onnx-fp32", 1e-4), ("onnx-int8", 0.1)):
-        encoder_onnx.build(name, other, inputs, tmp_path)
-        assert np.abs(encoder_onnx.load(other, tmp_path).logits(inputs) - own).max() < near * np.ptp(own)
+        encoder_engine.build(name, other, inputs, tmp_path)
+        assert np.abs(encoder_engine.load(other, tmp_path).logits(inputs) - own).max() < near * np.ptp(own)
 
 
 @pytest.mark.parametrize(
@@ -138,27 +140,27 @@ def test_what_the_graph_does_not_take_is_refused(change, told, predictor, inputs
     other = of_family("Bert", predictor)
     other.task = given(predictor.task, change)
     with pytest.raises(EngineError, match=told):
-        encoder_onnx.build("onnx-int8", other, inputs, tmp_path)
+        encoder_engine.build("onnx-int8", other, inputs, tmp_path)
 
 
 def test_a_graph_that_computes_something_else_is_not_made_int8(predictor, inputs, tmp_path, monkeypatch):
     other = of_family("Bert", predictor)
     read = encoder_of(other)
-    monkeypatch.setattr(encoder_onnx, "encoder_of", lambda _: read._replace(kinds=read.kinds.flip(0)))
+    monkeypatch.setattr(encoder_engine, "encoder_of", lambda _: read._replace(kinds=read.kinds.flip(0)))
     with pytest.raises(EngineError, match="it moves logits by"):
-        encoder_onnx.build("onnx-int8", other, inputs, tmp_path)
-    monkeypatch.setattr(encoder_onnx, "encoder_of", lambda _: read._replace(layers=[]))
+        encoder_engine.build("onnx-int8", other, inputs, tmp_path)
+    monkeypatch.setattr(encoder_engine, "encoder_of", lambda _: read._replace(layers=[]))
     with pytest.raises(EngineError, match="no graph can be made of it|it moves logits by"):
-        encoder_onnx.build("onnx-int8", other, inputs, tmp_path)
+        encoder_engine.build("onnx-int8", other, inputs, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_whole_sums_of_bytes_weights_have_seven_bits(predictor, inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder_onnx, "multiplies_whole", lambda predictor: False)
+    monkeypatch.setattr(encoder_engine, "multiplies_whole", lambda predictor: False)
     (tmp_path / "scratch").mkdir()
-    note = by_onnx.build("onnx-int8", predictor, inputs, tmp_path, tmp_path / "scratch")
+    note = onnx_engine.build("onnx-int8", predictor, inputs, tmp_path, tmp_path / "scratch")
     assert note == "the exporter's graph: this CPU cuts off sums of bytes"
-    weights = [numpy_helper.to_array(one) for one in onnx.load(str(tmp_path / by_onnx.GRAPH)).graph.initializer]
+    weights = [numpy_helper.to_array(one) for one in onnx.load(str(tmp_path / onnx_engine.GRAPH)).graph.initializer]
     assert max(np.abs(one.astype(int)).max() for one in weights if one.dtype == np.int8 and one.ndim == 2) == 64
 
 
@@ -188,5 +190,5 @@ def test_what_is_not_known_is_refused(predictor, inputs, tmp_path):
         encoder_of(other)
     with pytest.raises(EngineError, match="for CPUs"):
         other.device = "cuda"
-        encoder_onnx.build("onnx-int8", other, inputs, tmp_path)
+        encoder_engine.build("onnx-int8", other, inputs, tmp_path)
     assert list(tmp_path.iterdir()) == []

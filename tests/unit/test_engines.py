@@ -9,13 +9,15 @@ import torch
 from tiny import make_rows
 
 from cluster.errors import ModelError, SpecError
-from serve import engines
-from serve.engines import by_onnx, choose, encoder_onnx, store
+from serve.engines import benchmark, choose, engine_store
+from serve.engines import catalog as engine_catalog
 from serve.engines.base import EngineError, split_by_length
-from serve.engines.choose import HeldOut
-from serve.engines.smooth import smooth
-from trainer.predictor import Predictor
-from trainer.spec import Serve
+from serve.engines.benchmark import HeldOut
+from serve.engines.onnx import encoder_engine
+from serve.engines.onnx import engine as onnx_engine
+from serve.engines.onnx.smoothing import smooth
+from trainer.inference.predictor import Predictor
+from trainer.spec.run import Serve
 
 TEXTS = [row[0] for row in make_rows(60, seed=5)]
 
@@ -43,8 +45,8 @@ def scratch(tmp_path_factory):
 @pytest.mark.parametrize("name", ["torch-packed", "onnx-fp32", "onnx-int8", "openvino-bf16", "openvino-int8"])
 def test_an_engine_answers_as_the_model_does(name, predictor, inputs, scratch, tmp_path):
     others = predictor.encode({"text": [row[0] for row in make_rows(100, seed=6)]})
-    engines.build(name, predictor, others, tmp_path, scratch)
-    engine = engines.load(name, predictor, tmp_path)
+    engine_catalog.build(name, predictor, others, tmp_path, scratch)
+    engine = engine_catalog.load(name, predictor, tmp_path)
     own = predictor.scores(inputs)
     near = 1e-4 if name == "onnx-fp32" else 0.1
     for some in (inputs, inputs[:1], inputs[::-1], [inputs[3], inputs[3]]):
@@ -64,28 +66,30 @@ def test_an_engine_answers_on_a_gpu_as_the_model_does_on_a_cpu(name, predictor, 
         onnxruntime = pytest.importorskip("onnxruntime")
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             pytest.skip("this onnxruntime has no CUDA")
-    engines.build(name, on_gpu, inputs, tmp_path, scratch / "gpu")
-    found = on_gpu.task.target.scores(on_gpu.contract.fitted, engines.load(name, on_gpu, tmp_path).logits(inputs))
+    engine_catalog.build(name, on_gpu, inputs, tmp_path, scratch / "gpu")
+    found = on_gpu.task.target.scores(
+        on_gpu.contract.fitted, engine_catalog.load(name, on_gpu, tmp_path).logits(inputs)
+    )
     assert np.abs(found - predictor.scores(inputs)).max() < (0.1 if name == "torch-bf16" else 1e-3)
 
 
 def test_a_smoothed_graph_computes_the_same(predictor, inputs, scratch, tmp_path):
-    graph = tmp_path / by_onnx.GRAPH
-    shutil.copy(by_onnx.exported(predictor, inputs, scratch), graph)
-    before = engines.load("onnx-fp32", predictor, tmp_path).logits(inputs)
+    graph = tmp_path / onnx_engine.GRAPH
+    shutil.copy(onnx_engine.exported(predictor, inputs, scratch), graph)
+    before = engine_catalog.load("onnx-fp32", predictor, tmp_path).logits(inputs)
     nodes = len(onnx.load(str(graph)).graph.node)
-    smooth(graph, by_onnx.feeds(predictor, inputs[:20], graph))
+    smooth(graph, onnx_engine.feeds(predictor, inputs[:20], graph))
     assert len(onnx.load(str(graph)).graph.node) > nodes
-    assert np.abs(engines.load("onnx-fp32", predictor, tmp_path).logits(inputs) - before).max() < 1e-4
+    assert np.abs(engine_catalog.load("onnx-fp32", predictor, tmp_path).logits(inputs) - before).max() < 1e-4
 
 
 def test_from_a_few_rows_no_scales_are_made(predictor, inputs, scratch, tmp_path):
     with pytest.raises(EngineError, match="take 64 rows, and there are 60"):
-        encoder_onnx.build("onnx-int8", predictor, inputs, tmp_path)
-    note = engines.build("onnx-int8", predictor, inputs, tmp_path, scratch)
+        encoder_engine.build("onnx-int8", predictor, inputs, tmp_path)
+    note = engine_catalog.build("onnx-int8", predictor, inputs, tmp_path, scratch)
     assert note == "the exporter's graph: its scales take 64 rows, and there are 60"
-    assert [path.name for path in tmp_path.iterdir()] == [by_onnx.GRAPH]
-    engine, target = engines.load("onnx-int8", predictor, tmp_path), predictor.task.target
+    assert [path.name for path in tmp_path.iterdir()] == [onnx_engine.GRAPH]
+    engine, target = engine_catalog.load("onnx-int8", predictor, tmp_path), predictor.task.target
     found = target.scores(predictor.contract.fitted, engine.logits(inputs))
     assert np.abs(found - predictor.scores(inputs)).max() < 0.1
 
@@ -139,13 +143,13 @@ def test_the_fastest_that_keeps_the_metric_is_kept_with_its_evidence(predictor, 
 def test_an_engine_that_loses_too_much_is_not_chosen(predictor, version, monkeypatch):
     monkeypatch.setattr(choose, "_candidates", lambda predictor, device: ["onnx-int8"])
     monkeypatch.setattr(choose, "_speed", lambda candidate: candidate.name == "onnx-int8")
-    real = choose._Measure.checks
+    real = benchmark._Measure.checks
 
     def worse(self, engine):
         move, metric = real(self, engine)
         return move, metric - 0.0031
 
-    monkeypatch.setattr(choose._Measure, "checks", worse)
+    monkeypatch.setattr(benchmark._Measure, "checks", worse)
     choice = choose.optimize(version, Serve(max_metric_drop=0.3), held_out(predictor, version), lambda text: None)
     assert choice["engine"] == "native"
     assert "macro_f1 moves from" in choice["candidates"][1]["refused"]
@@ -156,7 +160,7 @@ def test_an_engine_that_loses_too_much_is_not_chosen(predictor, version, monkeyp
 def test_without_held_out_rows_only_an_engine_that_moves_nothing_may_be_chosen(version, monkeypatch):
     monkeypatch.setattr(choose, "_candidates", lambda predictor, device: ["onnx-int8"])
     monkeypatch.setattr(choose, "_speed", lambda candidate: candidate.name == "onnx-int8")
-    monkeypatch.setattr(choose, "_SAME", 0.0)
+    monkeypatch.setattr(benchmark, "_SAME", 0.0)
     choice = choose.optimize(version, Serve(), None, lambda text: None)
     assert choice["engine"] == "native"
     assert "no held-out rows" in choice["candidates"][1]["refused"]
@@ -164,16 +168,16 @@ def test_without_held_out_rows_only_an_engine_that_moves_nothing_may_be_chosen(v
 
 def test_a_damaged_or_unknown_engine_is_told(predictor, version):
     choice = choose.optimize(version, Serve(engine="onnx-fp32"), None, lambda text: None)
-    built = store.folder_of(version, choice["hardware"]) / choice["folder"]
+    built = engine_store.folder_of(version, choice["hardware"]) / choice["folder"]
     assert choose.engine_of(version, Serve(engine="onnx-fp32"), lambda: pytest.fail("measured again"))[1] == choice
     assert choose.load(predictor, version, "onnx-fp32", choice).logits(
         predictor.encode({"text": ["my dog"]})
     ).shape == (1, 3)
-    graph = built / encoder_onnx.GRAPH
+    graph = built / encoder_engine.GRAPH
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")
     with pytest.raises(ModelError, match="not those that were measured"):
         choose.load(predictor, version, "onnx-fp32", choice)
     with pytest.raises(SpecError, match="did you mean 'onnx-int8'"):
-        engines.load("onnx-int9", predictor, built)
+        engine_catalog.load("onnx-int9", predictor, built)
     with pytest.raises(EngineError):
-        engines.load("torch-bf16", type("Trees", (), {"model": object(), "task": predictor.task})(), built)
+        engine_catalog.load("torch-bf16", type("Trees", (), {"model": object(), "task": predictor.task})(), built)

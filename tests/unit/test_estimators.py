@@ -10,10 +10,10 @@ import pytest
 
 from cluster.errors import ModelError, SpecError, UserError
 from cluster.files import sha256
-from trainer import estimators
-from trainer.estimators import base
-from trainer.estimators.base import Goal, Means, Table
-from trainer.spec import Train
+from trainer.spec.run import Train
+from trainer.tasks.estimators import base
+from trainer.tasks.estimators import catalog as estimator_catalog
+from trainer.tasks.estimators.base import Goal, Means, Table
 
 CLASSES = ["logistic_regression", "random_forest", "gradient_boosting", "xgboost", "mlp"]
 NUMBERS = ["linear_regression", "random_forest", "gradient_boosting", "xgboost", "mlp"]
@@ -47,7 +47,7 @@ def numbers(rows: Table) -> Goal:
 
 
 def fitted(kind: str, rows: Table, goal: Goal, means: Means = MEANS):
-    made = estimators.get(kind)(estimators.read_params(kind, SMALL.get(kind, {})))
+    made = estimator_catalog.get(kind)(estimator_catalog.read_params(kind, SMALL.get(kind, {})))
     for _ in made.fit(rows, goal, means):
         pass
     return made
@@ -68,7 +68,7 @@ def test_classes_are_learned_and_kept_on_disk(kind, count, tmp_path):
     assert (logits.argmax(axis=1) == classes(new, count).y).mean() > 0.75
     np.testing.assert_allclose(probabilities(logits).sum(axis=1), 1.0, rtol=1e-6)
     made.save(tmp_path)
-    np.testing.assert_array_equal(base.load(tmp_path).logits(new), logits)
+    np.testing.assert_array_equal(estimator_catalog.load(tmp_path).logits(new), logits)
 
 
 @pytest.mark.parametrize("kind", NUMBERS)
@@ -80,7 +80,7 @@ def test_numbers_are_learned_and_kept_on_disk(kind, tmp_path):
     errors = found[:, 0] - numbers(new).y
     assert np.square(errors).mean() < 0.4 * numbers(new).y.var()
     made.save(tmp_path)
-    np.testing.assert_array_equal(base.load(tmp_path).logits(new), found)
+    np.testing.assert_array_equal(estimator_catalog.load(tmp_path).logits(new), found)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -131,7 +131,7 @@ def test_a_table_without_ids_or_without_values():
 
 @pytest.mark.parametrize("kind", ["xgboost", "mlp"])
 def test_an_epoch_is_a_part_of_the_fit(kind):
-    made = estimators.get(kind)(estimators.read_params(kind, SMALL[kind]))
+    made = estimator_catalog.get(kind)(estimator_catalog.read_params(kind, SMALL[kind]))
     goal = classes(table())
     losses = []
     for _ in made.fit(table(), goal, MEANS._replace(train=Train(epochs=4, learning_rate=5e-3))):
@@ -151,14 +151,14 @@ def test_a_damaged_model_file_is_one_error(kind, tmp_path):
     for damaged in (whole[: len(whole) // 2], b"", b"not a model"):
         weights.write_bytes(damaged)
         with pytest.raises(ModelError, match="SHA-256"):
-            base.load(tmp_path)
+            estimator_catalog.load(tmp_path)
         change(tmp_path, sha256=sha256(weights))
         with pytest.raises(ModelError, match="holds no model that can be read"):
-            base.load(tmp_path)
+            estimator_catalog.load(tmp_path)
         change(tmp_path, sha256=before)
     weights.unlink()
     with pytest.raises(ModelError, match="holds no model that can be read"):
-        base.load(tmp_path)
+        estimator_catalog.load(tmp_path)
 
 
 def change(folder: Path, **parts: object) -> None:
@@ -188,7 +188,7 @@ def test_types_that_are_not_our_own_are_refused(kind, tmp_path):
         skops.io.dump(foreign, tmp_path / "model.skops")
         change(tmp_path, sha256=sha256(tmp_path / "model.skops"))
         with pytest.raises(ModelError, match=reason):
-            base.load(tmp_path)
+            estimator_catalog.load(tmp_path)
 
 
 def test_a_description_of_another_kind_is_refused(tmp_path):
@@ -202,7 +202,7 @@ def test_a_description_of_another_kind_is_refused(tmp_path):
     ]:
         (tmp_path / base.FILE).write_text(json.dumps({**about, **changed}))
         with pytest.raises(ModelError, match=reason):
-            base.load(tmp_path)
+            estimator_catalog.load(tmp_path)
 
 
 # -- parameters
@@ -223,20 +223,20 @@ def test_a_description_of_another_kind_is_refused(tmp_path):
 )
 def test_wrong_parameters_are_named(kind, given, problem, fix):
     with pytest.raises(SpecError) as caught:
-        estimators.read_params(kind, given)
+        estimator_catalog.read_params(kind, given)
     assert problem in caught.value.problem and fix in caught.value.fix
 
 
 def test_parameters_of_another_kind_are_passed_over():
     given = {"learning_rate": 0.2, "xgboost": {"max_depth": 7}, "random_forest": {"n_estimators": 5}}
-    found = estimators.read_params("xgboost", given)
+    found = estimator_catalog.read_params("xgboost", given)
     assert (found.max_depth, found.learning_rate, found.n_estimators) == (7, 0.2, 300)
 
 
 def test_a_missing_package_says_what_to_install():
-    class Absent(estimators.get("xgboost")):
+    class Absent(estimator_catalog.get("xgboost")):
         needs = "no_such_package_of_boosting"
 
     with pytest.raises(ModelError) as caught:
-        estimators.must_be_installed(Absent)
+        estimator_catalog.must_be_installed(Absent)
     assert "xgboost needs the package" in caught.value.problem and caught.value.fix == "pip install 'raymill[tabular]'"

@@ -12,11 +12,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import DataError, SpecError
-from trainer.contract import Contract
-from trainer.features.columns import Boolean, Categorical, Columns, Date, Numeric
+from trainer.contract.contract import Contract
 from trainer.features.fit import fit_tables
 from trainer.features.fitted import Fitted, check, encode, gather, names, transform
 from trainer.features.profile import Profile, bin_counts
+from trainer.spec.features import Boolean, Categorical, Columns, Date, Numeric
 
 
 def one(rules, cells):

@@ -11,10 +11,10 @@ import pytest
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 from cluster.errors import DataError, SpecError
-from trainer.features.columns import Boolean, Categorical, Date
 from trainer.features.fit import fit_tables
 from trainer.features.fitted import check, encode, names, sizes, transform
 from trainer.features.profile import bin_counts
+from trainer.spec.features import Boolean, Categorical, Date
 
 
 def one(rules, cells):

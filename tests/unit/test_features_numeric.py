@@ -12,9 +12,9 @@ from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from cluster.errors import DataError
 from trainer.features import exact, sketch
-from trainer.features.columns import Numeric
 from trainer.features.fit import fit_tables
 from trainer.features.fitted import Fitted, encode, names, transform
+from trainer.spec.features import Numeric
 
 BUNDLED = {"diabetes": datasets.load_diabetes, "breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from trainer.result import TrialRecord
-from trainer.spec_load import load
-from trainer.spec_tune import Goal, Rule
-from tune import finals
-from tune.goals import broken, front, goals_of
+from trainer.runs.result import TrialRecord
+from trainer.spec.tune import Goal, Rule
+from trainer.tasks.resolve import load
+from tune import finalists
+from tune.objectives import broken, front, goals_of
 
 
 def spec_of(**tune):
@@ -38,27 +38,27 @@ def test_constraints():
 def test_one_of_each_costly_kind_comes_before_a_second():
     spec = spec_of(objective={"maximize": "macro_f1", "minimize": "serve.p99_ms"}, finalists=3)
     trials = [trial("1", 0.9), trial("2", 0.95), trial("3", 0.7, "small", 20.0), trial("4", None), trial("5", 0.94)]
-    assert [one.name for one in finals.chosen(spec, trials)] == ["2", "3", "5"]
-    assert finals.ranked(spec_of(constraints=["model.size_mb <= 50"]), trials)[0].name == "3"
+    assert [one.name for one in finalists.chosen(spec, trials)] == ["2", "3", "5"]
+    assert finalists.ranked(spec_of(constraints=["model.size_mb <= 50"]), trials)[0].name == "3"
 
 
 def test_the_best_on_average_wins_with_its_best_seed():
     spec = spec_of(seeds=3, finalists=2)
     two = [trial("0001", 0.95), trial("0002", 0.94)]
-    points = finals.more_seeds(spec, two)
+    points = finalists.more_seeds(spec, two)
     assert [point.name for point in points] == [f"{name}-seed-{seed}" for name in ("0001", "0002") for seed in (43, 44)]
     of = {"0001-seed-43": 0.80, "0001-seed-44": 0.81, "0002-seed-43": 0.93, "0002-seed-44": 0.96}
     more = [trial(name, f1, seed=int(name[-2:])) for name, f1 in of.items()]
-    judged = finals.judged(spec, two, more, {})
+    judged = finalists.judged(spec, two, more, {})
     assert judged[0].name == "0002" and judged[0].figures["macro_f1"] == pytest.approx((0.94 + 0.93 + 0.96) / 3)
-    assert finals.best_seed(spec, judged[0]) == "0002-seed-44"
+    assert finalists.best_seed(spec, judged[0]) == "0002-seed-44"
 
 
 def test_what_serving_costs_rules_out():
     spec = spec_of(objective={"maximize": "macro_f1", "minimize": "serve.p99_ms"}, constraints=["serve.p99_ms <= 20"])
     two = [trial("0001", 0.95), trial("0002", 0.9, "small")]
     served = {"0001": {"serve.p99_ms": 30.0}, "0002": {"serve.p99_ms": 9.0}}
-    judged = finals.judged(spec, two, [], served)
+    judged = finalists.judged(spec, two, [], served)
     assert [one.name for one in judged] == ["0002", "0001"] and all(one.on_front for one in judged)
     assert judged[1].broken == ["serve.p99_ms <= 20"]
     assert [goal.name for goal in goals_of(spec)] == ["macro_f1", "serve.p99_ms"]

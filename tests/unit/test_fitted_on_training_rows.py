@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from trainer.contract import Contract
-from trainer.data.prepare import prepare
-from trainer.registering import _must_compare
-from trainer.registry import Version
-from trainer.spec_load import load
+from trainer.contract.contract import Contract
+from trainer.data.prepare.prepare import prepare
+from trainer.registry.register import _must_compare
+from trainer.registry.registry import Version
+from trainer.tasks.resolve import load
 
 
 def prepared(folder, rows, task, base, **data):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from trainer.gate import decide
-from trainer.spec_load import load
+from trainer.registry.gate import decide
+from trainer.tasks.resolve import load
 
 
 def spec(**promote):

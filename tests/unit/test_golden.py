@@ -8,10 +8,14 @@ import pytest
 
 from cluster.errors import ModelError
 from cluster.files import read_json, sha256, write_json
-from trainer import checkpoint, evaluate, golden, library_tokenizer, registering, tasks
-from trainer.contract import Contract
-from trainer.predictor import Predictor
-from trainer.spec_load import load
+from trainer.contract.contract import Contract
+from trainer.inference import evaluate, golden
+from trainer.inference.predictor import Predictor
+from trainer.registry import register
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks.resolve import load
+from trainer.tasks.text import library_check
+from trainer.training.checkpoint import export
 
 TEXTS = ["i want a good hammer", "tell me please one cat", "and my new apple"]
 LABELS = ["animal", "fruit", "tool"]
@@ -21,10 +25,10 @@ LABELS = ["animal", "fruit", "tool"]
 def trained(tiny_base, tmp_path_factory):
     """A model folder as a checkpoint is, with golden rows."""
     prepared, folder = tmp_path_factory.mktemp("prepared"), tmp_path_factory.mktemp("model")
-    task = tasks.get("text-classification")
+    task = task_catalog.get("text-classification")
     spec = load({"name": "a", "data": {"train": "t.csv", "max_length": 8}, "model": {"base": str(tiny_base)}})
     contract = task.begin(spec, prepared).model_copy(update={"fitted": {"labels": LABELS}})
-    checkpoint.save(folder, task, task.new_model(contract, spec), contract, prepared, {})
+    export.save(folder, task, task.new_model(contract, spec), contract, prepared, {})
     predictor = Predictor(folder)
     inputs = predictor.encode({"text": TEXTS})
     golden.write(folder, inputs, TEXTS, predictor.scores(inputs))
@@ -91,7 +95,7 @@ def test_a_damaged_file_is_refused(model):
 
 def test_the_library_gives_the_same_ids(trained):
     inputs = Predictor(trained).encode({"text": TEXTS})
-    said = library_tokenizer.compare(trained, [TEXTS], inputs, 8)
+    said = library_check.compare(trained, [TEXTS], inputs, 8)
     assert said.startswith("the same ids as transformers") and said.endswith("for 3 rows")
 
 
@@ -104,11 +108,11 @@ def test_a_tokenizer_that_the_library_reads_otherwise_is_refused_by_row_and_fiel
     words["good"], words["new"] = words["new"], words["good"]
     write_json(path, tokenizer)
     with pytest.raises(ModelError) as caught:
-        library_tokenizer.compare(model, [TEXTS], inputs, 8)
+        library_check.compare(model, [TEXTS], inputs, 8)
     assert "golden row 0, inputs[4]: by transformers" in str(caught.value)
     assert "(token 'good' -> 'new')" in str(caught.value) or "(token 'new' -> 'good')" in str(caught.value)
     with pytest.raises(ModelError, match="golden row 0, length of inputs"):
-        library_tokenizer.compare(model, [TEXTS], [ids[:-1] for ids in inputs], 8)
+        library_check.compare(model, [TEXTS], [ids[:-1] for ids in inputs], 8)
     # A contract that names the changed file, as if it had been prepared with it: the replay tells.
     contract = Contract(**{k: v for k, v in read_json(model / "contract.json").items() if k != "fingerprint"})
     contract.model_copy(update={"files": {"tokenizer.json": sha256(path)}}).save(model)
@@ -118,9 +122,9 @@ def test_a_tokenizer_that_the_library_reads_otherwise_is_refused_by_row_and_fiel
 
 def test_what_the_library_cannot_read_is_said_and_not_refused(model, tmp_path):
     inputs = [np.array([1], np.int32)]
-    assert library_tokenizer.compare(tmp_path, [["a"]], inputs, 8).startswith("not compared: there is no")
+    assert library_check.compare(tmp_path, [["a"]], inputs, 8).startswith("not compared: there is no")
     (model / "tokenizer_config.json").write_text("{")
-    assert "cannot read this tokenizer" in library_tokenizer.compare(model, [["a"]], inputs, 8)
+    assert "cannot read this tokenizer" in library_check.compare(model, [["a"]], inputs, 8)
 
 
 def with_steps(steps, base, folder):
@@ -128,18 +132,18 @@ def with_steps(steps, base, folder):
     prepared, model = folder / "prepared", folder / "redacting"
     prepared.mkdir()
     model.mkdir()
-    task = tasks.get("text-classification")
+    task = task_catalog.get("text-classification")
     data = {"train": "t.csv", "max_length": 8, "steps": steps}
     spec = load({"name": "a", "data": data, "model": {"base": str(base)}})
     contract = task.begin(spec, prepared).model_copy(update={"fitted": {"labels": LABELS}})
-    checkpoint.save(model, task, task.new_model(contract, spec), contract, prepared, {})
+    export.save(model, task, task.new_model(contract, spec), contract, prepared, {})
     return model
 
 
 def write_golden(model, raw):
     rows = evaluate.labelled({"text": raw}, ["tool"] * len(raw))
     scores = evaluate.score_here(str(model), rows.columns, 1, False, 8, None)
-    registering._write_golden(model, Predictor(model), scores, rows.columns)
+    register._write_golden(model, Predictor(model), scores, rows.columns)
     return read_json(model / golden.FILE)
 
 

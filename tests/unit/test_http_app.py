@@ -7,11 +7,11 @@ import httpx
 import pytest
 from timing import until
 
-from serve.access_log import AccessLog
-from serve.http import HttpApp
-from serve.keys import Guard
-from serve.metrics import ReplicaMetrics
-from serve.served import ModelSettings, Served
+from serve.asgi.access_log import AccessLog
+from serve.asgi.app import HttpApp
+from serve.asgi.auth import Guard
+from serve.model.metrics import ReplicaMetrics
+from serve.model.served_model import ModelSettings, Served
 
 TEXT = {"inputs": ["cat dog i want"]}
 

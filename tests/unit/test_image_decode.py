@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.images.decode import FORMATS, Form, TooLarge, Unusable, decode, opened
+from trainer.tasks.images.decode import FORMATS, Form, TooLarge, Unusable, decode, opened
 
 FORM = Form(16, 16, "rgb", "stretch", 16, "bilinear", 1_000_000)
 

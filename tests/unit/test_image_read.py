@@ -7,8 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import DataError
-from trainer.data import read_rows, sources
-from trainer.data.read import Reading, digest, read_blocks
+from trainer.data.readers import rows as row_reader
+from trainer.data.readers.read import digest, read_blocks
+from trainer.data.readers.reading import Reading
+from trainer.data.sources import resolve
 
 COLUMNS = {"image": "file", "label": "kind"}
 BINARY = frozenset({"image"})
@@ -33,12 +35,12 @@ def pictures(tmp_path):
 
 
 def rows_of(path, columns=COLUMNS, part="train"):
-    [file] = sources.find(str(path), part)
+    [file] = resolve.find(str(path), part)
     return [row for block in read_blocks(file, columns, frozenset(), BINARY) for row in block.to_pylist()]
 
 
 def test_every_image_of_a_folder_is_a_row_in_a_fixed_order(pictures):
-    [file] = sources.find(str(pictures), "train")
+    [file] = resolve.find(str(pictures), "train")
     assert file.format == "images"
     assert [tuple(row.values()) for row in rows_of(pictures)] == [
         (1, b"b", "cat", None, str(pictures / "cat/b.PNG")),
@@ -58,29 +60,29 @@ def test_for_predictions_images_need_no_class_folders(tmp_path):
     (tmp_path / "a.png").write_bytes(b"a")
     assert [row["image"] for row in rows_of(tmp_path, {"image": "file"}, "input")] == [b"a"]
     with pytest.raises(DataError, match="is a folder"):
-        sources.find(str(tmp_path), "train")
+        resolve.find(str(tmp_path), "train")
 
 
 def test_a_folder_of_both_kinds_asks_which(pictures):
     (pictures / "cat/a.txt").write_text("a caption")
     with pytest.raises(DataError, match=r"texts and images.*\n.*data.format"):
-        sources.find(str(pictures), "train")
-    assert sources.find(str(pictures), "train", "images")[0].format == "images"
+        resolve.find(str(pictures), "train")
+    assert resolve.find(str(pictures), "train", "images")[0].format == "images"
 
 
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "a.md").write_text("a")
     with pytest.raises(DataError, match=r"holds no .png or .jpg .* file \(1 with .md\)"):
-        sources.find(str(tmp_path), "train", "images")
+        resolve.find(str(tmp_path), "train", "images")
     with pytest.raises(DataError, match="a folder whose files are the rows"):
-        sources.find(str(tmp_path / "a.md"), "train", "images")
+        resolve.find(str(tmp_path / "a.md"), "train", "images")
 
 
 def test_blocks_of_images_are_short(tmp_path):
     (tmp_path / "cat").mkdir()
     for number in range(300):
         (tmp_path / f"cat/{number:03}.png").write_bytes(b"x")
-    [file] = sources.find(str(tmp_path), "train")
+    [file] = resolve.find(str(tmp_path), "train")
     assert [len(block) for block in read_blocks(file, COLUMNS, frozenset(), BINARY)] == [256, 44]
     for number in range(20):
         (tmp_path / f"cat/{number:03}.png").write_bytes(b"x" * (1 << 20))
@@ -117,10 +119,10 @@ def test_a_jsonl_may_lack_an_image(pictures):
 
 
 def test_too_large_a_file_is_not_read(pictures, monkeypatch):
-    from trainer.data import read_files
+    from trainer.data.readers import files as file_reader
 
-    monkeypatch.setattr(read_files, "MOST_BYTES", 0)
-    assert rows_of(pictures)[0]["reason"] == read_rows.TOO_LARGE
+    monkeypatch.setattr(file_reader, "MOST_BYTES", 0)
+    assert rows_of(pictures)[0]["reason"] == row_reader.TOO_LARGE
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_the_digest_covers_the_files_that_images_without_bytes_name(pictures, en
     images = [{"bytes": b"a", "path": "cat/deep/a.jpeg"}, {"bytes": None, "path": "cat/b.PNG"}, None]
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     path = written(pictures, ending, pa.table({"file": pa.array(images, kind), "kind": ["x", "y", "z"]}))
-    files = sources.find(str(path), "train")
+    files = resolve.find(str(path), "train")
 
     def now():
         return digest(files, Reading(COLUMNS, frozenset(), BINARY))
@@ -182,7 +184,7 @@ def test_columns_of_paths_and_of_anything_else(pictures):
 
 def test_columns_of_bytes_make_short_blocks(tmp_path):
     table = pa.table({"file": [b"x"] * 300 + [b"x" * (1 << 20)] * 20, "kind": ["k"] * 320})
-    [file] = sources.find(str(written(tmp_path, "parquet", table)), "train")
+    [file] = resolve.find(str(written(tmp_path, "parquet", table)), "train")
     blocks = list(read_blocks(file, COLUMNS, frozenset(), BINARY))
     assert [len(block) for block in blocks] == [256, 44 + 16, 4]
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cluster.errors import RequestError
-from trainer.images.requests import bodies, image_of, images_of
+from trainer.tasks.images.requests import bodies, image_of, images_of
 
 MOST = 10_000
 

@@ -11,13 +11,14 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from cluster.errors import DataError, ModelError, SpecError
-from trainer import spec_load, tasks
-from trainer.images.augment import augment
-from trainer.images.preprocessor import step_params
-from trainer.spec import RunSpec
-from trainer.spec_data import Image as ImageSpec
-from trainer.spec_train import Augment
-from trainer.tasks.base import offsets_of
+from trainer.spec.data import Image as ImageSpec
+from trainer.spec.run import RunSpec
+from trainer.spec.train import Augment
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks import resolve
+from trainer.tasks.encoder import offsets_of
+from trainer.tasks.images.augment import augment
+from trainer.tasks.images.preprocessor import step_params
 
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
 VIT = {"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
@@ -38,7 +39,7 @@ def picture(seed, size=(50, 40)):
 
 
 def begun(spec, folder):
-    task = tasks.get("image-classification")
+    task = task_catalog.get("image-classification")
     task.check_spec(spec)
     return task, task.fit(task.begin(spec, folder), {"cat": 2, "dog": 3})
 
@@ -142,12 +143,12 @@ def test_requests_there_and_back(tmp_path):
 )
 def test_wrong_specs_are_told_before_anything_is_read(sections, words):
     with pytest.raises((SpecError, ModelError)) as caught:
-        tasks.get("image-classification").check_spec(spec_of(**sections))
+        task_catalog.get("image-classification").check_spec(spec_of(**sections))
     assert words in str(caught.value)
 
 
 def saved(folder, config, processor=None, size=32):
-    from trainer.images.models import Input, from_config
+    from trainer.tasks.images.models import Input, from_config
 
     from_config(config, Input(3, size, size), ["a", "b", "c"]).save_pretrained(folder)
     if processor:
@@ -174,7 +175,7 @@ def test_a_base_model_gets_a_new_head_and_keeps_its_preparation(tmp_path):
 
 
 def test_a_base_model_that_takes_other_images_is_refused(tmp_path):
-    task = tasks.get("image-classification")
+    task = task_catalog.get("image-classification")
     vit = str(saved(tmp_path / "vit", VIT))
     task.check_spec(spec_of(model={"base": vit}))  # its own 32 pixels
     with pytest.raises(SpecError, match="trained for images of 32 pixels"):
@@ -187,7 +188,7 @@ def test_a_base_model_that_takes_other_images_is_refused(tmp_path):
 
 def test_a_base_model_of_texts_is_refused(tiny_base):
     with pytest.raises(ModelError, match="'bert', which is none for images"):
-        tasks.get("image-classification").check_spec(spec_of(model={"base": str(tiny_base)}))
+        task_catalog.get("image-classification").check_spec(spec_of(model={"base": str(tiny_base)}))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +250,7 @@ def test_mixup_blends_images_and_classes_alike():
     assert shares.shape == (6, 3) and torch.allclose(shares.sum(dim=1), torch.ones(6))
     means = batch.mean(dim=(1, 2, 3))
     assert not torch.equal(mixed, batch) and means.min() <= mixed.mean(dim=(1, 2, 3)).min()
-    loss = tasks.get("image-classification").target.loss_sum(torch.zeros(6, 3), shares)
+    loss = task_catalog.get("image-classification").target.loss_sum(torch.zeros(6, 3), shares)
     assert float(loss) == pytest.approx(6 * np.log(3), rel=1e-5)
 
 
@@ -259,7 +260,7 @@ def test_nothing_is_changed_unless_asked_for():
 
 
 def test_the_example_of_a_hub_model_is_a_spec():
-    spec = spec_load.load("examples/resnet_finetune/run.yaml")
+    spec = resolve.load("examples/resnet_finetune/run.yaml")
     assert (spec.task, spec.model.base) == ("image-classification", "microsoft/resnet-50")
-    many = spec_load.load("examples/resnet_finetune/run.yaml", ["cluster.workers=8", "cluster.gpus_per_worker=1"])
+    many = resolve.load("examples/resnet_finetune/run.yaml", ["cluster.workers=8", "cluster.gpus_per_worker=1"])
     assert many.cluster.workers == 8

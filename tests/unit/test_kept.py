@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from cluster.errors import ResourceError, SpecError
-from trainer import going_on, run_folder
-from trainer.spec_load import load
-from trainer.training.background import Background
-from trainer.training.best import BestModels, is_there, newest
-from trainer.training.snapshots import Snapshots
+from trainer.runs import folder as run_folder
+from trainer.runs import resume
+from trainer.tasks.resolve import load
+from trainer.training.checkpoint.background_writer import Background
+from trainer.training.checkpoint.best_model import BestModels, is_there, newest
+from trainer.training.checkpoint.snapshots import Snapshots
 
 TENSORS = {"a": torch.ones(3)}
 
@@ -84,10 +85,10 @@ def test_a_runs_kind_is_what_it_did_whatever_it_is_called(tmp_path):
         {"name": "pre-train-model", "data": {"train": "a.csv"}, "model": {"base": "b"}, "storage": str(tmp_path)}
     )
     folder = run_folder.create(spec, "run")
-    assert going_on.interrupted(folder.name, tmp_path, [])[2] == "run"
+    assert resume.interrupted(folder.name, tmp_path, [])[2] == "run"
     (folder / "result.json").write_text(json.dumps({}))
     with pytest.raises(SpecError, match="is finished"):
-        going_on.interrupted(folder.name, tmp_path, [])
+        resume.interrupted(folder.name, tmp_path, [])
 
 
 def test_a_run_that_still_goes_on_is_left_alone(tmp_path):

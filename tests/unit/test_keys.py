@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import RequestError, SpecError, UserError
 from serve import keys
-from serve.keys import Guard
+from serve.asgi.auth import Guard
 
 
 def test_a_key_is_shown_once_and_kept_as_a_hash(tmp_path):
@@ -32,7 +32,7 @@ def test_a_key_may_ask_so_often(tmp_path, monkeypatch):
     key = keys.add(path, "slow", 4.0)
     guard = Guard(keys.load(str(path)), replicas=2)
     now = [100.0]
-    monkeypatch.setattr("serve.keys.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("serve.asgi.auth.time.monotonic", lambda: now[0])
     guard = Guard(keys.load(str(path)), replicas=2)  # two replicas: each lets through half
     headers = {b"x-api-key": key.encode()}
     for _ in range(2):

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from cluster.errors import SpecError
-from trainer.spec_train import Loss
+from trainer.spec.train import Loss
 from trainer.targets.classes import Classes
 from trainer.targets.numbers import Numbers
 from trainer.targets.tags import Tags
-from trainer.training.loss import check, loss_of
+from trainer.tasks.resolve import check_loss
+from trainer.training.loss import loss_of
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 0.0]])
 TARGETS = torch.tensor([0, 2, 0])
@@ -53,11 +54,11 @@ def test_focal_loss_of_tags():
 
 def test_what_a_target_does_not_have_is_refused():
     with pytest.raises(SpecError, match="focal is for classes and tags, not for a number"):
-        check(Loss(kind="focal"), Numbers())
+        check_loss(Loss(kind="focal"), Numbers())
     with pytest.raises(SpecError, match="label_smoothing is for classes, not for a tags"):
-        check(Loss(label_smoothing=0.1), Tags())
+        check_loss(Loss(label_smoothing=0.1), Tags())
     with pytest.raises(SpecError, match="there is no module 'nowhere'"):
-        check(Loss(function="nowhere:loss"), Classes())
+        check_loss(Loss(function="nowhere:loss"), Classes())
 
 
 def test_a_function_of_the_users_own(tmp_path, monkeypatch):

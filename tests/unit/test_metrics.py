@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, roc_auc_score
 
-from trainer import classification_metrics as figures
+from trainer.targets.metrics import classification as figures
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.dirichlet(np.ones(4), size=300)

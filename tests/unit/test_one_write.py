@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http import auto
 
-from serve import one_write
+from serve.asgi import uvicorn_patch
 
 
 async def slow_to_its_body(scope, receive, send):
@@ -21,7 +21,7 @@ async def slow_to_its_body(scope, receive, send):
 @pytest.fixture(params=["asyncio", "uvloop"])
 def server(request, monkeypatch):
     monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)  # put back afterwards
-    one_write.answer_in_one_write()
+    uvicorn_patch.answer_in_one_write()
     listening = socket.create_server(("127.0.0.1", 0))
     found = uvicorn.Server(uvicorn.Config(slow_to_its_body, lifespan="off", log_config=None, loop=request.param))
     thread = threading.Thread(target=found.run, args=([listening],))

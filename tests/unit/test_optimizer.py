@@ -7,11 +7,11 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from cluster.errors import ModelError, SpecError
-from trainer.spec_train import Train
-from trainer.training.average import Average
-from trainer.training.flat_updater import FlatUpdater
-from trainer.training.optimizer import depths, freeze, optimizer
-from trainer.training.schedule import factor
+from trainer.optim.ema import Average
+from trainer.optim.flat_updater import FlatUpdater
+from trainer.optim.lr_schedule import factor
+from trainer.optim.optimizer import depths, freeze, optimizer
+from trainer.spec.train import Train
 
 
 @pytest.fixture()

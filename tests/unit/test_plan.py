@@ -5,8 +5,8 @@ import pytest
 import raymill
 from cluster.errors import DataError, ResourceError
 from cluster.plan import Demand, Node, check, places
-from trainer.layout import demands, layout
-from trainer.spec_load import load
+from trainer.pipeline.resources import demands, layout
+from trainer.tasks.resolve import load
 
 TWO = [Node(2, 0)]
 SEARCH = {"trials": 4, "space": {"train.learning_rate": {"uniform": [0.1, 0.2]}}}

@@ -10,9 +10,9 @@ import pytest
 from tiny import make_rows, tiny_spec, write_csv
 
 from cluster.errors import DataError, ResourceError, SpecError
-from trainer.data import prepare as preparing
-from trainer.data.blocks import write_ipc
-from trainer.spec_load import load
+from trainer.data.arrow import write_ipc
+from trainer.data.prepare import prepare as preparing
+from trainer.tasks.resolve import load
 
 
 def prepare(spec, tmp_path):
@@ -28,9 +28,9 @@ def test_every_row_once_in_its_part_with_its_tokens(tiny_base, tiny_data, tmp_pa
     assert everything == sorted(text for text, _ in make_rows(240, seed=1))
     assert parts["test"].raw("text") == [text for text, _ in make_rows(210, seed=2)]
     assert np.bincount(parts["validation"].targets).min() >= 1
-    from trainer import tasks
+    from trainer.tasks import catalog as task_catalog
 
-    encode = tasks.get("text-classification").encoder(prepared.contract, prepared.folder)
+    encode = task_catalog.get("text-classification").encoder(prepared.contract, prepared.folder)
     for name, rows in parts.items():
         expected = encode({"text": rows.raw("text")}).inputs
         for at in range(len(rows)):

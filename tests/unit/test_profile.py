@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trainer import profile, text_profile
-from trainer.contract import Contract, Step
+from trainer.contract.contract import Contract, Step
 from trainer.data.prepared import Rows
+from trainer.tasks import profile
+from trainer.tasks.text import profile as text_profile
 
 LABELS = ["a", "b", "c"]
 

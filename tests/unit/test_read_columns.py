@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import DataError
-from trainer.data import sources
-from trainer.data.read import read_blocks
+from trainer.data.readers.read import read_blocks
+from trainer.data.sources import resolve
 
 COLUMNS = {"text": "text", "label": "label"}
 BAD = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\x02\0\0\0\x03\0\0\0"), pa.py_buffer(b"\xff\xfea"))
@@ -23,7 +23,7 @@ def write(table, path):
 
 
 def rows_of(path):
-    [file] = sources.find(str(path), "train")
+    [file] = resolve.find(str(path), "train")
     return pa.concat_tables(read_blocks(file, COLUMNS)).to_pylist()
 
 

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cluster.errors import ModelError
-from trainer import registry
-from trainer.registry import Registry
+from trainer.registry import registry
+from trainer.registry.registry import Registry
 
 
 def fill(folder):

@@ -4,18 +4,19 @@ import re
 
 import numpy as np
 
-from trainer.evaluate import judge, labelled
-from trainer.gate import Decision
-from trainer.report import charts, page
-from trainer.result import RunResult, TrialRecord
-from trainer.spec_load import load
+from trainer.inference.evaluate import judge, labelled
+from trainer.registry.gate import Decision
+from trainer.report import page
+from trainer.runs.result import RunResult, TrialRecord
 from trainer.targets.base import in_columns_of
+from trainer.targets.sections import charts
+from trainer.tasks.resolve import load
 
 LABELS = ["$a_{$", "<b>", "x\\foo$", "Zoë 🚚"]
 
 
 def evaluation():
-    from trainer.contract import Contract
+    from trainer.contract.contract import Contract
 
     contract = Contract(task="text-classification", columns={}, steps=[], fitted={"labels": LABELS}, files={})
     rng = np.random.default_rng(0)

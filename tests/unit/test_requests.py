@@ -6,9 +6,9 @@ import json
 import pytest
 
 from cluster.errors import RequestError
-from serve import requests
-from serve.exchange import Exchange
-from trainer import tasks
+from serve.asgi.exchange import Exchange
+from serve.model import body as request_body
+from trainer.tasks import catalog as task_catalog
 
 WRONG = [
     (b"", 400, "no_body"),
@@ -41,7 +41,7 @@ WRONG = [
 
 
 def parse(body, max_inputs):
-    return tasks.get("text-classification").parse(None, requests.parse(body, max_inputs))["text"]
+    return task_catalog.get("text-classification").parse(None, request_body.parse(body, max_inputs))["text"]
 
 
 @pytest.mark.parametrize(("body", "status", "code"), WRONG)

@@ -3,8 +3,8 @@
 import pytest
 
 from cluster.errors import SpecError
-from trainer.spec_tune import Goal, Tune
-from tune.sampling import Sampling
+from trainer.spec.tune import Goal, Tune
+from tune.sampler import Sampling
 
 F1 = Goal("macro_f1", "max")
 SPACE = {
@@ -115,7 +115,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("given", "told"), WRONG)
 def test_mistakes_are_told(given, told, tmp_path):
-    from trainer.spec_load import load
+    from trainer.tasks.resolve import load
 
     given = dict(given)
     evaluate = given.pop("evaluate", {})

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from trainer.report.search_sections import sections
-from trainer.result import Finalist, RunResult, SearchRecord, TrialRecord
-from trainer.spec_load import load
+from trainer.runs.result import Finalist, RunResult, SearchRecord, TrialRecord
+from trainer.tasks.resolve import load
 
 SPEC = load({"name": "a", "data": {"train": "a.csv"}, "model": {"base": "b"}})
 

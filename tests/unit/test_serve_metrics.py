@@ -2,8 +2,8 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve.batching import Batch, Job
-from serve.metrics import ModelMetrics, ReplicaMetrics, merged
+from serve.model.batcher import Batch, Job
+from serve.model.metrics import ModelMetrics, ReplicaMetrics, merged
 
 MODEL = {"name": "demo", "version": 3, "fingerprint": "f" * 64, "checkpoint": "c" * 64, "engine": "native"}
 

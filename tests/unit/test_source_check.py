@@ -5,8 +5,8 @@ import traceback
 import pytest
 
 from cluster.errors import DataError
-from trainer.data import sources
-from trainer.spec_data import Query
+from trainer.data.sources import resolve
+from trainer.spec.data import Query
 
 UNREACHABLE = "s3://bucket/part-*.csv?endpoint_override=127.0.0.1:9&scheme=http"
 
@@ -32,7 +32,7 @@ def test_a_secret_is_found_wherever_it_stands_in_a_list(tmp_path, given):
     others = ["hf://org/name:config#split", UNREACHABLE, str(tmp_path / "a.csv")]
     for entries in (given, [given, *others], [*others, given], [given, "/not/there.csv"], ["/not/there.csv", given]):
         with pytest.raises(DataError, match="holds a secret|has an @|https:// addresses are not read") as caught:
-            sources.check(entries, "test")
+            resolve.check(entries, "test")
         shown = "".join(traceback.format_exception(caught.value))
         assert "geheim" not in shown.replace(repr(given), "") and "data.test" in str(caught.value)
         assert "geheim" not in str(caught.value)
@@ -52,7 +52,7 @@ def test_a_secret_is_found_wherever_it_stands_in_a_list(tmp_path, given):
 )
 def test_what_is_wrong_by_itself(given, message):
     with pytest.raises(DataError, match=message):
-        sources.check(given, "train")
+        resolve.check(given, "train")
 
 
 def test_local_files_that_are_not_there_are_told_as_find_tells_it(tmp_path):
@@ -60,9 +60,9 @@ def test_local_files_that_are_not_there_are_told_as_find_tells_it(tmp_path):
     for given in ("trian.csv", "*.jsonl", "sub/a.csv", "n" * 300):
         path = str(tmp_path / given)
         with pytest.raises(DataError) as caught:
-            sources.check(["hf://org/name", path], "train")
+            resolve.check(["hf://org/name", path], "train")
         with pytest.raises(DataError) as by_find:
-            sources.find(path, "train")
+            resolve.find(path, "train")
         assert str(caught.value) == str(by_find.value)
 
 
@@ -71,5 +71,5 @@ def test_what_is_right_is_neither_read_nor_connected_to(tmp_path):
     at = tmp_path / "a@b"
     at.mkdir()
     given = ["hf://nobody/nothing", f"hf://{at}", UNREACHABLE, "gs://bucket/**/x.parquet", "hdfs://host:9000/a.csv"]
-    sources.check([*given, str(tmp_path / "a.csv"), str(tmp_path / "*.csv"), str(tmp_path)], "train")
-    sources.check(str(tmp_path / "a.csv"), "train")
+    resolve.check([*given, str(tmp_path / "a.csv"), str(tmp_path / "*.csv"), str(tmp_path)], "train")
+    resolve.check(str(tmp_path / "a.csv"), "train")

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import DataError
-from trainer.data import sources
-from trainer.data.read import read_blocks
+from trainer.data.readers.read import read_blocks
+from trainer.data.sources import resolve
 
 COLUMNS = {"text": "anything", "label": "at all"}
 
@@ -30,7 +30,7 @@ def reviews(tmp_path):
 
 
 def test_every_text_is_a_row_in_a_fixed_order(reviews):
-    [file] = sources.find(str(reviews), "train")
+    [file] = resolve.find(str(reviews), "train")
     assert file.format == "text"
     [block] = read_blocks(file, COLUMNS)
     assert [tuple(row.values()) for row in block.to_pylist()] == [
@@ -44,14 +44,14 @@ def test_every_text_is_a_row_in_a_fixed_order(reviews):
 
 
 def test_for_predictions_the_class_does_not_matter(reviews):
-    [file] = sources.find(str(reviews), "input", "text")
+    [file] = resolve.find(str(reviews), "input", "text")
     rows = pa.concat_tables(read_blocks(file, {"text": "text"})).to_pylist()
     assert len(rows) == 6 and rows[5]["reason"] is None
 
 
 def test_the_digest_goes_by_names_inside_and_content(reviews, tmp_path):
     def digest(path):
-        return sources.digest(sources.find(str(path), "train", "text"))
+        return resolve.digest(resolve.find(str(path), "train", "text"))
 
     before = digest(reviews)
     moved = reviews.rename(tmp_path / "moved")
@@ -64,18 +64,18 @@ def test_folders_that_hold_no_texts(tmp_path):
     (tmp_path / "pos").mkdir()
     (tmp_path / "pos/a.md").write_text("a")
     with pytest.raises(DataError, match=r"is a folder.*\n.*name its files"):
-        sources.find(str(tmp_path), "train")
+        resolve.find(str(tmp_path), "train")
     with pytest.raises(DataError, match=r"holds no .txt file \(1 with .md\)"):
-        sources.find(str(tmp_path), "train", "text")
+        resolve.find(str(tmp_path), "train", "text")
     with pytest.raises(DataError, match="names the file"):
-        sources.find(str(tmp_path / "pos/a.md"), "train", "text")
+        resolve.find(str(tmp_path / "pos/a.md"), "train", "text")
 
 
 def test_long_texts_make_shorter_blocks(tmp_path):
     (tmp_path / "pos").mkdir()
     for n in range(20):
         (tmp_path / f"pos/{n:02}.txt").write_bytes(b"x" * (1 << 20))
-    [file] = sources.find(str(tmp_path), "train")
+    [file] = resolve.find(str(tmp_path), "train")
     blocks = list(read_blocks(file, COLUMNS))
     assert [len(block) for block in blocks] == [16, 4]
     assert blocks[1]["row"].to_pylist() == [17, 18, 19, 20]
@@ -91,7 +91,7 @@ def test_links_to_folders_are_followed_and_circles_end(tmp_path):
     (root / "pos").symlink_to(kept)
     (root / "more").symlink_to(kept)  # the same folder twice is two classes: which one is meant is not ours to say
     (root / "neg/up").symlink_to(tmp_path / "reviews/neg/..")
-    [file] = sources.find(str(root), "train")
+    [file] = resolve.find(str(root), "train")
     [block] = read_blocks(file, COLUMNS)
     found = [(row["text"], row["label"]) for row in block.to_pylist()]
     assert found == [("kept", "more"), ("neg", "neg"), ("kept", "pos")]
@@ -102,16 +102,16 @@ def test_a_class_that_is_nothing_but_a_link_is_seen(tmp_path):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("a")
     (tmp_path / "reviews/pos").symlink_to(tmp_path / "kept")
-    assert sources.find(str(tmp_path / "reviews"), "train")[0].format == "text"
+    assert resolve.find(str(tmp_path / "reviews"), "train")[0].format == "text"
 
 
 def test_a_link_to_what_is_gone_is_told(reviews):
     (reviews / "lost").symlink_to(reviews / "not there")
     with pytest.raises(DataError, match="lost is a link to what is not there"):
-        sources.find(str(reviews), "train")
+        resolve.find(str(reviews), "train")
 
 
 def test_a_folder_has_no_other_columns(reviews):
-    [file] = sources.find(str(reviews), "train")
+    [file] = resolve.find(str(reviews), "train")
     with pytest.raises(DataError, match="nothing for the group"):
         list(read_blocks(file, {**COLUMNS, "group": "user"}, frozenset({"group"})))

@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy
 
 from cluster.errors import DataError, ResourceError
-from trainer.data import sources
-from trainer.data.read import read_blocks
-from trainer.data.source_query import _refused
-from trainer.spec_data import Query
+from trainer.data.readers.read import read_blocks
+from trainer.data.sources import resolve
+from trainer.data.sources.query import _refused
+from trainer.spec.data import Query
 
 COLUMNS = {"text": "body", "label": "kind"}
 N_ROWS = 20_000
@@ -33,7 +33,7 @@ def url(tmp_path_factory):
 
 
 def find(url, query, snapshots):
-    [file] = sources.find(Query(url=url, query=query), "train", snapshots=snapshots)
+    [file] = resolve.find(Query(url=url, query=query), "train", snapshots=snapshots)
     return file
 
 
@@ -58,7 +58,7 @@ def test_the_same_rows_are_the_same_file(url, tmp_path):
     other = find(url, "select body, kind from rows where id > 3 order by id", tmp_path)
     assert first.path == again.path != other.path
     assert len(list(tmp_path.iterdir())) == 2
-    assert sources.digest([first]) == sources.digest([again])
+    assert resolve.digest([first]) == resolve.digest([again])
 
 
 def test_a_url_from_the_environment(url, tmp_path, monkeypatch):
@@ -119,4 +119,4 @@ def test_snapshots_need_a_folder_that_can_be_written(url, tmp_path):
     with pytest.raises(ResourceError, match="cannot be written"):
         find(url, "select body, kind from rows", tmp_path / "file")
     with pytest.raises(DataError, match="can only be read for a run"):
-        sources.find(Query(url=url, query="select 1"), "train")
+        resolve.find(Query(url=url, query="select 1"), "train")

@@ -5,8 +5,9 @@ import glob
 import pytest
 
 from cluster.errors import DataError
-from trainer.data import source_pattern, sources
-from trainer.data.source_remote import without_options
+from trainer.data.sources import pattern as source_pattern
+from trainer.data.sources import resolve
+from trainer.data.sources.remote import without_options
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from trainer.data.source_remote import without_options
 )
 def test_addresses_that_are_refused(given, message):
     with pytest.raises(DataError, match=message) as caught:
-        sources.find(given, "train")
+        resolve.find(given, "train")
     assert "geheim" not in str(caught.value) and "heim@" not in str(caught.value)
 
 
@@ -33,7 +34,7 @@ def test_a_server_that_is_not_there_is_told_at_once(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
     with pytest.raises(DataError, match="server cannot be reached") as caught:
-        sources.find("s3://bucket/a.csv?endpoint_override=127.0.0.1:9&scheme=http", "train")
+        resolve.find("s3://bucket/a.csv?endpoint_override=127.0.0.1:9&scheme=http", "train")
     assert "\n" not in caught.value.problem
 
 

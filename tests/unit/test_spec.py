@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 
 from cluster.errors import SpecError
-from trainer import spec_load
-from trainer.spec import RunSpec
-from trainer.spec_load import load, with_values
+from trainer.spec import parse
+from trainer.spec.run import RunSpec
+from trainer.tasks.resolve import load, with_values
 
 ROOT = Path(__file__).parents[2]
 TEN_LINES = """\
@@ -50,7 +50,8 @@ def test_bases_in_a_search_are_relative_to_the_spec_too(tmp_path):
 def test_overrides_are_validated_like_the_file(tmp_path):
     path = write(tmp_path, TEN_LINES)
     spec = load(
-        path, ["train.epochs=7", "data.columns={text: body}", "tune.space.train.learning_rate={choice: [1e-4, 2e-4]}"]
+        path,
+        ["train.epochs=7", "data.columns={text: body}", "tune.space.train.learning_rate={choice: [1e-4, 2e-4]}"],
     )
     assert spec.train.epochs == 7
     assert spec.data.columns == {"text": "body"}
@@ -251,4 +252,4 @@ def test_every_key_is_documented_and_the_schema_accepts_the_examples(monkeypatch
     assert len(examples) >= 2
     for path in examples:
         load(path)
-        jsonschema.validate(spec_load._read(path), schema)
+        jsonschema.validate(parse._read(path), schema)

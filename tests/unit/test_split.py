@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from trainer.data.split import SMALLEST_CLASS, TEST, TRAIN, VALIDATION, by_hash, by_time, content_keys, lend, position
+from trainer.contract.row_hash import content_keys, position
+from trainer.data.parts import TEST, TRAIN, VALIDATION
+from trainer.data.prepare.split import SMALLEST_CLASS, by_hash, by_time, lend
 
 KEYS = content_keys([f"row {n}" for n in range(20_000)])
 

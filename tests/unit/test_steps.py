@@ -6,10 +6,10 @@ import time
 import pytest
 
 from cluster.errors import ModelError, SpecError
-from trainer import steps
-from trainer.contract import Contract
-from trainer.spec_load import load
-from trainer.steps import Cleaner
+from trainer.contract.contract import Contract
+from trainer.steps import cleaner as steps
+from trainer.steps.cleaner import Cleaner
+from trainer.tasks.resolve import load
 
 
 def contract_of(given, folder):

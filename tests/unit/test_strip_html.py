@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timing import best_seconds
 
-from trainer.steps.html import visible
+from trainer.steps.strip_html import visible
 
 
 @pytest.mark.parametrize(

@@ -7,24 +7,25 @@ from pydantic import TypeAdapter
 from tables import FEATURES, make_rows, table_spec
 
 from cluster.errors import RequestError, SpecError
-from trainer import spec_load, tasks
-from trainer.data.blocks import features_of
-from trainer.features.columns import Columns
 from trainer.features.fit import fit_tables
 from trainer.features.fitted import Fitted, sizes
+from trainer.spec.features import Columns
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks import resolve
+from trainer.tasks.roles import features_of
 
 ROWS = make_rows(300, seed=1)
 
 
 @pytest.fixture(scope="module")
 def task():
-    return tasks.get("tabular-classification")
+    return task_catalog.get("tabular-classification")
 
 
 @pytest.fixture(scope="module")
 def contract(task, tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
-    begun = task.begin(spec_load.validate(table_spec(folder)), folder)
+    begun = task.begin(resolve.validate(table_spec(folder)), folder)
     fitted = task.fit(begun, {"high": 150, "low": 150})
     return with_features(task, fitted)
 
@@ -120,7 +121,7 @@ def refused(task, contract, tmp_path, given):
 )
 def test_specs_that_make_no_sense_are_refused(task, tmp_path, sections, problem, fix):
     with pytest.raises(SpecError) as caught:
-        task.check_spec(spec_load.validate(table_spec(tmp_path, **sections)))
+        task.check_spec(resolve.validate(table_spec(tmp_path, **sections)))
     assert problem in caught.value.problem and fix in caught.value.fix
 
 
@@ -130,15 +131,15 @@ def test_a_search_over_kinds_gives_each_its_own_parameters(task, tmp_path):
         "model.params.xgboost.max_depth": {"randint": [2, 5]},
         "model.params.logistic_regression.C": {"loguniform": [0.01, 10]},
     }
-    spec = spec_load.validate(
+    spec = resolve.validate(
         table_spec(tmp_path, tune={"space": space, "scheduler": "none"}, train={"epochs": 5, "folds": 3})
     )
     task.check_spec(spec)
 
 
 def test_the_target_may_be_a_column_of_any_name(tmp_path):
-    task = tasks.get("tabular-classification")
-    spec = spec_load.validate(table_spec(tmp_path, data={"columns": {"label": "class"}}))
+    task = task_catalog.get("tabular-classification")
+    spec = resolve.validate(table_spec(tmp_path, data={"columns": {"label": "class"}}))
     assert task.columns(spec) == {"label": "class", **{f"feature.{name}": name for name in FEATURES}}
 
 
@@ -230,7 +231,7 @@ def test_missing_values_are_what_the_rule_says(task, contract, tmp_path, value):
 
 def test_an_unseen_category_is_refused_where_the_rule_says_so(task, tmp_path):
     features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
-    begun = task.begin(spec_load.validate(table_spec(tmp_path, data={"features": features})), tmp_path)
+    begun = task.begin(resolve.validate(table_spec(tmp_path, data={"features": features})), tmp_path)
     contract = with_features(task, task.fit(begun, {"high": 1, "low": 1}), features)
     assert refused(task, contract, tmp_path, [request(country="XX")]) == "country: unseen value 'XX'"
 

@@ -8,13 +8,15 @@ import pytest
 from tables import FEATURES, make_rows, table_spec, write_rows
 
 from cluster.errors import DataError, UserError
-from trainer import evaluate, spec_load, tasks
-from trainer.contract import Contract
-from trainer.data.prepare import prepare
-from trainer.estimators import folds
-from trainer.estimators.training import train
-from trainer.predictor import Predictor
-from trainer.training.place import Place
+from trainer.contract.contract import Contract
+from trainer.data.prepare.prepare import prepare
+from trainer.inference import evaluate
+from trainer.inference.predictor import Predictor
+from trainer.optim.distributed.worker_context import Place
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks import resolve
+from trainer.training import folds
+from trainer.training.estimator_loop import train
 
 PLACE = Place(0, 1, "cpu", 1)
 
@@ -34,7 +36,7 @@ def prepared_of(spec, folder):
 
 def trained(rows, tmp_path, task="tabular-classification", place=PLACE, **sections):
     """Return the prepared rows, every epoch's figures, and the folder of the best epoch's checkpoint."""
-    spec = spec_load.load(table_spec(rows, task, **sections))
+    spec = resolve.load(table_spec(rows, task, **sections))
     prepared = prepared_of(spec, tmp_path)
     reached = []
 
@@ -43,7 +45,7 @@ def trained(rows, tmp_path, task="tabular-classification", place=PLACE, **sectio
         if save:
             save(tmp_path / "best")
 
-    train(tasks.get(task), spec, prepared, place, report, tmp_path)
+    train(task_catalog.get(task), spec, prepared, place, report, tmp_path)
     return prepared, reached, tmp_path / "best"
 
 
@@ -133,7 +135,7 @@ def test_more_folds_than_rows_are_refused():
 
 
 def test_the_columns_of_a_fold_know_nothing_of_the_rows_it_is_judged_by(rows, tmp_path):
-    spec = spec_load.load(table_spec(rows, data={"features": {"income": {"kind": "numeric", "missing": "mean"}}}))
+    spec = resolve.load(table_spec(rows, data={"features": {"income": {"kind": "numeric", "missing": "mean"}}}))
     prepared = prepared_of(spec, tmp_path)
     raw = folds.raw_features(prepared)["income"].to_pylist()
     cells = np.array([np.nan if cell in (None, "", "NA") else float(cell) for cell in raw])
@@ -156,7 +158,7 @@ def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
     write_rows(folder / "train.csv", plain)
     write_rows(folder / "test.csv", make_rows(30, seed=4))
     features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
-    spec = spec_load.load(table_spec(folder, data={"features": features}, train={"folds": 3}))
+    spec = resolve.load(table_spec(folder, data={"features": features}, train={"folds": 3}))
     prepared = prepared_of(spec, tmp_path)
     n_rows = len(folds.raw_features(prepared))
     assert sum(len(fold.judge) for fold in folds.folds(prepared, np.zeros(n_rows, int), 3, 42)) == n_rows - 1
@@ -181,7 +183,7 @@ def test_rows_that_the_fitted_columns_refuse_are_named(rows, tmp_path):
     found = evaluate.read_labelled(str(path), prepared.contract)
     with pytest.raises(DataError, match=r"row 3 of the rows to be judged.*NZ"):
         evaluate.score_here(str(folder), found.columns, 1, False, 8, None)
-    spec = spec_load.load(table_spec(rows, data={"features": features, "test": str(path)}))
+    spec = resolve.load(table_spec(rows, data={"features": features, "test": str(path)}))
     with pytest.raises(DataError, match=rf"row 3 of {path} cannot be used.*NZ"):
         prepared_of(spec, tmp_path)
 
@@ -214,7 +216,7 @@ def test_importance_is_of_whole_columns(rows, tmp_path):
 
 
 def test_without_a_profile_there_is_no_section(tmp_path, rows):
-    assert tasks.get("tabular-classification").sections(None, tmp_path) == []
+    assert task_catalog.get("tabular-classification").sections(None, tmp_path) == []
 
 
 def test_parquet_with_types_of_its_own_gives_the_same_inputs(rows, tmp_path):
@@ -222,7 +224,7 @@ def test_parquet_with_types_of_its_own_gives_the_same_inputs(rows, tmp_path):
     import pyarrow.parquet as pq
 
     # With files for all parts: the split goes by the cells' texts, and a csv may write a number in another way.
-    plain = spec_load.load(table_spec(rows, data={"validation": str(rows / "validation.csv")}))
+    plain = resolve.load(table_spec(rows, data={"validation": str(rows / "validation.csv")}))
     options = pyarrow.csv.ConvertOptions(
         column_types={"member": pa.string()}, null_values=["", "NA"], strings_can_be_null=True
     )
@@ -231,6 +233,6 @@ def test_parquet_with_types_of_its_own_gives_the_same_inputs(rows, tmp_path):
         assert typed.schema.field("age").type == pa.int64() and pa.types.is_date(typed.schema.field("joined").type)
         pq.write_table(typed, tmp_path / f"{part}.parquet")
     files = {part: str(tmp_path / f"{part}.parquet") for part in ("train", "validation", "test")}
-    typed = spec_load.load(table_spec(rows, data=files))
+    typed = resolve.load(table_spec(rows, data=files))
     one, two = prepared_of(plain, tmp_path), prepared_of(typed, tmp_path)
     np.testing.assert_allclose(one.part("test").matrix(), two.part("test").matrix(), atol=1e-6)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from trainer.classification_metrics import areas, average_precision, ranked
-from trainer.report import target_charts
-from trainer.report.curves_section import curves
 from trainer.targets.classes import Classes
+from trainer.targets.metrics.classification import areas, average_precision, ranked
+from trainer.targets.sections import charts
+from trainer.targets.sections.curves import curves
 
 RNG = np.random.default_rng(0)
 
@@ -24,9 +24,9 @@ def test_numbers_of_any_many_rows_are_a_small_picture(n_rows):
     true = RNG.normal(150, 70, n_rows)
     predicted = true + RNG.normal(0, 30, n_rows)
     drawn = [
-        target_charts.predicted_against_true(predicted, true),
-        target_charts.residuals(predicted, true),
-        target_charts.residual_histogram(predicted - true),
+        charts.predicted_against_true(predicted, true),
+        charts.residuals(predicted, true),
+        charts.residual_histogram(predicted - true),
     ]
     for svg in drawn:
         assert svg.startswith("<svg") and len(svg) < 400_000
@@ -35,7 +35,7 @@ def test_numbers_of_any_many_rows_are_a_small_picture(n_rows):
 
 def test_predictions_that_are_all_the_same_can_be_drawn():
     true = np.arange(4000.0)
-    for svg in (target_charts.predicted_against_true(true * 0, true), target_charts.residual_histogram(true * 0)):
+    for svg in (charts.predicted_against_true(true * 0, true), charts.residual_histogram(true * 0)):
         assert svg.startswith("<svg")
 
 
@@ -60,9 +60,9 @@ def test_curves_pass_through_the_points_that_scikit_learn_has():
     hits, scores = RNG.random(200) < 0.3, RNG.random(200).round(1)  # with ties
     found = ranked(hits, scores)
     false_rate, true_rate, _ = roc_curve(hits, scores, drop_intermediate=False)
-    np.testing.assert_allclose(target_charts.roc_points(found), [false_rate, true_rate])
+    np.testing.assert_allclose(charts.roc_points(found), [false_rate, true_rate])
     precision, recall, _ = precision_recall_curve(hits, scores)
-    ours = target_charts.precision_recall_points(found)
+    ours = charts.precision_recall_points(found)
     np.testing.assert_allclose([ours[0][1:], ours[1][1:]], [recall[-2::-1], precision[-2::-1]])
     assert average_precision(found) == pytest.approx(average_precision_score(hits, scores))
     area = areas(scores[:, None], hits[:, None])["roc_auc"]

@@ -12,13 +12,13 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss, precisi
 
 from cluster.errors import DataError
 from cluster.text import is_blank
-from trainer import tasks
-from trainer.contract import Contract
-from trainer.data.checks import examine
-from trainer.spec_data import Data
-from trainer.steps import Cleaner
+from trainer.contract.contract import Contract
+from trainer.data.prepare.row_checks import examine
+from trainer.spec.data import Data
+from trainer.steps.cleaner import Cleaner
 from trainer.targets import tag_cells
 from trainer.targets.tags import Tags
+from trainer.tasks import catalog as task_catalog
 
 TARGET = Tags()
 FITTED = {"labels": ["a", "b", "c"]}
@@ -215,6 +215,6 @@ def test_all_rows_are_spelled_alike_before_they_are_checked():
             "reason": pa.nulls(3, pa.string()),
         }
     )
-    found = examine(tasks.get("text-multi-label"), contract, rows, Cleaner(contract))
+    found = examine(task_catalog.get("text-multi-label"), contract, rows, Cleaner(contract))
     assert found.good["labels"].to_pylist() == ['["x", "y"]', "[]"]
     assert found.bad["reason"].to_pylist() == ["""labels with an empty tag: '["x", "", "y"]'"""]

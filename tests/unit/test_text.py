@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cluster.errors import RequestError
 from cluster.text import is_blank
-from trainer import tasks
+from trainer.tasks import catalog as task_catalog
 
-TASK = tasks.get("text-classification")
+TASK = task_catalog.get("text-classification")
 
 
 def reasons_of(rows):

@@ -8,12 +8,15 @@ import pytest
 from tiny import WORDS, make_rows
 
 from cluster.errors import ModelError, RequestError, SpecError
-from trainer import evaluate, golden, registering, tasks
-from trainer.data.prepare import prepare
-from trainer.predictor import Predictor
-from trainer.spec_load import load
-from trainer.stages import must_be_there
-from trainer.training.place import Place
+from trainer.data.prepare.prepare import prepare
+from trainer.inference import evaluate, golden, held_out
+from trainer.inference.predictor import Predictor
+from trainer.optim.distributed.worker_context import Place
+from trainer.pipeline.run import must_be_there
+from trainer.registry import register
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks.resolve import load
+from trainer.training.run import run
 
 TRAIN = {"epochs": 8, "batch_size": 8, "learning_rate": 3e-3}
 
@@ -44,18 +47,18 @@ def train(base, folder, rows, *, train=TRAIN, **spec):
             save(target)
             kept.append((figures, target))
 
-    tasks.get(loaded.task).train(loaded, prepared, Place(0, 1, "cpu", 1), report, folder)
+    run(task_catalog.get(loaded.task), loaded, prepared, Place(0, 1, "cpu", 1), report, folder)
     return loaded, prepared, *kept[-1]
 
 
 def evaluated(spec, prepared, checkpoint):
     """Return the evaluation on the held-out rows, after the golden rows were written and replayed."""
-    rows = registering.held_out(prepared)
+    rows = held_out.held_out(prepared)
     scores = evaluate.score_here(str(checkpoint), rows.columns, 1, False, 16, None)
     found = evaluate.judge(prepared.contract, rows, scores, n_bins=5, n_mistakes=3)
-    registering._write_golden(checkpoint, Predictor(checkpoint), found.scores, rows.columns)
+    register._write_golden(checkpoint, Predictor(checkpoint), found.scores, rows.columns)
     assert golden.replay(checkpoint, Predictor(checkpoint)) == golden.ROWS
-    profile = registering._profile_of(checkpoint, Predictor(checkpoint), prepared)
+    profile = register._profile_of(checkpoint, Predictor(checkpoint), prepared)
     json.dumps(profile, allow_nan=False)
     return found
 
@@ -91,7 +94,7 @@ def test_a_pair_is_what_the_library_makes_of_it(tiny_base, tmp_path):
     import torch
     from transformers import AutoTokenizer
 
-    task = tasks.get("text-pair-classification")
+    task = task_catalog.get("text-pair-classification")
     data = {"train": "t.csv", "max_length": 12}
     spec = load({"name": "a", "task": task.name, "data": data, "model": {"base": str(tiny_base)}})
     contract = task.begin(spec, tmp_path)
@@ -167,7 +170,7 @@ def test_tags(tiny_base, tmp_path):
         ("text-clasification", {}, "did you mean 'text-classification'"),
         ("no_such_module:Task", {}, "there is no module 'no_such_module'"),
         ("os:system", {}, "task: os:system is a part of Python"),
-        ("trainer.tasks.text:TextTask", {}, "is a part of raymill"),
+        ("trainer.tasks.text.base:TextTask", {}, "is a part of raymill"),
     ],
 )
 def test_what_a_task_cannot_do(task, section, said):
@@ -231,4 +234,4 @@ def test_a_task_from_outside_the_package(tiny_base, tmp_path, own_task):
 def test_what_is_no_task(own_task, source, said):
     own_task.write_text(source)
     with pytest.raises(SpecError, match=said):
-        tasks.get("my_tasks:Length")
+        task_catalog.get("my_tasks:Length")

@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from timing import until
 
-from serve.batching import Job
-from serve.exchange import Exchange
-from serve.traces import Traces
+from serve.asgi.exchange import Exchange
+from serve.asgi.tracing import Traces
+from serve.model.batcher import Job
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

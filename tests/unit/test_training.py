@@ -12,12 +12,13 @@ from tiny import tiny_spec
 from training import train_here
 
 from cluster.errors import SpecError, UserError
-from trainer import tasks
-from trainer.data import prepare as preparing
-from trainer.predictor import Predictor
-from trainer.spec_load import load
+from trainer.data.prepare import prepare as preparing
+from trainer.inference.predictor import Predictor
+from trainer.optim.distributed.worker_context import Place
 from trainer.targets.classes import Classes
-from trainer.training.place import Place
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks.resolve import load
+from trainer.training.run import run
 
 TRAIN = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "precision": "fp32"}
 
@@ -282,7 +283,7 @@ def test_who_goes_on_from_anothers_weights_is_judged_by_its_own_best_model(spec_
         prepared = preparing.prepare(loaded, lambda progress: None, tmp_path / "quarantine.parquet")
         folder.mkdir()
         shutil.copytree(tmp_path / "handed", folder, dirs_exist_ok=True)
-        tasks.get(loaded.task).train(loaded, prepared, Place(0, 1, "cpu", 1), member, folder)
+        run(task_catalog.get(loaded.task), loaded, prepared, Place(0, 1, "cpu", 1), member, folder)
 
     (tmp_path / "handed").mkdir()
     train(tmp_path / "donor", _Member(tmp_path / "handed", None))

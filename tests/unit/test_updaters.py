@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from trainer.spec_train import Train
-from trainer.training import flat_updater
-from trainer.training.flat_updater import FlatUpdater
-from trainer.training.torch_updater import TorchUpdater
+from trainer.optim import flat_updater
+from trainer.optim.flat_updater import FlatUpdater
+from trainer.optim.torch_updater import TorchUpdater
+from trainer.spec.train import Train
 
 TRAIN = Train(learning_rate=1e-2, weight_decay=0.1, warmup_fraction=0.2, layer_decay=0.7, max_grad_norm=0.5)
 STEPS = 12

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from trainer.data import near
-from trainer.data.whole import CONTRADICTING, DUPLICATE, IN_TRAIN, IN_VALIDATION, UNKNOWN, compare
+from trainer.data.prepare import minhash
+from trainer.data.prepare.verdicts import CONTRADICTING, DUPLICATE, IN_TRAIN, IN_VALIDATION, UNKNOWN, compare
 
 A, B, C, D, E, F = range(6)
 
@@ -43,9 +43,9 @@ def test_a_text_in_three_parts_is_held_against_each_earlier_one():
 
 
 def test_similarity_is_the_share_of_common_pieces():
-    assert near.similarity("Where is my card", "where  is my CARD") == 1.0
-    assert near.similarity("abcdef", "abcdeg") == pytest.approx(1 / 3)
-    assert near.similarity("a", "b") == 0.0
+    assert minhash.similarity("Where is my card", "where  is my CARD") == 1.0
+    assert minhash.similarity("abcdef", "abcdeg") == pytest.approx(1 / 3)
+    assert minhash.similarity("a", "b") == 0.0
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9])
@@ -58,26 +58,26 @@ def test_near_pairs_are_found_and_far_ones_are_not(threshold):
         for place in rng.choice(12, 2, replace=False):
             words[place] = words[place][:-1] + "z"
         texts.append(" ".join(words))
-    close = {(at, at + 1) for at in range(0, 600, 2) if near.similarity(texts[at], texts[at + 1]) >= threshold}
-    bands = near.bands(texts, threshold)
+    close = {(at, at + 1) for at in range(0, 600, 2) if minhash.similarity(texts[at], texts[at + 1]) >= threshold}
+    bands = minhash.bands(texts, threshold)
     found = {
         pair
         for band in bands
-        for pair in near.pairs(band, np.arange(600))
-        if near.similarity(texts[pair[0]], texts[pair[1]]) >= threshold
+        for pair in minhash.pairs(band, np.arange(600))
+        if minhash.similarity(texts[pair[0]], texts[pair[1]]) >= threshold
     }
     assert found <= close and len(found) >= 0.97 * len(close)
-    groups = near.groups(found, texts.__getitem__, threshold)
+    groups = minhash.groups(found, texts.__getitem__, threshold)
     assert groups == {later: earlier for earlier, later in found}
 
 
 def test_groups_join_over_others_and_keep_the_first():
     texts = {1: "abcdefghij", 4: "abcdefghijk", 9: "abcdefghijkl", 5: "zzzzzzzz"}
-    assert near.groups([(4, 9), (1, 4), (5, 9)], texts.__getitem__, 0.8) == {4: 1, 9: 1}
+    assert minhash.groups([(4, 9), (1, 4), (5, 9)], texts.__getitem__, 0.8) == {4: 1, 9: 1}
 
 
 def test_bands_do_not_depend_on_the_other_texts():
     texts = ["one text here", "another text there", "short", "x"]
-    together = near.bands(texts, 0.8)
-    assert np.array_equal(together[:, 1:2], near.bands(texts[1:2], 0.8))
-    assert near.bands([], 0.8).shape == (len(together), 0)
+    together = minhash.bands(texts, 0.8)
+    assert np.array_equal(together[:, 1:2], minhash.bands(texts[1:2], 0.8))
+    assert minhash.bands([], 0.8).shape == (len(together), 0)

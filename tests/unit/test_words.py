@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from trainer.words import WordIds
+from trainer.tasks.text.word_ids import WordIds
 
 WORDS = ["the", "a", "of", "1", "card", "##s", "##x", "b", "c", "é", "中", "?", ".", "-", "i", "##i", "##̈", "s", "x"]
 

@@ -24,16 +24,11 @@ import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from cluster.files import read_json
-from trainer import contract as contracts
-from trainer import tasks
-from trainer.contract import Contract
-from trainer.data.blocks import INPUTS, SHARDS
-from trainer.data.split import PARTS
-
-INDEX = "index.arrow"
-SUMMARY = "prepare.json"
-QUARANTINE = "quarantine.parquet"
-COLUMNS = "columns.json"
+from trainer.contract import contract as contracts
+from trainer.contract.contract import Contract
+from trainer.data.folder import COLUMNS, INDEX, INPUTS, SHARDS, SUMMARY
+from trainer.data.parts import PARTS
+from trainer.tasks import catalog as task_catalog
 
 
 class Rows:
@@ -49,7 +44,7 @@ class Rows:
     @cached_property
     def targets(self) -> np.ndarray:
         """What is to be predicted, as the target's `array` returns it: of classes int32 ids, shape (rows,)."""
-        return tasks.of(self._contract).target.array(self._contract.fitted, self._index["target"])
+        return task_catalog.of(self._contract).target.array(self._contract.fitted, self._index["target"])
 
     def __len__(self) -> int:
         return len(self._shard_B)

@@ -9,8 +9,8 @@ import numpy as np
 
 from cluster.errors import DataError
 from trainer.features.cells import Bad, Cells, Read, missing_test, read_each, refuse_missing, shown
-from trainer.features.columns import Boolean
-from trainer.section import Section
+from trainer.spec.features import Boolean
+from trainer.spec.section import Section
 
 
 def read(rules: Boolean, cells: Cells) -> Read:

@@ -13,8 +13,8 @@ import numpy as np
 from cluster.errors import DataError, SpecError
 from cluster.text import is_unicode
 from trainer.features.cells import Bad, Cells, Read, missing_test, read_each, refuse_missing, shown
-from trainer.features.columns import Categorical
-from trainer.section import Section
+from trainer.spec.features import Categorical
+from trainer.spec.section import Section
 
 #: Distinct categories that are counted one by one; beyond, only groups of their hashes are.
 MOST_COUNTED = 100_000

@@ -15,9 +15,9 @@ import pyarrow as pa
 from cluster.errors import DataError
 from trainer.features import sketch
 from trainer.features.cells import Bad, Cells, Read, as_arrow, missing_test, read_each, refuse_missing, shown
-from trainer.features.columns import CYCLES, Date
 from trainer.features.sketch import Sketch
-from trainer.section import Section
+from trainer.spec.features import CYCLES, Date
+from trainer.spec.section import Section
 
 _ISO = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})"

@@ -13,10 +13,10 @@ import pyarrow as pa
 from cluster.errors import DataError, user_error_in
 from trainer.features import fitted, profile, summary
 from trainer.features.cells import Rows
-from trainer.features.columns import AnyColumn
 from trainer.features.fitted import Fitted
 from trainer.features.profile import Profile
 from trainer.features.summary import Summary
+from trainer.spec.features import AnyColumn
 
 if TYPE_CHECKING:
     import ray.data

@@ -17,11 +17,11 @@ from trainer.features import boolean, categorical, cells, dates, numeric, summar
 from trainer.features.boolean import FittedBoolean
 from trainer.features.categorical import FittedCategorical
 from trainer.features.cells import Rows
-from trainer.features.columns import AnyColumn, Boolean, Categorical, Numeric
 from trainer.features.dates import FittedDate
 from trainer.features.numeric import FittedNumeric
 from trainer.features.summary import Summary
-from trainer.section import Section
+from trainer.spec.features import AnyColumn, Boolean, Categorical, Numeric
+from trainer.spec.section import Section
 
 FittedColumn = Annotated[FittedNumeric | FittedCategorical | FittedBoolean | FittedDate, Field(discriminator="kind")]
 

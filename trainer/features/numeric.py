@@ -13,8 +13,8 @@ import pyarrow as pa
 from cluster.errors import DataError
 from trainer.features import exact, sketch
 from trainer.features.cells import Bad, Cells, Read, as_arrow, missing_test, read_each, refuse_missing, shown
-from trainer.features.columns import Numeric
-from trainer.section import Section
+from trainer.spec.features import Numeric
+from trainer.spec.section import Section
 
 #: A decimal point, an exponent, and nothing else: no thousands, no comma, no underscore, no hexadecimal.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")

@@ -14,12 +14,12 @@ from pydantic import Field
 from trainer.features import cells, dates, sketch, summary
 from trainer.features.categorical import GROUPS, Counts, bucket, by_count
 from trainer.features.cells import Rows
-from trainer.features.columns import AnyColumn, Boolean, Categorical, Date, Numeric
 from trainer.features.exact import mean, std
 from trainer.features.numeric import Moments
 from trainer.features.sketch import Sketch
 from trainer.features.summary import Summary
-from trainer.section import Section
+from trainer.spec.features import AnyColumn, Boolean, Categorical, Date, Numeric
+from trainer.spec.section import Section
 
 N_QUANTILES = 21
 _N_BINS = 10

@@ -16,9 +16,9 @@ from cluster.errors import SpecError
 from trainer.features import boolean, categorical, cells, dates, numeric, sketch
 from trainer.features.categorical import Counts
 from trainer.features.cells import Rows
-from trainer.features.columns import AnyColumn, Boolean, Categorical, Date, Numeric
 from trainer.features.numeric import Moments
 from trainer.features.sketch import Sketch
+from trainer.spec.features import AnyColumn, Boolean, Categorical, Date, Numeric
 
 #: Of numbers, of categories and yes/no ('true', 'false'), of dates.
 Body = Moments | Counts | Sketch

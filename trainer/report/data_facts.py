@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.prepared import QUARANTINE, Prepared
+from trainer.data.folder import QUARANTINE
+from trainer.data.prepared import Prepared
 
 PARTS = ("train", "validation", "test")
 _EXAMPLES = 3
@@ -42,10 +43,10 @@ class AllRows:
 
 def collect(prepared: Prepared) -> AllRows:
     """Return all usable rows of prepared data, their texts cleaned by the contract's steps."""
-    from trainer import tasks
-    from trainer.steps import Cleaner
+    from trainer.steps.cleaner import Cleaner
+    from trainer.tasks import catalog as task_catalog
 
-    task = tasks.of(prepared.contract)
+    task = task_catalog.of(prepared.contract)
     labels = task.target.labels(prepared.contract.fitted)
     cleaner = Cleaner(prepared.contract)
     texts: list[str] = []

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.progress import Progress
-from trainer import tasks
+from trainer.charts import style
 from trainer.data.prepared import Prepared
-from trainer.report import charts, data_facts, html, suspects, twins
+from trainer.report import data_charts, data_facts, html, suspects, twins
 from trainer.report.data_facts import PARTS, AllRows
 from trainer.report.suspects import Suspects
+from trainer.tasks import catalog as task_catalog
 
 FILE = "data.html"
 # More classes than that are shown from both ends: the largest and the smallest.
@@ -58,7 +59,7 @@ class Facts(NamedTuple):
 
 def gather(prepared: Prepared, tell: Callable[[Progress], None]) -> Facts:
     """Return what there is to say about prepared rows; `tell` hears what is being looked at."""
-    from trainer.text_profile import max_length_of
+    from trainer.tasks.text.profile import max_length_of
 
     def step(number: int, what: str) -> None:
         tell(Progress(done=number, total=5, unit="steps", note=what))
@@ -76,7 +77,7 @@ def gather(prepared: Prepared, tell: Callable[[Progress], None]) -> Facts:
     step(4, "counting words")
     return Facts(
         rows=rows,
-        classes=data_facts.classes(rows, tasks.of(prepared.contract).target.labels(prepared.contract.fitted)),
+        classes=data_facts.classes(rows, task_catalog.of(prepared.contract).target.labels(prepared.contract.fitted)),
         lengths=data_facts.lengths(rows, max_length),
         max_length=max_length,
         bad=data_facts.bad_rows(prepared.folder, list(prepared.summary["left_out"])),
@@ -110,12 +111,12 @@ def write(path: Path, facts: Facts, *, title: str, prepared: Prepared, spec_text
         facts=facts,
         tiles=_tiles(facts),
         findings=findings(facts),
-        class_chart=None if few else Markup(charts.class_sizes(facts.classes)),
+        class_chart=None if few else Markup(data_charts.class_sizes(facts.classes)),
         classes=classes,
         classes_left_out=left_out,
         largest=max((entry["rows"] for entry in facts.classes), default=0) or 1,
-        colours=charts.OF_PART,
-        length_chart=Markup(charts.length_histogram(lengths, facts.max_length)),
+        colours=style.OF_PART,
+        length_chart=Markup(data_charts.length_histogram(lengths, facts.max_length)),
         contradictions=facts.contradictions[:_CONTRADICTIONS_SHOWN],
         near=twins.NEAR,
         clip=_clip,

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.console import figures_line
-from trainer.evaluate import Evaluation
-from trainer.gate import Decision
-from trainer.report import charts, html, search_sections, training_sections
-from trainer.report.sections import Section
-from trainer.result import RunResult, TrialRecord
+from trainer.charts.section import Section
+from trainer.inference.evaluate import Evaluation
+from trainer.registry.gate import Decision
+from trainer.report import html, search_charts, search_sections, training_charts, training_sections
+from trainer.runs.result import RunResult, TrialRecord
+from trainer.targets.metrics.summary import figures_line
 
 FILE = "report.html"
 # Shown first, in this order; others follow.
@@ -63,12 +63,14 @@ def write(
         metric=metric,
         metrics=_ordered(_figures(evaluation, result)),
         gate=decision,
-        curves=Markup(charts.learning_curves(result.history, metric, loss))
+        curves=Markup(training_charts.learning_curves(result.history, metric, loss))
         if result and len(result.history) > 1
         else None,
         trials=[_trial_row(trial, keys, winner) for trial in trials],
         trial_keys=keys,
-        trials_chart=Markup(charts.trials({t.name: t.history for t in trials}, winner, metric)) if trials else None,
+        trials_chart=Markup(search_charts.trials({t.name: t.history for t in trials}, winner, metric))
+        if trials
+        else None,
         sections=[
             *(evaluation.sections if evaluation else ()),
             *sections,
@@ -96,7 +98,7 @@ def _folds(result: RunResult | None) -> str:
 
 
 def _rank(metric: str) -> Any:
-    from trainer.spec import LOWER_IS_BETTER
+    from trainer.spec.run import LOWER_IS_BETTER
 
     sign = -1 if metric in LOWER_IS_BETTER else 1
     return lambda trial: sign * trial.metric if trial.metric is not None else float("-inf")

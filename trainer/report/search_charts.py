@@ -7,12 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from trainer.report.charts import BLUE, GREEN, GRID, INK, as_svg, new_figure, plain_axes
-from trainer.result import Finalist, TrialRecord
+from trainer.charts.style import BLUE, GREEN, GRID, INK, as_svg, new_figure, plain_axes
+from trainer.runs.result import Finalist, TrialRecord
 
 _GREY = "#9aa5b1"
+
+
 _MAX_LABELS = 8
+
+
 _LONGEST_LABEL = 22
+
+
 _LOG_FROM = 30.0
 
 
@@ -157,3 +163,27 @@ class _Scale:
 
     def _of_name(self, name: str) -> float:
         return self._known.index(name) / max(1, len(self._known) - 1) if len(self._known) > 1 else 0.5
+
+
+def trials(history_by_trial: dict[str, list[dict[str, Any]]], best: str, metric: str) -> str:
+    """The metric of every trial by epoch; the winner stands out."""
+    figure = new_figure(8, 2.8)
+    axes = figure.subplots()
+    longest = 1
+    for name, history in history_by_trial.items():
+        epochs = [entry["epoch"] for entry in history]
+        longest = max([longest, *epochs])
+        won = name == best
+        axes.plot(
+            epochs,
+            [entry[metric] for entry in history],
+            color=GREEN if won else "#9aa5b1",
+            linewidth=2 if won else 1,
+            marker="o",
+            markersize=5 if won else 3,
+            zorder=3 if won else 2,
+        )
+    axes.set(xlabel="epoch", title=f"Validation {metric} by trial (winner in green)")
+    axes.set_xticks(range(1, longest + 1))
+    plain_axes(axes)
+    return as_svg(figure)

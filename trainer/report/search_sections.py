@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from trainer.charts.section import Chart, Column, Section
 from trainer.report import search_charts
-from trainer.report.sections import Chart, Column, Section
-from trainer.result import RunResult, SearchRecord
-from trainer.spec import LOWER_IS_BETTER
+from trainer.runs.result import RunResult, SearchRecord
+from trainer.spec.run import LOWER_IS_BETTER
 
 _FEWEST = 2
 

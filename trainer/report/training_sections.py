@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from trainer.report import charts
-from trainer.report.sections import Chart, Column, Section
-from trainer.result import METRICS, NOTICES, read_lines
-from trainer.run_environment import HARDWARE
+from trainer.charts import style
+from trainer.charts.section import Chart, Column, Section
+from trainer.runs.environment import HARDWARE
+from trainer.runs.journal import METRICS, NOTICES, read_lines
 
 # More points than that are drawn as the mean of their neighbours.
 _MOST_POINTS = 600
@@ -39,7 +39,7 @@ def sections(folder: Path) -> list[Section]:
 
 
 def _charts(lines: list[dict[str, Any]]) -> str:
-    figure = charts.new_figure(8, 4.4)
+    figure = style.new_figure(8, 4.4)
     steps = np.array([line["step"] for line in lines], float)
     shown = {
         "Loss": "loss",
@@ -51,15 +51,15 @@ def _charts(lines: list[dict[str, Any]]) -> str:
         values = np.array([line[name] for line in lines], float)
         at, mean = _fewer(steps, values)
         if name == "learning_rate":
-            axes.plot(at, mean, color=charts.BLUE, linewidth=1.4)
+            axes.plot(at, mean, color=style.BLUE, linewidth=1.4)
         else:
-            axes.plot(at, mean, color=charts.BLUE, linewidth=0.7, alpha=0.45)
-            axes.plot(at, _trend(mean), color=charts.BLUE, linewidth=1.6)
+            axes.plot(at, mean, color=style.BLUE, linewidth=0.7, alpha=0.45)
+            axes.plot(at, _trend(mean), color=style.BLUE, linewidth=1.6)
         axes.set(title=title, ylim=(0, None))
-        charts.plain_axes(axes)
+        style.plain_axes(axes)
     for axes in figure.axes[2:]:
         axes.set(xlabel="step")
-    return charts.as_svg(figure)
+    return style.as_svg(figure)
 
 
 def _fewer(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data import near
+from trainer.data.prepare import minhash
 from trainer.report.data_facts import PARTS, AllRows
 
 #: Share of common pieces from which two texts are near-duplicates.
@@ -66,10 +66,10 @@ def find(texts: Sequence[str]) -> Twins:
     _, first = np.unique(case, return_index=True)
     compared = np.sort(first)[:NEAR_TEXTS]
     words = [folded[at] for at in compared]
-    bands = near.bands(words, NEAR)
-    candidates = (pair for band in bands for pair in near.pairs(band, np.arange(len(words))))
+    bands = minhash.bands(words, NEAR)
+    candidates = (pair for band in bands for pair in minhash.pairs(band, np.arange(len(words))))
     group = np.arange(len(first))
-    for later, earlier in near.groups(candidates, words.__getitem__, NEAR).items():
+    for later, earlier in minhash.groups(candidates, words.__getitem__, NEAR).items():
         group[case[compared[later]]] = case[compared[earlier]]
     return Twins(exact, case, group[case], len(first) - len(compared))
 
@@ -150,7 +150,7 @@ def _examples(
     group = getattr(twins, DEGREES[place])
     for row in leaked[:_EXAMPLES]:
         others = first[group[first] == group[row]][:_COMPARED]
-        other = max(others, key=lambda each: near.similarity(rows.texts[each], rows.texts[row]))
+        other = max(others, key=lambda each: minhash.similarity(rows.texts[each], rows.texts[row]))
         yield {
             "degree": DEGREES[place],
             "text": rows.texts[row],

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def make(params: dict[str, Any]) -> Callable[[str], str]:
-    """Return the step for the parameters of `trainer.spec.Normalise`."""
+    """Return the step for the parameters of `trainer.spec.run.Normalise`."""
     form, whitespace, lowercase = params["unicode"], params["whitespace"], params["lowercase"]
 
     def step(text: str) -> str:

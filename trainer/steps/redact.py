@@ -30,7 +30,7 @@ _CARD_DIGITS = range(13, 20)
 
 
 def make(params: dict[str, Any]) -> Callable[[str], str]:
-    """Return the step for the parameters of `trainer.spec.Redact`."""
+    """Return the step for the parameters of `trainer.spec.run.Redact`."""
     known = [_known(kind) for kind in _ORDER if kind in params["kinds"]]
     own = [(re.compile(pattern), f"[{name.upper()}]") for name, pattern in sorted(params["patterns"].items())]
 

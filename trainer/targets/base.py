@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from trainer.data.split import content_keys
-from trainer.spec import Metric
+from trainer.contract.row_hash import content_keys
+from trainer.spec.run import Metric
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.report.sections import Section
-    from trainer.spec_data import Data
-    from trainer.spec_train import Loss
+    from trainer.charts.section import Section
+    from trainer.spec.data import Data
+    from trainer.spec.train import Loss
 
 Fitted = Mapping[str, Any]
 

@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from cluster.text import blank_values
-from trainer import classification_metrics as figures
-from trainer.spec import Metric
+from trainer.spec.run import Metric
 from trainer.targets.base import Fitted, Target, in_columns_of, known_labels, missed, where
+from trainer.targets.metrics import classification as figures
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.report.sections import Section
-    from trainer.spec_train import Loss
+    from trainer.charts.section import Section
+    from trainer.spec.train import Loss
 
 # A column with more different values in one block is an id or a text, not a class; the driver must not collect them.
 _MOST_OF_A_BLOCK = 12_000
@@ -141,6 +141,6 @@ class Classes(Target):
     def sections(
         self, fitted: Fitted, shown: Sequence[str], scores: np.ndarray, targets: np.ndarray, n_bins: int, n_worst: int
     ) -> list[Section]:
-        from trainer.report import classes_sections
+        from trainer.targets.sections import classes as classes_sections
 
         return classes_sections.sections(self.labels(fitted), shown, scores, targets, n_bins, n_worst)

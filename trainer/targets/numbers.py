@@ -10,19 +10,19 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError, SpecError
-from trainer.data import split
+from trainer.contract import row_hash
 from trainer.features import exact, numeric
 from trainer.features.cells import Read
-from trainer.features.columns import Numeric
-from trainer.regression_metrics import regression_metrics
-from trainer.spec import Metric
+from trainer.spec.features import Numeric
+from trainer.spec.run import Metric
 from trainer.targets.base import Fitted, Target
+from trainer.targets.metrics.regression import regression_metrics
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.report.sections import Section
-    from trainer.spec_train import Loss
+    from trainer.charts.section import Section
+    from trainer.spec.train import Loss
 
 # The same rules as for a column of numbers, but that no word means a missing one: a row without its target is unusable.
 _RULES = Numeric(missing_words=[])
@@ -90,7 +90,7 @@ class Numbers(Target):
     def codes(self, fitted: Fitted, values: pa.Array) -> np.ndarray:
         numbers = self.array(fitted, self.encode(fitted, values))
         # "3", "3.0" and "3e0" are one number, and so are 0 and -0: adding 0 makes one of them.
-        places = split.position((numbers + 0.0).view(np.uint64), 0, "target")
+        places = row_hash.position((numbers + 0.0).view(np.uint64), 0, "target")
         return np.where(np.isnan(numbers), -1, places * 2.0**31).astype(np.int32)  # floor: 0 to 2**31 - 1
 
     def as_learned(self, fitted: Fitted, targets: np.ndarray) -> np.ndarray:
@@ -151,7 +151,7 @@ class Numbers(Target):
     def sections(
         self, fitted: Fitted, shown: Sequence[str], scores: np.ndarray, targets: np.ndarray, n_bins: int, n_worst: int
     ) -> list[Section]:
-        from trainer.report import numbers_sections
+        from trainer.targets.sections import numbers as numbers_sections
 
         return numbers_sections.sections(shown, scores[:, 0], targets, n_worst, _digits(fitted))
 

@@ -12,20 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from trainer.data.split import content_keys
+from trainer.contract.row_hash import content_keys
 from trainer.features.cells import distinct
 from trainer.features.cells import shown as quoted
-from trainer.spec import Metric
-from trainer.tags_metrics import THRESHOLD, tags_metrics
+from trainer.spec.run import Metric
 from trainer.targets import tag_cells
 from trainer.targets.base import Fitted, Target, code_of, in_columns_of, known_labels, missed
+from trainer.targets.metrics.multilabel import THRESHOLD, tags_metrics
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.report.sections import Section
-    from trainer.spec_data import Data
-    from trainer.spec_train import Loss
+    from trainer.charts.section import Section
+    from trainer.spec.data import Data
+    from trainer.spec.train import Loss
 
 # More different tags in one block are texts, not tags; the driver must not collect them.
 _MOST_OF_A_BLOCK = 12_000
@@ -180,7 +180,7 @@ class Tags(Target):
     def sections(
         self, fitted: Fitted, shown: Sequence[str], scores: np.ndarray, targets: np.ndarray, n_bins: int, n_worst: int
     ) -> list[Section]:
-        from trainer.report import tags_sections
+        from trainer.targets.sections import tags as tags_sections
 
         return tags_sections.sections(self.labels(fitted), shown, scores, targets, n_worst)
 

@@ -10,81 +10,28 @@ of the model (classes, tags, or 1 for a number).
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import DataError, SpecError, nearest
-from trainer import base_model, own_model
-from trainer.contract import Contract
-from trainer.spec import RunSpec
+from cluster.errors import SpecError, nearest
+from trainer.contract.contract import Contract
+from trainer.models import base_model, custom
+from trainer.spec.run import RunSpec
 from trainer.targets.base import OPTIONAL, Target
+from trainer.tasks.encoder import Columns, Encoder
+from trainer.tasks.rows import Rows
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.data.prepared import Prepared, Rows
+    from trainer.charts.section import Section
     from trainer.features.fitted import Fitted as Features
-    from trainer.report.sections import Section
-    from trainer.training.feed import Feed
-    from trainer.training.place import Place
-    from trainer.training.report import Report
-
-# What the offsets of an Arrow list column, int32, can say.
-_MOST_NUMBERS = 2**31 - 1
-
-#: Raw values by role, all lists equally long: how requests and rows to be scored travel.
-Columns = Mapping[str, Sequence[Any]]
-
-
-class Encoded(NamedTuple):
-    """Model inputs of some rows."""
-
-    inputs: list[np.ndarray]
-    """One 1-D array for each row; it means nothing where there is a reason."""
-    reasons: list[str | None] | None = None
-    """For each row why it cannot be used, or None; None altogether where all can."""
-
-
-class Encoder(ABC):
-    """Cleaned raw values to model inputs: the same function for training rows and requests."""
-
-    #: Arrow type of one number of an input.
-    number: pa.DataType = pa.int32()
-
-    @abstractmethod
-    def __call__(self, columns: Columns) -> Encoded:
-        """Return the model inputs of a few rows, as a request has them."""
-
-    def length(self, row: Sequence[Any]) -> int:
-        """Return how many numbers the input of a row (its values by role, in order) has before it is cut."""
-        raise NotImplementedError(f"{type(self).__name__} cuts nothing")
-
-    def block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
-        """Return the same for a whole block of rows (a column for each role), as a list column, and the reasons.
-
-        Raises `DataError` for inputs of more numbers than a list column can hold.
-        """
-        found = self({name: rows[name].to_pylist() for name in rows.column_names})
-        inputs = found.inputs
-        offsets = offsets_of(inputs)
-        joined = np.concatenate(inputs) if inputs else np.empty(0)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined).cast(self.number)), found.reasons
-
-
-def offsets_of(inputs: Sequence[Any]) -> np.ndarray:
-    """Return where each input begins in all of them joined, int32, shape (B + 1,). Raises `DataError` beyond int32."""
-    ends = np.cumsum([0, *map(len, inputs)], dtype=np.int64)
-    if ends[-1] > _MOST_NUMBERS:
-        raise DataError(
-            f"the inputs of {len(inputs):,} rows that are made at a time have {ends[-1]:,} numbers, over {_MOST_NUMBERS:,}",
-            "make the inputs smaller: of images by a smaller data.image.size",
-        )
-    return ends.astype(np.int32)
 
 
 class Task(ABC):
@@ -115,6 +62,8 @@ class Task(ABC):
     token_input: str | None = None
     #: What `serve.max_body_bytes` is where the spec does not say.
     max_body_bytes = 1 << 20
+    #: A training loop of the task's own, in place of raymill's (`trainer.training.run`); takes the same arguments.
+    train: Callable[..., None] | None = None
     #: How inputs that are no JSON are sent, for people: options of curl, and what they mean. `body_inputs` reads them.
     other_bodies: tuple[tuple[str, str], ...] = ()
 
@@ -138,7 +87,7 @@ class Task(ABC):
             raise SpecError(f"model.base is missing; {self.name} starts from a pre-trained model",
                             "give a hub id, a folder, or package://NAME/folder")  # fmt: skip
         base_model.locate(spec.model.base)
-        own_model.check(spec)
+        custom.check(spec)
 
     def model_name(self, spec: RunSpec) -> str:
         """Return what is trained, for people: lineage and reports."""
@@ -153,7 +102,7 @@ class Task(ABC):
         """Return columns of reasons why rows cannot be used, null where they can, beside what all tasks look at alike.
 
         `rows` has a column for each role it knows (files to predict have no target): strings, or bytes for `binary` roles.
-        Missing and empty values, lengths and declared labels are looked at in `trainer.data.checks`.
+        Missing and empty values, lengths and declared labels are looked at in `trainer.data.prepare.row_checks`.
         """
         return (
             self.target.check(self.target_role, rows[self.target_role]) if self.target_role in rows.column_names else []
@@ -233,9 +182,10 @@ class Task(ABC):
         self, model: Any, contract: Contract, inputs: list[np.ndarray], batch_size: int, device: str
     ) -> np.ndarray:
         """Return float32 logits, shape (rows, C), in the order of `inputs`."""
-        from trainer.predictor import torch_forward
+        from trainer.tasks.forward import torch_forward
 
-        return torch_forward(self, model, contract, inputs, batch_size, device)
+        collate = functools.partial(self.collate, contract)
+        return torch_forward(model, collate, inputs, batch_size, device, self.target.width(contract.fitted))
 
     def to_device(self, model: Any, device: str, threads: int) -> Any:
         """Return the loaded model ready to predict on `device`, on a CPU with so many threads."""
@@ -243,14 +193,6 @@ class Task(ABC):
 
         torch.set_num_threads(threads)
         return model.to(device).eval()
-
-    def train(
-        self, spec: RunSpec, prepared: Prepared, place: Place, report: Report, folder: Path, stream: Feed | None = None
-    ) -> None:
-        """Train and report every epoch, as `trainer.training.loop.train` does. Every worker calls this alike."""
-        from trainer.training.loop import train
-
-        train(self, spec, prepared, place, report, folder, stream)
 
     def backend(self, spec: RunSpec) -> Literal["torch", "xgboost", "none"]:
         """Return how the workers of a training are joined: by torch.distributed, XGBoost's collective, or not at all."""

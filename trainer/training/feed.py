@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError
-from trainer import tasks
-from trainer.contract import Contract
-from trainer.data.blocks import INPUTS
+from trainer.contract.contract import Contract
+from trainer.data.folder import INPUTS
 from trainer.data.prepared import Rows
-from trainer.training import batch_plan
+from trainer.optim import batch_plan
+from trainer.tasks import catalog as task_catalog
 
 
 class Step(NamedTuple):
@@ -66,7 +66,7 @@ class Feed(Protocol):
 
 
 class PreparedFeed:
-    """Prepared rows in the order of `trainer.training.batch_plan`, which no number of workers changes."""
+    """Prepared rows in the order of `trainer.optim.batch_plan`, which no number of workers changes."""
 
     exact = True
 
@@ -132,7 +132,7 @@ class StreamFeed:
         column = pool[INPUTS].combine_chunks()
         column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
         offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
-        targets = tasks.of(self._contract).target.array(self._contract.fitted, pool["target"])
+        targets = task_catalog.of(self._contract).target.array(self._contract.fitted, pool["target"])
         order = np.argsort(-np.diff(offsets), kind="stable")
         batches = [order[at : at + self._size] for at in range(0, len(order), self._size)]
         for at in rng.permutation(len(batches)):

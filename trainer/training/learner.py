@@ -15,23 +15,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from trainer import adapters, checkpoint
 from trainer.data.prepared import Prepared
-from trainer.precision import Precision, autocast
-from trainer.spec import RunSpec
-from trainer.training import dropout
-from trainer.training.average import Average
-from trainer.training.bert_layers import lean
-from trainer.training.compact import CompactVocabulary
+from trainer.models import lora
+from trainer.optim.bert import dropout
+from trainer.optim.bert.encoder import lean
+from trainer.optim.distributed.parallel import distributed, like, reshard, whole
+from trainer.optim.distributed.worker_context import Place
+from trainer.optim.ema import Average
+from trainer.optim.flat_updater import FlatUpdater
+from trainer.optim.lr_schedule import factor
+from trainer.optim.optimizer import freeze
+from trainer.optim.precision import Precision, autocast
+from trainer.optim.torch_updater import TorchUpdater
+from trainer.optim.updater import Updater
+from trainer.spec.run import RunSpec
+from trainer.training.checkpoint import export
+from trainer.training.compact_vocabulary import CompactVocabulary
 from trainer.training.feed import Feed, Step
-from trainer.training.flat_updater import FlatUpdater
 from trainer.training.loss import loss_of
-from trainer.training.optimizer import freeze
-from trainer.training.parallel import distributed, like, reshard, whole
-from trainer.training.place import Place
-from trainer.training.schedule import factor
-from trainer.training.torch_updater import TorchUpdater
-from trainer.training.updater import Updater
 
 if TYPE_CHECKING:
     from trainer.tasks.base import Task
@@ -57,7 +58,7 @@ class Learner:
         self._sharded = spec.cluster.sharding == "fsdp" and place.workers > 1
         seed_everything(spec.train.seed)
         model = task.new_model(prepared.contract, spec)
-        self._adapters = adapters.add(model, spec.model.lora) if spec.model.lora else None
+        self._adapters = lora.add(model, spec.model.lora) if spec.model.lora else None
         freeze(model, spec.train.freeze)
         if spec.train.gradient_checkpointing:
             _recompute(model)
@@ -174,11 +175,11 @@ class Learner:
 
         def write(folder: Path) -> None:
             if save == "adapter":
-                adapters.save(model, self._spec, folder)
-                checkpoint.save(folder, task, None, prepared.contract, prepared.folder, reached)
+                lora.save(model, self._spec, folder)
+                export.save(folder, task, None, prepared.contract, prepared.folder, reached)
                 return
-            plain = adapters.merged(model) if self._adapters is not None else model
-            checkpoint.save(folder, task, plain, prepared.contract, prepared.folder, reached)
+            plain = lora.merged(model) if self._adapters is not None else model
+            export.save(folder, task, plain, prepared.contract, prepared.folder, reached)
 
         return write
 
@@ -188,7 +189,7 @@ class Learner:
             if self._place.rank != 0:
                 return None
             made = copy.deepcopy(self._skeleton)  # it is written, and merged, while the next one is made
-            (adapters.inner(made) if self._adapters is not None else made).load_state_dict(full)
+            (lora.inner(made) if self._adapters is not None else made).load_state_dict(full)
             return made
         # On the CPU from the start (there may be no room for a second one on a GPU), and in fp32.
         memo: dict[int, Any] = {

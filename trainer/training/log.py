@@ -11,10 +11,11 @@ from typing import Any
 
 from cluster.files import append_line, write_bytes
 from cluster.progress import Progress, ProgressFile
-from trainer import run_folder, tracking
-from trainer.result import HISTORY, METRICS, read_lines, tracked
-from trainer.spec import RunSpec
-from trainer.training.position import Position
+from trainer.runs import journal
+from trainer.runs.journal import HISTORY, METRICS, read_lines, tracked
+from trainer.spec.run import RunSpec
+from trainer.training.checkpoint.train_state import Position
+from trainer.training.tracking import trackers
 
 
 class TrainingLog:
@@ -25,7 +26,7 @@ class TrainingLog:
         self.folder, self.spec, self.n_rows = folder, spec, n_rows
         self._total = n_rows * spec.train.epochs
         self._n_steps = n_steps
-        self._tracker = tracking.start(spec, folder, self.notice) if folder else tracking.Trackers([])
+        self._tracker = trackers.start(spec, folder, self.notice) if folder else trackers.Trackers([])
         self._done = 0
         self._note = ""
         self._epoch = 1
@@ -79,7 +80,7 @@ class TrainingLog:
     def notice(self, text: str) -> None:
         """Write a sentence that whoever started the run should see."""
         if self.folder:
-            run_folder.notice(self.folder, text)
+            journal.notice(self.folder, text)
 
     def finish(self) -> None:
         """Early stopping leaves rows undone that nobody waits for any more."""

@@ -15,21 +15,21 @@ import numpy as np
 
 from cluster.errors import ModelError, UserError
 from trainer.data.prepared import Prepared
-from trainer.precision import Precision, autocast, chosen
-from trainer.run_environment import write_hardware
-from trainer.spec import RunSpec
-from trainer.training import best as best_models
-from trainer.training import ending
-from trainer.training.background import Background
-from trainer.training.best import Best, must_be_finite
+from trainer.optim.distributed.collectives import agreed, gathered
+from trainer.optim.distributed.worker_context import Place
+from trainer.optim.precision import Precision, autocast, chosen
+from trainer.runs.environment import write_hardware
+from trainer.spec.run import RunSpec
+from trainer.training import stop_request
+from trainer.training.callbacks import Frozen, Report
+from trainer.training.checkpoint import best_model as best_models
+from trainer.training.checkpoint.background_writer import Background
+from trainer.training.checkpoint.best_model import Best, must_be_finite
+from trainer.training.checkpoint.snapshots import Snapshot, Snapshots
+from trainer.training.checkpoint.train_state import Position
 from trainer.training.feed import Feed, PreparedFeed
 from trainer.training.log import TrainingLog
-from trainer.training.place import Place
-from trainer.training.position import Position
-from trainer.training.report import Frozen, Report
-from trainer.training.snapshots import Snapshot, Snapshots
-from trainer.training.together import agreed, gathered
-from trainer.training.window import Window
+from trainer.training.step_window import Window
 
 if TYPE_CHECKING:
     import torch
@@ -174,7 +174,7 @@ class Training:
         must_save = self._feed.exact and save is not None and at.step % save == 0
         if not (last or must_save or self._is_over or at.step % self._spec.track.every_steps == 0):
             return
-        stops = self._place.rank == 0 and ending.is_asked(self._folder)
+        stops = self._place.rank == 0 and stop_request.is_asked(self._folder)
         found = self._window.closed(ends=self._is_out_of_time(), saves=self._is_due(), stops=stops)  # all ranks
         if found.stops:
             raise _Asked

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cluster.errors import SpecError
-from trainer import user_module
-from trainer.spec_train import Loss
+from trainer.contract import user_code
+from trainer.spec.train import Loss
 from trainer.targets.base import Target
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     #: Logits (B, C), targets and class weights (or None) to the loss summed over the rows.
     LossSum = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
-_KEY = "train.loss.function"
+
+_KEY = "train.loss.function"  # also in trainer.tasks.resolve, which must not import torch's side
 
 
 def loss_of(how: Loss, target: Target) -> LossSum:
@@ -28,20 +29,10 @@ def loss_of(how: Loss, target: Target) -> LossSum:
     return lambda logits, targets, weights: target.loss_sum(logits, targets, weights, how)
 
 
-def check(how: Loss, target: Target) -> None:
-    """Raise `SpecError` for a loss that the target does not have, or a function that is not there."""
-    if how.kind == "focal" and "focal" not in target.loss_options:
-        raise SpecError(f"train.loss.kind=focal is for classes and tags, not for a {target.kind}", "take it out")
-    if how.label_smoothing and "label_smoothing" not in target.loss_options:
-        raise SpecError(f"train.loss.label_smoothing is for classes, not for a {target.kind}", "take it out")
-    if how.function:
-        user_module.find(how.function, _KEY)
-
-
 def _own(path: str) -> LossSum:
     import torch
 
-    function = user_module.load(user_module.find(path, _KEY))
+    function = user_code.load(user_code.find(path, _KEY))
 
     def loss_sum(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         found = function(logits, targets, weights)

@@ -1,0 +1,126 @@
+"""Commands on endpoints: serve, optimize, deploy-config, keys."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+
+import raymill
+from raymill.cli.context import CommandContext
+from raymill.cli.options import MODEL, shared_options
+
+_ENGINE = click.option(
+    "--engine", help="What computes. Default: the spec's; `auto` is the fastest that keeps the metric."
+)
+_KEYS_FILE = click.option(
+    "--file", "path", type=click.Path(path_type=Path), required=True, help="File of the hashed keys."
+)
+
+
+@click.command("serve")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--host", help="Address to listen on. Default: the spec's, 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the spec's, 8000.")
+@click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
+@_ENGINE
+@click.option("--keys", type=click.Path(), help="File of API keys; see `raymill keys`.")
+@click.option("--insecure", is_flag=True, default=None, help="Listen on other addresses without keys.")
+@shared_options("set", "storage", "address")
+def serve_command(
+    context: CommandContext,
+    models: tuple[str, ...],
+    overrides: tuple[str, ...],
+    storage: str | None,
+    address: str | None,
+    keys: str | None,
+    **options: object,
+) -> None:
+    """Answer HTTP requests with MODELS (name, name@alias or name@7) until Ctrl-C. /predict asks the first one."""
+    options |= {"keys": str(Path(keys).absolute()) if keys else None, "models": list(models[1:]) or None}
+    with raymill.serve(
+        models[0],
+        storage=storage or raymill.STORAGE,
+        address=address,
+        console=context.console,
+        overrides=overrides,
+        **_given(options),
+    ) as url:
+        with contextlib.suppress(KeyboardInterrupt):
+            context.emit({"url": url}, [f"listening on {url}"])
+            raymill.wait_for_interrupt()
+        context.console.say("stopping; the same command starts it again")
+
+
+@click.command("optimize")
+@MODEL
+@_ENGINE
+@click.option(
+    "--cpus", "cpus_per_replica", type=click.FloatRange(1), help="CPU cores of a replica. Default: the spec's, 1."
+)
+@click.option("--max-drop", "max_metric_drop", type=click.FloatRange(0, 100),
+              help="Points of 100 that the metric may lose. Default: 0.3.")  # fmt: skip
+@shared_options("set", "storage")
+def optimize_command(
+    context: CommandContext, model: str, overrides: tuple[str, ...], storage: str | None, **options: object
+) -> None:
+    """Build the engines that can serve MODEL, time them here, and keep the fastest that keeps the metric."""
+    result = raymill.optimize(
+        model, storage=storage or raymill.STORAGE, console=context.console, overrides=overrides, **_given(options)
+    )
+    rows = [
+        [one["name"], one["rows_per_s"] or None, one["single_ms"] or None, one["metric"], one["largest_move"],
+         "chosen" if one["name"] == result["engine"] else one["refused"] or one["note"]]
+        for one in result["candidates"]
+    ]  # fmt: skip
+    columns = ["engine", "rows/s", "one, ms", result["metric"] or "metric", "a score moves", ""]
+    context.console.table(f"Engines of {model}", columns, rows)
+    context.emit(result, [f"engine: {result['engine']}", f"next:   raymill serve {model}"])
+
+
+@click.command("deploy-config")
+@MODEL
+@click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
+@shared_options("set", "storage")
+def deploy_config_command(
+    context: CommandContext, model: str, overrides: tuple[str, ...], storage: str | None, **options: object
+) -> None:
+    """Print the config of MODEL's endpoint for `serve deploy`."""
+    config = raymill.deploy_config(model, storage=storage or raymill.STORAGE, overrides=overrides, **_given(options))
+    context.emit({"config": config}, config.splitlines())
+
+
+def _given(options: dict[str, object]) -> dict[str, object]:
+    """Return the options that were given on the command line."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+@click.group("keys")
+def keys_group() -> None:
+    """API keys of endpoints: a file of hashes."""
+
+
+@keys_group.command("add")
+@click.argument("name")
+@_KEYS_FILE
+@click.option("--rate", type=click.FloatRange(0.01), help="Requests a second that the key may send. Default: no limit.")
+@shared_options()
+def keys_add(context: CommandContext, name: str, path: Path, rate: float | None) -> None:
+    """Make the key NAME, print it once, and store its hash."""
+    from serve.keys import add
+
+    key = add(path, name, rate)
+    context.emit({"name": name, "key": key}, [key])
+
+
+@keys_group.command("remove")
+@click.argument("name")
+@_KEYS_FILE
+@shared_options()
+def keys_remove(context: CommandContext, name: str, path: Path) -> None:
+    """Remove the key NAME; endpoints that start from now on reject it."""
+    from serve.keys import remove
+
+    remove(path, name)
+    context.emit({"removed": name}, [f"{name} is removed"])

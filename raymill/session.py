@@ -1,0 +1,74 @@
+"""What the API's functions share: the storage folder, a version by its name, the console, a Ray for one run."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster.console import Console
+    from trainer.pipeline.run import Run
+    from trainer.registry.registry import Version
+    from trainer.spec.run import RunSpec
+
+#: The storage folder when none is named; the same as the spec's default.
+STORAGE = "~/.raymill"
+
+
+def storage_folder(storage: str | Path) -> Path:
+    """Return `storage` as an absolute path."""
+    return Path(storage).expanduser().absolute()
+
+
+def find_version(model: str, storage: str | Path) -> Version:
+    """Return the version that `model` (`name`, `name@alias` or `name@7`) means, with every file checked."""
+    from trainer.registry import registry
+
+    version = registry.Registry(storage).find(model)
+    registry.verify(version)
+    return version
+
+
+def console_or_default(console: Console | None) -> Console:
+    """Return `console`, or a new one on stderr."""
+    from cluster.console import Console
+
+    return console or Console()
+
+
+def starts_local_ray(spec: RunSpec) -> bool:
+    """Return whether `spec` starts a Ray on this machine: no address is given and this process is not connected."""
+    from cluster.connect import joins
+
+    if joins(spec.cluster.address):
+        return False
+    ray = sys.modules.get("ray")
+    return ray is None or not ray.is_initialized()
+
+
+@contextlib.contextmanager
+def ray_for(run: Run, *, serving: bool = False) -> Iterator[None]:
+    """Connect to Ray while the block runs. Raises `ResourceError` if the run does not fit: before a local Ray starts, or
+    after joining a cluster."""
+    from cluster.connect import connect
+    from cluster.plan import joined_nodes, local_nodes
+
+    is_local = starts_local_ray(run.spec)
+    is_served = serving or (run.spec.tune is not None and run.spec.tune.is_served)
+    if is_local:
+        run.size_resources(local_nodes(run.spec.cluster.cpus), serving=is_served)
+    with contextlib.ExitStack() as stack:
+        if is_local and is_served:
+            from serve.haproxy import prepared
+
+            stack.enter_context(prepared(run.spec.serve))
+        started = time.monotonic()
+        with run.console.stage("ray"):
+            stack.enter_context(connect(run.spec.cluster.address, cpus=run.spec.cluster.cpus, quiet=run.console.quiet))
+        run.stages.seconds["ray"] = round(time.monotonic() - started, 2)
+        run.size_resources(joined_nodes(), serving=is_served)
+        yield

@@ -1,0 +1,264 @@
+"""The stages of a run: plan, prepare, train, tune, or everything; resume and repeat a run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raymill.serving_cost import measure_serving
+from raymill.session import STORAGE, console_or_default, ray_for, starts_local_ray, storage_folder
+
+if TYPE_CHECKING:
+    from cluster.console import Console
+    from trainer.data.prepared import Prepared
+    from trainer.pipeline.outcome import Outcome
+    from trainer.pipeline.run import Run
+    from trainer.runs.result import RunResult
+    from trainer.spec.run import RunSpec
+
+
+def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Return which processes will run, with their CPUs and GPUs, and the nodes they fit on.
+
+    Raises `ResourceError` with the sum if they do not fit, and every error that `run` raises before it reads rows.
+    """
+    from cluster.connect import connect
+    from cluster.plan import check, joined_nodes, local_nodes
+    from trainer.pipeline.resources import demands, layout
+    from trainer.pipeline.run import must_be_there
+    from trainer.tasks.resolve import load
+
+    loaded = load(spec, overrides)
+    must_be_there(loaded, fetch=False)
+    if starts_local_ray(loaded):
+        nodes = local_nodes(loaded.cluster.cpus)
+    else:
+        with connect(loaded.cluster.address):
+            nodes = joined_nodes()
+    sizes = layout(loaded, nodes)
+    stages = demands(loaded, sizes)
+    check(stages, nodes)
+    return {
+        "nodes": [node._asdict() for node in nodes],
+        "stages": [{**demand._asdict(), "cpus": demand.cpus, "gpus": demand.gpus} for demand in stages],
+        "cpus_per_worker": sizes.cpus_per_worker,
+        "trials_at_once": sizes.trials_at_once,
+    }
+
+
+def prepare(
+    spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
+) -> Outcome:
+    """Make the prepared rows of `spec`, or find them. Starts Ray only to make many."""
+    run = _new_run(spec, overrides, console, "prepare")
+    prepared = _prepared_rows(run)
+    return run.outcome(
+        fingerprint=prepared.contract.fingerprint,
+        prepared=str(prepared.folder),
+        rows=prepared.summary["rows"],
+        bad_rows=prepared.summary["quarantined"],
+        left_out=prepared.summary["left_out"],
+    )
+
+
+def data_report(
+    spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
+) -> dict[str, Any]:
+    """Prepare the rows of `spec`, or find them, and write data.html about them into the run's folder.
+
+    Returns the outcome, with the page's path as `report` and its numbers as `data`.
+    """
+    from cluster.errors import SpecError
+    from cluster.progress import Progress
+    from trainer.report import data_page
+    from trainer.runs import folder as run_folder
+    from trainer.tasks import catalog
+    from trainer.tasks.resolve import load as load_spec
+
+    loaded = load_spec(spec, overrides)
+    task = catalog.get(loaded.task)
+    if not (task.texts and task.target.has_classes):
+        raise SpecError(
+            f"the data report needs texts with classes, and task {loaded.task} has none",
+            "use `raymill prepare`, which prints the rows it used and the rows it left out",
+        )
+    run = _new_run(loaded, (), console, "data")
+    prepared = _prepared_rows(run)
+    latest = Progress()
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal latest
+        latest = progress
+
+    def work() -> data_page.Facts:
+        facts = data_page.gather(prepared, on_progress)
+        text = (run.folder / run_folder.SPEC).read_text(encoding="utf-8")
+        page = run.folder / data_page.FILE
+        data_page.write(page, facts, title=f"{run.spec.name}: the data", prepared=prepared, spec_text=text)
+        return facts
+
+    facts = run.stages.run("report", work, lambda: latest)
+    outcome = run.outcome(fingerprint=prepared.contract.fingerprint, report=str(run.folder / data_page.FILE))
+    findings = [finding["text"] for finding in data_page.findings(facts)]
+    return {**outcome.as_dict(), "data": facts.summary(), "findings": findings}
+
+
+def train(
+    spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
+) -> Outcome:
+    """Prepare and train once. The outcome names the best epoch's checkpoint and its metrics on the validation rows."""
+    return _train(_new_run(spec, overrides, console, "train", without_search=True))
+
+
+def tune(
+    spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
+) -> Outcome:
+    """Prepare and search. The outcome names the winner's checkpoint. Raises `SpecError` for a spec without `tune:`."""
+    from cluster.errors import SpecError
+
+    run = _new_run(spec, overrides, console, "tune")
+    if run.spec.tune is None:
+        raise SpecError(
+            "the spec has no `tune:` section, so there is nothing to search",
+            "add `tune: {space: {...}}`, or use `raymill train`",
+        )
+    return _tune(run)
+
+
+def run(
+    spec: str | Path | RunSpec | Mapping[str, Any],
+    *,
+    overrides: Iterable[str] = (),
+    console: Console | None = None,
+    then: Callable[[Run, Outcome], Outcome] | None = None,
+) -> Outcome:
+    """Prepare, search or train, evaluate, register, and promote through the gate.
+
+    `then` is called at the end while Ray is still up; `--serve` uses it.
+    """
+    return _run_pipeline(_new_run(spec, overrides, console, "run"), then)
+
+
+def resume(
+    run: str | Path,
+    *,
+    overrides: Iterable[str] = (),
+    storage: str | Path = STORAGE,
+    console: Console | None = None,
+    then: Callable[[Run, Outcome], Outcome] | None = None,
+) -> Outcome:
+    """Resume an interrupted run from its last checkpoint; the result is that of a run that never stopped.
+
+    A search keeps its finished trials and resumes the others; its space and its number of trials may change. `run` is the
+    run's folder or its name under `storage`. Only keys that do not change the result may be overridden.
+    """
+    from trainer.pipeline.run import Run
+    from trainer.runs.resume import interrupted
+
+    loaded, folder, kind = interrupted(str(run), storage_folder(storage), overrides)
+    resumed = Run(loaded, console_or_default(console), kind, folder)
+    if kind == "run":
+        return _run_pipeline(resumed, then)
+    return _tune(resumed) if kind == "tune" else _train(resumed)
+
+
+def repeat(
+    run: str | Path,
+    *,
+    overrides: Iterable[str] = (),
+    storage: str | Path = STORAGE,
+    console: Console | None = None,
+) -> Outcome:
+    """Train again from the complete spec of an earlier run, with the defaults of that time. Prints what else differs."""
+    from trainer.runs.resume import repetition
+
+    loaded, differences = repetition(str(run), storage_folder(storage), overrides)
+    shown = console_or_default(console)
+    for difference in differences:
+        shown.say(f"differs from the earlier run: {difference}", style="yellow")
+    return _train(_new_run(loaded, (), shown, "train", without_search=True))
+
+
+def _train(run: Run) -> Outcome:
+    from trainer.pipeline.finish import finish_training
+
+    with _locked(run), ray_for(run):
+        run.start_worker_early()
+        result = run.train(run.prepare())
+    return finish_training(run, result)
+
+
+def _tune(run: Run) -> Outcome:
+    from trainer.pipeline.finish import finish_training
+
+    with _locked(run), ray_for(run):
+        result = _search(run)
+    return finish_training(run, result)
+
+
+def _run_pipeline(run: Run, then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
+    from trainer.pipeline.finish import register_result
+
+    if then is not None and starts_local_ray(run.spec):
+        from serve.haproxy import check_access, check_port
+
+        check_access(run.spec.serve)
+        check_port(run.spec.serve.host, run.spec.serve.port)
+    with ray_for(run, serving=then is not None):
+        with _locked(run):
+            if run.spec.tune is None:
+                run.start_worker_early()
+                result = run.train(run.prepare())
+            else:
+                result = _search(run)
+        outcome = register_result(run, result)
+        return then(run, outcome) if then else outcome
+
+
+@contextlib.contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    """Hold the run's lock while the block runs; if it fails, print how to resume the run."""
+    from trainer.pipeline.messages import print_resume_hint
+    from trainer.runs import folder as run_folder
+
+    with run_folder.held(run.folder):
+        try:
+            yield
+        except BaseException:
+            print_resume_hint(run.console, run.folder, is_search=run.spec.tune is not None)
+            raise
+
+
+def _search(run: Run) -> RunResult:
+    from tune.stage import search
+
+    return search(run, measure_serving)
+
+
+def _new_run(
+    spec: str | Path | RunSpec | Mapping[str, Any],
+    overrides: Iterable[str],
+    console: Console | None,
+    kind: str,
+    *,
+    without_search: bool = False,
+) -> Run:
+    from trainer.pipeline.run import Run
+    from trainer.tasks.resolve import load as load_spec
+
+    loaded = load_spec(spec, overrides)
+    if without_search:
+        loaded = loaded.model_copy(update={"tune": None})
+    return Run(loaded, console_or_default(console), kind)
+
+
+def _prepared_rows(run: Run) -> Prepared:
+    """Return the run's prepared rows. Starts Ray only to make many."""
+    from trainer.data.prepare import prepare as preparing
+
+    if preparing.is_small(run.spec, run.files) or preparing.find(run.spec, run.files):
+        return run.prepare()
+    with ray_for(run):
+        return run.prepare()

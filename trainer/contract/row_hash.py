@@ -1,0 +1,30 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def content_keys(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
+    """Return one uint64 for each value, from its content alone (BLAKE2b)."""
+    make = hashlib.blake2b
+    raws = (value.encode() if isinstance(value, str) else value for value in values)
+    return np.frombuffer(b"".join(make(raw, digest_size=8).digest() for raw in raws), dtype="<u8")
+
+
+def position(keys: np.ndarray, seed: int, purpose: str = "split") -> np.ndarray:
+    """Return a number in [0, 1) for each key, the same for equal keys, evenly spread, another for each seed and purpose.
+
+    The finaliser of SplitMix64 over key and a digest of the two, wrapping. Without the purpose a sample with the split's
+    seed would take the very rows that are held out.
+    """
+    salt = int.from_bytes(hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest(), "little")
+    with np.errstate(over="ignore"):
+        mixed = keys ^ np.uint64(salt)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53

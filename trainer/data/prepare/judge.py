@@ -1,0 +1,92 @@
+"""Checks that need all rows: duplicates, contradicting labels, leaks between parts, near-duplicates.
+
+Rows are compared in slices by their content key, so memory does not grow with their number; only two bytes of every row
+stay in memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+
+from trainer.contract.contract import Contract
+from trainer.data.parts import TRAIN
+from trainer.data.prepare.facts import Facts
+from trainer.data.prepare.near_duplicates import find_near_duplicates
+from trainer.data.prepare.part_assignment import assign_parts
+from trainer.data.prepare.subsample import oversampling, subsample
+from trainer.data.prepare.verdicts import CONTRADICTING, DUPLICATE, NEAR, REASONS, UNKNOWN, compare
+from trainer.steps.cleaner import of_whole
+
+_SLICE_ROWS = 1 << 20
+
+
+class RowJudge:
+    """Gives every row of `facts` a part and a verdict: 0 for a row that is used, or the reason why it is not."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts, self.data = facts, facts.data
+        self.verdicts = np.zeros(facts.n_rows, np.uint8)
+        self.parts = np.zeros(facts.n_rows, np.int8)
+        self._dataset_steps = {step.name: step.params for step in of_whole(self.data)}
+
+    def run(self) -> None:
+        """Fill `verdicts` and `parts`."""
+        allowed = self._allowed()
+        self._compare_rows(self.facts.row_file_parts, allowed)
+        deduplicate = self._dataset_steps.get("deduplicate")
+        if deduplicate and deduplicate.near:
+            near = find_near_duplicates(self.facts, self.verdicts == 0, deduplicate.near)
+            self.verdicts[near] = NEAR
+        self.parts = assign_parts(self.facts, self.data, self.verdicts)
+        if allowed & {DUPLICATE, CONTRADICTING}:
+            # A split by group or time, or a stratified one, may have put equal texts that are allowed into two parts.
+            self._compare_rows(self.parts, allowed | {DUPLICATE, CONTRADICTING, UNKNOWN})
+        subsample(self.facts, self.data, self.verdicts, self.parts)
+
+    def rerun(self, contract: Contract) -> None:
+        """Drop all verdicts and run again with a newly fitted contract."""
+        self.facts.contract = contract
+        self.verdicts[:] = 0
+        self.run()
+
+    def counts(self) -> np.ndarray:
+        """Return the rows that are used, by group and part, int64, shape (groups, 3)."""
+        return self.facts.counts(self.verdicts, self.parts)
+
+    def repeats(self) -> np.ndarray | None:
+        """Return how often a training row of each class is used, float64, shape (classes,); None without oversampling."""
+        return oversampling(self.facts, self.data, self.verdicts, self.parts)
+
+    def tally(self) -> Counter[str]:
+        """Return the target's `tally` of the rows that are trained on."""
+        tally: Counter[str] = Counter()
+        for rows, raw in self.facts.raw_targets():
+            used = (self.verdicts[rows] == 0) & (self.parts[rows] == TRAIN)
+            tally.update(self.facts.task.target.tally(raw.filter(pa.array(used))))
+        return tally
+
+    def _allowed(self) -> set[int]:
+        """Return the verdicts that the spec or the task allows."""
+        allowed = {REASONS.index(name) for name in {*self.data.allow, *self.facts.task.allows}}
+        return allowed - {DUPLICATE} if "deduplicate" in self._dataset_steps else allowed
+
+    def _compare_rows(self, parts: np.ndarray, allowed: set[int]) -> None:
+        """Compare rows without a verdict with those of equal text; `parts` is the part of each row.
+
+        Slice by slice: equal texts have equal keys, so they fall into one slice and are in memory together.
+        """
+        n_slices = max(1, -(-self.facts.n_rows // _SLICE_ROWS))
+        for number in range(n_slices):
+            columns: list[tuple[np.ndarray, ...]] = []
+            for block in self.facts.blocks():
+                in_slice = (block.keys >> np.uint64(7)) % np.uint64(n_slices) == number
+                selected = np.flatnonzero(in_slice & (self.verdicts[block.rows] == 0))
+                columns.append((block.keys[selected], selected + block.start, block.codes[selected]))
+            if columns:
+                keys, rows, codes = (np.concatenate(column) for column in zip(*columns, strict=True))
+                order = np.lexsort((rows, codes, parts[rows], keys))
+                rows = rows[order]
+                self.verdicts[rows] = compare(keys[order], parts[rows], codes[order], allowed)

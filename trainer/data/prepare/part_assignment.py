@@ -1,0 +1,75 @@
+"""Assign a part (train, validation or test) to every row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainer.contract import row_hash
+from trainer.data.parts import PARTS, TRAIN
+from trainer.data.prepare import split
+from trainer.data.prepare.facts import Block, Facts
+from trainer.spec.data import Data
+
+
+def assign_parts(facts: Facts, data: Data, verdicts: np.ndarray) -> np.ndarray:
+    """Return each row's part, int8, shape (rows,): its file's part, or for rows of the training files what the split says.
+
+    Rows with a verdict get a part too, but no share and no class is computed from them.
+    """
+    how = data.split
+    file_parts = [PARTS[part] for part in facts.file_parts]
+    validation, test = split.shares(how, file_parts)
+    borders = None
+    if how.by == "time" and not how.test_from:
+        borders = _time_borders(facts, verdicts, validation, test)
+    parts = np.zeros(facts.n_rows, np.int8)
+    for block in facts.blocks():
+        if block.file_part != TRAIN:
+            parts[block.rows] = block.file_part
+        elif borders:
+            parts[block.rows] = split.by_time(block.order, *borders)
+        else:
+            parts[block.rows] = split.of_training_files(block.order, how, file_parts)
+    if how.by == "content" and how.stratify and data.mode == "prepared":
+        moves = split.lend(facts.counts(verdicts, parts, file_part=TRAIN), validation, test)
+        _move_rows(facts, verdicts, parts, moves, how.seed)
+    return parts
+
+
+def _usable(block: Block, verdicts: np.ndarray) -> np.ndarray:
+    usable: np.ndarray = verdicts[block.rows] == 0
+    return usable
+
+
+def _time_borders(facts: Facts, verdicts: np.ndarray, validation: float, test: float) -> tuple[int, int]:
+    """Return the times from which rows are held out, so that the newest rows make up the shares."""
+    times = np.sort(
+        np.concatenate([block.order[_usable(block, verdicts)] for block in facts.blocks() if block.file_part == TRAIN])
+    )
+
+    def border(share: float) -> int:
+        if not share or not len(times):
+            return split.NEVER
+        return int(times[min(len(times) - 1, round(len(times) * (1 - share)))])
+
+    return border(validation + test) if validation else split.NEVER, border(test)
+
+
+def _move_rows(
+    facts: Facts, verdicts: np.ndarray, parts: np.ndarray, moves: list[tuple[int, int, int]], seed: int
+) -> None:
+    """Change `parts` by `moves` (class, from part, to part): each takes the row whose hash is nearest to the border."""
+    if not moves:
+        return
+    classes = sorted({label for label, _, _ in moves})
+    members: dict[int, list[tuple[float, int]]] = {label: [] for label in classes}
+    for block in facts.blocks():
+        if block.file_part == TRAIN:
+            rows = np.flatnonzero(np.isin(block.groups, classes) & _usable(block, verdicts))
+            for row, position in zip(rows, row_hash.position(block.order[rows], seed), strict=True):
+                members[int(block.groups[row])].append((float(position), block.start + int(row)))
+    for label, source, destination in moves:
+        # Held-out parts take the lowest positions, so a row for the training part is taken from the high end.
+        by_position = [row for _, row in sorted(members[label], reverse=destination == TRAIN)]
+        for nearest in [row for row in by_position if parts[row] == source][:1]:
+            parts[nearest] = destination

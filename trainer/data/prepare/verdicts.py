@@ -1,0 +1,50 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainer.data.parts import TRAIN, VALIDATION
+
+#: Verdicts on a row, in order of precedence; 0 is a row that is used.
+REASONS = (
+    "",
+    "unknown label",
+    "contradicting labels",
+    "also in train",
+    "also in validation",
+    "duplicate",
+    "near-duplicate",
+    "left out by sample",
+    "left out by balance",
+)
+
+
+UNKNOWN, CONTRADICTING, IN_TRAIN, IN_VALIDATION, DUPLICATE, NEAR, SAMPLED, BALANCED = range(1, len(REASONS))
+
+
+def compare(keys: np.ndarray, parts: np.ndarray, codes: np.ndarray, allowed: set[int]) -> np.ndarray:
+    """Return a verdict for each row (uint8). Rows are sorted by key, part, code of the target and place in the files."""
+    verdicts = np.zeros(len(keys), np.uint8)
+    if not len(keys):
+        return verdicts
+    new_key = np.concatenate([[True], keys[1:] != keys[:-1]])
+    new_part = new_key | np.concatenate([[True], parts[1:] != parts[:-1]])
+    new_target = new_part | np.concatenate([[True], codes[1:] != codes[:-1]])
+    key_run, key_starts = np.cumsum(new_key) - 1, np.flatnonzero(new_key)
+    in_train = np.logical_or.reduceat(parts == TRAIN, key_starts)[key_run]
+    in_validation = np.logical_or.reduceat(parts == VALIDATION, key_starts)[key_run]
+    run = np.cumsum(new_part) - 1
+    starts = np.flatnonzero(new_part)
+    differs = np.minimum.reduceat(codes, starts) != np.maximum.reduceat(codes, starts)
+    found = {
+        DUPLICATE: ~new_target,
+        IN_VALIDATION: (parts > VALIDATION) & in_validation,
+        IN_TRAIN: (parts > TRAIN) & in_train,
+        CONTRADICTING: differs[run],
+        UNKNOWN: codes < 0,
+    }
+    for verdict, rows in found.items():  # later ones take precedence
+        if verdict not in allowed:
+            verdicts[rows] = verdict
+    return verdicts

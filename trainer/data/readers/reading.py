@@ -1,0 +1,38 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from trainer.contract.contract import Contract
+from trainer.spec.run import RunSpec
+from trainer.tasks import catalog as task_catalog
+from trainer.tasks.base import Task
+from trainer.tasks.roles import FEATURE, GROUP, TIME
+
+
+def reading(task: Task, columns: dict[str, str]) -> Reading:
+    """Return how the roles in `columns` are read for this task."""
+    loose = {role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE)}
+    if task.target.loose:
+        loose.add(task.target_role)
+    return Reading(columns, frozenset(loose & columns.keys()), task.binary & columns.keys())
+
+
+def reading_of(spec: RunSpec, contract: Contract) -> Reading:
+    """Return all that is read of a row, and how."""
+    how = spec.data.split
+    extra = {} if how.column is None else {GROUP if how.by == "group" else TIME: how.column}
+    columns = {**contract.columns, **extra, **{FEATURE + name: name for name in spec.data.features}}
+    return reading(task_catalog.of(contract), columns)
+
+
+class Reading(NamedTuple):
+    """What is read of a file, and how: the arguments of `read_blocks` after the file."""
+
+    columns: dict[str, str]
+    """Role -> the file's column."""
+    loose: frozenset[str] = frozenset()
+    """Roles whose values may be of any kind, or missing."""
+    binary: frozenset[str] = frozenset()
+    """Roles that hold bytes, or the path of a file that holds them."""

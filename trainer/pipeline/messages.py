@@ -1,0 +1,58 @@
+"""What a run prints between its stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.console import Console
+from trainer.data.folder import QUARANTINE
+from trainer.data.prepared import Prepared
+from trainer.runs import folder as run_folder
+from trainer.runs.journal import NOTICES, read_lines
+from trainer.tasks import catalog as task_catalog
+from trainer.training.checkpoint.snapshots import Snapshots
+
+
+def print_row_counts(console: Console, prepared: Prepared) -> None:
+    """Print how many rows each part has, how many steps left out, and how many are bad and why."""
+    rows: dict[str, int] = prepared.summary["rows"]
+    bad: dict[str, int] = prepared.summary["quarantined"]
+    left_out: dict[str, int] = prepared.summary["left_out"]
+    labels = task_catalog.of(prepared.contract).target.labels(prepared.contract.fitted)
+    counts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
+    repeated = prepared.summary["repeated"]
+    more = f" (and {repeated:,} repetitions by balance)" if repeated else ""
+    console.detail(f"{counts} rows{more}" + (f", {len(labels)} labels" if labels else ""))
+    if left_out:
+        console.table("Rows left out by your steps", ["step", "rows"], list(left_out.items()))
+    if bad:
+        share = sum(bad.values()) / int(prepared.summary["rows_in_all"])
+        console.table(f"Bad rows, {share:.2%} of all", ["reason", "rows"], list(bad.items()))
+        console.detail(f"listed in {prepared.folder / QUARANTINE}")
+
+
+def print_resume_hint(console: Console, folder: Path, *, is_search: bool) -> None:
+    """Print the command that resumes the run in `folder`, if it has a checkpoint or trials to resume from."""
+    steps = Snapshots(folder, keep=1).steps()
+    if is_search and (folder / "trials").is_dir():
+        where = "with the trials so far"
+    elif steps:
+        where = f"from step {steps[0]}"
+    else:
+        return
+    console.say(f"to resume {where}: raymill {run_folder.kind_of(folder)} --resume {folder}", style="yellow")
+
+
+class NoticePrinter:
+    """Prints the notices that workers append to a run's folder, each once."""
+
+    def __init__(self, console: Console, folder: Path) -> None:
+        self._console, self._path = console, folder / NOTICES
+        self._printed = len(read_lines(self._path))
+
+    def print_new(self) -> None:
+        """Print the notices since the last call."""
+        notices = read_lines(self._path)
+        for notice in notices[self._printed :]:
+            self._console.detail(notice["text"], style="yellow")
+        self._printed = len(notices)

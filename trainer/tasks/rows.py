@@ -1,0 +1,33 @@
+"""The rows of one part, as a task sees them: what its profile and its report may read."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Rows(Protocol):
+    """The rows of one part (train, validation or test). `trainer.data.prepared.Rows` implements it."""
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The encoded targets, shape (rows,) or (rows, C), as the task's target stores them."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The int32 number of values of each input, shape (rows,)."""
+
+    def __len__(self) -> int: ...
+
+    def inputs(self, row: int) -> np.ndarray:
+        """Return the model input of one row, 1-D."""
+
+    def matrix(self) -> np.ndarray:
+        """Return all inputs of equal length, float32, shape (rows, values)."""
+
+    def raw(self, role: str, first: int | None = None) -> list[Any]:
+        """Return the raw values of one role for all rows, or for the `first` ones."""
+
+    def char_lengths(self, role: str) -> np.ndarray:
+        """Return the int64 lengths in characters of one role's raw values, shape (rows,)."""
