@@ -96,6 +96,12 @@ def outcome(error: BaseException) -> Outcome:
     return next(found for kind, found in OUTCOMES.items() if isinstance(error, kind))
 
 
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """Return the first line of an error's message, cut to `limit` characters; its type's name if it has no message."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:limit]
+
+
 def nearest(word: str, known: Iterable[str], *, then: str = "") -> str:
     """Return "did you mean 'x'?" for the known word nearest to `word`, else the list of known words; and `then` after it."""
     found = _nearest(word, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,11 @@ def blank_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
     doubtful = column.filter(pc.invert(pc.match_substring_regex(column, r"[\pL\pN]")))
     unseen = [value for value in pc.unique(doubtful).to_pylist() if is_blank(value)]
     return pc.is_in(column, value_set=pa.array(unseen, column.type))
+
+
+def utc_now() -> str:
+    """Return the time now in UTC to the second, in ISO 8601: `2026-03-01T12:00:00Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def json_kind(value: object) -> str:
