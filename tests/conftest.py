@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny import FILLER, WORDS, make_rows, tiny_spec, write_csv
+
+from support.tiny_text import FILLER, WORDS, make_text_rows, tiny_spec, write_csv
 
 if TYPE_CHECKING:
     from trainer.registry.registry import Version
@@ -80,15 +81,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_version(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Version:
     """A registered version of the tiny model, made without Ray."""
-    from training import train_here
-
+    from support.local_training import train_in_process
     from trainer.registry import register
     from trainer.runs.result import RunResult
     from trainer.tasks.resolve import load
 
     folder = tmp_path_factory.mktemp("tiny_version")
     spec = tiny_spec(tiny_base, tiny_data, folder)
-    done = train_here(spec, folder / "run")
+    done = train_in_process(spec, folder / "run")
     assert done.best is not None
     result = RunResult(
         checkpoint=done.best,
@@ -105,6 +105,6 @@ def tiny_version(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.Temp
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.csv (240 rows) and test.csv (210 rows)."""
     folder = tmp_path_factory.mktemp("tiny_data")
-    write_csv(folder / "train.csv", make_rows(240, seed=1))
-    write_csv(folder / "test.csv", make_rows(210, seed=2))
+    write_csv(folder / "train.csv", make_text_rows(240, seed=1))
+    write_csv(folder / "test.csv", make_text_rows(210, seed=2))
     return folder

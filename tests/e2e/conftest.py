@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Running, free_port, raymill
-from tiny import tiny_spec, write_spec
+
+from cluster.ports import free_port
+from support.commands import RunningCommand, run_raymill
+from support.tiny_text import tiny_spec, write_spec
 
 
 @pytest.fixture(scope="session")
@@ -22,14 +24,14 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spec_file(tiny_base: Path, tiny_data: Path, storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A spec that cleans its texts and trains in seconds."""
     spec = tiny_spec(tiny_base, tiny_data, storage)
-    spec["data"] = {**spec["data"], "steps": ["strip_html", "normalise"]}  # type: ignore[dict-item]
+    spec["data"] = {**spec["data"], "steps": ["strip_html", "normalize"]}  # type: ignore[dict-item]
     return write_spec(tmp_path_factory.mktemp("spec") / "run.yaml", spec)
 
 
 @pytest.fixture(scope="session")
 def first_run(spec_file: Path) -> dict[str, Any]:
     """`raymill run SPEC --json`, done once: version 1, the champion."""
-    done = raymill("run", spec_file, "--json")
+    done = run_raymill("run", spec_file, "--json")
     assert done.code == 0, done
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -38,7 +40,7 @@ def first_run(spec_file: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def endpoint(first_run: dict[str, Any], storage: Path) -> Iterator[str]:
     """The champion behind HTTP with 2 replicas; yields its URL."""
-    server = Running(
+    server = RunningCommand(
         "-m", "raymill", "serve", "tiny@champion", "--storage", storage, "--port", free_port(), "--replicas", 2
     )
     try:

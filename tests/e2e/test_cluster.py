@@ -11,9 +11,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from commands import ROOT, Running, free_port
-from timing import until
-from tiny import tiny_spec, write_spec
+
+from cluster.ports import free_port
+from support.commands import ROOT, RunningCommand
+from support.timing import wait_until
+from support.tiny_text import tiny_spec, write_spec
 
 RAY = Path(sys.executable).parent / "ray"
 SERVE = Path(sys.executable).parent / "serve"
@@ -40,7 +42,7 @@ class Head:
             f"--object-store-memory={_STORE_BYTES}",
             f"--temp-dir={folder}",
         ]
-        self.running = Running(RAY, *words)
+        self.running = RunningCommand(RAY, *words)
 
     def stop(self) -> None:
         """End what the head started and then itself, by pid (its own shutdown takes up to 35 s)."""
@@ -120,7 +122,7 @@ def test_a_manifest_is_deployed_and_ray_exports_its_counts(head, first_run, stor
             return httpx.post(f"http://127.0.0.1:{port}/predict", json={"inputs": ["cat dog"]}, timeout=30)
         return None
 
-    until(lambda: (reply := ask()) is not None and reply.status_code == 200, within_s=180, what="it is deployed")
+    wait_until(lambda: (reply := ask()) is not None and reply.status_code == 200, within_s=180, what="it is deployed")
     filler = subprocess.Popen(
         [sys.executable, "-c", _FILL, f"127.0.0.1:{head.port}"],
         stdin=subprocess.PIPE,
@@ -142,13 +144,13 @@ def test_a_manifest_is_deployed_and_ray_exports_its_counts(head, first_run, stor
         assert all('model="tiny"' in line and 'WorkerId="' in line for line in lines)
         return sum(float(line.split()[-1]) for line in lines)
 
-    until(lambda: counted() >= 101, within_s=60, what="Ray's exporter has the requests")
+    wait_until(lambda: counted() >= 101, within_s=60, what="Ray's exporter has the requests")
 
     def own():
         page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
         return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("raymill_requests_total{"))
 
-    until(lambda: counted() == own(), within_s=60, what="as many as raymill's own page has")
+    wait_until(lambda: counted() == own(), within_s=60, what="as many as raymill's own page has")
     done = run([SERVE, "shutdown", "-y", "--address", f"http://127.0.0.1:{head.dashboard}"], PYTHONPATH=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 

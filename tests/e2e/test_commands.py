@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 
-from commands import ROOT, raymill
-
+from support.commands import ROOT, run_raymill
 from trainer.spec.run import RunSpec
 
 
@@ -29,50 +28,50 @@ def test_the_run_folder_explains_itself(first_run):
 
 
 def test_prepare_finds_what_the_run_made_without_starting_ray(first_run, spec_file):
-    done = raymill("prepare", spec_file, "--json")
+    done = run_raymill("prepare", spec_file, "--json")
     found = json.loads(done.stdout)
     assert done.code == 0 and found["fingerprint"] == first_run["fingerprint"]
     assert "ray" not in found["stages"] and found["stages"]["prepare"] < 1.0
 
 
 def test_train_and_tune_print_the_parts_that_apply(first_run, spec_file):
-    done = raymill("train", spec_file, "--set", "train.epochs=1", "--json")
+    done = run_raymill("train", spec_file, "--set", "train.epochs=1", "--json")
     found = json.loads(done.stdout)
     assert done.code == 0 and "version" not in found and found["metrics"]["validation"]["accuracy"] > 0
     assert json.loads(done.stdout)["checkpoint"]
     space = "tune={trials: 2, space: {train.learning_rate: {uniform: [0.001, 0.005]}}}"
-    done = raymill("tune", spec_file, "--set", space, "--set", "train.epochs=1", "--json")
+    done = run_raymill("tune", spec_file, "--set", space, "--set", "train.epochs=1", "--json")
     assert done.code == 0, done
     best = json.loads(done.stdout)
     # The winner's spec is one that `raymill train` takes as it is.
-    plan = raymill("plan", f"{best['run']}/best.yaml", "--json")
+    plan = run_raymill("plan", f"{best['run']}/best.yaml", "--json")
     assert plan.code == 0 and [stage["stage"] for stage in json.loads(plan.stdout)["stages"]][1] == "train"
 
 
 def test_evaluate_models_and_predict(first_run, storage, tiny_data, tmp_path):
-    done = raymill("evaluate", "tiny@1", "--storage", storage, "--json")
+    done = run_raymill("evaluate", "tiny@1", "--storage", storage, "--json")
     assert json.loads(done.stdout)["metrics"]["test"]["accuracy"] == first_run["metrics"]["test"]["accuracy"]
-    done = raymill(
+    done = run_raymill(
         "predict", "tiny", tiny_data / "test.csv", "-o", tmp_path / "out.jsonl", "--storage", storage, "--json"
     )
     assert json.loads(done.stdout)["predicted"] == 210
-    done = raymill("models", "list", "--storage", storage, "--json")
+    done = run_raymill("models", "list", "--storage", storage, "--json")
     assert [(m["model"], m["version"], m["aliases"]) for m in json.loads(done.stdout)["models"]] == [
         ("tiny", 1, ["champion"])
     ]
-    done = raymill("models", "--storage", storage)
+    done = run_raymill("models", "--storage", storage)
     assert done.code == 0 and "tiny@1" in done.stderr
-    done = raymill("models", "show", "tiny@1", "--storage", storage)
+    done = run_raymill("models", "show", "tiny@1", "--storage", storage)
     assert done.code == 0 and "model" in done.stdout and "torch" in done.stdout
-    done = raymill("models", "promote", "tiny@1", "--alias", "shadow", "--storage", storage)
+    done = run_raymill("models", "promote", "tiny@1", "--alias", "shadow", "--storage", storage)
     assert (done.code, done.stdout) == (0, "tiny@shadow is now tiny@1\n")
 
 
 def test_plan_schema_doctor_help_and_version(spec_file):
-    done = raymill("plan", spec_file)
+    done = run_raymill("plan", spec_file)
     assert done.code == 0 and "it fits" in done.stdout
-    assert json.loads(raymill("schema").stdout) == RunSpec.model_json_schema()
-    done = raymill("doctor", "--json")
+    assert json.loads(run_raymill("schema").stdout) == RunSpec.model_json_schema()
+    done = run_raymill("doctor", "--json")
     assert done.code == 0 and json.loads(done.stdout)["ok"]
     for command in (
         "",
@@ -88,7 +87,7 @@ def test_plan_schema_doctor_help_and_version(spec_file):
         "schema",
         "doctor",
     ):
-        done = raymill(*command.split(), "--help")
+        done = run_raymill(*command.split(), "--help")
         assert done.code == 0 and "Usage:" in done.stdout, command
 
 
@@ -101,4 +100,4 @@ def test_the_modules_work_from_a_bare_working_directory(tmp_path, spec_file):
     code = "import raymill, trainer; print(raymill.__file__); print(trainer.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert all(line.startswith(str(tmp_path)) for line in done.stdout.splitlines())
-    assert raymill("plan", spec_file, cwd=tmp_path, PYTHONPATH="").code == 0
+    assert run_raymill("plan", spec_file, cwd=tmp_path, PYTHONPATH="").code == 0

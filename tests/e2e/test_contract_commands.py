@@ -6,45 +6,46 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import free_port, raymill
-from tiny import make_rows, tiny_spec, write_csv, write_spec
 
 from cluster.files import read_json, sha256, write_json
+from cluster.ports import free_port
+from support.commands import run_raymill
+from support.tiny_text import make_text_rows, tiny_spec, write_csv, write_spec
 
 
 def test_contract_show(first_run, storage):
-    done = raymill("contract", "show", "tiny@champion", "--storage", storage)
+    done = run_raymill("contract", "show", "tiny@champion", "--storage", storage)
     assert done.code == 0, done
     assert done.stdout.startswith("tiny@1\n") and f"fingerprint: {first_run['fingerprint']}" in done.stdout
     for line in ("max_length", "labels       3: animal, fruit, tool", "tokenizer.json", "libraries: python"):
         assert line in done.stdout, line
-    found = json.loads(raymill("contract", "show", "tiny@1", "--storage", storage, "--json").stdout)
+    found = json.loads(run_raymill("contract", "show", "tiny@1", "--storage", storage, "--json").stdout)
     assert found["fingerprint"] == first_run["fingerprint"] and found["contract"]["fitted"]["labels"][0] == "animal"
     # A folder, prepared or registered, needs no storage.
-    by_folder = json.loads(raymill("contract", "show", found["folder"], "--json").stdout)
+    by_folder = json.loads(run_raymill("contract", "show", found["folder"], "--json").stdout)
     assert by_folder["contract"] == found["contract"]
 
 
 def test_contract_diff(first_run, storage, spec_file, tiny_data, tmp_path):
-    done = raymill("contract", "diff", "tiny", "tiny@1", "--storage", storage)
+    done = run_raymill("contract", "diff", "tiny", "tiny@1", "--storage", storage)
     assert (done.code, done.stdout) == (0, "same\n"), done
-    rows = [(text, "gadget" if label == "tool" else label) for text, label in make_rows(120, seed=7)]
+    rows = [(text, "gadget" if label == "tool" else label) for text, label in make_text_rows(120, seed=7)]
     other = write_csv(tmp_path / "other.csv", rows)
     change = ["--set", f"data={{train: {other}, max_length: 32}}"]
-    done = raymill("prepare", spec_file, "--storage", tmp_path, *change, "--json")
+    done = run_raymill("prepare", spec_file, "--storage", tmp_path, *change, "--json")
     assert done.code == 0, done
     (folder,) = (tmp_path / "prepared").glob("[0-9a-f]*")
-    done = raymill("contract", "diff", "tiny", folder, "--storage", storage)
+    done = run_raymill("contract", "diff", "tiny", folder, "--storage", storage)
     assert done.code == 0, done
     assert set(done.stdout.splitlines()) == {
-        'steps.normalise: removed {"unicode": "NFC", "whitespace": true, "lowercase": false}',
+        'steps.normalize: removed {"unicode": "NFC", "whitespace": true, "lowercase": false}',
         "steps.strip_html: removed {}",
         "steps.tokenize.max_length: 64 -> 32", "fitted.labels: removed 'tool'", "fitted.labels: added 'gadget'",
     }  # fmt: skip
-    found = json.loads(raymill("contract", "diff", "tiny", folder, "--storage", storage, "--json").stdout)
+    found = json.loads(run_raymill("contract", "diff", "tiny", folder, "--storage", storage, "--json").stdout)
     assert found["same"] is False and found["first"]["fingerprint"] == first_run["fingerprint"]
     assert {"field": "steps.tokenize.max_length", "kind": "changed", "before": 64, "after": 32} in found["changes"]
-    done = raymill("contract", "diff", "tiny@1", "tiny@9", "--storage", storage)
+    done = run_raymill("contract", "diff", "tiny@1", "tiny@9", "--storage", storage)
     assert done.code == 2 and "has no version 9" in done.stderr
 
 
@@ -73,14 +74,14 @@ def test_a_golden_row_that_differs_is_named_by_row_and_field(first_run, spoiled,
     path = spoiled / "golden.json"
     manifest["files"]["golden.json"] = {"sha256": sha256(path), "bytes": path.stat().st_size}
     write_json(spoiled / "manifest.json", manifest)
-    done = raymill("serve", "tiny", "--storage", tmp_path, "--port", free_port())
+    done = run_raymill("serve", "tiny", "--storage", tmp_path, "--port", free_port())
     assert done.code == 2 and re.search(r"golden row 3, inputs\[1\]: recorded \d+, now \d+ \(token '", done.stderr), (
         done
     )
 
 
 def test_data_report(spec_file, storage, first_run):
-    done = raymill("data", "report", spec_file, "--json")
+    done = run_raymill("data", "report", spec_file, "--json")
     assert done.code == 0, done
     found = json.loads(done.stdout)
     assert (
@@ -91,16 +92,16 @@ def test_data_report(spec_file, storage, first_run):
     text = Path(found["report"]).read_text(encoding="utf-8")
     assert text.count("<svg") == 1 and "Labels that look wrong" in text
     assert Path(found["report"]).parent == Path(found["run"]) and Path(found["report"]).name == "data.html"
-    done = raymill("data", "report", spec_file)
+    done = run_raymill("data", "report", spec_file)
     assert done.code == 0 and done.stdout.splitlines()[-1].startswith("report: ")
 
 
 def test_data_report_makes_the_rows_where_they_have_to_be_made(tiny_base, tmp_path):
-    write_csv(tmp_path / "train.csv", [*make_rows(90, seed=1), ("", "tool")])
+    write_csv(tmp_path / "train.csv", [*make_text_rows(90, seed=1), ("", "tool")])
     spec = tiny_spec(
         tiny_base, tmp_path, tmp_path / "storage", data={"train": str(tmp_path / "train.csv"), "max_bad_fraction": 0.1}
     )
-    done = raymill("data", "report", write_spec(tmp_path / "run.yaml", spec), "--json")
+    done = run_raymill("data", "report", write_spec(tmp_path / "run.yaml", spec), "--json")
     assert done.code == 0, done
     found = json.loads(done.stdout)
     assert sum(found["data"]["bad_rows"].values()) == 1 and found["stages"]["prepare"] > 0
@@ -108,10 +109,10 @@ def test_data_report_makes_the_rows_where_they_have_to_be_made(tiny_base, tmp_pa
 
 
 def test_wrong_input_and_help(tmp_path):
-    done = raymill("data", "report", tmp_path / "none.yaml")
+    done = run_raymill("data", "report", tmp_path / "none.yaml")
     assert done.code == 2 and "none.yaml" in done.stderr
-    done = raymill("contract", "show", "nobody", "--storage", tmp_path)
+    done = run_raymill("contract", "show", "nobody", "--storage", tmp_path)
     assert done.code == 2 and "there is no model 'nobody'" in done.stderr
     for command in ("contract", "contract show", "contract diff", "data", "data report"):
-        done = raymill(*command.split(), "--help")
+        done = run_raymill(*command.split(), "--help")
         assert done.code == 0 and "Usage:" in done.stdout

@@ -9,7 +9,9 @@ import zlib
 
 import httpx
 import pytest
-from commands import ROOT, Running, free_port, raymill
+
+from cluster.ports import free_port
+from support.commands import ROOT, RunningCommand, run_raymill
 
 ENOUGH = 0.95  # with all 15 epochs it is 0.99
 
@@ -22,7 +24,7 @@ def example(tmp_path_factory):
     done = subprocess.run([sys.executable, folder / "make_images.py"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("1438 images in ")
     shorter = ["--set", "train.epochs=6"]
-    done = raymill("run", folder / "run.yaml", "--set", f"storage={folder / 'storage'}", *shorter, "--json")
+    done = run_raymill("run", folder / "run.yaml", "--set", f"storage={folder / 'storage'}", *shorter, "--json")
     assert done.code == 0, done
     found = json.loads(done.stdout)
     assert found["metrics"]["test"]["accuracy"] >= ENOUGH
@@ -33,7 +35,7 @@ def example(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(example):
     words = ["serve", "digits", "--storage", example / "storage", "--port", free_port(), "--engine", "native"]
-    server = Running("-m", "raymill", *words)
+    server = RunningCommand("-m", "raymill", *words)
     try:
         yield server.wait_for("listening on").split()[-1]
     finally:

@@ -5,8 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import Running, raymill
-from tiny import tiny_spec, write_spec
+
+from support.commands import RunningCommand, run_raymill
+from support.tiny_text import tiny_spec, write_spec
 
 # So slow that there is time to take a node away, and to bring one, until there is a file that says it may hurry.
 SLOW_LOSS = """
@@ -70,7 +71,7 @@ def test_nodes_come_and_go(cluster, tiny_base, tiny_data, tmp_path):
     spec = tiny_spec(tiny_base, tiny_data, tmp_path / "storage", train=train, track={"every_steps": 1})
     elastic = {"address": cluster.address, "workers": [1, 2], "cpus_per_worker": 1}
     path = write_spec(tmp_path / "run.yaml", {**spec, "cluster": elastic})
-    command = Running("-m", "raymill", "train", path, cwd=tmp_path)
+    command = RunningCommand("-m", "raymill", "train", path, cwd=tmp_path)
     try:
         wait_for(command, tmp_path, workers=2, steps=SEEN)
         cluster.remove_node(node, allow_graceful=False)
@@ -86,7 +87,7 @@ def test_nodes_come_and_go(cluster, tiny_base, tiny_data, tmp_path):
     # No node, no worker: the same losses as one worker that nothing happens to.
     (tmp_path / "alone").mkdir()
     spec = {**spec, "storage": str(tmp_path / "alone" / "storage"), "train": {**train, "loss": {}}}
-    done = raymill("train", write_spec(tmp_path / "alone.yaml", spec))
+    done = run_raymill("train", write_spec(tmp_path / "alone.yaml", spec))
     assert done.code == 0, done
     alone = lines_of(tmp_path / "alone")
     assert [line["loss"] for line in seen] == pytest.approx([line["loss"] for line in alone], abs=1e-5)

@@ -16,8 +16,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from commands import Running, free_port
-from timing import until
+
+from cluster.ports import free_port
+from support.commands import RunningCommand
+from support.timing import wait_until
 
 TEXT = {"inputs": ["my good dog"]}
 ST = Path(sys.executable).parent / "st"
@@ -30,7 +32,7 @@ _BUFFERS_MB = 12
 def served(storage, *more):
     """Start an endpoint; returns it with its URL."""
     words = ["-m", "raymill", "serve", "tiny@champion", "--storage", storage, "--port", free_port()]
-    running = Running(*words, *more)
+    running = RunningCommand(*words, *more)
     try:
         running.url = running.wait_for("listening on").split()[-1]
     except BaseException:
@@ -141,24 +143,24 @@ def test_what_the_schema_says_is_so(soak, tmp_path):
 
 def test_the_number_of_replicas_follows_the_load(soak, storage):
     """From none to two and back; who asks meanwhile waits, and nobody is refused."""
-    settings = ("replicas=[0,2]", "idle_s=4", "target_inputs=1", "timeout_s=120")
+    settings = ("replicas=[0,2]", "downscale_delay_s=4", "target_ongoing_requests=1", "timeout_s=120")
     running = served(storage, *[word for each in settings for word in ("--set", f"serve.{each}")])
     replicas = lambda: running.parts("ray::ServeReplica")  # noqa: E731
     try:
         busy = [Client(running.url, 20), Client(running.url, 20)]
-        until(lambda: not replicas(), within_s=120, what="nothing runs that nobody asks for")
+        wait_until(lambda: not replicas(), within_s=120, what="nothing runs that nobody asks for")
         for client in busy:
             client.start()
-        until(lambda: len(replicas()) == 1, within_s=120, what="the first request starts one")
-        until(lambda: busy[0].found, within_s=120, what="it is answered")
+        wait_until(lambda: len(replicas()) == 1, within_s=120, what="the first request starts one")
+        wait_until(lambda: busy[0].found, within_s=120, what="it is answered")
         crowd = [Client(running.url, 30) for _ in range(4)]
         for client in crowd:
             client.start()
-        until(lambda: len(replicas()) == 2, within_s=90, what="a second one for the crowd")
+        wait_until(lambda: len(replicas()) == 2, within_s=90, what="a second one for the crowd")
         for client in [*crowd, *busy]:
             client.stop()
             assert client.found and not client.failed, client.failed[:3]
-        until(lambda: not replicas(), within_s=90, what="back to none")
+        wait_until(lambda: not replicas(), within_s=90, what="back to none")
         began = time.monotonic()
         assert httpx.post(f"{running.url}/predict", json=TEXT, timeout=120).status_code == 200
         print(f"from nothing to the first answer: {time.monotonic() - began:.1f} s")
@@ -183,13 +185,13 @@ def test_what_is_killed_comes_back(soak, storage):
             for process in before:
                 process.send_signal(signal.SIGKILL)
             gone = {process.pid for process in before}
-            until(
+            wait_until(
                 lambda name=name, gone=gone: {each.pid for each in running.parts(name)} - gone,
                 within_s=90,
                 what=f"another {name}",
             )
             # Twenty answers in a row: it is back.
-            until(
+            wait_until(
                 lambda: len(client.found) > 20 and all(how == 200 for _, how in client.found[-20:]),
                 within_s=60,
                 what=f"answers after {name} was killed",
@@ -201,7 +203,7 @@ def test_what_is_killed_comes_back(soak, storage):
         lost = running.parts("ray::ServeReplica")[0]
         killed = time.monotonic()
         lost.send_signal(signal.SIGKILL)
-        until(
+        wait_until(
             lambda: len({each.pid for each in running.parts("ray::ServeReplica")} - {lost.pid}) == 2,
             within_s=60,
             what="a new replica",
@@ -216,7 +218,7 @@ def test_what_is_killed_comes_back(soak, storage):
 def test_a_long_load_takes_no_more_memory_and_no_more_handles(soak):
     """What was held after the first 45 s is held at the end, give or take a twentieth, or what a small process keeps for
     buffers; every request was answered."""
-    until(lambda: time.monotonic() - soak.began > SOAK_S, within_s=SOAK_S + 60, what="the time of the soak")
+    wait_until(lambda: time.monotonic() - soak.began > SOAK_S, within_s=SOAK_S + 60, what="the time of the soak")
     loaded = soak.held()
     found = soak.client.stop()
     assert len(found) > SOAK_S * SOAK_PER_S * 0.8 and not soak.client.failed, soak.client.failed[:3]
@@ -232,7 +234,7 @@ def test_a_long_load_takes_no_more_memory_and_no_more_handles(soak):
         }
 
     # A moment's slowness makes HAProxy open more connections, which it closes again when nobody uses them.
-    until(lambda: not grown(soak.held()), within_s=120, what=f"handles and threads as when warm: {grown(loaded)}")
+    wait_until(lambda: not grown(soak.held()), within_s=120, what=f"handles and threads as when warm: {grown(loaded)}")
     for process, (mb, handles, threads) in loaded.items():
         before_mb, before_handles, _ = soak.warm[process]
         print(f"{process[0]}: {before_mb:.1f} to {mb:.1f} MB, {before_handles} to {handles} handles, {threads} threads")

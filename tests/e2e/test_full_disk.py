@@ -8,8 +8,9 @@ import time
 
 import psutil
 import pytest
-from commands import Running, raymill
-from tiny import tiny_spec, write_spec
+
+from support.commands import RunningCommand, run_raymill
+from support.tiny_text import tiny_spec, write_spec
 
 STEPS = 300
 SLOW_LOSS = """
@@ -64,7 +65,9 @@ def steps_of(run):
 
 
 def test_a_full_disk_is_told_of_and_the_run_goes_on(small_disk, tiny_base, tiny_data, tmp_path):
-    command = Running("-m", "raymill", "train", spec_of(tiny_base, tiny_data, tmp_path, small_disk), cwd=tmp_path)
+    command = RunningCommand(
+        "-m", "raymill", "train", spec_of(tiny_base, tiny_data, tmp_path, small_disk), cwd=tmp_path
+    )
     filler = small_disk / "filler"
     try:
         wait_until(command, lambda: list(small_disk.glob("runs/*/checkpoints/step-*")), "checkpoint")
@@ -89,7 +92,7 @@ def test_a_full_disk_is_told_of_and_the_run_goes_on(small_disk, tiny_base, tiny_
 
 def test_damaged_checkpoints_are_left_out(tiny_base, tiny_data, tmp_path):
     path = spec_of(tiny_base, tiny_data, tmp_path, tmp_path / "storage")
-    command = Running("-m", "raymill", "train", path, cwd=tmp_path)
+    command = RunningCommand("-m", "raymill", "train", path, cwd=tmp_path)
     try:
         wait_until(command, lambda: len(list(tmp_path.glob("storage/runs/*/checkpoints/step-*"))) == 2, "checkpoints")
         for process in [
@@ -107,7 +110,7 @@ def test_damaged_checkpoints_are_left_out(tiny_base, tiny_data, tmp_path):
     tensors.write_bytes(tensors.read_bytes()[:-100])  # as a disk that lies about what it wrote leaves it
     half = run / "checkpoints" / ".step-00000999.0123abcd"
     half.mkdir()
-    done = raymill("train", "--resume", run, "--json", cwd=tmp_path)
+    done = run_raymill("train", "--resume", run, "--json", cwd=tmp_path)
     assert done.code == 0, done
     step = int(second.name.removeprefix("step-"))
     assert f"the checkpoint of step {step} is damaged" in done.stderr

@@ -5,8 +5,9 @@ import json
 
 import httpx
 import pytest
-from commands import raymill
 from prometheus_client.parser import text_string_to_metric_families
+
+from support.commands import run_raymill
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_answers_for_200_rows_equal_evaluates(client, first_run, storage, tiny_d
         reply = client.post("/predict", json={"inputs": [row["text"] for row in rows[start : start + 50]]})
         assert reply.status_code == 200, reply.text
         answers += reply.json()["predictions"]
-    done = raymill(
+    done = run_raymill(
         "predict", "tiny", tiny_data / "test.csv", "-o", tiny_data / "predictions.jsonl", "--storage", storage
     )
     assert done.code == 0, done
@@ -40,9 +41,9 @@ def test_answers_for_200_rows_equal_evaluates(client, first_run, storage, tiny_d
     head = tiny_data / "head.csv"
     with head.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *[(row["text"], row["label"]) for row in rows]])
-    figures = json.loads(raymill("evaluate", "tiny", "--data", head, "--storage", storage, "--json").stdout)["metrics"][
-        "test"
-    ]
+    figures = json.loads(run_raymill("evaluate", "tiny", "--data", head, "--storage", storage, "--json").stdout)[
+        "metrics"
+    ]["test"]
     right = sum(answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True))
     assert figures["accuracy"] == pytest.approx(right / 200)
 

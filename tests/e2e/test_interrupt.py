@@ -10,19 +10,20 @@ import time
 import httpx
 import psutil
 import pytest
-from commands import Running, alive, free_port, raymill
-from tiny import tiny_spec, write_spec
 
 from cluster.connect import end_processes
+from cluster.ports import free_port
+from support.commands import RunningCommand, run_raymill, still_running
+from support.tiny_text import tiny_spec, write_spec
 
 ENDS_WITHIN_S, GONE_WITHIN_S = 20.0, 10.0
 
 
 def wait_until_gone(processes, timeout_s):
     end = time.monotonic() + timeout_s
-    while alive(processes) and time.monotonic() < end:
+    while still_running(processes) and time.monotonic() < end:
         time.sleep(0.1)
-    return alive(processes)
+    return still_running(processes)
 
 
 def wait_until_training(command, tmp_path):
@@ -43,7 +44,7 @@ def test_ctrl_c_stops_soon_and_leaves_nothing(long_spec, tmp_path, how):
     words = ["-m", "raymill", how, long_spec, "--json"]
     if how == "tune":
         words += ["--set", "tune={trials: 4, scheduler: none, space: {train.learning_rate: {uniform: [0.001, 0.002]}}}"]
-    command = Running(*words)
+    command = RunningCommand(*words)
     try:
         wait_until_training(command, tmp_path)
         family = command.family()
@@ -58,7 +59,7 @@ def test_ctrl_c_stops_soon_and_leaves_nothing(long_spec, tmp_path, how):
 
 
 def test_kill_9_of_the_driver_takes_its_work_along_and_the_next_run_works(long_spec, tmp_path):
-    command = Running("-m", "raymill", "train", long_spec)
+    command = RunningCommand("-m", "raymill", "train", long_spec)
     try:
         wait_until_training(command, tmp_path)
         family = command.family()
@@ -68,16 +69,16 @@ def test_kill_9_of_the_driver_takes_its_work_along_and_the_next_run_works(long_s
         # Two of Ray's own agents look for their raylet only once a minute; they hold nothing that a next run needs.
         working = [process for process in family if process not in agents]
         assert wait_until_gone(working, ENDS_WITHIN_S) == []
-        done = raymill("prepare", long_spec, "--set", "data.max_length=8", "--json")
+        done = run_raymill("prepare", long_spec, "--set", "data.max_length=8", "--json")
         assert done.code == 0 and json.loads(done.stdout)["fingerprint"], done
     finally:
-        end_processes(alive(family))
+        end_processes(still_running(family))
 
 
 @pytest.mark.parametrize("proxy", ["haproxy", "python"])
 def test_sigterm_ends_an_endpoint_cleanly(first_run, storage, proxy):
     words = ["serve", "tiny", "--storage", storage, "--port", free_port(), "--set", f"serve.proxy={proxy}"]
-    server = Running("-m", "raymill", *words)
+    server = RunningCommand("-m", "raymill", *words)
     try:
         url = server.wait_for("listening on").split()[-1]
         assert bool(server.parts("haproxy")) == (proxy == "haproxy")
@@ -89,6 +90,6 @@ def test_sigterm_ends_an_endpoint_cleanly(first_run, storage, proxy):
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(ENDS_WITHIN_S) == 0, server.text
         assert wait_until_gone(family, GONE_WITHIN_S) == []
-        assert not [p for p in psutil.process_iter() if p.pid in {f.pid for f in family} and alive([p])]
+        assert not [p for p in psutil.process_iter() if p.pid in {f.pid for f in family} and still_running([p])]
     finally:
         server.end()

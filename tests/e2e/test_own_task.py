@@ -5,8 +5,10 @@ import re
 
 import httpx
 import pytest
-from commands import ROOT, Running, free_port, raymill
-from tiny import make_rows, write_csv, write_spec
+
+from cluster.ports import free_port
+from support.commands import ROOT, RunningCommand, run_raymill
+from support.tiny_text import make_text_rows, write_csv, write_spec
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +18,7 @@ def folder(tmp_path_factory):
     page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if code.startswith("# letters.py")]
     (here / "letters.py").write_text(code, encoding="utf-8")
-    write_csv(here / "train.csv", make_rows(240, seed=1))
+    write_csv(here / "train.csv", make_text_rows(240, seed=1))
     spec = {
         "name": "letters",
         "task": "letters:Letters",
@@ -25,7 +27,7 @@ def folder(tmp_path_factory):
         "storage": "storage",
     }
     write_spec(here / "run.yaml", spec)
-    done = raymill("run", "run.yaml", "--json", cwd=here)
+    done = run_raymill("run", "run.yaml", "--json", cwd=here)
     assert done.code == 0, done
     found = json.loads(done.stdout)
     assert found["promoted"] and found["metrics"]["test"]["accuracy"] > 0.8
@@ -34,7 +36,7 @@ def folder(tmp_path_factory):
 
 def test_predictions_for_a_file(folder):
     write_csv(folder / "new.csv", [("a good hammer", ""), ("", ""), ("my cat and my dog", "")])
-    done = raymill("predict", "letters", "new.csv", "-o", "out.jsonl", "--storage", "storage", cwd=folder)
+    done = run_raymill("predict", "letters", "new.csv", "-o", "out.jsonl", "--storage", "storage", cwd=folder)
     assert done.code == 0, done
     rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     assert [row["prediction"] for row in rows] == ["tool", None, "animal"] and rows[1]["error"] == "empty text"
@@ -42,12 +44,12 @@ def test_predictions_for_a_file(folder):
 
 def test_it_is_served_from_its_folder_and_refused_elsewhere(folder, tmp_path):
     words = ["serve", "letters", "--storage", folder / "storage", "--port", free_port(), "--engine", "native"]
-    server = Running("-m", "raymill", *words, cwd=folder)
+    server = RunningCommand("-m", "raymill", *words, cwd=folder)
     try:
         url = server.wait_for("listening on").split()[-1]
         answer = httpx.post(f"{url}/predict", json={"inputs": ["a good hammer and a saw"]}).json()
         assert answer["predictions"][0]["label"] == "tool"
     finally:
         server.end()
-    done = raymill("evaluate", "letters", "--storage", folder / "storage", cwd=tmp_path)
+    done = run_raymill("evaluate", "letters", "--storage", folder / "storage", cwd=tmp_path)
     assert done.code == 2 and "there is no module 'letters'" in done.stderr, done

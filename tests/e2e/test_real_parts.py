@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from commands import Running, free_port
-from timing import until
+
+from cluster.ports import free_port
+from support.commands import RunningCommand
+from support.timing import wait_until
 
 PROMETHEUS, PROMTOOL, CHROMIUM = (shutil.which(name) for name in ("prometheus", "promtool", "chromium"))
 CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -33,7 +35,7 @@ def test_prometheus_scrapes_what_was_counted(endpoint, tmp_path):
     }
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = free_port()
-    server = Running(
+    server = RunningCommand(
         Path(PROMETHEUS), f"--config.file={tmp_path / 'prometheus.yml'}", f"--storage.tsdb.path={tmp_path / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
     )  # fmt: skip
@@ -89,12 +91,12 @@ new MutationObserver(() => { if (!by("found").hidden || by("wrong").textContent)
   fetch("seen", {method: "POST", body: document.body.innerText}); }).observe(document.body, {subtree: true, attributes: true, childList: true});
 </script></body>"""
     with Between(endpoint, page.replace("</body>", click)) as between:
-        browser = Running(
+        browser = RunningCommand(
             Path(CHROMIUM), *CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--remote-debugging-port=0",
             between.url,
         )  # fmt: skip
         try:
-            until(lambda: between.seen, within_s=60, what=browser.text)
+            wait_until(lambda: between.seen, within_s=60, what=browser.text)
         finally:
             browser.end()
     assert "\nanimal\n" in between.seen[-1], between.seen[-1]

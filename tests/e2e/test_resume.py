@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import Running, alive, raymill
-from tiny import tiny_spec, write_spec
 
 from cluster.connect import end_processes
+from support.commands import RunningCommand, run_raymill, still_running
+from support.tiny_text import tiny_spec, write_spec
 
 STEPS, EVERY = 480, 30
 TRAIN = {
@@ -71,7 +71,7 @@ class Result:
 def straight(base, tiny_data, tmp_path_factory):
     """A training with one worker that nothing happens to."""
     folder = tmp_path_factory.mktemp("straight")
-    done = raymill("train", spec_of(base, tiny_data, folder), "--json")
+    done = run_raymill("train", spec_of(base, tiny_data, folder), "--json")
     assert done.code == 0, done
     return Result(Path(json.loads(done.stdout)["run"]))
 
@@ -89,7 +89,7 @@ def wait_until_saved(command, folder, step):
 
 def processes_called(command, name):
     found = []
-    for process in alive(command.family()):
+    for process in still_running(command.family()):
         try:
             if name in " ".join(process.cmdline()):
                 found.append(process)
@@ -107,7 +107,7 @@ def kill_and_let_it_go_on(command, folder, worker):
 
 
 def test_a_worker_that_is_killed_is_replaced_and_nothing_differs(base, tiny_data, straight, tmp_path):
-    command = Running("-m", "raymill", "train", spec_of(base, tiny_data, tmp_path))
+    command = RunningCommand("-m", "raymill", "train", spec_of(base, tiny_data, tmp_path))
     try:
         run = kill_and_let_it_go_on(command, tmp_path, "ray::Alone")
         assert "the worker died and is replaced" in command.text
@@ -118,7 +118,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_differs(base, tiny_data
 
 @pytest.mark.parametrize("victim", ["driver", "ray"])
 def test_a_run_that_is_killed_goes_on_where_it_was(base, tiny_data, straight, tmp_path, victim):
-    command = Running("-m", "raymill", "train", spec_of(base, tiny_data, tmp_path))
+    command = RunningCommand("-m", "raymill", "train", spec_of(base, tiny_data, tmp_path))
     try:
         run = wait_until_saved(command, tmp_path, 2 * EVERY)
         family = command.family()
@@ -129,14 +129,14 @@ def test_a_run_that_is_killed_goes_on_where_it_was(base, tiny_data, straight, tm
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
         assert command.process.wait(240) != 0, command.text
-        end_processes(alive(family))
+        end_processes(still_running(family))
         assert not (run / "result.json").exists()
         began = len((run / "metrics.jsonl").read_text().splitlines())
         assert began < STEPS
-        done = raymill("train", "--resume", run, "--json")
+        done = run_raymill("train", "--resume", run, "--json")
         assert done.code == 0 and json.loads(done.stdout)["run"] == str(run), done
         Result(run).must_equal(straight)
-        again = raymill("train", "--resume", run.name, "--storage", tmp_path / "storage")
+        again = run_raymill("train", "--resume", run.name, "--storage", tmp_path / "storage")
         assert again.code == 2 and "is finished" in again.stderr, again
     finally:
         command.end()
@@ -145,13 +145,13 @@ def test_a_run_that_is_killed_goes_on_where_it_was(base, tiny_data, straight, tm
 def test_two_workers_take_the_steps_of_one_and_one_of_them_may_die(base, tiny_data, straight, tmp_path):
     (tmp_path / "calm").mkdir(), (tmp_path / "killed").mkdir()
     two = {"cluster": {"workers": 2}}
-    done = raymill("train", spec_of(base, tiny_data, tmp_path / "calm", **two), "--json")
+    done = run_raymill("train", spec_of(base, tiny_data, tmp_path / "calm", **two), "--json")
     assert done.code == 0, done
     calm = Result(Path(json.loads(done.stdout)["run"]))
     assert len(calm.steps) == len(straight.steps) == STEPS
     for ours, theirs in zip(calm.steps, straight.steps, strict=True):
         assert ours[:2] == pytest.approx(theirs[:2], abs=1e-5)
-    command = Running("-m", "raymill", "train", spec_of(base, tiny_data, tmp_path / "killed", **two))
+    command = RunningCommand("-m", "raymill", "train", spec_of(base, tiny_data, tmp_path / "killed", **two))
     try:
         run = kill_and_let_it_go_on(command, tmp_path / "killed", "ray::RayTrainWorker")
         Result(run).must_equal(calm)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT, Running, alive, raymill
-from tiny import tiny_spec, write_spec
+
+from support.commands import ROOT, RunningCommand, run_raymill, still_running
+from support.tiny_text import tiny_spec, write_spec
 
 SPACE = {"train.learning_rate": {"loguniform": [1e-4, 1e-2]}, "train.weight_decay": {"uniform": [0, 0.2]}}
 EPOCHS = 25
@@ -45,7 +46,7 @@ def wait_until_under_way(command, folder):
 def is_at_work(process):
     """Whether a process may still write to the run's folder; Ray's two agents end later, by themselves."""
     try:
-        return bool(alive([process])) and "Agent" not in process.name()
+        return bool(still_running([process])) and "Agent" not in process.name()
     except psutil.Error:
         return False
 
@@ -55,7 +56,7 @@ def test_a_killed_search_goes_on_and_may_grow(tiny_base, tiny_data, tmp_path, ki
     train = {"epochs": EPOCHS, "batch_size": 8, "checkpoint": {"every_steps": 60}}
     tune = {"trials": 4, "space": SPACE, "scheduler": "none"}
     spec = spec_of(tiny_base, tiny_data, tmp_path, train=train, tune=tune)
-    command = Running("-m", "raymill", "tune", spec)
+    command = RunningCommand("-m", "raymill", "tune", spec)
     try:
         run, ended, goes_on = wait_until_under_way(command, tmp_path)
         family = command.family()
@@ -73,7 +74,7 @@ def test_a_killed_search_goes_on_and_may_grow(tiny_base, tiny_data, tmp_path, ki
         before = {line["epoch"]: line["seconds"] for line in lines_of(goes_on)}
     finally:
         command.end()
-    done = raymill("tune", "--resume", run, "--set", "tune.trials=5", "--json")
+    done = run_raymill("tune", "--resume", run, "--set", "tune.trials=5", "--json")
     assert done.code == 0, done
     assert lines_of(ended) == finished
     after = lines_of(goes_on)
@@ -85,7 +86,7 @@ def test_a_killed_search_goes_on_and_may_grow(tiny_base, tiny_data, tmp_path, ki
     assert trials == ["0001", "0002", "0003", "0004", "0005"]
     figures = json.loads(done.stdout)["metrics"]["validation"]
     assert figures["macro_f1"] == max(line["macro_f1"] for trial in trials for line in lines_of(run / "trials" / trial))
-    refused = raymill("tune", "--resume", run)
+    refused = run_raymill("tune", "--resume", run)
     assert refused.code == 2 and "is finished" in refused.stderr and "tune.trials=" in refused.stderr
 
 
@@ -94,19 +95,19 @@ def test_finals_are_served_and_constraints_rule_out(tiny_base, tiny_data, tmp_pa
     tune = {"trials": 3, "space": SPACE, "objective": objective, "finalists": 2, "load": {"seconds": 1}}
     tune["constraints"] = ["serve.p99_ms <= 5000", "model.size_mb <= 50"]
     spec = spec_of(tiny_base, tiny_data, tmp_path, train={"epochs": 2, "batch_size": 16}, tune=tune)
-    done = raymill("tune", spec, "--json")
+    done = run_raymill("tune", spec, "--json")
     assert done.code == 0, done
     found = json.loads(done.stdout)
     page = Path(found["report"]).read_text(encoding="utf-8")
     assert "Finals" in page and "serve.p99_ms" in page and "Pareto front" in page and "Values that were tried" in page
     assert "on the front" in done.stderr
     # The winner's spec is one that `raymill train` takes as it is.
-    again = raymill("train", Path(found["run"]) / "best.yaml", "--json")
+    again = run_raymill("train", Path(found["run"]) / "best.yaml", "--json")
     assert again.code == 0 and json.loads(again.stdout)["metrics"]["validation"] == found["metrics"]["validation"], (
         again
     )
     impossible = "tune.constraints=['model.size_mb <= 0.001']"
-    refused = raymill("tune", "--resume", found["run"], "--set", impossible)
+    refused = run_raymill("tune", "--resume", found["run"], "--set", impossible)
     assert refused.code == 2 and "no finalist keeps to model.size_mb <= 0.001" in refused.stderr, refused
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from commands import Running, alive, free_port, raymill
-from timing import until
 
 from cluster.connect import end_processes
+from cluster.ports import free_port
+from support.commands import RunningCommand, run_raymill, still_running
+from support.timing import wait_until
 
 TEXT = {"inputs": ["my good dog"]}
 
@@ -26,7 +27,8 @@ def keys(tmp_path_factory):
     """The file of keys, and two of them: one without a limit, one that may ask four times a second."""
     path = tmp_path_factory.mktemp("keys") / "keys.json"
     made = [
-        raymill("keys", "add", name, "--file", path, *rate) for name, rate in (("team", []), ("slow", ["--rate", 4]))
+        run_raymill("keys", "add", name, "--file", path, *rate)
+        for name, rate in (("team", []), ("slow", ["--rate", 4]))
     ]
     assert all(done.code == 0 for done in made), made
     return path, *[done.stdout.strip() for done in made]
@@ -36,10 +38,10 @@ def keys(tmp_path_factory):
 def server(first_run, storage, keys):
     """Two replicas that ask each other again, for the model under two names."""
     port = free_port()
-    running = Running(
+    running = RunningCommand(
         "-m", "raymill", "serve", "tiny@champion", "--storage", storage, "--port", port, "--replicas", 2,
         "--keys", keys[0], "--set", "serve.retries=1", "--set", "serve.max_queued=400",
-        "--set", "serve.access_log=true", "--set", "serve.too_long=refuse", "--set", "serve.timeout_s=20",
+        "--set", "serve.access_log=true", "--set", "serve.overlong=reject", "--set", "serve.timeout_s=20",
     )  # fmt: skip
     try:
         running.url = running.wait_for("listening on").split()[-1]
@@ -82,7 +84,7 @@ def test_ids_and_times_are_in_the_answer_and_in_the_log(server, client, storage)
     assert reply.headers["x-request-id"] == "mine-1"
     assert reply.headers["traceparent"].split("-")[1] == trace
     stages = dict(part.split(";dur=") for part in reply.headers["server-timing"].split(", "))
-    assert set(stages) == {"queue", "tokenize", "inference", "total"}
+    assert set(stages) == {"queue", "preprocess", "inference", "total"}
     line = {}
 
     def is_logged():
@@ -92,7 +94,7 @@ def test_ids_and_times_are_in_the_answer_and_in_the_log(server, client, storage)
                     line.update(found)
         return line
 
-    until(is_logged)
+    wait_until(is_logged)
     assert line["trace_id"] == trace and line["status"] == 200 and line["key"] == "team" and line["inputs"] == 1
     assert "body" not in line  # only if the spec says so
 
@@ -181,9 +183,9 @@ def test_no_request_fails_when_a_replica_is_killed(server, keys):
     found = asyncio.run(load(server.url, keys[1], 100, 6, lambda: before[0].send_signal(signal.SIGKILL)))
     failed = [status for status, _ in found if status != 200]
     assert len(found) == 600 and not failed, failed
-    until(lambda: len(server.parts("ray::ServeReplica")) == 2, within_s=60, what="a new replica")
+    wait_until(lambda: len(server.parts("ray::ServeReplica")) == 2, within_s=60, what="a new replica")
     ready = lambda: total(server, keys[1], "raymill_replicas") == 2  # noqa: E731
-    until(ready, within_s=60, what="both replicas answer")
+    wait_until(ready, within_s=60, what="both replicas answer")
 
 
 def total(server, key, name):
@@ -213,7 +215,7 @@ def test_slow_and_half_open_clients_hold_up_nobody(server, keys):
     finally:
         for one in slow:
             one.close()
-    until(lambda: total(server, keys[1], "raymill_requests_in_flight") == 0, what="nothing is left in flight")
+    wait_until(lambda: total(server, keys[1], "raymill_requests_in_flight") == 0, what="nothing is left in flight")
 
 
 def test_whatever_is_sent_nothing_is_a_server_error(server, client):
@@ -243,7 +245,7 @@ def test_whatever_is_sent_nothing_is_a_server_error(server, client):
 
 def test_it_listens_on_this_machine_alone_and_ends_with_the_command(first_run, storage):
     """What listens, and what is there after kill -9 of the command."""
-    running = Running("-m", "raymill", "serve", "tiny", "--storage", storage, "--port", free_port())
+    running = RunningCommand("-m", "raymill", "serve", "tiny", "--storage", storage, "--port", free_port())
     family = []
     try:
         running.wait_for("listening on")
@@ -258,7 +260,7 @@ def test_it_listens_on_this_machine_alone_and_ends_with_the_command(first_run, s
         assert set(listening) == {"127.0.0.1"}
         running.process.send_signal(signal.SIGKILL)
         running.process.wait(timeout=60)
-        until(lambda: not alive(proxies), what="HAProxy ends with it")
+        wait_until(lambda: not still_running(proxies), what="HAProxy ends with it")
     finally:
         running.end()
         end_processes([process for process in family if process.is_running()])

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from commands import ROOT, Running, free_port, raymill
+
+from cluster.ports import free_port
+from support.commands import ROOT, RunningCommand, run_raymill
 
 
 def ran(tmp_path_factory: pytest.TempPathFactory, name: str, *words: str) -> tuple[Path, dict]:
@@ -18,7 +20,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, name: str, *words: str) -> tup
     for file in ("make_data.py", "run.yaml"):
         shutil.copy(ROOT / "examples" / name / file, folder)
     subprocess.run([sys.executable, folder / "make_data.py"], capture_output=True, check=True)
-    done = raymill("run", folder / "run.yaml", "--set", f"storage={folder / 'storage'}", *words, "--json")
+    done = run_raymill("run", folder / "run.yaml", "--set", f"storage={folder / 'storage'}", *words, "--json")
     assert done.code == 0, done
     return folder, json.loads(done.stdout)
 
@@ -33,7 +35,7 @@ def breast_cancer(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(breast_cancer):
     storage = breast_cancer[0] / "storage"
-    server = Running("-m", "raymill", "serve", "breast_cancer", "--storage", storage, "--port", free_port())
+    server = RunningCommand("-m", "raymill", "serve", "breast_cancer", "--storage", storage, "--port", free_port())
     try:
         yield server.wait_for("listening on").split()[-1]
     finally:
@@ -122,7 +124,7 @@ def test_diabetes_is_trained_and_predicted_without_a_search(tmp_path_factory):
     assert found["metrics"]["validation"]["rmse_std"] > 0
     output = folder / "out.csv"
     storage = folder / "storage"
-    done = raymill("predict", "diabetes", folder / "data/test.csv", "-o", output, "--storage", storage, "--json")
+    done = run_raymill("predict", "diabetes", folder / "data/test.csv", "-o", output, "--storage", storage, "--json")
     assert done.code == 0, done
     with output.open() as file:
         rows = list(csv.DictReader(file))

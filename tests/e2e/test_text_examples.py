@@ -9,7 +9,9 @@ import sys
 import httpx
 import pyarrow.csv as pa_csv
 import pytest
-from commands import ROOT, Running, free_port, raymill
+
+from cluster.ports import free_port
+from support.commands import ROOT, RunningCommand, run_raymill
 
 SHORTER = ["--set", "train.epochs=1", "--set", "data.steps=[{sample: {rows: 60}}]", "--set", "serve.engine=native"]
 
@@ -27,7 +29,7 @@ def place(tmp_path_factory):
 
 
 def run(example, start, place):
-    done = raymill(*command(example, start), *place, *SHORTER, "--json")
+    done = run_raymill(*command(example, start), *place, *SHORTER, "--json")
     assert done.code == 0, done
     found = json.loads(done.stdout)
     assert found["promoted"] and (ROOT / found["report"]).is_file()
@@ -39,7 +41,7 @@ def test_stars(place, tmp_path):
     assert 0.5 < figures["rmse"] < 2.5 and {"mae", "r2", "spearman"} <= set(figures)
     *words, out = command("app_reviews", "raymill predict")
     assert out == "stars.csv"
-    done = raymill(*words, tmp_path / out, *place, "--json")
+    done = run_raymill(*words, tmp_path / out, *place, "--json")
     assert done.code == 0 and json.loads(done.stdout)["predicted"] == 130, done
     table = pa_csv.read_csv(tmp_path / out, parse_options=pa_csv.ParseOptions(newlines_in_values=True))
     assert table.num_rows == 130 and all(-5 < stars < 10 for stars in table["prediction"].to_pylist())
@@ -47,7 +49,7 @@ def test_stars(place, tmp_path):
 
 def test_tags_over_http(place):
     words = command("app_reviews", "raymill run examples/app_reviews/tags.yaml --serve")
-    server = Running("-m", "raymill", *words, *place, *SHORTER, "--set", f"serve.port={free_port()}")
+    server = RunningCommand("-m", "raymill", *words, *place, *SHORTER, "--set", f"serve.port={free_port()}")
     try:
         url = re.search(r"http://\S+", server.wait_for("listening on"))[0]
         request = command("app_reviews", "curl")

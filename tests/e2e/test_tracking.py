@@ -11,8 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from commands import Running, alive, free_port, raymill
-from tiny import tiny_spec, write_spec
+
+from cluster.ports import free_port
+from support.commands import RunningCommand, run_raymill, still_running
+from support.tiny_text import tiny_spec, write_spec
 
 PROMETHEUS = shutil.which("prometheus")
 SLOW_LOSS = """
@@ -40,7 +42,7 @@ def mlflow_server(tmp_path_factory):
         folder / "artifacts",
     ]
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    server = Running(*words, cwd=folder)
+    server = RunningCommand(*words, cwd=folder)
     uri = f"http://127.0.0.1:{port}"
     try:
         end = time.monotonic() + 90
@@ -65,7 +67,7 @@ def tracked(mlflow_server, tiny_base, tiny_data, tmp_path_factory):
     train = {**TRAIN, "loss": {"function": "slow_loss:slow"}}
     track = {"every_steps": 5, "mlflow": {"uri": mlflow_server, "experiment": "tests"}, "wandb": {}}
     spec = tiny_spec(tiny_base, tiny_data, folder / "storage", train=train, track=track)
-    command = Running("-m", "raymill", "run", write_spec(folder / "run.yaml", spec), cwd=folder)
+    command = RunningCommand("-m", "raymill", "run", write_spec(folder / "run.yaml", spec), cwd=folder)
     try:
         end = time.monotonic() + 120
         while not list(folder.glob("storage/runs/*/checkpoints/step-00000040")):
@@ -74,12 +76,12 @@ def tracked(mlflow_server, tiny_base, tiny_data, tmp_path_factory):
         family = command.family()
         os.kill(command.process.pid, signal.SIGKILL)
         command.process.wait(20)
-        for process in alive(family):
+        for process in still_running(family):
             process.kill()
     finally:
         command.end()
     (run,) = folder.glob("storage/runs/*")
-    done = raymill("run", "--resume", run, "--json", cwd=folder)
+    done = run_raymill("run", "--resume", run, "--json", cwd=folder)
     assert done.code == 0 and json.loads(done.stdout)["version"] == 1, done
     assert not (run / "notices.jsonl").exists(), (run / "notices.jsonl").read_text()
     return run
@@ -155,7 +157,7 @@ def test_wandb_can_sync_what_lies_there(tracked):
 def test_a_server_that_is_not_there_stops_nothing(tiny_base, tiny_data, tmp_path):
     track = {"mlflow": {"uri": f"http://127.0.0.1:{free_port()}"}}
     spec = tiny_spec(tiny_base, tiny_data, tmp_path / "storage", train={**TRAIN, "epochs": 1}, track=track)
-    done = raymill("train", write_spec(tmp_path / "run.yaml", spec))
+    done = run_raymill("train", write_spec(tmp_path / "run.yaml", spec))
     assert done.code == 0 and "mlflow gets no figures of this run" in done.stderr, done
 
 
@@ -176,11 +178,11 @@ def test_prometheus_watches_a_training(tiny_base, tiny_data, tmp_path):
     }
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = free_port()
-    server = Running(
+    server = RunningCommand(
         Path(PROMETHEUS), f"--config.file={tmp_path / 'prometheus.yml'}", f"--storage.tsdb.path={tmp_path / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
     )  # fmt: skip
-    command = Running("-m", "raymill", "train", write_spec(tmp_path / "run.yaml", spec), cwd=tmp_path)
+    command = RunningCommand("-m", "raymill", "train", write_spec(tmp_path / "run.yaml", spec), cwd=tmp_path)
     try:
         end = time.monotonic() + 120
         wanted = {"raymill_train_loss", "raymill_train_rows_per_second", "raymill_train_tokens_per_second",

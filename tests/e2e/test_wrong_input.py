@@ -6,8 +6,10 @@ import socket
 
 import pytest
 import yaml
-from commands import free_port, raymill
-from tiny import make_rows, tiny_spec, write_csv, write_spec
+
+from cluster.ports import free_port
+from support.commands import run_raymill
+from support.tiny_text import make_text_rows, tiny_spec, write_csv, write_spec
 
 SEARCH = {"space": {"train.learning_rate": {"uniform": [0.1, 0.2]}}}
 # (sections that replace those of a good spec, words of the message)
@@ -43,7 +45,7 @@ WRONG_SPECS = [
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrong")
-    write_csv(folder / "rows.csv", make_rows(60, 1))
+    write_csv(folder / "rows.csv", make_text_rows(60, 1))
     (folder / "empty.csv").write_text("")
     (folder / "notes.txt").write_text("hello")
     (folder / "bare").mkdir()
@@ -62,11 +64,11 @@ def refused(done, words, code=2):
 @pytest.mark.parametrize(("sections", "words"), WRONG_SPECS, ids=[words[:30] for _, words in WRONG_SPECS])
 def test_wrong_specs_are_refused_before_anything_starts(place, tiny_base, sections, words):
     spec = {**tiny_spec(tiny_base, place, place / "storage"), "data": {"train": "rows.csv"}, **sections}
-    refused(raymill("run", write_spec(place / "run.yaml", spec), timeout_s=60), words)
+    refused(run_raymill("run", write_spec(place / "run.yaml", spec), timeout_s=60), words)
 
 
 def test_wrong_json_runs_print_one_object(place):
-    done = raymill("run", place / "no.yaml", "--json")
+    done = run_raymill("run", place / "no.yaml", "--json")
     assert done.code == 2 and "there is no spec" in json.loads(done.stdout)["error"]
 
 
@@ -74,7 +76,7 @@ def test_data_that_only_reading_shows_to_be_wrong(place, tiny_base):
     """Too many bad rows: the message, and the table on screen; tests/unit has the other cases."""
     (place / "bad.csv").write_bytes(b"text,label\n" + b"\xff\xfe,x\n" * 20)
     spec = {**tiny_spec(tiny_base, place, place / "storage"), "data": {"train": "bad.csv"}}
-    done = raymill("prepare", write_spec(place / "run.yaml", spec))
+    done = run_raymill("prepare", write_spec(place / "run.yaml", spec))
     refused(done, "invalid UTF-8: 20")
     assert "Bad rows" in done.stderr and "│ invalid UTF-8 │   20 │" in done.stderr
 
@@ -100,12 +102,12 @@ def test_data_that_only_reading_shows_to_be_wrong(place, tiny_base):
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
 def test_wrong_models_and_files(first_run, storage, words, message):
-    refused(raymill(*words, "--storage", storage), message)
+    refused(run_raymill(*words, "--storage", storage), message)
 
 
 def test_wrong_command_lines():
     for words in (["runn"], ["run"], ["serve", "a", "--port", "0"], ["run", "a.yaml", "--sett", "x=1"]):
-        done = raymill(*words)
+        done = run_raymill(*words)
         assert done.code == 2 and "Traceback" not in done.stderr
 
 
@@ -114,7 +116,8 @@ def test_a_busy_port(first_run, storage):
         other.bind(("127.0.0.1", 0))
         other.listen()
         refused(
-            raymill("serve", "tiny", "--storage", storage, "--port", other.getsockname()[1]), "another program has it"
+            run_raymill("serve", "tiny", "--storage", storage, "--port", other.getsockname()[1]),
+            "another program has it",
         )
 
 
@@ -125,12 +128,12 @@ def test_damaged_versions_are_neither_served_nor_evaluated(first_run, storage, t
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-8] + b"corrupt!")
     for command in (["evaluate", "tiny"], ["serve", "tiny", "--port", free_port()], ["predict", "tiny", "x.csv"]):
-        refused(raymill(*command, "--storage", tmp_path), "model.safetensors is damaged")
+        refused(run_raymill(*command, "--storage", tmp_path), "model.safetensors is damaged")
     weights.write_bytes(whole)
     manifest = folder / "manifest.json"
     text = manifest.read_text()
     manifest.write_text(text[: len(text) // 2])
-    refused(raymill("evaluate", "tiny", "--storage", tmp_path), "manifest.json is missing or damaged")
+    refused(run_raymill("evaluate", "tiny", "--storage", tmp_path), "manifest.json is missing or damaged")
 
 
 def test_a_model_whose_golden_rows_come_out_differently_never_gets_ready(first_run, storage, tmp_path):
@@ -148,11 +151,11 @@ def test_a_model_whose_golden_rows_come_out_differently_never_gets_ready(first_r
         "bytes": (folder / "golden.json").stat().st_size,
     }
     write_json(folder / "manifest.json", manifest)
-    refused(raymill("serve", "tiny", "--storage", tmp_path, "--port", free_port()), "golden row 0")
+    refused(run_raymill("serve", "tiny", "--storage", tmp_path, "--port", free_port()), "golden row 0")
 
 
 def test_debug_shows_the_traceback_and_secrets_are_not_in_specs(place, tiny_base):
     spec = tiny_spec(tiny_base, place, place / "storage")
-    done = raymill("run", write_spec(place / "run.yaml", {**spec, "data": {"train": "nowhere.csv"}}), "--debug")
+    done = run_raymill("run", write_spec(place / "run.yaml", {**spec, "data": {"train": "nowhere.csv"}}), "--debug")
     assert done.code == 2 and "Traceback" in done.stderr
     assert yaml.safe_load((place / "run.yaml").read_text())["name"] == "tiny"

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import make_rows, tiny_spec, write_csv
 
 from cluster.errors import DataError
+from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.prepare import prepare as preparing
 from trainer.tasks.resolve import load
 from trainer.training.stream import training_rows
@@ -21,12 +21,12 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_both_ways_write_the_same_bytes(tiny_base, tmp_path):
-    rows = make_rows(40_000, seed=1)
+    rows = make_text_rows(40_000, seed=1)
     write_csv(tmp_path / "train1.csv", [*rows[:25_000], ("", "tool"), rows[7]])
     (tmp_path / "train2.jsonl").write_text(
         "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows[25_000:]) + "{\n"
     )
-    steps = ["normalise", {"deduplicate": {"near": 0.9}}, {"sample": {"fraction": 0.9}}]
+    steps = ["normalize", {"deduplicate": {"near": 0.9}}, {"sample": {"fraction": 0.9}}]
     data = {"train": str(tmp_path / "train*"), "steps": steps}
     found = []
     for with_ray in (False, True):
@@ -40,7 +40,7 @@ def test_both_ways_write_the_same_bytes(tiny_base, tmp_path):
 
 
 def test_a_missing_column_is_named_from_inside_a_worker(tiny_base, tmp_path):
-    write_csv(tmp_path / "train.csv", make_rows(30, 1), header=("txt", "label"))
+    write_csv(tmp_path / "train.csv", make_text_rows(30, 1), header=("txt", "label"))
     spec = load({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}})
     with pytest.raises(DataError, match="no column 'text' for the text"):
         prepare(spec, tmp_path, with_ray=True)
@@ -50,9 +50,9 @@ def test_a_missing_column_is_named_from_inside_a_worker(tiny_base, tmp_path):
     ("split", "steps"), [({}, []), ({"by": "group", "column": "who"}, [{"sample": {"fraction": 0.7}}])]
 )
 def test_a_stream_has_the_rows_that_were_counted_and_no_others(tiny_base, tmp_path, split, steps):
-    rows = [(text, label, f"user {n % 50}") for n, (text, label) in enumerate(make_rows(400, seed=2))]
+    rows = [(text, label, f"user {n % 50}") for n, (text, label) in enumerate(make_text_rows(400, seed=2))]
     write_csv(tmp_path / "train.csv", [*rows, ("", "tool", "x")], header=("text", "label", "who"))
-    data = {"train": str(tmp_path / "train.csv"), "split": {**split, "stratify": False}, "steps": ["normalise", *steps]}
+    data = {"train": str(tmp_path / "train.csv"), "split": {**split, "stratify": False}, "steps": ["normalize", *steps]}
     spec, streamed = (
         load({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {**data, "mode": mode}})
         for mode in ("prepared", "streaming")

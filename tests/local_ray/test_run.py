@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny import make_rows, tiny_spec, write_csv
 
 import raymill
 from cluster.errors import DataError, ModelError, user_error_in
+from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.registry.registry import Registry
 
 
@@ -54,7 +54,7 @@ def test_the_same_again_is_found_and_not_promoted(outcome, tiny_base, tiny_data,
 
 
 def test_other_held_out_rows_judge_the_champion_anew(outcome, tiny_base, tiny_data, storage, tmp_path):
-    test = write_csv(tmp_path / "test.csv", make_rows(60, seed=9))
+    test = write_csv(tmp_path / "test.csv", make_text_rows(60, seed=9))
     data = {"train": str(tiny_data / "train.csv"), "test": str(test)}
     train = {"epochs": 1, "batch_size": 64, "learning_rate": 1e-5}
     worse = raymill.run(tiny_spec(tiny_base, tiny_data, storage, data=data, train=train))
@@ -64,7 +64,7 @@ def test_other_held_out_rows_judge_the_champion_anew(outcome, tiny_base, tiny_da
 def test_evaluate_gives_the_registered_figures_and_those_of_a_file(outcome, storage, tmp_path):
     found = raymill.evaluate("tiny@1", storage=storage)
     assert found["metrics"]["test"] == pytest.approx(outcome.metrics["test"], abs=1e-6)
-    rows = make_rows(30, seed=5)
+    rows = make_text_rows(30, seed=5)
     on_file = raymill.evaluate("tiny@1", data=str(write_csv(tmp_path / "more.csv", rows)), storage=storage)
     assert on_file["rows"] == 30 and on_file["metrics"]["test"]["accuracy"] > 0.8
     with pytest.raises(DataError, match="not trained on: 'vehicle'"):
@@ -85,7 +85,7 @@ def test_a_loaded_model_predicts(outcome, storage):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_batch_predictions_keep_every_row_in_order(outcome, storage, tmp_path, kind):
-    texts = [text for text, _ in make_rows(50, seed=6)]
+    texts = [text for text, _ in make_text_rows(50, seed=6)]
     texts[7] = "  "
     source, target = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
     if kind == "csv":
@@ -111,8 +111,8 @@ def test_batch_predictions_keep_every_row_in_order(outcome, storage, tmp_path, k
 
 
 def test_batch_predictions_of_wrong_files(outcome, storage, tmp_path):
-    good = write_csv(tmp_path / "in.csv", make_rows(3, 1))
-    other = write_csv(tmp_path / "other.csv", make_rows(3, 1), header=("txt", "label"))
+    good = write_csv(tmp_path / "in.csv", make_text_rows(3, 1))
+    other = write_csv(tmp_path / "other.csv", make_text_rows(3, 1), header=("txt", "label"))
     for given, output, message in [
         (tmp_path / "nope.csv", "out.csv", "no such file"),
         (good, "out.xlsx", "ends in .csv, .jsonl or .parquet"),

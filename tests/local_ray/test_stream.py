@@ -1,10 +1,10 @@
 """Training from a stream: Ray Data feeds the workers, nothing but held-out rows is written, and it learns as well."""
 
 import pytest
-from tiny import tiny_spec
 
 from cluster.errors import ResourceError, SpecError
 from cluster.plan import Node, check
+from support.tiny_text import tiny_spec
 from trainer.data.prepare import prepare as preparing
 from trainer.pipeline.resources import demands, layout
 from trainer.tasks.resolve import load
@@ -14,7 +14,7 @@ from trainer.training.launch import fit
 @pytest.mark.parametrize("workers", [2])
 def test_learns_from_a_stream(tiny_base, tiny_data, tmp_path, workers):
     given = tiny_spec(tiny_base, tiny_data, tmp_path, cluster={"workers": workers})
-    given["data"] = {**given["data"], "mode": "streaming", "steps": ["normalise", "balance"]}
+    given["data"] = {**given["data"], "mode": "streaming", "steps": ["normalize", "balance"]}
     given["train"] = {**given["train"], "epochs": 6}
     spec = load(given)
     prepared = preparing.prepare(spec, lambda progress: None, tmp_path / "quarantine.parquet")

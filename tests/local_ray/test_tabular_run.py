@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from tables import make_rows, table_spec, write_rows
 
+from support.tiny_table import make_table_rows, table_spec, write_rows
 from trainer.data.prepare.prepare import prepare
 from trainer.inference.predictor import Predictor
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks import resolve
 from trainer.training.launch import fit
@@ -16,8 +16,8 @@ from trainer.training.run import run
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
-    write_rows(folder / "train.csv", make_rows(600, seed=1))
-    write_rows(folder / "test.csv", make_rows(150, seed=2))
+    write_rows(folder / "train.csv", make_table_rows(600, seed=1))
+    write_rows(folder / "test.csv", make_table_rows(150, seed=2))
     return folder
 
 
@@ -31,7 +31,7 @@ def by_one(rows, folder, task, **sections):
     prepared = prepared_of(spec, folder)
     last = folder / "last"
     keep = lambda figures, save: save and save(last)  # noqa: E731
-    run(task_catalog.get(task), spec, prepared, Place(0, 1, "cpu", 1), keep, folder)
+    run(task_catalog.get_task(task), spec, prepared, WorkerContext(0, 1, "cpu", 1), keep, folder)
     return Predictor(last).scores(list(prepared.part("test").matrix())), prepared.part("test").targets
 
 

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from tiny import tiny_spec
 
 from cluster.errors import UserError
+from support.tiny_text import tiny_spec
 from trainer.data.prepare import prepare as preparing
 from trainer.inference.predictor import Predictor
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.resolve import load
 from trainer.training.launch import fit
@@ -60,10 +60,10 @@ def train_here(spec, folder):
     prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
     reached = []
     train_loop(
-        task_catalog.get("text-classification"),
+        task_catalog.get_task("text-classification"),
         loaded,
         prepared,
-        Place(0, 1, "cpu", 1),
+        WorkerContext(0, 1, "cpu", 1),
         lambda figures, save, state=None: reached.append((figures, save)),
         folder,
     )
@@ -106,7 +106,7 @@ def test_sharded_weights_take_the_same_steps_and_are_saved_whole(tiny_base, tiny
                 "checkpoint": {"every_steps": 10}}  # fmt: skip
     spec = tiny_spec(tiny_base, tiny_data, storage, train=settings, track={"every_steps": 1})
     one, prepared = train(spec, tmp_path / "one")
-    sharded = {**spec, "cluster": {"workers": 2, "sharding": "fsdp"}}
+    sharded = {**spec, "cluster": {"workers": 2, "strategy": "fsdp"}}
     two, _ = train(sharded, tmp_path / "two")
 
     def losses(folder):

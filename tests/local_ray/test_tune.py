@@ -1,12 +1,12 @@
 """Searches with Ray Tune on the tiny model: each algorithm, several workers a trial, failures."""
 
 import pytest
-from timing import until
-from tiny import tiny_spec
 
 from cluster.console import Console
 from cluster.errors import UserError
 from cluster.plan import joined_nodes
+from support.timing import wait_until
+from support.tiny_text import tiny_spec
 from trainer.pipeline.run import Run
 from trainer.tasks.resolve import load
 from tune.stage import search
@@ -54,7 +54,7 @@ def test_trials_with_several_workers_end_early_and_leave_no_actor_and_no_group(t
     """The one that hardly learns is ended by asha, Ray Train's processes and placement groups with it."""
     space = {"train.learning_rate": {"loguniform": [1e-7, 1e-2]}}
     points = [{"train.learning_rate": rate} for rate in (5e-3, 1e-7)]
-    tune = {"trials": 2, "space": space, "points": points, "scheduler": "asha"}
+    tune = {"trials": 2, "space": space, "initial_points": points, "scheduler": "asha"}
     train = {"epochs": 40, "batch_size": 16}  # long enough for the search to hear of it before it is over
     before = set(alive())  # of the tests before this one
     result = run_search(tiny_base, tiny_data, storage, tune, train=train, cluster={"workers": 2})
@@ -64,7 +64,7 @@ def test_trials_with_several_workers_end_early_and_leave_no_actor_and_no_group(t
     assert (result.checkpoint / "model.safetensors").is_file()
     assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
     left = lambda: {name for key, name in alive().items() if key not in before}  # noqa: E731
-    until(lambda: not left(), within_s=120, what="no actor and no group is left")
+    wait_until(lambda: not left(), within_s=120, what="no actor and no group is left")
 
 
 def alive():
@@ -117,7 +117,7 @@ def test_a_population_learns_from_its_best(tiny_base, tiny_data, storage):
     """The one that hardly learns takes over the weights of the one that does, and goes on from them."""
     space = {"train.learning_rate": {"loguniform": [1e-6, 1e-2]}}
     points = [{"train.learning_rate": 1e-6}, {"train.learning_rate": 5e-3}]
-    tune = {"trials": 2, "space": space, "scheduler": "pbt", "points": points}
+    tune = {"trials": 2, "space": space, "scheduler": "pbt", "initial_points": points}
     train = {"epochs": 16, "batch_size": 16, "schedule": "constant"}
     result = run_search(tiny_base, tiny_data, storage, tune, train=train)
     worst = next(trial for trial in result.trials if trial.name == "0001")
@@ -136,7 +136,7 @@ def test_points_are_tried_first_and_conditions_hold(tiny_base, tiny_data, storag
         "train.batch_size": {"lograndint": [8, 32]},
     }
     points = [{"train.loss.kind": "focal", "train.loss.gamma": 2.0, "train.batch_size": 16}]
-    tune = {"trials": 4, "algorithm": "random", "space": space, "points": points, "scheduler": "none"}
+    tune = {"trials": 4, "algorithm": "random", "space": space, "initial_points": points, "scheduler": "none"}
     result = run_search(tiny_base, tiny_data, storage, tune)
     assert result.trials[0].values == points[0]
     for trial in result.trials:

@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 import pytest
-from timing import until
 
 from cluster.errors import RequestError
 from serve.model.batcher import Batcher, Limits
+from support.timing import wait_until
 
 LIMITS = Limits(inputs=8, tokens=100, waiting=1000)
 
@@ -61,7 +61,7 @@ class Done:
 def test_one_request_goes_at_once_and_knows_where_its_time_went(batcher):
     done = Done()
     job = batcher.submit([3, 5], done)
-    until(lambda: done.jobs)
+    wait_until(lambda: done.jobs)
     assert job.answers == [6, 10] and job.error is None and job.tokens == 8
     assert job.computing_s > 0 and job.preparing_s > 0 and job.queue_s >= 0
     assert batcher.waiting == 0
@@ -71,12 +71,12 @@ def test_what_came_meanwhile_shares_a_batch_and_a_batch_has_its_limits(batcher, 
     done = Done()
     model.gate.clear()
     batcher.submit([1], done)
-    until(lambda: batcher.waiting == 1 and model.prepared)
+    wait_until(lambda: batcher.waiting == 1 and model.prepared)
     for _ in range(10):
         batcher.submit([10], done)
     batcher.submit([95, 50], done)
     model.gate.set()
-    until(lambda: len(done.jobs) == 12)
+    wait_until(lambda: len(done.jobs) == 12)
     assert model.batches[0] == [1]
     assert model.batches[1] == [10] * 8  # by inputs
     assert all(len(batch) <= 8 and (len(batch) == 1 or sum(batch) <= 100) for batch in model.batches)
@@ -86,10 +86,10 @@ def test_a_large_request_does_not_starve_those_after_it(batcher, model):
     done = Done()
     model.gate.clear()
     large = batcher.submit([1] * 900, done)
-    until(lambda: model.prepared)
+    wait_until(lambda: model.prepared)
     small = [batcher.submit([2], done) for _ in range(3)]
     model.gate.set()
-    until(lambda: len(done.jobs) == 4)
+    wait_until(lambda: len(done.jobs) == 4)
     assert done.jobs[-1] is large and large.answers == [2] * 900
     assert [job.answers for job in small] == [[4]] * 3
     first = next(at for at, batch in enumerate(model.batches) if 2 in batch)
@@ -108,16 +108,16 @@ def test_too_much_is_refused_at_once_and_what_was_accepted_is_answered(batcher, 
     assert batcher.retry_after_s >= 1
     batcher.submit([1] * 10, done)
     model.gate.set()
-    until(lambda: len(done.jobs) == 2)
+    wait_until(lambda: len(done.jobs) == 2)
     # One alone may be larger than what may wait: `serve.max_inputs` is its limit.
     batcher.submit([1] * 1200, done)
-    until(lambda: len(done.jobs) == 3)
+    wait_until(lambda: len(done.jobs) == 3)
 
 
 def test_a_wrong_input_names_its_place_and_hurts_nobody_else(batcher):
     done = Done()
     wrong, right = batcher.submit([2, 13, 4], done), batcher.submit([3], done)
-    until(lambda: len(done.jobs) == 2)
+    wait_until(lambda: len(done.jobs) == 2)
     assert wrong.error.status == 422 and str(wrong.error) == "inputs[1] is odd"
     assert right.answers == [6] and batcher.waiting == 0
 
@@ -125,10 +125,10 @@ def test_a_wrong_input_names_its_place_and_hurts_nobody_else(batcher):
 def test_a_model_that_fails_fails_those_in_the_batch_and_goes_on(batcher):
     done = Done()
     wrong = [batcher.submit([99, 1], done), batcher.submit([99, 1, 1], done), batcher.submit([99], done)]
-    until(lambda: len(done.jobs) == 3)
+    wait_until(lambda: len(done.jobs) == 3)
     assert all(isinstance(job.error, ValueError) for job in wrong)
     right = batcher.submit([3], done)
-    until(lambda: len(done.jobs) == 4)
+    wait_until(lambda: len(done.jobs) == 4)
     assert right.answers == [6] and batcher.waiting == 0 and batcher.is_alive
 
 
@@ -139,7 +139,7 @@ def test_a_caller_that_is_gone_does_not_end_the_batches(batcher):
     done = Done()
     batcher.submit([3], gone)
     right = batcher.submit([4], done)
-    until(lambda: done.jobs)
+    wait_until(lambda: done.jobs)
     assert right.answers == [8] and batcher.is_alive
 
 
@@ -147,10 +147,10 @@ def test_who_hung_up_leaves_the_batches(batcher, model):
     done = Done()
     model.gate.clear()
     gone = batcher.submit([1] * 500, done)
-    until(lambda: model.prepared)
+    wait_until(lambda: model.prepared)
     gone.dropped = True
     stays = batcher.submit([2], done)
     model.gate.set()
-    until(lambda: len(done.jobs) == 2)
+    wait_until(lambda: len(done.jobs) == 2)
     assert sum(map(len, model.batches)) < 50 and stays.answers == [4]
     assert batcher.waiting == 0

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from tiny import write_csv
 
 from cluster.errors import ModelError
 from cluster.files import sha256
+from support.tiny_text import write_csv
 from trainer.contract import show
 from trainer.contract.contract import FILE, Contract, Step
 from trainer.contract.diff import differences
@@ -20,7 +20,7 @@ def make(**changes):
         "task": "text-classification",
         "columns": {"text": "t", "label": "l"},
         "steps": [
-            Step(name="normalise", params={"unicode": "NFC"}),
+            Step(name="normalize", params={"unicode": "NFC"}),
             Step(name="tokenize", params={"max_length": 128, "pad_id": 0}),
         ],
         "fitted": {"labels": ["a", "b", "c"]},
@@ -50,7 +50,7 @@ def test_equal_contracts_do_not_differ():
         ({"files": {}}, [f"files['tokenizer.json']: removed {A[:12]}…"]),
         (
             {"steps": [Step(name="tokenize", params={"max_length": 256, "pad_id": 0})]},
-            ['steps.normalise: removed {"unicode": "NFC"}', "steps.tokenize.max_length: 128 -> 256"],
+            ['steps.normalize: removed {"unicode": "NFC"}', "steps.tokenize.max_length: 128 -> 256"],
         ),
     ],
 )

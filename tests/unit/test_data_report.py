@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tiny import WORDS, make_rows
 
+from support.tiny_text import WORDS, make_text_rows
 from trainer.data.folder import QUARANTINE
 from trainer.report import data_charts, data_facts, data_page, suspects, twins
 from trainer.report.data_facts import AllRows
@@ -66,12 +66,12 @@ def test_classes_lengths_and_words():
     assert second["rows"] == 5 and first["share"] + second["share"] == 1.0
     train = data_facts.lengths(ROWS, 4)[0]
     assert (train["longest"], train["at_limit"], train["median"]) == (16, 0.5, 3.0)
-    words = data_facts.typical_words(all_rows(*(("train", text, label) for text, label in make_rows(300, seed=3))))
+    words = data_facts.typical_words(all_rows(*(("train", text, label) for text, label in make_text_rows(300, seed=3))))
     assert all(set(words[label][:3]) <= set(WORDS[label]) for label in WORDS)
 
 
 def wrongly_labelled():
-    rows = make_rows(600, seed=5)
+    rows = make_text_rows(600, seed=5)
     wrong = set(range(0, 600, 60))
     other = {"fruit": "tool", "tool": "animal", "animal": "fruit"}
     return [(text, other[label] if at in wrong else label) for at, (text, label) in enumerate(rows)], wrong

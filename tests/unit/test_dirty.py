@@ -5,13 +5,13 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from tiny import make_rows, tiny_spec, write_csv
 
+from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.prepare import prepare as preparing
 from trainer.data.prepare.quarantine import TooManyBadRows
 from trainer.tasks.resolve import load
 
-GOOD = make_rows(40, seed=8)
+GOOD = make_text_rows(40, seed=8)
 NEAR = "please tell me now if my hammer is here at home, since i really want a new one for it and a good one"
 
 

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import make_rows, tiny_spec, write_csv
 
 import raymill
 from cluster.errors import ModelError, RequestError
+from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.prepare import prepare as preparing
 from trainer.inference import golden
 from trainer.inference.predictor import Predictor
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.resolve import load
 from trainer.training.run import run
@@ -37,7 +37,7 @@ def working_directory(tmp_path, monkeypatch):
 def trained(spec, folder):
     """Prepare and train in this process; returns the folder of the best checkpoint and its figures."""
     loaded = load(spec)
-    task = task_catalog.get(loaded.task)
+    task = task_catalog.get_task(loaded.task)
     task.check_spec(loaded)
     prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
     epochs = []
@@ -47,7 +47,7 @@ def trained(spec, folder):
         if save:
             save(folder / "checkpoint")
 
-    run(task, loaded, prepared, Place(0, 1, "cpu", 1), report, folder)
+    run(task, loaded, prepared, WorkerContext(0, 1, "cpu", 1), report, folder)
     return prepared, folder / "checkpoint", epochs
 
 
@@ -67,7 +67,7 @@ def test_the_files_of_the_page_are_short():
 
 
 def test_a_task_of_parts_that_are_there(tiny_base, working_directory):
-    lines = [(text, text.split()[0], number % 6) for number, (text, _) in enumerate(make_rows(90, seed=1))]
+    lines = [(text, text.split()[0], number % 6) for number, (text, _) in enumerate(make_text_rows(90, seed=1))]
     with (working_directory / "train.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "text_pair", "alike"), *lines])
     spec = tiny_spec(tiny_base, working_directory, working_directory / "storage", task="similarity:Similarity")
@@ -81,11 +81,11 @@ def test_a_task_of_parts_that_are_there(tiny_base, working_directory):
 
 
 def test_a_task_with_inputs_and_a_model_of_its_own(working_directory):
-    write_csv(working_directory / "train.csv", make_rows(300, seed=1))
+    write_csv(working_directory / "train.csv", make_text_rows(300, seed=1))
     spec = {
         "name": "letters",
         "task": "letters:Letters",
-        "data": {"train": str(working_directory / "train.csv"), "steps": ["normalise"]},
+        "data": {"train": str(working_directory / "train.csv"), "steps": ["normalize"]},
         "train": {"epochs": 8, "batch_size": 8, "learning_rate": 0.02},
         "storage": str(working_directory / "storage"),
     }

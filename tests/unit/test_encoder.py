@@ -8,7 +8,6 @@ import pytest
 import torch
 import transformers
 from onnx import numpy_helper
-from tiny import make_rows
 
 from serve.engines import packed
 from serve.engines.base import EngineError
@@ -17,6 +16,7 @@ from serve.engines.onnx import encoder_engine
 from serve.engines.onnx import engine as onnx_engine
 from serve.engines.onnx.encoder_graph import graph_of
 from serve.engines.onnx.session import session
+from support.tiny_text import make_text_rows
 from trainer.inference.predictor import Predictor
 
 FAMILIES = ["Bert", "Roberta", "XLMRoberta", "Camembert", "Electra"]
@@ -29,7 +29,7 @@ def predictor(tiny_version):
 
 @pytest.fixture(scope="module")
 def inputs(predictor):
-    return predictor.encode({"text": [row[0] for row in make_rows(80, seed=7)]})
+    return predictor.encode({"text": [row[0] for row in make_text_rows(80, seed=7)]})
 
 
 def of_family(family, predictor, **more):

@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tiny import make_rows
 
 from cluster.errors import ModelError, SpecError
 from serve.engines import benchmark, choose, engine_store
@@ -16,10 +15,11 @@ from serve.engines.benchmark import HeldOut
 from serve.engines.onnx import encoder_engine
 from serve.engines.onnx import engine as onnx_engine
 from serve.engines.onnx.smoothing import smooth
+from support.tiny_text import make_text_rows
 from trainer.inference.predictor import Predictor
 from trainer.spec.run import Serve
 
-TEXTS = [row[0] for row in make_rows(60, seed=5)]
+TEXTS = [row[0] for row in make_text_rows(60, seed=5)]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def scratch(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["torch-packed", "onnx-fp32", "onnx-int8", "openvino-bf16", "openvino-int8"])
 def test_an_engine_answers_as_the_model_does(name, predictor, inputs, scratch, tmp_path):
-    others = predictor.encode({"text": [row[0] for row in make_rows(100, seed=6)]})
+    others = predictor.encode({"text": [row[0] for row in make_text_rows(100, seed=6)]})
     engine_catalog.build(name, predictor, others, tmp_path, scratch)
     engine = engine_catalog.load(name, predictor, tmp_path)
     own = predictor.scores(inputs)
@@ -108,7 +108,7 @@ def test_a_batch_is_split_where_that_leaves_out_more_padding_than_a_call_costs()
 
 
 def held_out(predictor, version, count=60):
-    rows = make_rows(count, seed=5)
+    rows = make_text_rows(count, seed=5)
     labels = predictor.contract.fitted["labels"]
     return HeldOut(
         {"text": [row[0] for row in rows]}, np.array([labels.index(row[1]) for row in rows]), "macro_f1", True, 15

@@ -5,13 +5,13 @@ import json
 
 import httpx
 import pytest
-from timing import until
 
 from serve.asgi.access_log import AccessLog
 from serve.asgi.app import HttpApp
 from serve.asgi.auth import Guard
 from serve.model.metrics import ReplicaMetrics
 from serve.model.served_model import ModelSettings, Served
+from support.timing import wait_until
 
 TEXT = {"inputs": ["cat dog i want"]}
 
@@ -93,7 +93,7 @@ def test_who_waits_too_long_is_told_and_leaves_the_batches(served, monkeypatch):
     finally:
         gate.set()
     assert reply.status_code == 504
-    until(lambda: served[0][0].batcher.waiting == 0)
+    wait_until(lambda: served[0][0].batcher.waiting == 0)
 
 
 def test_who_hangs_up_leaves_the_batches(served, monkeypatch):
@@ -118,7 +118,7 @@ def test_who_hangs_up_leaves_the_batches(served, monkeypatch):
 
     status, (gone,) = asyncio.run(hang_up())
     assert status == 200 and isinstance(gone, asyncio.CancelledError)
-    until(lambda: served[0][0].batcher.waiting == 0)
+    wait_until(lambda: served[0][0].batcher.waiting == 0)
     assert 'reason="client_gone",status="499"' in served[1].text()
 
 
@@ -132,7 +132,7 @@ def test_the_access_log_has_a_line_a_request_and_bodies_only_if_asked_to(served,
             ("GET", "/nothing", {}),
         )
         path = tmp_path / f"access-r{bodies}.jsonl"
-        until(lambda path=path: path.is_file() and len(path.read_bytes().splitlines()) == 3)
+        wait_until(lambda path=path: path.is_file() and len(path.read_bytes().splitlines()) == 3)
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         assert [line["status"] for line in lines] == [200, 400, 404]
         assert [line["reason"] for line in lines] == ["ok", "invalid_utf8", "not_found"]

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny import make_rows, tiny_spec, write_csv
 
 from cluster.errors import DataError, ResourceError, SpecError
+from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.arrow import write_ipc
 from trainer.data.prepare import prepare as preparing
 from trainer.tasks.resolve import load
@@ -25,12 +25,12 @@ def test_every_row_once_in_its_part_with_its_tokens(tiny_base, tiny_data, tmp_pa
     sizes = {name: len(rows) for name, rows in parts.items()}
     assert sizes["train"] + sizes["validation"] == 240 and 10 <= sizes["validation"] <= 40 and sizes["test"] == 210
     everything = sorted(text for name in ("train", "validation") for text in parts[name].raw("text"))
-    assert everything == sorted(text for text, _ in make_rows(240, seed=1))
-    assert parts["test"].raw("text") == [text for text, _ in make_rows(210, seed=2)]
+    assert everything == sorted(text for text, _ in make_text_rows(240, seed=1))
+    assert parts["test"].raw("text") == [text for text, _ in make_text_rows(210, seed=2)]
     assert np.bincount(parts["validation"].targets).min() >= 1
     from trainer.tasks import catalog as task_catalog
 
-    encode = task_catalog.get("text-classification").encoder(prepared.contract, prepared.folder)
+    encode = task_catalog.get_task("text-classification").encoder(prepared.contract, prepared.folder)
     for name, rows in parts.items():
         expected = encode({"text": rows.raw("text")}).inputs
         for at in range(len(rows)):
@@ -55,7 +55,7 @@ def test_made_once_found_again_and_named_by_the_fingerprint(tiny_base, tiny_data
 
 
 def test_formats_and_several_files_give_the_same_rows(tiny_base, tmp_path):
-    rows = make_rows(90, seed=3)
+    rows = make_text_rows(90, seed=3)
     write_csv(tmp_path / "all.csv", rows)
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t, "label": c}) + "\n" for t, c in rows[:40]))
     pq.write_table(
@@ -72,7 +72,7 @@ def test_formats_and_several_files_give_the_same_rows(tiny_base, tmp_path):
 
 
 def test_bad_rows_are_listed_and_the_rest_is_used(tiny_base, tmp_path):
-    rows = [*make_rows(200, seed=4), ("", "tool"), ("  ", "fruit"), ("no label", "")]
+    rows = [*make_text_rows(200, seed=4), ("", "tool"), ("  ", "fruit"), ("no label", "")]
     write_csv(tmp_path / "train.csv", rows)
     spec = {
         **tiny_spec(tiny_base, tmp_path, tmp_path),
@@ -91,7 +91,7 @@ def test_bad_rows_are_listed_and_the_rest_is_used(tiny_base, tmp_path):
 
 
 def test_too_many_bad_rows_stop_the_run_and_are_kept(tiny_base, tmp_path):
-    write_csv(tmp_path / "train.csv", [*make_rows(20, seed=4), ("", "tool")])
+    write_csv(tmp_path / "train.csv", [*make_text_rows(20, seed=4), ("", "tool")])
     spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}}
     with pytest.raises(DataError, match=r"1 of 21 rows cannot be used \(empty text: 1\)") as caught:
         prepare(spec, tmp_path)
@@ -106,7 +106,7 @@ def test_too_many_bad_rows_stop_the_run_and_are_kept(tiny_base, tmp_path):
         ([("a b", "x")] * 30, None, "have 1 class"),
         ([("a", "x"), ("b", "y")], None, "no row is left for validation"),
         (
-            make_rows(60, 1),
+            make_text_rows(60, 1),
             [("a cat", "animal"), ("a car", "vehicle")],
             "1 of 62 rows cannot be used .unknown label: 1.",
         ),
@@ -121,7 +121,7 @@ def test_data_that_cannot_be_learned_from(tiny_base, tmp_path, train, test, mess
 
 
 def test_a_missing_column_is_named_from_inside_a_worker(tiny_base, tmp_path):
-    write_csv(tmp_path / "train.csv", make_rows(30, 1), header=("txt", "label"))
+    write_csv(tmp_path / "train.csv", make_text_rows(30, 1), header=("txt", "label"))
     with pytest.raises(DataError, match="no column 'text' for the text"):
         prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}}, tmp_path)
 
@@ -136,7 +136,7 @@ def test_a_damaged_prepared_folder_is_named(tiny_base, tiny_data, tmp_path):
 
 
 def test_neither_order_nor_place_of_rows_changes_the_fingerprint_or_the_parts(tiny_base, tmp_path):
-    rows = make_rows(300, seed=3)
+    rows = make_text_rows(300, seed=3)
     write_csv(tmp_path / "a.csv", rows)
     (tmp_path / "elsewhere").mkdir()
     write_csv(tmp_path / "elsewhere" / "1.csv", rows[::-1][:120])
@@ -158,7 +158,7 @@ def test_adding_rows_moves_no_row_to_another_part(tiny_base, tmp_path):
         prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
         return {text: name for name in ("train", "validation", "test") for text in prepared.part(name).raw("text")}
 
-    rows = make_rows(900, seed=3)
+    rows = make_text_rows(900, seed=3)
     for split in ({}, {"seed": 5}, {"validation": 0.2, "test": 0.3}):
         before, after = parts_of(rows[:300], **split), parts_of(rows, **split)
         assert all(after[text] == part for text, part in before.items())
@@ -168,7 +168,7 @@ def test_adding_rows_moves_no_row_to_another_part(tiny_base, tmp_path):
 def test_groups_stay_together_and_the_newest_rows_are_the_test(tiny_base, tmp_path):
     rows = [
         {"text": text, "label": label, "who": f"user {n % 40}", "at": f"2026-01-{1 + n // 10:02d}T00:00:0{n % 10}Z"}
-        for n, (text, label) in enumerate(make_rows(300, seed=5))
+        for n, (text, label) in enumerate(make_text_rows(300, seed=5))
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     who, at = ({row["text"]: row[key] for row in rows} for key in ("who", "at"))
@@ -190,7 +190,7 @@ def test_groups_stay_together_and_the_newest_rows_are_the_test(tiny_base, tmp_pa
 
 
 def test_a_group_or_time_that_is_not_there_makes_a_bad_row(tiny_base, tmp_path):
-    rows = [{"text": t, "label": c, "at": "2026-01-01"} for t, c in make_rows(60, 5)]
+    rows = [{"text": t, "label": c, "at": "2026-01-01"} for t, c in make_text_rows(60, 5)]
     rows[3]["at"], rows[7]["at"] = None, "yesterday"
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = {"by": "time", "column": "at", "validation_from": "2026-01-01", "test_from": "2026-02-01"}
@@ -200,7 +200,7 @@ def test_a_group_or_time_that_is_not_there_makes_a_bad_row(tiny_base, tmp_path):
 
 
 def test_steps_over_all_rows(tiny_base, tmp_path):
-    rows = [row for row in make_rows(900, seed=6) if row[1] != "tool" or int(row[0].split()[-1]) % 9 == 2]
+    rows = [row for row in make_text_rows(900, seed=6) if row[1] != "tool" or int(row[0].split()[-1]) % 9 == 2]
     write_csv(tmp_path / "train.csv", [*rows, *rows[:20]])
 
     def summary_of(*steps):
@@ -243,7 +243,7 @@ def test_every_class_of_some_rows_is_in_every_part(tiny_base, tmp_path):
 def test_columns_beside_the_tasks_are_checked_and_described(tiny_base, tmp_path):
     rows = [
         {"text": text, "label": label, "age": 20 + n % 50, "country": "DE" if n % 4 else None, "since": "2026-01-02"}
-        for n, (text, label) in enumerate(make_rows(200, seed=9))
+        for n, (text, label) in enumerate(make_text_rows(200, seed=9))
     ]
     rows[5]["age"], rows[6]["age"] = "old", None
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -267,7 +267,9 @@ def test_a_full_disk_is_the_users_message():
 
 
 def test_a_label_without_a_row_to_learn_from_makes_its_rows_bad(tiny_base, tmp_path):
-    rows = [{"text": t, "label": c, "at": f"2026-01-{1 + n // 5:02d}"} for n, (t, c) in enumerate(make_rows(100, 5))]
+    rows = [
+        {"text": t, "label": c, "at": f"2026-01-{1 + n // 5:02d}"} for n, (t, c) in enumerate(make_text_rows(100, 5))
+    ]
     rows += [{"text": f"late {n}", "label": "new", "at": "2026-02-01"} for n in range(3)]
     rows += [{"text": "a torn one", "label": label, "at": "2026-01-03"} for label in ("odd", "even")]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -279,7 +281,9 @@ def test_a_label_without_a_row_to_learn_from_makes_its_rows_bad(tiny_base, tmp_p
 
 
 def test_equal_texts_that_are_allowed_do_not_leak_over_a_split(tiny_base, tmp_path):
-    rows = [{"text": t, "label": c, "at": f"2026-01-{1 + n // 5:02d}"} for n, (t, c) in enumerate(make_rows(100, 5))]
+    rows = [
+        {"text": t, "label": c, "at": f"2026-01-{1 + n // 5:02d}"} for n, (t, c) in enumerate(make_text_rows(100, 5))
+    ]
     rows[95]["text"], rows[95]["label"] = rows[3]["text"], rows[3]["label"]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = {"by": "time", "column": "at"}
@@ -289,7 +293,7 @@ def test_equal_texts_that_are_allowed_do_not_leak_over_a_split(tiny_base, tmp_pa
 
 
 def test_a_sample_with_the_splits_seed_takes_other_rows(tiny_base, tmp_path):
-    write_csv(tmp_path / "train.csv", make_rows(900, seed=6))
+    write_csv(tmp_path / "train.csv", make_text_rows(900, seed=6))
     steps = [{"sample": {"fraction": 0.3, "seed": 13}}, {"balance": {"how": "undersample"}}]
     data = {"train": str(tmp_path / "train.csv"), "steps": steps, "split": {"seed": 13, "test": 0.3}}
     prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
@@ -297,7 +301,7 @@ def test_a_sample_with_the_splits_seed_takes_other_rows(tiny_base, tmp_path):
 
 
 def test_what_was_left_out_is_listed_in_every_run(tiny_base, tmp_path):
-    write_csv(tmp_path / "train.csv", [*make_rows(300, seed=6), ("", "tool")])
+    write_csv(tmp_path / "train.csv", [*make_text_rows(300, seed=6), ("", "tool")])
     spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}}
     for run in ("one", "two"):
         preparing.prepare(load(spec), lambda progress: None, tmp_path / run / "quarantine.parquet")
@@ -305,7 +309,7 @@ def test_what_was_left_out_is_listed_in_every_run(tiny_base, tmp_path):
 
 
 def test_two_samples_take_each_their_share(tiny_base, tmp_path):
-    write_csv(tmp_path / "train.csv", make_rows(900, seed=6))
+    write_csv(tmp_path / "train.csv", make_text_rows(900, seed=6))
     half = {"sample": {"fraction": 0.5}}
     data = {"train": str(tmp_path / "train.csv"), "steps": [half, half]}
     prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
@@ -313,7 +317,7 @@ def test_two_samples_take_each_their_share(tiny_base, tmp_path):
 
 
 def test_the_same_bytes_under_another_ending_are_another_file(tiny_base, tmp_path):
-    content = write_csv(tmp_path / "train.csv", make_rows(90, seed=6)).read_bytes()
+    content = write_csv(tmp_path / "train.csv", make_text_rows(90, seed=6)).read_bytes()
     (tmp_path / "train.csv.gz").write_bytes(content)
     for name, refused in (("train.csv", False), ("train.csv.gz", True)):
         spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / name)}}
@@ -325,7 +329,7 @@ def test_the_same_bytes_under_another_ending_are_another_file(tiny_base, tmp_pat
 
 
 def test_repeated_rows_are_counted_and_can_be_taken_once(tiny_base, tmp_path):
-    rows = [row for row in make_rows(600, seed=6) if row[1] != "tool" or int(row[0].split()[-1]) % 9 == 2]
+    rows = [row for row in make_text_rows(600, seed=6) if row[1] != "tool" or int(row[0].split()[-1]) % 9 == 2]
     write_csv(tmp_path / "train.csv", rows)
     data = {"train": str(tmp_path / "train.csv"), "steps": [{"balance": {"how": "oversample"}}]}
     prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pydantic import TypeAdapter
-from tables import FEATURES, make_rows, table_spec
 
 from cluster.errors import RequestError, SpecError
+from support.tiny_table import FEATURES, make_table_rows, table_spec
 from trainer.features.fit import fit_tables
 from trainer.features.fitted import Fitted, sizes
 from trainer.spec.features import Columns
@@ -14,12 +14,12 @@ from trainer.tasks import catalog as task_catalog
 from trainer.tasks import resolve
 from trainer.tasks.roles import features_of
 
-ROWS = make_rows(300, seed=1)
+ROWS = make_table_rows(300, seed=1)
 
 
 @pytest.fixture(scope="module")
 def task():
-    return task_catalog.get("tabular-classification")
+    return task_catalog.get_task("tabular-classification")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def refused(task, contract, tmp_path, given):
         ),
         ({"data": {"columns": {"label": "age"}}}, "names 'age', which is the column to be predicted", "take it out"),
         ({"data": {"columns": {"labl": "spent"}}}, "data.columns has 'labl'", "did you mean 'label'"),
-        ({"data": {"steps": ["normalise"]}}, "data.steps has normalise, which is for texts", "take it out"),
+        ({"data": {"steps": ["normalize"]}}, "data.steps has normalize, which is for texts", "take it out"),
         ({"data": {"steps": [{"deduplicate": {"near": 0.8}}]}}, "deduplicate with near", "take it out"),
         ({"data": {"mode": "streaming"}}, "data.mode: streaming", "mode: prepared"),
         ({"model": {"base": "some/model"}}, "model.base is given", "logistic_regression"),
@@ -138,7 +138,7 @@ def test_a_search_over_kinds_gives_each_its_own_parameters(task, tmp_path):
 
 
 def test_the_target_may_be_a_column_of_any_name(tmp_path):
-    task = task_catalog.get("tabular-classification")
+    task = task_catalog.get_task("tabular-classification")
     spec = resolve.validate(table_spec(tmp_path, data={"columns": {"label": "class"}}))
     assert task.columns(spec) == {"label": "class", **{f"feature.{name}": name for name in FEATURES}}
 

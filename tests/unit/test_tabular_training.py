@@ -5,28 +5,28 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from tables import FEATURES, make_rows, table_spec, write_rows
 
 from cluster.errors import DataError, UserError
+from support.tiny_table import FEATURES, make_table_rows, table_spec, write_rows
 from trainer.contract.contract import Contract
 from trainer.data.prepare.prepare import prepare
 from trainer.inference import evaluate
 from trainer.inference.predictor import Predictor
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks import resolve
 from trainer.training import folds
 from trainer.training.estimator_loop import train
 
-PLACE = Place(0, 1, "cpu", 1)
+PLACE = WorkerContext(0, 1, "cpu", 1)
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
-    write_rows(folder / "train.csv", make_rows(400, seed=1))
-    write_rows(folder / "test.csv", make_rows(150, seed=2))
-    write_rows(folder / "validation.csv", make_rows(50, seed=3))
+    write_rows(folder / "train.csv", make_table_rows(400, seed=1))
+    write_rows(folder / "test.csv", make_table_rows(150, seed=2))
+    write_rows(folder / "validation.csv", make_table_rows(50, seed=3))
     return folder
 
 
@@ -45,7 +45,7 @@ def trained(rows, tmp_path, task="tabular-classification", place=PLACE, **sectio
         if save:
             save(tmp_path / "best")
 
-    train(task_catalog.get(task), spec, prepared, place, report, tmp_path)
+    train(task_catalog.get_task(task), spec, prepared, place, report, tmp_path)
     return prepared, reached, tmp_path / "best"
 
 
@@ -151,12 +151,12 @@ def test_the_columns_of_a_fold_know_nothing_of_the_rows_it_is_judged_by(rows, tm
 
 
 def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
-    plain = make_rows(60, seed=3)
+    plain = make_table_rows(60, seed=3)
     plain[7]["country"] = "NZ"  # once: the fold that holds it out has not seen it
     folder = tmp_path / "rare"
     folder.mkdir()
     write_rows(folder / "train.csv", plain)
-    write_rows(folder / "test.csv", make_rows(30, seed=4))
+    write_rows(folder / "test.csv", make_table_rows(30, seed=4))
     features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
     spec = resolve.load(table_spec(folder, data={"features": features}, train={"folds": 3}))
     prepared = prepared_of(spec, tmp_path)
@@ -165,11 +165,11 @@ def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
 
 
 def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
-    rows = make_rows(60, seed=5)
+    rows = make_table_rows(60, seed=5)
     for at, row in enumerate(rows):
         row["label"] = "high" if at % 30 == 0 else "low"  # two of one class: some fold has none to be judged by
     write_rows(tmp_path / "train.csv", rows)
-    write_rows(tmp_path / "test.csv", make_rows(30, seed=6))
+    write_rows(tmp_path / "test.csv", make_table_rows(30, seed=6))
     with pytest.raises(UserError, match=r"roc_auc cannot be computed.*too much alike"):
         trained(tmp_path, tmp_path, train={"folds": 5}, evaluate={"metric": "roc_auc"},
                 data={"split": {"validation": 0.2}})  # fmt: skip
@@ -178,7 +178,7 @@ def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
 def test_rows_that_the_fitted_columns_refuse_are_named(rows, tmp_path):
     features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
     prepared, _, folder = trained(rows, tmp_path, data={"features": features})
-    unseen = [*make_rows(2, seed=4), {**make_rows(1, seed=5)[0], "country": "NZ"}]
+    unseen = [*make_table_rows(2, seed=4), {**make_table_rows(1, seed=5)[0], "country": "NZ"}]
     path = write_rows(tmp_path / "unseen.csv", unseen)
     found = evaluate.read_labelled(str(path), prepared.contract)
     with pytest.raises(DataError, match=r"row 3 of the rows to be judged.*NZ"):
@@ -216,7 +216,7 @@ def test_importance_is_of_whole_columns(rows, tmp_path):
 
 
 def test_without_a_profile_there_is_no_section(tmp_path, rows):
-    assert task_catalog.get("tabular-classification").sections(None, tmp_path) == []
+    assert task_catalog.get_task("tabular-classification").sections(None, tmp_path) == []
 
 
 def test_parquet_with_types_of_its_own_gives_the_same_inputs(rows, tmp_path):

@@ -5,13 +5,13 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import WORDS, make_rows
 
 from cluster.errors import ModelError, RequestError, SpecError
+from support.tiny_text import WORDS, make_text_rows
 from trainer.data.prepare.prepare import prepare
 from trainer.inference import evaluate, golden, held_out
 from trainer.inference.predictor import Predictor
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.pipeline.run import must_be_there
 from trainer.registry import register
 from trainer.tasks import catalog as task_catalog
@@ -23,7 +23,7 @@ TRAIN = {"epochs": 8, "batch_size": 8, "learning_rate": 3e-3}
 
 def rows_with(make, count=160, seed=1):
     """Return rows of the tiny data, each as `make(text, label, number)` says."""
-    return [make(text, label, number) for number, (text, label) in enumerate(make_rows(count, seed))]
+    return [make(text, label, number) for number, (text, label) in enumerate(make_text_rows(count, seed))]
 
 
 def write_jsonl(path, rows):
@@ -47,7 +47,7 @@ def train(base, folder, rows, *, train=TRAIN, **spec):
             save(target)
             kept.append((figures, target))
 
-    run(task_catalog.get(loaded.task), loaded, prepared, Place(0, 1, "cpu", 1), report, folder)
+    run(task_catalog.get_task(loaded.task), loaded, prepared, WorkerContext(0, 1, "cpu", 1), report, folder)
     return loaded, prepared, *kept[-1]
 
 
@@ -94,7 +94,7 @@ def test_a_pair_is_what_the_library_makes_of_it(tiny_base, tmp_path):
     import torch
     from transformers import AutoTokenizer
 
-    task = task_catalog.get("text-pair-classification")
+    task = task_catalog.get_task("text-pair-classification")
     data = {"train": "t.csv", "max_length": 12}
     spec = load({"name": "a", "task": task.name, "data": data, "model": {"base": str(tiny_base)}})
     contract = task.begin(spec, tmp_path)
@@ -234,4 +234,4 @@ def test_a_task_from_outside_the_package(tiny_base, tmp_path, own_task):
 def test_what_is_no_task(own_task, source, said):
     own_task.write_text(source)
     with pytest.raises(SpecError, match=said):
-        task_catalog.get("my_tasks:Length")
+        task_catalog.get_task("my_tasks:Length")

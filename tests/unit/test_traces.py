@@ -4,11 +4,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from timing import until
 
 from serve.asgi.exchange import Exchange
 from serve.asgi.tracing import Traces
 from serve.model.batcher import Job
+from support.timing import wait_until
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -60,7 +60,7 @@ def test_a_request_is_a_span_in_its_callers_trace_with_its_stages_in_it(receiver
     traces.write(exchange, 200, 0.006)
     traces.write(quiet, 200, 0.006)
     traces.write(alone, 504, 0.006)
-    until(lambda: len(spans) >= 8)
+    wait_until(lambda: len(spans) >= 8)
     by_trace = {trace: [span for span in spans if span.trace_id.hex() == trace] for trace in (TRACE, alone.trace)}
     assert len(spans) == 8 and all(
         len(found) == 4 for found in by_trace.values()
@@ -68,7 +68,7 @@ def test_a_request_is_a_span_in_its_callers_trace_with_its_stages_in_it(receiver
     root = next(span for span in by_trace[TRACE] if span.name == "POST /predict")
     assert root.parent_span_id.hex() == PARENT and root.span_id.hex() == exchange.span
     stages = {span.name: span for span in by_trace[TRACE] if span is not root}
-    assert set(stages) == {"queue", "tokenize", "inference"}
+    assert set(stages) == {"queue", "preprocess", "inference"}
     assert all(span.parent_span_id == root.span_id for span in stages.values())
     took = stages["inference"].end_time_unix_nano - stages["inference"].start_time_unix_nano
     assert took == pytest.approx(4e6, rel=0.01)

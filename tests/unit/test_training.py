@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_spec
-from training import train_here
 
 from cluster.errors import SpecError, UserError
+from support.local_training import train_in_process
+from support.tiny_text import tiny_spec
 from trainer.data.prepare import prepare as preparing
 from trainer.inference.predictor import Predictor
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.targets.classes import Classes
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.resolve import load
@@ -36,22 +36,22 @@ def spec_of(tiny_base, tiny_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(spec_of, tmp_path_factory):
-    return train_here(spec_of(), tmp_path_factory.mktemp("plain"))
+    return train_in_process(spec_of(), tmp_path_factory.mktemp("plain"))
 
 
 def test_a_step_of_several_passes_is_the_same_step(spec_of, plain, tmp_path):
-    found = train_here(spec_of({"micro_batch_size": 3}), tmp_path)
+    found = train_in_process(spec_of({"micro_batch_size": 3}), tmp_path)
     assert found.losses == pytest.approx(plain.losses, abs=2e-6)
 
 
 def test_layers_computed_again_give_the_same_steps(spec_of, plain, tmp_path):
-    found = train_here(spec_of({"gradient_checkpointing": True}), tmp_path)
+    found = train_in_process(spec_of({"gradient_checkpointing": True}), tmp_path)
     assert found.losses == pytest.approx(plain.losses, abs=2e-6)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_other_precisions_learn_the_same(spec_of, plain, tmp_path, precision):
-    found = train_here(spec_of({"precision": precision}), tmp_path)
+    found = train_in_process(spec_of({"precision": precision}), tmp_path)
     assert found.losses == pytest.approx(plain.losses, abs=0.05)
     assert json.loads((tmp_path / "hardware.json").read_text())["precision"] == precision
 
@@ -66,7 +66,7 @@ def test_lines_by_step_say_how_it_goes(plain):
 
 
 def test_freezing_and_layer_rates(spec_of, tiny_base, tmp_path):
-    found = train_here(spec_of({"freeze": ["bert.embeddings.*"], "layer_decay": 0.8}), tmp_path)
+    found = train_in_process(spec_of({"freeze": ["bert.embeddings.*"], "layerwise_lr_decay": 0.8}), tmp_path)
     kept, base = load_file(found.best / "model.safetensors"), load_file(tiny_base / "model.safetensors")
     assert torch.equal(kept["bert.embeddings.word_embeddings.weight"], base["embeddings.word_embeddings.weight"])
     name = "encoder.layer.1.output.dense.weight"
@@ -74,7 +74,7 @@ def test_freezing_and_layer_rates(spec_of, tiny_base, tmp_path):
 
 
 def test_the_running_mean_is_what_is_kept(spec_of, plain, tmp_path):
-    found = train_here(spec_of({"ema_decay": 0.9}), tmp_path)
+    found = train_in_process(spec_of({"ema_decay": 0.9}), tmp_path)
     assert found.losses == plain.losses
     mean, last = (load_file(each.best / "model.safetensors")["classifier.weight"] for each in (found, plain))
     assert not torch.equal(mean, last) and torch.allclose(mean, last, atol=0.02)
@@ -90,7 +90,7 @@ def test_words_that_no_text_has_are_saved_with_the_rest(spec_of, tiny_base, tmp_
     model = AutoModel.from_pretrained(base)
     model.resize_token_embeddings(2000)
     model.save_pretrained(base)
-    found = train_here(spec_of({"precision": precision, **train}, model={"base": str(base)}), tmp_path / "run")
+    found = train_in_process(spec_of({"precision": precision, **train}, model={"base": str(base)}), tmp_path / "run")
     kept = load_file(found.best / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
     before = load_file(base / "model.safetensors")["embeddings.word_embeddings.weight"]
     assert kept.shape == before.shape and kept.dtype == torch.float32
@@ -112,7 +112,7 @@ def without_pooler(tiny_base, tmp_path_factory):
 
 def test_what_begins_at_random_learns_and_is_saved_beside_lora(spec_of, without_pooler, tmp_path):
     lora = {"rank": 4, "targets": ["query", "value"], "save": "adapter"}
-    found = train_here(spec_of({"epochs": 3}, model={"base": str(without_pooler), "lora": lora}), tmp_path)
+    found = train_in_process(spec_of({"epochs": 3}, model={"base": str(without_pooler), "lora": lora}), tmp_path)
     inputs = [found.prepared.part("validation").inputs(row) for row in range(20)]
     torch.manual_seed(1)
     first = Predictor(found.best).scores(inputs)
@@ -123,14 +123,14 @@ def test_what_begins_at_random_learns_and_is_saved_beside_lora(spec_of, without_
 def test_lora_needs_a_pre_trained_model(spec_of, tiny_base, tmp_path):
     model = {"base": str(tiny_base), "factory": "my_module:build", "lora": {"rank": 4}}
     with pytest.raises(SpecError, match=r"with model.factory take it out"):
-        train_here(spec_of(model=model), tmp_path)
+        train_in_process(spec_of(model=model), tmp_path)
 
 
 @pytest.mark.parametrize("save", ["merged", "adapter"])
 def test_lora_learns_beside_the_weights(spec_of, tiny_base, tmp_path, save):
     lora = {"rank": 8, "targets": ["query", "key", "value", "dense"], "save": save}
     spec = spec_of({"epochs": 20}, model={"base": str(tiny_base), "lora": lora})
-    found = train_here(spec, tmp_path)
+    found = train_in_process(spec, tmp_path)
     assert found.losses[-1] < 0.3
     files = {path.name for path in found.best.iterdir()}
     assert ("adapter_model.safetensors" in files) == (save == "adapter")
@@ -149,11 +149,11 @@ def test_lora_learns_beside_the_weights(spec_of, tiny_base, tmp_path, save):
 def test_lora_for_layers_that_are_not_there_is_refused(spec_of, tiny_base, tmp_path):
     model = {"base": str(tiny_base), "lora": {"targets": ["nothing"]}}
     with pytest.raises(SpecError, match=r"model.lora.targets=\['nothing'\] names no layer"):
-        train_here(spec_of(model=model), tmp_path)
+        train_in_process(spec_of(model=model), tmp_path)
 
 
 def test_it_ends_after_so_many_steps(spec_of, tmp_path):
-    found = train_here(spec_of({"max_steps": 20}), tmp_path)
+    found = train_in_process(spec_of({"max_steps": 20}), tmp_path)
     assert len(found.steps) == 20 and len(found.epochs) == 1
     assert found.steps[-1]["learning_rate"] < 0.1 * max(line["learning_rate"] for line in found.steps)
     assert found.best is not None
@@ -162,17 +162,17 @@ def test_it_ends_after_so_many_steps(spec_of, tmp_path):
 def test_it_ends_when_time_is_up_and_counts_the_time_before_an_interruption(spec_of, tmp_path):
     train = {"epochs": 10_000, "max_time_s": 2, "checkpoint": {"every_steps": 5}}
     started = time.monotonic()
-    found = train_here(spec_of(train), tmp_path)
+    found = train_in_process(spec_of(train), tmp_path)
     assert 1.5 < time.monotonic() - started < 30
     n_steps = len(found.steps)
     # Going on finds its time used up, but for what came after the last checkpoint; without counting it would double.
-    again = train_here(spec_of(train), tmp_path)
+    again = train_in_process(spec_of(train), tmp_path)
     assert len(again.steps) <= 1.5 * n_steps
 
 
 def test_class_weights_and_label_smoothing_change_the_loss(spec_of, plain, tmp_path):
-    smooth = train_here(spec_of({"loss": {"label_smoothing": 0.2}}), tmp_path / "smooth")
-    focal = train_here(spec_of({"loss": {"kind": "focal"}}), tmp_path / "focal")
+    smooth = train_in_process(spec_of({"loss": {"label_smoothing": 0.2}}), tmp_path / "smooth")
+    focal = train_in_process(spec_of({"loss": {"kind": "focal"}}), tmp_path / "focal")
     assert smooth.losses[-1] > plain.losses[-1] > focal.losses[-1]
     assert smooth.epochs[-1]["accuracy"] > 0.5 and focal.epochs[-1]["accuracy"] > 0.5
 
@@ -211,7 +211,7 @@ def test_a_model_of_the_users_own(spec_of, tiny_base, tmp_path, monkeypatch):
     (tmp_path / "my_model_of_test.py").write_text(MY_MODEL)
     monkeypatch.chdir(tmp_path)
     model = {"base": str(tiny_base), "factory": "my_model_of_test:build"}
-    found = train_here(spec_of({"epochs": 4}, model=model), tmp_path / "run")
+    found = train_in_process(spec_of({"epochs": 4}, model=model), tmp_path / "run")
     assert found.epochs[-1]["accuracy"] > 0.8
     rows = found.prepared.part("validation")
     inputs = [rows.inputs(row) for row in range(len(rows))]
@@ -220,7 +220,7 @@ def test_a_model_of_the_users_own(spec_of, tiny_base, tmp_path, monkeypatch):
     shutil.copytree(found.best, copy)
     assert np.array_equal(Predictor(copy).scores(inputs), before)
     with pytest.raises(SpecError, match="returned NoneType, no torch module"):
-        train_here(spec_of(model={**model, "factory": "my_model_of_test:nothing"}), tmp_path / "nothing")
+        train_in_process(spec_of(model={**model, "factory": "my_model_of_test:nothing"}), tmp_path / "nothing")
     (tmp_path / "my_model_of_test.py").write_text(MY_MODEL + "\n# changed\n")
     with pytest.raises(UserError, match="is not the source of my_model_of_test:build that the model was trained with"):
         Predictor(copy)
@@ -240,24 +240,24 @@ def test_a_gradient_that_is_no_number_names_step_and_rows(spec_of, tmp_path, mon
     with pytest.raises(
         UserError, match=r"the loss is nan at step 7 \(epoch 1\), in the rows (train.csv, row \d+(; )?){8}"
     ):
-        train_here(spec, tmp_path / "run")
+        train_in_process(spec, tmp_path / "run")
 
 
 def test_a_run_goes_on_in_the_middle_of_an_epoch_and_with_another_number_of_passes(spec_of, plain, tmp_path):
     train = {"checkpoint": {"every_steps": 4, "keep": 1}}
-    train_here(spec_of({**train, "max_steps": 9}), tmp_path)  # an end that is none for the schedule
+    train_in_process(spec_of({**train, "max_steps": 9}), tmp_path)  # an end that is none for the schedule
     shutil.rmtree(tmp_path / "tensorboard")
     saved = json.loads(next(tmp_path.glob("checkpoints/step-*/state.json")).read_text())["position"]
     assert (saved["step"], saved["epoch"]) == (8, 1)
-    found = train_here(spec_of(train), tmp_path)
+    found = train_in_process(spec_of(train), tmp_path)
     assert [line["step"] for line in found.steps] == [line["step"] for line in plain.steps]
     assert len(found.epochs) == 2 and [epoch["epoch"] for epoch in found.epochs] == [1, 2]
 
 
 def test_a_checkpoint_of_another_model_is_told_of(spec_of, tmp_path):
-    train_here(spec_of({"checkpoint": {"every_steps": 4}, "max_steps": 8}), tmp_path)
+    train_in_process(spec_of({"checkpoint": {"every_steps": 4}, "max_steps": 8}), tmp_path)
     with pytest.raises(UserError, match="checkpoint of step 8 .* another model or spec"):
-        train_here(spec_of({"freeze": ["bert.*"]}), tmp_path)
+        train_in_process(spec_of({"freeze": ["bert.*"]}), tmp_path)
 
 
 class _Member:
@@ -283,7 +283,7 @@ def test_who_goes_on_from_anothers_weights_is_judged_by_its_own_best_model(spec_
         prepared = preparing.prepare(loaded, lambda progress: None, tmp_path / "quarantine.parquet")
         folder.mkdir()
         shutil.copytree(tmp_path / "handed", folder, dirs_exist_ok=True)
-        run(task_catalog.get(loaded.task), loaded, prepared, Place(0, 1, "cpu", 1), member, folder)
+        run(task_catalog.get_task(loaded.task), loaded, prepared, WorkerContext(0, 1, "cpu", 1), member, folder)
 
     (tmp_path / "handed").mkdir()
     train(tmp_path / "donor", _Member(tmp_path / "handed", None))

@@ -20,7 +20,7 @@ FEATURES: dict[str, Any] = {
 COUNTRIES = ["AT", "DE", "FR", "JP"]
 
 
-def make_rows(count: int, seed: int) -> list[dict[str, str]]:
+def make_table_rows(count: int, seed: int) -> list[dict[str, str]]:
     """Return rows whose `label` and `spent` follow from the other columns, with some noise."""
     rng = random.Random(seed)
     rows = []

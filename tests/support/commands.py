@@ -13,14 +13,12 @@ from pathlib import Path
 
 import psutil
 
-from cluster.ports import free_port as free_port  # for the tests
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # As in an activated environment: `python` and `ray` are the ones that run the tests.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
-class Done:
+class CommandResult:
     """What a command printed and how it ended."""
 
     def __init__(self, code: int, stdout: str, stderr: str) -> None:
@@ -30,15 +28,15 @@ class Done:
         return f"exit {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
-def raymill(*words: object, cwd: Path = ROOT, timeout_s: float = 500, **env: str) -> Done:
+def run_raymill(*words: object, cwd: Path = ROOT, timeout_s: float = 500, **env: str) -> CommandResult:
     """Run `python -m raymill ...` to its end."""
     command = [sys.executable, "-m", "raymill", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=timeout_s)
-    return Done(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
-class Running:
+class RunningCommand:
     """A command that is still going; what it prints is collected."""
 
     def __init__(self, *words: object, cwd: Path = ROOT) -> None:
@@ -114,7 +112,7 @@ class Running:
         self.process.wait(timeout=20)
 
 
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Return those of `processes` that still run (a zombie has ended; whoever inherited it collects it)."""
     found = []
     for process in processes:

@@ -36,7 +36,7 @@ FILLER = [
 ]
 
 
-def make_rows(count: int, seed: int) -> list[tuple[str, str]]:
+def make_text_rows(count: int, seed: int) -> list[tuple[str, str]]:
     """Return (text, label) rows that a tiny model can learn: each has two words of its class among filler."""
     rng = random.Random(seed)
     rows = []

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def best_seconds(work: Callable[[], object], enough: float, tries: int = 3) -> float:
+def best_cpu_seconds(work: Callable[[], object], enough: float, tries: int = 3) -> float:
     """Return the fewest seconds of this process's own time that `work` took, tried again until it is under `enough`."""
     best = float("inf")
     for _ in range(tries):
@@ -18,7 +18,7 @@ def best_seconds(work: Callable[[], object], enough: float, tries: int = 3) -> f
     return best
 
 
-def until(holds: Callable[[], object], within_s: float = 30.0, what: str = "") -> None:
+def wait_until(holds: Callable[[], object], within_s: float = 30.0, what: str = "") -> None:
     """Return as soon as `holds()` is true; fails after `within_s`."""
     deadline = time.monotonic() + within_s
     while not holds():

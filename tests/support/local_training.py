@@ -8,13 +8,13 @@ from typing import Any
 
 from trainer.data.prepare import prepare as preparing
 from trainer.data.prepared import Prepared
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.resolve import load
 from trainer.training.run import run
 
 
-class Trained:
+class LocalTraining:
     """What a training left."""
 
     def __init__(self, prepared: Prepared, folder: Path, best: Path | None) -> None:
@@ -42,7 +42,7 @@ class Trained:
         return [json.loads(line)["text"] for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def train_here(spec: dict[str, Any], folder: Path, threads: int = 1) -> Trained:
+def train_in_process(spec: dict[str, Any], folder: Path, threads: int = 1) -> LocalTraining:
     """Train with `spec`, or go on with what lies in `folder`; the best epoch's model is kept there as `best-<epoch>`."""
     loaded = load(spec)
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,5 +54,5 @@ def train_here(spec: dict[str, Any], folder: Path, threads: int = 1) -> Trained:
             best[:] = [folder / f"best-{figures['epoch']}"]
             save(best[0])
 
-    run(task_catalog.get(loaded.task), loaded, prepared, Place(0, 1, "cpu", threads), report, folder)
-    return Trained(prepared, folder, best[0] if best else None)
+    run(task_catalog.get_task(loaded.task), loaded, prepared, WorkerContext(0, 1, "cpu", threads), report, folder)
+    return LocalTraining(prepared, folder, best[0] if best else None)
