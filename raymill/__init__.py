@@ -3,6 +3,12 @@
 Nothing heavy is imported until a function runs, so `raymill --help` answers without torch, Ray or pydantic.
 """
 
+# ruff: noqa: E402
+
+from raymill.own_packages import guard
+
+guard()  # before anything imports one of the four packages: a user's own serve.py may be first on the import path
+
 from raymill.catalog import tasks
 from raymill.endpoint import deploy_config, optimize, serve, serve_versions, wait_for_interrupt
 from raymill.inference import evaluate, load, predict

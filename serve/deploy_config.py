@@ -24,7 +24,7 @@ def config(model: str, storage: str, spec: ServeSpec) -> dict[str, Any]:
             {
                 "name": model.partition("@")[0],
                 "route_prefix": "/",
-                "import_path": "serve.app:build",
+                "import_path": "raymill.deploy:build",
                 "args": {"model": model, "storage": storage, "serve": serve},
             }
         ],

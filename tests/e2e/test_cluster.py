@@ -9,61 +9,21 @@ import sys
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from cluster.ports import free_port
-from support.commands import ROOT, RunningCommand
+from support.commands import ROOT
+from support.ray_head import RAY, ray_head
 from support.timing import wait_until
 from support.tiny_text import tiny_spec, write_spec
 
-RAY = Path(sys.executable).parent / "ray"
 SERVE = Path(sys.executable).parent / "serve"
-
-
-# Small, so that a test can fill it.
-_STORE_BYTES = 160_000_000
-
-
-class Head:
-    """A real `ray start --head` with ports and folders of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self.dashboard, self.metrics = free_port(), free_port(), free_port()
-        words = ["start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={self.port}"]
-        words += [
-            f"--dashboard-port={self.dashboard}",
-            f"--ray-client-server-port={free_port()}",
-            "--disable-usage-stats",
-        ]
-        words += [
-            f"--dashboard-agent-listen-port={free_port()}",
-            f"--metrics-export-port={self.metrics}",
-            f"--object-store-memory={_STORE_BYTES}",
-            f"--temp-dir={folder}",
-        ]
-        self.running = RunningCommand(RAY, *words)
-
-    def stop(self) -> None:
-        """End what the head started and then itself, by pid (its own shutdown takes up to 35 s)."""
-        for process in self.running.family():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        self.running.end()
 
 
 @pytest.fixture(scope="module")
 def head():
-    import tempfile
-
-    folder = Path(tempfile.mkdtemp(prefix="rm", dir="/tmp"))  # sockets' paths must be short
-    found = Head(folder)
-    try:
-        found.running.wait_for("Ray runtime started", 120)
-        yield found
-    finally:
-        found.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with ray_head() as started:
+        yield started
 
 
 def run(words, timeout_s=500, **env):

@@ -1,0 +1,93 @@
+"""Keep a user's own trainer.py, serve.py, tune.py or cluster/ from hiding raymill's packages of the same names.
+
+The working directory comes first on the import path of `python -m raymill`, of Ray's workers and of Ray jobs. A finder in
+front of Python's own resolves the four names in the folder that holds the package `raymill`, whatever comes first. It is
+installed when `raymill` is imported, and in Ray's workers by a setup hook; the hook costs a second for each kind of
+worker, so it is used only if there is a file to guard against.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PACKAGES = ("cluster", "trainer", "tune", "serve")
+#: The folder that holds raymill's packages.
+ROOT = Path(__file__).absolute().parents[1]
+#: Ray reads the dotted name of a worker's setup hook from this variable.
+_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
+
+
+class _OwnPackages(importlib.abc.MetaPathFinder):
+    """Finds raymill's packages in `ROOT`, and nothing else."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.PathFinder.find_spec(fullname, [str(ROOT)]) if fullname in PACKAGES else None
+
+
+def install() -> None:
+    """Resolve raymill's packages in `ROOT` from now on. Raises `ImportError` naming a file that was imported instead."""
+    for name in PACKAGES:
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        if loaded and Path(loaded).absolute().parent != ROOT / name:
+            raise ImportError(
+                f"{loaded} was imported as '{name}' before raymill and hides raymill's package '{name}'; "
+                "rename that file, or import raymill first"
+            )
+    if not any(isinstance(finder, _OwnPackages) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _OwnPackages())
+
+
+def hiding_files() -> list[str]:
+    """Return the files in the working directory or on the import path that would hide a package of raymill's."""
+    files = []
+    for name in PACKAGES:
+        spec = importlib.machinery.PathFinder.find_spec(name, [os.getcwd(), *sys.path])
+        if spec is not None and spec.origin and Path(spec.origin).absolute().parent != ROOT / name:
+            files.append(spec.origin)
+    return files
+
+
+def job_environment() -> dict[str, Any]:
+    """Return the part of a Ray job's runtime environment that installs the guard in every worker; empty if nothing hides.
+
+    Raises `ImportError` naming the file if the job has a setup hook of the user's, next to which there is no room.
+    """
+    files = hiding_files()
+    if not files:
+        return {}
+    if os.environ.get(_HOOK_VARIABLE):
+        raise ImportError(
+            f"{files[0]} hides a package of raymill's in Ray's workers, and the job's own worker_process_setup_hook "
+            f"leaves no room for the guard against it; rename {files[0]}"
+        )
+    return {"worker_process_setup_hook": _worker_hook()}
+
+
+def actor_environment() -> dict[str, Any]:
+    """Return the same for one actor of an application that `serve deploy` starts, which has no job of raymill's."""
+    return {"env_vars": {_HOOK_VARIABLE: "raymill.own_packages.guard"}} if hiding_files() else {}
+
+
+def _worker_hook() -> Callable[[], None]:
+    root = str(ROOT)
+
+    def guard_own_packages() -> None:
+        # A nested function travels by value: a worker could not import it from a package that is hidden there.
+        import importlib
+        import importlib.util
+        import sys
+
+        if importlib.util.find_spec("raymill") is None:  # not installed: this machine runs it from its folder
+            sys.path.append(root)
+        importlib.import_module("raymill")
+
+    return guard_own_packages
