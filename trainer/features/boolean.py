@@ -1,4 +1,4 @@
-"""Yes and no: reading them, and what stands in for a missing one."""
+"""Columns of yes and no: parsing, fitting, encoding."""
 
 from __future__ import annotations
 
@@ -8,39 +8,47 @@ from typing import Any, Literal
 import numpy as np
 
 from cluster.errors import DataError
-from trainer.features.cells import Bad, Cells, Read, missing_test, read_each, refuse_missing, shown
-from trainer.spec.features import Boolean
-from trainer.spec.section import Section
+from trainer.features.cells import (
+    BadCell,
+    Cells,
+    ParsedColumn,
+    format_cell,
+    make_missing_test,
+    parse_cells,
+    refuse_missing,
+)
+from trainer.spec.features import BooleanSpec
+from trainer.spec.section import SpecSection
 
 
-def read(rules: Boolean, cells: Cells) -> Read:
+def read_booleans(rules: BooleanSpec, cells: Cells) -> ParsedColumn:
     """Return int64 0 or 1 for each cell."""
-    found = read_each(cells, _parser(rules), np.int64, missing_test(rules.missing_words))
-    return refuse_missing(found, rules.missing)
+    parsed = parse_cells(cells, _make_parser(rules), np.int64, make_missing_test(rules.missing_words))
+    return refuse_missing(parsed, rules.missing)
 
 
-def _parser(rules: Boolean) -> Callable[[Any], int | Bad]:
+def _make_parser(rules: BooleanSpec) -> Callable[[Any], int | BadCell]:
     known = {word.lower(): 1 for word in rules.true_words} | {word.lower(): 0 for word in rules.false_words}
 
-    def parse(value: Any) -> int | Bad:
+    def parse(value: Any) -> int | BadCell:
         if isinstance(value, str) and value.strip().lower() in known:
             return known[value.strip().lower()]
-        # 1, 1.0 and true: what Arrow, numpy and JSON make of a yes
+        # Arrow, numpy and JSON write yes as true, 1 or 1.0.
         if isinstance(value, (bool, np.bool_, int, float, np.number)) and value in (0, 1):
             return int(value)
-        return Bad(f"{shown(value)} is neither yes nor no")
+        return BadCell(f"{format_cell(value)} is neither yes nor no")
 
     return parse
 
 
-class FittedBoolean(Section):
-    """A column of yes and no after fitting: 1 for yes."""
+class FittedBoolean(SpecSection):
+    """A fitted column of yes and no: 1 for yes."""
 
     kind: Literal["boolean"] = "boolean"
     name: str
-    rules: Boolean
+    rules: BooleanSpec
     fill: bool | None
-    """Stands in for a missing value; None where such a row is refused."""
+    """Replaces a missing value; None if such a row is refused."""
 
     @property
     def names(self) -> list[str]:
@@ -49,19 +57,19 @@ class FittedBoolean(Section):
 
     def encode(self, cells: Cells, out: np.ndarray) -> dict[int, str]:
         """Fill `out`, float32 of shape (n, outputs), and return the reasons of bad rows."""
-        found = read(self.rules, cells)
-        out[:, 0] = np.where(found.missing, bool(self.fill), found.values)
+        parsed = read_booleans(self.rules, cells)
+        out[:, 0] = np.where(parsed.missing, bool(self.fill), parsed.values)
         if self.rules.indicator:
-            out[:, 1] = found.missing
-        return found.bad
+            out[:, 1] = parsed.missing
+        return parsed.bad
 
 
-def fit(name: str, rules: Boolean, no: int, yes: int) -> FittedBoolean:
-    """Return the fitted column from how often no and yes occur; as often means no. Raises `DataError` for neither."""
+def fit_boolean(name: str, rules: BooleanSpec, no: int, yes: int) -> FittedBoolean:
+    """Return the fitted column from the counts of no and yes; a tie fills with no. Raises `DataError` if both are 0."""
     if rules.missing == "most_frequent":
         if no + yes == 0:
             raise DataError(
-                f"column '{name}' has no value in any row, so none is most_frequent",
+                f"column '{name}' has no value in any row, so there is no most frequent one",
                 "leave the column out, or set its missing to true or false",
             )
         return FittedBoolean(name=name, rules=rules, fill=yes > no)

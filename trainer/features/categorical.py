@@ -1,4 +1,4 @@
-"""Categories and yes/no: reading them, counting them within a bound, and their fitted lists."""
+"""Columns of categories: parsing, counting in bounded memory, fitting, encoding."""
 
 from __future__ import annotations
 
@@ -12,47 +12,55 @@ import numpy as np
 
 from cluster.errors import DataError, SpecError
 from cluster.text import is_unicode
-from trainer.features.cells import Bad, Cells, Read, missing_test, read_each, refuse_missing, shown
-from trainer.spec.features import Categorical
-from trainer.spec.section import Section
+from trainer.features.cells import (
+    BadCell,
+    Cells,
+    ParsedColumn,
+    format_cell,
+    make_missing_test,
+    parse_cells,
+    refuse_missing,
+)
+from trainer.spec.features import CategoricalSpec
+from trainer.spec.section import SpecSection
 
-#: Distinct categories that are counted one by one; beyond, only groups of their hashes are.
-MOST_COUNTED = 100_000
-GROUPS = 64
-_LONGEST = 256
+#: Distinct categories that are counted individually; beyond that, categories are counted in groups by their hash.
+MAX_COUNTED = 100_000
+N_HASH_GROUPS = 64
+_MAX_LENGTH = 256
 
 
-class Counts(NamedTuple):
-    """How often each category occurs, in no order that means something."""
+class CategoryCounts(NamedTuple):
+    """Rows of each category, in arbitrary order."""
 
     words: dict[str, int]
-    """Category -> rows; once there were over `MOST_COUNTED` of them: group of hashes, as '17' -> rows."""
+    """Category -> rows. With over `MAX_COUNTED` categories: hash group, for example '17' -> rows."""
     grouped: bool
 
 
-def bucket(word: str, n: int) -> int:
+def hash_bucket(word: str, n: int) -> int:
     """Return the bucket (0 to n-1) of a category: BLAKE2b of its UTF-8 with 8 bytes, big-endian, modulo `n`."""
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % n
 
 
-def read(rules: Categorical, cells: Cells) -> Read:
-    """Return int64 places in `words`, the distinct categories in their one spelling."""
-    places: dict[str, int] = {}
+def read_categories(rules: CategoricalSpec, cells: Cells) -> ParsedColumn:
+    """Return int64 codes: indices into `words`, the distinct categories in their normal spelling."""
+    codes: dict[str, int] = {}
 
-    def parse(value: Any) -> int | Bad:
-        word = canonical(rules, value)
-        return word if isinstance(word, Bad) else places.setdefault(word, len(places))
+    def parse(value: Any) -> int | BadCell:
+        word = normalize_category(rules, value)
+        return word if isinstance(word, BadCell) else codes.setdefault(word, len(codes))
 
-    is_missing = missing_test(rules.missing_words, any_case=False)
-    found = refuse_missing(read_each(cells, parse, np.int64, is_missing), rules.missing)
-    return found._replace(words=list(places))
+    is_missing = make_missing_test(rules.missing_words, any_case=False)
+    parsed = refuse_missing(parse_cells(cells, parse, np.int64, is_missing), rules.missing)
+    return parsed._replace(words=list(codes))
 
 
-def canonical(rules: Categorical, value: Any) -> str | Bad:
-    """Return a category's one spelling. 3, 3.0 and '3' are one; true is 'true'; text is in Unicode's NFC."""
+def normalize_category(rules: CategoricalSpec, value: Any) -> str | BadCell:
+    """Return the normal spelling of a category: 3, 3.0 and '3' are the same; true is 'true'; text is in Unicode NFC."""
     if isinstance(value, str):
         if not is_unicode(value):
-            return Bad(f"{shown(value)} is not Unicode")
+            return BadCell(f"{format_cell(value)} is not Unicode")
         word = unicodedata.normalize("NFC", value)
         word = " ".join(word.split()) if rules.whitespace == "trim" else word
         word = word.lower() if rules.lowercase else word
@@ -63,145 +71,152 @@ def canonical(rules: Categorical, value: Any) -> str | Bad:
     elif isinstance(value, (float, np.floating)) and np.isfinite(value):
         word = str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(float(value))
     else:
-        return Bad(f"{shown(value)} is no category")
-    return word if len(word) <= _LONGEST else Bad(f"{shown(value)} has {len(word)} characters, over {_LONGEST}")
+        return BadCell(f"{format_cell(value)} is not a category")
+    if len(word) > _MAX_LENGTH:
+        return BadCell(f"{format_cell(value)} has {len(word)} characters, over {_MAX_LENGTH}")
+    return word
 
 
-def summarise(found: Read) -> Counts:
-    """Return how often each word was read."""
-    counts = np.bincount(found.present(), minlength=len(found.words))
-    return _bounded({word: int(count) for word, count in zip(found.words, counts, strict=True) if count})
+def count_categories(parsed: ParsedColumn) -> CategoryCounts:
+    """Return the rows of each category of a parsed column."""
+    counts = np.bincount(parsed.present_values(), minlength=len(parsed.words))
+    return _limit_counts({word: int(count) for word, count in zip(parsed.words, counts, strict=True) if count})
 
 
-def merge(one: Counts, other: Counts) -> Counts:
+def merge_counts(first: CategoryCounts, second: CategoryCounts) -> CategoryCounts:
     """Return the counts of the rows of both. Whether they are grouped depends on all words, not on the order."""
-    if one.grouped or other.grouped:
-        return Counts(dict(Counter(_grouped(one).words) + Counter(_grouped(other).words)), True)
-    small, large = sorted((one.words, other.words), key=len)
+    if first.grouped or second.grouped:
+        return CategoryCounts(dict(Counter(_group_by_hash(first).words) + Counter(_group_by_hash(second).words)), True)
+    small, large = sorted((first.words, second.words), key=len)
     total = dict(large)
     for word, count in small.items():
         total[word] = total.get(word, 0) + count
-    return _bounded(total)
+    return _limit_counts(total)
 
 
-def _bounded(words: dict[str, int]) -> Counts:
-    counts = Counts(words, False)
-    return _grouped(counts) if len(words) > MOST_COUNTED else counts
+def _limit_counts(words: dict[str, int]) -> CategoryCounts:
+    counts = CategoryCounts(words, False)
+    return _group_by_hash(counts) if len(words) > MAX_COUNTED else counts
 
 
-def _grouped(counts: Counts) -> Counts:
+def _group_by_hash(counts: CategoryCounts) -> CategoryCounts:
     if counts.grouped:
         return counts
     groups: Counter[str] = Counter()
     for word, count in counts.words.items():
-        groups[str(bucket(word, GROUPS))] += count
-    return Counts(dict(groups), True)
+        groups[str(hash_bucket(word, N_HASH_GROUPS))] += count
+    return CategoryCounts(dict(groups), True)
 
 
-def by_count(counts: Counts) -> list[str]:
-    """Return the words, the most frequent first; equally frequent ones by their text."""
+def words_by_count(counts: CategoryCounts) -> list[str]:
+    """Return the words, most frequent first; ties are sorted by text."""
     return sorted(counts.words, key=lambda word: (-counts.words[word], word))
 
 
-class FittedCategorical(Section):
-    """A column of categories after fitting. Places: the categories (or buckets), then other, then missing."""
+class FittedCategorical(SpecSection):
+    """A fitted column of categories. Codes: the categories (or buckets), then other, then missing."""
 
     kind: Literal["categorical"] = "categorical"
     name: str
-    rules: Categorical
+    rules: CategoricalSpec
     categories: list[str]
-    """In the order of their places; empty for a hash."""
+    """In the order of their codes; empty for a hash."""
     fill: str | None
-    """Category that stands in for a missing one; None where missing is a place of its own or refused."""
+    """Category that replaces a missing one; None if missing has a code of its own or is refused."""
 
     @functools.cached_property
-    def _places(self) -> dict[str, int]:
-        return {word: place for place, word in enumerate(self.categories)}
+    def _codes(self) -> dict[str, int]:
+        return {word: code for code, word in enumerate(self.categories)}
 
     @functools.cached_property
     def labels(self) -> list[str]:
-        """What each place means."""
+        """The meaning of each code."""
         if self.rules.is_hash:
-            found = [f"{self.name}#{number}" for number in range(self.rules.buckets)]
+            labels = [f"{self.name}#{number}" for number in range(self.rules.buckets)]
         else:
-            found = [f"{self.name}={word}" for word in self.categories]
-            found += [f"{self.name} is other"] if self.rules.unseen == "other" else []
-        return [*found, f"{self.name} is missing"] if self.rules.missing == "category" else found
+            labels = [f"{self.name}={word}" for word in self.categories]
+            labels += [f"{self.name} is other"] if self.rules.unseen == "other" else []
+        return [*labels, f"{self.name} is missing"] if self.rules.missing == "category" else labels
 
     @property
     def names(self) -> list[str]:
-        """Names of the float outputs; none for ids."""
+        """Names of the float outputs; empty for ids."""
         if self.rules.as_ids:
             return []
         return [self.name] if self.rules.encode == "ordinal" else self.labels
 
-    def places(self, cells: Cells) -> tuple[np.ndarray, dict[int, str]]:
-        """Return int64 places, shape (n,), -1 for none, and the reasons of bad rows."""
-        found = read(self.rules, cells)
-        of_word = np.array([self._place(word) for word in found.words] or [-1], np.int64)
-        places = of_word[found.values]
-        bad = dict(found.bad)
+    def encode_codes(self, cells: Cells) -> tuple[np.ndarray, dict[int, str]]:
+        """Return int64 codes, shape (n,), -1 for no category, and the reasons of bad rows."""
+        parsed = read_categories(self.rules, cells)
+        code_by_word = np.array([self._code_of(word) for word in parsed.words] or [-1], np.int64)
+        codes = code_by_word[parsed.values]
+        bad = dict(parsed.bad)
         if self.rules.unseen == "refuse" and not self.rules.is_hash:
-            unseen = np.flatnonzero((places < 0) & ~found.missing)
-            bad = {
-                int(row): f"unseen value {shown(found.words[found.values[row]])}" for row in unseen if row not in bad
-            } | bad
-        places[found.missing] = len(self.labels) - 1 if self.fill is None else self._place(self.fill)
-        return places, bad
+            unseen = np.flatnonzero((codes < 0) & ~parsed.missing)
+            words = {int(row): parsed.words[parsed.values[row]] for row in unseen if row not in bad}
+            bad = {row: f"unseen value {format_cell(word)}" for row, word in words.items()} | bad
+        codes[parsed.missing] = len(self.labels) - 1 if self.fill is None else self._code_of(self.fill)
+        return codes, bad
 
     def encode(self, cells: Cells, out: np.ndarray) -> dict[int, str]:
         """Fill `out`, float32 of shape (n, outputs), and return the reasons of bad rows."""
-        places, bad = self.places(cells)
+        codes, bad = self.encode_codes(cells)
         if self.rules.encode == "ordinal":
-            out[:, 0] = places
+            out[:, 0] = codes
         else:
-            rows = np.flatnonzero(places >= 0)
+            rows = np.flatnonzero(codes >= 0)
             out[:] = 0.0
-            out[rows, places[rows]] = 1.0
+            out[rows, codes[rows]] = 1.0
         return bad
 
-    def _place(self, word: str) -> int:
+    def _code_of(self, word: str) -> int:
         if self.rules.is_hash:
-            return bucket(word, self.rules.buckets)
-        return self._places.get(word, len(self.categories) if self.rules.unseen == "other" else -1)
+            return hash_bucket(word, self.rules.buckets)
+        return self._codes.get(word, len(self.categories) if self.rules.unseen == "other" else -1)
 
 
-def fit(name: str, rules: Categorical, counts: Counts) -> FittedCategorical:
-    """Return the fitted column; raises `DataError` where there are too many categories, or none."""
+def fit_categorical(name: str, rules: CategoricalSpec, counts: CategoryCounts) -> FittedCategorical:
+    """Return the fitted column. Raises `DataError` if there are too many categories, or none."""
     if counts.grouped and (not rules.is_hash or rules.missing == "most_frequent"):
         raise DataError(
-            f"column '{name}' has over {MOST_COUNTED:,} different values, more than are counted",
+            f"column '{name}' has over {MAX_COUNTED:,} different values, more than are counted",
             "use encode: hash or hash_ids with missing: category, or leave the column out if it is an id of the row",
         )
-    kept = [] if rules.is_hash else _kept(name, rules, counts)
+    categories = [] if rules.is_hash else _select_categories(name, rules, counts)
     fill = None
     if rules.missing == "most_frequent":
         if not counts.words:
             raise DataError(
-                f"column '{name}' has no value in any row, so none is most_frequent", "set missing: category"
+                f"column '{name}' has no value in any row, so there is no most frequent one", "set missing: category"
             )
-        fill = by_count(counts)[0]
-    return FittedCategorical(name=name, rules=rules, categories=kept, fill=fill)
+        fill = words_by_count(counts)[0]
+    return FittedCategorical(name=name, rules=rules, categories=categories, fill=fill)
 
 
-def _kept(name: str, rules: Categorical, counts: Counts) -> list[str]:
+def _select_categories(name: str, rules: CategoricalSpec, counts: CategoryCounts) -> list[str]:
     if rules.categories is not None:
-        given = [canonical(rules, word) for word in rules.categories]
-        kept = [word for word in given if isinstance(word, str) and word]
-        if len(set(kept)) < len(rules.categories):
+        normalized = [normalize_category(rules, word) for word in rules.categories]
+        categories = [word for word in normalized if isinstance(word, str) and word]
+        if len(set(categories)) < len(rules.categories):
             raise SpecError(
-                f"categories of column '{name}' names one twice, an empty or an overlong one, after white space and case",
-                "list each once, as it is after whitespace and lowercase",
+                f"categories of column '{name}' repeats a category, or has an empty or overlong one, "
+                "after the rules for whitespace and case",
+                "list each category once, as it is after whitespace and lowercase",
             )
     else:
-        frequent = [word for word in by_count(counts) if counts.words[word] >= rules.min_count]
-        kept = sorted(frequent[: rules.max_categories])
-    known = set(kept)
-    left_out = [word for word in by_count(counts) if word not in known] if rules.unseen == "refuse" else []
+        frequent = [word for word in words_by_count(counts) if counts.words[word] >= rules.min_count]
+        categories = sorted(frequent[: rules.max_categories])
+    if rules.unseen == "refuse":
+        _check_all_selected(name, counts, set(categories))
+    return categories
+
+
+def _check_all_selected(name: str, counts: CategoryCounts, categories: set[str]) -> None:
+    """Raise `DataError` if `unseen: refuse` would refuse training rows."""
+    left_out = [word for word in words_by_count(counts) if word not in categories]
     if left_out:
         raise DataError(
-            f"column '{name}' has {len(left_out)} values that are not kept as categories, as {shown(left_out[0])}, "
-            "and unseen: refuse would refuse their rows",
+            f"column '{name}' has {len(left_out)} values outside its categories, for example "
+            f"{format_cell(left_out[0])}, and unseen: refuse would refuse their rows",
             "raise max_categories, lower min_count, add to categories, or set unseen: other",
         )
-    return kept

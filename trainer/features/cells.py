@@ -1,6 +1,6 @@
-"""The cells of one column, however they come: Arrow, numpy, or the list of a JSON request.
+"""The cells of one column in any form: Arrow, numpy, or the list of a JSON request.
 
-Each kind of column has one function from a cell to its value; it is run once for each distinct cell of a column of text.
+Each kind of column has one function that parses a cell. It runs once per distinct cell.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import DataError, nearest
+from cluster.errors import DataError, suggest
 
 Cells: TypeAlias = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
-#: Rows by column: what training has and what a request becomes.
-Rows: TypeAlias = pa.Table | pa.RecordBatch | Mapping[str, Cells]
+#: Rows by column: a table in training, or the columns of a request.
+TableLike: TypeAlias = pa.Table | pa.RecordBatch | Mapping[str, Cells]
 
-_LONGEST_SHOWN = 40
+_MAX_SHOWN = 40
 
 
-class Bad(NamedTuple):
+class BadCell(NamedTuple):
     """A cell that cannot be used, and why."""
 
     reason: str
 
 
-class Read(NamedTuple):
-    """A column's values, shape (n,), with what could not be read."""
+class ParsedColumn(NamedTuple):
+    """The values of a column, shape (n,), and the cells that could not be parsed."""
 
     values: np.ndarray
-    """float64, int64 microseconds, or int64 places in `words`; 0 where missing or bad."""
+    """float64, int64 microseconds, or int64 indices into `words`; 0 where missing or bad."""
     missing: np.ndarray
     """bool: the cell is empty and that is allowed."""
     bad: dict[int, str]
@@ -39,25 +39,25 @@ class Read(NamedTuple):
     words: list[str]
     """Distinct categories, for a column of categories."""
 
-    def present(self) -> np.ndarray:
-        """Return the values that are there."""
-        there = ~self.missing
-        there[list(self.bad)] = False
-        return self.values[there]
+    def present_values(self) -> np.ndarray:
+        """Return the values that are neither missing nor bad."""
+        is_present = ~self.missing
+        is_present[list(self.bad)] = False
+        return self.values[is_present]
 
 
-def column(rows: Rows, name: str) -> Cells:
-    """Return the cells of one column; raises `DataError` where there is none."""
+def get_column(rows: TableLike, name: str) -> Cells:
+    """Return the cells of one column. Raises `DataError` if `rows` has no such column."""
     names = list(rows) if isinstance(rows, Mapping) else rows.schema.names
     if name not in names:
         raise DataError(
-            f"there is no column '{name}' (there are: {', '.join(map(str, names)) or 'none'})", nearest(name, names)
+            f"there is no column '{name}' (columns: {', '.join(map(str, names)) or 'none'})", suggest(name, names)
         )
     return rows[name]
 
 
-def distinct(cells: Cells) -> tuple[list[Any], np.ndarray]:
-    """Return Python values and, for each cell, the place (int64) of its value among them."""
+def distinct_values(cells: Cells) -> tuple[list[Any], np.ndarray]:
+    """Return Python values and, for each cell, the index (int64) of its value among them."""
     cells = as_arrow(cells)
     if isinstance(cells, pa.Array) and not (pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type)):
         if pa.types.is_timestamp(cells.type):
@@ -69,10 +69,10 @@ def distinct(cells: Cells) -> tuple[list[Any], np.ndarray]:
 
 
 def as_arrow(cells: Cells) -> pa.Array | list[Any]:
-    """Return one Arrow array where the cells have a type of their own, else a list."""
+    """Return one Arrow array if the cells have a type of their own, else a list."""
     if isinstance(cells, pa.ChunkedArray):
         cells = cells.combine_chunks()
-        if isinstance(cells, pa.ChunkedArray):  # too large for one array: pyarrow keeps several
+        if isinstance(cells, pa.ChunkedArray):  # pyarrow leaves several chunks if one array would be too large
             return cells.to_pylist()
     if isinstance(cells, pa.DictionaryArray):
         cells = cells.dictionary_decode()
@@ -85,31 +85,33 @@ def as_arrow(cells: Cells) -> pa.Array | list[Any]:
     return list(cells)
 
 
-def read_each(cells: Cells, parse: Callable[[Any], Any], dtype: Any, is_missing: Callable[[Any], bool]) -> Read:
-    """Return the cells read one by one with `parse`, which returns a value or `Bad`."""
-    values, codes = distinct(cells)
+def parse_cells(
+    cells: Cells, parse: Callable[[Any], Any], dtype: Any, is_missing: Callable[[Any], bool]
+) -> ParsedColumn:
+    """Return the column with each distinct cell parsed by `parse`, which returns a value or `BadCell`."""
+    values, codes = distinct_values(cells)
     parsed = [None if is_missing(value) else parse(value) for value in values]
-    reasons = {place: value.reason for place, value in enumerate(parsed) if isinstance(value, Bad)}
-    plain = np.array([0 if value is None or isinstance(value, Bad) else value for value in parsed], dtype=dtype)
+    reasons = {code: value.reason for code, value in enumerate(parsed) if isinstance(value, BadCell)}
+    plain = np.array([0 if value is None or isinstance(value, BadCell) else value for value in parsed], dtype=dtype)
     missing = np.array([value is None for value in parsed], dtype=bool)
     bad = {}
     if reasons:
         is_bad = np.zeros(len(values), bool)
         is_bad[list(reasons)] = True
         bad = {int(row): reasons[int(codes[row])] for row in np.flatnonzero(is_bad[codes])}
-    return Read(plain[codes], missing[codes], bad, [])
+    return ParsedColumn(plain[codes], missing[codes], bad, [])
 
 
-def refuse_missing(found: Read, rule: Any) -> Read:
-    """Return `found` with missing cells as bad ones, if that is the spec's rule for them."""
+def refuse_missing(parsed: ParsedColumn, rule: Any) -> ParsedColumn:
+    """Return the column with missing cells marked as bad if `rule` is "refuse", else unchanged."""
     if rule != "refuse":
-        return found
-    bad = found.bad | {int(row): "is missing" for row in np.flatnonzero(found.missing)}
-    return found._replace(missing=np.zeros(len(found.missing), bool), bad=bad)
+        return parsed
+    bad = parsed.bad | {int(row): "is missing" for row in np.flatnonzero(parsed.missing)}
+    return parsed._replace(missing=np.zeros(len(parsed.missing), bool), bad=bad)
 
 
-def missing_test(words: list[str], *, any_case: bool = True) -> Callable[[Any], bool]:
-    """Return whether a cell is missing: None, NaN, or text that is one of `words`."""
+def make_missing_test(words: list[str], *, any_case: bool = True) -> Callable[[Any], bool]:
+    """Return the function that tells whether a cell is missing: None, NaN, or text that is one of `words`."""
     known = {word.lower() if any_case else word for word in words}
 
     def is_missing(value: Any) -> bool:
@@ -121,16 +123,16 @@ def missing_test(words: list[str], *, any_case: bool = True) -> Callable[[Any], 
     return is_missing
 
 
-def shown(value: Any) -> str:
-    """Return a cell as a message shows it: short, and as JSON writes it."""
+def format_cell(value: Any) -> str:
+    """Return a cell as messages show it: short, in JSON's words."""
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     if isinstance(value, (dt.date, int, float, np.number)):
         text = str(value)
-        return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+        return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
     if isinstance(value, str):
         text = value.encode("utf-8", errors="replace").decode()
-        return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
+        return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, (list, tuple, np.ndarray)):

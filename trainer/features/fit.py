@@ -1,6 +1,6 @@
-"""One pass of Ray Data over the training rows to fitted columns and their profile: the only place here that knows Ray.
+"""One pass of Ray Data over the training rows that fits the columns and their profile. Only this module uses Ray.
 
-Each block becomes a small summary where it lies; the driver merges summaries as they come, one at a time.
+Each block is summarized where it is stored; the driver merges the summaries one at a time as they arrive.
 """
 
 from __future__ import annotations
@@ -11,75 +11,83 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 
 from cluster.errors import DataError, user_error_in
-from trainer.features import fitted, profile, summary
-from trainer.features.cells import Rows
-from trainer.features.fitted import Fitted
-from trainer.features.profile import Profile
-from trainer.features.summary import Summary
-from trainer.spec.features import AnyColumn
+from trainer.features.cells import TableLike
+from trainer.features.fitted import FittedFeatures, fit_columns
+from trainer.features.profile import FeaturesProfile, build_profile
+from trainer.features.summary import (
+    ColumnSummary,
+    merge_summaries,
+    summaries_from_arrow,
+    summaries_to_arrow,
+    summarize_rows,
+)
+from trainer.spec.features import FeatureSpec
 
 if TYPE_CHECKING:
     import ray.data
 
 
-class Fit(NamedTuple):
-    """What one pass gives."""
+class FitResult(NamedTuple):
+    """The fitted columns and the profile of the rows they were fitted from."""
 
-    fitted: Fitted
-    profile: Profile
+    fitted: FittedFeatures
+    profile: FeaturesProfile
 
 
-def fit(dataset: ray.data.Dataset, columns: Mapping[str, AnyColumn]) -> Fit:
-    """Return fitted columns and profile of all rows of `dataset`: the same for any order of rows and cut into blocks.
+def fit_features(dataset: ray.data.Dataset, columns: Mapping[str, FeatureSpec]) -> FitResult:
+    """Return fitted columns and profile of all rows of `dataset`. The order of rows and their blocks do not matter.
 
-    Raises `DataError` for a missing column, for cells that cannot be used and for no rows at all.
+    Raises `DataError` for a missing column, for cells that cannot be used, and if there are no rows.
     """
-    return from_summary(columns, summarise(dataset, columns))
+    return fit_from_summary(columns, summarize_dataset(dataset, columns))
 
 
-def fit_tables(tables: Iterable[Rows], columns: Mapping[str, AnyColumn]) -> Fit:
-    """Return the same as `fit` for rows that are at hand, without Ray."""
-    return from_summary(columns, _merged(summary.of(table, columns) for table in tables))
+def fit_tables(tables: Iterable[TableLike], columns: Mapping[str, FeatureSpec]) -> FitResult:
+    """Return the result of `fit_features` for rows in memory, without Ray."""
+    return fit_from_summary(columns, _merge_all(summarize_rows(table, columns) for table in tables))
 
 
-def from_summary(columns: Mapping[str, AnyColumn], found: Mapping[str, Summary]) -> Fit:
-    """Return what was fitted from a summary, however it was made."""
-    return Fit(fitted.from_summary(columns, found), profile.from_summary(columns, found))
+def fit_from_summary(columns: Mapping[str, FeatureSpec], summaries: Mapping[str, ColumnSummary]) -> FitResult:
+    """Return fitted columns and profile from summaries of the columns."""
+    return FitResult(fit_columns(columns, summaries), build_profile(columns, summaries))
 
 
-def summarise(dataset: ray.data.Dataset, columns: Mapping[str, AnyColumn]) -> dict[str, Summary]:
+def summarize_dataset(dataset: ray.data.Dataset, columns: Mapping[str, FeatureSpec]) -> dict[str, ColumnSummary]:
     """Return the summary of each column, in one pass."""
     import ray.exceptions
 
     known = dataset.schema(fetch_if_missing=False)
     if known is not None and set(columns) <= set(known.names):
         dataset = dataset.select_columns(list(columns))  # Parquet files are then read for these columns only
-    parts = dataset.map_batches(_SummariseBlock(columns), batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    parts = dataset.map_batches(_SummarizeBlock(columns), batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
     try:
-        return _merged(
+        return _merge_all(
             part
             for table in parts.iter_batches(batch_size=None, batch_format="pyarrow")
-            for part in summary.from_arrow(table)
+            for part in summaries_from_arrow(table)
         )
     except ray.exceptions.RayTaskError as error:
         raise user_error_in(error) or error from None
 
 
-class _SummariseBlock:
-    """A block of rows to its summary. A generator: Ray Data wraps what a plain call raises and loses the cause."""
+class _SummarizeBlock:
+    """Turns a block of rows into its summary.
 
-    def __init__(self, columns: Mapping[str, AnyColumn]) -> None:
+    A generator, because Ray Data loses the cause of an error raised by a plain function.
+    """
+
+    def __init__(self, columns: Mapping[str, FeatureSpec]) -> None:
         self.columns = dict(columns)
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         if len(rows):
-            yield summary.to_arrow(summary.of(rows, self.columns))
+            yield summaries_to_arrow(summarize_rows(rows, self.columns))
 
 
-def _merged(parts: Iterable[Mapping[str, Summary]]) -> dict[str, Summary]:
-    whole: dict[str, Summary] | None = None
+def _merge_all(parts: Iterable[Mapping[str, ColumnSummary]]) -> dict[str, ColumnSummary]:
+    total: dict[str, ColumnSummary] | None = None
     for part in parts:
-        whole = dict(part) if whole is None else summary.merge(whole, part)
-    if whole is None:
+        total = dict(part) if total is None else merge_summaries(total, part)
+    if total is None:
         raise DataError("there are no rows to fit columns from", "give a file with rows in it")
-    return whole
+    return total

@@ -1,4 +1,4 @@
-"""Numbers: reading them, and their fitted centre, scale and stand-in for a missing one."""
+"""Columns of numbers: parsing, moments in one pass, fitting, scaling."""
 
 from __future__ import annotations
 
@@ -11,85 +11,97 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError
-from trainer.features import exact, sketch
-from trainer.features.cells import Bad, Cells, Read, as_arrow, missing_test, read_each, refuse_missing, shown
-from trainer.spec.features import Numeric
-from trainer.spec.section import Section
+from trainer.features.cells import (
+    BadCell,
+    Cells,
+    ParsedColumn,
+    as_arrow,
+    format_cell,
+    make_missing_test,
+    parse_cells,
+    refuse_missing,
+)
+from trainer.features.exact import exact_mean, exact_std, exact_sums
+from trainer.features.sketch import Sketch, build_sketch, keys_from_floats, merge_sketches, quantile, value_at_rank
+from trainer.spec.features import NumericSpec
+from trainer.spec.section import SpecSection
 
-#: A decimal point, an exponent, and nothing else: no thousands, no comma, no underscore, no hexadecimal.
+#: A decimal point and an exponent are allowed; thousands separators, commas, underscores and hexadecimal are not.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Moments(NamedTuple):
-    """What one pass keeps of a column of numbers."""
+    """The summary of a column of numbers."""
 
     total: int
-    """Exact sum, in units of `exact`."""
+    """Exact sum, in the units of `trainer.features.exact`."""
     squares: int
     """Exact sum of squares."""
-    sketch: sketch.Sketch
+    sketch: Sketch
 
 
-def read(rules: Numeric, cells: Cells) -> Read:
-    """Return float64 values. A whole number over 2**53 becomes the nearest float64; infinities are bad.
+def read_numbers(rules: NumericSpec, cells: Cells) -> ParsedColumn:
+    """Return float64 values. An integer over 2**53 becomes the nearest float64; infinities are bad.
 
-    A missing word that is a number, as -999, means that number too, however it is written.
+    A missing word that is a number, such as -999, matches that number in every spelling.
     """
     cells = as_arrow(cells)
     if isinstance(cells, pa.Array) and (pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type)):
         values = cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         missing = np.isnan(values)
-        bad = {int(row): f"{shown(float(values[row]))} is infinite" for row in np.flatnonzero(np.isinf(values))}
+        bad = {int(row): f"{format_cell(float(values[row]))} is infinite" for row in np.flatnonzero(np.isinf(values))}
         values = np.where(np.isfinite(values), values, 0.0)
     else:
-        values, missing, bad, _ = read_each(cells, _number, np.float64, missing_test(rules.missing_words))
-    stand_ins = [float(word) for word in rules.missing_words if _NUMBER.fullmatch(word.strip())]
-    if stand_ins:
-        found = np.isin(values, stand_ins)
-        found[list(bad)] = False
-        missing = missing | found
+        values, missing, bad, _ = parse_cells(cells, _parse_number, np.float64, make_missing_test(rules.missing_words))
+    missing_numbers = [float(word) for word in rules.missing_words if _NUMBER.fullmatch(word.strip())]
+    if missing_numbers:
+        stands_for_missing = np.isin(values, missing_numbers)
+        stands_for_missing[list(bad)] = False
+        missing = missing | stands_for_missing
         values = np.where(missing, 0.0, values)
-    return refuse_missing(Read(values, missing, bad, []), rules.missing)
+    return refuse_missing(ParsedColumn(values, missing, bad, []), rules.missing)
 
 
-def _number(value: Any) -> float | Bad:
+def _parse_number(value: Any) -> float | BadCell:
     if isinstance(value, str):
         text = value.strip()
         if not _NUMBER.fullmatch(text):
             hint = "; the decimal sign is a point" if "," in text else ""
-            return Bad(f"{shown(value)} is no number{hint}")
+            return BadCell(f"{format_cell(value)} is not a number{hint}")
         number = float(text)
     elif isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number, decimal.Decimal)):
-        return Bad(f"{shown(value)} is no number")
+        return BadCell(f"{format_cell(value)} is not a number")
     else:
         try:
             number = float(value)
         except OverflowError:
             number = math.inf
-    return number if math.isfinite(number) else Bad(f"{shown(value)} is infinite")
+    return number if math.isfinite(number) else BadCell(f"{format_cell(value)} is infinite")
 
 
-def summarise(values: np.ndarray) -> Moments:
-    """Return what one pass keeps of finite float64 `values`, shape (n,)."""
-    return Moments(*exact.sums(values), sketch.of(sketch.keys_of(values)))
+def compute_moments(values: np.ndarray) -> Moments:
+    """Return the moments of finite float64 `values`, shape (n,)."""
+    return Moments(*exact_sums(values), build_sketch(keys_from_floats(values)))
 
 
-def merge(one: Moments, other: Moments) -> Moments:
+def merge_moments(first: Moments, second: Moments) -> Moments:
     """Return the moments of the rows of both."""
-    return Moments(one.total + other.total, one.squares + other.squares, sketch.merge(one.sketch, other.sketch))
+    return Moments(
+        first.total + second.total, first.squares + second.squares, merge_sketches(first.sketch, second.sketch)
+    )
 
 
-class FittedNumeric(Section):
-    """A column of numbers after fitting: output = (value - center) / scale."""
+class FittedNumeric(SpecSection):
+    """A fitted column of numbers: output = (value - center) / scale."""
 
     kind: Literal["numeric"] = "numeric"
     name: str
-    rules: Numeric
+    rules: NumericSpec
     center: float
     scale: float
     fill: float | None
-    """Stands in for a missing value; None where such a row is refused."""
+    """Replaces a missing value; None if such a row is refused."""
 
     @property
     def names(self) -> list[str]:
@@ -98,45 +110,45 @@ class FittedNumeric(Section):
 
     def encode(self, cells: Cells, out: np.ndarray) -> dict[int, str]:
         """Fill `out`, float32 of shape (n, outputs), and return the reasons of bad rows."""
-        found = read(self.rules, cells)
-        values = np.where(found.missing, 0.0 if self.fill is None else self.fill, found.values)
-        with np.errstate(over="ignore"):  # two far ends of float64: clipped below
+        parsed = read_numbers(self.rules, cells)
+        values = np.where(parsed.missing, 0.0 if self.fill is None else self.fill, parsed.values)
+        with np.errstate(over="ignore"):  # the difference may overflow float64; it is clipped below
             scaled = (values - self.center) / self.scale
         out[:, 0] = np.clip(scaled, -_FLOAT32_MAX, _FLOAT32_MAX)
         if self.rules.indicator:
-            out[:, 1] = found.missing
-        return found.bad
+            out[:, 1] = parsed.missing
+        return parsed.bad
 
 
-def fit(name: str, rules: Numeric, moments: Moments) -> FittedNumeric:
-    """Return the fitted column; raises `DataError` where there is no number to fit from."""
-    found = moments.sketch
-    if found.total == 0:
+def fit_numeric(name: str, rules: NumericSpec, moments: Moments) -> FittedNumeric:
+    """Return the fitted column. Raises `DataError` if there is no number to fit from."""
+    sketch = moments.sketch
+    if sketch.total == 0:
         if rules.missing in ("mean", "median"):
             raise DataError(
-                f"column '{name}' has no value in any row, so missing: {rules.missing} has nothing to go by",
+                f"column '{name}' has no value in any row, so missing: {rules.missing} cannot be computed",
                 "leave the column out, or set its missing to zero or to a number",
             )
-        return FittedNumeric(name=name, rules=rules, center=0.0, scale=1.0, fill=_fill(rules, 0.0, 0.0))
-    mean, median = exact.mean(moments.total, found.total), sketch.quantile(found, 0.5)
+        return FittedNumeric(name=name, rules=rules, center=0.0, scale=1.0, fill=_fill_value(rules, 0.0, 0.0))
+    mean, median = exact_mean(moments.total, sketch.total), quantile(sketch, 0.5)
     center, scale = 0.0, 1.0
     if rules.scale == "standard":
-        center, scale = mean, exact.std(moments.total, moments.squares, found.total)
+        center, scale = mean, exact_std(moments.total, moments.squares, sketch.total)
     elif rules.scale == "min_max":
-        low, high = sketch.at_rank(found, 0, of_floats=True), sketch.at_rank(found, found.total - 1, of_floats=True)
+        low, high = (value_at_rank(sketch, rank, as_floats=True) for rank in (0, sketch.total - 1))
         center, scale = low, high - low
     elif rules.scale == "robust":
-        center, scale = median, sketch.quantile(found, 0.75) - sketch.quantile(found, 0.25)
+        center, scale = median, quantile(sketch, 0.75) - quantile(sketch, 0.25)
     if not math.isfinite(scale):
         raise DataError(
-            f"column '{name}' spans more than a float64 holds", "check its values, or leave out what cannot be true"
+            f"column '{name}' spans more than a float64 can hold", "check its values, or leave out the impossible ones"
         )
     return FittedNumeric(
-        name=name, rules=rules, center=center + 0.0, scale=scale or 1.0, fill=_fill(rules, mean, median)
+        name=name, rules=rules, center=center + 0.0, scale=scale or 1.0, fill=_fill_value(rules, mean, median)
     )
 
 
-def _fill(rules: Numeric, mean: float, median: float) -> float | None:
+def _fill_value(rules: NumericSpec, mean: float, median: float) -> float | None:
     if isinstance(rules.missing, float):
         return rules.missing + 0.0
     return {"mean": mean + 0.0, "median": median + 0.0, "zero": 0.0, "refuse": None}[rules.missing]

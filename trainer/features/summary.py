@@ -1,6 +1,6 @@
-"""What one pass over the rows keeps of each column: parts that merge in any order to the same whole.
+"""Summaries of columns after one pass over the rows: parts merge in any order to the same total.
 
-A part travels as one row of Arrow for each column: plain numbers and words, no pickle.
+A part travels as one Arrow row per column: plain numbers and words, no pickle.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import SpecError
-from trainer.features import boolean, categorical, cells, dates, numeric, sketch
-from trainer.features.categorical import Counts
-from trainer.features.cells import Rows
-from trainer.features.numeric import Moments
-from trainer.features.sketch import Sketch
-from trainer.spec.features import AnyColumn, Boolean, Categorical, Date, Numeric
+from trainer.features.boolean import read_booleans
+from trainer.features.categorical import CategoryCounts, count_categories, merge_counts, read_categories
+from trainer.features.cells import Cells, ParsedColumn, TableLike, get_column
+from trainer.features.dates import read_dates
+from trainer.features.numeric import Moments, compute_moments, merge_moments, read_numbers
+from trainer.features.sketch import Sketch, build_sketch, merge_sketches
+from trainer.spec.features import BooleanSpec, CategoricalSpec, DateSpec, FeatureSpec, NumericSpec
 
-#: Of numbers, of categories and yes/no ('true', 'false'), of dates.
-Body = Moments | Counts | Sketch
+#: Moments for numbers, counts for categories and booleans ('true', 'false'), a sketch for dates.
+SummaryBody = Moments | CategoryCounts | Sketch
 
 SCHEMA = pa.schema(
     [
@@ -35,107 +36,111 @@ SCHEMA = pa.schema(
 )
 
 
-class Summary(NamedTuple):
-    """One column of the rows seen so far."""
+class ColumnSummary(NamedTuple):
+    """The summary of one column over the rows seen so far."""
 
     rows: int
     missing: int
     bad: int
     """Rows whose cell cannot be used."""
     example: str
-    """The reason of one of them, the first by its text; empty without."""
-    body: Body
+    """The reason for one bad row, the first by text; empty if there are none."""
+    body: SummaryBody
 
 
-def of(rows: Rows, columns: Mapping[str, AnyColumn]) -> dict[str, Summary]:
-    """Return the summary of each column of `rows`; raises `DataError` for a column that is not there."""
+def summarize_rows(rows: TableLike, columns: Mapping[str, FeatureSpec]) -> dict[str, ColumnSummary]:
+    """Return the summary of each column of `rows`. Raises `DataError` for a column that `rows` lacks."""
     if not columns:
-        raise SpecError("there are no columns to make features of", "name at least one, as age: numeric")
-    return {name: _of(rules, cells.column(rows, name)) for name, rules in columns.items()}
+        raise SpecError("there are no columns to make features of", "name at least one, for example age: numeric")
+    return {name: _summarize_column(rules, get_column(rows, name)) for name, rules in columns.items()}
 
 
-def read(rules: AnyColumn, given: cells.Cells) -> cells.Read:
-    """Return a column's cells read by the rules of its kind."""
-    if isinstance(rules, Numeric):
-        return numeric.read(rules, given)
-    if isinstance(rules, Categorical):
-        return categorical.read(rules, given)
-    return boolean.read(rules, given) if isinstance(rules, Boolean) else dates.read(rules, given)
+def read_column(rules: FeatureSpec, cells: Cells) -> ParsedColumn:
+    """Return the cells of a column, parsed by the rules of its kind."""
+    if isinstance(rules, NumericSpec):
+        return read_numbers(rules, cells)
+    if isinstance(rules, CategoricalSpec):
+        return read_categories(rules, cells)
+    return read_booleans(rules, cells) if isinstance(rules, BooleanSpec) else read_dates(rules, cells)
 
 
-def _of(rules: AnyColumn, given: cells.Cells) -> Summary:
-    found = read(rules, given)
-    body: Body
-    if isinstance(rules, Numeric):
-        body = numeric.summarise(found.present())
-    elif isinstance(rules, Categorical):
-        body = categorical.summarise(found)
-    elif isinstance(rules, Boolean):
-        no, yes = (int(count) for count in np.bincount(found.present(), minlength=2))
-        body = Counts({"false": no, "true": yes}, False)
+def _summarize_column(rules: FeatureSpec, cells: Cells) -> ColumnSummary:
+    parsed = read_column(rules, cells)
+    body: SummaryBody
+    if isinstance(rules, NumericSpec):
+        body = compute_moments(parsed.present_values())
+    elif isinstance(rules, CategoricalSpec):
+        body = count_categories(parsed)
+    elif isinstance(rules, BooleanSpec):
+        no, yes = (int(count) for count in np.bincount(parsed.present_values(), minlength=2))
+        body = CategoryCounts({"false": no, "true": yes}, False)
     else:
-        assert isinstance(rules, Date)
-        body = sketch.of(found.present())
-    example = min(found.bad.values(), default="")
-    return Summary(len(found.values), int(found.missing.sum()), len(found.bad), example, body)
+        assert isinstance(rules, DateSpec)
+        body = build_sketch(parsed.present_values())
+    example = min(parsed.bad.values(), default="")
+    return ColumnSummary(len(parsed.values), int(parsed.missing.sum()), len(parsed.bad), example, body)
 
 
-def merge(one: Mapping[str, Summary], other: Mapping[str, Summary]) -> dict[str, Summary]:
-    """Return the summary of the rows of both; the order does not matter."""
-    return {name: _merge(part, other[name]) for name, part in one.items()}
+def merge_summaries(
+    first: Mapping[str, ColumnSummary], second: Mapping[str, ColumnSummary]
+) -> dict[str, ColumnSummary]:
+    """Return the summaries of the rows of both; the order does not matter."""
+    return {name: _merge_column(part, second[name]) for name, part in first.items()}
 
 
-def _merge(one: Summary, other: Summary) -> Summary:
-    body: Body
-    if isinstance(one.body, Moments) and isinstance(other.body, Moments):
-        body = numeric.merge(one.body, other.body)
-    elif isinstance(one.body, Counts) and isinstance(other.body, Counts):
-        body = categorical.merge(one.body, other.body)
+def _merge_column(first: ColumnSummary, second: ColumnSummary) -> ColumnSummary:
+    body: SummaryBody
+    if isinstance(first.body, Moments) and isinstance(second.body, Moments):
+        body = merge_moments(first.body, second.body)
+    elif isinstance(first.body, CategoryCounts) and isinstance(second.body, CategoryCounts):
+        body = merge_counts(first.body, second.body)
     else:
-        assert isinstance(one.body, Sketch) and isinstance(other.body, Sketch)
-        body = sketch.merge(one.body, other.body)
-    example = min((text for text in (one.example, other.example) if text), default="")
-    return Summary(one.rows + other.rows, one.missing + other.missing, one.bad + other.bad, example, body)
+        assert isinstance(first.body, Sketch) and isinstance(second.body, Sketch)
+        body = merge_sketches(first.body, second.body)
+    example = min((text for text in (first.example, second.example) if text), default="")
+    return ColumnSummary(
+        first.rows + second.rows, first.missing + second.missing, first.bad + second.bad, example, body
+    )
 
 
-def to_arrow(summaries: Mapping[str, Summary]) -> pa.Table:
+def summaries_to_arrow(summaries: Mapping[str, ColumnSummary]) -> pa.Table:
     """Return one row for each column, by `SCHEMA`."""
-    return pa.Table.from_pylist([{"column": name, **_row(part)} for name, part in summaries.items()], SCHEMA)
+    return pa.Table.from_pylist([{"column": name, **_to_row(part)} for name, part in summaries.items()], SCHEMA)
 
 
-def from_arrow(table: pa.Table) -> list[dict[str, Summary]]:
-    """Return the summaries that `to_arrow` wrote, where several were put one after the other: one dict for each."""
-    found: list[dict[str, Summary]] = []
-    for at, name in enumerate(table.column("column").to_pylist()):
-        if not found or name in found[-1]:
-            found.append({})
-        found[-1][name] = _from_row(table, at)
-    return found
+def summaries_from_arrow(table: pa.Table) -> list[dict[str, ColumnSummary]]:
+    """Return the summaries that `summaries_to_arrow` wrote. Concatenated tables give one dict each."""
+    parts: list[dict[str, ColumnSummary]] = []
+    for row, name in enumerate(table.column("column").to_pylist()):
+        if not parts or name in parts[-1]:
+            parts.append({})
+        parts[-1][name] = _from_row(table, row)
+    return parts
 
 
-def _row(part: Summary) -> dict[str, object]:
-    body = part.body
-    about = {"rows": part.rows, "missing": part.missing, "bad": part.bad, "example": part.example}
-    if isinstance(body, Counts):
+def _to_row(summary: ColumnSummary) -> dict[str, object]:
+    body = summary.body
+    about = {"rows": summary.rows, "missing": summary.missing, "bad": summary.bad, "example": summary.example}
+    if isinstance(body, CategoryCounts):
         words = list(body.words)
         about["grouped"] = body.grouped
         return {"about": json.dumps(about), "words": words, "counts": [body.words[word] for word in words]}
     if isinstance(body, Moments):
         about |= {"total": hex(body.total), "squares": hex(body.squares)}
-    grid = body.sketch if isinstance(body, Moments) else body
-    about["level"] = grid.level
-    return {"about": json.dumps(about), "low": grid.low, "high": grid.high, "counts": grid.counts}
+    sketch = body.sketch if isinstance(body, Moments) else body
+    about["level"] = sketch.level
+    return {"about": json.dumps(about), "low": sketch.low, "high": sketch.high, "counts": sketch.counts}
 
 
-def _from_row(table: pa.Table, at: int) -> Summary:
-    about = json.loads(table.column("about")[at].as_py())
+def _from_row(table: pa.Table, row: int) -> ColumnSummary:
+    about = json.loads(table.column("about")[row].as_py())
     base = (about["rows"], about["missing"], about["bad"], about["example"])
-    counts = table.column("counts")[at].values
+    counts = table.column("counts")[row].values
     if "grouped" in about:
-        words = dict(zip(table.column("words")[at].as_py(), counts.to_pylist(), strict=True))
-        return Summary(*base, Counts(words, about["grouped"]))
-    low, high = (table.column(end)[at].values.to_numpy() for end in ("low", "high"))
-    grid = Sketch(about["level"], low, high, counts.to_numpy())
+        words = dict(zip(table.column("words")[row].as_py(), counts.to_pylist(), strict=True))
+        return ColumnSummary(*base, CategoryCounts(words, about["grouped"]))
+    low, high = (table.column(end)[row].values.to_numpy() for end in ("low", "high"))
+    sketch = Sketch(about["level"], low, high, counts.to_numpy())
     if "total" not in about:
-        return Summary(*base, grid)
-    return Summary(*base, Moments(int(about["total"], 16), int(about["squares"], 16), grid))
+        return ColumnSummary(*base, sketch)
+    return ColumnSummary(*base, Moments(int(about["total"], 16), int(about["squares"], 16), sketch))
