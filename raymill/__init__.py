@@ -10,9 +10,9 @@ from raymill.own_packages import guard
 guard()  # before anything imports one of the four packages: a user's own serve.py may be first on the import path
 
 from raymill.catalog import tasks
+from raymill.contracts import contract_diff, contract_show
 from raymill.endpoint import deploy_config, optimize, serve, serve_versions, wait_for_interrupt
 from raymill.inference import evaluate, load, predict
-from raymill.model_contracts import contract_diff, contract_show
 from raymill.registry import models, promote, rollback, show
 from raymill.run_listing import runs
 from raymill.session import STORAGE

@@ -6,20 +6,20 @@ from typing import Any
 
 
 def tasks() -> list[dict[str, Any]]:
-    """Return the built-in tasks: name, columns by role, request, answer, metrics, and what `model` may be."""
-    from trainer.tasks import catalog
+    """Return the built-in tasks: name, columns by role, what `model` takes, request, answer and metrics."""
+    from trainer.tasks.catalog import TASKS, get_task
 
+    example_fit = {"labels": ["a", "b"], "target": {"mean": 0.0, "std": 1.0}}
     listed = []
-    for name in catalog.TASKS:
-        task = catalog.get(name)
-        fitted = {"labels": ["a", "b"], "target": {"mean": 0.0, "std": 1.0}}
+    for name in TASKS:
+        task = get_task(name)
         listed.append(
             {
                 "task": name,
                 "columns": dict(task.roles),
                 "model": task.models,
                 "request": task.request,
-                "answer": task.target.example(fitted),
+                "answer": task.target.example(example_fit),
                 "metric": task.target.metric,
                 "metrics": list(task.target.metrics_known),
             }

@@ -13,13 +13,13 @@ from raymill.session import STORAGE, console_or_default, find_version, storage_f
 
 if TYPE_CHECKING:
     from cluster.console import Console
-    from serve.app import HeldOutOf
+    from serve.app import HeldOutLoader
     from serve.engines.benchmark import HeldOut
     from trainer.contract.contract import Contract
-    from trainer.inference.evaluate import LabelledRows
+    from trainer.inference.evaluate import LabeledRows
     from trainer.registry.registry import Version
     from trainer.spec.run import RunSpec
-    from trainer.spec.serve import Serve
+    from trainer.spec.serve import ServeSpec
 
 
 @contextlib.contextmanager
@@ -36,70 +36,72 @@ def serve(
 
     `changes` override keys of the spec's `serve:`; `overrides` override any key, for example `serve.replicas=2`.
     """
-    from cluster.connect import connect, joins
-    from serve.haproxy import check_access, check_port, prepared
-    from trainer.pipeline.models import spec_of
-    from trainer.runs import folder as run_folder
+    from cluster.connect import connect_to_ray, joins_cluster
+    from serve.haproxy import check_access, check_port, configure_proxy
+    from trainer.pipeline.models import load_version_spec
+    from trainer.runs.folder import RAY_LOG, create_run
 
     version = find_version(model, storage)
-    spec = spec_of(version, [*overrides, *_serve_overrides(changes)])
+    spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
     versions = [version, *[find_version(ref, storage) for ref in spec.serve.models]]
     check_access(spec.serve)
-    shown = console_or_default(console)
-    folder = run_folder.create(spec.model_copy(update={"storage": str(storage_folder(storage))}), "serve")
-    shown.say(f"{', '.join(each.ref for each in versions)}: {folder}", style="bold")
-    shown.send_rays_output_to(folder / run_folder.RAY_LOG)
+    console = console_or_default(console)
+    folder = create_run(spec.model_copy(update={"storage": str(storage_folder(storage))}), "serve")
+    console.print(f"{', '.join(version.ref for version in versions)}: {folder}", style="bold")
+    console.redirect_ray_output(folder / RAY_LOG)
     with contextlib.ExitStack() as stack:
-        if not joins(address):
+        if not joins_cluster(address):
             check_port(spec.serve.host, spec.serve.port)
-            stack.enter_context(prepared(spec.serve))
-        with shown.stage("ray"):
-            stack.enter_context(connect(address, quiet=shown.quiet))
-        yield stack.enter_context(serve_versions(versions, spec.serve, shown, log_folder=str(folder)))
+            stack.enter_context(configure_proxy(spec.serve))
+        with console.stage("ray"):
+            stack.enter_context(connect_to_ray(address, quiet=console.quiet))
+        yield stack.enter_context(serve_versions(versions, spec.serve, console, log_folder=str(folder)))
 
 
 @contextlib.contextmanager
 def serve_versions(
     versions: Sequence[Version],
-    spec: Serve,
+    spec: ServeSpec,
     console: Console,
     *,
-    held_out: HeldOutOf | None = None,
+    held_out: HeldOutLoader | None = None,
     log_folder: str | None = None,
     stop_within_s: float = 1.0,
 ) -> Iterator[str]:
     """Serve `versions` on the connected Ray while the block runs; yields the URL.
 
     `held_out` returns the rows that engines are checked on; by default those that the version was registered with. At the
-    end, wait up to `stop_within_s` for the endpoint to be gone; a Ray that stops next ends what is left.
+    end, wait up to `stop_within_s` for the endpoint to be gone; a local Ray ends whatever is left when it stops.
     """
-    from cluster.plan import check, joined_nodes
-    from cluster.progress import Progress, run_watched
-    from serve.endpoint import start, stop
+    from cluster.plan import check_fits, joined_nodes
+    from cluster.progress import Progress, run_in_thread
+    from serve.endpoint import start_endpoint, stop_endpoint
     from trainer.pipeline.resources import serving_demand
 
-    check([serving_demand(spec)], joined_nodes())
+    check_fits([serving_demand(spec)], joined_nodes())
     messages: list[str] = []
 
-    def work() -> Any:
-        return start(versions, spec, held_out or held_out_rows, log_folder=log_folder, say=messages.append)
+    def start() -> Any:
+        return start_endpoint(
+            versions, spec, held_out or load_held_out_rows, log_folder=log_folder, say=messages.append
+        )
 
-    def look() -> None:
+    def print_messages() -> None:
         while messages:
-            console.say(f"    {messages.pop(0)}")
+            console.print(f"    {messages.pop(0)}")
         show(Progress())
 
     try:
         with console.stage("serve") as show:
-            endpoint = run_watched(work, look)
+            endpoint = run_in_thread(start, print_messages)
     except KeyboardInterrupt:  # the thread is still starting replicas, on a cluster that outlives this process
-        stop(versions[0].name, started_serve=False, within_s=stop_within_s)
+        stop_endpoint(versions[0].name, started_serve=False, within_s=stop_within_s)
         raise
-    look()
+    print_messages()
     try:
         yield endpoint.url
     finally:
-        stop(versions[0].name, started_serve=endpoint.started_serve, within_s=stop_within_s)
+        stop_endpoint(versions[0].name, started_serve=endpoint.started_serve, within_s=stop_within_s)
 
 
 def optimize(
@@ -115,13 +117,13 @@ def optimize(
     `changes` override keys of the spec's `serve:`. Returns the measurements and the choice.
     """
     from serve.engines import choose
-    from trainer.pipeline.models import spec_of
+    from trainer.pipeline.models import load_version_spec
 
     version = find_version(model, storage)
-    spec = spec_of(version, [*overrides, *_serve_overrides(changes)])
-    shown = console_or_default(console)
-    with shown.stage("optimize"):
-        return choose.optimize(version, spec.serve, held_out_rows(version), shown.say)
+    spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
+    console = console_or_default(console)
+    with console.stage("optimize"):
+        return choose.optimize(version, spec.serve, load_held_out_rows(version), console.print)
 
 
 def deploy_config(model: str, *, storage: str | Path = STORAGE, overrides: Iterable[str] = (), **changes: Any) -> str:
@@ -130,35 +132,36 @@ def deploy_config(model: str, *, storage: str | Path = STORAGE, overrides: Itera
 
     from serve.deploy_config import config
     from serve.haproxy import check_access
-    from trainer.pipeline.models import spec_of
+    from trainer.pipeline.models import load_version_spec
 
     version = find_version(model, storage)
-    spec = spec_of(version, [*overrides, *_serve_overrides(changes)])
+    spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
     check_access(spec.serve)
     return yaml.safe_dump(config(model, str(storage_folder(storage)), spec.serve), sort_keys=False)
 
 
-def held_out_rows(version: Version) -> HeldOut | None:
+def load_held_out_rows(version: Version) -> HeldOut | None:
     """Return the rows that a version was registered with, to check engines on; None if they are gone."""
     from cluster.errors import ModelError
-    from trainer.contract import contract as contracts
-    from trainer.pipeline.models import spec_of
-    from trainer.registry import register
+    from trainer.contract.contract import load_contract
+    from trainer.pipeline.models import load_version_spec
+    from trainer.registry.register import load_registered_rows
 
     try:
-        rows = register.held_out_of(version)
+        rows = load_registered_rows(version)
     except (ModelError, KeyError):
         return None
-    return rows_to_check(spec_of(version), contracts.load(version.folder), rows)
+    return build_held_out(load_version_spec(version), load_contract(version.folder), rows)
 
 
-def rows_to_check(spec: RunSpec, contract: Contract, rows: LabelledRows) -> HeldOut:
+def build_held_out(spec: RunSpec, contract: Contract, rows: LabeledRows) -> HeldOut:
     """Return `rows` with their targets and the metric that an engine must keep."""
     from serve.engines.benchmark import HeldOut
-    from trainer.inference.evaluate import targets_of
+    from trainer.inference.evaluate import encode_targets
 
-    how = spec.evaluate
-    return HeldOut(rows.columns, targets_of(contract, rows), how.metric, how.mode == "max", how.calibration_bins)
+    targets = encode_targets(contract, rows)
+    metric, is_maximized = spec.evaluate.metric, spec.evaluate.mode == "max"
+    return HeldOut(rows.columns, targets, metric, is_maximized, spec.evaluate.calibration_bins)
 
 
 def _serve_overrides(changes: Mapping[str, Any]) -> list[str]:
@@ -166,6 +169,6 @@ def _serve_overrides(changes: Mapping[str, Any]) -> list[str]:
 
 
 def wait_for_interrupt() -> None:
-    """Block until Ctrl-C or SIGTERM, which raise KeyboardInterrupt here."""
+    """Block until Ctrl-C or SIGTERM, which raise KeyboardInterrupt in this process."""
     while True:
         signal.pause()

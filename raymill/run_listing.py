@@ -9,24 +9,26 @@ from raymill.session import STORAGE, storage_folder
 
 
 def runs(*, storage: str | Path = STORAGE) -> list[dict[str, Any]]:
-    """Return every run that trained or searched, oldest first: `run`, `kind`, `folder`, `finished`, and of a finished run
-    its `metrics`, `model` and `version`."""
+    """Return every run that trains or searches, oldest first: `run`, `kind`, `folder` and `finished`.
+
+    A finished run also has the `metrics`, `model`, `version` and `promoted` of its result, as far as they apply.
+    """
     from cluster.files import read_json
-    from trainer.runs import folder as run_folder
+    from trainer.runs.folder import list_runs, run_kind
     from trainer.runs.journal import RESULT
 
     listed = []
-    for folder in run_folder.find_all(storage_folder(storage)):
+    for folder in list_runs(storage_folder(storage)):
         result = folder / RESULT
         outcome = read_json(result) if result.is_file() else {}
-        shown = {key: outcome[key] for key in ("metrics", "model", "version", "promoted") if key in outcome}
+        fields = {key: outcome[key] for key in ("metrics", "model", "version", "promoted") if key in outcome}
         listed.append(
             {
                 "run": folder.name,
-                "kind": run_folder.kind_of(folder),
+                "kind": run_kind(folder),
                 "folder": str(folder),
                 "finished": bool(outcome),
-                **shown,
+                **fields,
             }
         )
     return listed

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raymill.endpoint import rows_to_check, serve_versions
+from raymill.endpoint import build_held_out, serve_versions
 
 if TYPE_CHECKING:
     from trainer.pipeline.run import Run
     from trainer.runs.result import RunResult
 
-# Different inputs in the load test.
+# Number of different inputs in the load test.
 _INPUTS = 256
 # Longest wait for one endpoint to be gone before the next one starts.
 _STOP_WITHIN_S = 30.0
 
 
 def measure_serving(run: Run, result: RunResult) -> dict[str, float]:
-    """Return the metrics of `trainer.spec.tune.SERVE_FIGURES` for a finalist: replicas by `serve:`, clients by
-    `tune.load_test`."""
+    """Return the metrics of `trainer.spec.tune.SERVING_METRICS` for a finalist.
+
+    The replicas are those of the spec's `serve:`, the clients those of `tune.load_test`.
+    """
     import tempfile
     from pathlib import Path
 
@@ -26,18 +28,18 @@ def measure_serving(run: Run, result: RunResult) -> dict[str, float]:
     from cluster.ports import free_port
     from serve.load_test import measure
     from trainer.data.prepared import Prepared
-    from trainer.inference import held_out
-    from trainer.registry import register
+    from trainer.inference.held_out import load_held_out, sample_requests
+    from trainer.registry.register import register_candidate
 
     assert run.spec.tune is not None
-    load = run.spec.tune.load
+    load_test = run.spec.tune.load_test
     prepared = Prepared(result.prepared)
-    inputs = held_out.sample_requests(prepared, _INPUTS)
-    rows = rows_to_check(result.spec, prepared.contract, held_out.held_out(prepared, "validation"))
+    inputs = sample_requests(prepared, _INPUTS)
+    rows = build_held_out(result.spec, prepared.contract, load_held_out(prepared, "validation"))
     with tempfile.TemporaryDirectory(dir=run.folder) as storage:
-        version = register.provisional(result, Path(storage))
+        version = register_candidate(result, Path(storage))
         # Loopback without keys: the candidate is not public yet, and keys do not change the cost.
-        local = {"host": "127.0.0.1", "port": free_port(), "keys": None, "insecure": False, "too_long": "truncate"}
+        local = {"host": "127.0.0.1", "port": free_port(), "keys": None, "insecure": False, "overlong": "truncate"}
         spec = result.spec.serve.model_copy(update={**local, "models": ()})
         with serve_versions([version], spec, Console(), held_out=lambda _: rows, stop_within_s=_STOP_WITHIN_S) as url:
-            return measure(url, inputs, load.connections, load.seconds)
+            return measure(url, inputs, load_test.connections, load_test.seconds)

@@ -1,4 +1,4 @@
-"""What the API's functions share: the storage folder, a version by its name, the console, a Ray for one run."""
+"""Helpers that the functions of the API share: the storage folder, a version by name, the console, Ray for one run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trainer.registry.registry import Version
     from trainer.spec.run import RunSpec
 
-#: The storage folder when none is named; the same as the spec's default.
+#: The default storage folder; the same as the spec's.
 STORAGE = "~/.raymill"
 
 
@@ -25,11 +25,11 @@ def storage_folder(storage: str | Path) -> Path:
 
 
 def find_version(model: str, storage: str | Path) -> Version:
-    """Return the version that `model` (`name`, `name@alias` or `name@7`) means, with every file checked."""
-    from trainer.registry import registry
+    """Return the version named by `model` (`name`, `name@alias` or `name@7`), after checking every file of it."""
+    from trainer.registry.registry import Registry, verify_files
 
-    version = registry.Registry(storage).find(model)
-    registry.verify(version)
+    version = Registry(storage).find(model)
+    verify_files(version)
     return version
 
 
@@ -41,10 +41,10 @@ def console_or_default(console: Console | None) -> Console:
 
 
 def starts_local_ray(spec: RunSpec) -> bool:
-    """Return whether `spec` starts a Ray on this machine: no address is given and this process is not connected."""
-    from cluster.connect import joins
+    """Return whether `spec` starts Ray on this machine: it gives no address and this process is not connected."""
+    from cluster.connect import joins_cluster
 
-    if joins(spec.cluster.address):
+    if joins_cluster(spec.cluster.address):
         return False
     ray = sys.modules.get("ray")
     return ray is None or not ray.is_initialized()
@@ -52,9 +52,11 @@ def starts_local_ray(spec: RunSpec) -> bool:
 
 @contextlib.contextmanager
 def ray_for(run: Run, *, serving: bool = False) -> Iterator[None]:
-    """Connect to Ray while the block runs. Raises `ResourceError` if the run does not fit: before a local Ray starts, or
-    after joining a cluster."""
-    from cluster.connect import connect
+    """Connect to Ray while the block runs.
+
+    Raises `ResourceError` if the run does not fit: before a local Ray starts, or after joining a cluster.
+    """
+    from cluster.connect import connect_to_ray
     from cluster.plan import joined_nodes, local_nodes
 
     is_local = starts_local_ray(run.spec)
@@ -63,12 +65,14 @@ def ray_for(run: Run, *, serving: bool = False) -> Iterator[None]:
         run.size_resources(local_nodes(run.spec.cluster.cpus), serving=is_served)
     with contextlib.ExitStack() as stack:
         if is_local and is_served:
-            from serve.haproxy import prepared
+            from serve.haproxy import configure_proxy
 
-            stack.enter_context(prepared(run.spec.serve))
+            stack.enter_context(configure_proxy(run.spec.serve))
         started = time.monotonic()
         with run.console.stage("ray"):
-            stack.enter_context(connect(run.spec.cluster.address, cpus=run.spec.cluster.cpus, quiet=run.console.quiet))
+            stack.enter_context(
+                connect_to_ray(run.spec.cluster.address, cpus=run.spec.cluster.cpus, quiet=run.console.quiet)
+            )
         run.stages.seconds["ray"] = round(time.monotonic() - started, 2)
         run.size_resources(joined_nodes(), serving=is_served)
         yield

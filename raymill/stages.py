@@ -22,39 +22,39 @@ if TYPE_CHECKING:
 def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Return which processes will run, with their CPUs and GPUs, and the nodes they fit on.
 
-    Raises `ResourceError` with the sum if they do not fit, and every error that `run` raises before it reads rows.
+    Raises `ResourceError` with the totals if they do not fit, and every error that `run` raises before it reads rows.
     """
-    from cluster.connect import connect
-    from cluster.plan import check, joined_nodes, local_nodes
-    from trainer.pipeline.resources import demands, layout
-    from trainer.pipeline.run import must_be_there
-    from trainer.tasks.resolve import load
+    from cluster.connect import connect_to_ray
+    from cluster.plan import check_fits, joined_nodes, local_nodes
+    from trainer.pipeline.resources import list_demands, plan_resources
+    from trainer.pipeline.run import check_references
+    from trainer.tasks.resolve import load_spec
 
-    loaded = load(spec, overrides)
-    must_be_there(loaded, fetch=False)
+    loaded = load_spec(spec, overrides)
+    check_references(loaded, fetch=False)
     if starts_local_ray(loaded):
         nodes = local_nodes(loaded.cluster.cpus)
     else:
-        with connect(loaded.cluster.address):
+        with connect_to_ray(loaded.cluster.address):
             nodes = joined_nodes()
-    sizes = layout(loaded, nodes)
-    stages = demands(loaded, sizes)
-    check(stages, nodes)
+    resources = plan_resources(loaded, nodes)
+    demands = list_demands(loaded, resources)
+    check_fits(demands, nodes)
     return {
         "nodes": [node._asdict() for node in nodes],
-        "stages": [{**demand._asdict(), "cpus": demand.cpus, "gpus": demand.gpus} for demand in stages],
-        "cpus_per_worker": sizes.cpus_per_worker,
-        "trials_at_once": sizes.trials_at_once,
+        "stages": [{**demand._asdict(), "cpus": demand.cpus, "gpus": demand.gpus} for demand in demands],
+        "cpus_per_worker": resources.cpus_per_worker,
+        "trials_at_once": resources.trials_at_once,
     }
 
 
 def prepare(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> Outcome:
-    """Make the prepared rows of `spec`, or find them. Starts Ray only to make many."""
+    """Make the prepared rows of `spec`, or reuse them. Starts Ray only to make many rows."""
     run = _new_run(spec, overrides, console, "prepare")
     prepared = _prepared_rows(run)
-    return run.outcome(
+    return run.write_outcome(
         fingerprint=prepared.contract.fingerprint,
         prepared=str(prepared.folder),
         rows=prepared.summary["rows"],
@@ -66,19 +66,19 @@ def prepare(
 def data_report(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> dict[str, Any]:
-    """Prepare the rows of `spec`, or find them, and write data.html about them into the run's folder.
+    """Prepare the rows of `spec`, or reuse them, and write data.html about them into the run's folder.
 
-    Returns the outcome, with the page's path as `report` and its numbers as `data`.
+    Returns the outcome, with the page's path as `report`, its numbers as `data` and its findings as sentences.
     """
     from cluster.errors import SpecError
     from cluster.progress import Progress
     from trainer.report import data_page
-    from trainer.runs import folder as run_folder
-    from trainer.tasks import catalog
-    from trainer.tasks.resolve import load as load_spec
+    from trainer.runs.folder import SPEC_FILE
+    from trainer.tasks.catalog import get_task
+    from trainer.tasks.resolve import load_spec
 
     loaded = load_spec(spec, overrides)
-    task = catalog.get(loaded.task)
+    task = get_task(loaded.task)
     if not (task.texts and task.target.has_classes):
         raise SpecError(
             f"the data report needs texts with classes, and task {loaded.task} has none",
@@ -92,15 +92,15 @@ def data_report(
         nonlocal latest
         latest = progress
 
-    def work() -> data_page.Facts:
-        facts = data_page.gather(prepared, on_progress)
-        text = (run.folder / run_folder.SPEC).read_text(encoding="utf-8")
+    def write_report() -> data_page.DataFacts:
+        facts = data_page.collect_facts(prepared, on_progress)
+        text = (run.folder / SPEC_FILE).read_text(encoding="utf-8")
         page = run.folder / data_page.FILE
-        data_page.write(page, facts, title=f"{run.spec.name}: the data", prepared=prepared, spec_text=text)
+        data_page.write_data_page(page, facts, title=f"{run.spec.name}: the data", prepared=prepared, spec_text=text)
         return facts
 
-    facts = run.stages.run("report", work, lambda: latest)
-    outcome = run.outcome(fingerprint=prepared.contract.fingerprint, report=str(run.folder / data_page.FILE))
+    facts = run.stages.run("report", write_report, lambda: latest)
+    outcome = run.write_outcome(fingerprint=prepared.contract.fingerprint, report=str(run.folder / data_page.FILE))
     findings = [finding["text"] for finding in data_page.findings(facts)]
     return {**outcome.as_dict(), "data": facts.summary(), "findings": findings}
 
@@ -155,9 +155,9 @@ def resume(
     run's folder or its name under `storage`. Only keys that do not change the result may be overridden.
     """
     from trainer.pipeline.run import Run
-    from trainer.runs.resume import interrupted
+    from trainer.runs.resume import load_for_resume
 
-    loaded, folder, kind = interrupted(str(run), storage_folder(storage), overrides)
+    loaded, folder, kind = load_for_resume(str(run), storage_folder(storage), overrides)
     resumed = Run(loaded, console_or_default(console), kind, folder)
     if kind == "run":
         return _run_pipeline(resumed, then)
@@ -171,14 +171,14 @@ def repeat(
     storage: str | Path = STORAGE,
     console: Console | None = None,
 ) -> Outcome:
-    """Train again from the complete spec of an earlier run, with the defaults of that time. Prints what else differs."""
-    from trainer.runs.resume import repetition
+    """Train again from the complete spec of an earlier run, with the defaults of that time. Prints all other differences."""
+    from trainer.runs.resume import load_for_repeat
 
-    loaded, differences = repetition(str(run), storage_folder(storage), overrides)
-    shown = console_or_default(console)
+    loaded, differences = load_for_repeat(str(run), storage_folder(storage), overrides)
+    console = console_or_default(console)
     for difference in differences:
-        shown.say(f"differs from the earlier run: {difference}", style="yellow")
-    return _train(_new_run(loaded, (), shown, "train", without_search=True))
+        console.print(f"differs from the earlier run: {difference}", style="yellow")
+    return _train(_new_run(loaded, (), console, "train", without_search=True))
 
 
 def _train(run: Run) -> Outcome:
@@ -221,9 +221,9 @@ def _run_pipeline(run: Run, then: Callable[[Run, Outcome], Outcome] | None) -> O
 def _locked(run: Run) -> Iterator[None]:
     """Hold the run's lock while the block runs; if it fails, print how to resume the run."""
     from trainer.pipeline.messages import print_resume_hint
-    from trainer.runs import folder as run_folder
+    from trainer.runs.folder import lock_run
 
-    with run_folder.held(run.folder):
+    with lock_run(run.folder):
         try:
             yield
         except BaseException:
@@ -246,7 +246,7 @@ def _new_run(
     without_search: bool = False,
 ) -> Run:
     from trainer.pipeline.run import Run
-    from trainer.tasks.resolve import load as load_spec
+    from trainer.tasks.resolve import load_spec
 
     loaded = load_spec(spec, overrides)
     if without_search:
@@ -255,10 +255,10 @@ def _new_run(
 
 
 def _prepared_rows(run: Run) -> Prepared:
-    """Return the run's prepared rows. Starts Ray only to make many."""
+    """Return the run's prepared rows, made or reused. Starts Ray only to make many rows."""
     from trainer.data.prepare import prepare as preparing
 
-    if preparing.is_small(run.spec, run.files) or preparing.find(run.spec, run.files):
+    if preparing.is_small_data(run.spec, run.files) or preparing.find_prepared(run.spec, run.files):
         return run.prepare()
     with ray_for(run):
         return run.prepare()

@@ -1,4 +1,4 @@
-"""How a command runs: its result on stdout, its messages on stderr, its errors as exit codes."""
+"""Run a command: its result goes to stdout, its messages to stderr, and its error becomes an exit code."""
 
 from __future__ import annotations
 
@@ -15,68 +15,68 @@ import click
 
 
 class CommandContext:
-    """One command's output: results on stdout, everything else on stderr, errors as exit codes."""
+    """The output of one command: the result on stdout, everything else on stderr, an exit code for an error."""
 
     def __init__(self, *, as_json: bool, verbose: bool, debug: bool) -> None:
         from cluster.console import Console
-        from cluster.terminal import OwnOutput
+        from cluster.terminal import OutputRedirect
 
-        self.as_json, self.debug = as_json, debug
-        self.code = 0
-        self.own = OwnOutput(shows_rays_output=verbose)
-        self.console = Console(sys.stderr, self.own)
+        self.as_json, self.shows_traceback = as_json, debug
+        self.exit_code = 0
+        self.output = OutputRedirect(shows_ray_output=verbose)
+        self.console = Console(sys.stderr, self.output)
 
     def emit(self, result: dict[str, Any], lines: list[str]) -> None:
         """Print the result on stdout: one JSON object with --json, else `lines`."""
-        out = self.own.stdout
-        print(json.dumps(result, ensure_ascii=False) if self.as_json else "\n".join(lines), file=out, flush=True)
+        text = json.dumps(result, ensure_ascii=False) if self.as_json else "\n".join(lines)
+        print(text, file=self.output.stdout, flush=True)
 
     def run(self, work: Callable[[CommandContext], None]) -> None:
         """Run `work` and end the process with the exit code of `cluster.errors.OUTCOMES`."""
-        signal.signal(signal.SIGTERM, _as_interrupt)
+        signal.signal(signal.SIGTERM, _raise_interrupt)
         try:
             work(self)
         except KeyboardInterrupt:
-            self.code = self._interrupted()
+            self.exit_code = self._report_interrupt()
         except click.UsageError as error:
-            error.show(self.own.stderr)
-            self.code = error.exit_code
+            error.show(self.output.stderr)
+            self.exit_code = error.exit_code
         except Exception as error:
-            self.code = self._failed(error)
+            self.exit_code = self._report_error(error)
         # os._exit: threads that still wait for a stopped Ray must not keep the process alive.
-        for stream in (self.own.stdout, self.own.stderr, sys.stdout, sys.stderr):
+        for stream in (self.output.stdout, self.output.stderr, sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(self.code)
+        os._exit(self.exit_code)
 
-    def _interrupted(self) -> int:
-        from cluster.errors import outcome
+    def _report_interrupt(self) -> int:
+        from cluster.errors import classify_error
 
-        self.console.say(
-            "\nInterrupted; every process that this command started is stopped. Prepared rows are kept and will be reused.",
+        self.console.print(
+            "\nInterrupted; every process that this command started has stopped. Prepared rows are kept and will be reused.",
             style="yellow",
         )
         if self.as_json:
             self.emit({"error": "interrupted"}, [])
-        return outcome(KeyboardInterrupt()).exit_code
+        return classify_error(KeyboardInterrupt()).exit_code
 
-    def _failed(self, error: Exception) -> int:
-        from cluster.errors import UserError, outcome
+    def _report_error(self, error: Exception) -> int:
+        from cluster.errors import UserError, classify_error
 
         if isinstance(error, UserError):
-            self.console.say(f"error: {error}", style="red")
+            self.console.print(f"error: {error}", style="red")
         else:
             text = str(error).strip() or "no message"
-            self.console.say(f"raymill failed: {type(error).__name__}: {text.splitlines()[0]}", style="red")
-            self.console.say(
+            self.console.print(f"raymill failed: {type(error).__name__}: {text.splitlines()[0]}", style="red")
+            self.console.print(
                 "  This is a bug in raymill, not in your input; --debug shows the traceback, --verbose Ray's output."
             )
-        if self.debug:
-            self.console.say("".join(traceback.format_exception(error)))
+        if self.shows_traceback:
+            self.console.print("".join(traceback.format_exception(error)))
         if self.as_json:
             self.emit({"error": str(error)}, [])
-        return outcome(error).exit_code
+        return classify_error(error).exit_code
 
 
-def _as_interrupt(signum: int, frame: Any) -> None:
+def _raise_interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt

@@ -14,17 +14,20 @@ from raymill.cli.options import shared_options
 @click.command("tasks")
 @shared_options()
 def tasks_command(context: CommandContext) -> None:
-    """List the tasks: their columns, models, requests and answers. One of your own is `task: my_module:MyTask`."""
-    found = raymill.tasks()
+    """List the built-in tasks.
+
+    Shows columns, models, requests, answers and metrics. A custom task is named in the spec: `task: my_module:MyTask`.
+    """
+    tasks = raymill.tasks()
     lines = []
-    for task in found:
-        columns = "".join(f"\n    {role:<10} {what}" for role, what in task["columns"].items())
+    for task in tasks:
+        columns = "".join(f"\n    {role:<10} {column}" for role, column in task["columns"].items())
         lines.append(
             f"{task['task']}\n  columns:{columns}\n  model.{task['model']}\n"
             f"  input of a request: {task['request']}\n  answer: {json.dumps(task['answer'])}\n"
-            f"  metrics: {', '.join(task['metrics'])} (by default {task['metric']})\n"
+            f"  metrics: {', '.join(task['metrics'])} (default: {task['metric']})\n"
         )
-    context.emit({"tasks": found}, lines)
+    context.emit({"tasks": tasks}, lines)
 
 
 @click.command("schema")
@@ -38,22 +41,25 @@ def schema_command() -> None:
 @click.command("doctor")
 @shared_options("storage")
 def doctor_command(context: CommandContext, storage: str | None) -> None:
-    """Show versions, cores, GPUs, Ray and storage: what is there, what is missing and how to get it."""
-    from cluster.doctor import Check, examine
+    """Check the environment.
+
+    Lists packages, cores, memory, GPUs, Ray and storage, what is missing and how to get it.
+    """
+    from cluster.doctor import Check, run_checks
     from trainer.tasks.catalog import TASKS
 
-    found = [
-        *examine(storage or raymill.STORAGE),
+    checks = [
+        *run_checks(storage or raymill.STORAGE),
         Check("tasks", f"{len(TASKS)}; `raymill tasks` lists them", True, True, ""),
     ]
     rows = [
-        [item.what, item.found, "ok" if item.ok else ("missing" if item.needed else "optional"), item.fix]
-        for item in found
+        [check.what, check.found, "ok" if check.ok else ("missing" if check.needed else "optional"), check.fix]
+        for check in checks
     ]
     context.console.table("raymill doctor", ["what", "found", "", "how to get it"], rows)
-    bad = [item.what for item in found if item.needed and not item.ok]
+    missing = [check.what for check in checks if check.needed and not check.ok]
     context.emit(
-        {"ok": not bad, "checks": [item._asdict() for item in found]},
-        ["all is there" if not bad else f"missing: {', '.join(bad)}"],
+        {"ok": not missing, "checks": [check._asdict() for check in checks]},
+        [f"missing: {', '.join(missing)}" if missing else "everything required is installed"],
     )
-    context.code = 2 if bad else 0
+    context.exit_code = 2 if missing else 0

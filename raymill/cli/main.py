@@ -8,10 +8,10 @@ from __future__ import annotations
 import click
 
 from raymill.cli import info, models, runs, serving
-from raymill.cli.options import InOrder
+from raymill.cli.options import OrderedGroup
 
 
-@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="raymill", message="%(version)s")
 def cli() -> None:
     """One YAML spec from raw data to an HTTP prediction, on Ray."""

@@ -1,4 +1,4 @@
-"""Commands on registered models: evaluate, predict, models, contract."""
+"""Commands for registered models: evaluate, predict, models, contract."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 import raymill
 from raymill.cli.context import CommandContext
-from raymill.cli.options import MODEL, InOrder, shared_options
+from raymill.cli.options import MODEL, OrderedGroup, shared_options
 
 
 @click.command("evaluate")
@@ -16,14 +16,17 @@ from raymill.cli.options import MODEL, InOrder, shared_options
 def evaluate_command(
     context: CommandContext, model: str, data: str | None, storage: str | None, address: str | None
 ) -> None:
-    """Show a registered model's metrics on its held-out rows or on a labeled file."""
-    from trainer.targets.metrics.summary import figures_line
+    """Show a model's metrics on held-out or labeled rows.
+
+    The rows are those of --data, or those that the model was registered with.
+    """
+    from trainer.targets.metrics.summary import metrics_line
 
     result = raymill.evaluate(
         model, data=data, storage=storage or raymill.STORAGE, address=address, console=context.console
     )
     lines = [
-        f"{result['model']}@{result['version']}  {figures_line(result['metrics']['test'])}",
+        f"{result['model']}@{result['version']}  {metrics_line(result['metrics']['test'])}",
         f"report: {result['report']}",
     ]
     context.emit(result, lines)
@@ -51,53 +54,61 @@ def predict_command(
     context.emit(result, [f"{result['rows']:,} rows to {result['output']}{note}"])
 
 
-@click.group("models", cls=InOrder, invoke_without_command=True)
+@click.group("models", cls=OrderedGroup, invoke_without_command=True)
 @click.option("--storage", type=click.Path(), help="Folder of prepared data, runs and models.")
 @click.pass_context
 def models_group(click_context: click.Context, storage: str | None) -> None:
-    """The registry: list (the default), show, promote, rollback."""
+    """Registered models: list, show, promote, rollback.
+
+    Without a subcommand, list them.
+    """
     click_context.obj = storage
     if click_context.invoked_subcommand is None:
-        CommandContext(as_json=False, verbose=False, debug=False).run(lambda context: _list(context, storage))
+        CommandContext(as_json=False, verbose=False, debug=False).run(lambda context: _print_versions(context, storage))
 
 
-def _list(context: CommandContext, storage: str | None) -> None:
-    from trainer.targets.metrics.summary import figures_line
+def _print_versions(context: CommandContext, storage: str | None) -> None:
+    from trainer.targets.metrics.summary import metrics_line
 
-    where = storage or raymill.STORAGE
-    listed = raymill.models(storage=where)
+    storage = storage or raymill.STORAGE
+    versions = raymill.models(storage=storage)
     rows = [
-        [f"{m['model']}@{m['version']}", ", ".join(m["aliases"]), m.get("error") or figures_line(m["metrics"])]
-        for m in listed
+        [
+            f"{version['model']}@{version['version']}",
+            ", ".join(version["aliases"]),
+            version.get("error") or metrics_line(version["metrics"]),
+        ]
+        for version in versions
     ]
     if rows and not context.as_json:
         context.console.table("Models", ["version", "aliases", "held-out rows"], rows)
-    context.emit({"models": listed}, [f"{len(listed)} version(s) in {where}"])
+    context.emit({"models": versions}, [f"{len(versions)} version(s) in {storage}"])
 
 
 @models_group.command("list")
 @shared_options("storage")
 def list_command(context: CommandContext, storage: str | None) -> None:
     """List every version and its aliases."""
-    _list(context, storage or _group_storage())
+    _print_versions(context, storage or _group_storage())
 
 
 @models_group.command("show")
 @MODEL
 @shared_options("storage")
 def show_command(context: CommandContext, model: str, storage: str | None) -> None:
-    """Show one version: metrics, lineage, files, moves of its aliases."""
-    from trainer.targets.metrics.summary import figures_line
+    """Show the metrics, lineage and aliases of a version."""
+    from trainer.targets.metrics.summary import metrics_line
 
-    shown = raymill.show(model, storage=storage or _group_storage() or raymill.STORAGE)
-    lines = [f"{shown['model']}@{shown['version']}  {', '.join(shown['aliases'])}".rstrip()]
-    lines += [f"folder: {shown['folder']}"]
-    lines += [f"{part}: {figures_line(metrics)}" for part, metrics in shown["metrics"].items()]
-    lines += [f"{key}: {value}" for key, value in shown["lineage"].items()]
-    lines += [
-        f"{move['at']} {move['kind']} {move['alias']}: {move['evidence'].get('reason', '')}" for move in shown["moves"]
+    version = raymill.show(model, storage=storage or _group_storage() or raymill.STORAGE)
+    lines = [
+        f"{version['model']}@{version['version']}  {', '.join(version['aliases'])}".rstrip(),
+        f"folder: {version['folder']}",
     ]
-    context.emit(shown, lines)
+    lines += [f"{part}: {metrics_line(metrics)}" for part, metrics in version["metrics"].items()]
+    lines += [f"{key}: {value}" for key, value in version["lineage"].items()]
+    for move in version["moves"]:
+        lines.append(f"{move['at']} {move['kind']} {move['alias']}: {move['evidence'].get('reason', '')}")
+    context.emit(version, lines)
 
 
 @models_group.command("promote")
@@ -106,8 +117,8 @@ def show_command(context: CommandContext, model: str, storage: str | None) -> No
 @shared_options("storage")
 def promote_command(context: CommandContext, model: str, alias: str, storage: str | None) -> None:
     """Point an alias to this version, whatever the gate decided."""
-    moved = raymill.promote(model, alias=alias, storage=storage or _group_storage() or raymill.STORAGE)
-    context.emit(moved, [_moved(moved)])
+    move = raymill.promote(model, alias=alias, storage=storage or _group_storage() or raymill.STORAGE)
+    context.emit(move, [_describe_move(move)])
 
 
 @models_group.command("rollback")
@@ -116,36 +127,42 @@ def promote_command(context: CommandContext, model: str, alias: str, storage: st
 @shared_options("storage")
 def rollback_command(context: CommandContext, model: str, alias: str, storage: str | None) -> None:
     """Point an alias back to the version before its last promotion."""
-    name, _, after_at = model.partition("@")
-    where = storage or _group_storage() or raymill.STORAGE
-    moved = raymill.rollback(name, alias=after_at or alias, storage=where)
-    context.emit(moved, [_moved(moved)])
+    name, _, named_alias = model.partition("@")
+    storage = storage or _group_storage() or raymill.STORAGE
+    move = raymill.rollback(name, alias=named_alias or alias, storage=storage)
+    context.emit(move, [_describe_move(move)])
 
 
-def _moved(move: dict[str, object]) -> str:
+def _describe_move(move: dict[str, object]) -> str:
     return f"{move['model']}@{move['alias']} is now {move['model']}@{move['version']}"
 
 
 def _group_storage() -> str | None:
-    """Return --storage as given before the subcommand: `raymill models --storage DIR list`."""
+    """Return the --storage given before the subcommand: `raymill models --storage DIR list`."""
     storage: str | None = click.get_current_context().obj
     return storage
 
 
-@click.group("contract", cls=InOrder)
+@click.group("contract", cls=OrderedGroup)
 def contract_group() -> None:
-    """How a model's rows become its inputs: show, diff."""
+    """Contracts of models: show, diff.
+
+    A contract holds the exact rules that turn a raw row into model inputs.
+    """
 
 
 @contract_group.command("show")
 @MODEL
 @shared_options("storage")
 def contract_show_command(context: CommandContext, model: str, storage: str | None) -> None:
-    """Show the contract of MODEL: name, name@alias, name@7, or a folder with a contract.json."""
-    from trainer.contract.show import lines
+    """Show the contract of MODEL.
 
-    shown = raymill.contract_show(model, storage=storage or raymill.STORAGE)
-    context.emit(shown, lines(shown))
+    MODEL is a name, name@alias, name@7, or a folder with a contract.json.
+    """
+    from trainer.contract.show import format_contract
+
+    contract = raymill.contract_show(model, storage=storage or raymill.STORAGE)
+    context.emit(contract, format_contract(contract))
 
 
 @contract_group.command("diff")
@@ -153,7 +170,10 @@ def contract_show_command(context: CommandContext, model: str, storage: str | No
 @click.argument("second", metavar="B")
 @shared_options("storage")
 def contract_diff_command(context: CommandContext, first: str, second: str, storage: str | None) -> None:
-    """List what changed from contract A to contract B, field by field; `same` if nothing did."""
+    """List the changes from contract A to contract B.
+
+    One line per changed field; `same` if nothing changed.
+    """
     from trainer.contract.diff import Change
 
     result = raymill.contract_diff(first, second, storage=storage or raymill.STORAGE)

@@ -19,21 +19,26 @@ RESUME = click.option("--resume", metavar="RUN", help="Resume an interrupted run
 MODEL = click.argument("model")
 
 
-class InOrder(click.Group):
-    """Lists commands in the order they are added, which is the order people use them in."""
+class OrderedGroup(click.Group):
+    """A group that lists its commands in the order they were added, which is the order people use them in."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
 
 def shared_options(*names: str) -> Callable[[Command], Command]:
-    """Add the options that many commands share; --json, --verbose and --debug become one `CommandContext`, the command's first argument."""
-    known = {
+    """Add the shared options named, and --json, --verbose and --debug.
+
+    The last three become one `CommandContext`, which the command gets as its first argument.
+    """
+    options_by_name = {
         "set": click.option(
             "--set", "overrides", multiple=True, metavar="a.b=VALUE", help="Override one key of the spec."
         ),
         "storage": click.option("--storage", type=click.Path(), help="Folder of prepared data, runs and models."),
-        "address": click.option("--address", help="Ray to use: auto, host:port or ray://host:port."),
+        "address": click.option(
+            "--address", help="Address of the Ray cluster to join: auto, host:port or ray://host:port."
+        ),
         "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."),
         "verbose": click.option("--verbose", is_flag=True, help="Show Ray's own output instead of logging it."),
         "debug": click.option("--debug", is_flag=True, help="Show the traceback of an error."),
@@ -47,12 +52,14 @@ def shared_options(*names: str) -> Callable[[Command], Command]:
         with_context.__doc__ = command.__doc__
         wrapped: Command = with_context
         for name in reversed([*names, "json", "verbose", "debug"]):
-            wrapped = known[name](wrapped)
+            wrapped = options_by_name[name](wrapped)
         return wrapped
 
     return add
 
 
 def with_storage(overrides: tuple[str, ...], storage: str | None) -> list[str]:
-    """Add `--storage` to the overrides: relative to the working directory, where the spec's key is relative to its file."""
-    return [*overrides, *([f"storage={json.dumps(str(Path(storage).expanduser().absolute()))}"] if storage else [])]
+    """Return the overrides with `--storage`: relative to the working directory; the spec's key is relative to its file."""
+    if not storage:
+        return list(overrides)
+    return [*overrides, f"storage={json.dumps(str(Path(storage).expanduser().absolute()))}"]

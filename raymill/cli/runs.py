@@ -10,7 +10,7 @@ import click
 
 import raymill
 from raymill.cli.context import CommandContext
-from raymill.cli.options import RESUME, SPEC, SPEC_OR_RUN, InOrder, shared_options, with_storage
+from raymill.cli.options import RESUME, SPEC, SPEC_OR_RUN, OrderedGroup, shared_options, with_storage
 
 if TYPE_CHECKING:
     from trainer.pipeline.outcome import Outcome
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @SPEC_OR_RUN
 @RESUME
-@click.option("--serve", "then_serve", is_flag=True, help="Stay up afterwards and answer HTTP requests.")
+@click.option("--serve", "then_serve", is_flag=True, help="Serve the model afterwards, until Ctrl-C.")
 @shared_options("set", "storage")
 def run_command(
     context: CommandContext,
@@ -30,13 +30,21 @@ def run_command(
     overrides: tuple[str, ...],
     storage: str | None,
 ) -> None:
-    """Do everything SPEC asks: prepare, tune or train, evaluate, register, promote."""
-    _one_of(spec=spec, resume=resume)
+    """Run the whole pipeline, from raw data to the registry.
+
+    Prepares, searches or trains, evaluates on the held-out rows, registers, and promotes through the gate.
+    """
+    _check_one_given(spec=spec, resume=resume)
 
     def run_pipeline(then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
         if resume:
-            where = storage or raymill.STORAGE
-            return raymill.resume(resume, overrides=overrides, storage=where, console=context.console, then=then)
+            return raymill.resume(
+                resume,
+                overrides=overrides,
+                storage=storage or raymill.STORAGE,
+                console=context.console,
+                then=then,
+            )
         return raymill.run(str(spec), overrides=with_storage(overrides, storage), console=context.console, then=then)
 
     if not then_serve:
@@ -44,7 +52,7 @@ def run_command(
         context.emit(outcome.as_dict(), _summary_lines(outcome, storage))
         return
 
-    def serve_it(run: Run, outcome: Outcome) -> Outcome:
+    def serve_result(run: Run, outcome: Outcome) -> Outcome:
         from trainer.registry.registry import Registry
 
         version = Registry(run.spec.storage).find(f"{outcome.model}@{outcome.version}")
@@ -53,30 +61,30 @@ def run_command(
             with contextlib.suppress(KeyboardInterrupt):
                 context.emit({**outcome.as_dict(), "url": url}, lines)
                 raymill.wait_for_interrupt()
-            context.console.say("stopping; `raymill serve` starts it again")
+            context.console.print("stopping; `raymill serve` starts it again")
         return outcome
 
-    run_pipeline(serve_it)
+    run_pipeline(serve_result)
 
 
-def _one_of(**given: str | None) -> None:
-    """Raise `click.UsageError` unless exactly one of a command's ways to say what to train is given."""
-    ways = [f"--{name} RUN" if name != "spec" else "SPEC" for name in given]
-    named = [way for way, value in zip(ways, given.values(), strict=True) if value is not None]
-    if len(named) != 1:
-        raise click.UsageError(f"give one of {', '.join(ways)}; given: {', '.join(named) or 'none'}")
+def _check_one_given(**sources: str | None) -> None:
+    """Raise `click.UsageError` unless exactly one of the command's sources (SPEC, --resume RUN, --from RUN) is given."""
+    words = {name: "SPEC" if name == "spec" else f"--{name} RUN" for name in sources}
+    given = [words[name] for name, value in sources.items() if value is not None]
+    if len(given) != 1:
+        raise click.UsageError(f"give one of {', '.join(words.values())}; given: {', '.join(given) or 'none'}")
 
 
 def _summary_lines(outcome: Outcome, storage: str | None) -> list[str]:
-    from trainer.targets.metrics.summary import figures_line
+    from trainer.targets.metrics.summary import metrics_line
 
-    where = f" --storage {storage}" if storage else ""
+    storage_option = f" --storage {storage}" if storage else ""
     test = outcome.metrics.get("test", {})
     return [
-        f"{outcome.model}@{outcome.version}  {figures_line(test)}",
+        f"{outcome.model}@{outcome.version}  {metrics_line(test)}",
         f"{'promoted' if outcome.promoted else 'not promoted'}: {outcome.reason}",
         f"report: {outcome.report}",
-        f"next:   raymill serve {outcome.model}{'' if outcome.promoted else f'@{outcome.version}'}{where}",
+        f"next:   raymill serve {outcome.model}{'' if outcome.promoted else f'@{outcome.version}'}{storage_option}",
     ]
 
 
@@ -84,37 +92,43 @@ def _summary_lines(outcome: Outcome, storage: str | None) -> list[str]:
 @SPEC
 @shared_options("set", "storage")
 def plan_command(context: CommandContext, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
-    """Show what will run where, added up against the cluster."""
+    """Show which processes will run, and whether they fit.
+
+    Adds up their CPUs and GPUs and compares them with those of the nodes.
+    """
     plan = raymill.plan(spec, overrides=with_storage(overrides, storage))
     rows = [
-        [s["stage"], s["what"], s["processes"], s["cpus_each"], s["gpus_each"], s["cpus"], s["gpus"]]
-        for s in plan["stages"]
+        [stage[key] for key in ("stage", "what", "processes", "cpus_each", "gpus_each", "cpus", "gpus")]
+        for stage in plan["stages"]
     ]
     context.console.table("Plan", ["stage", "what", "processes", "CPU each", "GPU each", "CPU", "GPU"], rows)
     cpus, gpus = (sum(node[kind] for node in plan["nodes"]) for kind in ("cpus", "gpus"))
-    context.emit(plan, [f"it fits: {len(plan['nodes'])} node(s) with {cpus:g} CPU and {gpus:g} GPU in all"])
+    context.emit(plan, [f"it fits: {len(plan['nodes'])} node(s) with {cpus:g} CPU and {gpus:g} GPU in total"])
 
 
 @click.command("prepare")
 @SPEC
 @shared_options("set", "storage")
 def prepare_command(context: CommandContext, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
-    """Make the prepared rows, or find them."""
+    """Make the prepared rows of SPEC, or reuse them."""
     outcome = raymill.prepare(spec, overrides=with_storage(overrides, storage), console=context.console)
     lines = [f"rows: {outcome.prepared}", f"contract: {outcome.fingerprint}"]
     context.emit(outcome.as_dict(), lines)
 
 
-@click.group("data", cls=InOrder)
+@click.group("data", cls=OrderedGroup)
 def data_group() -> None:
-    """What the rows of a spec are like: report."""
+    """The rows of a spec: report."""
 
 
 @data_group.command("report")
 @SPEC
 @shared_options("set", "storage")
 def data_report_command(context: CommandContext, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
-    """Write a page about SPEC's rows: classes, lengths, bad rows, leaks, duplicates, doubtful labels."""
+    """Write a page about the rows of SPEC.
+
+    It shows classes, lengths, bad rows, leaks, duplicates and doubtful labels.
+    """
     report = raymill.data_report(spec, overrides=with_storage(overrides, storage), console=context.console)
     context.emit(report, [*report["findings"], f"report: {report['report']}"])
 
@@ -122,7 +136,7 @@ def data_report_command(context: CommandContext, spec: str, overrides: tuple[str
 @click.command("train")
 @SPEC_OR_RUN
 @RESUME
-@click.option("--from", "repeated", metavar="RUN", help="Repeat an earlier run, every default as it was then.")
+@click.option("--from", "repeated", metavar="RUN", help="Repeat an earlier run with the defaults of that time.")
 @shared_options("set", "storage")
 def train_command(
     context: CommandContext,
@@ -133,12 +147,12 @@ def train_command(
     storage: str | None,
 ) -> None:
     """Prepare and train once."""
-    _one_of(spec=spec, resume=resume, **{"from": repeated})
-    where, console = storage or raymill.STORAGE, context.console
+    _check_one_given(spec=spec, resume=resume, **{"from": repeated})
+    storage_folder, console = storage or raymill.STORAGE, context.console
     if resume:
-        outcome = raymill.resume(resume, overrides=overrides, storage=where, console=console)
+        outcome = raymill.resume(resume, overrides=overrides, storage=storage_folder, console=console)
     elif repeated:
-        outcome = raymill.repeat(repeated, overrides=overrides, storage=where, console=console)
+        outcome = raymill.repeat(repeated, overrides=overrides, storage=storage_folder, console=console)
     else:
         outcome = raymill.train(str(spec), overrides=with_storage(overrides, storage), console=console)
     _emit_training(context, outcome)
@@ -151,19 +165,22 @@ def train_command(
 def tune_command(
     context: CommandContext, spec: str | None, resume: str | None, overrides: tuple[str, ...], storage: str | None
 ) -> None:
-    """Prepare and search; the winner's spec is written as best.yaml."""
-    _one_of(spec=spec, resume=resume)
+    """Prepare and search. The winner's spec is written as best.yaml."""
+    _check_one_given(spec=spec, resume=resume)
     if resume:
-        where = storage or raymill.STORAGE
-        outcome = raymill.resume(resume, overrides=overrides, storage=where, console=context.console)
+        storage_folder = storage or raymill.STORAGE
+        outcome = raymill.resume(resume, overrides=overrides, storage=storage_folder, console=context.console)
     else:
         outcome = raymill.tune(str(spec), overrides=with_storage(overrides, storage), console=context.console)
     _emit_training(context, outcome)
 
 
 def _emit_training(context: CommandContext, outcome: Outcome) -> None:
-    from trainer.targets.metrics.summary import figures_line
+    from trainer.targets.metrics.summary import metrics_line
 
-    lines = [f"validation  {figures_line(outcome.metrics['validation'])}", f"checkpoint: {outcome.checkpoint}"]
-    lines += [f"report: {outcome.report}"]
+    lines = [
+        f"validation  {metrics_line(outcome.metrics['validation'])}",
+        f"checkpoint: {outcome.checkpoint}",
+        f"report: {outcome.report}",
+    ]
     context.emit(outcome.as_dict(), lines)

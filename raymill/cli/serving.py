@@ -1,4 +1,4 @@
-"""Commands on endpoints: serve, optimize, deploy-config, keys."""
+"""Commands for endpoints: serve, optimize, deploy-config, keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from raymill.cli.context import CommandContext
 from raymill.cli.options import MODEL, shared_options
 
 _ENGINE = click.option(
-    "--engine", help="What computes. Default: the spec's; `auto` is the fastest that keeps the metric."
+    "--engine",
+    help="Engine that computes predictions. Default: the spec's; `auto`: the fastest one that keeps the metric.",
 )
 _KEYS_FILE = click.option(
     "--file", "path", type=click.Path(path_type=Path), required=True, help="File of the hashed keys."
@@ -26,7 +27,7 @@ _KEYS_FILE = click.option(
 @click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
 @_ENGINE
 @click.option("--keys", type=click.Path(), help="File of API keys; see `raymill keys`.")
-@click.option("--insecure", is_flag=True, default=None, help="Listen on other addresses without keys.")
+@click.option("--insecure", is_flag=True, default=None, help="Allow an address other than 127.0.0.1 without API keys.")
 @shared_options("set", "storage", "address")
 def serve_command(
     context: CommandContext,
@@ -37,7 +38,10 @@ def serve_command(
     keys: str | None,
     **options: object,
 ) -> None:
-    """Answer HTTP requests with MODELS (name, name@alias or name@7) until Ctrl-C. /predict asks the first one."""
+    """Answer HTTP requests with MODELS until Ctrl-C.
+
+    Each is a name, name@alias or name@7. /predict uses the first one.
+    """
     options |= {"keys": str(Path(keys).absolute()) if keys else None, "models": list(models[1:]) or None}
     with raymill.serve(
         models[0],
@@ -45,12 +49,12 @@ def serve_command(
         address=address,
         console=context.console,
         overrides=overrides,
-        **_given(options),
+        **_without_defaults(options),
     ) as url:
         with contextlib.suppress(KeyboardInterrupt):
             context.emit({"url": url}, [f"listening on {url}"])
             raymill.wait_for_interrupt()
-        context.console.say("stopping; the same command starts it again")
+        context.console.print("stopping; the same command starts it again")
 
 
 @click.command("optimize")
@@ -60,21 +64,29 @@ def serve_command(
     "--cpus", "cpus_per_replica", type=click.FloatRange(1), help="CPU cores of a replica. Default: the spec's, 1."
 )
 @click.option("--max-drop", "max_metric_drop", type=click.FloatRange(0, 100),
-              help="Points of 100 that the metric may lose. Default: 0.3.")  # fmt: skip
+              help="Percentage points that the metric may lose. Default: 0.3.")  # fmt: skip
 @shared_options("set", "storage")
 def optimize_command(
     context: CommandContext, model: str, overrides: tuple[str, ...], storage: str | None, **options: object
 ) -> None:
-    """Build the engines that can serve MODEL, time them here, and keep the fastest that keeps the metric."""
+    """Choose the fastest engine that keeps MODEL's metric.
+
+    Builds every engine that can serve the model, and times it on this machine.
+    """
     result = raymill.optimize(
-        model, storage=storage or raymill.STORAGE, console=context.console, overrides=overrides, **_given(options)
+        model,
+        storage=storage or raymill.STORAGE,
+        console=context.console,
+        overrides=overrides,
+        **_without_defaults(options),
     )
     rows = [
-        [one["name"], one["rows_per_s"] or None, one["single_ms"] or None, one["metric"], one["largest_move"],
-         "chosen" if one["name"] == result["engine"] else one["refused"] or one["note"]]
-        for one in result["candidates"]
+        [engine["name"], engine["rows_per_s"] or None, engine["single_ms"] or None, engine["metric"],
+         engine["largest_move"],
+         "chosen" if engine["name"] == result["engine"] else engine["refused"] or engine["note"]]
+        for engine in result["candidates"]
     ]  # fmt: skip
-    columns = ["engine", "rows/s", "one, ms", result["metric"] or "metric", "a score moves", ""]
+    columns = ["engine", "rows/s", "single, ms", result["metric"] or "metric", "largest score change", ""]
     context.console.table(f"Engines of {model}", columns, rows)
     context.emit(result, [f"engine: {result['engine']}", f"next:   raymill serve {model}"])
 
@@ -87,18 +99,20 @@ def deploy_config_command(
     context: CommandContext, model: str, overrides: tuple[str, ...], storage: str | None, **options: object
 ) -> None:
     """Print the config of MODEL's endpoint for `serve deploy`."""
-    config = raymill.deploy_config(model, storage=storage or raymill.STORAGE, overrides=overrides, **_given(options))
+    config = raymill.deploy_config(
+        model, storage=storage or raymill.STORAGE, overrides=overrides, **_without_defaults(options)
+    )
     context.emit({"config": config}, config.splitlines())
 
 
-def _given(options: dict[str, object]) -> dict[str, object]:
+def _without_defaults(options: dict[str, object]) -> dict[str, object]:
     """Return the options that were given on the command line."""
     return {key: value for key, value in options.items() if value is not None}
 
 
 @click.group("keys")
 def keys_group() -> None:
-    """API keys of endpoints: a file of hashes."""
+    """API keys of endpoints: add, remove."""
 
 
 @keys_group.command("add")
@@ -107,10 +121,10 @@ def keys_group() -> None:
 @click.option("--rate", type=click.FloatRange(0.01), help="Requests a second that the key may send. Default: no limit.")
 @shared_options()
 def keys_add(context: CommandContext, name: str, path: Path, rate: float | None) -> None:
-    """Make the key NAME, print it once, and store its hash."""
-    from serve.keys import add
+    """Create the key NAME, print it once, and store its hash."""
+    from serve.keys import add_key
 
-    key = add(path, name, rate)
+    key = add_key(path, name, rate)
     context.emit({"name": name, "key": key}, [key])
 
 

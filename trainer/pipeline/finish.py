@@ -8,36 +8,42 @@ from typing import Any
 
 import numpy as np
 
-from cluster.connect import joins
-from cluster.progress import read_all, total_of
-from trainer.charts.section import Section
+from cluster.connect import joins_cluster
+from cluster.progress import read_progress, sum_progress
+from trainer.charts.section import ReportSection
 from trainer.data.prepared import Prepared
-from trainer.inference import evaluate, held_out
-from trainer.inference.evaluate import Evaluation, LabelledRows
+from trainer.inference.evaluate import Evaluation, LabeledRows, compute_evaluation, score_locally, score_remotely
+from trainer.inference.held_out import load_held_out
 from trainer.pipeline.outcome import Outcome
 from trainer.pipeline.run import Run
-from trainer.registry import register
-from trainer.registry.gate import Decision
+from trainer.registry.gate import GateDecision
+from trainer.registry.register import build_lineage, promote_if_better, register_version
 from trainer.registry.registry import Version
 from trainer.report import page
-from trainer.runs import folder as run_folder
+from trainer.runs.folder import SPEC_FILE, save_spec
 from trainer.runs.result import RunResult
-from trainer.tasks import catalog as task_catalog
 from trainer.tasks.base import Task
+from trainer.tasks.catalog import task_of_contract
 from trainer.training.tracking import trackers
 
 
 def register_result(run: Run, result: RunResult) -> Outcome:
     """Evaluate the trained model on the held-out rows, register it, pass it through the gate, and write the report."""
     prepared = Prepared(result.prepared)
-    task = task_catalog.of(prepared.contract)
-    rows = held_out.held_out(prepared)
+    task = task_of_contract(prepared.contract)
+    rows = load_held_out(prepared)
     evaluation = _evaluate(run, result, prepared, rows)
-    lineage = register.lineage(result.spec, prepared, rows.digest, run.folder)
-    size = {"cpus": float(run.sizes.cpus_per_worker), "gpus": run.spec.cluster.gpus_per_worker}
+    lineage = build_lineage(result.spec, prepared, rows.digest, run.folder)
     started = time.monotonic()
-    version = register.register(result, evaluation, rows, lineage)
-    decision = register.through_the_gate(run.spec, version, evaluation, rows, **size)
+    version = register_version(result, evaluation, rows, lineage)
+    decision = promote_if_better(
+        run.spec,
+        version,
+        evaluation,
+        rows,
+        cpus=float(run.resources.cpus_per_worker),
+        gpus=run.spec.cluster.gpus_per_worker,
+    )
     _write_report(
         run,
         result,
@@ -49,8 +55,8 @@ def register_result(run: Run, result: RunResult) -> Outcome:
         decision=decision,
     )
     seconds = run.stages.seconds["register"] = round(time.monotonic() - started, 2)
-    run.console.say(f"  register   {seconds:6.1f} s", style="green")
-    outcome = run.outcome(
+    run.console.print(f"  register   {seconds:6.1f} s", style="green")
+    outcome = run.write_outcome(
         model=version.name,
         version=version.number,
         promoted=decision.promoted,
@@ -68,12 +74,12 @@ def finish_training(run: Run, result: RunResult) -> Outcome:
     prepared = Prepared(result.prepared)
     lineage = {
         "run": str(run.folder),
-        "prepared_rows": str(result.prepared),
+        "prepared_folder": str(result.prepared),
         "checkpoint": str(result.checkpoint),
     }
-    task = task_catalog.of(prepared.contract)
+    task = task_of_contract(prepared.contract)
     _write_report(run, result, task, title=f"{run.spec.name}: training", lineage=lineage)
-    outcome = run.outcome(
+    outcome = run.write_outcome(
         fingerprint=prepared.contract.fingerprint,
         metrics={"validation": result.metrics},
         checkpoint=str(result.checkpoint),
@@ -83,20 +89,22 @@ def finish_training(run: Run, result: RunResult) -> Outcome:
     return outcome
 
 
-def _evaluate(run: Run, result: RunResult, prepared: Prepared, rows: LabelledRows) -> Evaluation:
+def _evaluate(run: Run, result: RunResult, prepared: Prepared, rows: LabeledRows) -> Evaluation:
     progress = run.folder / "progress-evaluate" / "rows.json"
-    spec, cpus, gpus = run.spec.evaluate, run.sizes.cpus_per_worker, run.spec.cluster.gpus_per_worker
+    spec, cpus, gpus = run.spec.evaluate, run.resources.cpus_per_worker, run.spec.cluster.gpus_per_worker
 
     def score() -> np.ndarray:
-        if not joins(run.spec.cluster.address) and not gpus:
+        if not joins_cluster(run.spec.cluster.address) and not gpus:
             # This process loads the model to register it anyway; another process would import torch again.
-            return evaluate.score_here(str(result.checkpoint), rows.columns, cpus, False, spec.batch_size, progress)
-        return evaluate.score(
+            return score_locally(str(result.checkpoint), rows.columns, cpus, False, spec.batch_size, progress)
+        return score_remotely(
             result.checkpoint, rows, cpus=float(cpus), gpus=gpus, batch_size=spec.batch_size, progress=progress
         )
 
-    scores = run.stages.run("evaluate", score, lambda: total_of(read_all(progress.parent)))
-    return evaluate.judge(prepared.contract, rows, scores, n_bins=spec.calibration_bins, n_mistakes=spec.mistakes)
+    scores = run.stages.run("evaluate", score, lambda: sum_progress(read_progress(progress.parent)))
+    return compute_evaluation(
+        prepared.contract, rows, scores, n_bins=spec.calibration_bins, n_mistakes=spec.max_mistakes_shown
+    )
 
 
 def _write_report(
@@ -107,11 +115,11 @@ def _write_report(
     title: str,
     lineage: dict[str, Any],
     evaluation: Evaluation | None = None,
-    sections: Sequence[Section] = (),
-    decision: Decision | None = None,
+    sections: Sequence[ReportSection] = (),
+    decision: GateDecision | None = None,
 ) -> None:
-    """Write the spec that made the result, and the report."""
-    run_folder.save_spec(result.spec, run.folder / "best.yaml")
+    """Write the spec of the result as best.yaml, and the report."""
+    save_spec(result.spec, run.folder / "best.yaml")
     page.write(
         run.folder / page.FILE,
         title=title,
@@ -122,9 +130,9 @@ def _write_report(
         lineage=lineage,
         result=result,
         decision=decision,
-        spec_text=(run.folder / run_folder.SPEC).read_text(encoding="utf-8"),
+        spec_text=(run.folder / SPEC_FILE).read_text(encoding="utf-8"),
     )
 
 
 def _send_to_trackers(run: Run, version: Version | None = None, alias: str | None = None) -> None:
-    trackers.finished(run.spec, run.folder, lambda text: run.console.say(text, style="yellow"), version, alias)
+    trackers.finished(run.spec, run.folder, lambda text: run.console.print(text, style="yellow"), version, alias)

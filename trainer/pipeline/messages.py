@@ -1,4 +1,4 @@
-"""What a run prints between its stages."""
+"""Messages that a run prints between its stages."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from cluster.console import Console
 from trainer.data.folder import QUARANTINE
 from trainer.data.prepared import Prepared
-from trainer.runs import folder as run_folder
-from trainer.runs.journal import NOTICES, read_lines
+from trainer.runs.folder import run_kind
+from trainer.runs.journal import NOTICES, read_json_lines
 from trainer.tasks import catalog as task_catalog
-from trainer.training.checkpoint.snapshots import Snapshots
+from trainer.training.checkpoint.checkpoints import Snapshots
 
 
 def print_row_counts(console: Console, prepared: Prepared) -> None:
@@ -18,11 +18,11 @@ def print_row_counts(console: Console, prepared: Prepared) -> None:
     rows: dict[str, int] = prepared.summary["rows"]
     bad: dict[str, int] = prepared.summary["quarantined"]
     left_out: dict[str, int] = prepared.summary["left_out"]
-    labels = task_catalog.of(prepared.contract).target.labels(prepared.contract.fitted)
+    labels = task_catalog.task_of_contract(prepared.contract).target.labels(prepared.contract.fitted)
     counts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
     repeated = prepared.summary["repeated"]
-    more = f" (and {repeated:,} repetitions by balance)" if repeated else ""
-    console.detail(f"{counts} rows{more}" + (f", {len(labels)} labels" if labels else ""))
+    repetitions = f" (and {repeated:,} repetitions by balance)" if repeated else ""
+    console.detail(f"{counts} rows{repetitions}" + (f", {len(labels)} labels" if labels else ""))
     if left_out:
         console.table("Rows left out by your steps", ["step", "rows"], list(left_out.items()))
     if bad:
@@ -35,24 +35,24 @@ def print_resume_hint(console: Console, folder: Path, *, is_search: bool) -> Non
     """Print the command that resumes the run in `folder`, if it has a checkpoint or trials to resume from."""
     steps = Snapshots(folder, keep=1).steps()
     if is_search and (folder / "trials").is_dir():
-        where = "with the trials so far"
+        start = "with the trials so far"
     elif steps:
-        where = f"from step {steps[0]}"
+        start = f"from step {steps[0]}"
     else:
         return
-    console.say(f"to resume {where}: raymill {run_folder.kind_of(folder)} --resume {folder}", style="yellow")
+    console.print(f"to resume {start}: raymill {run_kind(folder)} --resume {folder}", style="yellow")
 
 
 class NoticePrinter:
-    """Prints the notices that workers append to a run's folder, each once."""
+    """Prints each notice that workers append to a run's folder once."""
 
     def __init__(self, console: Console, folder: Path) -> None:
         self._console, self._path = console, folder / NOTICES
-        self._printed = len(read_lines(self._path))
+        self._printed = len(read_json_lines(self._path))
 
     def print_new(self) -> None:
         """Print the notices since the last call."""
-        notices = read_lines(self._path)
+        notices = read_json_lines(self._path)
         for notice in notices[self._printed :]:
             self._console.detail(notice["text"], style="yellow")
         self._printed = len(notices)

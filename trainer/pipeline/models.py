@@ -1,4 +1,4 @@
-"""What a registered model does on files: figures on labelled rows, predictions for unlabelled ones."""
+"""Registered models on files: metrics on labeled rows, predictions for unlabeled ones."""
 
 from __future__ import annotations
 
@@ -10,81 +10,91 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import connect
+import numpy as np
+
+from cluster.connect import connect_to_ray
 from cluster.console import Console
 from cluster.errors import ResourceError
-from cluster.plan import Demand, check, joined_nodes
-from cluster.progress import Progress, read_all, run_watched, total_of
-from trainer.contract import contract as contracts
-from trainer.inference import batch_predict, evaluate
-from trainer.registry import register
+from cluster.plan import Demand, check_fits, joined_nodes
+from cluster.progress import Progress, read_progress, run_in_thread, sum_progress
+from trainer.contract.contract import load_contract
+from trainer.inference.batch_predict import check_files, predict_files
+from trainer.inference.evaluate import compute_evaluation, read_labeled, score_locally, score_remotely
+from trainer.registry.register import load_registered_rows
 from trainer.registry.registry import Version
 from trainer.report import page
-from trainer.runs.folder import RAY_LOG, SPEC
+from trainer.runs.folder import RAY_LOG, SPEC_FILE
 from trainer.spec.run import RunSpec
-from trainer.tasks import catalog as task_catalog
-from trainer.tasks import resolve
+from trainer.tasks.catalog import task_of_contract
+from trainer.tasks.resolve import load_spec
 
 
 def evaluate_version(
     version: Version, data: str | None, storage: Path, console: Console, address: str | None
 ) -> dict[str, Any]:
-    """Return and report the figures of `version` on `data`, or on the held-out rows it was registered with.
+    """Return the metrics of `version` on `data`, or on the held-out rows it was registered with, and write a report.
 
-    Computed in this process, or in a Ray task where an `address` is given.
+    Computes in this process, or in a Ray task if an `address` is given.
     """
-    contract = contracts.load(version.folder)
-    rows = evaluate.read_labelled(data, contract) if data else register.held_out_of(version)
-    folder = _new_folder(storage, version, "evaluate")
-    console.say(f"{version.ref}: {len(rows):,} rows, {folder}", style="bold")
-    console.send_rays_output_to(folder / RAY_LOG)
-    how = spec_of(version).evaluate
+    contract = load_contract(version.folder)
+    rows = read_labeled(data, contract) if data else load_registered_rows(version)
+    folder = _create_folder(storage, version, "evaluate")
+    console.print(f"{version.ref}: {len(rows):,} rows, {folder}", style="bold")
+    console.redirect_ray_output(folder / RAY_LOG)
+    spec = load_version_spec(version).evaluate
     progress = folder / "progress" / "rows.json"
     started = time.monotonic()
 
-    def work() -> Any:
+    def score() -> np.ndarray:
         if address is None:
-            return evaluate.score_here(
-                str(version.folder), rows.columns, os.cpu_count() or 1, False, how.batch_size, progress
-            )
-        return evaluate.score(version.folder, rows, cpus=1, gpus=0, batch_size=how.batch_size, progress=progress)
+            cores = os.cpu_count() or 1
+            return score_locally(str(version.folder), rows.columns, cores, False, spec.batch_size, progress)
+        return score_remotely(version.folder, rows, cpus=1, gpus=0, batch_size=spec.batch_size, progress=progress)
 
     with contextlib.ExitStack() as stack:
         if address is not None:
-            stack.enter_context(connect(address, quiet=console.quiet))
+            stack.enter_context(connect_to_ray(address, quiet=console.quiet))
         with console.stage("evaluate") as show:
-            scores = run_watched(work, lambda: show(total_of(read_all(progress.parent))))
-    found = evaluate.judge(contract, rows, scores, n_bins=how.calibration_bins, n_mistakes=how.mistakes)
-    origin = {
-        "version": version.ref,
-        "rows": data or "held-out rows",
-        "digest of the rows": rows.digest,
-        **version.lineage,
-    }
-    page.write(folder / page.FILE, title=f"{version.ref} on {Path(data).name if data else 'its held-out rows'}",
-               metric=how.metric, evaluation=found, lineage=origin,
-               sections=task_catalog.of(contract).sections(contract, version.folder))  # fmt: skip
+            scores = run_in_thread(score, lambda: show(sum_progress(read_progress(progress.parent))))
+    evaluation = compute_evaluation(
+        contract, rows, scores, n_bins=spec.calibration_bins, n_mistakes=spec.max_mistakes_shown
+    )
+    page.write(
+        folder / page.FILE,
+        title=f"{version.ref} on {Path(data).name if data else 'its held-out rows'}",
+        metric=spec.metric,
+        evaluation=evaluation,
+        lineage={
+            "version": version.ref,
+            "rows": data or "held-out rows",
+            "rows_digest": rows.digest,
+            **version.lineage,
+        },
+        sections=task_of_contract(contract).sections(contract, version.folder),
+    )
     return {
         "run": str(folder),
         "model": version.name,
         "version": version.number,
         "fingerprint": contract.fingerprint,
-        "metrics": {"test": found.metrics},
-        "rows": found.rows,
+        "metrics": {"test": evaluation.metrics},
+        "rows": evaluation.rows,
         "stages": {"evaluate": round(time.monotonic() - started, 2)},
         "report": str(folder / page.FILE),
     }
 
 
 def predict_version(
-    version: Version, given: str | list[str], output: Path, storage: Path, console: Console, address: str | None
+    version: Version, inputs: str | list[str], output: Path, storage: Path, console: Console, address: str | None
 ) -> dict[str, Any]:
-    """Write the predictions of `version` for files and return the output's path and counts."""
-    contract = contracts.load(version.folder)
-    batch_predict.must_be_readable(given, output, contract)
-    folder = _new_folder(storage, version, "predict")
-    console.say(f"{version.ref}: predictions to {output}", style="bold")
-    console.send_rays_output_to(folder / RAY_LOG)
+    """Write the predictions of `version` for the rows of `inputs`, one or several files, to `output`.
+
+    Returns the output's path and the counts.
+    """
+    check_files(inputs, output, load_contract(version.folder))
+    folder = _create_folder(storage, version, "predict")
+    console.print(f"{version.ref}: predictions to {output}", style="bold")
+    console.redirect_ray_output(folder / RAY_LOG)
     latest = Progress()
 
     def on_progress(progress: Progress) -> None:
@@ -92,22 +102,20 @@ def predict_version(
         latest = progress
 
     started = time.monotonic()
-    with console.stage("ray"):
-        stack = contextlib.ExitStack()
-        stack.enter_context(connect(address, quiet=console.quiet))
-    with stack:
-        # An actor lives on one node, and half a core is left for Ray Data to read with: it would wait for ever without.
-        largest = max((node.cpus for node in joined_nodes()), default=0.0)
-        check([Demand("predict", "reading and one model", 1, 1, 0, "nothing")], joined_nodes())
+    with contextlib.ExitStack() as stack:
+        with console.stage("ray"):
+            stack.enter_context(connect_to_ray(address, quiet=console.quiet))
+        nodes = joined_nodes()
+        check_fits([Demand("predict", "reading and one model", 1, 1, 0, "nothing")], nodes)
+        # The model's actor lives on one node. Half a core stays free for Ray Data, which would wait forever without it.
+        largest = max((node.cpus for node in nodes), default=0.0)
         cpus = largest - 1 if largest >= 2 else largest - 0.5
 
-        def work() -> dict[str, int]:
-            return batch_predict.predict_files(
-                version.folder, given, output, workers=1, cpus=cpus, gpus=0, on_progress=on_progress
-            )
+        def predict() -> dict[str, int]:
+            return predict_files(version.folder, inputs, output, workers=1, cpus=cpus, gpus=0, on_progress=on_progress)
 
         with console.stage("predict") as show:
-            counts = run_watched(work, lambda: show(latest))
+            counts = run_in_thread(predict, lambda: show(latest))
     return {
         "output": str(output),
         "model": version.name,
@@ -117,15 +125,16 @@ def predict_version(
     }
 
 
-def spec_of(version: Version, overrides: Iterable[str] = ()) -> RunSpec:
-    """Return the spec of a registered version. A task of the user's own is compared with the contract's before it runs."""
-    contract = contracts.load(version.folder)
-    task_catalog.of(contract)
-    return resolve.load(version.folder / SPEC, [*overrides, f"task={json.dumps(contract.task)}"])
+def load_version_spec(version: Version, overrides: Iterable[str] = ()) -> RunSpec:
+    """Return the spec of a registered version. The code of a custom task is compared with the contract before it runs."""
+    contract = load_contract(version.folder)
+    task_of_contract(contract)
+    return load_spec(version.folder / SPEC_FILE, [*overrides, f"task={json.dumps(contract.task)}"])
 
 
-def _new_folder(storage: Path, version: Version, kind: str) -> Path:
-    folder = storage / "runs" / f"{version.name}-{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
+def _create_folder(storage: Path, version: Version, kind: str) -> Path:
+    created_at = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = storage / "runs" / f"{version.name}-{kind}-{created_at}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

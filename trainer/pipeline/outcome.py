@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The outcome of a command, as `--json` prints it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did, as `--json` prints it; parts that do not apply are left out there."""
+    """The outcome of a command. `as_dict`, result.json and `--json` omit the fields that do not apply."""
 
     run: str
+    """The run's folder."""
     model: str | None = None
     version: int | None = None
     promoted: bool | None = None
     reason: str | None = None
-    """Why the gate let the model through, or did not."""
+    """Why the gate promoted the model, or why it did not."""
     fingerprint: str | None = None
+    """The contract's fingerprint."""
     prepared: str | None = None
     """The folder of the prepared rows."""
     rows: dict[str, int] = field(default_factory=dict)
@@ -24,14 +26,18 @@ class Outcome:
     bad_rows: dict[str, int] = field(default_factory=dict)
     """Rows that could not be used, by reason."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows that steps of the spec left out."""
+    """Rows that the spec's steps left out, by step."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metrics by part."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage."""
     checkpoint: str | None = None
+    """The folder of the trained model."""
     report: str | None = None
+    """The path of the report."""
     url: str | None = None
+    """The endpoint's address."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parts that apply."""
+        """Return the fields that apply."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {})}

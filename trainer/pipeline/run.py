@@ -9,24 +9,25 @@ from typing import Any
 from cluster.console import Console
 from cluster.errors import DataError
 from cluster.files import write_json
-from cluster.plan import Node, check
-from cluster.progress import Progress, read_all, total_of
+from cluster.plan import Node, check_fits
+from cluster.progress import Progress, read_progress, sum_progress
+from trainer.data.folder import QUARANTINE
 from trainer.data.prepare import prepare as preparing
 from trainer.data.prepare.quarantine import TooManyBadRows
 from trainer.data.prepared import Prepared
-from trainer.data.sources import of_spec
+from trainer.data.sources import spec_sources
 from trainer.data.sources.resolve import SourceFile
 from trainer.models import base_model
 from trainer.pipeline.messages import NoticePrinter, print_row_counts
 from trainer.pipeline.outcome import Outcome
-from trainer.pipeline.resources import demands, layout
+from trainer.pipeline.resources import list_demands, plan_resources
 from trainer.pipeline.stage_runner import StageRunner
-from trainer.runs import folder as run_folder
+from trainer.runs.folder import RAY_LOG, create_run, read_prepared_path, save_prepared_path
 from trainer.runs.journal import RESULT
 from trainer.runs.result import RunResult
 from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
-from trainer.training.launch import fit, is_alone, start_alone
+from trainer.training.launch import is_single_worker, launch_training, start_single_worker
 
 
 class Run:
@@ -36,41 +37,43 @@ class Run:
     """
 
     def __init__(self, spec: RunSpec, console: Console, kind: str, folder: Path | None = None) -> None:
-        """`folder` is that of a resumed run; a new run gets a new folder."""
+        """Create the run's folder, or take `folder` to resume the run in it."""
         self.spec, self.console = spec, console
         self.is_resumed = folder is not None
         if not folder:
-            must_be_there(spec)
-        self.folder = folder or run_folder.create(spec, kind)
+            check_references(spec)
+        self.folder = folder or create_run(spec, kind)
         self.stages = StageRunner(console)
         self._notices = NoticePrinter(console, self.folder)
         self._actor: Any = None
-        console.say(f"{spec.name}: {self.folder}", style="bold")
-        console.send_rays_output_to(self.folder / run_folder.RAY_LOG)
+        console.print(f"{spec.name}: {self.folder}", style="bold")
+        console.redirect_ray_output(self.folder / RAY_LOG)
 
     def size_resources(self, nodes: list[Node], *, serving: bool = False) -> None:
         """Choose CPUs per worker and concurrent trials for these nodes. Raises `ResourceError` if the spec cannot fit."""
-        self.sizes = layout(self.spec, nodes)
-        check(demands(self.spec, self.sizes, serving=serving), nodes)
+        self.resources = plan_resources(self.spec, nodes)
+        check_fits(list_demands(self.spec, self.resources, serving=serving), nodes)
 
     @cached_property
     def files(self) -> list[SourceFile]:
         """The files of the spec's data. They are listed, and queries are run, once: all stages use the same rows."""
-        if of_spec.is_fetched(self.spec):
-            return self.stages.run("fetch", lambda: of_spec.source_files(self.spec), Progress)
-        return of_spec.source_files(self.spec)
+        if spec_sources.has_fetched_source(self.spec):
+            return self.stages.run("fetch", lambda: spec_sources.list_source_files(self.spec), Progress)
+        return spec_sources.list_source_files(self.spec)
 
     def prepare(self, spec: RunSpec | None = None) -> Prepared:
-        """Return the prepared rows, found or made, and print their counts. A search passes variants of its spec."""
-        wanted = spec or self.spec
-        if self.is_resumed and wanted is self.spec:
-            known = self._prepared_before()
-            if known:
-                return known
-        prepared = self._prepare(wanted)
+        """Return the prepared rows, made or reused, and print their counts.
+
+        A search passes variants of the run's spec. A resumed run returns the rows that it started with.
+        """
+        spec = spec or self.spec
+        is_own_spec = spec is self.spec
+        if self.is_resumed and is_own_spec and (earlier := self._rows_before_interruption()):
+            return earlier
+        prepared = self._prepare(spec)
         print_row_counts(self.console, prepared)
-        if wanted is self.spec:
-            run_folder.note_prepared(self.folder, prepared.folder)
+        if is_own_spec:
+            save_prepared_path(self.folder, prepared.folder)
         return prepared
 
     def _prepare(self, spec: RunSpec) -> Prepared:
@@ -81,63 +84,65 @@ class Run:
             latest = progress
 
         files = self.files  # the same for all variants of the spec
-        quarantine = self.folder / run_folder.QUARANTINE
+        quarantine = self.folder / QUARANTINE
         try:
             return self.stages.run(
-                "prepare", lambda: preparing.prepare(spec, on_progress, quarantine, files=files), lambda: latest
+                "prepare", lambda: preparing.prepare_rows(spec, on_progress, quarantine, files=files), lambda: latest
             )
         except TooManyBadRows as error:
             self.console.table("Bad rows", ["reason", "rows"], list(error.by_reason.items()))
             raise
 
-    def _prepared_before(self) -> Prepared | None:
-        """Return the rows that this run began with. Raises `DataError` if their folder is gone."""
-        known = run_folder.prepared_of(self.folder)
-        if known is None:
+    def _rows_before_interruption(self) -> Prepared | None:
+        """Return the rows that this run started with. Raises `DataError` if their folder is gone."""
+        folder = read_prepared_path(self.folder)
+        if folder is None:
             return None
-        if known.is_dir():
-            return Prepared(known)
+        if folder.is_dir():
+            return Prepared(folder)
         raise DataError(
-            f"the prepared rows of this run are gone: {known}",
+            f"the prepared rows of this run are gone: {folder}",
             f"train again with `raymill train --from {self.folder.name}`, which prepares them again",
         )
 
     def start_worker_early(self) -> None:
         """Start the training process now if preparing the rows leaves it the cores."""
-        if is_alone(self.spec) and (
-            run_folder.prepared_of(self.folder)
-            or preparing.is_small(self.spec, self.files)
-            or preparing.find(self.spec, self.files) is not None
+        if is_single_worker(self.spec) and (
+            read_prepared_path(self.folder)
+            or preparing.is_small_data(self.spec, self.files)
+            or preparing.find_prepared(self.spec, self.files) is not None
         ):
-            self._actor = start_alone(self.spec, float(self.sizes.cpus_per_worker))
+            self._actor = start_single_worker(self.spec, float(self.resources.cpus_per_worker))
 
     def train(self, prepared: Prepared) -> RunResult:
         """Train once, or resume the training."""
         files = self.files if self.spec.data.mode == "streaming" else None
-        cpus = float(self.sizes.cpus_per_worker)
+        cpus = float(self.resources.cpus_per_worker)
 
-        def look() -> Progress:
+        def progress() -> Progress:
             self._notices.print_new()
-            return total_of(read_all(self.folder / "progress"))
+            return sum_progress(read_progress(self.folder / "progress"))
 
         return self.stages.run(
-            "train", lambda: fit(self.spec, prepared.folder, self.folder, cpus, files, self._actor), look
+            "train",
+            lambda: launch_training(self.spec, prepared.folder, self.folder, cpus, files, self._actor),
+            progress,
         )
 
-    def outcome(self, **parts: Any) -> Outcome:
-        """Return the outcome with these parts and the seconds so far, and write it into the run's folder."""
-        outcome = Outcome(run=str(self.folder), stages=dict(self.stages.seconds), **parts)
+    def write_outcome(self, **fields: Any) -> Outcome:
+        """Write the outcome with these fields and the seconds so far into the run's folder, and return it."""
+        outcome = Outcome(run=str(self.folder), stages=dict(self.stages.seconds), **fields)
         write_json(self.folder / RESULT, outcome.as_dict())
         return outcome
 
 
-def must_be_there(spec: RunSpec, *, fetch: bool = True) -> None:
-    """Raise for a task, column role, file or base model that does not exist. Needs no Ray and reads no rows.
+def check_references(spec: RunSpec, *, fetch: bool = True) -> None:
+    """Raise if the spec names a task, column role, file or base model that does not exist. Needs no Ray, reads no rows.
 
     Without `fetch`, a hub model is not checked: the check would download it.
     """
-    task = task_catalog.get(spec.task)
+    task = task_catalog.get_task(spec.task)
     task.columns(spec)
-    of_spec.must_be_there(spec)
-    if fetch or spec.model.base is None or base_model.is_local(spec.model.base):
+    spec_sources.check_sources_exist(spec)
+    if fetch or spec.model.base is None or base_model.is_local_base(spec.model.base):
         task.check_spec(spec)

@@ -1,4 +1,4 @@
-"""Run the stages of a run one after the other: each in a thread, with a progress line, its seconds kept."""
+"""Runs the stages of a run: each in a thread, with a progress line, and with its seconds recorded."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from cluster.console import Console
-from cluster.progress import Progress, run_watched
+from cluster.progress import Progress, run_in_thread
 
 T = TypeVar("T")
 
 
 class StageRunner:
-    """Runs stages on one console."""
+    """Runs stages one after the other and shows their progress on a console."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.seconds: dict[str, float] = {}
-        """Seconds by stage; a stage that ran twice has the sum."""
+        """Seconds by stage; a stage that runs twice has the sum."""
 
-    def run(self, name: str, work: Callable[[], T], look: Callable[[], Progress]) -> T:
-        """Run `work` in a thread and show `look()` until it ends; returns its result."""
+    def run(self, name: str, work: Callable[[], T], progress: Callable[[], Progress]) -> T:
+        """Run `work` in a thread, show what `progress` returns until it ends, and return its result."""
         started = time.monotonic()
         with self.console.stage(name) as show:
-            result = run_watched(work, lambda: show(look()), self.console.look_every_s)
+            result = run_in_thread(work, lambda: show(progress()), self.console.poll_every_s)
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 2)
         return result

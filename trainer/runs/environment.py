@@ -1,4 +1,4 @@
-"""What a run was made with: versions, code, machine. Written to its folder, so that a repetition can be compared."""
+"""The environment of a run: versions, code revision and machine, written to its folder so that runs can be compared."""
 
 from __future__ import annotations
 
@@ -6,101 +6,105 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 
 from cluster.files import read_json, write_json
-from trainer.optim.distributed.worker_context import Place
+from cluster.text import utc_now
+from trainer.optim.distributed.worker_context import WorkerContext
 
-FILE = "environment.json"
-#: Of the workers: which processor, how many threads, which GPU.
-HARDWARE = "hardware.json"
+ENVIRONMENT_FILE = "environment.json"
+#: The first worker's processor, threads, GPU and precision.
+HARDWARE_FILE = "hardware.json"
 
 
-def write(folder: Path) -> None:
-    """Write environment.json: every installed package, Python, the code's revision, the command."""
+def write_environment(folder: Path) -> None:
+    """Write environment.json: every installed package, Python, the code's git revision, the command."""
     write_json(
-        folder / FILE,
+        folder / ENVIRONMENT_FILE,
         {
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "started": utc_now(),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "python": platform.python_version(),
             "system": platform.platform(),
-            "git": _revision(Path.cwd()),
-            "packages": packages(),
+            "git": _git_revision(Path.cwd()),
+            "packages": installed_packages(),
         },
     )
 
 
-def packages() -> dict[str, str]:
-    """Return the version of every installed package."""
-    found = {str(each.metadata["Name"]).lower(): each.version for each in distributions() if each.metadata["Name"]}
-    return dict(sorted(found.items()))
+def installed_packages() -> dict[str, str]:
+    """Return the version of every installed package by its name in lower case, sorted by name."""
+    named = [package for package in distributions() if package.metadata["Name"]]
+    return dict(sorted((str(package.metadata["Name"]).lower(), package.version) for package in named))
 
 
-def write_hardware(folder: Path, place: Place, precision: str | None = None) -> None:
-    """Write hardware.json: what the first worker runs on, and what `precision: auto` came to on it."""
+def write_hardware(folder: Path, worker: WorkerContext, precision: str | None = None) -> None:
+    """Write hardware.json: what the first worker runs on, and the precision that `precision: auto` chose there."""
     import psutil
     import torch
 
-    gpu = torch.cuda.get_device_name() if place.device_type == "cuda" else None
-    found: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "gpu": gpu,
-        "workers": place.workers,
-        "threads": place.threads,
-        "precision": precision,
-    }
-    write_json(folder / HARDWARE, found)
+    write_json(
+        folder / HARDWARE_FILE,
+        {
+            "processor": _processor_name(),
+            "cores": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+            "gpu": torch.cuda.get_device_name() if worker.device_type == "cuda" else None,
+            "workers": worker.workers,
+            "threads": worker.threads,
+            "precision": precision,
+        },
+    )
 
 
-def precision_of(folder: Path) -> str | None:
-    """Return what the run in `folder` multiplied its matrices in; None where it did not come to that."""
+def read_precision(folder: Path) -> str | None:
+    """Return the precision that the run in `folder` trained in; None if it did not get that far."""
     try:
-        found: str | None = read_json(folder / HARDWARE)["precision"]
+        precision: str | None = read_json(folder / HARDWARE_FILE)["precision"]
     except (OSError, ValueError, KeyError):
         return None
-    return found
+    return precision
 
 
-def differences(before: Path) -> list[str]:
-    """Return in a few words each what is another one here than in the environment.json of an earlier run."""
+def list_differences(earlier_run: Path) -> list[str]:
+    """Return one phrase for each difference between an earlier run's environment.json and this process."""
     try:
-        old = read_json(before / FILE)
+        earlier = read_json(earlier_run / ENVIRONMENT_FILE)
     except (OSError, ValueError):
         return ["the earlier run has no environment.json"]
-    now = packages()
-    found = []
-    if old["python"] != platform.python_version():
-        found.append(f"Python {platform.python_version()} instead of {old['python']}")
-    for name, version in old["packages"].items():
-        if now.get(name) != version:
-            found.append(f"{name} {now.get(name, 'missing')} instead of {version}")
-    git = _revision(Path.cwd())
-    if old["git"] and git and old["git"] != git:
-        found.append(f"git revision {git} instead of {old['git']}")
-    return found
+    differences = []
+    if earlier["python"] != platform.python_version():
+        differences.append(f"Python {platform.python_version()} instead of {earlier['python']}")
+    packages = installed_packages()
+    for name, version in earlier["packages"].items():
+        if packages.get(name) != version:
+            differences.append(f"{name} {packages.get(name, 'missing')} instead of {version}")
+    revision = _git_revision(Path.cwd())
+    if earlier["git"] and revision and earlier["git"] != revision:
+        differences.append(f"git revision {revision} instead of {earlier['git']}")
+    return differences
 
 
-def _revision(folder: Path) -> str | None:
-    """Return the git revision of the working directory, `+` after it where files differ; None outside of a repository."""
+def _git_revision(folder: Path) -> str | None:
+    """Return the git revision of `folder`, with `+` appended if tracked files are modified; None outside a repository."""
 
-    def git(*words: str) -> str | None:
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(folder), *arguments]
         try:
-            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=5)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=5)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return result.stdout.strip() if result.returncode == 0 else None
 
     revision = git("rev-parse", "HEAD")
-    return f"{revision}{'+' if git('status', '--porcelain', '--untracked-files=no') else ''}" if revision else None
+    if not revision:
+        return None
+    is_modified = git("status", "--porcelain", "--untracked-files=no")
+    return f"{revision}+" if is_modified else revision
 
 
-def _processor() -> str:
+def _processor_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

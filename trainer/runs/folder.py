@@ -1,4 +1,4 @@
-"""The folder of one run: its spec as given and in full, what it was made with, its log, its progress, its report."""
+"""The folder of one run: its spec as written and in full, its environment, its log, its progress, its report."""
 
 from __future__ import annotations
 
@@ -13,77 +13,69 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from cluster.errors import ResourceError, SpecError, nearest
+from cluster.errors import ResourceError, SpecError, suggest
 from cluster.files import read_json, write_bytes, write_json
-from trainer.runs import environment
+from trainer.runs.environment import write_environment
 from trainer.spec.run import RunSpec
-from trainer.tasks import resolve
+from trainer.tasks.resolve import load_spec, resolve_defaults
 
-SPEC = "spec.yaml"
-
-
-#: The spec with every key it left open: what a repetition goes by, whatever the defaults are then.
-RESOLVED = "resolved.yaml"
-
-
+#: The spec as the user wrote it.
+SPEC_FILE = "spec.yaml"
+#: The spec with every key, defaults included. Repeating a run uses it, so later defaults do not change the run.
+RESOLVED_SPEC_FILE = "resolved.yaml"
 RAY_LOG = "ray.log"
+#: The path of the run's prepared folder.
+PREPARED_FILE = "prepared.json"
+
+_LOCK_FILE = ".lock"
+_NAME_ENDING = re.compile(r"-([a-z]+)-\d{8}-\d{6}-[0-9a-f]{6}$")
 
 
-_NAME = re.compile(r"-([a-z]+)-\d{8}-\d{6}-[0-9a-f]{6}$")
+def create_run(spec: RunSpec, kind: str) -> Path:
+    """Create a new folder under the spec's storage, with the spec and the environment in it, and return it.
 
-
-_LOCK = ".lock"
-
-
-QUARANTINE = "quarantine.parquet"
-
-
-#: Where the prepared rows of the run lie.
-PREPARED = "prepared.json"
-
-
-def create(spec: RunSpec, kind: str) -> Path:
-    """Make and return a new folder under the storage, holding the spec and the environment.
-
-    The name starts with the time in UTC, so that a listing is in order, and ends in a random part.
+    Its name is `<spec name>-<kind>-<UTC time>-<random part>`. Raises `ResourceError` if the storage cannot be written.
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder = _runs(Path(spec.storage)) / f"{spec.name}-{kind}-{stamp}-{uuid.uuid4().hex[:6]}"
+    created_at = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = _runs_folder(Path(spec.storage)) / f"{spec.name}-{kind}-{created_at}-{uuid.uuid4().hex[:6]}"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise ResourceError(
             f"storage={spec.storage!r} cannot be written: {error.strerror}", "name a folder you may write to"
         ) from error
-    save_spec(spec, folder / SPEC)
-    save_resolved(spec, folder)
-    environment.write(folder)
+    save_spec(spec, folder / SPEC_FILE)
+    save_resolved_spec(spec, folder)
+    write_environment(folder)
     return folder
 
 
-def kind_of(folder: Path) -> str:
-    """Return what the run in `folder` does: train, tune, run, ... A spec's name may hold such a word too."""
-    found = _NAME.search(folder.name)
-    return found[1] if found else ""
+def run_kind(folder: Path) -> str:
+    """Return what the run in `folder` does: train, tune, run, ...; an empty string if the folder is not a run's.
+
+    Only the end of the folder's name counts, because a spec's own name may contain such a word.
+    """
+    ending = _NAME_ENDING.search(folder.name)
+    return ending[1] if ending else ""
 
 
-def save_resolved(spec: RunSpec, folder: Path) -> None:
+def save_resolved_spec(spec: RunSpec, folder: Path) -> None:
     """Write the spec with every key."""
-    _write_yaml(resolve.resolved(spec), folder / RESOLVED)
+    _write_yaml(resolve_defaults(spec), folder / RESOLVED_SPEC_FILE)
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep a run to this process while the block runs. Raises `ResourceError` if another one has it: it still goes on.
+def lock_run(folder: Path) -> Iterator[None]:
+    """Hold the run's lock while the block runs. Raises `ResourceError` if another process holds it.
 
-    The system lets go of the lock when a process ends, however it ends.
+    The operating system releases the lock when the process ends, however it ends.
     """
-    lock = FileLock(str(folder / _LOCK))
+    lock = FileLock(str(folder / _LOCK_FILE))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise ResourceError(
-            f"another process still works on the run {folder.name}", "wait for it, or stop it, and go on then"
+            f"another process still works on the run {folder.name}", "wait until it ends, or stop it, then try again"
         ) from None
     try:
         yield
@@ -91,26 +83,24 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def find(run: str, storage: Path) -> Path:
-    """Return the folder of a run that is named by its path or by its name under the storage. Raises `SpecError`."""
-    for folder in (Path(run).expanduser(), _runs(storage) / run):
-        if (folder / RESOLVED).is_file():
+def find_run(run: str, storage: Path) -> Path:
+    """Return the folder of a run, given its path or its name under the storage. Raises `SpecError` if there is none."""
+    for folder in (Path(run).expanduser(), _runs_folder(storage) / run):
+        if _is_run(folder):
             return folder.absolute()
-    there = [path.name for path in _runs(storage).glob("*") if (path / RESOLVED).is_file()]
-    raise SpecError(
-        f"there is no run {run!r} in {_runs(storage)}, nor such a folder", nearest(run, sorted(there)[-10:])
-    )
+    names = sorted(path.name for path in _runs_folder(storage).glob("*") if _is_run(path))
+    raise SpecError(f"there is no run {run!r} in {_runs_folder(storage)}, nor such a folder", suggest(run, names[-10:]))
 
 
-def find_all(storage: Path) -> list[Path]:
-    """Return the folders of all runs that trained or searched, oldest first."""
-    folders = [path for path in _runs(storage).glob("*") if kind_of(path) in ("train", "tune", "run")]
+def list_runs(storage: Path) -> list[Path]:
+    """Return the folders of all runs that train or search, oldest first."""
+    folders = [path for path in _runs_folder(storage).glob("*") if run_kind(path) in ("train", "tune", "run")]
     return sorted(folders, key=lambda path: path.name.split("-")[-3:])
 
 
-def spec_of(folder: Path) -> RunSpec:
-    """Return the whole spec of the run in `folder`."""
-    return resolve.load(folder / RESOLVED)
+def load_run_spec(folder: Path) -> RunSpec:
+    """Return the complete spec of the run in `folder`."""
+    return load_spec(folder / RESOLVED_SPEC_FILE)
 
 
 def save_spec(spec: RunSpec, path: Path) -> None:
@@ -118,19 +108,24 @@ def save_spec(spec: RunSpec, path: Path) -> None:
     _write_yaml(spec.model_dump(mode="json", exclude_unset=True), path)
 
 
+def save_prepared_path(folder: Path, prepared: Path) -> None:
+    """Record the path of the run's prepared folder."""
+    write_json(folder / PREPARED_FILE, {"folder": str(prepared)})
+
+
+def read_prepared_path(folder: Path) -> Path | None:
+    """Return the path of the run's prepared folder; None if the run did not get that far."""
+    path = folder / PREPARED_FILE
+    return Path(read_json(path)["folder"]) if path.is_file() else None
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / RESOLVED_SPEC_FILE).is_file()
+
+
 def _write_yaml(raw: dict[str, Any], path: Path) -> None:
     write_bytes(path, yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode())
 
 
-def note_prepared(folder: Path, prepared: Path) -> None:
-    """Write down where the prepared rows of the run lie."""
-    write_json(folder / PREPARED, {"folder": str(prepared)})
-
-
-def prepared_of(folder: Path) -> Path | None:
-    """Return where the prepared rows of the run lie, or None where it did not come to that."""
-    return Path(read_json(folder / PREPARED)["folder"]) if (folder / PREPARED).is_file() else None
-
-
-def _runs(storage: Path) -> Path:
+def _runs_folder(storage: Path) -> Path:
     return storage / "runs"

@@ -1,38 +1,32 @@
-"""TODO docstring."""
+"""The files that a run appends lines to while it works: epochs, steps and notices, and the file of its result."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster.files import append_line
+from cluster.text import utc_now
 
-#: What a command did; there only once a run is finished.
+#: The outcome of the command; exists only once the run is finished.
 RESULT = "result.json"
-
-
-#: A line for each epoch.
+#: One line per epoch.
 HISTORY = "history.jsonl"
-
-
-#: A line for every few steps.
+#: One line every few steps.
 METRICS = "metrics.jsonl"
-
-
-#: What whoever started the run should see, as a checkpoint that could not be written.
+#: Sentences for the user, for example that a checkpoint could not be written.
 NOTICES = "notices.jsonl"
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Return the epochs written to `folder` so far."""
-    return read_lines(folder / HISTORY)
+    return read_json_lines(folder / HISTORY)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects of a file with one a line; empty without it, and a line that is cut short ends them."""
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file with one per line, up to the first broken line; empty if there is no file."""
     if not path.is_file():
         return []
     lines = []
@@ -44,17 +38,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def tracked(line: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
-    """Return step and figures of a line by step, under the names that trackers get them by."""
+def tracked_metrics(line: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    """Return the step and the metrics of a line of `METRICS`, under the names that trackers use."""
     return int(line["step"]), {f"train/{name}": value for name, value in line.items() if name != "step"}
 
 
-def figures_so_far(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """Return what was tracked of the steps of a run, from its own lines."""
-    return [tracked(line) for line in read_lines(folder / METRICS)]
+def read_tracked_metrics(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """Return the step and the metrics of every line that the run in `folder` has written, for trackers."""
+    return [tracked_metrics(line) for line in read_json_lines(folder / METRICS)]
 
 
-def notice(folder: Path, text: str) -> None:
-    """Write a sentence that whoever started the run should see, as that a checkpoint could not be written."""
-    line = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "text": text}
-    append_line(folder / NOTICES, json.dumps(line, ensure_ascii=False))
+def append_notice(folder: Path, text: str) -> None:
+    """Append a sentence for the user, for example that a checkpoint could not be written."""
+    append_line(folder / NOTICES, json.dumps({"at": utc_now(), "text": text}, ensure_ascii=False))

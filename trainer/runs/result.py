@@ -1,4 +1,4 @@
-"""What one training or one search ends in; everything after it takes this and nothing else."""
+"""The result of a training or a search: the only thing that evaluating, registering and reporting take from it."""
 
 from __future__ import annotations
 
@@ -16,71 +16,75 @@ class TrialRecord:
 
     name: str
     values: dict[str, Any]
-    """The keys that were searched and what this trial had."""
+    """The value of each searched key."""
     metric: float | None
-    """The best value of `evaluate.metric` on the validation rows; None if it failed before its first evaluation."""
+    """The best value of `evaluate.metric` on the validation rows; None if the trial failed before its first evaluation."""
     epochs: int
     seconds: float
     history: list[dict[str, Any]]
+    """One entry per epoch."""
     error: str | None = None
     state: str = "finished"
-    """finished, stopped (before its end, by the search), failed, or running."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """What is known of its best epoch, with train.seconds, model.size_mb and, where it was measured, serve.*."""
+    """finished, stopped (early, by the search), failed, or running."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """All metrics of the best epoch, with train.seconds, model.size_mb and, if it was measured, serve.*."""
 
-    def shown(self, key: str) -> Any:
-        """Return what a table shows for a searched key: "" for `model.params.<kind>.<name>` of another kind of model."""
+    def display_value(self, key: str) -> Any:
+        """Return the value of a searched key for a table; an empty string if this trial has no such key.
+
+        A key `model.params.<kind>.<name>` belongs only to trials of that kind of model.
+        """
         kind, path = self.values.get("model.kind"), key.split(".")
-        of_another = kind is not None and path[:2] == ["model", "params"] and len(path) > 3 and path[2] != kind
-        return "" if of_another else self.values.get(key, "")
+        is_of_other_kind = kind is not None and path[:2] == ["model", "params"] and len(path) > 3 and path[2] != kind
+        return "" if is_of_other_kind else self.values.get(key, "")
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """One of the best trials of a search, with all seeds it was trained with, and what serving it costs."""
+    """One of the best trials of a search, with the results of all its seeds and the cost of serving it."""
 
     name: str
-    """The trial's."""
+    """The trial's name."""
     seeds: dict[int, float]
     """The metric by seed."""
-    figures: dict[str, float]
-    """Every goal and constraint: means over the seeds, what serving costs as it was measured."""
+    metrics: dict[str, float]
+    """Every objective and constraint: the mean over the seeds, or for serve.* the value measured in the load test."""
     on_front: bool
-    """Whether no other finalist is as good by every goal and better by one."""
-    broken: list[str]
-    """The constraints that it does not keep to."""
+    """Whether it is on the Pareto front: no other finalist is at least as good in every objective and better in one."""
+    violated: list[str]
+    """The constraints that it violates."""
 
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """What a search found beside its winner."""
+    """The results of a search besides its winner."""
 
-    goals: Sequence[tuple[str, str]]
-    """Name, and max or min; the first is `evaluate.metric`."""
+    objectives: Sequence[tuple[str, str]]
+    """Name and direction, max or min; the first is `evaluate.metric`."""
     constraints: list[str]
     importance: dict[str, float]
-    """How much of the metric's spread each key explains, the most first; empty with few trials."""
+    """The fraction of the metric's variance that each key explains, largest first; empty if there are few trials."""
     finalists: list[Finalist]
-    """Empty where there were no finals."""
+    """Empty if the search has no finals."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished training: the winner of a search, or the only one there was."""
+    """A finished training: a run's only one, or the winner of its search."""
 
     checkpoint: Path
     """Folder with the best epoch's weights (safetensors), config, tokenizer and contract."""
     spec: RunSpec
-    """The spec that made it; of a search, the winner's."""
+    """The spec of this training; in a search, the winner's."""
     prepared: Path
     """The folder of prepared rows it was trained on."""
     metrics: dict[str, float]
-    """Figures on the validation rows at the best epoch."""
+    """Metrics on the validation rows at the best epoch."""
     history: list[dict[str, Any]]
-    """One entry for each epoch."""
+    """One entry per epoch."""
     folder: Path
-    """Where its history and its lines by step lie: the run's own, or of a search the winner's."""
+    """The folder of its history and its metrics by step: the run's own; in a search, the winner's."""
     trials: list[TrialRecord] = field(default_factory=list)
-    """All trials of the search, in the order they began; empty where there was none."""
+    """All trials of the search in the order they started; empty without a search."""
     search: SearchRecord | None = None
-    """What else the search found."""
+    """Further results of the search."""

@@ -1,4 +1,4 @@
-"""Runs that go on, and runs that are repeated: what their folder says, and what may be another now."""
+"""Resume and repeat runs: load their spec, check which keys may change."""
 
 from __future__ import annotations
 
@@ -6,71 +6,78 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cluster.errors import SpecError
-from trainer.runs import environment
-from trainer.runs import folder as run_folder
+from trainer.runs.environment import list_differences, read_precision
+from trainer.runs.folder import RESOLVED_SPEC_FILE, find_run, load_run_spec, run_kind, save_resolved_spec
 from trainer.runs.journal import RESULT
 from trainer.spec.run import RunSpec
-from trainer.tasks import resolve
+from trainer.tasks.resolve import load_spec
 
-# Keys that leave the result of a training as it is.
-_MAY_CHANGE = ("cluster.", "serve.", "track.", "train.checkpoint.", "train.max_failures", "train.max_time_s")
-# Of a search: what it looks at next, and how long. Trials that were begun keep their values.
-_MAY_CHANGE_IN_A_SEARCH = (
+# Keys that do not change the result of a training.
+_CHANGEABLE_KEYS = ("cluster.", "serve.", "track.", "train.checkpoint.", "train.max_failures", "train.max_time_s")
+# Keys that change what a search tries next and how long it goes on. Trials that have started keep their values.
+_CHANGEABLE_KEYS_OF_A_SEARCH = (
     "tune.space.",
     "tune.trials",
-    "tune.points",
+    "tune.initial_points",
     "tune.warm_start",
     "tune.max_concurrent",
     "tune.time_budget_s",
     "tune.constraints",
     "tune.finalists",
     "tune.seeds",
-    "tune.load.",
+    "tune.load_test.",
 )
 
 
-def interrupted(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunSpec, Path, str]:
-    """Return the spec, the folder and the kind (train, tune or run) of a run that is to go on.
+def load_for_resume(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunSpec, Path, str]:
+    """Return the spec, the folder and the kind (train, tune or run) of a run to resume.
 
-    Raises `SpecError` for one that is finished or no training or search, and for overrides that would change its result.
+    Raises `SpecError` if the run is finished, if it is not a training or a search, and for overrides that would change
+    its result.
     """
-    folder = run_folder.find(run, storage)
-    given = list(overrides)
-    kind = run_folder.kind_of(folder)
-    searches = run_folder.spec_of(folder).tune is not None
-    may_change = (*_MAY_CHANGE, *(_MAY_CHANGE_IN_A_SEARCH if searches else ()))
-    for override in given:
-        if not override.startswith(may_change):
-            raise SpecError(
-                f"--set {override} would make another training of this run",
-                f"begin a new one with `raymill train --from {folder.name} --set {override}`",
-            )
-    if (folder / RESULT).is_file() and not (searches and given and kind == "tune"):
+    folder = find_run(run, storage)
+    changes = list(overrides)
+    kind = run_kind(folder)
+    is_search = load_run_spec(folder).tune is not None
+    _check_changes(folder, changes, is_search=is_search)
+    can_grow = is_search and kind == "tune"  # a finished search may get more trials
+    if (folder / RESULT).is_file() and not (can_grow and changes):
         raise SpecError(
             f"the run {folder.name} is finished",
-            f"look at {folder / RESULT}, or {_more(searches and kind == 'tune', folder)}",
+            f"read {folder / RESULT}, or {_how_to_continue(folder, can_grow=can_grow)}",
         )
     if kind not in ("train", "tune", "run"):
         raise SpecError(
-            f"{folder.name} is neither a training nor a search, so it cannot go on", "start it again with its spec"
+            f"{folder.name} is neither a training nor a search, so it cannot be resumed", "start it again with its spec"
         )
-    spec = resolve.load(folder / run_folder.RESOLVED, given)
-    run_folder.save_resolved(spec, folder)
-    (folder / RESULT).unlink(missing_ok=True)  # a finished search that goes on is not finished
+    spec = load_spec(folder / RESOLVED_SPEC_FILE, changes)
+    save_resolved_spec(spec, folder)
+    (folder / RESULT).unlink(missing_ok=True)  # a finished search that gets more trials is not finished
     return spec, folder, kind
 
 
-def _more(searches: bool, folder: Path) -> str:
-    if searches:
-        return f"go on with more trials, as --resume {folder.name} --set tune.trials=40"
+def load_for_repeat(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunSpec, list[str]]:
+    """Return the complete spec of an earlier run for a new one, and the differences between then and now in words."""
+    folder = find_run(run, storage)
+    # `auto` chooses by measuring, and could choose another precision today.
+    precision = read_precision(folder)
+    precision_override = [f"train.precision={precision}"] if precision else []
+    spec = load_spec(folder / RESOLVED_SPEC_FILE, [*precision_override, *overrides])
+    return spec, list_differences(folder)
+
+
+def _check_changes(folder: Path, changes: Iterable[str], *, is_search: bool) -> None:
+    """Raise `SpecError` for an override that would change the result of the run."""
+    changeable = (*_CHANGEABLE_KEYS, *(_CHANGEABLE_KEYS_OF_A_SEARCH if is_search else ()))
+    for change in changes:
+        if not change.startswith(changeable):
+            raise SpecError(
+                f"--set {change} would change the result of this run",
+                f"start a new run with `raymill train --from {folder.name} --set {change}`",
+            )
+
+
+def _how_to_continue(folder: Path, *, can_grow: bool) -> str:
+    if can_grow:
+        return f"add trials to it, for example with --resume {folder.name} --set tune.trials=40"
     return f"repeat it with --from {folder.name}"
-
-
-def repetition(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunSpec, list[str]]:
-    """Return the whole spec of an earlier run for a new one, and what is not as it was then, in words."""
-    folder = run_folder.find(run, storage)
-    # `auto` is measured, and might be measured otherwise today.
-    precision = environment.precision_of(folder)
-    as_then = [f"train.precision={precision}"] if precision else []
-    spec = resolve.load(folder / run_folder.RESOLVED, [*as_then, *overrides])
-    return spec, environment.differences(folder)
