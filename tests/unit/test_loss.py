@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from cluster.errors import SpecError
-from trainer.spec.train import Loss
+from trainer.spec.train import LossSpec
 from trainer.targets.classes import Classes
 from trainer.targets.numbers import Numbers
 from trainer.targets.tags import Tags
 from trainer.tasks.resolve import check_loss
-from trainer.training.loss import loss_of
+from trainer.training.loss import make_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 0.0]])
 TARGETS = torch.tensor([0, 2, 0])
@@ -19,7 +19,7 @@ TARGETS = torch.tensor([0, 2, 0])
 def test_focal_loss_of_classes():
     probabilities = LOGITS.softmax(-1)[torch.arange(3), TARGETS]
     expected = ((1 - probabilities) ** 2 * -probabilities.log()).sum()
-    assert float(loss_of(Loss(kind="focal"), Classes())(LOGITS, TARGETS, None)) == pytest.approx(
+    assert float(make_loss(LossSpec(kind="focal"), Classes())(LOGITS, TARGETS, None)) == pytest.approx(
         float(expected), rel=1e-5
     )
 
@@ -27,7 +27,7 @@ def test_focal_loss_of_classes():
 def test_focal_loss_with_gamma_0_is_cross_entropy_also_with_weights_and_shares():
     weights = torch.tensor([0.5, 1.0, 2.0])
     shares = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-    plain, focal = loss_of(Loss(), Classes()), loss_of(Loss(kind="focal", gamma=0.0), Classes())
+    plain, focal = make_loss(LossSpec(), Classes()), make_loss(LossSpec(kind="focal", gamma=0.0), Classes())
     for targets in (TARGETS, shares):
         assert float(focal(LOGITS, targets, weights)) == pytest.approx(float(plain(LOGITS, targets, weights)), rel=1e-6)
 
@@ -35,30 +35,32 @@ def test_focal_loss_with_gamma_0_is_cross_entropy_also_with_weights_and_shares()
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_focal_loss_of_a_row_that_is_quite_right_has_a_gradient(gamma):
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
-    loss_of(Loss(kind="focal", gamma=gamma), Classes())(logits, torch.tensor([0]), None).backward()
+    make_loss(LossSpec(kind="focal", gamma=gamma), Classes())(logits, torch.tensor([0]), None).backward()
     assert torch.isfinite(logits.grad).all()
 
 
 def test_label_smoothing_is_that_of_torch():
     expected = torch.nn.functional.cross_entropy(LOGITS, TARGETS, label_smoothing=0.1, reduction="sum")
-    assert float(loss_of(Loss(label_smoothing=0.1), Classes())(LOGITS, TARGETS, None)) == pytest.approx(float(expected))
+    assert float(make_loss(LossSpec(label_smoothing=0.1), Classes())(LOGITS, TARGETS, None)) == pytest.approx(
+        float(expected)
+    )
 
 
 def test_focal_loss_of_tags():
     truth = torch.tensor([[1.0, 0.0, 1.0]] * 3)
     right = torch.where(truth > 0, LOGITS.sigmoid(), 1 - LOGITS.sigmoid())
     expected = ((1 - right) ** 1.5 * -right.log()).mean(1).sum()
-    found = loss_of(Loss(kind="focal", gamma=1.5), Tags())(LOGITS, truth, None)
+    found = make_loss(LossSpec(kind="focal", gamma=1.5), Tags())(LOGITS, truth, None)
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_what_a_target_does_not_have_is_refused():
     with pytest.raises(SpecError, match="focal is for classes and tags, not for a number"):
-        check_loss(Loss(kind="focal"), Numbers())
+        check_loss(LossSpec(kind="focal"), Numbers())
     with pytest.raises(SpecError, match="label_smoothing is for classes, not for a tags"):
-        check_loss(Loss(label_smoothing=0.1), Tags())
+        check_loss(LossSpec(label_smoothing=0.1), Tags())
     with pytest.raises(SpecError, match="there is no module 'nowhere'"):
-        check_loss(Loss(function="nowhere:loss"), Classes())
+        check_loss(LossSpec(function="nowhere:loss"), Classes())
 
 
 def test_a_function_of_the_users_own(tmp_path, monkeypatch):
@@ -67,13 +69,13 @@ def test_a_function_of_the_users_own(tmp_path, monkeypatch):
         "def rows(logits, targets, weights):\n    return logits.sum(1)\n"
     )
     monkeypatch.chdir(tmp_path)
-    found = loss_of(Loss(function="my_losses_of_test:half"), Classes())(LOGITS, TARGETS, None)
+    found = make_loss(LossSpec(function="my_losses_of_test:half"), Classes())(LOGITS, TARGETS, None)
     assert float(found) == pytest.approx(0.5 * float(LOGITS.sum() - 2))
     with pytest.raises(SpecError, match=r"returned \(3,\), not one number"):
-        loss_of(Loss(function="my_losses_of_test:rows"), Classes())(LOGITS, TARGETS, None)
+        make_loss(LossSpec(function="my_losses_of_test:rows"), Classes())(LOGITS, TARGETS, None)
 
 
 def test_losses_by_row_add_up():
-    loss = loss_of(Loss(kind="focal", label_smoothing=0.2), Classes())
+    loss = make_loss(LossSpec(kind="focal", label_smoothing=0.2), Classes())
     parts = [float(loss(LOGITS[row : row + 1], TARGETS[row : row + 1], None)) for row in range(3)]
     assert np.sum(parts) == pytest.approx(float(loss(LOGITS, TARGETS, None)), rel=1e-6)

@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 
 from cluster.errors import SpecError
-from trainer.spec import parse
+from trainer.spec.parse import read_spec_file
 from trainer.spec.run import RunSpec
-from trainer.tasks.resolve import load, with_values
+from trainer.tasks.resolve import load_spec, override_spec
 
 ROOT = Path(__file__).parents[2]
 TEN_LINES = """\
@@ -29,7 +29,7 @@ def write(tmp_path, text):
 
 def test_a_short_spec_has_good_defaults_and_paths_relative_to_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
-    spec = load(write(tmp_path, TEN_LINES))
+    spec = load_spec(write(tmp_path, TEN_LINES))
     assert spec.data.train == str(tmp_path / "train.csv")
     assert spec.model.base == "some/model"  # a hub id: there is no such folder beside the spec
     assert spec.storage == str(Path("~/.raymill").expanduser())
@@ -39,17 +39,17 @@ def test_a_short_spec_has_good_defaults_and_paths_relative_to_its_file(tmp_path,
 
 def test_a_folder_beside_the_spec_is_a_local_base(tmp_path):
     (tmp_path / "some" / "model").mkdir(parents=True)
-    assert load(write(tmp_path, TEN_LINES)).model.base == str(tmp_path / "some" / "model")
+    assert load_spec(write(tmp_path, TEN_LINES)).model.base == str(tmp_path / "some" / "model")
 
 
 def test_bases_in_a_search_are_relative_to_the_spec_too(tmp_path):
-    spec = load(write(tmp_path, TEN_LINES + "tune: {space: {model.base: {choice: [./a, org/b]}}}\n"))
+    spec = load_spec(write(tmp_path, TEN_LINES + "tune: {space: {model.base: {choice: [./a, org/b]}}}\n"))
     assert spec.tune.space["model.base"].choice == [str(tmp_path / "a"), "org/b"]
 
 
 def test_overrides_are_validated_like_the_file(tmp_path):
     path = write(tmp_path, TEN_LINES)
-    spec = load(
+    spec = load_spec(
         path,
         ["train.epochs=7", "data.columns={text: body}", "tune.space.train.learning_rate={choice: [1e-4, 2e-4]}"],
     )
@@ -57,32 +57,32 @@ def test_overrides_are_validated_like_the_file(tmp_path):
     assert spec.data.columns == {"text": "body"}
     assert spec.tune.space["train.learning_rate"].choice == [1e-4, 2e-4]
     with pytest.raises(SpecError, match="train.epochs='many'"):
-        load(path, ["train.epochs=many"])
+        load_spec(path, ["train.epochs=many"])
 
 
 def test_numbers_in_scientific_notation_are_numbers(tmp_path):
-    assert load(write(tmp_path, TEN_LINES + "train: {learning_rate: 3e-4}\n")).train.learning_rate == 3e-4
+    assert load_spec(write(tmp_path, TEN_LINES + "train: {learning_rate: 3e-4}\n")).train.learning_rate == 3e-4
 
 
 def test_variables_are_filled_from_the_environment(tmp_path, monkeypatch):
     text = TEN_LINES.replace("train.csv", "${RAYMILL_TEST_DIR}/a.csv")
     monkeypatch.setenv("RAYMILL_TEST_DIR", "/rows")
-    assert load(write(tmp_path, text)).data.train == "/rows/a.csv"
+    assert load_spec(write(tmp_path, text)).data.train == "/rows/a.csv"
     monkeypatch.delenv("RAYMILL_TEST_DIR")
     with pytest.raises(SpecError, match="RAYMILL_TEST_DIR is not set"):
-        load(write(tmp_path, text))
-    assert load(write(tmp_path, text.replace("_DIR}", "_DIR:-/d}"))).data.train == "/d/a.csv"
+        load_spec(write(tmp_path, text))
+    assert load_spec(write(tmp_path, text.replace("_DIR}", "_DIR:-/d}"))).data.train == "/d/a.csv"
 
 
 def test_the_spec_is_frozen():
-    spec = load({"name": "a", "data": {"train": "t.csv"}, "model": {"base": "b"}})
+    spec = load_spec({"name": "a", "data": {"train": "t.csv"}, "model": {"base": "b"}})
     with pytest.raises(ValueError, match="frozen"):
         spec.name = "b"
 
 
 def test_a_trials_values_do_not_change_the_base_spec(tmp_path):
-    base = load(write(tmp_path, TEN_LINES + "train: {epochs: 2}\n"))
-    assert with_values(base, {"train.epochs": 5}).train.epochs == 5
+    base = load_spec(write(tmp_path, TEN_LINES + "train: {epochs: 2}\n"))
+    assert override_spec(base, {"train.epochs": 5}).train.epochs == 5
     assert base.train.epochs == 2
 
 
@@ -111,7 +111,7 @@ WRONG = [
     ("tune: {space: {train.epochs: {uniform: [1, 3]}}}", "train.epochs"),
     ("tune: {space: {model: {choice: [{base: a}]}}}", "single keys"),
     ("train: {seed: -1}", "train.seed=-1"),
-    ("promote: {minimum: .nan}", "promote.minimum=nan"),
+    ("promote: {min_value: .nan}", "promote.min_value=nan"),
     ("promote: {min_improvement: .inf}", "promote.min_improvement=inf"),
     ("storage: s3://bucket/x", "only folders are written to"),
     ("storage: ~nobody-of-this-name/x", "home folder that is not there"),
@@ -122,19 +122,28 @@ WRONG = [
 
 WRONG_DATA = [
     ("labels: [b, a, b]", "labels names 'b' twice; list each class once"),
-    ("steps: ['my steps:clean']", "must be module:function, as my_steps:clean"),
+    ("steps: ['my steps:clean']", "must be module:function, for example my_steps:clean"),
     (
         "steps: [{redact: {patterns: {Order No: x}}}]",
         "patterns.Order No='Order No': must be lower-case letters, digits and _,",
     ),
     (
         "split: {by: time, column: at, validation_from: 2026, test_from: 2027-01-01}",
-        "validation_from: '2026' is no time; write",
+        "validation_from: '2026' is not a valid time; write",
     ),
-    ("split: {by: time, column: at, validation_from: 2026-02-30x, test_from: 2027-01-01}", "'2026-02-30x' is no time"),
-    ("split: {by: time, column: at, validation_from: '2026-02-30', test_from: 2027-01-01}", "'2026-02-30' is no time"),
-    ("split: {by: time, column: at, validation_from: 26-02-03, test_from: 2027-01-01}", "'26-02-03' is no time"),
-    ("split: {by: time, column: at, validation_from: '', test_from: 2027-01-01}", "'' is no time"),
+    (
+        "split: {by: time, column: at, validation_from: 2026-02-30x, test_from: 2027-01-01}",
+        "'2026-02-30x' is not a valid time",
+    ),
+    (
+        "split: {by: time, column: at, validation_from: '2026-02-30', test_from: 2027-01-01}",
+        "'2026-02-30' is not a valid time",
+    ),
+    (
+        "split: {by: time, column: at, validation_from: 26-02-03, test_from: 2027-01-01}",
+        "'26-02-03' is not a valid time",
+    ),
+    ("split: {by: time, column: at, validation_from: '', test_from: 2027-01-01}", "'' is not a valid time"),
     ("split: {by: time, column: at, validation_from: true, test_from: 2027-01-01}", "validation_from=True"),
     ("split: {by: time, column: at, validation_from: 2026-03-01}", "belong together"),
     ("split: {by: time, column: at, validation_from: 2026-03-02, test_from: 2026-03-02}", "must be before"),
@@ -148,7 +157,7 @@ WRONG_DATA = [
 @pytest.mark.parametrize(("line", "message"), WRONG_DATA)
 def test_every_mistake_in_the_data_section_has_its_message(tmp_path, line, message):
     with pytest.raises(SpecError) as caught:
-        load(write(tmp_path, TEN_LINES.replace("train.csv", f"train.csv\n  {line}")))
+        load_spec(write(tmp_path, TEN_LINES.replace("train.csv", f"train.csv\n  {line}")))
     assert message in str(caught.value)
     assert "63 characters" not in str(caught.value) and "[key]" not in str(caught.value)
 
@@ -172,31 +181,31 @@ def test_every_mistake_in_the_data_section_has_its_message(tmp_path, line, messa
 )
 def test_moments_with_and_without_quotes(tmp_path, first, second, expected):
     split = f"split: {{by: time, column: at, validation_from: {first}, test_from: {second}}}"
-    spec = load(write(tmp_path, TEN_LINES.replace("train.csv", f"train.csv\n  {split}")))
+    spec = load_spec(write(tmp_path, TEN_LINES.replace("train.csv", f"train.csv\n  {split}")))
     assert [spec.data.split.validation_from, spec.data.split.test_from] == expected
-    assert load(spec) == spec
-    [kind, _] = RunSpec.model_json_schema()["$defs"]["Split"]["properties"]["test_from"]["anyOf"]
+    assert load_spec(spec) == spec
+    [kind, _] = RunSpec.model_json_schema()["$defs"]["SplitSpec"]["properties"]["test_from"]["anyOf"]
     assert kind == {"type": "string"}
 
 
 def test_a_moment_by_override_and_by_a_mapping(tmp_path):
     path = write(tmp_path, TEN_LINES)
     split = ["data.split.by=time", "data.split.column=at"]
-    by_override = load(path, [*split, "data.split.validation_from=2026-03-01", "data.split.test_from=2026-04-01"])
+    by_override = load_spec(path, [*split, "data.split.validation_from=2026-03-01", "data.split.test_from=2026-04-01"])
     raw = {"by": "time", "column": "at", "validation_from": dt.date(2026, 3, 1), "test_from": dt.datetime(2026, 4, 1)}
-    by_mapping = load({"name": "a", "data": {"train": "t.csv", "split": raw}, "model": {"base": "b"}})
+    by_mapping = load_spec({"name": "a", "data": {"train": "t.csv", "split": raw}, "model": {"base": "b"}})
     assert by_override.data.split.validation_from == by_mapping.data.split.validation_from == "2026-03-01"
     assert by_mapping.data.split.test_from == "2026-04-01T00:00:00"
 
 
 def test_rows_are_not_stratified_unless_asked(tmp_path):
-    assert load(write(tmp_path, TEN_LINES)).data.split.stratify is False
+    assert load_spec(write(tmp_path, TEN_LINES)).data.split.stratify is False
 
 
 @pytest.mark.parametrize(("line", "message"), WRONG)
 def test_every_mistake_has_its_message(tmp_path, line, message):
     with pytest.raises(SpecError) as caught:
-        load(write(tmp_path, TEN_LINES + line + "\n"))
+        load_spec(write(tmp_path, TEN_LINES + line + "\n"))
     assert message in str(caught.value)
     assert "fix:" in str(caught.value)
 
@@ -223,7 +232,7 @@ WRONG_FILES = [
 @pytest.mark.parametrize(("text", "message"), WRONG_FILES)
 def test_every_wrong_file_has_its_message(tmp_path, text, message):
     with pytest.raises(SpecError) as caught:
-        load(write(tmp_path, text))
+        load_spec(write(tmp_path, text))
     assert message in str(caught.value)
 
 
@@ -231,15 +240,15 @@ def test_a_spec_that_is_not_text(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_bytes(b"name: \xff\xfe")
     with pytest.raises(SpecError, match="not UTF-8"):
-        load(path)
+        load_spec(path)
     with pytest.raises(SpecError, match="is a folder"):
-        load(tmp_path)
+        load_spec(tmp_path)
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "name.x=1"])
 def test_wrong_overrides(tmp_path, override):
     with pytest.raises(SpecError, match="--set|cannot be set"):
-        load(write(tmp_path, TEN_LINES), [override])
+        load_spec(write(tmp_path, TEN_LINES), [override])
 
 
 def test_every_key_is_documented_and_the_schema_accepts_the_examples(monkeypatch):
@@ -251,5 +260,5 @@ def test_every_key_is_documented_and_the_schema_accepts_the_examples(monkeypatch
     examples = sorted((ROOT / "examples").glob("*/*.yaml"))
     assert len(examples) >= 2
     for path in examples:
-        load(path)
-        jsonschema.validate(parse._read(path), schema)
+        load_spec(path)
+        jsonschema.validate(read_spec_file(path), schema)

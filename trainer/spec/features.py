@@ -1,7 +1,7 @@
-"""What a spec may say about the columns of a table: numeric, categorical, boolean, date.
+"""The `data.features:` section of a spec: the columns of a table by kind (numeric, categorical, boolean, date).
 
-Frozen pydantic sections and nothing else, as in `trainer.spec.run`; how each is fitted and applied is in the module of its
-kind. Words that stand for "no value" are compared after white space at the ends is taken off.
+Each kind is fitted and applied by its own module in `trainer.features`. Words for a missing value are compared after white
+space at both ends is removed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from trainer.spec.section import Positive, Section
+from trainer.spec.section import Positive, SpecSection
 
-#: What files and exports write where a number, a date or a yes/no is missing. Compared without regard to case.
+#: Words that files and exports write for a missing number, date or boolean, in any case.
 MISSING_WORDS = ["", "na", "n/a", "nan", "null", "none"]
 
-#: Parts of a date that come round again, with the number of steps in a round.
+#: Cyclic parts of a date, with the number of steps in a cycle.
 CYCLES = {"quarter": 4, "month": 12, "day_of_year": 366, "day": 31, "weekday": 7, "hour": 24, "minute": 60}
 
 DatePart = Literal[
@@ -23,54 +23,54 @@ DatePart = Literal[
 ]
 
 
-class Numeric(Section):
+class NumericSpec(SpecSection):
     """A column of numbers."""
 
     kind: Literal["numeric"] = "numeric"
-    """Which kind of column this is."""
+    """Kind of the column."""
     scale: Literal["standard", "min_max", "robust", "none"] = "standard"
-    """`standard`: mean 0, standard deviation 1; `min_max`: 0 to 1 over the training rows, values outside go beyond;
-    `robust`: median 0, distance between the quartiles 1; `none`: as it is. A constant column becomes 0."""
+    """`standard`: mean 0, standard deviation 1; `min_max`: 0 to 1 over the training rows, other values may lie outside;
+    `robust`: median 0, distance between the quartiles 1; `none`: unchanged. A constant column becomes 0."""
     missing: Literal["mean", "median", "zero", "refuse"] | float = "mean"
-    """What stands in for a missing value, before scaling: a number fitted from the rows that have one, 0, a number of
-    yours, or `refuse`: such a row is a bad row."""
+    """Replaces a missing value before scaling: the mean or the median of the training rows, 0, a number of your own, or
+    `refuse`: the row is a bad row."""
     indicator: bool = False
-    """Add an output that is 1 where the value is missing and 0 elsewhere."""
+    """Add an output that is 1 if the value is missing, else 0."""
     missing_words: list[str] = Field(default_factory=lambda: list(MISSING_WORDS))
-    """Words that mean a missing value, in any case of letters; one that is a number, as "-999", means that number in
-    every spelling. A null and NaN always do."""
+    """Words for a missing value, in any case. A word that is a number, for example "-999", means that number in every
+    spelling. A null and NaN are always missing."""
 
 
-class Categorical(Section):
-    """A column of names out of a set."""
+class CategoricalSpec(SpecSection):
+    """A column of categories."""
 
     kind: Literal["categorical"] = "categorical"
-    """Which kind of column this is."""
+    """Kind of the column."""
     encode: Literal["one_hot", "ordinal", "hash", "ids", "hash_ids"] = "one_hot"
-    """`one_hot`: an output for each category; `ordinal`: one output, the category's place; `hash`: an output for each
-    of `buckets`; `ids` and `hash_ids`: a whole number for an embedding table, apart from the other outputs."""
+    """`one_hot`: an output for each category; `ordinal`: one output, the index of the category; `hash`: an output for
+    each of `buckets`; `ids` and `hash_ids`: a whole number for an embedding table, separate from the other outputs."""
     unseen: Literal["other", "zero", "refuse"] = "other"
-    """A category that the fitted list lacks: `other`: one more category; `zero`: all outputs 0 (`one_hot` only);
-    `refuse`: a bad row. Nothing is unseen to a hash."""
+    """Meaning of a category that is not in the fitted list. `other`: one more category; `zero`: all outputs are 0
+    (`one_hot` only); `refuse`: a bad row. A hash has no unseen categories."""
     missing: Literal["category", "most_frequent", "refuse"] = "category"
-    """A missing value is a category of its own, counts as the most frequent one, or makes a bad row."""
+    """Meaning of a missing value: a category of its own, the most frequent category, or a bad row."""
     categories: list[Annotated[str, Field(min_length=1)]] | None = None
-    """The categories in their order, as [small, medium, large]. Default: those of the training rows, by their text."""
+    """The categories in order, for example [small, medium, large]. Default: those of the training rows, sorted."""
     max_categories: Annotated[int, Field(ge=1, le=10_000)] = 1000
-    """Only so many of the most frequent categories are kept; the others are unseen."""
+    """At most this many categories are used, the most frequent; the others are unseen."""
     min_count: Positive = 1
-    """A category of fewer training rows is unseen. With 2 or more, `other` has rows to be learned from."""
+    """A category with fewer training rows is unseen. With 2 or more, `other` gets training rows."""
     buckets: Annotated[int, Field(ge=2, le=65_536)] = 64
-    """How many buckets the hash has."""
+    """Number of hash buckets."""
     whitespace: Literal["trim", "keep"] = "trim"
-    """`trim`: white space at the ends is taken off and runs of it become one space, so that 'New  York ' is 'New York'."""
+    """`trim`: remove white space at both ends and replace runs of it by one space: 'New  York ' is 'New York'."""
     lowercase: bool = False
     """Whether 'DE' and 'de' are one category."""
     missing_words: list[str] = Field(default_factory=lambda: [""])
-    """Words that mean a missing value. 'NA' is none of them by default: it may be Namibia."""
+    """Words for a missing value. 'NA' is not among the defaults, because it may mean Namibia."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Categorical:
+    def _check_keys_fit(self) -> CategoricalSpec:
         if self.unseen == "zero" and self.encode != "one_hot":
             raise ValueError(f"unseen: zero needs encode: one_hot; {self.encode} has no such value, use other")
         if self.categories is not None and self.is_hash:
@@ -81,78 +81,80 @@ class Categorical(Section):
 
     @property
     def is_hash(self) -> bool:
-        """Whether categories are found by their hash, so that nothing is unseen."""
+        """Whether categories are hashed, so that none is unseen."""
         return self.encode in ("hash", "hash_ids")
 
     @property
     def as_ids(self) -> bool:
-        """Whether the column comes as ids for an embedding table."""
+        """Whether the output is an id for an embedding table."""
         return self.encode in ("ids", "hash_ids")
 
 
-class Boolean(Section):
+class BooleanSpec(SpecSection):
     """A column of yes and no."""
 
     kind: Literal["boolean"] = "boolean"
-    """Which kind of column this is."""
+    """Kind of the column."""
     true_words: list[str] = Field(default_factory=lambda: ["true", "t", "yes", "y", "1"])
-    """Words for yes, in any case of letters."""
+    """Words for yes, in any case."""
     false_words: list[str] = Field(default_factory=lambda: ["false", "f", "no", "n", "0"])
-    """Words for no, in any case of letters."""
+    """Words for no, in any case."""
     missing: Literal["most_frequent", "refuse"] | bool = "most_frequent"
-    """What stands in for a missing value: the more frequent of the two, `true`, `false`, or `refuse`: a bad row."""
+    """Replaces a missing value: the more frequent of the two, `true`, `false`, or `refuse`: the row is a bad row."""
     indicator: bool = False
-    """Add an output that is 1 where the value is missing and 0 elsewhere."""
+    """Add an output that is 1 if the value is missing, else 0."""
     missing_words: list[str] = Field(default_factory=lambda: list(MISSING_WORDS))
-    """Words that mean a missing value, in any case of letters. A null and NaN always do."""
+    """Words for a missing value, in any case. A null and NaN are always missing."""
 
     @model_validator(mode="after")
-    def _words_differ(self) -> Boolean:
+    def _check_words_differ(self) -> BooleanSpec:
         both = {word.lower() for word in self.true_words} & {word.lower() for word in self.false_words}
         if both:
             raise ValueError(f"{min(both)!r} is in true_words and in false_words; leave it in one of them")
         return self
 
 
-class Date(Section):
-    """A column of points in time. Those without a time zone are taken as UTC; parts are those of UTC."""
+class DateSpec(SpecSection):
+    """A column of points in time. A time without a zone is UTC; the parts of a date are those of UTC."""
 
     kind: Literal["date"] = "date"
-    """Which kind of column this is."""
+    """Kind of the column."""
     parts: list[DatePart] = Field(default_factory=lambda: ["elapsed", "month", "weekday"], min_length=1)  # type: ignore[arg-type]
-    """Outputs in order. `elapsed`: 0 at the first training date, 1 at the last, beyond that later; `year`: years since
-    the first date's year; `weekday`: Monday is 0; `weekend`: 1 on Saturday and Sunday."""
+    """Outputs, in order. `elapsed`: 0 at the first training date, 1 at the last, more for later dates; `year`: years
+    since the year of the first date; `weekday`: Monday is 0; `weekend`: 1 on Saturday and Sunday."""
     cyclic: bool = True
-    """Give a part that comes round again (quarter, month, day_of_year, day, weekday, hour, minute) as sine and cosine,
-    so that December is beside January. Without it: the plain number."""
+    """Write cyclic parts (quarter, month, day_of_year, day, weekday, hour, minute) as sine and cosine, so that December
+    is close to January. Without it: the plain number."""
     format: Annotated[str, Field(min_length=2)] | None = None
-    """How texts are written, as %d.%m.%Y (strptime). Default: ISO 8601, as 2026-03-01 or 2026-03-01T12:00:00+01:00."""
+    """Format of texts (strptime), for example %d.%m.%Y. Default: ISO 8601, for example 2026-03-01 or
+    2026-03-01T12:00:00+01:00."""
     unit: Literal["s", "ms"] | None = None
-    """What numbers are: seconds or milliseconds since 1970. Default: a number is no date."""
+    """Unit of numbers: seconds or milliseconds since 1970. Default: a number is not a valid date."""
     missing: Literal["median", "first", "last", "refuse"] = "median"
-    """What stands in for a missing date: the middle, first or last one of the training rows, or `refuse`: a bad row."""
+    """Replaces a missing date: the median, first or last date of the training rows, or `refuse`: the row is a bad
+    row."""
     indicator: bool = False
-    """Add an output that is 1 where the value is missing and 0 elsewhere."""
+    """Add an output that is 1 if the value is missing, else 0."""
     missing_words: list[str] = Field(default_factory=lambda: list(MISSING_WORDS))
-    """Words that mean a missing value, in any case of letters. A null and NaN always do."""
+    """Words for a missing value, in any case. A null and NaN are always missing."""
 
     @model_validator(mode="after")
-    def _each_part_once(self) -> Date:
+    def _check_parts_differ(self) -> DateSpec:
         if len(set(self.parts)) < len(self.parts):
             raise ValueError("parts names one twice; list each once")
         return self
 
 
-def _long_form(given: Any) -> Any:
-    """A column may be written as its kind alone: `age: numeric`."""
-    return {"kind": given} if isinstance(given, str) else given
+def _expand_kind(value: Any) -> Any:
+    """Return the long form of a column that is written as its kind alone: `age: numeric`."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
-#: One column of a spec: a kind with its rules, or the kind alone.
-Column = Annotated[
-    Annotated[Numeric | Categorical | Boolean | Date, Field(discriminator="kind")],
-    BeforeValidator(_long_form, json_schema_input_type=str | Numeric | Categorical | Boolean | Date),
+#: A column: its kind and the rules for it.
+FeatureSpec = NumericSpec | CategoricalSpec | BooleanSpec | DateSpec
+_FeatureField = Annotated[
+    Annotated[FeatureSpec, Field(discriminator="kind")],
+    BeforeValidator(_expand_kind, json_schema_input_type=str | FeatureSpec),
 ]
 #: Name of the user's column -> its rules, in the order of the outputs.
-Columns = dict[str, Column]
-AnyColumn = Numeric | Categorical | Boolean | Date
+FeatureSpecs = dict[str, _FeatureField]

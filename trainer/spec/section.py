@@ -1,26 +1,43 @@
-"""What every part of a spec is built on: a frozen section that refuses unknown keys, and the kinds of its numbers."""
+"""The base class of every section of a spec, and the number types and patterns that several sections share."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
+#: A model's name in the registry: it becomes a folder and part of a URL.
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+#: `module:function` of the user's own code.
+FUNCTION_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
-class Section(BaseModel):
-    """One part of the spec: frozen, and unknown keys are refused."""
+
+class SpecSection(BaseModel):
+    """One section of the spec. It is frozen and refuses unknown keys; the docstring of a field is its description."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
 
 
-def rising(given: int | tuple[int, int]) -> int | tuple[int, int]:
-    """Return a number, or the fewest and the most of a range; raises `ValueError` where these fall."""
-    if isinstance(given, tuple) and given[0] > given[1]:
-        raise ValueError(f"{list(given)} must rise; put the fewest first")
-    return given
+def check_range(value: int | tuple[int, int]) -> int | tuple[int, int]:
+    """Return a number or a range unchanged. Raises `ValueError` if the range falls."""
+    if isinstance(value, tuple) and value[0] > value[1]:
+        raise ValueError(f"{list(value)} must rise; put the smaller number first")
+    return value
+
+
+def range_ends(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the lower and the upper end of a range; a single number is both."""
+    return (value, value) if isinstance(value, int) else value
+
+
+#: A whole number from 1, or the two ends of a range: `2` or `[1, 4]`.
+IntRange = Annotated[Positive | tuple[Positive, Positive], AfterValidator(check_range)]
+#: The same, and the lower end of a range may be 0: `[0, 4]`.
+IntRangeFromZero = Annotated[Positive | tuple[NonNegative, Positive], AfterValidator(check_range)]

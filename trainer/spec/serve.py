@@ -1,14 +1,14 @@
-"""The spec's section `serve:`: how a model is put behind HTTP."""
+"""The `serve:` section of a spec: the HTTP endpoint of a model."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from trainer.spec.section import Positive, Section, rising
+from trainer.spec.section import IntRangeFromZero, Positive, SpecSection, range_ends
 
-#: What a replica may compute with; `auto` is the fastest of them here that keeps the metric, in batches, `auto-latency` for one input.
+#: Engines of a replica. `auto` and `auto-latency` choose one of the others by measuring.
 EngineName = Literal[
     "auto",
     "auto-latency",
@@ -22,77 +22,73 @@ EngineName = Literal[
     "openvino-int8",
 ]
 
-_AtLeastNone = Annotated[int, Field(ge=0)]
 
-
-class Serve(Section):
+class ServeSpec(SpecSection):
     """The HTTP endpoint."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Any but this machine's own takes `keys`, or `insecure`."""
+    """Address to listen on. An address other than this machine's loopback requires `keys`, or `insecure`."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port to listen on."""
     keys: str | None = None
-    """File of API keys, hashed, as `raymill keys` writes it. Without one everybody may ask who reaches the address."""
+    """File of hashed API keys, written by `raymill keys`. Without it, everybody who can reach the address may send
+    requests."""
     insecure: bool = False
     """Listen on other addresses without keys."""
     proxy: Literal["auto", "haproxy", "python"] = "auto"
-    """What listens: HAProxy with Ray Serve's throughput mode where they are there (`auto`), else Ray Serve's own proxy."""
+    """`haproxy`: HAProxy with Ray Serve's throughput mode; `python`: Ray Serve's own proxy; `auto`: HAProxy if it is
+    installed."""
     models: tuple[str, ...] = ()
-    """More models (name, name@alias, name@7) that the same process answers for, under their own names."""
+    """More models (name, name@alias, name@7) that the same endpoint serves under their own names."""
 
-    replicas: Positive | tuple[_AtLeastNone, Positive] = 1
-    """How many copies of the model answer. `[1, 4]`: so many as the load takes; from 0 the first request starts one."""
-    target_inputs: Positive = 64
-    """With a range of `replicas`: requests in flight that one replica is meant to have."""
-    idle_s: Annotated[float, Field(ge=0)] = 60
-    """With a range of `replicas`: how long one more than the load takes stays."""
+    replicas: IntRangeFromZero = 1
+    """Number of replicas. `[1, 4]`: as many as the load requires; from 0, the first request starts a replica."""
+    target_ongoing_requests: Positive = 64
+    """With a range of `replicas`: requests in flight per replica that the endpoint aims for."""
+    downscale_delay_s: Annotated[float, Field(ge=0)] = 60
+    """With a range of `replicas`: seconds until a replica that the load does not require stops."""
     cpus_per_replica: Annotated[float, Field(ge=0)] = 1
     """CPU cores of one replica."""
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0
     """GPUs of one replica."""
 
     engine: EngineName = "auto"
-    """What computes. `auto`: candidates are timed on this hardware once, and the one is taken that is the fastest in batches of those
-    that keep the metric; `auto-latency`: the fastest for a single input. `raymill optimize` does it beforehand."""
+    """Computes the forward pass. `auto`: time all engines on this hardware once and use the fastest in batches that keeps
+    the metric; `auto-latency`: the fastest for a single input. `raymill optimize` does this in advance."""
     max_metric_drop: Annotated[float, Field(ge=0, le=100)] = 0.3
-    """By how many points of 100 `evaluate.metric` may be worse with a faster engine; of errors by how many percent."""
+    """How much worse `evaluate.metric` may be with a faster engine: in points of 100, and in percent for metrics of which
+    a lower value is better."""
     max_batch_size: Positive = 32
     """Most inputs in one forward pass. A batch never waits to be full."""
     max_batch_tokens: Positive = 8192
-    """Most tokens of texts in one forward pass; images and table rows count their numbers, and are not held to it."""
+    """Most tokens of texts in one forward pass. It does not limit images and table rows."""
 
     max_inputs: Positive = 256
-    """Most inputs in one request; more are refused with 413."""
+    """Most inputs in one request; a larger request gets a 413."""
     max_body_bytes: Positive | None = None
-    """Largest request body; a larger one is refused with 413. Default: 1 MiB, for images 16 MiB."""
-    too_long: Literal["truncate", "refuse"] = "truncate"
-    """What becomes of a text with more tokens than `data.max_length`: cut, as in training, or refused with 422."""
+    """Largest request body; a larger body gets a 413. Default: 1 MiB, for images 16 MiB."""
+    overlong: Literal["truncate", "reject"] = "truncate"
+    """A text with more tokens than `data.max_length` is cut as in training (`truncate`) or gets a 422 (`reject`)."""
     timeout_s: Annotated[float, Field(gt=0)] = 30
-    """Longest time a request may take before it gets a 504."""
+    """Seconds until an unanswered request gets a 504."""
     max_queued: Positive = 1000
-    """Inputs that may wait in one replica; a request that would make more gets 429 with Retry-After at once."""
+    """Most inputs that wait in one replica; a request beyond it gets a 429 with Retry-After at once."""
     retries: Annotated[int, Field(ge=0, le=3)] = 0
-    """How often HAProxy asks another replica where one went away without an answer."""
+    """How many times HAProxy sends a request to another replica if a replica disappears without an answer."""
 
     access_log: bool = False
     """Write a JSON line for each request into the run's folder."""
     log_bodies: bool = False
-    """Put the request's body into its line: it may hold what nobody should keep."""
-    otlp: str | None = None
-    """Where OpenTelemetry traces go, as http://host:4318/v1/traces."""
-
-    @field_validator("replicas")
-    @classmethod
-    def _rises(cls, given: int | tuple[int, int]) -> int | tuple[int, int]:
-        return rising(given)
+    """Write the request's body into its line. It may hold personal data."""
+    otlp_endpoint: str | None = None
+    """URL that OpenTelemetry traces are sent to, for example http://host:4318/v1/traces."""
 
     @property
-    def fewest_replicas(self) -> int:
-        """The fewest copies that are there at a time."""
-        return self.replicas if isinstance(self.replicas, int) else self.replicas[0]
+    def min_replicas(self) -> int:
+        """Lowest number of replicas."""
+        return range_ends(self.replicas)[0]
 
     @property
-    def most_replicas(self) -> int:
-        """The most copies that are there at a time."""
-        return self.replicas if isinstance(self.replicas, int) else self.replicas[1]
+    def max_replicas(self) -> int:
+        """Highest number of replicas."""
+        return range_ends(self.replicas)[1]

@@ -1,4 +1,4 @@
-"""The `track:` section of the spec: where figures go while a training runs. Neither torch nor ray is loaded here."""
+"""The `track:` section of a spec: where metrics are sent while a training runs."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from trainer.spec.section import Positive, Section
+from trainer.spec.section import Positive, SpecSection
 
 
-class Mlflow(Section):
-    """An MLflow server, or a local store. Name and password come from MLFLOW_TRACKING_USERNAME and _PASSWORD."""
+class MlflowSpec(SpecSection):
+    """An MLflow server or a local store. The credentials come from MLFLOW_TRACKING_USERNAME and
+    MLFLOW_TRACKING_PASSWORD."""
 
     uri: Annotated[str, Field(min_length=1)]
-    """Address of the server, as `http://host:5000`, or `sqlite:////path/to/mlflow.db`."""
+    """Address of the server, for example `http://host:5000`, or `sqlite:////path/to/mlflow.db`."""
     experiment: Annotated[str, Field(min_length=1)] | None = None
     """Name of the experiment. Default: the spec's `name`."""
     register_model: bool = True
-    """Whether a registered version is registered there too."""
+    """Whether a registered version is also registered in MLflow."""
 
     @field_validator("uri")
     @classmethod
-    def _has_no_secret(cls, given: str) -> str:
-        if "@" in given.partition("://")[2].partition("/")[0]:
-            raise ValueError("an address here holds no name or password; set MLFLOW_TRACKING_USERNAME and _PASSWORD")
-        return given
+    def _check_no_credentials(cls, uri: str) -> str:
+        if "@" in uri.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "the address must not hold a name or a password; set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri
 
 
-class Wandb(Section):
+class WandbSpec(SpecSection):
     """Weights & Biases. The key comes from WANDB_API_KEY."""
 
     project: Annotated[str, Field(min_length=1)] | None = None
@@ -36,15 +40,16 @@ class Wandb(Section):
     """`offline` writes into the run's folder, for `wandb sync`."""
 
 
-class Track(Section):
-    """Where figures go beside the run's folder, which always has them, with files for TensorBoard."""
+class TrackSpec(SpecSection):
+    """Where metrics are sent besides the run's folder, which always has them, including files for TensorBoard."""
 
     every_steps: Positive = 10
-    """Figures of so many optimiser steps together: loss, learning rate, gradient, speed, memory."""
+    """Optimizer steps per record. A record holds loss, learning rate, gradient norm, speed and memory over these steps."""
     prometheus: bool = False
-    """Serve the figures for Prometheus on a free loopback port while the training runs, which
-    `<storage>/prometheus/*.json` names for `file_sd_configs`. On a cluster Ray's own exporter has them anyway."""
-    mlflow: Mlflow | None = None
-    """Send them to MLflow (extra `mlflow`)."""
-    wandb: Wandb | None = None
-    """Keep them for Weights & Biases (extra `wandb`)."""
+    """Serve the metrics for Prometheus on a free loopback port while the training runs.
+    `<storage>/prometheus/*.json` names the port for `file_sd_configs`. On a cluster, Ray's own exporter has them in any
+    case."""
+    mlflow: MlflowSpec | None = None
+    """Send metrics to MLflow (extra `mlflow`)."""
+    wandb: WandbSpec | None = None
+    """Record metrics for Weights & Biases (extra `wandb`)."""

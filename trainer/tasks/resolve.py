@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Load a spec: parse it, validate it, and complete it with the defaults and the rules of its task."""
 
 from __future__ import annotations
 
@@ -8,24 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from cluster.errors import SpecError, nearest
-from trainer.contract import user_code
-from trainer.spec.explain import _explain
-from trainer.spec.parse import _absolute, _apply, _check_space, _fill_variables, _put, _read
-from trainer.spec.run import LOWER_IS_BETTER, RunSpec
-from trainer.spec.train import Loss
-from trainer.spec.tune import SERVE_FIGURES, TRIAL_FIGURES
+from cluster.errors import SpecError, suggest
+from trainer.contract.user_code import find_source
+from trainer.spec.evaluate import LOWER_IS_BETTER
+from trainer.spec.explain import explain_error
+from trainer.spec.objective import SERVING_METRICS, TRIAL_METRICS, Goal
+from trainer.spec.parse import (
+    apply_override,
+    check_search_space,
+    fill_variables,
+    read_spec_file,
+    resolve_paths,
+    set_key,
+)
+from trainer.spec.run import RunSpec
+from trainer.spec.train import LossSpec
 from trainer.targets.base import Target
 
 if TYPE_CHECKING:
     from trainer.tasks.base import Task
 
 
-def load(source: str | Path | RunSpec | Mapping[str, Any], overrides: Iterable[str] = ()) -> RunSpec:
-    """Return the spec of a YAML file, a mapping or a `RunSpec`, after the overrides (`"train.epochs=1"`).
+def load_spec(source: str | Path | RunSpec | Mapping[str, Any], overrides: Iterable[str] = ()) -> RunSpec:
+    """Return the spec of a YAML file, a mapping or a `RunSpec`, with overrides applied (`"train.epochs=1"`).
 
-    Paths of a file are relative to that file, those of a mapping to the working directory.
-    Raises `SpecError` with one message for all that is wrong.
+    The paths in a file are relative to the file, those in a mapping to the working directory.
+    Raises `SpecError` with one message for all mistakes.
     """
     if isinstance(source, RunSpec):
         raw, folder = source.model_dump(mode="json", exclude_unset=True), Path.cwd()
@@ -33,32 +41,45 @@ def load(source: str | Path | RunSpec | Mapping[str, Any], overrides: Iterable[s
         raw, folder = dict(source), Path.cwd()
     else:
         path = Path(source).expanduser()
-        raw, folder = _read(path), path.resolve().parent
+        raw, folder = read_spec_file(path), path.resolve().parent
     for override in overrides:
-        _apply(raw, override)
-    raw = _fill_variables(raw)
-    spec = validate(raw)
-    return validate(_absolute(spec.model_dump(mode="json", exclude_unset=True), folder))
+        apply_override(raw, override)
+    raw = fill_variables(raw)
+    spec = validate_spec(raw)
+    return validate_spec(resolve_paths(spec.model_dump(mode="json", exclude_unset=True), folder))
 
 
-def validate(raw: Mapping[str, Any]) -> RunSpec:
-    """Return `raw` as a `RunSpec`; raises `SpecError` naming every wrong key."""
+def validate_spec(raw: Mapping[str, Any]) -> RunSpec:
+    """Return `raw` as a `RunSpec`. Raises `SpecError` naming every wrong key."""
     try:
         spec = RunSpec.model_validate(raw)
     except ValidationError as error:
-        problems = [_explain(item) for item in error.errors()]
-        head = problems[0] if len(problems) == 1 else f"{len(problems)} keys are wrong:\n  " + "\n  ".join(problems)
-        raise SpecError(f"the spec is not valid: {head}", "change the key; `raymill schema` lists all keys") from None
-    _check_space(spec)
-    return _for_its_task(spec)
+        problems = [explain_error(item) for item in error.errors()]
+        summary = problems[0] if len(problems) == 1 else f"{len(problems)} keys are wrong:\n  " + "\n  ".join(problems)
+        raise SpecError(
+            f"the spec is not valid: {summary}", "change the key; `raymill schema` lists all keys"
+        ) from None
+    check_search_space(spec)
+    return _complete(spec)
 
 
-def resolved(spec: RunSpec) -> dict[str, Any]:
-    """Return the spec with every key it left open, but those that its task does not use or has a default of its own for."""
+def override_spec(spec: RunSpec, values: Mapping[str, Any]) -> RunSpec:
+    """Return `spec` with the dotted keys of `values` changed, validated again. Gives each trial its spec."""
+    raw = spec.model_dump(mode="json", exclude_unset=True)
+    for key, value in values.items():
+        set_key(raw, key, value)
+    return validate_spec(raw)
+
+
+def resolve_defaults(spec: RunSpec) -> dict[str, Any]:
+    """Return the spec as plain JSON with all defaults filled in.
+
+    Keys that the task does not use, or for which it has its own default, stay out unless the spec sets them.
+    """
     from trainer.tasks import catalog as task_catalog
 
     raw = spec.model_dump(mode="json")
-    task = task_catalog.get(spec.task)
+    task = task_catalog.get_task(spec.task)
     for key in {*task.unused(), *task.own_defaults}:
         section, _, name = key.partition(".")
         if name not in getattr(spec, section).model_fields_set:
@@ -66,57 +87,67 @@ def resolved(spec: RunSpec) -> dict[str, Any]:
     return raw
 
 
-def _for_its_task(spec: RunSpec) -> RunSpec:
-    """Return the spec with what it leaves to its task filled in; raises `SpecError` for what the task cannot do."""
+def _complete(spec: RunSpec) -> RunSpec:
+    """Return the spec with the metric that it leaves to its task. Raises `SpecError` for what the task cannot do."""
     from trainer.tasks import catalog as task_catalog
 
-    task = task_catalog.get(spec.task)
-    _must_suit(spec, task)
-    metric = _metric_of(spec, task)
+    task = task_catalog.get_task(spec.task)
+    _check_keys_are_used(spec, task)
+    check_loss(spec.train.loss, task.target)
+    _check_modes(spec, task)
+    _check_classes(spec, task)
+    metric = _choose_metric(spec, task)
     if metric not in task.target.metrics_known:
         raise SpecError(
-            f"evaluate.metric={metric} is not computed for {spec.task}", nearest(metric, task.target.metrics_known)
+            f"evaluate.metric={metric} is not computed for {spec.task}", suggest(metric, task.target.metrics_known)
         )
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"metric": metric})})
 
 
-def _metric_of(spec: RunSpec, task: Task) -> Any:
-    """Return what epochs, trials and versions are judged by; raises `SpecError` for goals that the task does not have."""
-    given = spec.evaluate.metric
-    beside = (*SERVE_FIGURES, *TRIAL_FIGURES)
-    known = [*task.target.metrics_known, *beside]
+def _choose_metric(spec: RunSpec, task: Task) -> Any:
+    """Return the metric that chooses epochs, trials and versions. Raises `SpecError` for goals that the task lacks."""
+    metric = spec.evaluate.metric
     goals = spec.tune.objective.goals if spec.tune and spec.tune.objective else []
-    for name in [*[goal.name for goal in goals], *[rule.name for rule in (spec.tune.rules if spec.tune else [])]]:
-        if name not in known:
-            raise SpecError(f"tune: {name} is not computed for {spec.task}", nearest(name, known))
+    _check_goals(spec, goals, task)
     if not goals:
-        return task.target.metric if given == "auto" else given
-    for goal in goals:
-        right = "min" if goal.name in LOWER_IS_BETTER else "max"
-        if goal.name not in beside and goal.mode != right:
-            raise SpecError(
-                f"tune.objective: of {goal.name} {'less' if right == 'min' else 'more'} is better",
-                f"put it under {'minimize' if right == 'min' else 'maximize'}",
-            )
-    first = next(goal.name for goal in goals if goal.name not in beside)
-    if given not in ("auto", first):
+        return task.target.metric if metric == "auto" else metric
+    first = next(goal.name for goal in goals if goal.name not in (*SERVING_METRICS, *TRIAL_METRICS))
+    if metric not in ("auto", first):
         raise SpecError(
-            f"evaluate.metric={given} is not what tune.objective is about, {first}", "take evaluate.metric out"
+            f"evaluate.metric={metric} differs from the metric of tune.objective, {first}", "take evaluate.metric out"
         )
     return first
 
 
-def _must_suit(spec: RunSpec, task: Task) -> None:
-    """Raise `SpecError` for keys that mean nothing to the task: whoever set them believes that they work."""
-    unused = task.unused()
+def _check_goals(spec: RunSpec, goals: list[Goal], task: Task) -> None:
+    general = (*SERVING_METRICS, *TRIAL_METRICS)
+    known = [*task.target.metrics_known, *general]
+    constraints = spec.tune.parsed_constraints if spec.tune else []
+    for name in [item.name for item in (*goals, *constraints)]:
+        if name not in known:
+            raise SpecError(f"tune: {name} is not computed for {spec.task}", suggest(name, known))
+    for goal in goals:
+        mode = "min" if goal.name in LOWER_IS_BETTER else "max"
+        if goal.name not in general and goal.mode != mode:
+            raise SpecError(
+                f"tune.objective: for {goal.name}, {'less' if mode == 'min' else 'more'} is better",
+                f"put it under {'minimize' if mode == 'min' else 'maximize'}",
+            )
+
+
+def _check_keys_are_used(spec: RunSpec, task: Task) -> None:
+    """Raise `SpecError` for keys that the task ignores: the user who set them expects an effect."""
     space = spec.tune.space if spec.tune else {}
-    for key in unused:
+    for key in task.unused():
         section, _, name = key.partition(".")
         if name in getattr(spec, section).model_fields_set:
             raise SpecError(f"{key} is given, and {spec.task} does not use it", "take it out")
         if any(searched == key or searched.startswith(f"{key}.") for searched in space):
             raise SpecError(f"tune.space searches {key}, and {spec.task} does not use it", "take it out of the space")
-    check_loss(spec.train.loss, task.target)
+
+
+def _check_modes(spec: RunSpec, task: Task) -> None:
+    """Raise `SpecError` if the task cannot stream, or its trials cannot wait as the scheduler requires."""
     if spec.data.mode == "streaming" and task.learns_from_features:
         raise SpecError(
             f"data.mode: streaming cannot be used by {spec.task}: its columns are fitted on all training rows first",
@@ -125,36 +156,32 @@ def _must_suit(spec: RunSpec, task: Task) -> None:
     scheduler = spec.tune.scheduler if spec.tune else "none"
     if scheduler in ("pbt", "hyperband") and task.learns_from_features:
         raise SpecError(
-            f"tune.scheduler={scheduler} has trainings wait and go on, which those of {spec.task} cannot",
+            f"tune.scheduler={scheduler} pauses and resumes trials, which {spec.task} does not support",
             "use asha or median",
         )
-    if scheduler == "pbt" and spec.cluster.most_workers > 1:
+    if scheduler == "pbt" and spec.cluster.max_workers > 1:
         raise SpecError(
             f"tune.scheduler=pbt is for trials with one worker, not cluster.workers={spec.cluster.workers}", "use asha"
         )
+
+
+def _check_classes(spec: RunSpec, task: Task) -> None:
+    """Raise `SpecError` for keys about classes or labels if the target has none."""
     if spec.data.labels is not None and not task.target.has_labels:
         raise SpecError(f"data.labels lists classes or tags, and {spec.task} has none", "take it out")
     if task.target.has_classes:
         return
-    balance = next((step.name for step in spec.data.steps if step.name == "balance"), None)
-    by_class = balance or ("split.stratify" if spec.data.split.stratify else None)
-    if by_class:
-        raise SpecError(f"{by_class} evens classes out, and {spec.task} has none", f"take {by_class} out")
+    key = "balance" if any(step.name == "balance" for step in spec.data.steps) else None
+    key = key or ("split.stratify" if spec.data.split.stratify else None)
+    if key:
+        raise SpecError(f"{key} needs classes, and {spec.task} has none", f"take {key} out")
 
 
-def with_values(spec: RunSpec, values: Mapping[str, Any]) -> RunSpec:
-    """Return `spec` with some dotted keys changed, validated again (how a trial gets its own spec)."""
-    raw = spec.model_dump(mode="json", exclude_unset=True)
-    for key, value in values.items():
-        _put(raw, key, value)
-    return validate(raw)
-
-
-def check_loss(how: Loss, target: Target) -> None:
-    """Raise `SpecError` for a loss that the target does not have, or a function that is not there."""
-    if how.kind == "focal" and "focal" not in target.loss_options:
+def check_loss(loss: LossSpec, target: Target) -> None:
+    """Raise `SpecError` for a loss that the target does not have, or a custom loss whose module is missing."""
+    if loss.kind == "focal" and "focal" not in target.loss_options:
         raise SpecError(f"train.loss.kind=focal is for classes and tags, not for a {target.kind}", "take it out")
-    if how.label_smoothing and "label_smoothing" not in target.loss_options:
+    if loss.label_smoothing and "label_smoothing" not in target.loss_options:
         raise SpecError(f"train.loss.label_smoothing is for classes, not for a {target.kind}", "take it out")
-    if how.function:
-        user_code.find(how.function, "train.loss.function")
+    if loss.function:
+        find_source(loss.function, "train.loss.function")
