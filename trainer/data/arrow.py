@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cluster.files import no_room
+from cluster.files import storage_error
 
 
 def write_ipc(table: pa.Table, path: Path) -> None:
@@ -15,7 +15,7 @@ def write_ipc(table: pa.Table, path: Path) -> None:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
     except OSError as error:
-        raise no_room(path, error) from error
+        raise storage_error(path, error) from error
 
 
 def read_ipc(path: Path) -> pa.Table:
@@ -27,11 +27,11 @@ def read_ipc(path: Path) -> pa.Table:
 BYTES, PATH = "bytes", "path"
 
 
-def holds(kind: pa.DataType) -> bool:
+def holds_bytes(kind: pa.DataType) -> bool:
     """Whether a column of this type holds bytes."""
     if pa.types.is_struct(kind):
         place = kind.get_field_index(BYTES)
-        return place >= 0 and holds(kind.field(place).type)
+        return place >= 0 and holds_bytes(kind.field(place).type)
     is_kind = pa.types
     return bool(
         is_kind.is_binary(kind)
@@ -42,4 +42,4 @@ def holds(kind: pa.DataType) -> bool:
 
 
 #: Rows with bytes (images) are fewer a block: what is made of them is much larger than their files.
-BINARY_ROWS = 256
+BINARY_BLOCK_ROWS = 256

@@ -11,7 +11,7 @@ SHARDS, FACTS, BAD = "shards", "facts", "bad"
 INPUTS = "inputs"
 
 
-def make_folders(folder: Path) -> None:
+def make_subfolders(folder: Path) -> None:
     """Make the folders that blocks are written to."""
     for name in (SHARDS, FACTS, BAD):
         (folder / name).mkdir()
@@ -26,4 +26,4 @@ SUMMARY = "prepare.json"
 QUARANTINE = "quarantine.parquet"
 
 
-COLUMNS = "columns.json"
+FEATURE_PROFILE = "columns.json"

@@ -26,12 +26,12 @@ from cluster.errors import DataError
 from cluster.files import read_json
 from trainer.contract import contract as contracts
 from trainer.contract.contract import Contract
-from trainer.data.folder import COLUMNS, INDEX, INPUTS, SHARDS, SUMMARY
+from trainer.data.folder import FEATURE_PROFILE, INDEX, INPUTS, SHARDS, SUMMARY
 from trainer.data.parts import PARTS
 from trainer.tasks import catalog as task_catalog
 
 
-class Rows:
+class PreparedRows:
     """The rows of one part (train, validation or test), in the order of the source files."""
 
     def __init__(self, shards: list[pa.Table], index: pa.Table, contract: Contract) -> None:
@@ -44,7 +44,7 @@ class Rows:
     @cached_property
     def targets(self) -> np.ndarray:
         """What is to be predicted, as the target's `array` returns it: of classes int32 ids, shape (rows,)."""
-        return task_catalog.of(self._contract).target.array(self._contract.fitted, self._index["target"])
+        return task_catalog.task_of_contract(self._contract).target.array(self._contract.fitted, self._index["target"])
 
     def __len__(self) -> int:
         return len(self._shard_B)
@@ -77,17 +77,17 @@ class Rows:
             seen.append(np.unique(values[np.cumsum(used[:-1]) > 0]))
         return np.unique(np.concatenate(seen)) if seen else np.empty(0, np.int32)
 
-    def once(self) -> Rows:
+    def without_repeats(self) -> PreparedRows:
         """Return the same rows without the copies that `balance: {how: oversample}` made."""
         places = self._shard_B.astype(np.int64) << 32 | self._offset_B
         _, first = np.unique(places, return_index=True)
         return self if len(first) == len(self) else self.take(np.sort(first))
 
-    def take(self, rows: np.ndarray) -> Rows:
+    def take(self, rows: np.ndarray) -> PreparedRows:
         """Return the rows at these places."""
-        return Rows(self._shards, self._index.take(pa.array(rows)), self._contract)
+        return PreparedRows(self._shards, self._index.take(pa.array(rows)), self._contract)
 
-    def place(self, row: int) -> tuple[int, int]:
+    def origin(self, row: int) -> tuple[int, int]:
         """Return the shard of one row, and its number in the source file that the shard is made of."""
         shard = int(self._shard_B[row])
         return shard, int(self._shards[shard]["row"][int(self._offset_B[row])].as_py())
@@ -117,29 +117,29 @@ class Prepared:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.contract: Contract = contracts.load(folder)
+        self.contract: Contract = contracts.load_contract(folder)
         self.summary: dict[str, Any] = read_json(folder / SUMMARY)
-        self._parts: dict[str, Rows] = {}
+        self._parts: dict[str, PreparedRows] = {}
 
-    def part(self, name: str) -> Rows:
+    def part(self, name: str) -> PreparedRows:
         """Return the rows of "train", "validation" or "test"."""
         if name not in self._parts:
             index = _map(self.folder / INDEX)
             chosen = index.filter(pc.equal(index["part"], PARTS.index(name)))
-            self._parts[name] = Rows(self._shards, chosen, self.contract)
+            self._parts[name] = PreparedRows(self._shards, chosen, self.contract)
         return self._parts[name]
 
     def source(self, part: str, row: int) -> str:
         """Return where one row of a part comes from, as `train.csv, row 12`."""
-        shard, number = self.part(part).place(row)
+        shard, number = self.part(part).origin(row)
         files: list[str] = self.summary.get("files", [])  # prepared folders of earlier releases name none
         place = int(sorted(self.summary["shards"])[shard].partition("-")[0])
         return f"{files[place]}, row {number}" if place < len(files) else f"row {number}"
 
     @property
-    def columns(self) -> dict[str, Any]:
+    def feature_profile(self) -> dict[str, Any]:
         """The profile of the columns of `data.features`, as `trainer.features.profile` writes it; empty without any."""
-        path = self.folder / COLUMNS
+        path = self.folder / FEATURE_PROFILE
         found: dict[str, Any] = read_json(path) if path.is_file() else {}
         return found
 

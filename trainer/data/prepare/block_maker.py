@@ -1,7 +1,7 @@
-"""One block of raw rows to a shard of model inputs, a sheet of facts about its rows, and its unusable rows: all on storage.
+"""Turn a block of raw rows into files: a shard of model inputs, the facts about its rows, and its bad rows.
 
-Plain functions of the block: the same bytes whether this process or a Ray Data worker runs them, and a task that Ray
-repeats writes the same files. The driver gets a `BlockNote` of each, whose size does not grow with the rows.
+The files depend on the block alone: this process and a Ray Data worker write the same bytes, and a task that Ray repeats
+writes the same files again. The driver gets one `BlockStats` per block, whose size does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -18,235 +18,246 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from trainer.contract import row_hash
 from trainer.contract.contract import Contract
+from trainer.contract.row_hash import hash_contents, hash_position
 from trainer.data.arrow import write_ipc
 from trainer.data.folder import BAD, FACTS, INPUTS, SHARDS
 from trainer.data.parts import PARTS, TRAIN
 from trainer.data.prepare import minhash, split
-from trainer.data.prepare.row_checks import Limits, examine, refuse, with_reason
-from trainer.spec.data import Data, StepSpec
-from trainer.steps.cleaner import Cleaner, of_whole
+from trainer.data.prepare.row_checks import RowLimits, add_reason, check_rows, reject_rows
+from trainer.spec.data import DataSpec
+from trainer.spec.steps import StepSpec
+from trainer.steps.cleaner import Cleaner, dataset_steps
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.base import Task
 from trainer.tasks.roles import FEATURE, GROUP, TIME, features_of
 
-#: What a hash is for, where it is not for the split.
+#: Purpose of the row hash that the step `sample` uses; it differs from the purpose of the split.
 SAMPLE = "sample"
-
-
-#: The part of a row that a stream does not use.
+#: The part of a row that a stream leaves out.
 LEFT_OUT = -1
 
 
-class BlockNote(BaseModel):
-    """What the driver keeps of one block."""
+class BlockStats(BaseModel):
+    """Names and counts of one block, as the driver keeps them."""
 
     source: int
-    """Place of its file among all files of the run."""
+    """Index of the block's file among all files of the run."""
     number: int
-    """Its place in that file."""
+    """Index of the block in its file."""
     name: str
-    """Name of its shard, facts and bad rows."""
+    """File name, without its ending, of the block's shard, facts and bad rows."""
     rows: int
     good: int
+    """Usable rows."""
     reasons: dict[str, int]
-    """Unusable rows by reason."""
+    """Bad rows by reason."""
     targets: dict[str, int]
-    """What the target's `tally` says of the usable rows."""
-    held: dict[str, int] = {}
-    """Streaming only: usable rows by part, as not all of them are written."""
-    streamed: dict[str, int] = {}
-    """Streaming only: rows to train on, by class where there are classes."""
+    """The target's `tally` of the usable rows."""
+    rows_by_part: dict[str, int] = {}
+    """Streaming only: usable rows by part, because not all of them are written."""
+    train_rows_by_class: dict[str, int] = {}
+    """Streaming only: training rows by class; under the name "" if the target has no classes."""
 
 
-class Made(NamedTuple):
-    """A block after checking, cleaning and encoding; the first three have a line for each usable row."""
+class EncodedBlock(NamedTuple):
+    """A block after checking, cleaning and encoding. `good`, `inputs` and `facts` have one row per usable row."""
 
     good: pa.Table
     inputs: pa.ListArray | None
-    """None where they are made only after something is fitted from all rows."""
+    """Model inputs; None for a task that encodes rows only after something is fitted from all of them."""
     facts: pa.Table
     bad: pa.Table
 
 
 class BlockMaker:
-    """Makes blocks of one prepared folder. Travels to Ray's workers; tokenizer and steps are loaded where it runs."""
+    """Writes the blocks of one prepared folder. Ray pickles it; each process loads its own tokenizer and steps.
 
-    def __init__(self, data: Data, contract: Contract, folder: Path, parts: list[str]) -> None:
+    `parts` holds the part that each source file is for, by the file's index.
+    """
+
+    def __init__(self, data: DataSpec, contract: Contract, folder: Path, parts: list[str]) -> None:
         self.data, self.contract, self.folder, self.parts = data, contract, folder, parts
-        """`parts`: what each source file is for, by its place."""
 
-    def __call__(self, rows: pa.Table, source: int, number: int) -> BlockNote:
-        """Write what is known of `rows`, block `number` of file `source`, and return the note of it."""
-        made = self.encode(rows)
-        roles = list(dict.fromkeys([*self.contract.columns, *[FEATURE + name for name in self.data.features]]))
-        good, facts, target = made.good, made.facts, self.task.target
-        stored = good.select(["row", *roles, *_own_path(good)])
-        if made.inputs is not None:
-            stored = stored.append_column(INPUTS, made.inputs)
-        held: dict[str, int] = {}
-        streamed: dict[str, int] = {}
-        if self.data.mode == "streaming":
-            parts = self.parts_of(facts, source)
-            held = {part: int((parts == at).sum()) for at, part in enumerate(PARTS)}
-            trained = good[self.task.target_role].filter(pa.array(parts == TRAIN))
-            streamed = target.tally(trained) if target.has_classes else {"": len(trained)}
-            held_out = pa.array(parts > TRAIN)
-            stored, facts = stored.filter(held_out), facts.filter(held_out)
-        name = f"{source:07d}-{number:07d}"  # in the order of names, as the index counts them
-        write_ipc(stored, self.folder / SHARDS / f"{name}.arrow")
-        write_ipc(facts, self.folder / FACTS / f"{name}.arrow")
-        if len(made.bad):
-            write_ipc(
-                made.bad.select(["row", "reason", *roles, *_own_path(made.bad)]), self.folder / BAD / f"{name}.arrow"
-            )
-        return BlockNote(
+    def __call__(self, rows: pa.Table, source: int, number: int) -> BlockStats:
+        """Write the files of block `number` of source file `source` and return its counts."""
+        block = self.encode(rows)
+        stats = BlockStats(
             source=source,
             number=number,
-            name=name,
+            name=f"{source:07d}-{number:07d}",  # sorts in the order of the files, on which the index relies
             rows=len(rows),
-            good=len(good),
-            reasons=dict(Counter(_kind(reason) for reason in made.bad["reason"].to_pylist())),
-            targets=target.tally(good[self.task.target_role]),
-            held=held,
-            streamed=streamed,
+            good=len(block.good),
+            reasons=dict(Counter(_reason_kind(reason) for reason in block.bad["reason"].to_pylist())),
+            targets=self.task.target.tally(block.good[self.task.target_role]),
         )
+        if self.data.mode == "streaming":
+            parts = self.row_parts(block.facts, source)
+            stats = stats.model_copy(update=self._streamed_counts(block.good, parts))
+            self._write(block, stats.name, keep=pa.array(parts > TRAIN))
+        else:
+            self._write(block, stats.name)
+        return stats
 
-    def encode(self, rows: pa.Table) -> Made:
+    def _streamed_counts(self, good: pa.Table, parts: np.ndarray) -> dict[str, dict[str, int]]:
+        """Return the fields of `BlockStats` that only streaming fills."""
+        target = self.task.target
+        train_targets = good[self.task.target_role].filter(pa.array(parts == TRAIN))
+        return {
+            "rows_by_part": {name: int((parts == part).sum()) for part, name in enumerate(PARTS)},
+            "train_rows_by_class": target.tally(train_targets) if target.has_classes else {"": len(train_targets)},
+        }
+
+    def _write(self, block: EncodedBlock, name: str, keep: pa.Array | None = None) -> None:
+        """Write the block's files; `keep` selects the usable rows to write, all by default."""
+        shard, facts = self._raw_columns(block.good, "row"), block.facts
+        if block.inputs is not None:
+            shard = shard.append_column(INPUTS, block.inputs)
+        if keep is not None:
+            shard, facts = shard.filter(keep), facts.filter(keep)
+        write_ipc(shard, self.folder / SHARDS / f"{name}.arrow")
+        write_ipc(facts, self.folder / FACTS / f"{name}.arrow")
+        if len(block.bad):
+            write_ipc(self._raw_columns(block.bad, "row", "reason"), self.folder / BAD / f"{name}.arrow")
+
+    def _raw_columns(self, rows: pa.Table, *first: str) -> pa.Table:
+        """Return the columns `first`, then the raw values by role, and `path` if each row is a file of its own."""
+        roles = dict.fromkeys([*self.contract.columns, *[FEATURE + name for name in self.data.features]])
+        path = ["path"] if "path" in rows.column_names else []
+        return rows.select([*first, *roles, *path])
+
+    def encode(self, rows: pa.Table) -> EncodedBlock:
         """Check, clean and encode `rows`."""
         task, encoder, cleaner = self._tools()
-        rows = _with_features(_ordered(rows, self.data), self.data)
-        found = examine(task, self.contract, rows, cleaner, Limits(self.data.max_chars, self.data.labels))
-        inputs, lengths = None, np.zeros(len(found.good), np.int32)
+        rows = _check_features(_check_split_column(rows, self.data), self.data)
+        checked = check_rows(task, self.contract, rows, cleaner, RowLimits(self.data.max_chars, self.data.labels))
+        inputs, lengths = None, np.zeros(len(checked.good), np.int32)
         if encoder is not None:
-            inputs, refused = encoder.block(found.subjects)
-            kept = refuse(found, refused)
-            if len(kept.good) < len(found.good):
-                inputs = inputs.filter(pc.is_null(pa.array(refused, pa.string())))
-            found, lengths = kept, np.diff(inputs.offsets.to_numpy())
+            inputs, reasons = encoder.encode_block(checked.cleaned)
+            encoded = reject_rows(checked, reasons)
+            if len(encoded.good) < len(checked.good):
+                inputs = inputs.filter(pc.is_null(pa.array(reasons, pa.string())))
+            checked, lengths = encoded, np.diff(inputs.offsets.to_numpy())
         facts = {
-            "key": pa.array(_content_keys(found.subjects, task), pa.uint64()),
-            "target": pc.dictionary_encode(found.good[task.target_role].combine_chunks()),
+            "key": pa.array(_content_keys(checked.cleaned, task), pa.uint64()),
+            "target": pc.dictionary_encode(checked.good[task.target_role].combine_chunks()),
             "length": pa.array(lengths, pa.int32()),
-            **_order(found.good),
-            **_signature(found.subjects, task, self.data.steps),
+            **_split_order(checked.good),
+            **_near_duplicate_bands(checked.cleaned, task, self.data.steps),
         }
-        return Made(found.good, inputs, pa.table(facts), found.bad)
+        return EncodedBlock(checked.good, inputs, pa.table(facts), checked.bad)
 
-    def parts_of(self, facts: pa.Table, source: int) -> np.ndarray:
-        """Return the part of each row, int8, by its own facts alone, which is what a stream can know; -1 if left out."""
+    def row_parts(self, facts: pa.Table, source: int) -> np.ndarray:
+        """Return each row's part, int8, or `LEFT_OUT`. It depends on the row's own facts alone, so that a stream can tell."""
         if self.parts[source] != "train":
             return np.full(len(facts), PARTS.index(self.parts[source]), np.int8)
         keys = facts["key"].to_numpy()
         order = facts["order"].to_numpy() if "order" in facts.column_names else keys
-        found = split.of_training_files(order, self.data.split, self.parts)
-        for number, step in enumerate(of_whole(self.data)):
+        parts = split.split_training_rows(order, self.data.split, self.parts)
+        for number, step in enumerate(dataset_steps(self.data)):
             if step.sample and step.sample.fraction:
-                out = row_hash.position(keys, step.sample.seed, f"{SAMPLE} {number}") >= step.sample.fraction
-                found[(found == TRAIN) & out] = LEFT_OUT
-        return found
+                out = hash_position(keys, step.sample.seed, f"{SAMPLE} {number}") >= step.sample.fraction
+                parts[(parts == TRAIN) & out] = LEFT_OUT
+        return parts
 
     @property
     def task(self) -> Any:
-        """The task whose rows these are."""
+        """The task of the contract."""
         return self._tools()[0]
 
     def _tools(self) -> tuple[Any, Any, Cleaner]:
-        return _loaded(str(self.folder), self.contract.model_dump_json())
+        return _load_tools(str(self.folder), self.contract.model_dump_json())
 
 
 @lru_cache(maxsize=2)
-def _loaded(folder: str, contract_json: str) -> tuple[Any, Any, Cleaner]:
-    """Return (task, encoder or None, cleaner), once for a process: Ray Data hands every block a new copy of the maker, and the
-    encoder would have to load its vocabulary and learn the words of the last block again."""
+def _load_tools(folder: str, contract_json: str) -> tuple[Any, Any, Cleaner]:
+    """Return (task, encoder or None, cleaner), once per process.
+
+    Ray Data hands over a new copy of the maker with every block. Without the cache, the encoder would load its vocabulary
+    for each of them and forget the words of the last one.
+    """
     contract = Contract.model_validate_json(contract_json)
-    task = task_catalog.of(contract)
+    task = task_catalog.task_of_contract(contract)
     encoder = None if task.learns_from_features else task.encoder(contract, Path(folder))
     return task, encoder, Cleaner(contract)
 
 
-def _own_path(rows: pa.Table) -> list[str]:
-    """Rows of a folder of texts each have a file of their own."""
-    return ["path"] if "path" in rows.column_names else []
-
-
-def _ordered(rows: pa.Table, data: Data) -> pa.Table:
-    """Give a reason to rows whose group or time cannot be used."""
+def _check_split_column(rows: pa.Table, data: DataSpec) -> pa.Table:
+    """Add a reason to rows whose group or time is missing or cannot be read, and parse the times."""
     role = GROUP if data.split.by == "group" else TIME
-    if role not in rows.column_names:  # nothing is split, or these rows are held out as they are
+    if role not in rows.column_names:  # no such split, or the file is a validation or test file
         return rows
-    wrong = pc.if_else(pc.is_null(rows[role]), f"missing {data.split.column}", pa.scalar(None, pa.string()))
+    reasons = pc.if_else(pc.is_null(rows[role]), f"missing {data.split.column}", pa.scalar(None, pa.string()))
     if role == TIME:
-        times = split.times(rows[TIME].to_pylist())
+        times = split.parse_times(rows[TIME].to_pylist())
         unread = pc.and_(pc.is_valid(rows[TIME]), pc.is_null(times))
-        shown = pc.binary_join_element_wise(f"{data.split.column}: '", rows[TIME], "' is no ISO 8601 time", "")
-        wrong = pc.coalesce(wrong, pc.if_else(unread, shown, pa.scalar(None, pa.string())))
+        message = pc.binary_join_element_wise(f"{data.split.column}: '", rows[TIME], "' is not an ISO 8601 time", "")
+        reasons = pc.coalesce(reasons, pc.if_else(unread, message, pa.scalar(None, pa.string())))
         rows = rows.set_column(rows.schema.get_field_index(TIME), TIME, times)
-    return with_reason(rows, wrong)
+    return add_reason(rows, reasons)
 
 
-def _kind(reason: str) -> str:
-    """Return a reason without the values it quotes, so that a thousand different ones count as one kind.
+def _check_features(rows: pa.Table, data: DataSpec) -> pa.Table:
+    """Add a reason to rows with a cell that does not fit its kind in `data.features`."""
+    if not data.features:
+        return rows
+    from trainer.features.fitted import check_table
 
-    Of a row with several bad cells, the first one's.
+    return add_reason(rows, pa.array(check_table(data.features, features_of(rows)), pa.string()))
+
+
+def _reason_kind(reason: str) -> str:
+    """Return a reason without the values it quotes, so that thousands of different values count as one kind.
+
+    If several cells of a row are bad, the first one counts.
     """
     first = re.split(r"; (?=[^;:]+: )", reason)[0]
     return re.sub(r"'.*'|\".*\"|'.*$", "…", first)
 
 
-class CodedTargets(NamedTuple):
-    """The targets of a sheet of facts, looked at once for each different raw value."""
+class EncodedTargets(NamedTuple):
+    """The targets of a block; each different raw value is encoded once."""
 
     codes: np.ndarray
-    """int32: equal for equal targets; for classes the id; -1 for an unknown one."""
+    """int32: equal for equal targets; the class id if the target has classes; -1 for an unknown target."""
     encoded: pa.Array
-    """As the index stores them."""
+    """The values that the index stores."""
 
 
-def coded(task: Task, contract: Contract, targets: pa.ChunkedArray) -> CodedTargets:
-    """Return what a dictionary column of raw targets means to the contract."""
+def encode_targets(task: Task, contract: Contract, targets: pa.ChunkedArray) -> EncodedTargets:
+    """Encode a dictionary column of raw targets by the contract."""
     raw = targets.combine_chunks()
     raw = raw.chunk(0) if isinstance(raw, pa.ChunkedArray) and raw.num_chunks else raw
     if not len(raw):
-        return CodedTargets(np.empty(0, np.int32), task.target.encode(contract.fitted, pa.array([], pa.string())))
+        return EncodedTargets(np.empty(0, np.int32), task.target.encode(contract.fitted, pa.array([], pa.string())))
     codes = task.target.codes(contract.fitted, raw.dictionary)
     encoded = task.target.encode(contract.fitted, raw.dictionary).take(raw.indices)
-    return CodedTargets(codes[raw.indices.to_numpy()], encoded)
+    return EncodedTargets(codes[raw.indices.to_numpy()], encoded)
 
 
-def _with_features(rows: pa.Table, data: Data) -> pa.Table:
-    """Give a reason to rows with a feature that cannot be read."""
-    if not data.features:
-        return rows
-    from trainer.features.fitted import check
-
-    wrong = pa.array(check(data.features, features_of(rows)), pa.string())
-    return with_reason(rows, wrong)
-
-
-def _order(good: pa.Table) -> dict[str, pa.Array]:
-    """What the split goes by where it is not the row's own content."""
+def _split_order(good: pa.Table) -> dict[str, pa.Array]:
+    """Return the column `order`, by which a split by group or time goes; nothing for a split by content."""
     if GROUP in good.column_names:
-        return {"order": pa.array(row_hash.content_keys(good[GROUP].to_pylist()), pa.uint64())}
+        return {"order": pa.array(hash_contents(good[GROUP].to_pylist()), pa.uint64())}
     if TIME in good.column_names:
         return {"order": good[TIME].combine_chunks().cast(pa.int64())}
     return {}
 
 
-def _content_keys(subjects: pa.Table, task: Task) -> np.ndarray:
-    """Return one key for each row from all its inputs; of a single text or image it is that of its content."""
-    columns = [subjects[name].to_pylist() for name in subjects.column_names]
-    if len(columns) == 1 and subjects.column_names[0] in {*task.texts, *task.binary}:
-        return row_hash.content_keys(columns[0])
+def _content_keys(cleaned: pa.Table, task: Task) -> np.ndarray:
+    """Return a uint64 key per row, from all its inputs. The key of a single text or image is that of its content."""
+    columns = [cleaned[name].to_pylist() for name in cleaned.column_names]
+    if len(columns) == 1 and cleaned.column_names[0] in {*task.text_roles, *task.binary_roles}:
+        return hash_contents(columns[0])
     rows = zip(*columns, strict=True)
-    return row_hash.content_keys([json.dumps(row, ensure_ascii=False, default=bytes.hex) for row in rows])
+    return hash_contents([json.dumps(row, ensure_ascii=False, default=bytes.hex) for row in rows])
 
 
-def _signature(subjects: pa.Table, task: Task, steps: list[StepSpec]) -> dict[str, pa.Array]:
-    wanted = next((step.deduplicate.near for step in steps if step.deduplicate and step.deduplicate.near), None)
-    if wanted is None:
+def _near_duplicate_bands(cleaned: pa.Table, task: Task, steps: list[StepSpec]) -> dict[str, pa.Array]:
+    """Return the columns `band_0`, `band_1` ... of MinHash bands if a step asks for near-duplicates."""
+    threshold = next((step.deduplicate.near for step in steps if step.deduplicate and step.deduplicate.near), None)
+    if threshold is None:
         return {}
-    texts = [" ".join(row) for row in zip(*[subjects[role].to_pylist() for role in task.texts], strict=True)]
-    bands = minhash.bands(texts, wanted)
-    return {f"band_{at}": pa.array(column, pa.uint64()) for at, column in enumerate(bands)}
+    texts = [" ".join(row) for row in zip(*[cleaned[role].to_pylist() for role in task.text_roles], strict=True)]
+    bands = minhash.band_hashes(texts, threshold)
+    return {f"band_{number}": pa.array(band, pa.uint64()) for number, band in enumerate(bands)}

@@ -1,4 +1,4 @@
-"""The facts of all usable rows: one table a block, written by `block_maker`, read here block by block."""
+"""The facts of all usable rows: one table per block, written by `block_maker` and read here block by block."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from trainer.targets.base import row_groups
 from trainer.contract.contract import Contract
 from trainer.data.arrow import read_ipc
 from trainer.data.folder import FACTS
 from trainer.data.parts import PARTS
-from trainer.data.prepare.block_maker import BlockNote, coded
-from trainer.spec.data import Data
+from trainer.data.prepare.block_maker import BlockStats, encode_targets
+from trainer.spec.data import DataSpec
 from trainer.tasks.base import Task
 
 
 class Block(NamedTuple):
     """The facts of one block's usable rows."""
 
-    note: BlockNote
     start: int
     """Number of its first row among all usable rows."""
     file_part: int
+    """Part that its source file is for."""
     keys: np.ndarray
+    """uint64 content keys."""
     codes: np.ndarray
-    """int32, equal for equal targets; for classes the id."""
+    """int32: equal for equal targets; the class id if the target has classes; -1 for an unknown target."""
     groups: np.ndarray
-    """int32 index of each row's group: the class where there are classes, else 0; -1 for an unknown class."""
+    """int32 index of each row's group: its class if the target has classes, else 0; -1 for an unknown target."""
     targets: pa.Array
-    """As the index stores them."""
+    """The values that the index stores."""
     lengths: np.ndarray
+    """int32 lengths of the model inputs."""
     order: np.ndarray
     """The value that the split goes by: content key, group key or time."""
     bands: list[np.ndarray]
+    """uint64 MinHash bands; empty unless a step asks for near-duplicates."""
 
     @property
     def rows(self) -> slice:
@@ -47,12 +51,18 @@ class Facts:
     """All usable rows of one preparation. Only one block's facts are in memory at a time."""
 
     def __init__(
-        self, folder: Path, notes: list[BlockNote], file_parts: list[str], task: Task, contract: Contract, data: Data
+        self,
+        folder: Path,
+        stats: list[BlockStats],
+        file_parts: list[str],
+        task: Task,
+        contract: Contract,
+        data: DataSpec,
     ) -> None:
-        self.folder, self.notes, self.data = folder, notes, data
+        self.folder, self.stats, self.data = folder, stats, data
         self.file_parts = [PARTS.index(part) for part in file_parts]
         self.task, self.contract = task, contract
-        self.sizes = [note.good if data.mode == "prepared" else sum(note.held[p] for p in PARTS[1:]) for note in notes]
+        self.sizes = [_shard_rows(block, data) for block in stats]
         """Rows in each block's shard."""
         self.starts = np.cumsum([0, *self.sizes])
         self.n_rows = int(self.starts[-1])
@@ -60,37 +70,36 @@ class Facts:
     @property
     def groups(self) -> list[str]:
         """The names of the groups that rows are counted by: the classes, or one group without a name."""
-        return self.task.target.groups(self.contract.fitted)
+        return row_groups(self.task.target, self.contract.fitted)
 
     @property
     def row_file_parts(self) -> np.ndarray:
         """The part of the file that each row comes from, int8, shape (rows,)."""
-        parts = [self.file_parts[note.source] for note in self.notes]
+        parts = [self.file_parts[block.source] for block in self.stats]
         return np.repeat(np.array(parts, np.int8), self.sizes)
 
     def blocks(self) -> Iterator[Block]:
         """Yield every block's facts, in the order of the files."""
-        for note, start in zip(self.notes, self.starts[:-1], strict=True):
-            sheet = read_ipc(self.folder / FACTS / f"{note.name}.arrow").combine_chunks()
-            keys = sheet["key"].to_numpy()
-            codes, targets = coded(self.task, self.contract, sheet["target"])
+        for stats, start in zip(self.stats, self.starts[:-1], strict=True):
+            table = read_ipc(self.folder / FACTS / f"{stats.name}.arrow").combine_chunks()
+            keys = table["key"].to_numpy()
+            codes, targets = encode_targets(self.task, self.contract, table["target"])
             yield Block(
-                note,
                 int(start),
-                self.file_parts[note.source],
+                self.file_parts[stats.source],
                 keys,
                 codes,
                 codes if self.task.target.has_classes else np.minimum(codes, 0),
                 targets,
-                sheet["length"].to_numpy(),
-                sheet["order"].to_numpy() if "order" in sheet.column_names else keys,
-                [sheet[name].to_numpy() for name in sheet.column_names if name.startswith("band_")],
+                table["length"].to_numpy(),
+                table["order"].to_numpy() if "order" in table.column_names else keys,
+                [table[name].to_numpy() for name in table.column_names if name.startswith("band_")],
             )
 
     def raw_targets(self) -> Iterator[tuple[slice, pa.Array]]:
         """Yield each block's rows and their raw targets as text."""
-        for note, start, end in zip(self.notes, self.starts[:-1], self.starts[1:], strict=True):
-            raw = read_ipc(self.folder / FACTS / f"{note.name}.arrow")["target"].cast(pa.string())
+        for stats, start, end in zip(self.stats, self.starts[:-1], self.starts[1:], strict=True):
+            raw = read_ipc(self.folder / FACTS / f"{stats.name}.arrow")["target"].cast(pa.string())
             yield slice(int(start), int(end)), raw
 
     def counts(self, verdicts: np.ndarray, parts: np.ndarray, file_part: int | None = None) -> np.ndarray:
@@ -101,3 +110,8 @@ class Facts:
                 usable = verdicts[block.rows] == 0
                 np.add.at(counts_GP, (block.groups[usable], parts[block.rows][usable]), 1)
         return counts_GP
+
+
+def _shard_rows(stats: BlockStats, data: DataSpec) -> int:
+    """Return the rows in a block's shard: all usable rows, or the held-out ones if training is streamed."""
+    return stats.good if data.mode == "prepared" else sum(stats.rows_by_part[part] for part in PARTS[1:])

@@ -1,5 +1,7 @@
-"""The columns of `data.features`, fitted on the rows that are trained on: what tasks on tables learn from, and the profile
-that live traffic is compared with. One pass over the shards: in this process, or by Ray Data where the rows are many.
+"""Fit the columns of `data.features` on the training rows.
+
+Tasks on tables learn from the fitted columns; their profile describes the training rows. Takes one pass over the shards: in
+this process, or by Ray Data if there are many rows.
 """
 
 from __future__ import annotations
@@ -15,51 +17,51 @@ from trainer.data.arrow import read_ipc
 from trainer.data.folder import SHARDS
 from trainer.data.parts import TRAIN
 from trainer.data.prepare.judge import RowJudge
-from trainer.features import fit
-from trainer.features.fit import Fit
+from trainer.features.fit import FitResult, fit_features, fit_tables
 from trainer.tasks.roles import features_of
 
 
-def fit_features(judge: RowJudge, *, with_ray: bool) -> Fit:
-    """Return fitted columns and their profile, from the rows that are trained on; where those are streamed, from the
-    held-out ones. Raises `DataError` where nothing can be fitted.
+def fit_training_features(judge: RowJudge, *, with_ray: bool) -> FitResult:
+    """Return the fitted columns and their profile, from the training rows; from the held-out rows if training is streamed.
+
+    Raises `DataError` if nothing can be fitted.
     """
-    lines = _lines(judge)
-    read = _ReadFeatures(judge.facts.folder)
+    shards = _shard_masks(judge)
+    reader = _FeatureReader(judge.facts.folder)
     if not with_ray:
-        return fit.fit_tables((read.one(line) for line in lines), judge.data.features)
+        return fit_tables((reader.read(shard) for shard in shards), judge.data.features)
     import ray.data
 
     from trainer.data.prepare.passes import quiet_ray_data
 
     quiet_ray_data()
-    everything = list(lines)
-    rows = ray.data.from_items(everything, override_num_blocks=len(everything)).map_batches(
-        read, batch_size=1, batch_format="pyarrow"
+    items = list(shards)
+    rows = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        reader, batch_size=1, batch_format="pyarrow"
     )
-    return fit.fit(rows, judge.data.features)
+    return fit_features(rows, judge.data.features)
 
 
-def _lines(judge: RowJudge) -> Iterator[dict[str, Any]]:
-    """Yield each shard's name and which of its rows are trained on, a bit each."""
-    streamed = judge.data.mode == "streaming"
-    for note, start, end in zip(judge.facts.notes, judge.facts.starts[:-1], judge.facts.starts[1:], strict=True):
-        used = (judge.verdicts[start:end] == 0) & (streamed | (judge.parts[start:end] == TRAIN))
-        yield {"name": note.name, "used": np.packbits(used).tobytes()}
+def _shard_masks(judge: RowJudge) -> Iterator[dict[str, Any]]:
+    """Yield each shard's name and a packed mask of the rows to fit on."""
+    is_streamed = judge.data.mode == "streaming"
+    for stats, start, end in zip(judge.facts.stats, judge.facts.starts[:-1], judge.facts.starts[1:], strict=True):
+        used = (judge.verdicts[start:end] == 0) & (is_streamed | (judge.parts[start:end] == TRAIN))
+        yield {"name": stats.name, "used": np.packbits(used).tobytes()}
 
 
-class _ReadFeatures:
-    """A generator for Ray Data: of an error in a plain function it keeps no cause."""
+class _FeatureReader:
+    """Reads the feature columns of shards. A generator class, because Ray Data drops the cause of a plain function's error."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for line in batch.to_pylist():
-            yield self.one(line)
+        for shard in batch.to_pylist():
+            yield self.read(shard)
 
-    def one(self, line: dict[str, Any]) -> pa.Table:
-        """Return the feature columns of one shard's rows, under the user's names. One block is in memory at a time."""
-        rows = features_of(read_ipc(self.folder / SHARDS / f"{line['name']}.arrow"))
-        used = np.unpackbits(np.frombuffer(line["used"], np.uint8), count=len(rows))
+    def read(self, shard: dict[str, Any]) -> pa.Table:
+        """Return the feature columns of one shard's used rows, under the user's names. One shard is in memory at a time."""
+        rows = features_of(read_ipc(self.folder / SHARDS / f"{shard['name']}.arrow"))
+        used = np.unpackbits(np.frombuffer(shard["used"], np.uint8), count=len(rows))
         return rows.take(pa.array(np.flatnonzero(used)))

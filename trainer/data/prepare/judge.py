@@ -1,7 +1,6 @@
-"""Checks that need all rows: duplicates, contradicting labels, leaks between parts, near-duplicates.
+"""Run the checks that need all rows: duplicates, contradicting labels, leaks between parts, near-duplicates.
 
-Rows are compared in slices by their content key, so memory does not grow with their number; only two bytes of every row
-stay in memory.
+Rows are compared in slices by their content key, so only two bytes of every row stay in memory.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from trainer.data.parts import TRAIN
 from trainer.data.prepare.facts import Facts
 from trainer.data.prepare.near_duplicates import find_near_duplicates
 from trainer.data.prepare.part_assignment import assign_parts
-from trainer.data.prepare.subsample import oversampling, subsample
-from trainer.data.prepare.verdicts import CONTRADICTING, DUPLICATE, NEAR, REASONS, UNKNOWN, compare
-from trainer.steps.cleaner import of_whole
+from trainer.data.prepare.subsample import oversampling_factors, subsample
+from trainer.data.prepare.verdicts import CONTRADICTING, DUPLICATE, NEAR, REASONS, UNKNOWN, compare_rows
+from trainer.steps.cleaner import dataset_steps
 
 _SLICE_ROWS = 1 << 20
 
 
 class RowJudge:
-    """Gives every row of `facts` a part and a verdict: 0 for a row that is used, or the reason why it is not."""
+    """The part and the verdict of every row of `facts`; verdict 0 is a row that is used, others are indices of `REASONS`."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts, self.data = facts, facts.data
         self.verdicts = np.zeros(facts.n_rows, np.uint8)
         self.parts = np.zeros(facts.n_rows, np.int8)
-        self._dataset_steps = {step.name: step.params for step in of_whole(self.data)}
+        self._dataset_steps = {step.name: step.params for step in dataset_steps(self.data)}
 
     def run(self) -> None:
         """Fill `verdicts` and `parts`."""
@@ -42,7 +41,7 @@ class RowJudge:
             self.verdicts[near] = NEAR
         self.parts = assign_parts(self.facts, self.data, self.verdicts)
         if allowed & {DUPLICATE, CONTRADICTING}:
-            # A split by group or time, or a stratified one, may have put equal texts that are allowed into two parts.
+            # Equal texts that are allowed may be in two parts after a split by group or time, or a stratified split.
             self._compare_rows(self.parts, allowed | {DUPLICATE, CONTRADICTING, UNKNOWN})
         subsample(self.facts, self.data, self.verdicts, self.parts)
 
@@ -57,11 +56,11 @@ class RowJudge:
         return self.facts.counts(self.verdicts, self.parts)
 
     def repeats(self) -> np.ndarray | None:
-        """Return how often a training row of each class is used, float64, shape (classes,); None without oversampling."""
-        return oversampling(self.facts, self.data, self.verdicts, self.parts)
+        """Return how often training rows of each class are used, float64, shape (classes,); None without oversampling."""
+        return oversampling_factors(self.facts, self.data, self.verdicts, self.parts)
 
     def tally(self) -> Counter[str]:
-        """Return the target's `tally` of the rows that are trained on."""
+        """Return the target's `tally` of the training rows."""
         tally: Counter[str] = Counter()
         for rows, raw in self.facts.raw_targets():
             used = (self.verdicts[rows] == 0) & (self.parts[rows] == TRAIN)
@@ -70,13 +69,13 @@ class RowJudge:
 
     def _allowed(self) -> set[int]:
         """Return the verdicts that the spec or the task allows."""
-        allowed = {REASONS.index(name) for name in {*self.data.allow, *self.facts.task.allows}}
+        allowed = {REASONS.index(name) for name in {*self.data.allow_issues, *self.facts.task.allowed_issues}}
         return allowed - {DUPLICATE} if "deduplicate" in self._dataset_steps else allowed
 
     def _compare_rows(self, parts: np.ndarray, allowed: set[int]) -> None:
-        """Compare rows without a verdict with those of equal text; `parts` is the part of each row.
+        """Give a verdict to rows that equal another row; `parts` is the part of each row.
 
-        Slice by slice: equal texts have equal keys, so they fall into one slice and are in memory together.
+        Equal rows have equal keys, so they fall into the same slice, whose rows are in memory together.
         """
         n_slices = max(1, -(-self.facts.n_rows // _SLICE_ROWS))
         for number in range(n_slices):
@@ -89,4 +88,4 @@ class RowJudge:
                 keys, rows, codes = (np.concatenate(column) for column in zip(*columns, strict=True))
                 order = np.lexsort((rows, codes, parts[rows], keys))
                 rows = rows[order]
-                self.verdicts[rows] = compare(keys[order], parts[rows], codes[order], allowed)
+                self.verdicts[rows] = compare_rows(keys[order], parts[rows], codes[order], allowed)

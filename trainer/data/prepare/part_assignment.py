@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.contract import row_hash
+from trainer.contract.row_hash import hash_position
 from trainer.data.parts import PARTS, TRAIN
-from trainer.data.prepare import split
 from trainer.data.prepare.facts import Block, Facts
-from trainer.spec.data import Data
+from trainer.data.prepare.split import (
+    NEVER_REACHED,
+    held_out_shares,
+    split_by_time,
+    split_training_rows,
+    stratify_moves,
+)
+from trainer.spec.data import DataSpec
 
 
-def assign_parts(facts: Facts, data: Data, verdicts: np.ndarray) -> np.ndarray:
-    """Return each row's part, int8, shape (rows,): its file's part, or for rows of the training files what the split says.
+def assign_parts(facts: Facts, data: DataSpec, verdicts: np.ndarray) -> np.ndarray:
+    """Return each row's part, int8, shape (rows,): its file's part; the split decides for rows of the training files.
 
-    Rows with a verdict get a part too, but no share and no class is computed from them.
+    Rows with a verdict get a part too, but they do not count for shares and classes.
     """
-    how = data.split
     file_parts = [PARTS[part] for part in facts.file_parts]
-    validation, test = split.shares(how, file_parts)
+    validation, test = held_out_shares(data.split, file_parts)
     borders = None
-    if how.by == "time" and not how.test_from:
+    if data.split.by == "time" and not data.split.test_from:
         borders = _time_borders(facts, verdicts, validation, test)
     parts = np.zeros(facts.n_rows, np.int8)
     for block in facts.blocks():
         if block.file_part != TRAIN:
             parts[block.rows] = block.file_part
         elif borders:
-            parts[block.rows] = split.by_time(block.order, *borders)
+            parts[block.rows] = split_by_time(block.order, *borders)
         else:
-            parts[block.rows] = split.of_training_files(block.order, how, file_parts)
-    if how.by == "content" and how.stratify and data.mode == "prepared":
-        moves = split.lend(facts.counts(verdicts, parts, file_part=TRAIN), validation, test)
-        _move_rows(facts, verdicts, parts, moves, how.seed)
+            parts[block.rows] = split_training_rows(block.order, data.split, file_parts)
+    if data.split.by == "content" and data.split.stratify and data.mode == "prepared":
+        moves = stratify_moves(facts.counts(verdicts, parts, file_part=TRAIN), validation, test)
+        _move_rows(facts, verdicts, parts, moves, data.split.seed)
     return parts
 
 
@@ -49,10 +54,10 @@ def _time_borders(facts: Facts, verdicts: np.ndarray, validation: float, test: f
 
     def border(share: float) -> int:
         if not share or not len(times):
-            return split.NEVER
+            return NEVER_REACHED
         return int(times[min(len(times) - 1, round(len(times) * (1 - share)))])
 
-    return border(validation + test) if validation else split.NEVER, border(test)
+    return border(validation + test) if validation else NEVER_REACHED, border(test)
 
 
 def _move_rows(
@@ -66,7 +71,7 @@ def _move_rows(
     for block in facts.blocks():
         if block.file_part == TRAIN:
             rows = np.flatnonzero(np.isin(block.groups, classes) & _usable(block, verdicts))
-            for row, position in zip(rows, row_hash.position(block.order[rows], seed), strict=True):
+            for row, position in zip(rows, hash_position(block.order[rows], seed), strict=True):
                 members[int(block.groups[row])].append((float(position), block.start + int(row)))
     for label, source, destination in moves:
         # Held-out parts take the lowest positions, so a row for the training part is taken from the high end.

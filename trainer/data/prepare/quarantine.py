@@ -1,59 +1,27 @@
-"""TODO docstring."""
+"""The quarantine: the file that lists bad rows with their reasons, and the checks that stop a run with too many of them."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DataError
+from trainer.contract.contract import Contract
+from trainer.data.arrow import read_ipc
+from trainer.data.folder import BAD, INPUTS, QUARANTINE, SHARDS
 from trainer.data.parts import PARTS
-from trainer.spec.data import ALLOWED, Split
+from trainer.data.prepare.block_maker import BlockStats
+from trainer.data.prepare.verdicts import REASONS, SAMPLED
+from trainer.data.sources.resolve import SourceFile
+from trainer.spec.data import ALLOWABLE_ISSUES
+from trainer.spec.split import SplitSpec
 from trainer.tasks.base import Task
-
-
-def _judge_bad_rows(summary: dict[str, Any], allowed: float, quarantine: Path, quarantine_to: Path) -> None:
-    """Keep a copy of the quarantine in the run's folder, and stop the run where it holds too many rows."""
-    _copy_quarantine(quarantine, quarantine_to)
-    n_bad, n_rows = sum(summary["quarantined"].values()), summary["rows_in_all"]
-    if n_bad <= allowed * n_rows:
-        return
-    counts = ", ".join(f"{reason}: {count}" for reason, count in summary["quarantined"].items())
-    first = _first_bad(quarantine, set(summary.get("left_out", ())))
-    raise TooManyBadRows(
-        f"{n_bad} of {n_rows} rows cannot be used ({counts}), more than data.max_bad_fraction={allowed:g} allows; "
-        f"the first is row {first['row']} of {first['path']}",
-        _what_to_do(summary["quarantined"], n_rows, quarantine_to),
-        summary["quarantined"],
-    )
-
-
-def _what_to_do(by_reason: dict[str, int], n_rows: int, listed: Path) -> str:
-    reason, most = next(iter(by_reason.items()))
-    if most > n_rows / 2:  # then it is hardly the rows that are wrong
-        return f"most rows have the same: {reason}. Check data.format, data.columns, data.labels, data.features and data.steps; the rows are listed in {listed}"
-    allowed = [name for name in by_reason if name in ALLOWED]
-    allow = f", or allow it: data.allow: [{', '.join(allowed)}]" if allowed else ""
-    return f"repair the rows listed in {listed}, or raise data.max_bad_fraction{allow}"
-
-
-def _copy_quarantine(quarantine: Path, quarantine_to: Path) -> None:
-    if quarantine.is_file():
-        quarantine_to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(quarantine, quarantine_to)
-
-
-def _first_bad(quarantine: Path, left_out: set[str]) -> dict[str, Any]:
-    """Return the first row that is bad and not just left out by a step."""
-    with pq.ParquetFile(quarantine) as file:
-        for batch in file.iter_batches(columns=["path", "row", "reason"]):
-            for row in batch.to_pylist():
-                if row["reason"] not in left_out:
-                    found: dict[str, Any] = row
-                    return found
-    raise AssertionError("bad rows were counted that the quarantine does not list")
 
 
 class TooManyBadRows(DataError):
@@ -64,14 +32,116 @@ class TooManyBadRows(DataError):
         self.by_reason = by_reason or {}
 
 
-def _refuse_empty_parts(summary: dict[str, Any], how: Split, task: Task) -> None:
+def quarantine_columns(task: Task, contract: Contract) -> dict[str, pa.DataType]:
+    """Return the roles whose raw values the quarantine lists, and their types."""
+    return {role: pa.binary() if role in task.binary_roles else pa.string() for role in contract.columns}
+
+
+def write_quarantine(
+    folder: Path,
+    stats: list[BlockStats],
+    verdicts: list[np.ndarray],
+    files: list[SourceFile],
+    columns: Mapping[str, pa.DataType],
+) -> Path:
+    """Write every row that is not used: file, row number, reason, raw values. Returns the file's path.
+
+    `verdicts` has an array for each block, of its usable rows. Rows that a sample or `balance` leaves out are not listed.
+    Writes no file if all rows are used.
+    """
+    path = folder / QUARANTINE
+    schema = pa.schema([("path", pa.string()), ("row", pa.int64()), ("reason", pa.string()), *columns.items()])
+    writer: pq.ParquetWriter | None = None
+    for block, block_verdicts in zip(stats, verdicts, strict=True):
+        source = files[block.source].path
+        tables = [_with_path(table, source) for table in _unused_rows(folder, block, block_verdicts)]
+        if tables:
+            rows = pa.concat_tables(tables, promote_options="default")
+            writer = writer or pq.ParquetWriter(path, schema)
+            writer.write_table(rows.sort_by("row").select(schema.names).cast(schema))
+    if writer:
+        writer.close()
+    return path
+
+
+def _unused_rows(folder: Path, stats: BlockStats, verdicts: np.ndarray) -> Iterator[pa.Table]:
+    """Yield the rows of one block that failed a check of single rows, then those with a verdict."""
+    if stats.rows > stats.good:
+        yield read_ipc(folder / BAD / f"{stats.name}.arrow")
+    listed = np.flatnonzero((verdicts > 0) & (verdicts < SAMPLED))
+    if len(listed):
+        shard = read_ipc(folder / SHARDS / f"{stats.name}.arrow").take(pa.array(listed))
+        reasons = pa.array([REASONS[verdict] for verdict in verdicts[listed]], pa.string())
+        raw_columns = [name for name in shard.column_names if name != INPUTS]
+        yield shard.select(raw_columns).append_column("reason", reasons)
+
+
+def _with_path(table: pa.Table, path: str) -> pa.Table:
+    if "path" in table.column_names:
+        return table
+    return table.append_column("path", pa.array([path] * len(table), pa.string()))
+
+
+def copy_quarantine(quarantine: Path, quarantine_to: Path) -> None:
+    """Copy the quarantine file, if there is one, to the path that the run names."""
+    if quarantine.is_file():
+        quarantine_to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(quarantine, quarantine_to)
+
+
+def check_bad_rows(summary: dict[str, Any], max_bad_fraction: float, quarantine: Path, quarantine_to: Path) -> None:
+    """Copy the quarantine to the run's folder and raise `TooManyBadRows` if more rows are bad than allowed."""
+    copy_quarantine(quarantine, quarantine_to)
+    n_bad, n_rows = sum(summary["quarantined"].values()), summary["rows_in_all"]
+    if n_bad <= max_bad_fraction * n_rows:
+        return
+    counts = ", ".join(f"{reason}: {count}" for reason, count in summary["quarantined"].items())
+    first = _first_bad_row(quarantine, set(summary.get("left_out", ())))
+    raise TooManyBadRows(
+        f"{n_bad} of {n_rows} rows cannot be used ({counts}), more than data.max_bad_fraction={max_bad_fraction:g} allows; "
+        f"the first is row {first['row']} of {first['path']}",
+        _suggest_repair(summary["quarantined"], n_rows, quarantine_to),
+        summary["quarantined"],
+    )
+
+
+def _suggest_repair(by_reason: dict[str, int], n_rows: int, quarantine: Path) -> str:
+    reason, count = next(iter(by_reason.items()))
+    if count > n_rows / 2:  # the spec is wrong rather than the rows
+        return (
+            f"most rows have the same problem ({reason}): check data.format, data.columns, data.labels, data.features and "
+            f"data.steps; the rows are listed in {quarantine}"
+        )
+    allowable = [name for name in by_reason if name in ALLOWABLE_ISSUES]
+    allow = f", or allow these issues: data.allow_issues: [{', '.join(allowable)}]" if allowable else ""
+    return f"repair the rows listed in {quarantine}, or raise data.max_bad_fraction{allow}"
+
+
+def _first_bad_row(quarantine: Path, left_out: set[str]) -> dict[str, Any]:
+    """Return the first listed row that is bad, rather than left out by a step."""
+    with pq.ParquetFile(quarantine) as file:
+        for batch in file.iter_batches(columns=["path", "row", "reason"]):
+            for row in batch.to_pylist():
+                if row["reason"] not in left_out:
+                    return dict(row)
+    raise AssertionError("bad rows were counted that the quarantine does not list")
+
+
+def check_no_empty_part(summary: dict[str, Any], split: SplitSpec, task: Task) -> None:
+    """Raise `DataError` if a part has no rows."""
     rows = summary["rows"]
     for part in PARTS:
         if not rows[part]:
-            fix = "add rows, or check data.steps and data.split"
-            if part != "train" and how.by == "time":
-                fix = f"set data.split.validation_from and test_from to times that some rows reach, or give data.{part}"
-            elif part != "train":
-                stratify = " set data.split.stratify," if task.target.has_classes else ""
-                fix = f"add rows, raise data.split.{part},{stratify} or give data.{part}"
-            raise DataError(f"no row is left for {part}: there are {sum(rows.values())} usable rows in all", fix)
+            raise DataError(
+                f"no row is left for {part}: there are {sum(rows.values())} usable rows in all",
+                _suggest_more_rows(part, split, task),
+            )
+
+
+def _suggest_more_rows(part: str, split: SplitSpec, task: Task) -> str:
+    if part == "train":
+        return "add rows, or check data.steps and data.split"
+    if split.by == "time":
+        return f"set data.split.validation_from and test_from to times that some rows reach, or give data.{part}"
+    stratify = " set data.split.stratify," if task.target.has_classes else ""
+    return f"add rows, raise data.split.{part},{stratify} or give data.{part}"

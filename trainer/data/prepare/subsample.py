@@ -1,4 +1,4 @@
-"""Leave training rows out for the steps `sample` and `balance: undersample`."""
+"""Leave out training rows for the steps `sample` and `balance: undersample`."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trainer.contract import row_hash
+from trainer.contract.row_hash import hash_position
 from trainer.data.parts import TRAIN
 from trainer.data.prepare.block_maker import SAMPLE
 from trainer.data.prepare.facts import Facts
 from trainer.data.prepare.verdicts import BALANCED, SAMPLED
-from trainer.spec.data import Data
-from trainer.steps.cleaner import of_whole
+from trainer.spec.data import DataSpec
+from trainer.steps.cleaner import dataset_steps
 
 
-def subsample(facts: Facts, data: Data, verdicts: np.ndarray, parts: np.ndarray) -> None:
-    """Write a verdict for each training row that is left out, step by step in the order of the spec."""
-    for number, step in enumerate(of_whole(data)):
+def subsample(facts: Facts, data: DataSpec, verdicts: np.ndarray, parts: np.ndarray) -> None:
+    """Set the verdict of each training row that a step leaves out, step by step in the order of the spec."""
+    for number, step in enumerate(dataset_steps(data)):
         train_G = facts.counts(verdicts, parts)[:, TRAIN]
         if step.sample:
             share = step.sample.fraction or min(1.0, (step.sample.rows or 0) / max(1, train_G.sum()))
-            position = functools.partial(row_hash.position, seed=step.sample.seed, purpose=f"{SAMPLE} {number}")
+            position = functools.partial(hash_position, seed=step.sample.seed, purpose=f"{SAMPLE} {number}")
             _leave_out(facts, verdicts, parts, np.full(len(train_G), share), position, SAMPLED)
         elif step.balance and step.balance.how == "undersample":
             smallest = train_G[train_G > 0].min() if train_G.any() else 0
-            position = functools.partial(row_hash.position, seed=data.split.seed, purpose="undersample")
+            position = functools.partial(hash_position, seed=data.split.seed, purpose="undersample")
             _leave_out(facts, verdicts, parts, smallest / np.maximum(train_G, 1), position, BALANCED)
 
 
-def oversampling(facts: Facts, data: Data, verdicts: np.ndarray, parts: np.ndarray) -> np.ndarray | None:
-    """Return how often a training row of each class is used, float64, shape (classes,); None without that step."""
-    if not any(step.balance and step.balance.how == "oversample" for step in of_whole(data)):
+def oversampling_factors(facts: Facts, data: DataSpec, verdicts: np.ndarray, parts: np.ndarray) -> np.ndarray | None:
+    """Return how often training rows of each class are used, float64, shape (classes,); None without oversampling."""
+    if not any(step.balance and step.balance.how == "oversample" for step in dataset_steps(data)):
         return None
     train_G = facts.counts(verdicts, parts)[:, TRAIN]
     return train_G.max(initial=0) / np.maximum(train_G, 1)

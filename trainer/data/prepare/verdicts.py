@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Verdicts on rows, from comparing all rows with one another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from trainer.data.parts import TRAIN, VALIDATION
 
-#: Verdicts on a row, in order of precedence; 0 is a row that is used.
+#: The reasons that verdicts stand for, in order of precedence; verdict 0 is a row that is used.
 REASONS = (
     "",
     "unknown label",
@@ -18,13 +18,14 @@ REASONS = (
     "left out by sample",
     "left out by balance",
 )
-
-
 UNKNOWN, CONTRADICTING, IN_TRAIN, IN_VALIDATION, DUPLICATE, NEAR, SAMPLED, BALANCED = range(1, len(REASONS))
 
 
-def compare(keys: np.ndarray, parts: np.ndarray, codes: np.ndarray, allowed: set[int]) -> np.ndarray:
-    """Return a verdict for each row (uint8). Rows are sorted by key, part, code of the target and place in the files."""
+def compare_rows(keys: np.ndarray, parts: np.ndarray, codes: np.ndarray, allowed: set[int]) -> np.ndarray:
+    """Return a verdict (uint8) for each row. Rows must be sorted by key, part, target code and row number.
+
+    `allowed` holds the verdicts that are not given.
+    """
     verdicts = np.zeros(len(keys), np.uint8)
     if not len(keys):
         return verdicts
@@ -34,17 +35,16 @@ def compare(keys: np.ndarray, parts: np.ndarray, codes: np.ndarray, allowed: set
     key_run, key_starts = np.cumsum(new_key) - 1, np.flatnonzero(new_key)
     in_train = np.logical_or.reduceat(parts == TRAIN, key_starts)[key_run]
     in_validation = np.logical_or.reduceat(parts == VALIDATION, key_starts)[key_run]
-    run = np.cumsum(new_part) - 1
-    starts = np.flatnonzero(new_part)
-    differs = np.minimum.reduceat(codes, starts) != np.maximum.reduceat(codes, starts)
-    found = {
+    part_run, part_starts = np.cumsum(new_part) - 1, np.flatnonzero(new_part)
+    targets_differ = np.minimum.reduceat(codes, part_starts) != np.maximum.reduceat(codes, part_starts)
+    rows_by_verdict = {
         DUPLICATE: ~new_target,
         IN_VALIDATION: (parts > VALIDATION) & in_validation,
         IN_TRAIN: (parts > TRAIN) & in_train,
-        CONTRADICTING: differs[run],
+        CONTRADICTING: targets_differ[part_run],
         UNKNOWN: codes < 0,
     }
-    for verdict, rows in found.items():  # later ones take precedence
+    for verdict, rows in rows_by_verdict.items():  # later entries take precedence
         if verdict not in allowed:
             verdicts[rows] = verdict
     return verdicts

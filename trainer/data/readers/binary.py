@@ -6,24 +6,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from trainer.data.arrow import BYTES, PATH, holds
-from trainer.data.readers.files import content, place_of
-from trainer.data.readers.rows import MOST_BYTES, TOO_LARGE, Reasons, fix_for, note
+from trainer.data.arrow import BYTES, PATH, holds_bytes
+from trainer.data.readers.blocks import MAX_VALUE_BYTES, TOO_LARGE, Reasons, column_fix, note_reason
+from trainer.data.readers.file_cells import read_file, resolve_cell
 
 
-def must_fit(kind: pa.DataType, role: str, column: str, path: str) -> None:
+def check_binary_type(kind: pa.DataType, role: str, column: str, path: str) -> None:
     """Raise `DataError` for a column that holds neither bytes nor paths."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    if not (is_text or pa.types.is_null(kind) or holds(kind)):
+    if not (is_text or pa.types.is_null(kind) or holds_bytes(kind)):
         raise DataError(
             f"{path}: column '{column}' for the {role} holds {kind}, neither bytes nor paths",
-            f"name another column. {fix_for(role)}",
+            f"name another column. {column_fix(role)}",
         )
 
 
-def paths(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def referenced_paths(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """Return the paths (string) that {bytes, path} without bytes are read from, null for others; None for plain bytes."""
     if not pa.types.is_struct(values.type) or values.type.get_field_index(PATH) < 0:
         return None
@@ -31,9 +31,9 @@ def paths(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
     return pc.if_else(pc.is_null(pc.struct_field(values, BYTES)), named, pa.scalar(None, pa.string()))
 
 
-def column(values: pa.ChunkedArray, file: str, reasons: Reasons) -> pa.ChunkedArray:
+def read_bytes_column(values: pa.ChunkedArray, file: str, reasons: Reasons) -> pa.ChunkedArray:
     """Return the bytes (large_binary); a {bytes, path} without bytes is read from the path, relative to `file`'s folder."""
-    named = paths(values)
+    named = referenced_paths(values)
     if pa.types.is_struct(values.type):
         values = pc.struct_field(values, BYTES)
     values.validate(full=True)
@@ -42,9 +42,9 @@ def column(values: pa.ChunkedArray, file: str, reasons: Reasons) -> pa.ChunkedAr
         raws = found.to_pylist()
         for at, path in enumerate(named.to_pylist()):
             if path is not None:
-                raws[at], reason = content(place_of(path, file))
-                note(reasons, [at] if reason else [], reason or "")
+                raws[at], reason = read_file(resolve_cell(path, file))
+                note_reason(reasons, [at] if reason else [], reason or "")
         found = pa.chunked_array([pa.array(raws, pa.large_binary())])
-    too_large = pc.fill_null(pc.greater(pc.binary_length(found), MOST_BYTES), False)
-    note(reasons, pc.indices_nonzero(too_large).to_pylist(), TOO_LARGE)
+    too_large = pc.fill_null(pc.greater(pc.binary_length(found), MAX_VALUE_BYTES), False)
+    note_reason(reasons, pc.indices_nonzero(too_large).to_pylist(), TOO_LARGE)
     return found

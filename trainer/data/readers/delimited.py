@@ -12,7 +12,15 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from cluster.errors import DataError
-from trainer.data.readers.rows import BLOCK_ROWS, BLOCK_SIZE, SHOWN_CHARS, Reasons, must_have, note, to_block
+from trainer.data.readers.blocks import (
+    BLOCK_ROWS,
+    BLOCK_SIZE,
+    SHOWN_CHARS,
+    Reasons,
+    check_columns,
+    note_reason,
+    to_block,
+)
 
 # Characters of whole lines that are looked at together.
 _AT_ONCE = 1 << 16
@@ -23,7 +31,7 @@ _BOM = b"\xef\xbb\xbf"
 _NUL_SIGN = "\udc00"
 
 
-def read(
+def read_delimited(
     stream: io.BufferedReader, path: str, columns: dict[str, str], loose: frozenset[str], delimiter: str = ","
 ) -> Iterator[pa.Table]:
     """Yield the rows below the header. Raises `DataError` for a missing column and for quotes that do not match."""
@@ -37,7 +45,7 @@ def read(
     done = 0
     try:
         header = next(reader, [])
-        must_have(columns, header, path)
+        check_columns(columns, header, path)
         places = {role: header.index(column) for role, column in columns.items()}
         line, end = reader.line_num, BLOCK_SIZE
         for cells in reader:
@@ -103,5 +111,5 @@ def _block(
             cells[role] = [cell.replace(_NUL_SIGN, "\0") for cell in cells[role]]
         if n_lines > len(rows) + _MAX_LINES:  # an opening quote that found its end far below
             long = [at for at, cell in enumerate(cells[role]) if cell.count("\n") > _MAX_LINES]
-            note(reasons, long, f"over {_MAX_LINES} lines in one cell")
+            note_reason(reasons, long, f"over {_MAX_LINES} lines in one cell")
     return to_block(range(first, first + len(rows)), cells, reasons, loose)

@@ -7,18 +7,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer.data.readers.rows import BLOCK_ROWS, to_block
-from trainer.data.sources import folder as source_folder
+from trainer.data.readers.blocks import BLOCK_ROWS, to_block
+from trainer.data.sources import row_folder as source_folder
 
 
-def read(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
+def read_image_folder(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
     """Yield the rows in the order of their files' names; the column `image` holds their paths.
 
     A folder has no columns of its own, so the names in `columns` do not matter. Raises `DataError` for a role other than
     image and label.
     """
-    source_folder.must_have(folder, columns, "image")
-    found = source_folder.items(folder, "images")
+    source_folder.check_folder_roles(folder, columns, "image")
+    found = source_folder.list_folder_items(folder, "images")
     for start in range(0, len(found), BLOCK_ROWS):
         items = found[start : start + BLOCK_ROWS]
         cells: dict[str, list[Any]] = {"image": [item.path for item in items], "label": [item.label for item in items]}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer.data.readers.rows import BLOCK_ROWS, BLOCK_SIZE, SHOWN_CHARS, Reasons, must_have, to_block
+from trainer.data.readers.blocks import BLOCK_ROWS, BLOCK_SIZE, SHOWN_CHARS, Reasons, check_columns, to_block
 
 _SPACES = " \t\r\n"
 
@@ -27,7 +27,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _take_apart = json.JSONDecoder(object_pairs_hook=_object).raw_decode
 
 
-def read(stream: io.BufferedReader, path: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
+def read_jsonl(
+    stream: io.BufferedReader, path: str, columns: dict[str, str], loose: frozenset[str]
+) -> Iterator[pa.Table]:
     """Yield the rows. Raises `DataError` for a column that no row of the first block has."""
     a_row_has_all = False
     keys: dict[str, None] = {}
@@ -50,7 +52,7 @@ def read(stream: io.BufferedReader, path: str, columns: dict[str, str], loose: f
         if not a_row_has_all:
             keys.update(dict.fromkeys(key for at, found in enumerate(objects) if at not in reasons for key in found))
             if keys:
-                must_have(columns, list(keys), path)
+                check_columns(columns, list(keys), path)
         yield to_block(
             numbers,
             {role: [found.get(column) for found in objects] for role, column in columns.items()},

@@ -12,17 +12,17 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.files import sha256_of
-from trainer.data.readers import columns as column_reader
+from cluster.files import json_sha256
+from trainer.data.readers import columnar as column_reader
 from trainer.data.readers import delimited, image_folder, jsonl, text_folder
-from trainer.data.readers import files as file_reader
-from trainer.data.readers.reading import Reading
-from trainer.data.readers.rows import BLOCK_ROWS as BLOCK_ROWS
-from trainer.data.sources import folder as source_folder
+from trainer.data.readers import file_cells as file_reader
+from trainer.data.readers.blocks import BLOCK_ROWS as BLOCK_ROWS
+from trainer.data.readers.read_options import ReadOptions
 from trainer.data.sources import remote as source_remote
 from trainer.data.sources import resolve
+from trainer.data.sources import row_folder as source_folder
 from trainer.data.sources.resolve import SourceFile
-from trainer.data.sources.streams import damage, open_at_any_place, open_binary
+from trainer.data.sources.streams import damage_error, open_binary, open_random_access
 
 
 def read_blocks(
@@ -51,11 +51,11 @@ def _whole(file: SourceFile, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield block
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowIndexError, UnicodeDecodeError) as error:
         first = (str(error).splitlines() or ["damaged"])[0]
-        raise damage(file.path, error) or DataError(
+        raise damage_error(file.path, error) or DataError(
             f"{file.path} cannot be read as {file.format}: {first}", "repair the file, or set data.format"
         ) from error
     except Exception as error:
-        known = damage(file.path, error)
+        known = damage_error(file.path, error)
         if known is None and not isinstance(error, OSError):
             raise
         raise known or _refused(file.path, error) from error
@@ -63,17 +63,17 @@ def _whole(file: SourceFile, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         raise DataError(f"{file.path} holds no rows", "give a file with rows in it")
 
 
-def digest(files: list[SourceFile], how: Reading) -> str:
+def digest_source_data(files: list[SourceFile], how: ReadOptions) -> str:
     """Return one hex digest of the content of `files`, as `sources.digest`, and of the files that their rows name."""
-    own = resolve.digest(files)
+    own = resolve.digest_files(files)
     if not how.binary:
         return own
-    return sha256_of([own, [file_reader.stamp(path) for file in files for path in _named(file, how)]])
+    return json_sha256([own, [file_reader.file_stamp(path) for file in files for path in _named(file, how)]])
 
 
-def _named(file: SourceFile, how: Reading) -> Iterator[str]:
+def _named(file: SourceFile, how: ReadOptions) -> Iterator[str]:
     """Yield the paths that the rows of a file name; a folder's are known without it."""
-    if file.format in source_folder.ENDINGS:
+    if file.format in source_folder.ROW_ENDINGS:
         return
     columns = {role: how.columns[role] for role in how.binary}
     for block in _whole(file, _rows(file, columns, how.loose, how.binary, as_paths=True)):
@@ -81,7 +81,7 @@ def _named(file: SourceFile, how: Reading) -> Iterator[str]:
         if not named:
             return
         for role in named:
-            yield from (file_reader.place_of(cell, file.path) for cell in block[role].to_pylist() if cell)
+            yield from (file_reader.resolve_cell(cell, file.path) for cell in block[role].to_pylist() if cell)
 
 
 def _blocks(
@@ -91,7 +91,7 @@ def _blocks(
     if not binary:
         return found
     # The paths of a folder's files are whole.
-    return file_reader.with_content(found, "" if file.format == "images" else file.path, binary)
+    return file_reader.load_files(found, "" if file.format == "images" else file.path, binary)
 
 
 def _rows(
@@ -103,23 +103,25 @@ def _rows(
     as_paths: bool = False,
 ) -> Iterator[pa.Table]:
     if file.format == "images":
-        yield from image_folder.read(file.path, columns, loose)
+        yield from image_folder.read_image_folder(file.path, columns, loose)
     elif file.format == "text":
-        yield from text_folder.read(file.path, columns, loose)
+        yield from text_folder.read_text_folder(file.path, columns, loose)
     elif file.format in ("parquet", "arrow"):
         read_one = column_reader.read_parquet if file.format == "parquet" else column_reader.read_arrow
-        with open_at_any_place(file.path) as source:
+        with open_random_access(file.path) as source:
             yield from read_one(source, file.path, columns, loose, binary, as_paths=as_paths)
     else:
         with open_binary(file.path) as stream:
             if file.format == "jsonl":
-                yield from jsonl.read(stream, file.path, columns, loose)
+                yield from jsonl.read_jsonl(stream, file.path, columns, loose)
             else:
-                yield from delimited.read(stream, file.path, columns, loose, "\t" if file.format == "tsv" else ",")
+                yield from delimited.read_delimited(
+                    stream, file.path, columns, loose, "\t" if file.format == "tsv" else ","
+                )
 
 
 def _refused(path: str, error: BaseException) -> DataError:
     if source_remote.is_remote(path):
-        return source_remote.refused(path, error)
+        return source_remote.remote_error(path, error)
     said = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
     return DataError(f"{path} cannot be read: {said}", "check the file and its permissions")

@@ -7,21 +7,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer.data.readers.rows import BLOCK_ROWS, BLOCK_SIZE, Reasons, to_block
-from trainer.data.sources import folder as source_folder
+from trainer.data.readers.blocks import BLOCK_ROWS, BLOCK_SIZE, Reasons, to_block
 from trainer.data.sources import remote as source_remote
+from trainer.data.sources import row_folder as source_folder
 from trainer.data.sources.streams import open_binary
 
 
-def read(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
+def read_text_folder(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
     """Yield the rows in the order of their files' names, with a further column `path`.
 
     A folder has no columns of its own, so the names in `columns` do not matter. Raises `DataError` for a role other than
     text and label.
     """
-    source_folder.must_have(folder, columns, "text")
+    source_folder.check_folder_roles(folder, columns, "text")
     done = 0
-    for files, raws in _cut(source_folder.items(folder, "text")):
+    for files, raws in _cut(source_folder.list_folder_items(folder, "text")):
         reasons: Reasons = {}
         texts = [_text(raw, at, reasons) for at, raw in enumerate(raws)]
         cells: dict[str, list[Any]] = {"text": texts, "label": [file.label for file in files]}
@@ -31,9 +31,9 @@ def read(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterato
         done += len(files)
 
 
-def _cut(found: list[source_folder.Item]) -> Iterator[tuple[list[source_folder.Item], list[bytes]]]:
+def _cut(found: list[source_folder.FolderItem]) -> Iterator[tuple[list[source_folder.FolderItem], list[bytes]]]:
     """Yield the files of each block and what they hold."""
-    files: list[source_folder.Item] = []
+    files: list[source_folder.FolderItem] = []
     raws: list[bytes] = []
     size = 0
     for file in found:

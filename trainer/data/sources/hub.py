@@ -1,4 +1,4 @@
-"""Datasets in Hugging Face's form: a folder that `save_to_disk` wrote, or hf://name[:config][#split] on the hub."""
+"""Datasets in Hugging Face's form: a folder that `save_to_disk` wrote, or `hf://name[:config][#split]` on the hub."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import DataError, UserError
+from cluster.errors import DataError, UserError, first_line
 from cluster.files import read_json
-from trainer.data import arrow
-from trainer.data.arrow import BINARY_ROWS
-from trainer.data.sources import snapshot as source_snapshot
+from trainer.data.arrow import BINARY_BLOCK_ROWS, holds_bytes
+from trainer.data.sources.snapshot import require_snapshot_folder, write_snapshot
 
-_HUB = "hf://"
-
-
+_PREFIX = "hf://"
 _NAME = re.compile(r"hf://(?P<name>[^:#]+)(?::(?P<config>[^#]+))?(?:#(?P<split>.+))?")
-
-
 _REACH_S = 10.0
-
-
 _BATCH_ROWS = 16_384
+_NETWORK_ERRORS = (
+    "ConnectError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "ConnectionError",
+    "OfflineModeIsEnabled",
+    "ProxyError",
+)
 
 
-def is_hub(given: str) -> bool:
-    """Whether `given` is an hf:// name."""
-    return given.startswith(_HUB)
+def is_hub_name(source: str) -> bool:
+    """Whether `source` is an hf:// name."""
+    return source.startswith(_PREFIX)
 
 
-def is_saved(folder: Path) -> bool:
+def is_saved_dataset(folder: Path) -> bool:
     """Whether `save_to_disk` wrote this folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def saved_files(folder: Path, part: str) -> list[Path]:
-    """Return the Arrow files of a saved dataset in its own order; of a saved dict of them, those of the split `part`.
+def list_saved_files(folder: Path, part: str) -> list[Path]:
+    """Return the Arrow files of a saved dataset in its own order; for a saved DatasetDict, those of the split `part`.
 
-    Raises `DataError` if there is no such split, or a file is gone.
+    Raises `DataError` if the split or a file is missing.
     """
     try:
         if (folder / "dataset_dict.json").is_file():
@@ -50,95 +51,92 @@ def saved_files(folder: Path, part: str) -> list[Path]:
             folder = folder / part
         names = [file["filename"] for file in read_json(folder / "state.json")["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} is no whole saved dataset: {error}", "save it again with save_to_disk") from error
+        raise DataError(
+            f"{folder} is not a complete saved dataset: {error}", "save it again with save_to_disk"
+        ) from error
     missing = [name for name in names if not (folder / name).is_file()]
     if missing or not names:
         raise DataError(
             f"{folder} is a saved dataset that lacks {missing[0] if missing else 'its rows'}",
-            "copy or save it again, the whole folder",
+            "copy or save the whole folder again",
         )
     return [folder / name for name in names]
 
 
-def check(given: str, part: str) -> None:
-    """Raise `DataError` for a name that is none, or may hold a password; the hub is not asked."""
-    _taken_apart(given, part)
+def check_hub_name(name: str, part: str) -> None:
+    """Raise `DataError` for an hf:// name that is malformed or may hold a password. The hub is not asked."""
+    _parse_hub_name(name, part)
 
 
-def snapshot(given: str, part: str, snapshots: Path | None) -> Path:
-    """Load hf://name[:config][#split] with `datasets` and return the file its rows were written to.
+def snapshot_hub_dataset(hub_name: str, part: str, snapshots: Path | None) -> Path:
+    """Load `hf://name[:config][#split]` with `datasets` and return the file that its rows were written to.
 
-    The split is `part` where none is named. Raises `DataError` if the hub cannot be reached or does not have it.
+    The split is `part` if none is named. Raises `DataError` if the hub cannot be reached or does not have the dataset.
     """
-    found = _taken_apart(given, part)
-    name, config, split = found["name"], found["config"], found["split"] or part
-    folder = source_snapshot.folder_for(snapshots, given)
+    match = _parse_hub_name(hub_name, part)
+    name, config, split = match["name"], match["config"], match["split"] or part
+    folder = require_snapshot_folder(snapshots, hub_name)
     try:
-        rows = _load(name, config, split)
+        rows = _load_dataset(name, config, split)
         schema = rows.features.arrow_schema
-        of_bytes = any(arrow.holds(field.type) for field in schema)
-        tables = rows.with_format("arrow").iter(batch_size=BINARY_ROWS if of_bytes else _BATCH_ROWS)
+        has_bytes = any(holds_bytes(field.type) for field in schema)
+        tables = rows.with_format("arrow").iter(batch_size=BINARY_BLOCK_ROWS if has_bytes else _BATCH_ROWS)
         batches = (batch for table in tables for batch in table.cast(schema).to_batches())
-        return source_snapshot.write(batches, schema, folder, "hub")
+        return write_snapshot(batches, schema, folder, "hub")
     except UserError:
         raise
-    except Exception as error:  # what `datasets` and the libraries below it raise has no common class
-        raise _refusal(given, part, error) from error
+    except Exception as error:  # the errors of `datasets` and the libraries below it have no common class
+        raise _hub_error(hub_name, part, error) from error
 
 
-def _taken_apart(given: str, part: str) -> re.Match[str]:
-    found = _NAME.fullmatch(given)
-    if "@" in given and not (found and Path(found["name"]).exists()):  # not shown: it may be a secret
+def _parse_hub_name(hub_name: str, part: str) -> re.Match[str]:
+    match = _NAME.fullmatch(hub_name)
+    if "@" in hub_name and not (match and Path(match["name"]).exists()):  # not shown: it may be a secret
         raise DataError(
-            f"data.{part} has an @ in its hf:// name, as only a login or a revision has; neither is taken",
+            f"data.{part} has an @ in its hf:// name, as a login or a revision would; neither is supported",
             "write hf://NAME, hf://NAME:CONFIG or hf://NAME#SPLIT, and log in with `hf auth login` or HF_TOKEN",
         )
-    if found is None:
+    if match is None:
         raise DataError(
-            f"data.{part}={given!r} is no name on the hub", "write hf://NAME, hf://NAME:CONFIG or hf://NAME#SPLIT"
+            f"data.{part}={hub_name!r} is not a valid name on the hub",
+            "write hf://NAME, hf://NAME:CONFIG or hf://NAME#SPLIT",
         )
-    return found
+    return match
 
 
-def _load(name: str, config: str | None, split: str) -> Any:
+def _load_dataset(name: str, config: str | None, split: str) -> Any:
     import datasets
     import datasets.config
 
     if not Path(name).exists() and not datasets.config.HF_HUB_OFFLINE:
-        # `datasets` itself tries six times over 20 s when nobody answers.
+        # Fails within seconds if the hub does not answer; `datasets` itself tries six times over 20 s.
         import huggingface_hub
 
         huggingface_hub.HfApi().dataset_info(name, timeout=_REACH_S)
-    shown = datasets.are_progress_bars_disabled()
+    were_disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(name, config, split=split)
     finally:
-        if not shown:
+        if not were_disabled:
             datasets.enable_progress_bars()
 
 
-def _refusal(given: str, part: str, error: Exception) -> DataError:
-    said = (str(error).strip().splitlines() or [""])[0][:300]
+def _hub_error(hub_name: str, part: str, error: Exception) -> DataError:
+    """Return the error to show for an error of `datasets`."""
+    message = first_line(error)
     kind = type(error).__name__
-    what = f"data.{part}={given!r}"
+    source = f"data.{part}={hub_name!r}"
     if kind in ("RepositoryNotFoundError", "GatedRepoError", "DatasetNotFoundError"):
         return DataError(
-            f"{what}: the hub has no such dataset, or it is not open to you",
+            f"{source}: the hub has no such dataset, or you have no access to it",
             "correct the name, or log in with `hf auth login`",
         )
-    if "split" in said.lower():
-        return DataError(f"{what}: {said}", "name the split: hf://NAME#SPLIT")
-    if kind in (
-        "ConnectError",
-        "ConnectTimeout",
-        "ReadTimeout",
-        "ConnectionError",
-        "OfflineModeIsEnabled",
-        "ProxyError",
-    ):
+    if "split" in message.lower():
+        return DataError(f"{source}: {message}", "name the split: hf://NAME#SPLIT")
+    if kind in _NETWORK_ERRORS:
         return DataError(
-            f"{what}: the hub cannot be reached, and its copy here is not complete",
+            f"{source}: the hub cannot be reached, and the local copy is not complete",
             "check the network and HF_HUB_OFFLINE, or name a folder or files instead; HF_HUB_OFFLINE=1 uses an earlier download",
         )
-    return DataError(f"{what} cannot be loaded: {kind}: {said}", "check its name, configuration and split")
+    return DataError(f"{source} cannot be loaded: {kind}: {message}", "check its name, configuration and split")

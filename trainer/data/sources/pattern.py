@@ -1,23 +1,24 @@
-"""What `glob` means by a pattern, for paths that are not on a local disk."""
+"""Compile glob patterns for paths that are not on a local disk."""
 
 from __future__ import annotations
 
 import re
 
 
-def compiled(parts: list[str]) -> re.Pattern[str]:
-    """Return the pattern, given as its names between slashes, as a regular expression for whole paths.
+def compile_glob(parts: list[str]) -> re.Pattern[str]:
+    """Return a regular expression for whole paths that matches what `glob` matches.
 
-    `*` and `?` stay within a name and do not stand for the dot of a hidden one; `**` goes through folders.
+    `parts` are the pattern's names between slashes. `*` and `?` stay within a name and do not match the dot of a hidden
+    name; `**` matches any number of folders.
     """
     pieces = []
-    for place, piece in enumerate(parts):
-        last = place == len(parts) - 1
-        if piece == "**":
-            pieces.append(r"(?:(?!\.)[^/]+/)*" + (r"(?!\.)[^/]+" if last else ""))
+    for index, part in enumerate(parts):
+        is_last = index == len(parts) - 1
+        if part == "**":
+            pieces.append(r"(?:(?!\.)[^/]+/)*" + (r"(?!\.)[^/]+" if is_last else ""))
             continue
-        text = r"(?!\.)" if piece[:1] in "*?[" and piece else ""
-        for token in re.findall(r"\[!?\]?[^\]]*\]|.", piece, re.DOTALL):
+        text = r"(?!\.)" if part[:1] in "*?[" and part else ""
+        for token in re.findall(r"\[!?\]?[^\]]*\]|.", part, re.DOTALL):
             if token in ("*", "?"):
                 text += "[^/]*" if token == "*" else "[^/]"
             elif len(token) > 1:
@@ -25,8 +26,8 @@ def compiled(parts: list[str]) -> re.Pattern[str]:
                 text += "[" + ("^/" + inner[1:] if inner.startswith("!") else inner.replace("^", r"\^")) + "]"
             else:
                 text += re.escape(token)
-        pieces.append(text + ("" if last else "/"))
+        pieces.append(text + ("" if is_last else "/"))
     try:
         return re.compile("".join(pieces))
-    except re.error:  # a range from z to a: `glob` matches nothing by it
+    except re.error:  # a range such as [z-a], which matches nothing in `glob`
         return re.compile(r"(?!)")

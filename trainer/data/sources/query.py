@@ -1,4 +1,4 @@
-"""Rows of a database: one SELECT, read once and in pieces into a snapshot. Secrets stay in the environment."""
+"""Rows of a database: one SELECT, read once, in batches, into a snapshot. Secrets stay in the environment."""
 
 from __future__ import annotations
 
@@ -13,167 +13,179 @@ from urllib.parse import quote, quote_plus
 import pyarrow as pa
 
 from cluster.errors import DataError, UserError
-from trainer.data.sources import snapshot as source_snapshot
-from trainer.spec.data import Query
+from trainer.data.sources.snapshot import require_snapshot_folder, write_snapshot
+from trainer.spec.data import QuerySpec
 
 _ENV = "env:"
 _BATCH_ROWS = 16_384
 _SECRET = re.compile(r"pass|pwd|secret|token|key|odbc_connect", re.IGNORECASE)
-#: What Arrow keeps as it is; all else, as decimals and UUIDs, is written as text.
+#: Types that Arrow stores as they are; other values, for example decimals and UUIDs, are written as text.
 _PLAIN = (bool, int, float, str, bytes, dt.date, type(None))
 
 
-def check(query: Query, part: str) -> None:
+def check_query(query: QuerySpec, part: str) -> None:
     """Raise `DataError` for a URL that is wrong or holds a password; nothing is connected to."""
-    _sqlalchemy(f"data.{part}: the database query")
-    _url(query, part)
+    _import_sqlalchemy(f"data.{part}: the database query")
+    _parse_url(query, part)
 
 
-def _sqlalchemy(what: str) -> Any:
+def _import_sqlalchemy(source: str) -> Any:
     try:
         import sqlalchemy
     except ModuleNotFoundError as error:
-        raise DataError(f"{what} needs SQLAlchemy, which is not installed", "pip install 'raymill[sql]'") from error
+        raise DataError(f"{source} needs SQLAlchemy, which is not installed", "pip install 'raymill[sql]'") from error
     return sqlalchemy
 
 
-def snapshot(query: Query, part: str, snapshots: Path | None) -> Path:
+def snapshot_query(query: QuerySpec, part: str, snapshots: Path | None) -> Path:
     """Run the query and return the file its rows were written to.
 
-    Raises `DataError` for a URL with a password in the spec, and for whatever the database refuses; messages never hold
-    the URL of an environment variable.
+    Raises `DataError` for a URL with a password in the spec and for everything that the database rejects. Messages never
+    show the URL of an environment variable.
     """
-    what = f"data.{part}: the database query"
-    folder = source_snapshot.folder_for(snapshots, what)
-    sqlalchemy = _sqlalchemy(what)
-    url = _url(query, part)
-    # `from None` throughout: what a driver says, and so a traceback, may hold the address it was given.
+    source = f"data.{part}: the database query"
+    folder = require_snapshot_folder(snapshots, source)
+    sqlalchemy = _import_sqlalchemy(source)
+    url = _parse_url(query, part)
+    # `from None` throughout: a driver's message, and so a traceback, may hold the address.
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except ModuleNotFoundError as error:
         raise DataError(
-            f"{what} needs the driver {error.name!r} of the database", f"pip install {error.name}"
+            f"{source} needs the database driver {error.name!r}, which is not installed", f"pip install {error.name}"
         ) from None
     except (sqlalchemy.exc.SQLAlchemyError, ValueError, TypeError) as error:
-        raise _refused(what, error, url) from None
+        raise _query_error(source, error, url) from None
     try:
         with engine.connect() as connection:
-            # The query goes to the driver as it is: neither `:name` nor `%` in it is a placeholder.
+            # The query goes to the driver unchanged: neither `:name` nor `%` in it is a placeholder.
             options = {"stream_results": True, "no_parameters": True, "max_row_buffer": _BATCH_ROWS}
             result = connection.execution_options(**options).exec_driver_sql(query.query)
             if not result.returns_rows:
-                raise DataError(f"{what} returns no rows", "give a SELECT")
-            return _write(result, folder, what)
+                raise DataError(f"{source} returns no rows", "give a SELECT")
+            return _write_result(result, folder, source)
     except UserError:
         raise
-    except Exception as error:  # drivers have classes of their own, and raise some of them past SQLAlchemy
-        raise _refused(what, error, url) from None
+    except Exception as error:  # drivers have error classes of their own, some of which SQLAlchemy does not wrap
+        raise _query_error(source, error, url) from None
     finally:
         engine.dispose()
 
 
-def _url(query: Query, part: str) -> Any:
+def _parse_url(query: QuerySpec, part: str) -> Any:
+    """Return the query's SQLAlchemy URL. Raises `DataError` for a wrong URL and for a password in the spec."""
     import sqlalchemy
 
-    given, where = query.url, f"data.{part}.url"
-    from_environment = given.startswith(_ENV)
-    if from_environment:
-        name = given.removeprefix(_ENV)
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):  # may be the URL itself, so it is not shown
-            raise DataError(f"data.{part}.url names no environment variable", f"write `url: {_ENV}NAME` and set NAME")
-        where = f"data.{part}.url={given}"
-        given = os.environ.get(name, "")
-        if not given:
-            raise DataError(
-                f"{where}: there is no environment variable {name}", f"export {name}=dialect://user:password@host/db"
-            )
+    text, key = query.url, f"data.{part}.url"
+    is_from_environment = text.startswith(_ENV)
+    if is_from_environment:
+        text, key = _read_environment(text, part)
     try:
-        url = sqlalchemy.make_url(given)
-    except (sqlalchemy.exc.ArgumentError, ValueError):  # says what it was given
+        url = sqlalchemy.make_url(text)
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # its message would show the URL
         raise DataError(
-            f"{where} is no database URL", "write dialect://user@host/db, as sqlite:////data/rows.db"
+            f"{key} is not a valid database URL",
+            "write dialect://user@host/db, for example sqlite:////data/rows.db",
         ) from None
-    if not from_environment and _secrets(url):
+    if not is_from_environment and _secrets(url):
         raise DataError(
-            f"{where} holds a password, and a spec is stored and shown",
+            f"{key} holds a password, and a spec is stored and shown",
             f"put the URL into an environment variable and write `url: {_ENV}NAME`",
         )
     file = url.database if url.get_backend_name() == "sqlite" else None
     if file and file != ":memory:" and not file.startswith("file:") and not Path(file).is_file():
-        # SQLite would make an empty one
-        raise DataError(f"{where}: there is no file {file}", "correct the path; an absolute one has four slashes")
+        # SQLite would create an empty one.
+        raise DataError(f"{key}: there is no file {file}", "correct the path; an absolute one has four slashes")
     return url
 
 
+def _read_environment(text: str, part: str) -> tuple[str, str]:
+    """Return the URL that `env:NAME` stands for, and how messages name it."""
+    name = text.removeprefix(_ENV)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):  # not shown: it may be the URL itself
+        raise DataError(f"data.{part}.url names no environment variable", f"write `url: {_ENV}NAME` and set NAME")
+    key = f"data.{part}.url={text}"
+    url = os.environ.get(name, "")
+    if not url:
+        raise DataError(
+            f"{key}: there is no environment variable {name}", f"export {name}=dialect://user:password@host/db"
+        )
+    return url, key
+
+
 def _secrets(url: Any) -> list[str]:
-    inside = [value for name, value in url.query.items() if _SECRET.search(name)]
-    values = [piece for value in inside for piece in ([value] if isinstance(value, str) else value)]
+    options = [value for name, value in url.query.items() if _SECRET.search(name)]
+    values = [text for value in options for text in ([value] if isinstance(value, str) else value)]
     return [value for value in [url.password, *values] if value]
 
 
-def _refused(what: str, error: Exception, url: Any) -> DataError:
-    said = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]
-    hidden = [str(secret) for secret in _secrets(url)]
-    for secret in sorted({form for one in hidden for form in (one, quote(one, safe=""), quote_plus(one))}, key=len)[
-        ::-1
-    ]:
-        said = said.replace(secret, "***")
+def _query_error(source: str, error: Exception, url: Any) -> DataError:
+    """Return the one-line error for a driver's error, without the secrets of the URL."""
+    message = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]
+    secrets = [str(secret) for secret in _secrets(url)]
+    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret))}
+    for form in sorted(forms, key=len, reverse=True):
+        message = message.replace(form, "***")
     return DataError(
-        f"{what} failed at {url.get_backend_name()}: {said[:300]}",
+        f"{source} failed at {url.get_backend_name()}: {message[:300]}",
         "correct the query or the URL, or ask for the right to read",
     )
 
 
-def _write(result: Any, folder: Path, what: str) -> Path:
+def _write_result(result: Any, folder: Path, source: str) -> Path:
     names = list(result.keys())
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
         raise DataError(
-            f"{what} has {names.count(twice)} columns called '{twice}'", "give each its own name: SELECT ... AS name"
+            f"{source} has {names.count(repeated)} columns called '{repeated}'",
+            "give each its own name: SELECT ... AS name",
         )
-    first = result.fetchmany(_BATCH_ROWS)
-    if not first:
-        raise DataError(f"{what} returns no rows", "correct its conditions")
-    schema = pa.schema(
-        [(name, _type(column, name, what)) for name, column in zip(names, zip(*first, strict=True), strict=True)]
-    )
-    return source_snapshot.write(_batches(result, first, schema, what), schema, folder, "query")
+    rows = result.fetchmany(_BATCH_ROWS)
+    if not rows:
+        raise DataError(f"{source} returns no rows", "correct its conditions")
+    columns = zip(names, zip(*rows, strict=True), strict=True)
+    schema = pa.schema([(name, _column_type(values, name, source)) for name, values in columns])
+    return write_snapshot(_batches(result, rows, schema, source), schema, folder, "query")
 
 
-def _batches(result: Any, rows: Any, schema: pa.Schema, what: str) -> Iterator[pa.RecordBatch]:
-    done = 0
+def _batches(result: Any, rows: Any, schema: pa.Schema, source: str) -> Iterator[pa.RecordBatch]:
+    """Yield the first `rows` and the rest of the result as batches of `schema`."""
+    n_rows = 0
     while rows:
         columns = [
-            _array(column, field, done, what) for field, column in zip(schema, zip(*rows, strict=True), strict=True)
+            _column_array(values, field, n_rows, source)
+            for field, values in zip(schema, zip(*rows, strict=True), strict=True)
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
-        done += len(rows)
+        n_rows += len(rows)
         rows = result.fetchmany(_BATCH_ROWS)
 
 
-def _type(column: tuple[Any, ...], name: str, what: str) -> pa.DataType:
+def _column_type(values: tuple[Any, ...], name: str, source: str) -> pa.DataType:
+    """Return the Arrow type of a column by its first values."""
     try:
-        kind = pa.array([value if isinstance(value, _PLAIN) else str(value) for value in column]).type
+        kind = pa.array([value if isinstance(value, _PLAIN) else str(value) for value in values]).type
     except (pa.ArrowException, OverflowError) as error:
         raise DataError(
-            f"{what}: column '{name}' mixes kinds of values: {error}",
-            f"make them one in the query: CAST({name} AS TEXT)",
+            f"{source}: column '{name}' mixes kinds of values: {error}",
+            f"convert them to one kind in the query: CAST({name} AS TEXT)",
         ) from None
-    # A column that begins with nothing but NULL takes whatever comes, as text.
+    # A column that begins with only NULLs is stored as text, whatever follows.
     return pa.string() if pa.types.is_null(kind) else kind
 
 
-def _array(column: tuple[Any, ...], field: pa.Field, done: int, what: str) -> pa.Array:
-    text = pa.types.is_string(field.type)
+def _column_array(column: tuple[Any, ...], field: pa.Field, n_before: int, source: str) -> pa.Array:
+    """Return the values as an array of the field's type; `n_before` rows came before them."""
     values = [value if isinstance(value, _PLAIN) else str(value) for value in column]
     try:
         return pa.array(values, field.type)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-        if text and not any(isinstance(value, str) for value in values):
+        if pa.types.is_string(field.type) and not any(isinstance(value, str) for value in values):
             return pa.array([_as_text(value) for value in values], field.type)
         raise DataError(
-            f"{what}: column '{field.name}' holds {field.type} at first, and something else among rows {done + 1} to {done + len(column)}",
-            f"make them one kind in the query: CAST({field.name} AS TEXT)",
+            f"{source}: column '{field.name}' holds {field.type} at first, "
+            f"and something else among rows {n_before + 1} to {n_before + len(column)}",
+            f"convert them to one kind in the query: CAST({field.name} AS TEXT)",
         ) from None
 
 

@@ -1,4 +1,7 @@
-"""What a spec's `data` names: found, put in a fixed order, digested. Each kind of place has its own `source_*.py`."""
+"""Find the files that a spec's `data` names, in a fixed order, and digest them.
+
+Each kind of source has its own module in this package.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,35 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cluster.errors import DataError, nearest
-from cluster.files import sha256, sha256_of
+from cluster.errors import DataError, suggest
+from cluster.files import file_sha256, json_sha256
 from trainer.data.parts import PARTS
-from trainer.data.sources import folder as source_folder
-from trainer.data.sources import hub, query
-from trainer.data.sources import remote as source_remote
-from trainer.data.sources.streams import COMPRESSIONS
-from trainer.spec.data import Query, Sources
+from trainer.data.sources.hub import (
+    check_hub_name,
+    is_hub_name,
+    is_saved_dataset,
+    list_saved_files,
+    snapshot_hub_dataset,
+)
+from trainer.data.sources.query import check_query, snapshot_query
+from trainer.data.sources.remote import (
+    check_address,
+    is_remote,
+    list_remote_files,
+    not_a_folder_error,
+    remote_stamp,
+    without_options,
+)
+from trainer.data.sources.row_folder import (
+    ROW_ENDINGS,
+    check_holds_rows,
+    detect_folder_format,
+    list_folder_items,
+)
+from trainer.data.sources.streams import COMPRESSIONS, path_ending
+from trainer.spec.data import QuerySpec, Sources
 
-_ENDINGS = {
+_FORMAT_OF_ENDING = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".jsonl": "jsonl",
@@ -26,91 +48,89 @@ _ENDINGS = {
     ".feather": "arrow",
     ".ipc": "arrow",
 }
-_KNOWN = ".csv, .tsv, .jsonl, .parquet or .arrow"
+_KNOWN_ENDINGS = ".csv, .tsv, .jsonl, .parquet or .arrow"
 
-
-#: The part of files that a command names, and no spec.
+#: The part of files that a command names rather than a spec.
 INPUT = "input"
 
 
 class SourceFile(NamedTuple):
-    """One file of raw rows, or one folder whose files are the rows; plain values, so that it travels as a dict."""
+    """A file of raw rows, or a folder whose files are the rows. Holds plain values only, so that it can travel as a dict."""
 
     path: str
-    """Local path or remote address, as it may be shown: it never holds a secret."""
+    """Local path or remote address. It can be shown: it never holds a secret."""
     format: str
-    """csv, tsv, jsonl, parquet, arrow, or of a folder text or images"""
+    """csv, tsv, jsonl, parquet or arrow; for a folder, text or images."""
     part: str
-    """train, validation or test"""
-    place: int
-    """Place among all files of the run, which orders the rows."""
+    """train, validation or test."""
+    index: int
+    """Index among all files of the run, which orders the rows."""
 
 
-def find(
-    given: Sources, part: str, file_format: str = "auto", first_index: int = 0, *, snapshots: Path | None = None
+def find_source_files(
+    source: Sources, part: str, file_format: str = "auto", first_index: int = 0, *, snapshots: Path | None = None
 ) -> list[SourceFile]:
     """Return the files of one part of the data in a fixed order.
 
-    Rows of a hub dataset or a database query are read here, once, into a file under `snapshots`. Raises `DataError` for
-    what is not there, cannot be reached, or would need a secret in the spec.
+    A database query is run and a hub dataset is loaded, once, into a file under `snapshots`. Raises `DataError` for a
+    source that does not exist, cannot be reached, or would need a secret in the spec.
     """
-    found: list[SourceFile] = []
-    for path, kind in _all(given, part, file_format, snapshots):
-        found.append(SourceFile(path, kind, part, first_index + len(found)))
-    if not found:
-        raise _names_nothing(part)
-    return found
+    paths = _expand(source, part, file_format, snapshots)
+    files = [SourceFile(path, kind, part, first_index + index) for index, (path, kind) in enumerate(paths)]
+    if not files:
+        raise _no_file_error(part)
+    return files
 
 
-def check(given: Sources, part: str) -> None:
-    """Raise `DataError` for a secret, a wrong address, URL or name, and a local file that is not there.
+def check_source(source: Sources, part: str) -> None:
+    """Raise `DataError` for a secret, a wrong address, URL or name, and a local file that does not exist.
 
-    Nothing is read and nothing connected to, so this can be done before anything is written.
+    Reads nothing and connects to nothing, so it can run before anything is written.
     """
-    if isinstance(given, Query):
-        query.check(given, part)
+    if isinstance(source, QuerySpec):
+        check_query(source, part)
         return
-    patterns = [given] if isinstance(given, str) else given
+    patterns = [source] if isinstance(source, str) else source
     if not patterns:
-        raise _names_nothing(part)
+        raise _no_file_error(part)
     for pattern in patterns:
-        if hub.is_hub(pattern):
-            hub.check(pattern, part)
-        elif source_remote.is_remote(pattern):
-            source_remote.check(pattern, part)
+        if is_hub_name(pattern):
+            check_hub_name(pattern, part)
+        elif is_remote(pattern):
+            check_address(pattern, part)
     for pattern in patterns:
-        if not source_remote.is_remote(pattern):
-            _there(pattern, part)
+        if not is_remote(pattern):
+            _find_local(pattern, part)
 
 
-def is_fetched(given: Sources) -> bool:
-    """Whether the rows have to be read from a database or the hub before there is a file of them."""
-    named = given if isinstance(given, list) else [given]
-    return any(isinstance(each, Query) or hub.is_hub(each) for each in named)
+def is_fetched_source(source: Sources) -> bool:
+    """Whether rows of the source are read from a database or the hub into a file first."""
+    sources = source if isinstance(source, list) else [source]
+    return any(isinstance(entry, QuerySpec) or is_hub_name(entry) for entry in sources)
 
 
-def refuse_twice(files: list[SourceFile]) -> None:
-    """Raise `DataError` for a file that is named twice: held-out rows would be trained on, or rows would count double."""
+def check_named_once(files: list[SourceFile]) -> None:
+    """Raise `DataError` for a file that is named twice: the model would train on held-out rows, or rows count double."""
     seen: dict[str, SourceFile] = {}
     for file in files:
-        seen_before = seen.get(_identity(file))
-        if seen_before:
-            raise _twice(file, seen_before)
+        earlier = seen.get(_identity(file))
+        if earlier:
+            raise _named_twice_error(file, earlier)
         seen[_identity(file)] = file
-    folders = {path for path, file in seen.items() if file.format in source_folder.ENDINGS}
+    folders = {path for path, file in seen.items() if file.format in ROW_ENDINGS}
     for path, file in seen.items() if folders else ():
         above = next((str(parent) for parent in PurePosixPath(path).parents if str(parent) in folders), None)
         if above:
-            raise _twice(file, seen[above])
+            raise _named_twice_error(file, seen[above])
 
 
-def digest(files: list[SourceFile]) -> str:
-    """Return one hex digest of the content of `files` and what each is for; names and places do not matter.
+def digest_files(files: list[SourceFile]) -> str:
+    """Return one hex digest of the content and the part of each file; names and locations do not matter.
 
-    Remote files are not downloaded for it: they go by address, size and time of change.
+    Remote files are not downloaded: their address, size and modification time stand for their content.
     """
     try:
-        return sha256_of([[file.part, file.format, _packing(file), _content(file)] for file in files])
+        return json_sha256([[file.part, file.format, _compression(file), _digest_content(file)] for file in files])
     except OSError as error:
         raise DataError(
             f"{error.filename or files[0].path} cannot be read: {error.strerror or error}",
@@ -118,76 +138,77 @@ def digest(files: list[SourceFile]) -> str:
         ) from error
 
 
-def _packing(file: SourceFile) -> str:
-    """How a file claims to be compressed: the same bytes under another ending are read in another way, or not at all."""
-    ending = Path(source_remote.without_options(file.path)).suffix.lower()
+def _compression(file: SourceFile) -> str:
+    """Return the ending that decides how a file is decompressed: the same bytes under another ending are other rows."""
+    ending = path_ending(file.path)
     return ending if ending in COMPRESSIONS else ""
 
 
-def _names_nothing(part: str) -> DataError:
+def _digest_content(file: SourceFile) -> str:
+    if file.format in ROW_ENDINGS:
+        items = list_folder_items(file.path, file.format)
+        return json_sha256([[item.relative, item.stamp or file_sha256(Path(item.path))] for item in items])
+    return remote_stamp(file.path) if is_remote(file.path) else file_sha256(Path(file.path))
+
+
+def _no_file_error(part: str) -> DataError:
     return DataError(f"data.{part} names no file", "give a path, a glob or a list of them")
 
 
-def _what(part: str, given: str) -> str:
-    """Return what a message calls a path: by the spec's key, if it has one."""
-    return repr(given) if part == INPUT else f"data.{part}={given!r}"
-
-
-def _twice(file: SourceFile, other: SourceFile) -> DataError:
+def _named_twice_error(file: SourceFile, earlier: SourceFile) -> DataError:
     return DataError(
-        f"{file.path} is in data.{other.part} and again in data.{file.part}",
-        "name every file once; a glob may take in too much",
+        f"{file.path} is in data.{earlier.part} and again in data.{file.part}",
+        "name every file once; a glob may match more files than intended",
     )
 
 
+def _source_name(part: str, path: str) -> str:
+    """Return what messages call a path: with the spec's key, unless a command names it."""
+    return repr(path) if part == INPUT else f"data.{part}={path!r}"
+
+
 def _identity(file: SourceFile) -> str:
-    if source_remote.is_remote(file.path):
-        return str(PurePosixPath(source_remote.without_options(file.path)))
+    if is_remote(file.path):
+        return str(PurePosixPath(without_options(file.path)))
     return Path(file.path).resolve().as_posix()
 
 
-def _content(file: SourceFile) -> str:
-    if file.format in source_folder.ENDINGS:
-        items = source_folder.items(file.path, file.format)
-        return sha256_of([[item.relative, item.stamp or sha256(Path(item.path))] for item in items])
-    return source_remote.stamp(file.path) if source_remote.is_remote(file.path) else sha256(Path(file.path))
-
-
-def _all(given: Sources, part: str, file_format: str, snapshots: Path | None) -> Iterator[tuple[str, str]]:
-    if isinstance(given, Query):
-        yield str(query.snapshot(given, part, snapshots)), "arrow"
+def _expand(source: Sources, part: str, file_format: str, snapshots: Path | None) -> Iterator[tuple[str, str]]:
+    """Yield (path, format) of each file of a source."""
+    if isinstance(source, QuerySpec):
+        yield str(snapshot_query(source, part, snapshots)), "arrow"
         return
-    for pattern in [given] if isinstance(given, str) else given:
-        if hub.is_hub(pattern):
-            yield str(hub.snapshot(pattern, part, snapshots)), "arrow"
-        elif source_remote.is_remote(pattern):
-            yield from _remote(pattern, part, file_format)
+    for pattern in [source] if isinstance(source, str) else source:
+        if is_hub_name(pattern):
+            yield str(snapshot_hub_dataset(pattern, part, snapshots)), "arrow"
+        elif is_remote(pattern):
+            yield from _expand_remote(pattern, part, file_format)
         else:
-            yield from _local(pattern, part, file_format)
+            yield from _expand_local(pattern, part, file_format)
 
 
-def _remote(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str]]:
-    folder = file_format if file_format in source_folder.ENDINGS else None
-    for found in source_remote.expand(pattern, part, folder=folder):
-        if not folder and found.size == 0:
-            raise DataError(f"{found.path} is empty", "give a file with rows in it")
-        yield found.path, _format(found.path, source_remote.without_options(found.path), file_format)
+def _expand_remote(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str]]:
+    folder_format = file_format if file_format in ROW_ENDINGS else None
+    for file in list_remote_files(pattern, part, folder_format=folder_format):
+        if not folder_format and file.size == 0:
+            raise DataError(f"{file.path} is empty", "give a file with rows in it")
+        yield file.path, _choose_format(file.path, without_options(file.path), file_format)
 
 
-def _local(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str]]:
-    paths = _there(pattern, part)
+def _expand_local(pattern: str, part: str, file_format: str) -> Iterator[tuple[str, str]]:
+    paths = _find_local(pattern, part)
     if paths[0].is_dir():
-        yield from _folder(paths[0], part, file_format)
+        yield from _expand_folder(paths[0], part, file_format)
         return
     for file in paths:
-        if file_format in source_folder.ENDINGS:
-            raise source_remote.no_folder(str(file), file_format, part)
+        if file_format in ROW_ENDINGS:
+            raise not_a_folder_error(str(file), file_format, part)
         if file.stat().st_size == 0:
             raise DataError(f"{file} is empty", "give a file with rows in it")
-        yield str(file), _format(str(file), file.name, file_format)
+        yield str(file), _choose_format(str(file), file.name, file_format)
 
 
-def _there(pattern: str, part: str) -> list[Path]:
+def _find_local(pattern: str, part: str) -> list[Path]:
     """Return the folder, the file, or the files that a local path or a glob names."""
     path = Path(pattern)
     try:
@@ -196,58 +217,62 @@ def _there(pattern: str, part: str) -> list[Path]:
         pass
     except OSError as error:
         raise DataError(
-            f"{_what(part, pattern[:80])} cannot be read: {error.strerror}", "correct the path or its permissions"
+            f"{_source_name(part, pattern[:80])} cannot be read: {error.strerror}",
+            "correct the path or its permissions",
         ) from error
-    return [path] if path.is_dir() or path.is_file() else _matches(pattern, part)
+    return [path] if path.is_dir() or path.is_file() else _match_glob(pattern, part)
 
 
-def _matches(pattern: str, part: str) -> list[Path]:
+def _match_glob(pattern: str, part: str) -> list[Path]:
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
     if matches:
         return matches
     if glob.has_magic(pattern):
-        raise DataError(f"{_what(part, pattern)} matches no file", "correct the pattern")
+        raise DataError(f"{_source_name(part, pattern)} matches no file", "correct the pattern")
     path = Path(pattern)
-    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = f" ({nearest(path.name, beside)})" if beside and len(beside) <= 50 else ""
-    where = "the working directory" if part == INPUT else "the spec's file"
+    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = f" ({suggest(path.name, siblings)})" if siblings and len(siblings) <= 50 else ""
+    base = "the working directory" if part == INPUT else "the spec's file"
     raise DataError(
-        f"{_what(part, pattern)}: there is no such file{hint}", f"correct the path; it is relative to {where}"
+        f"{_source_name(part, pattern)}: there is no such file{hint}",
+        f"correct the path; it is relative to {base}",
     )
 
 
-def _folder(path: Path, part: str, file_format: str) -> Iterator[tuple[str, str]]:
-    """A folder is a saved dataset, or holds a folder of texts or images for each class; any other must name its files."""
-    if file_format in ("auto", "arrow") and hub.is_saved(path):
-        for file in hub.saved_files(path, part):
+def _expand_folder(path: Path, part: str, file_format: str) -> Iterator[tuple[str, str]]:
+    """Yield the files of a saved dataset, or the folder itself if its files are rows. Raises `DataError` for others."""
+    if file_format in ("auto", "arrow") and is_saved_dataset(path):
+        for file in list_saved_files(path, part):
             yield str(file), "arrow"
         return
-    kind = file_format
-    if kind == "auto":
-        kind = source_folder.kind_of(path, classes=part in PARTS) or "auto"
-    if kind not in source_folder.ENDINGS:
+    row_format = file_format
+    if row_format == "auto":
+        row_format = detect_folder_format(path, classes=part in PARTS) or "auto"
+    if row_format not in ROW_ENDINGS:
         raise DataError(
-            f"{_what(part, str(path))} is a folder",
-            f"name its files, as {path / '*.csv'}; a folder of texts or images has a folder of .txt or .png files for each class",
+            f"{_source_name(part, str(path))} is a folder",
+            f"name its files, for example {path / '*.csv'}; a folder of texts or images has a subfolder of .txt or .png "
+            "files for each class",
         )
-    source_folder.must_hold_rows(str(path), kind, part)
-    yield str(path), kind
+    check_holds_rows(str(path), row_format, part)
+    yield str(path), row_format
 
 
-def _format(shown: str, name: str, given: str) -> str:
-    """Return the format of a file by what the spec says, else by its ending; `name` is without remote options."""
-    if given in source_folder.ENDINGS:
-        return given
+def _choose_format(path: str, name: str, file_format: str) -> str:
+    """Return the format that the spec names, else that of the file's ending; `name` is without remote options."""
+    if file_format in ROW_ENDINGS:
+        return file_format
     plain = Path(name)
-    compressed = plain.suffix.lower() in COMPRESSIONS
-    if compressed:
+    is_compressed = plain.suffix.lower() in COMPRESSIONS
+    if is_compressed:
         plain = plain.with_suffix("")
     ending = plain.suffix.lower()
-    if given == "auto" and ending not in _ENDINGS:
+    if file_format == "auto" and ending not in _FORMAT_OF_ENDING:
         raise DataError(
-            f"{shown} ends in '{ending}', so its format is not known", f"rename it to {_KNOWN}, or set data.format"
+            f"{path} ends in '{ending}', so its format is not known",
+            f"rename it to {_KNOWN_ENDINGS}, or set data.format",
         )
-    kind = _ENDINGS[ending] if given == "auto" else given
-    if compressed and kind in ("parquet", "arrow"):
-        raise DataError(f"{shown} is a compressed {kind} file", f"unpack it: {kind} compresses its own columns")
-    return kind
+    chosen = _FORMAT_OF_ENDING[ending] if file_format == "auto" else file_format
+    if is_compressed and chosen in ("parquet", "arrow"):
+        raise DataError(f"{path} is a compressed {chosen} file", f"decompress it: {chosen} compresses its own columns")
+    return chosen

@@ -1,4 +1,4 @@
-"""Rows from elsewhere, kept as one Arrow file that is named by its content."""
+"""Store rows from a database or the hub as an Arrow file that is named by its content."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.files import no_room, sha256, sync_file
+from cluster.files import file_sha256, storage_error, sync_file
 
 
-def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, kind: str) -> Path:
-    """Write `batches` to `folder` and return the file; the same rows give the same file.
+def write_snapshot(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, kind: str) -> Path:
+    """Write `batches` to a file in `folder` and return the file; the same rows give the same file.
 
-    Raises `ResourceError` if the folder cannot be written; what `batches` raises goes through.
+    Raises `ResourceError` if the folder cannot be written; errors that `batches` raises pass through.
     """
     beside = folder / f".{kind}.{uuid.uuid4().hex[:8]}"
     try:
-        with _writing(folder):
+        with _storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             sink = pa.OSFile(str(beside), "wb")
         with sink, pa.ipc.new_file(sink, schema) as writer:
             for batch in batches:
-                with _writing(folder):
+                with _storage_errors(folder):
                     writer.write_batch(batch)
-        with _writing(folder):
+        with _storage_errors(folder):
             sync_file(beside)
-            final = folder / f"{kind}-{sha256(beside)[:32]}.arrow"
+            final = folder / f"{kind}-{file_sha256(beside)[:32]}.arrow"
             beside.replace(final)  # another run may have written it: same name, same content
             sync_file(folder)
     finally:
@@ -38,18 +38,19 @@ def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, ki
     return final
 
 
-def folder_for(snapshots: Path | None, what: str) -> Path:
-    """Return the folder of snapshots; raises `DataError` where there is none to keep the rows of `what` in."""
+def require_snapshot_folder(snapshots: Path | None, source: str) -> Path:
+    """Return the folder of snapshots; raise `DataError` if there is none to store the rows of `source` in."""
     if snapshots is None:
         raise DataError(
-            f"{what} can only be read for a run, which keeps a copy of its rows", "save the rows to a file first"
+            f"{source} can only be read for a run, which stores a copy of its rows", "save the rows to a file first"
         )
     return snapshots
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """Turn an `OSError` in the block into a `ResourceError` that names the folder."""
     try:
         yield
     except OSError as error:
-        raise no_room(folder, error) from error
+        raise storage_error(folder, error) from error

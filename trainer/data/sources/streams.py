@@ -1,4 +1,4 @@
-"""A file of raw rows as a stream of bytes: local or remote, unpacked on the way."""
+"""Open a file of raw rows, local or remote, as a stream of decompressed bytes."""
 
 from __future__ import annotations
 
@@ -15,50 +15,52 @@ from typing import IO, Any, cast
 import pyarrow as pa
 
 from cluster.errors import DataError
-from trainer.data.sources import remote as source_remote
+from trainer.data.sources.remote import is_remote, open_remote_file, open_remote_stream, without_options
 
-#: Endings that are unpacked while reading.
+#: File endings that are decompressed while reading.
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".lz4": "lz4"}
 _BUFFER_BYTES = 1 << 20
 
 
 @contextmanager
 def open_binary(path: str) -> Iterator[io.BufferedReader]:
-    """Yield the unpacked content of a local path or a remote address. Raises `OSError` and `DataError`.
+    """Yield the decompressed content of a local path or a remote address. Raises `OSError` and `DataError`.
 
-    Reading on may raise what `damage` knows when the file is damaged.
+    If the file is damaged, reading from the stream raises an error that `damage_error` explains.
     """
-    remote = source_remote.is_remote(path)
-    opened: Any = source_remote.open_stream(path) if remote else Path(path).open("rb")  # noqa: SIM115
-    with opened as raw, io.BufferedReader(cast(Any, _unpacked(raw, ending_of(path))), _BUFFER_BYTES) as stream:
+    opened: Any = open_remote_stream(path) if is_remote(path) else Path(path).open("rb")  # noqa: SIM115
+    with opened as raw, io.BufferedReader(cast(Any, _decompress(raw, path_ending(path))), _BUFFER_BYTES) as stream:
         yield stream
 
 
 @contextmanager
-def open_at_any_place(path: str) -> Iterator[pa.NativeFile]:
-    """Yield a local or remote file that can be read from any place; a local one is mapped, not read."""
-    with source_remote.open_file(path) if source_remote.is_remote(path) else pa.memory_map(path) as file:
+def open_random_access(path: str) -> Iterator[pa.NativeFile]:
+    """Yield a local or remote file that can be read from any offset; a local file is memory-mapped."""
+    with open_remote_file(path) if is_remote(path) else pa.memory_map(path) as file:
         yield file
 
 
-def ending_of(path: str) -> str:
-    """Return the last ending of a path or address, in lower case."""
-    return Path(source_remote.without_options(path)).suffix.lower()
+def path_ending(path: str) -> str:
+    """Return the last ending of a path or address in lower case, for example ".gz"."""
+    return Path(without_options(path)).suffix.lower()
 
 
-def damage(path: str, error: BaseException) -> DataError | None:
-    """Return the error to show when `error` came from unpacking `path`, else None."""
-    kind = COMPRESSIONS.get(ending_of(path))
-    broken = isinstance(error, (EOFError, zlib.error, lzma.LZMAError)) or (
+def damage_error(path: str, error: BaseException) -> DataError | None:
+    """Return the error to show if `error` came from decompressing `path`, else None."""
+    compression = COMPRESSIONS.get(path_ending(path))
+    is_damage = isinstance(error, (EOFError, zlib.error, lzma.LZMAError)) or (
         isinstance(error, OSError) and error.errno is None and "AWS Error" not in str(error)
     )
-    if kind is None or not broken:
+    if compression is None or not is_damage:
         return None
-    first = (str(error).splitlines() or ["it ends too early"])[0]
-    return DataError(f"{path} is no whole {kind} file: {first}", "pack or copy it again, or correct its ending")
+    lines = str(error).splitlines() or ["it ends too early"]
+    return DataError(
+        f"{path} is not a complete {compression} file: {lines[0]}",
+        "compress or copy it again, or correct its ending",
+    )
 
 
-def _unpacked(raw: IO[bytes], ending: str) -> Any:
+def _decompress(raw: IO[bytes], ending: str) -> Any:
     if ending == ".gz":
         return gzip.GzipFile(fileobj=raw)
     if ending == ".bz2":
@@ -66,12 +68,12 @@ def _unpacked(raw: IO[bytes], ending: str) -> Any:
     if ending == ".xz":
         return lzma.LZMAFile(raw)
     if ending in COMPRESSIONS:
-        return _Raw(pa.CompressedInputStream(raw, COMPRESSIONS[ending]))
-    return _Raw(raw)
+        return _RawStream(pa.CompressedInputStream(raw, COMPRESSIONS[ending]))
+    return _RawStream(raw)
 
 
-class _Raw(io.RawIOBase):
-    """What `io.BufferedReader` needs of a stream; pyarrow's streams lack some of it, and read one buffer at a time."""
+class _RawStream(io.RawIOBase):
+    """An adapter for `io.BufferedReader`: pyarrow's streams lack some of its methods, and read one buffer at a time."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -80,6 +82,6 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        found = self._stream.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
+        content = self._stream.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)

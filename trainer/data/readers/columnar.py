@@ -13,18 +13,18 @@ import pyarrow.parquet as pq
 
 from cluster.errors import DataError
 from trainer.data import arrow
-from trainer.data.arrow import BINARY_ROWS
+from trainer.data.arrow import BINARY_BLOCK_ROWS
 from trainer.data.readers import binary as binary_reader
-from trainer.data.readers.rows import (
+from trainer.data.readers.blocks import (
     BLOCK_ROWS,
     BLOCK_SIZE,
     Reasons,
-    finished,
-    fix_for,
-    for_the,
-    may_be_list,
-    must_have,
-    note,
+    accepts_list,
+    check_columns,
+    column_fix,
+    finish_block,
+    note_reason,
+    role_phrase,
 )
 
 pass
@@ -52,7 +52,7 @@ def read_parquet(
     """
     with pq.ParquetFile(source) as file:
         schema = file.schema_arrow
-        must_have(columns, schema.names, path)
+        check_columns(columns, schema.names, path)
         names = list(dict.fromkeys(columns.values()))
         batches = file.iter_batches(batch_size=_BINARY_AT_ONCE if binary else _AT_ONCE, columns=names)
         yield from _blocks(batches, schema, path, columns, loose, binary, as_paths)
@@ -72,12 +72,12 @@ def read_arrow(
     source.seek(0)
     if start == _ARROW_FILE:
         with pa.ipc.open_file(source) as file:
-            must_have(columns, file.schema.names, path)
+            check_columns(columns, file.schema.names, path)
             batches = (file.get_batch(place) for place in range(file.num_record_batches))
             yield from _blocks(batches, file.schema, path, columns, loose, binary, as_paths)
     else:
         with pa.ipc.open_stream(source) as stream:
-            must_have(columns, stream.schema.names, path)
+            check_columns(columns, stream.schema.names, path)
             yield from _blocks(stream, stream.schema, path, columns, loose, binary, as_paths)
 
 
@@ -94,7 +94,7 @@ def _blocks(
     for role, column in columns.items():
         kind = schema.field(column).type
         if role in binary:
-            binary_reader.must_fit(kind, role, column, path)
+            binary_reader.check_binary_type(kind, role, column, path)
             continue
         if not _fits(kind, role, role in loose) and not (column in names and pa.types.is_integer(kind)):
             is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
@@ -104,24 +104,26 @@ def _blocks(
                 else ""
             )
             raise DataError(
-                f"{path}: column '{column}'{for_the(role)} holds {kind}, not {'one value' if role in loose else 'text'}",
-                f"name another column. {fix_for(role)}{hint}",
+                f"{path}: column '{column}'{role_phrase(role)} holds {kind}, not {'one value' if role in loose else 'text'}",
+                f"name another column. {column_fix(role)}{hint}",
             )
     done = 0
-    most = BINARY_ROWS if any(arrow.holds(schema.field(columns[role]).type) for role in binary) else BLOCK_ROWS
+    most = (
+        BINARY_BLOCK_ROWS if any(arrow.holds_bytes(schema.field(columns[role]).type) for role in binary) else BLOCK_ROWS
+    )
     for table in _of_one_size(batches, list(dict.fromkeys(columns.values())), most):
         reasons: Reasons = {}
         texts = {}
         for role, column in columns.items():
             values = table.column(column)
-            if role in binary and arrow.holds(values.type):
-                named = binary_reader.paths(values) if as_paths else None
-                texts[role] = binary_reader.column(values, path, reasons) if named is None else named
+            if role in binary and arrow.holds_bytes(values.type):
+                named = binary_reader.referenced_paths(values) if as_paths else None
+                texts[role] = binary_reader.read_bytes_column(values, path, reasons) if named is None else named
                 continue
             if column in names and pa.types.is_integer(values.type):
                 values = _named(values, names[column], role, reasons)
             texts[role] = _as_text(values, reasons)
-        yield finished(range(done + 1, done + len(table) + 1), texts, reasons, loose)
+        yield finish_block(range(done + 1, done + len(table) + 1), texts, reasons, loose)
         done += len(table)
 
 
@@ -153,10 +155,10 @@ def _sizes(values: pa.Array) -> np.ndarray:
     if pa.types.is_dictionary(kind):
         values.validate()
         return np.append(_sizes(values.dictionary), 0)[pc.fill_null(values.indices, -1).to_numpy(zero_copy_only=False)]
-    if pa.types.is_struct(kind) and arrow.holds(kind):
+    if pa.types.is_struct(kind) and arrow.holds_bytes(kind):
         return _sizes(pc.struct_field(values, arrow.BYTES))
     is_view = pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
-    is_long = is_view or pa.types.is_string(kind) or pa.types.is_large_string(kind) or arrow.holds(kind)
+    is_long = is_view or pa.types.is_string(kind) or pa.types.is_large_string(kind) or arrow.holds_bytes(kind)
     if not is_long:
         return np.zeros(len(values), np.int64)
     values.validate()  # that no length is read beyond its buffer
@@ -182,7 +184,7 @@ def _fits(kind: pa.DataType, role: str, loose: bool) -> bool:
     if is_kind.is_integer(kind) or is_kind.is_boolean(kind):
         return loose or role == "label"
     if _is_list(kind):
-        return may_be_list(role, loose)
+        return accepts_list(role, loose)
     return loose and (
         is_kind.is_floating(kind)
         or is_kind.is_decimal(kind)
@@ -246,7 +248,7 @@ def _named(ids: pa.ChunkedArray, names: list[str], role: str, reasons: Reasons) 
     ids = ids.cast(pa.int64())
     known = pc.and_(pc.greater_equal(ids, 0), pc.less(ids, len(names)))
     beyond = pc.indices_nonzero(pc.fill_null(pc.or_(pc.greater_equal(ids, len(names)), pc.less(ids, -1)), False))
-    note(reasons, beyond.to_pylist(), f"{role} is no known class")
+    note_reason(reasons, beyond.to_pylist(), f"{role} is no known class")
     return pc.take(pa.array(names, pa.string()), pc.if_else(known, ids, pa.scalar(None, pa.int64())))
 
 

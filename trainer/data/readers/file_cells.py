@@ -13,9 +13,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from cluster.errors import DataError
-from cluster.files import sha256
-from trainer.data.arrow import BINARY_ROWS
-from trainer.data.readers.rows import BLOCK_SIZE, MOST_BYTES, TOO_LARGE
+from cluster.files import file_sha256
+from trainer.data.arrow import BINARY_BLOCK_ROWS
+from trainer.data.readers.blocks import BLOCK_SIZE, MAX_VALUE_BYTES, TOO_LARGE
 from trainer.data.sources import remote as source_remote
 from trainer.data.sources.streams import open_binary
 
@@ -23,14 +23,14 @@ from trainer.data.sources.streams import open_binary
 _REMOTE_AT_ONCE = 16
 
 
-class Content(NamedTuple):
+class FileContent(NamedTuple):
     """What a file holds, or why it cannot be used."""
 
     raw: bytes | None
     reason: str | None = None
 
 
-def place_of(cell: str, file: str) -> str:
+def resolve_cell(cell: str, file: str) -> str:
     """Return the path or address that a cell of `file` names; a relative one is relative to the file's folder."""
     if source_remote.is_remote(cell):
         return cell
@@ -41,36 +41,36 @@ def place_of(cell: str, file: str) -> str:
     return f"{scheme}://{posixpath.normpath(posixpath.join(posixpath.dirname(path), cell))}{file.removeprefix(plain)}"
 
 
-def content(path: str) -> Content:
+def read_file(path: str) -> FileContent:
     """Return the bytes of a local file or a remote one."""
     shown = f"'{source_remote.without_options(path)}'"
     try:
         if not source_remote.is_remote(path):
             kind = Path(path).stat().st_mode
             if not stat.S_ISREG(kind):  # a pipe would never end
-                return Content(None, f"{shown} is {'a folder' if stat.S_ISDIR(kind) else 'no plain file'}")
+                return FileContent(None, f"{shown} is {'a folder' if stat.S_ISDIR(kind) else 'no plain file'}")
         with open_binary(path) as stream:
-            raw = stream.read(MOST_BYTES + 1)
+            raw = stream.read(MAX_VALUE_BYTES + 1)
     except FileNotFoundError:
-        return Content(None, f"no file {shown}")
+        return FileContent(None, f"no file {shown}")
     except DataError as error:
-        return Content(None, f"{shown} cannot be read: {error.problem.rpartition(': ')[2]}")
+        return FileContent(None, f"{shown} cannot be read: {error.problem.rpartition(': ')[2]}")
     except (OSError, ValueError, EOFError) as error:
-        return Content(None, f"{shown} cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}")
-    return Content(None, TOO_LARGE) if len(raw) > MOST_BYTES else Content(raw)
+        return FileContent(None, f"{shown} cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}")
+    return FileContent(None, TOO_LARGE) if len(raw) > MAX_VALUE_BYTES else FileContent(raw)
 
 
-def stamp(path: str) -> str:
+def file_stamp(path: str) -> str:
     """Return what tells one content of a file from another: a local one's SHA-256; empty for what cannot be read."""
     try:
         if source_remote.is_remote(path):
-            return source_remote.stamp(path)
-        return sha256(Path(path)) if Path(path).is_file() else ""
+            return source_remote.remote_stamp(path)
+        return file_sha256(Path(path)) if Path(path).is_file() else ""
     except (OSError, DataError):
         return ""
 
 
-def with_content(blocks: Iterable[pa.Table], file: str, binary: frozenset[str]) -> Iterator[pa.Table]:
+def load_files(blocks: Iterable[pa.Table], file: str, binary: frozenset[str]) -> Iterator[pa.Table]:
     """Yield the blocks of `file` with what the files hold instead of the paths of a `binary` role, cut anew.
 
     A block ends with the row that brings it to `BLOCK_SIZE` bytes, or is its `BINARY_ROWS`th. Its further column `path`
@@ -81,7 +81,7 @@ def with_content(blocks: Iterable[pa.Table], file: str, binary: frozenset[str]) 
         if role is None:
             yield block
             continue
-        paths = [place_of(cell, file) if cell else None for cell in block[role].to_pylist()]
+        paths = [resolve_cell(cell, file) if cell else None for cell in block[role].to_pylist()]
         for start, read in _cut(paths, block["reason"].to_pylist()):
             part = block.slice(start, len(read))
             shown = [path and source_remote.without_options(path) for path in paths[start : start + len(read)]]
@@ -93,28 +93,28 @@ def with_content(blocks: Iterable[pa.Table], file: str, binary: frozenset[str]) 
             yield part.append_column("path", pa.array(shown, pa.string()))
 
 
-def _cut(paths: list[str | None], reasons: list[str | None]) -> Iterator[tuple[int, list[Content]]]:
+def _cut(paths: list[str | None], reasons: list[str | None]) -> Iterator[tuple[int, list[FileContent]]]:
     """Yield (place of the first row, contents) of each block."""
     start, size = 0, 0
-    waiting: list[Content] = []
+    waiting: list[FileContent] = []
     for found in _contents(paths, reasons):
         waiting.append(found)
         size += len(found.raw or b"")
-        if size >= BLOCK_SIZE or len(waiting) == BINARY_ROWS:
+        if size >= BLOCK_SIZE or len(waiting) == BINARY_BLOCK_ROWS:
             yield start, waiting
             start, size, waiting = start + len(waiting), 0, []
     if waiting:
         yield start, waiting
 
 
-def _contents(paths: list[str | None], reasons: list[str | None]) -> Iterator[Content]:
+def _contents(paths: list[str | None], reasons: list[str | None]) -> Iterator[FileContent]:
     """Yield what each row holds, in order; rows with a reason already are not looked at."""
 
-    def one(row: tuple[str | None, str | None]) -> Content:
+    def one(row: tuple[str | None, str | None]) -> FileContent:
         path, reason = row
         if reason is not None:
-            return Content(None, reason)
-        return content(path) if path else Content(b"")  # an empty cell, as an empty file
+            return FileContent(None, reason)
+        return read_file(path) if path else FileContent(b"")  # an empty cell, as an empty file
 
     rows = iter(zip(paths, reasons, strict=True))
     if not any(path and source_remote.is_remote(path) for path in paths):

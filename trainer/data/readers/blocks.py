@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.errors import DataError, nearest
+from cluster.errors import DataError, suggest
 
 #: A block ends with the row that is its 16,384th, or that brings its text to about this size, whatever the file's own
 #: parts are: where it ends is decided by the rows alone, so a block's place names its rows in every run. The size is
@@ -21,10 +21,10 @@ BLOCK_ROWS, BLOCK_SIZE = 16_384, 16 << 20
 
 
 #: A larger value of bytes is not read to its end.
-MOST_BYTES = 64 << 20
+MAX_VALUE_BYTES = 64 << 20
 
 
-TOO_LARGE = f"file over {MOST_BYTES >> 20} MB"
+TOO_LARGE = f"file over {MAX_VALUE_BYTES >> 20} MB"
 
 
 #: A line or row that could not be taken apart is shown up to here.
@@ -53,24 +53,24 @@ def to_block(
 ) -> pa.Table:
     """Return a block of rows: `row`, one text column for each role in `cells`, `reason`. `reasons` is added to."""
     columns = {role: _as_array(values, role, role in loose, reasons) for role, values in cells.items()}
-    return finished(numbers, columns, reasons, loose)
+    return finish_block(numbers, columns, reasons, loose)
 
 
-def finished(
+def finish_block(
     numbers: range | list[int], columns: dict[str, Any], reasons: Reasons, loose: frozenset[str] = frozenset()
 ) -> pa.Table:
     """Return a block of columns (Arrow) of text or bytes, with reasons for what is missing, and for NUL in a text."""
     for role, column in columns.items():
         if pa.types.is_large_binary(column.type):
-            note(reasons, _places(pc.is_null(column)), f"missing {role}")
+            note_reason(reasons, _places(pc.is_null(column)), f"missing {role}")
             continue
         if role in loose:
             column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
         elif column.null_count:
-            note(reasons, _places(pc.is_null(column)), f"missing {role}")
+            note_reason(reasons, _places(pc.is_null(column)), f"missing {role}")
         with_nul = pc.match_substring(column, "\0")
         if pc.any(with_nul).as_py():
-            note(reasons, _places(with_nul), "NUL character")
+            note_reason(reasons, _places(with_nul), "NUL character")
             column = pc.replace_substring(column, "\0", _REPLACEMENT)
         columns[role] = column
     why = pa.nulls(len(numbers), pa.string())
@@ -81,21 +81,21 @@ def finished(
     return pa.table({"row": pa.array(plain, pa.int64()), **columns, "reason": why})
 
 
-def note(reasons: Reasons, places: Iterable[int], reason: str) -> None:
+def note_reason(reasons: Reasons, places: Iterable[int], reason: str) -> None:
     """Set the reason of rows that have none yet."""
     for place in places:
         reasons.setdefault(place, reason)
 
 
-def must_have(columns: dict[str, str], found: list[str], path: str) -> None:
+def check_columns(columns: dict[str, str], found: list[str], path: str) -> None:
     """Raise `DataError` for a column of the user's that a file lacks, or has twice."""
     for role, column in columns.items():
         if column not in found:
             names = [_printable(name) for name in found[:_SHOWN_NAMES]]
             more = ", ..." if len(found) > len(names) else ""
             raise DataError(
-                f"{path} has no column '{column}'{for_the(role)} (it has: {', '.join(names) or 'none'}{more})",
-                nearest(column, names, then=f"{fix_for(role)}, or rename the column in the file"),
+                f"{path} has no column '{column}'{role_phrase(role)} (it has: {', '.join(names) or 'none'}{more})",
+                suggest(column, names, then=f"{column_fix(role)}, or rename the column in the file"),
             )
         if found.count(column) > 1:
             raise DataError(
@@ -103,7 +103,7 @@ def must_have(columns: dict[str, str], found: list[str], path: str) -> None:
             )
 
 
-def fix_for(role: str) -> str:
+def column_fix(role: str) -> str:
     """Return what a spec has to say for another column to be taken."""
     if role in ("group", "time"):
         return "Set data.split.column: NAME"
@@ -112,12 +112,12 @@ def fix_for(role: str) -> str:
     return f"Set data.columns: {{{role}: NAME}}"
 
 
-def for_the(role: str) -> str:
+def role_phrase(role: str) -> str:
     """Return what a message says after a column's name: what it is for, unless it goes by its own name."""
     return "" if role.startswith(_FEATURE) else f" for the {role}"
 
 
-def may_be_list(role: str, loose: bool) -> bool:
+def accepts_list(role: str, loose: bool) -> bool:
     """Whether a list is a value of the role: a loose role of the task's own holds what is to be predicted, as tags."""
     return loose and role not in ("group", "time") and not role.startswith(_FEATURE)
 
@@ -154,7 +154,7 @@ def _as_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None
         return str(value), None
     if isinstance(value, float) and loose:  # as Arrow writes it, so that all formats agree
         return None if math.isnan(value) else repr(value).removesuffix(".0"), None
-    lists = may_be_list(role, loose)
+    lists = accepts_list(role, loose)
     if isinstance(value, list) and lists:
         return json.dumps(value), None
     if not loose:

@@ -11,23 +11,23 @@ from trainer.tasks.base import Task
 from trainer.tasks.roles import FEATURE, GROUP, TIME
 
 
-def reading(task: Task, columns: dict[str, str]) -> Reading:
+def make_read_options(task: Task, columns: dict[str, str]) -> ReadOptions:
     """Return how the roles in `columns` are read for this task."""
     loose = {role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE)}
-    if task.target.loose:
+    if task.target.accepts_any_type:
         loose.add(task.target_role)
-    return Reading(columns, frozenset(loose & columns.keys()), task.binary & columns.keys())
+    return ReadOptions(columns, frozenset(loose & columns.keys()), task.binary_roles & columns.keys())
 
 
-def reading_of(spec: RunSpec, contract: Contract) -> Reading:
+def read_options_of_spec(spec: RunSpec, contract: Contract) -> ReadOptions:
     """Return all that is read of a row, and how."""
     how = spec.data.split
     extra = {} if how.column is None else {GROUP if how.by == "group" else TIME: how.column}
     columns = {**contract.columns, **extra, **{FEATURE + name: name for name in spec.data.features}}
-    return reading(task_catalog.of(contract), columns)
+    return make_read_options(task_catalog.task_of_contract(contract), columns)
 
 
-class Reading(NamedTuple):
+class ReadOptions(NamedTuple):
     """What is read of a file, and how: the arguments of `read_blocks` after the file."""
 
     columns: dict[str, str]
