@@ -12,11 +12,11 @@ from cluster.errors import DataError, ResourceError, SpecError
 from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.arrow import write_ipc
 from trainer.data.prepare import prepare as preparing
-from trainer.tasks.resolve import load
+from trainer.tasks.resolve import load_spec
 
 
 def prepare(spec, tmp_path):
-    return preparing.prepare(load(spec), lambda progress: None, tmp_path / "quarantine.parquet")
+    return preparing.prepare_rows(load_spec(spec), lambda progress: None, tmp_path / "quarantine.parquet")
 
 
 def test_every_row_once_in_its_part_with_its_tokens(tiny_base, tiny_data, tmp_path):
@@ -42,11 +42,11 @@ def test_every_row_once_in_its_part_with_its_tokens(tiny_base, tiny_data, tmp_pa
 
 def test_made_once_found_again_and_named_by_the_fingerprint(tiny_base, tiny_data, tmp_path):
     spec = tiny_spec(tiny_base, tiny_data, tmp_path)
-    assert preparing.find(load(spec)) is None
+    assert preparing.find_prepared(load_spec(spec)) is None
     first = prepare(spec, tmp_path)
     assert first.folder.name.startswith(first.contract.fingerprint[:16])
     stamp = (first.folder / "index.arrow").stat().st_mtime_ns
-    assert preparing.find(load(spec)).folder == first.folder
+    assert preparing.find_prepared(load_spec(spec)).folder == first.folder
     assert prepare(spec, tmp_path).folder == first.folder
     assert (first.folder / "index.arrow").stat().st_mtime_ns == stamp
     other = prepare({**spec, "data": {**spec["data"], "max_length": 8}}, tmp_path)
@@ -132,7 +132,7 @@ def test_a_damaged_prepared_folder_is_named(tiny_base, tiny_data, tmp_path):
     shard = next((prepared.folder / "shards").iterdir())
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(DataError, match="is damaged"):
-        preparing.find(load(spec)).part("train")
+        preparing.find_prepared(load_spec(spec)).part("train")
 
 
 def test_neither_order_nor_place_of_rows_changes_the_fingerprint_or_the_parts(tiny_base, tmp_path):
@@ -195,7 +195,7 @@ def test_a_group_or_time_that_is_not_there_makes_a_bad_row(tiny_base, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = {"by": "time", "column": "at", "validation_from": "2026-01-01", "test_from": "2026-02-01"}
     data = {"train": str(tmp_path / "rows.jsonl"), "split": split}
-    with pytest.raises(DataError, match=r"at: … is no ISO 8601 time: 1, missing at: 1"):
+    with pytest.raises(DataError, match=r"at: … is not an ISO 8601 time: 1, missing at: 1"):
         prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
 
 
@@ -250,15 +250,15 @@ def test_columns_beside_the_tasks_are_checked_and_described(tiny_base, tmp_path)
     features = {"age": "numeric", "country": {"kind": "categorical", "encode": "hash"}, "since": "date"}
     data = {"train": str(tmp_path / "rows.jsonl"), "features": features}
     prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
-    assert prepared.summary["quarantined"] == {"age: … is no number": 1}
-    assert pq.read_table(tmp_path / "quarantine.parquet")["reason"].to_pylist() == ["age: 'old' is no number"]
-    age, country, since = prepared.columns["columns"]
+    assert prepared.summary["quarantined"] == {"age: … is not a number": 1}
+    assert pq.read_table(tmp_path / "quarantine.parquet")["reason"].to_pylist() == ["age: 'old' is not a number"]
+    age, country, since = prepared.feature_profile["columns"]
     train = prepared.summary["rows"]["train"]
     assert age["rows"] == country["rows"] == train and age["quantiles"][0] == 20 and age["quantiles"][-1] == 69
     assert country["top"] == ["DE"] and 0.15 < country["missing"] / train < 0.35
     assert since["first"].startswith("2026-01-02")
     plain = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": data["train"]}}, tmp_path)
-    assert plain.columns == {} and plain.contract.fingerprint == prepared.contract.fingerprint
+    assert plain.feature_profile == {} and plain.contract.fingerprint == prepared.contract.fingerprint
 
 
 def test_a_full_disk_is_the_users_message():
@@ -287,7 +287,7 @@ def test_equal_texts_that_are_allowed_do_not_leak_over_a_split(tiny_base, tmp_pa
     rows[95]["text"], rows[95]["label"] = rows[3]["text"], rows[3]["label"]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = {"by": "time", "column": "at"}
-    data = {"train": str(tmp_path / "rows.jsonl"), "allow": ["duplicate"], "split": split}
+    data = {"train": str(tmp_path / "rows.jsonl"), "allow_issues": ["duplicate"], "split": split}
     prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
     assert prepared.summary["quarantined"] == {"also in train": 1}
 
@@ -304,7 +304,7 @@ def test_what_was_left_out_is_listed_in_every_run(tiny_base, tmp_path):
     write_csv(tmp_path / "train.csv", [*make_text_rows(300, seed=6), ("", "tool")])
     spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}}
     for run in ("one", "two"):
-        preparing.prepare(load(spec), lambda progress: None, tmp_path / run / "quarantine.parquet")
+        preparing.prepare_rows(load_spec(spec), lambda progress: None, tmp_path / run / "quarantine.parquet")
         assert pq.read_table(tmp_path / run / "quarantine.parquet").num_rows == 1
 
 
@@ -322,7 +322,7 @@ def test_the_same_bytes_under_another_ending_are_another_file(tiny_base, tmp_pat
     for name, refused in (("train.csv", False), ("train.csv.gz", True)):
         spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / name)}}
         if refused:
-            with pytest.raises(DataError, match="is no whole gzip"):
+            with pytest.raises(DataError, match="is not a complete gzip"):
                 prepare(spec, tmp_path)
         else:
             prepare(spec, tmp_path)
@@ -334,8 +334,8 @@ def test_repeated_rows_are_counted_and_can_be_taken_once(tiny_base, tmp_path):
     data = {"train": str(tmp_path / "train.csv"), "steps": [{"balance": {"how": "oversample"}}]}
     prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
     train = prepared.part("train")
-    assert len(train) == prepared.summary["rows"]["train"] + prepared.summary["repeated"] > len(train.once())
-    assert len(train.once()) == prepared.summary["rows"]["train"] == len(set(train.raw("text")))
+    assert len(train) == prepared.summary["rows"]["train"] + prepared.summary["repeated"] > len(train.without_repeats())
+    assert len(train.without_repeats()) == prepared.summary["rows"]["train"] == len(set(train.raw("text")))
 
 
 @pytest.mark.parametrize(
@@ -353,4 +353,4 @@ def test_repeated_rows_are_counted_and_can_be_taken_once(tiny_base, tmp_path):
 def test_a_split_that_would_do_nothing_is_refused(split, given, message):
     data = {"train": "a.csv", "split": split, **{part: f"{part}.csv" for part in given}}
     with pytest.raises(SpecError, match=message):
-        load({"name": "a", "data": data, "model": {"base": "x/y"}})
+        load_spec({"name": "a", "data": data, "model": {"base": "x/y"}})

@@ -14,7 +14,7 @@ COLUMNS = {"text": "body", "label": "kind"}
 
 
 def rows_of(path):
-    [file] = resolve.find(str(path), "train")
+    [file] = resolve.find_source_files(str(path), "train")
     blocks = list(read_blocks(file, COLUMNS))
     return sorted(pa.concat_tables(blocks).to_pylist(), key=lambda row: row["row"])
 
@@ -129,13 +129,13 @@ def test_files_that_are_not_there(tmp_path):
         ([], "names no file"),
     ]:
         with pytest.raises(DataError, match=message):
-            resolve.find(given, "train")
+            resolve.find_source_files(given, "train")
 
 
 def test_the_digest_goes_by_content_not_by_name(tmp_path):
     for name, text in [("a.csv", "x"), ("b.csv", "x"), ("c.csv", "y")]:
         (tmp_path / name).write_text(text)
-    a, b, c = (resolve.digest(resolve.find(str(tmp_path / name), "train")) for name in ("a.csv", "b.csv", "c.csv"))
+    a, b, c = (resolve.digest_files(resolve.find_source_files(str(tmp_path / name), "train")) for name in ("a.csv", "b.csv", "c.csv"))
     assert a == b != c
 
 
@@ -165,20 +165,20 @@ def test_other_columns_do_not_matter(tmp_path):
 def test_a_file_named_twice_is_refused(tmp_path):
     (tmp_path / "train.csv").write_text("body,kind\na,x\n")
     (tmp_path / "link.csv").symlink_to(tmp_path / "train.csv")
-    train = resolve.find(str(tmp_path / "train.csv"), "train")
+    train = resolve.find_source_files(str(tmp_path / "train.csv"), "train")
     for again in ("train.csv", "link.csv"):
         with pytest.raises(DataError, match="in data.train and again in data.test"):
-            resolve.refuse_twice([*train, *resolve.find(str(tmp_path / again), "test", first_index=1)])
+            resolve.check_named_once([*train, *resolve.find_source_files(str(tmp_path / again), "test", first_index=1)])
 
 
 def test_a_folder_of_texts_inside_another_is_refused(tmp_path):
     for name in ("pos/one.txt", "pos/sub/two.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("a")
-    outer, inner = resolve.find(str(tmp_path), "train"), resolve.find(str(tmp_path / "pos"), "test")
+    outer, inner = resolve.find_source_files(str(tmp_path), "train"), resolve.find_source_files(str(tmp_path / "pos"), "test")
     for files in ([*outer, *inner], [*inner, *outer]):
         with pytest.raises(DataError, match="and again in"):
-            resolve.refuse_twice(files)
+            resolve.check_named_once(files)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_missing_column_is_named_with_the_key_that_names_it(tmp_path, role, fi
         pq.write_table(pa.table({"body": ["a"]}), path)
     else:
         path.write_text("body\na\n" if ending == ".csv" else '{"body": "a"}\n')
-    [file] = resolve.find(str(path), "train")
+    [file] = resolve.find_source_files(str(path), "train")
     with pytest.raises(DataError, match="no column 'bodi' " + ("" if "." in role else f"for the {role} ")) as caught:
         list(read_blocks(file, {role: "bodi"}, frozenset({role})))
     assert caught.value.fix.endswith(f"{fix}, or rename the column in the file")

@@ -23,7 +23,7 @@ def write(table, path):
 
 
 def rows_of(path):
-    [file] = resolve.find(str(path), "train")
+    [file] = resolve.find_source_files(str(path), "train")
     return pa.concat_tables(read_blocks(file, COLUMNS)).to_pylist()
 
 

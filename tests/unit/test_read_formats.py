@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cluster.errors import DataError
 from trainer.data.readers.read import BLOCK_ROWS, read_blocks
-from trainer.data.readers.rows import BLOCK_SIZE
+from trainer.data.readers.blocks import BLOCK_SIZE
 from trainer.data.sources import resolve
 
 COLUMNS = {"text": "body", "label": "kind"}
@@ -26,7 +26,7 @@ ROWS = [(f'text {n}, "quoted"\nand\tmore é', f"k{n % 3}") for n in range(20)]
 
 
 def rows_of(path, columns=COLUMNS, loose=frozenset()):
-    [file] = resolve.find(str(path), "train")
+    [file] = resolve.find_source_files(str(path), "train")
     return pa.concat_tables(read_blocks(file, columns, loose)).to_pylist()
 
 
@@ -93,14 +93,14 @@ def test_damaged_packed_files(tmp_path, how, ending):
     else:
         packed[len(packed) // 2] ^= 0x10
     path.write_bytes(packed)
-    with pytest.raises(DataError, match="rows.csv.* is no whole"):
+    with pytest.raises(DataError, match="rows.csv.* is not a complete"):
         rows_of(path)
 
 
 def test_packed_parquet_is_refused(tmp_path):
     (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
     with pytest.raises(DataError, match="is a compressed parquet file"):
-        resolve.find(str(tmp_path / "rows.parquet.gz"), "train")
+        resolve.find_source_files(str(tmp_path / "rows.parquet.gz"), "train")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_packed_parquet_is_refused(tmp_path):
 def test_blocks_are_of_one_size_whatever_the_file_is_made_of(tmp_path, ending, row_group):
     path = tmp_path / f"rows{ending}"
     write(path, [(f"text {n}", "k") for n in range(2 * BLOCK_ROWS + 5)], row_group)
-    [file] = resolve.find(str(path), "train")
+    [file] = resolve.find_source_files(str(path), "train")
     blocks = list(read_blocks(file, COLUMNS))
     assert [len(block) for block in blocks] == [BLOCK_ROWS, BLOCK_ROWS, 5]
     assert [block["row"][0].as_py() for block in blocks] == [1, BLOCK_ROWS + 1, 2 * BLOCK_ROWS + 1]
@@ -129,7 +129,7 @@ def test_long_rows_make_shorter_blocks_by_the_rows_alone(tmp_path, ending, group
     for group in groups:
         path = tmp_path / f"rows{ending}"
         write(path, LONG, group)
-        [file] = resolve.find(str(path), "train")
+        [file] = resolve.find_source_files(str(path), "train")
         blocks = list(read_blocks(file, COLUMNS))
         cuts.add(tuple(len(block) for block in blocks))
         assert [number for block in blocks for number in block["row"].to_pylist()] == list(range(1, 2001))
@@ -144,14 +144,14 @@ def test_a_row_over_the_size_of_a_block_ends_it(tmp_path):
     rows = [("a", "x"), ("b" * (BLOCK_SIZE + 1), "x"), ("c", "x"), ("d", "x")]
     for ending in (".jsonl", ".parquet", ".arrow"):
         write(tmp_path / f"rows{ending}", rows)
-        [file] = resolve.find(str(tmp_path / f"rows{ending}"), "train")
+        [file] = resolve.find_source_files(str(tmp_path / f"rows{ending}"), "train")
         assert [block["row"].to_pylist() for block in read_blocks(file, COLUMNS)] == [[1, 2], [3, 4]]
 
 
 def test_a_csv_files_lines_are_counted_some_at_a_time(tmp_path):
     """A block of it may end a look at the lines too early or too late, but always in the same place."""
     write(tmp_path / "rows.csv", [("x" * (BLOCK_SIZE // 2 + n), "k") for n in range(6)])
-    [file] = resolve.find(str(tmp_path / "rows.csv"), "train")
+    [file] = resolve.find_source_files(str(tmp_path / "rows.csv"), "train")
     assert [block["row"].to_pylist() for block in read_blocks(file, COLUMNS)] == [[1, 2], [3, 4], [5, 6]]
 
 
@@ -164,14 +164,14 @@ def test_every_type_of_text_is_cut_alike(tmp_path, kind):
     for name, rows_each in (("a", 2000), ("b", 333)):
         with pa.OSFile(str(tmp_path / f"{name}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table, max_chunksize=rows_each)
-        [file] = resolve.find(str(tmp_path / f"{name}.arrow"), "train")
+        [file] = resolve.find_source_files(str(tmp_path / f"{name}.arrow"), "train")
         assert [len(block) for block in read_blocks(file, COLUMNS)] == [1048, 952]
 
 
 def test_only_the_columns_that_are_read_count(tmp_path):
     table = pa.table({"body": ["a"] * 2000, "kind": ["k"] * 2000, "other": ["x" * 20_000] * 2000})
     pq.write_table(table, tmp_path / "a.parquet")
-    [file] = resolve.find(str(tmp_path / "a.parquet"), "train")
+    [file] = resolve.find_source_files(str(tmp_path / "a.parquet"), "train")
     assert [len(block) for block in read_blocks(file, COLUMNS)] == [2000]
 
 

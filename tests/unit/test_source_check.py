@@ -6,7 +6,7 @@ import pytest
 
 from cluster.errors import DataError
 from trainer.data.sources import resolve
-from trainer.spec.data import Query
+from trainer.spec.data import QuerySpec
 
 UNREACHABLE = "s3://bucket/part-*.csv?endpoint_override=127.0.0.1:9&scheme=http"
 
@@ -31,8 +31,8 @@ def test_a_secret_is_found_wherever_it_stands_in_a_list(tmp_path, given):
     (tmp_path / "a.csv").write_text("text,label\na,x\n")
     others = ["hf://org/name:config#split", UNREACHABLE, str(tmp_path / "a.csv")]
     for entries in (given, [given, *others], [*others, given], [given, "/not/there.csv"], ["/not/there.csv", given]):
-        with pytest.raises(DataError, match="holds a secret|has an @|https:// addresses are not read") as caught:
-            resolve.check(entries, "test")
+        with pytest.raises(DataError, match="holds a secret|has an @|https:// addresses are not supported") as caught:
+            resolve.check_source(entries, "test")
         shown = "".join(traceback.format_exception(caught.value))
         assert "geheim" not in shown.replace(repr(given), "") and "data.test" in str(caught.value)
         assert "geheim" not in str(caught.value)
@@ -41,18 +41,18 @@ def test_a_secret_is_found_wherever_it_stands_in_a_list(tmp_path, given):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("ftp://host/a.csv", "ftp:// addresses are not read"),
+        ("ftp://host/a.csv", "ftp:// addresses are not supported"),
         ("s3://", "names no bucket"),
-        ("hf://", "is no name on the hub"),
-        ("hf://name:", "is no name on the hub"),
+        ("hf://", "is not a valid name on the hub"),
+        ("hf://name:", "is not a valid name on the hub"),
         ([], "names no file"),
-        (Query(url="postgresql://me:geheim@host/db", query="select 1"), "holds a password"),
-        (Query(url="env:NOT_THERE_AT_ALL", query="select 1"), "no environment variable NOT_THERE_AT_ALL"),
+        (QuerySpec(url="postgresql://me:geheim@host/db", query="select 1"), "holds a password"),
+        (QuerySpec(url="env:NOT_THERE_AT_ALL", query="select 1"), "no environment variable NOT_THERE_AT_ALL"),
     ],
 )
 def test_what_is_wrong_by_itself(given, message):
     with pytest.raises(DataError, match=message):
-        resolve.check(given, "train")
+        resolve.check_source(given, "train")
 
 
 def test_local_files_that_are_not_there_are_told_as_find_tells_it(tmp_path):
@@ -60,9 +60,9 @@ def test_local_files_that_are_not_there_are_told_as_find_tells_it(tmp_path):
     for given in ("trian.csv", "*.jsonl", "sub/a.csv", "n" * 300):
         path = str(tmp_path / given)
         with pytest.raises(DataError) as caught:
-            resolve.check(["hf://org/name", path], "train")
+            resolve.check_source(["hf://org/name", path], "train")
         with pytest.raises(DataError) as by_find:
-            resolve.find(path, "train")
+            resolve.find_source_files(path, "train")
         assert str(caught.value) == str(by_find.value)
 
 
@@ -71,5 +71,5 @@ def test_what_is_right_is_neither_read_nor_connected_to(tmp_path):
     at = tmp_path / "a@b"
     at.mkdir()
     given = ["hf://nobody/nothing", f"hf://{at}", UNREACHABLE, "gs://bucket/**/x.parquet", "hdfs://host:9000/a.csv"]
-    resolve.check([*given, str(tmp_path / "a.csv"), str(tmp_path / "*.csv"), str(tmp_path)], "train")
-    resolve.check(str(tmp_path / "a.csv"), "train")
+    resolve.check_source([*given, str(tmp_path / "a.csv"), str(tmp_path / "*.csv"), str(tmp_path)], "train")
+    resolve.check_source(str(tmp_path / "a.csv"), "train")

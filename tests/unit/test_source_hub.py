@@ -32,25 +32,25 @@ def rows_of(files):
 
 def test_a_saved_dataset_in_several_files(rows, tmp_path):
     rows.save_to_disk(tmp_path / "saved", num_shards=3)
-    files = resolve.find(str(tmp_path / "saved"), "test")
+    files = resolve.find_source_files(str(tmp_path / "saved"), "test")
     assert len(files) == 3 and {file.format for file in files} == {"arrow"}
     found = rows_of(files)
     assert [(row["text"], row["label"]) for row in found[:2]] == [("text 0", "neg"), ("text 1", "pos")]
     assert len(found) == 10
     (tmp_path / "saved/data-00001-of-00003.arrow").unlink()
     with pytest.raises(DataError, match="lacks data-00001-of-00003.arrow"):
-        resolve.find(str(tmp_path / "saved"), "test")
+        resolve.find_source_files(str(tmp_path / "saved"), "test")
 
 
 def test_a_saved_dict_of_datasets_gives_the_split_of_the_part(rows, tmp_path):
     import datasets
 
     datasets.DatasetDict({"train": rows, "test": rows.select([3, 1])}).save_to_disk(tmp_path / "saved")
-    found = rows_of(resolve.find(str(tmp_path / "saved"), "test"))
+    found = rows_of(resolve.find_source_files(str(tmp_path / "saved"), "test"))
     assert [row["text"] for row in found] == ["text 3", "text 1"]
     with pytest.raises(DataError, match=r"without a split 'validation' \(it has: train, test\)"):
-        resolve.find(str(tmp_path / "saved"), "validation")
-    assert len(rows_of(resolve.find(str(tmp_path / "saved/train"), "validation"))) == 10
+        resolve.find_source_files(str(tmp_path / "saved"), "validation")
+    assert len(rows_of(resolve.find_source_files(str(tmp_path / "saved/train"), "validation"))) == 10
 
 
 def test_what_datasets_loads_becomes_a_snapshot_named_by_its_content(rows, tmp_path):
@@ -58,24 +58,24 @@ def test_what_datasets_loads_becomes_a_snapshot_named_by_its_content(rows, tmp_p
     source.mkdir()
     rows.to_parquet(source / "train-00000.parquet")
     rows.select([3, 1]).to_parquet(source / "test-00000.parquet")
-    [train] = resolve.find(f"hf://{source}", "train", snapshots=tmp_path / "snapshots")
-    [again] = resolve.find(f"hf://{source}#train", "test", snapshots=tmp_path / "snapshots")
-    [test] = resolve.find(f"hf://{source}:default", "test", snapshots=tmp_path / "snapshots")
+    [train] = resolve.find_source_files(f"hf://{source}", "train", snapshots=tmp_path / "snapshots")
+    [again] = resolve.find_source_files(f"hf://{source}#train", "test", snapshots=tmp_path / "snapshots")
+    [test] = resolve.find_source_files(f"hf://{source}:default", "test", snapshots=tmp_path / "snapshots")
     assert train.path == again.path != test.path and train.format == "arrow"
     assert [(row["text"], row["label"]) for row in rows_of([test])] == [("text 3", "pos"), ("text 1", "pos")]
     assert len(list((tmp_path / "snapshots").iterdir())) == 2
     with pytest.raises(DataError, match='Unknown split "validation"'):
-        resolve.find(f"hf://{source}", "validation", snapshots=tmp_path / "snapshots")
+        resolve.find_source_files(f"hf://{source}", "validation", snapshots=tmp_path / "snapshots")
     with pytest.raises(DataError, match="can only be read for a run"):
-        resolve.find(f"hf://{source}", "train")
+        resolve.find_source_files(f"hf://{source}", "train")
 
 
 def test_a_name_that_is_not_here_while_offline(tmp_path):
     with pytest.raises(DataError, match="hub cannot be reached") as caught:
-        resolve.find("hf://nobody/nothing", "train", snapshots=tmp_path)
+        resolve.find_source_files("hf://nobody/nothing", "train", snapshots=tmp_path)
     assert "\n" not in caught.value.problem
-    with pytest.raises(DataError, match="is no name on the hub"):
-        resolve.find("hf://", "train", snapshots=tmp_path)
+    with pytest.raises(DataError, match="is not a valid name on the hub"):
+        resolve.find_source_files("hf://", "train", snapshots=tmp_path)
 
 
 def test_a_hub_that_does_not_answer_is_told_at_once(tmp_path):
@@ -93,4 +93,4 @@ def test_metadata_of_other_writers_is_no_trouble(tmp_path):
         table = pa.table({"text": ["a"], "label": ["x"]}).replace_schema_metadata(metadata)
         with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-        assert rows_of(resolve.find(str(tmp_path / "a.arrow"), "train"))[0]["label"] == "x"
+        assert rows_of(resolve.find_source_files(str(tmp_path / "a.arrow"), "train"))[0]["label"] == "x"

@@ -10,8 +10,8 @@ import sqlalchemy
 from cluster.errors import DataError, ResourceError
 from trainer.data.readers.read import read_blocks
 from trainer.data.sources import resolve
-from trainer.data.sources.query import _refused
-from trainer.spec.data import Query
+from trainer.data.sources.query import _query_error
+from trainer.spec.data import QuerySpec
 
 COLUMNS = {"text": "body", "label": "kind"}
 N_ROWS = 20_000
@@ -33,7 +33,7 @@ def url(tmp_path_factory):
 
 
 def find(url, query, snapshots):
-    [file] = resolve.find(Query(url=url, query=query), "train", snapshots=snapshots)
+    [file] = resolve.find_source_files(QuerySpec(url=url, query=query), "train", snapshots=snapshots)
     return file
 
 
@@ -58,7 +58,7 @@ def test_the_same_rows_are_the_same_file(url, tmp_path):
     other = find(url, "select body, kind from rows where id > 3 order by id", tmp_path)
     assert first.path == again.path != other.path
     assert len(list(tmp_path.iterdir())) == 2
-    assert resolve.digest([first]) == resolve.digest([again])
+    assert resolve.digest_files([first]) == resolve.digest_files([again])
 
 
 def test_a_url_from_the_environment(url, tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def test_queries_that_go_wrong(url, tmp_path, query, message):
         ("mssql+pyodbc://?odbc_connect=PWD%3Dgeheim", "holds a password"),
         ("env:NOT_THERE_AT_ALL", "no environment variable NOT_THERE_AT_ALL"),
         ("env:postgresql://me:geheim@host/db", "names no environment variable"),
-        ("geheim", "is no database URL"),
+        ("geheim", "is not a valid database URL"),
         ("nosuch://host/db", "failed at nosuch"),
         ("sqlite:////no/such/file.db", "there is no file /no/such/file.db"),
     ],
@@ -110,7 +110,7 @@ def test_urls_that_are_refused_without_being_shown(tmp_path, given, message):
 def test_what_a_driver_says_is_shown_without_the_password():
     url = sqlalchemy.make_url("postgresql://me:ge%2Fheim@host/db?sslpassword=anderes")
     said = RuntimeError("cannot connect to postgresql://me:ge%2Fheim@host with ge/heim and anderes\nmore")
-    shown = str(_refused("the query", said, url))
+    shown = str(_query_error("the query", said, url))
     assert "failed at postgresql: cannot connect to postgresql://me:***@host with *** and ***\n  fix" in shown
 
 
@@ -119,4 +119,4 @@ def test_snapshots_need_a_folder_that_can_be_written(url, tmp_path):
     with pytest.raises(ResourceError, match="cannot be written"):
         find(url, "select body, kind from rows", tmp_path / "file")
     with pytest.raises(DataError, match="can only be read for a run"):
-        resolve.find(Query(url=url, query="select 1"), "train")
+        resolve.find_source_files(QuerySpec(url=url, query="select 1"), "train")

@@ -17,16 +17,16 @@ from trainer.data.sources.remote import without_options
         ("s3://AKIA:ge/heim@bucket/a.csv", "holds a secret"),
         ("s3://bucket/a.csv?secret_key=geheim", "holds a secret"),
         ("hdfs://me:geheim@host/a.csv", "holds a secret"),
-        ("https://me:geheim@host/a.csv", "https:// addresses are not read"),
+        ("https://me:geheim@host/a.csv", "https:// addresses are not supported"),
         ("s3://bucket/a.csv?regio=x", "no option 'regio'\n  fix: did you mean 'region'"),
         ("s3:///a.csv", "names no bucket"),
         ("s3://buck*/a.csv", "pattern for its bucket"),
-        ("ftp://host/a.csv", r"ftp:// addresses are not read"),
+        ("ftp://host/a.csv", r"ftp:// addresses are not supported"),
     ],
 )
 def test_addresses_that_are_refused(given, message):
     with pytest.raises(DataError, match=message) as caught:
-        resolve.find(given, "train")
+        resolve.find_source_files(given, "train")
     assert "geheim" not in str(caught.value) and "heim@" not in str(caught.value)
 
 
@@ -34,7 +34,7 @@ def test_a_server_that_is_not_there_is_told_at_once(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
     with pytest.raises(DataError, match="server cannot be reached") as caught:
-        resolve.find("s3://bucket/a.csv?endpoint_override=127.0.0.1:9&scheme=http", "train")
+        resolve.find_source_files("s3://bucket/a.csv?endpoint_override=127.0.0.1:9&scheme=http", "train")
     assert "\n" not in caught.value.problem
 
 
@@ -54,5 +54,5 @@ def test_patterns_mean_what_glob_means_by_them(tmp_path, pattern):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     expected = {name for name in glob.glob(pattern, root_dir=tmp_path, recursive=True) if (tmp_path / name).is_file()}
-    matches = source_pattern.compiled(pattern.split("/")).fullmatch
+    matches = source_pattern.compile_glob(pattern.split("/")).fullmatch
     assert {name for name in names if matches(name)} == expected

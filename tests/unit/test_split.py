@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from trainer.contract.row_hash import content_keys, position
+from trainer.contract.row_hash import hash_contents, hash_position
 from trainer.data.parts import TEST, TRAIN, VALIDATION
-from trainer.data.prepare.split import SMALLEST_CLASS, by_hash, by_time, lend
+from trainer.data.prepare.split import MIN_STRATIFIED_ROWS, split_by_hash, split_by_time, stratify_moves
 
-KEYS = content_keys([f"row {n}" for n in range(20_000)])
+KEYS = hash_contents([f"row {n}" for n in range(20_000)])
 
 
 def parts(keys=KEYS, **changes):
-    return by_hash(keys, **{"validation": 0.1, "test": 0.2, "seed": 1, **changes})
+    return split_by_hash(keys, **{"validation": 0.1, "test": 0.2, "seed": 1, **changes})
 
 
 def test_shares_are_about_as_asked():
@@ -42,12 +42,12 @@ def test_a_larger_share_only_adds_rows():
 
 
 def test_positions_are_evenly_spread():
-    tenths = np.histogram(position(KEYS, 7), bins=10, range=(0, 1))[0]
+    tenths = np.histogram(hash_position(KEYS, 7), bins=10, range=(0, 1))[0]
     assert tenths.min() > 1800 and tenths.max() < 2200
 
 
 def test_by_time_the_newest_rows_are_the_test():
-    assert by_time(np.arange(10), 7, 9).tolist() == [TRAIN] * 7 + [VALIDATION] * 2 + [TEST]
+    assert split_by_time(np.arange(10), 7, 9).tolist() == [TRAIN] * 7 + [VALIDATION] * 2 + [TEST]
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_by_time_the_newest_rows_are_the_test():
     [
         ([8, 1, 1], []),
         ([9, 1, 0], [(0, TRAIN, TEST)]),
-        ([SMALLEST_CLASS, 0, 0], [(0, TRAIN, TEST), (0, TRAIN, VALIDATION)]),
-        ([SMALLEST_CLASS - 1, 0, 0], []),
+        ([MIN_STRATIFIED_ROWS, 0, 0], [(0, TRAIN, TEST), (0, TRAIN, VALIDATION)]),
+        ([MIN_STRATIFIED_ROWS - 1, 0, 0], []),
         ([0, 0, 2], [(0, TEST, TRAIN)]),
         ([0, 0, 0], []),
     ],
 )
 def test_what_a_class_lends(counts, moves):
-    assert lend(np.array([counts]), 0.1, 0.1) == moves
+    assert stratify_moves(np.array([counts]), 0.1, 0.1) == moves
 
 
 def test_content_keys_and_parts_are_pinned():
     """A change here moves every user's rows between the parts."""
-    assert content_keys(["a", "", "é"]).tolist() == [3405396810240292928, 13020603013274838756, 3394012004367669963]
-    assert parts(content_keys(list("abcdefgh"))).tolist() == [VALIDATION, TRAIN, TRAIN, TEST, *[TRAIN] * 4]
+    assert hash_contents(["a", "", "é"]).tolist() == [3405396810240292928, 13020603013274838756, 3394012004367669963]
+    assert parts(hash_contents(list("abcdefgh"))).tolist() == [VALIDATION, TRAIN, TRAIN, TEST, *[TRAIN] * 4]

@@ -1,0 +1,117 @@
+"""A folder of texts, one folder for each class."""
+
+import pyarrow as pa
+import pytest
+
+from cluster.errors import DataError
+from trainer.data.readers.read import read_blocks
+from trainer.data.sources import resolve
+
+COLUMNS = {"text": "anything", "label": "at all"}
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    root = tmp_path / "reviews"
+    for name, content in [
+        ("pos/b.txt", b"good"),
+        ("pos/a/deep.txt", "très bien".encode()),
+        ("pos/empty.txt", b""),
+        ("neg/a.txt", b"bad \xff"),
+        ("neg/z.txt", b"\xef\xbb\xbfworse\r\n"),
+        ("neg/notes.md", b"no row"),
+        (".git/x.txt", b"no row"),
+        ("stray.txt", b"of no class"),
+    ]:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def test_every_text_is_a_row_in_a_fixed_order(reviews):
+    [file] = resolve.find_source_files(str(reviews), "train")
+    assert file.format == "text"
+    [block] = read_blocks(file, COLUMNS)
+    assert [tuple(row.values()) for row in block.to_pylist()] == [
+        (1, "bad \ufffd", "neg", "invalid UTF-8", str(reviews / "neg/a.txt")),
+        (2, "worse\r\n", "neg", None, str(reviews / "neg/z.txt")),
+        (3, "très bien", "pos", None, str(reviews / "pos/a/deep.txt")),
+        (4, "good", "pos", None, str(reviews / "pos/b.txt")),
+        (5, "", "pos", "empty text", str(reviews / "pos/empty.txt")),
+        (6, "of no class", None, "missing label", str(reviews / "stray.txt")),
+    ]
+
+
+def test_for_predictions_the_class_does_not_matter(reviews):
+    [file] = resolve.find_source_files(str(reviews), "input", "text")
+    rows = pa.concat_tables(read_blocks(file, {"text": "text"})).to_pylist()
+    assert len(rows) == 6 and rows[5]["reason"] is None
+
+
+def test_the_digest_goes_by_names_inside_and_content(reviews, tmp_path):
+    def digest(path):
+        return resolve.digest_files(resolve.find_source_files(str(path), "train", "text"))
+
+    before = digest(reviews)
+    moved = reviews.rename(tmp_path / "moved")
+    assert digest(moved) == before
+    (moved / "pos/b.txt").rename(moved / "neg/b.txt")
+    assert digest(moved) != before
+
+
+def test_folders_that_hold_no_texts(tmp_path):
+    (tmp_path / "pos").mkdir()
+    (tmp_path / "pos/a.md").write_text("a")
+    with pytest.raises(DataError, match=r"is a folder.*\n.*name its files"):
+        resolve.find_source_files(str(tmp_path), "train")
+    with pytest.raises(DataError, match=r"holds no .txt file \(1 with .md\)"):
+        resolve.find_source_files(str(tmp_path), "train", "text")
+    with pytest.raises(DataError, match="names the file"):
+        resolve.find_source_files(str(tmp_path / "pos/a.md"), "train", "text")
+
+
+def test_long_texts_make_shorter_blocks(tmp_path):
+    (tmp_path / "pos").mkdir()
+    for n in range(20):
+        (tmp_path / f"pos/{n:02}.txt").write_bytes(b"x" * (1 << 20))
+    [file] = resolve.find_source_files(str(tmp_path), "train")
+    blocks = list(read_blocks(file, COLUMNS))
+    assert [len(block) for block in blocks] == [16, 4]
+    assert blocks[1]["row"].to_pylist() == [17, 18, 19, 20]
+    assert blocks[1]["path"].to_pylist()[0] == str(tmp_path / "pos/16.txt")
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path):
+    kept, root = tmp_path / "kept", tmp_path / "reviews"
+    for folder in (kept, root / "neg"):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text(folder.name)
+    (kept / "itself").symlink_to(kept)
+    (root / "pos").symlink_to(kept)
+    (root / "more").symlink_to(kept)  # the same folder twice is two classes: which one is meant is not ours to say
+    (root / "neg/up").symlink_to(tmp_path / "reviews/neg/..")
+    [file] = resolve.find_source_files(str(root), "train")
+    [block] = read_blocks(file, COLUMNS)
+    found = [(row["text"], row["label"]) for row in block.to_pylist()]
+    assert found == [("kept", "more"), ("neg", "neg"), ("kept", "pos")]
+
+
+def test_a_class_that_is_nothing_but_a_link_is_seen(tmp_path):
+    for name in ("kept/a.txt", "reviews/stray.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("a")
+    (tmp_path / "reviews/pos").symlink_to(tmp_path / "kept")
+    assert resolve.find_source_files(str(tmp_path / "reviews"), "train")[0].format == "text"
+
+
+def test_a_link_to_what_is_gone_is_told(reviews):
+    (reviews / "lost").symlink_to(reviews / "not there")
+    with pytest.raises(DataError, match="lost is a broken link"):
+        resolve.find_source_files(str(reviews), "train")
+
+
+def test_a_folder_has_no_other_columns(reviews):
+    [file] = resolve.find_source_files(str(reviews), "train")
+    with pytest.raises(DataError, match="nothing for the group"):
+        list(read_blocks(file, {**COLUMNS, "group": "user"}, frozenset({"group"})))
