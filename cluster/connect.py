@@ -1,4 +1,4 @@
-"""Ray, for as long as a command needs it: started here and stopped again, or joined and left."""
+"""Connect to Ray while a command runs: start a local Ray and stop it again, or join a cluster and leave it."""
 
 from __future__ import annotations
 
@@ -11,208 +11,186 @@ import threading
 import time
 from collections.abc import Iterator
 
-import psutil
-
-from cluster.errors import ResourceError
-from cluster.progress import work_in_progress
+from cluster.errors import ResourceError, first_line
+from cluster.import_guard import job_environment
+from cluster.processes import core_daemons_are_running, end_processes, is_ray_worker, ray_processes
+from cluster.progress import running_work
+from cluster.ray_internals import node_address_option
 
 _STOP_WITHIN_S = 1.5
-
-
 _STOP_WORKERS_WITHIN_S = 0.3
+_CONNECT_WITHIN_S = 5
+_LOOPBACK = "127.0.0.1"
 
 
-# Whether a Ray that `connect` started is up: one that somebody else started is not ours to look after.
-_started: list[bool] = []
+class LocalRay:
+    """The Ray that this process starts on its machine. A Ray that another process started is never stopped here."""
+
+    def __init__(self) -> None:
+        self._is_started = False
+        # Set while interrupted work ends: its processes are killed on purpose, which is not a fault to recover from.
+        self._stopping = threading.Event()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the work of this process was interrupted and is being stopped."""
+        return self._stopping.is_set()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the Ray that was started has ended, for example because it was killed, or is being stopped."""
+        if self.is_stopping:
+            return True
+        return self._is_started and not core_daemons_are_running()
+
+    def forget_interrupt(self) -> None:
+        """Clear `is_stopping`: the interrupted work has ended and new work starts."""
+        self._stopping.clear()
+
+    def start(self, cpus: int | None, *, quiet: bool) -> None:
+        """Start Ray with `cpus` cores, or all of them if None. Raises `ResourceError` if Ray does not start."""
+        import ray
+
+        # Ray reads these when it starts. Send no usage statistics, and do not wait for the metrics agent.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        # If Ray itself is killed, the work fails within seconds; the default is a minute.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+        try:
+            with _keep_sigterm_handler():
+                ray.init(
+                    address="local",  # otherwise Ray joins a cluster that `ray start` left in /tmp/ray
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    log_to_driver=not quiet,
+                    logging_level=_logging_level(quiet),
+                    runtime_env=job_environment() or None,
+                    **node_address_option(_LOOPBACK),
+                )
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ResourceError(
+                f"Ray does not start on this machine: {error}", "run `raymill doctor`, and read the logs in /tmp/ray"
+            ) from error
+        self._is_started = True
+
+    def interrupt(self) -> None:
+        """Note that the user interrupted the work."""
+        # Threads that still work would otherwise start a Ray of their own with their next call.
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+        self._stopping.set()
+
+    def stop(self, within_s: float = _STOP_WITHIN_S) -> None:
+        """Shut Ray down within `within_s`, then end the processes that are left.
+
+        Threads with interrupted work, or with the end of an endpoint, may still wait for Ray, and Ray ends a process that
+        uses it after a shutdown. So the workers those threads wait for are ended first. If the threads still run after
+        `within_s`, Ray is not shut down: only its processes are ended.
+        """
+        import ray
+
+        self._is_started = False
+        processes = ray_processes()
+        threads = running_work()
+        if threads:
+            workers = [process for process in processes if is_ray_worker(process)]
+            end_processes(workers, within_s=_STOP_WORKERS_WITHIN_S)
+            deadline = time.monotonic() + within_s
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+            processes = [*processes, *ray_processes()]
+        if not running_work():
+            shutdown = threading.Thread(target=ray.shutdown, daemon=True, name="raymill-ray-shutdown")
+            shutdown.start()
+            shutdown.join(within_s)
+        end_processes(processes)
 
 
-# Set while work that was interrupted is ended: it must not take the end of its processes for a fault to recover from.
-_stopping = threading.Event()
+#: The one local Ray of this process.
+local_ray = LocalRay()
 
 
-def joins(address: str | None) -> bool:
-    """Whether `connect(address)` would join a cluster; else the Ray is this machine's alone."""
+def joins_cluster(address: str | None) -> bool:
+    """Return whether `connect_to_ray(address)` joins a cluster. Otherwise its Ray is this machine's alone."""
     return bool(address or os.environ.get("RAY_ADDRESS"))
 
 
 @contextlib.contextmanager
-def connect(address: str | None, *, cpus: int | None = None, quiet: bool = True) -> Iterator[None]:
-    """Yield with Ray connected.
+def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool = True) -> Iterator[None]:
+    """Connect to Ray while the block runs.
 
-    Without an `address` a Ray is started on this machine's loopback and stopped at the end, with two exceptions: a Ray
-    this process already has is used and left alone, and inside a Ray job (RAY_ADDRESS is set there) the job's cluster
-    is joined. Raises `ResourceError` when an address does not answer.
+    Without an `address`, start Ray on this machine's loopback interface and stop it at the end, with two exceptions: a Ray
+    that this process is already connected to is used and left running; and inside a Ray job, where RAY_ADDRESS is set, the
+    job's cluster is joined. Raises `ResourceError` if an address does not answer.
     """
     import ray
 
     if ray.is_initialized():
-        if _stopping.is_set():
-            raise ResourceError("the work that was interrupted before has not ended", "start Python anew")
+        if local_ray.is_stopping:
+            raise ResourceError("the work that was interrupted has not ended yet", "start a new Python process")
         yield
         return
-    _stopping.clear()
+    local_ray.forget_interrupt()
     address = address or os.environ.get("RAY_ADDRESS")
     if address:
-        with _own_sigterm():
-            _join(address, quiet)
+        _join(address, quiet)
         try:
             yield
         finally:
-            if not work_in_progress():  # else it ends with this process, as in `stop_local`
+            if not running_work():  # otherwise Ray ends with this process: see `LocalRay.stop`
                 ray.shutdown()
         return
-    with _own_sigterm():
-        _start(cpus, quiet)
-    _started.append(True)
+    local_ray.start(cpus, quiet=quiet)
     try:
         yield
     except KeyboardInterrupt:
-        # Work that still goes on in another thread must not start a Ray of its own with its next call.
-        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-        _stopping.set()
+        local_ray.interrupt()
         raise
     finally:
-        _started.clear()
-        stop_local()
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the process's own SIGTERM handler: `ray.init` puts one of its own in, which aborts the process."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
-
-
-def _start(cpus: int | None, quiet: bool) -> None:
-    import ray
-
-    # Both are read when Ray starts: nothing is sent anywhere, and nothing waits for the metrics agent.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    # Where Ray itself is killed, the work ends in seconds and not in a minute.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
-    try:
-        ray.init(
-            address="local",  # without it Ray would join whatever `ray start` left in /tmp/ray
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=not quiet,
-            logging_level=logging.ERROR if quiet else logging.INFO,
-            _node_ip_address="127.0.0.1",
-        )
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ResourceError(
-            f"Ray could not be started here: {error}", "run `raymill doctor`; look into /tmp/ray"
-        ) from error
+        local_ray.stop()
 
 
 def _join(address: str, quiet: bool) -> None:
     import ray
 
     if ":" in address and address != "auto" and not address.startswith("local"):
-        _must_answer(address)
+        _check_answers(address)
     try:
-        ray.init(
-            address=address,
-            log_to_driver=not quiet,
-            logging_level=logging.ERROR if quiet else logging.INFO,
-        )
+        with _keep_sigterm_handler():
+            ray.init(
+                address=address,
+                log_to_driver=not quiet,
+                logging_level=_logging_level(quiet),
+                runtime_env=job_environment() or None,
+            )
     except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResourceError(
-            f"cluster.address={address!r} does not answer: {first_line}",
-            "start it with `ray start --head`, correct the address, or leave it out to run on this machine",
-        ) from error
+        raise _no_answer(address, error) from error
 
 
-def _must_answer(address: str) -> None:
-    """Fail in a second where Ray's own client would try for half a minute."""
+def _check_answers(address: str) -> None:
+    """Raise `ResourceError` within seconds if nothing listens at `address`; Ray's own client tries for half a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_WITHIN_S):
             return
     except (OSError, ValueError) as error:
-        raise ResourceError(
-            f"cluster.address={address!r} does not answer: {error}",
-            "start it with `ray start --head`, correct the address, or leave it out to run on this machine",
-        ) from error
+        raise _no_answer(address, error) from error
 
 
-def stop_local(within_s: float = _STOP_WITHIN_S) -> None:
-    """Stop the Ray that this process started: politely for `within_s`, then its processes by pid.
-
-    Work that was interrupted, or an endpoint's end, may still wait for Ray in its thread, and Ray ends a process in which
-    anything uses it once it is shut down: what that work waits for is ended first, and where it goes on all the same, Ray's
-    processes are just ended.
-    """
-    import ray
-
-    ours = _rays_processes()
-    working = work_in_progress()
-    if working:
-        end_processes([process for process in ours if _is_worker(process)], within_s=_STOP_WORKERS_WITHIN_S)
-        deadline = time.monotonic() + within_s
-        for thread in working:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        ours = [*ours, *_rays_processes()]
-    if not work_in_progress():
-        polite = threading.Thread(target=ray.shutdown, daemon=True, name="raymill-ray-shutdown")
-        polite.start()
-        polite.join(within_s)
-    end_processes(ours)
+def _no_answer(address: str, error: Exception) -> ResourceError:
+    return ResourceError(
+        f"cluster.address={address!r} does not answer: {first_line(error)}",
+        "start it with `ray start --head`, correct the address, or leave it out to run on this machine",
+    )
 
 
-def is_stopping() -> bool:
-    """Whether the work of this process was interrupted and is being ended."""
-    return _stopping.is_set()
+@contextlib.contextmanager
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore the process's SIGTERM handler after the block: `ray.init` installs one that aborts the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
-def local_ray_is_gone() -> bool:
-    """Whether the Ray that `connect` started has ended, as when somebody killed it, or is being stopped."""
-    if _stopping.is_set():
-        return True
-    if not _started:
-        return False
-    names = set()
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                names.add(process.name())
-    return not {"raylet", "gcs_server"} <= names
-
-
-def _rays_processes() -> list[psutil.Process]:
-    return [process for process in psutil.Process().children(recursive=True) if _is_rays(process)]
-
-
-def _is_rays(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        words = process.cmdline()
-        return any("ray::" in word or "/ray/" in word for word in words[:12]) or process.name() in {
-            "raylet",
-            "gcs_server",
-            "haproxy",
-        }
-    return False
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    """Whether it runs tasks or an actor; Ray's agents are no workers."""
-    with contextlib.suppress(psutil.Error):
-        first = process.cmdline()[:1]
-        return bool(first) and first[0].startswith("ray::") and not first[0].endswith("Agent")
-    return False
-
-
-def end_processes(processes: list[psutil.Process], within_s: float = 1.0) -> None:
-    """End `processes`: SIGTERM, and SIGKILL for what is left after `within_s`."""
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=within_s)
-    for process in alive:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(alive, timeout=within_s)
+def _logging_level(quiet: bool) -> int:
+    return logging.ERROR if quiet else logging.INFO

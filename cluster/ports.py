@@ -1,25 +1,25 @@
-"""TODO docstring."""
+"""Find free ports on this machine."""
 
 from __future__ import annotations
 
 import random
 import socket
 
-_QUIET_PORTS = range(20_000, 30_000)
-
-
-_given: set[int] = set()
+# Below the ports that Linux gives to outgoing connections (from 32,768 on). Ray's workers use 10,002 to 19,999, and the
+# replicas behind HAProxy those from 30,000 on.
+_PORTS = range(20_000, 30_000)
+_TRIES = 100
+_handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a loopback port that no server has now, nor will be given by the system before it is listened on.
+    """Return a free loopback port that this process did not return before.
 
-    What asks the system for any port is given one of those for outgoing connections; Ray's workers use 10,002 to 19,999 and
-    the replicas behind HAProxy those from 30,000 on.
+    It lies outside the ranges that the system and Ray give out on their own, so it stays free until a server listens on it.
     """
-    for port in random.SystemRandom().sample(_QUIET_PORTS, 100):
-        if port not in _given and port_is_free("127.0.0.1", port):
-            _given.add(port)
+    for port in random.SystemRandom().sample(_PORTS, _TRIES):
+        if port not in _handed_out and port_is_free("127.0.0.1", port):
+            _handed_out.add(port)
             return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen on `host`:`port` now."""
+    """Return whether a server could listen on `host`:`port` now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

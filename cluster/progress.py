@@ -1,6 +1,6 @@
-"""Progress of work in other processes, as one small file each under the run's folder.
+"""Progress of work in other processes: one small file for each, in the run's folder.
 
-Workers write, the driver reads: no actor to start, it crosses nodes wherever the storage does, and it outlives a crash.
+Workers write and the driver reads. This needs no actor, crosses nodes wherever the storage does, and survives a crash.
 """
 
 from __future__ import annotations
@@ -21,72 +21,72 @@ from pydantic import BaseModel
 T = TypeVar("T")
 
 _WRITE_EVERY_S = 0.4
-LOOK_EVERY_S = 0.2
-# How the names of threads begin that ask Ray things.
-WORK = "raymill-work"
+POLL_EVERY_S = 0.2
+#: Name prefix of threads that call Ray.
+WORK_THREAD = "raymill-work"
 
 
-class Table(BaseModel):
-    """What is shown below a stage's line on a terminal."""
+class ProgressTable(BaseModel):
+    """A table below a stage's progress line on a terminal."""
 
     columns: list[str]
     rows: list[list[Any]]
 
 
 class Progress(BaseModel):
-    """How far one piece of work is."""
+    """How much of one piece of work is done."""
 
     done: float = 0
-    """Units finished."""
+    """Finished units."""
     total: float = 0
-    """Units in all; 0 where that is not known yet."""
+    """All units; 0 if that is not known yet."""
     unit: str = "rows"
     note: str = ""
-    """What else is worth a glance, as the last validation metric."""
-    table: Table | None = None
+    """A short remark, for example the last validation metric."""
+    table: ProgressTable | None = None
 
 
 class ProgressFile:
-    """The writing end. Cheap to call every step: it writes at most every 0.4 s."""
+    """Writes progress to a file. Cheap enough to call at every step: it writes at most every 0.4 s."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._next = 0.0
+        self._next_write = 0.0
 
     def update(self, progress: Progress, *, force: bool = False) -> None:
-        """Publish `progress`. Losing one is harmless, so nothing is synced and a full disk is not reported here."""
+        """Publish `progress`. A lost update is harmless, so nothing is synced and a full disk is not reported here."""
         now = time.monotonic()
-        if self.path is None or (now < self._next and not force):
+        if self.path is None or (now < self._next_write and not force):
             return
-        self._next = now + _WRITE_EVERY_S
+        self._next_write = now + _WRITE_EVERY_S
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            beside.write_text(progress.model_dump_json())
-            beside.replace(self.path)
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            temporary.write_text(progress.model_dump_json())
+            temporary.replace(self.path)
 
 
-def read_all(folder: Path) -> list[Progress]:
-    """Return every progress in `folder`, in order of name."""
-    found = []
+def read_progress(folder: Path) -> list[Progress]:
+    """Return the progress of every file in `folder`, sorted by name. Skip files that cannot be read."""
+    parts = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         with contextlib.suppress(OSError, ValueError):
-            found.append(Progress.model_validate(json.loads(path.read_bytes())))
-    return found
+            parts.append(Progress.model_validate(json.loads(path.read_bytes())))
+    return parts
 
 
-def total_of(parts: list[Progress]) -> Progress:
-    """Return the sum of several pieces of work."""
+def sum_progress(parts: list[Progress]) -> Progress:
+    """Return the sum of several pieces of work, with the last note."""
     note = next((part.note for part in reversed(parts) if part.note), "")
     unit = parts[0].unit if parts else "rows"
     return Progress(done=sum(p.done for p in parts), total=sum(p.total for p in parts), unit=unit, note=note)
 
 
-def run_watched(work: Callable[[], T], look: Callable[[], Any], every_s: float = LOOK_EVERY_S) -> T:
-    """Run `work` in a thread and call `look` every so often until it ends, and once more then.
+def run_in_thread(work: Callable[[], T], poll: Callable[[], Any], every_s: float = POLL_EVERY_S) -> T:
+    """Run `work` in a thread. Call `poll` every `every_s` seconds until it ends, and once after that.
 
-    The calling thread stays free for Ctrl-C: Ray Train and Ray Tune put their own, slower handlers in the main thread
-    only (`DataParallelTrainer._register_sigint_handler`, `tune._setup_signal_catching` in ray 2.60).
+    The calling thread stays free for Ctrl-C: Ray Train and Ray Tune install their own, slower signal handlers in the main
+    thread only (`DataParallelTrainer._register_sigint_handler`, `tune._setup_signal_catching` in ray 2.60).
     """
     outcome: Future[T] = Future()
 
@@ -96,15 +96,15 @@ def run_watched(work: Callable[[], T], look: Callable[[], Any], every_s: float =
         except BaseException as error:
             outcome.set_exception(error)
 
-    thread = Thread(target=body, daemon=True, name=WORK)
+    thread = Thread(target=body, daemon=True, name=WORK_THREAD)
     thread.start()
     while not wait([outcome], timeout=every_s).done:
-        look()
-    thread.join()  # it has nothing left to do
-    look()
+        poll()
+    thread.join()  # it ends as soon as the outcome is set
+    poll()
     return outcome.result()
 
 
-def work_in_progress() -> list[Thread]:
-    """Return the threads of work that was left before its end, which may still ask Ray things."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith(WORK)]
+def running_work() -> list[Thread]:
+    """Return the threads whose work was abandoned and which may still call Ray."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(WORK_THREAD)]

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Keep the output of Ray and other libraries off the terminal of a command."""
 
 from __future__ import annotations
 
@@ -8,31 +8,38 @@ from pathlib import Path
 from typing import IO
 
 
-class OwnOutput:
-    """Keeps this process's terminal to itself: while it is on, whatever Ray and its libraries print goes to a file.
+class OutputRedirect:
+    """Sends what Ray and its libraries print to a file, and leaves the terminal to this process's own streams.
 
-    File descriptors 1 and 2 are pointed at the file, because Ray prints from C++ and from other processes too.
+    File descriptors 1 and 2 point to the file, because Ray prints from C++ and from other processes too. `stdout` and
+    `stderr` write to the terminal.
     """
 
-    def __init__(self, *, shows_rays_output: bool = False) -> None:
+    def __init__(self, *, shows_ray_output: bool = False) -> None:
+        """With `shows_ray_output` everything but the command's result goes to stderr, and no file is used."""
         self._saved: tuple[int, int] | None = None
-        self.shows_rays_output = shows_rays_output
+        self.shows_ray_output = shows_ray_output
         self.stdout: IO[str] = sys.stdout
         self.stderr: IO[str] = sys.stderr
-        if shows_rays_output:
-            # stdout is for results alone.
-            self.stdout = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+        if shows_ray_output:
+            # stdout is reserved for the result.
+            self.stdout = _open_duplicate(1)
             os.dup2(2, 1)
 
     def redirect(self, path: Path) -> None:
-        """Send all output but our own to `path` (appended)."""
+        """Append all output except `self.stdout` and `self.stderr` to `path` from now on."""
         sys.stdout.flush()
         sys.stderr.flush()
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if self._saved is None:
             self._saved = (os.dup(1), os.dup(2))
-            self.stdout = os.fdopen(os.dup(self._saved[0]), "w", buffering=1, encoding="utf-8", errors="replace")
-            self.stderr = os.fdopen(os.dup(self._saved[1]), "w", buffering=1, encoding="utf-8", errors="replace")
+            self.stdout = _open_duplicate(self._saved[0])
+            self.stderr = _open_duplicate(self._saved[1])
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
+
+
+def _open_duplicate(descriptor: int) -> IO[str]:
+    """Return a line-buffered text stream on a duplicate of a file descriptor."""
+    return os.fdopen(os.dup(descriptor), "w", buffering=1, encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""Small questions about text that several packages ask."""
+"""Small functions on text that several packages share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
-# Unassigned characters (Cn) are not among them: they may be newer than this Python, as the emoji of next year.
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp", "Mn", "Mc", "Me"})
+# Unassigned characters (Cn) are left out: they may be newer than this Python, for example next year's emoji.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp", "Mn", "Mc", "Me"})
 
 
 def is_unicode(text: str) -> bool:
-    """Whether `text` can be written as UTF-8: it holds no half of a surrogate pair (JSON and bad bytes can make one)."""
+    """Return whether `text` can be encoded as UTF-8. JSON and invalid bytes can yield half of a surrogate pair."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -25,29 +25,30 @@ def is_unicode(text: str) -> bool:
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing in `text` can be seen: white space, control and zero-width characters, accents without a letter."""
-    if _LETTER_OR_DIGIT.search(text):  # nearly every text, at its first character
+    """Return whether `text` has no visible character: only white space, control and zero-width characters, or accents
+    without a letter."""
+    if _LETTER_OR_DIGIT.search(text):  # in nearly every text the first character
         return False
-    return all(unicodedata.category(character) in _UNSEEN for character in text)
+    return all(unicodedata.category(character) in _INVISIBLE for character in text)
 
 
-def blank_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return which values of an Arrow column of strings show nothing, by the rule of `is_blank`; null is none of them."""
+def blank_mask(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a boolean mask of the blank values in an Arrow column of strings, by the rule of `is_blank`. Null is not blank."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # Unicode tables differ in age; only what Arrow's know as a letter or digit is settled without asking ours.
+    # Arrow and Python have Unicode tables of different age. Only a letter or digit by Arrow's table needs no second look.
     doubtful = column.filter(pc.invert(pc.match_substring_regex(column, r"[\pL\pN]")))
-    unseen = [value for value in pc.unique(doubtful).to_pylist() if is_blank(value)]
-    return pc.is_in(column, value_set=pa.array(unseen, column.type))
+    blank = [value for value in pc.unique(doubtful).to_pylist() if is_blank(value)]
+    return pc.is_in(column, value_set=pa.array(blank, column.type))
 
 
 def utc_now() -> str:
-    """Return the time now in UTC to the second, in ISO 8601: `2026-03-01T12:00:00Z`."""
+    """Return the current time in UTC, to the second, in ISO 8601: `2026-03-01T12:00:00Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def json_kind(value: object) -> str:
-    """Return what a JSON value is, in words."""
+    """Return the type of a JSON value in words, for example "an object"."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

@@ -1,81 +1,102 @@
-"""What is seen of a search while it runs: how far each trial is, the best so far, the time left."""
+"""The progress of a running search: the epochs of each trial, the best so far, the time left."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.progress import Progress, Table, read_all
+from cluster.progress import Progress, ProgressTable, read_progress
 from trainer.runs.result import TrialRecord
 from trainer.spec.run import RunSpec
-from tune.schedulers import longest_training
-from tune.time_budget import Clock
-from tune.trial_store import Records, better_of
+from tune.schedulers import max_epochs
+from tune.time_budget import TimeBudget
+from tune.trial_store import TrialStore, max_or_min
 
-# So many trials are shown: those that run, and the best of the others.
-_SHOWN = 10
-_LONGEST_VALUE = 24
+# Rows of the table: running trials first, then the best of the others.
+_MAX_ROWS = 10
+_MAX_VALUE_CHARS = 24
+# With fewer ended trials their mean length says little about the others.
+_MIN_ENDED_FOR_MEAN = 3
 
 
-class Board:
-    """The trials of one search, from their folders."""
+class Dashboard:
+    """The progress line and the table of one search, read from the folders of its trials."""
 
-    def __init__(self, spec: RunSpec, records: Records) -> None:
+    def __init__(self, spec: RunSpec, store: TrialStore) -> None:
         assert spec.tune is not None
-        self._spec, self._tune, self._records = spec, spec.tune, records
+        self._spec, self._tune, self._store = spec, spec.tune, store
         self._ended: dict[str, TrialRecord] = {}
-        self._note = ""
+        self._remark = ""
 
-    def say(self, note: str) -> None:
-        """Show what is done when no trial runs."""
-        self._note = note
+    def set_remark(self, text: str) -> None:
+        """Show what the search does when no trial runs."""
+        self._remark = text
 
-    def progress(self, clock: Clock) -> Progress:
-        """Return the search's progress in epochs, and its table."""
-        trials = [*self._seen(finals=False), *self._seen(finals=True)]
-        longest = longest_training(self._spec)
-        planned = self._tune.n_trials + self._tune.n_finalists * (self._tune.seeds - 1)
+    def progress(self, budget: TimeBudget) -> Progress:
+        """Return the progress of the search in epochs, with its table."""
+        trials = [*self._read_trials(reseeded=False), *self._read_trials(reseeded=True)]
+        longest = max_epochs(self._spec)
+        epochs = {trial.name: self._epochs_done(trial, longest) for trial in trials}
+        done = sum(epochs.values())
+        total = done + self._epochs_to_come(trials, epochs, longest)
+        return Progress(
+            done=done, total=total, unit="epochs", note=self._note(trials, budget), table=self._table(trials, epochs)
+        )
+
+    @property
+    def _n_planned(self) -> int:
+        return self._tune.n_trials + self._tune.n_finalists * (self._tune.seeds - 1)
+
+    def _epochs_to_come(self, trials: Sequence[TrialRecord], epochs: dict[str, float], longest: int) -> float:
+        """Estimate the epochs left: a trial to come is as long as the ended ones are on average."""
         ended = [trial for trial in trials if trial.state != "running"]
-        done = sum(self._epochs_of(trial, longest) for trial in trials)
-        # What a trial takes that is still to begin: as much as those that ended did, on average.
-        each = sum(trial.epochs for trial in ended) / len(ended) if ended else float(longest)
-        to_come = max(0, planned - len(trials)) * each
-        running = sum(max(0.0, longest - self._epochs_of(t, longest)) for t in trials if t.state == "running")
-        total = done + to_come + min(running, each * (len(trials) - len(ended)) if len(ended) > 2 else running)
-        note = f"{len(ended)}/{planned} trials"
+        mean = sum(trial.epochs for trial in ended) / len(ended) if ended else float(longest)
+        not_started = max(0, self._n_planned - len(trials)) * mean
+        running = sum(max(0.0, longest - epochs[t.name]) for t in trials if t.state == "running")
+        if len(ended) >= _MIN_ENDED_FOR_MEAN:
+            running = min(running, mean * (len(trials) - len(ended)))
+        return not_started + running
+
+    def _note(self, trials: Sequence[TrialRecord], budget: TimeBudget) -> str:
+        n_ended = sum(trial.state != "running" for trial in trials)
+        parts = [f"{n_ended}/{self._n_planned} trials"]
         best = self._best(trials)
         if best is not None:
-            note += f", best {self._spec.evaluate.metric} {best.metric:.4f}"
-        if clock.left_s is not None:
-            note += f", {clock.left_s:.0f} s of the budget left"
-        if self._note:
-            note += f", {self._note}"
-        return Progress(done=done, total=total, unit="epochs", note=note, table=self._table(trials, longest))
+            parts.append(f"best {self._spec.evaluate.metric} {best.metric:.4f}")
+        if budget.remaining_s is not None:
+            parts.append(f"{budget.remaining_s:.0f} s of the budget left")
+        if self._remark:
+            parts.append(self._remark)
+        return ", ".join(parts)
 
-    def _seen(self, *, finals: bool) -> list[TrialRecord]:
-        """Return all trials; those that ended are read once."""
-        found = []
-        for name in self._records.names(finals=finals):
-            trial = self._ended.get(name) or self._records.read(name)
+    def _read_trials(self, *, reseeded: bool) -> list[TrialRecord]:
+        """Return the records of all trials. Ended trials are read once."""
+        trials = []
+        for name in self._store.names(reseeded=reseeded):
+            trial = self._ended.get(name) or self._store.read(name)
             if trial.state != "running":
                 self._ended[name] = trial
-            found.append(trial)
-        return found
+            trials.append(trial)
+        return trials
 
-    def _epochs_of(self, trial: TrialRecord, longest: int) -> float:
-        """Return the epochs of a trial, with the share of the one that runs."""
+    def _epochs_done(self, trial: TrialRecord, longest: int) -> float:
+        """Return the epochs of a trial, with the share of its current epoch."""
         if trial.state != "running":
             return float(trial.epochs)
-        parts = read_all(self._records.place(trial.name) / "progress")
+        parts = read_progress(self._store.folder(trial.name) / "progress")
         shares = [part.done / part.total for part in parts if part.total]
         return max(float(trial.epochs), longest * max(shares, default=0.0))
 
     def _best(self, trials: Sequence[TrialRecord]) -> TrialRecord | None:
-        there = [trial for trial in trials if trial.metric is not None]
-        return better_of(self._spec)(there, key=lambda trial: trial.metric or 0.0) if there else None
+        evaluated = [trial for trial in trials if trial.metric is not None]
+        if not evaluated:
+            return None
+        best: TrialRecord = max_or_min(self._spec)(evaluated, key=lambda trial: trial.metric or 0.0)
+        return best
 
-    def _table(self, trials: Sequence[TrialRecord], longest: int) -> Table:
+    def _table(self, trials: Sequence[TrialRecord], epochs: dict[str, float]) -> ProgressTable:
         sign = 1 if self._spec.evaluate.mode == "max" else -1
+        longest = max_epochs(self._spec)
         keys = list(self._tune.space)
 
         def order(trial: TrialRecord) -> tuple[bool, float]:
@@ -85,25 +106,26 @@ class Board:
             [
                 trial.name,
                 trial.state,
-                f"{self._epochs_of(trial, longest):.1f}/{longest}",
-                *[_short(trial.shown(key)) for key in keys],
+                f"{epochs[trial.name]:.1f}/{longest}",
+                *[_shorten(trial.display_value(key)) for key in keys],
                 trial.metric,
             ]
-            for trial in sorted(trials, key=order)[:_SHOWN]
+            for trial in sorted(trials, key=order)[:_MAX_ROWS]
         ]
         names = [key.removeprefix("train.") for key in keys]
-        return Table(columns=["trial", "", "epochs", *names, self._spec.evaluate.metric], rows=rows)
+        return ProgressTable(columns=["trial", "", "epochs", *names, self._spec.evaluate.metric], rows=rows)
 
 
-def _short(value: Any) -> Any:
+def _shorten(value: Any) -> Any:
     if isinstance(value, (int, float)):
         return value
     text = str(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+    return text if len(text) <= _MAX_VALUE_CHARS else text[: _MAX_VALUE_CHARS - 1] + "…"
 
 
-def table_of(trials: Sequence[TrialRecord], keys: Sequence[str]) -> list[list[Any]]:
-    """Return the rows of the table that is printed at the end."""
+def trial_rows(trials: Sequence[TrialRecord], keys: Sequence[str]) -> list[list[Any]]:
+    """Return the rows of the table that is printed when the search ends."""
     return [
-        [trial.name, *[trial.shown(key) for key in keys], trial.epochs, trial.state, trial.metric] for trial in trials
+        [trial.name, *[trial.display_value(key) for key in keys], trial.epochs, trial.state, trial.metric]
+        for trial in trials
     ]

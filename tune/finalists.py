@@ -1,4 +1,4 @@
-"""Which trials of a search get into its finals, and which of them wins."""
+"""Choose the finalists of a search and the winner among them."""
 
 from __future__ import annotations
 
@@ -7,78 +7,97 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.runs.result import Finalist, TrialRecord
+from trainer.spec.objective import Goal
 from trainer.spec.run import RunSpec
-from trainer.spec.tune import Goal
-from tune.objectives import broken, front, goals_of
+from tune.objectives import list_goals, pareto_front, violated_constraints
 from tune.point import Point
-from tune.trial_store import final_name, of_final
+from tune.trial_store import original_name, reseeded_name
 
-# Keys that change what a served model costs: a finalist of each such kind is looked at before a second of any.
-_COSTLY = ("model.", "data.")
+# Keys that change what a served model costs. Trials that differ in them are different kinds.
+_SERVING_COST_KEYS = ("model.", "data.")
 
 
-def ranked(spec: RunSpec, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials that came to an evaluation, those that keep to every known constraint first, the best first."""
+def rank_trials(spec: RunSpec, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials with an evaluation: those that violate fewest known constraints first, then the best first."""
     assert spec.tune is not None
-    metric, rules = goals_of(spec)[0], spec.tune.rules
-    there = [trial for trial in trials if trial.metric is not None]
-    return sorted(
-        there,
-        key=lambda trial: (len(broken(rules, trial.figures, known=True)), -metric.sign * trial.figures[metric.name]),
-    )
+    goal, constraints = list_goals(spec)[0], spec.tune.parsed_constraints
+
+    def order(trial: TrialRecord) -> tuple[int, float]:
+        violated = violated_constraints(constraints, trial.metrics, ignore_missing=True)
+        return len(violated), -goal.sign * trial.metrics[goal.name]
+
+    return sorted((trial for trial in trials if trial.metric is not None), key=order)
 
 
-def chosen(spec: RunSpec, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the finalists: the best, but of every kind that costs another amount to serve one before a second of any."""
+def select_finalists(spec: RunSpec, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the best trials. If finalists are served, take the best of each kind before the second best of any kind.
+
+    Trials are of one kind if their models cost the same to serve: if they share every `model.` and `data.` value.
+    """
     assert spec.tune is not None
-    if not spec.tune.is_served:
-        return ranked(spec, trials)[: spec.tune.n_finalists]
+    ranked = rank_trials(spec, trials)
+    if not spec.tune.measures_serving:
+        return ranked[: spec.tune.n_finalists]
     rounds: dict[str, int] = {}
-    places = []
-    for place, trial in enumerate(ranked(spec, trials)):
-        kind = repr(sorted((key, value) for key, value in trial.values.items() if key.startswith(_COSTLY)))
+    order = []
+    for rank, trial in enumerate(ranked):
+        kind = repr(sorted((key, value) for key, value in trial.values.items() if key.startswith(_SERVING_COST_KEYS)))
         rounds[kind] = rounds.get(kind, 0) + 1
-        places.append((rounds[kind], place, trial))
-    return [trial for _, _, trial in sorted(places, key=lambda each: each[:2])[: spec.tune.n_finalists]]
+        order.append((rounds[kind], rank))
+    return [ranked[rank] for _, rank in sorted(order)[: spec.tune.n_finalists]]
 
 
-def more_seeds(spec: RunSpec, finalists: Sequence[TrialRecord]) -> list[Point]:
-    """Return the trainings of the finals: each finalist with every seed it was not trained with yet."""
+def points_with_more_seeds(spec: RunSpec, finalists: Sequence[TrialRecord]) -> list[Point]:
+    """Return a point for each finalist and each further seed of `tune.seeds`."""
     assert spec.tune is not None
     seeds = range(spec.train.seed + 1, spec.train.seed + spec.tune.seeds)
     return [
-        Point(final_name(trial.name, seed), {**trial.values, "train.seed": seed})
+        Point(reseeded_name(trial.name, seed), {**trial.values, "train.seed": seed})
         for trial in finalists
         for seed in seeds
     ]
 
 
-def judged(
+def score_finalists(
     spec: RunSpec,
     finalists: Sequence[TrialRecord],
-    finals: Sequence[TrialRecord],
-    served: Mapping[str, Mapping[str, float]],
+    reseeded: Sequence[TrialRecord],
+    serving: Mapping[str, Mapping[str, float]],
 ) -> list[Finalist]:
-    """Return the finalists with means over their seeds and, by name, what serving them costs; the best first."""
+    """Return the finalists, the best first, with means over their seeds.
+
+    `reseeded` are their trainings with further seeds; `serving` has, by name, the metrics of a load test.
+    """
     assert spec.tune is not None
-    goals, rules = goals_of(spec), spec.tune.rules
-    names = list(dict.fromkeys([*[goal.name for goal in goals], *[rule.name for rule in rules]]))
-    found = []
-    for trial in finalists:
-        runs = [trial, *[final for final in finals if of_final(final.name) == trial.name and final.state == "finished"]]
-        figures = {
-            name: statistics.fmean(run.figures[name] for run in runs)
-            for name in names
-            if all(name in run.figures for run in runs)
-        }
-        seeds = {seed_of(spec, run): float(run.figures[goals[0].name]) for run in runs}
-        found.append((trial.name, seeds, {**figures, **served.get(trial.name, {})}))
-    on_front = front(goals, [figures for _, _, figures in found])
-    all_of = [
-        Finalist(name, seeds, figures, is_on, broken(rules, figures))
-        for (name, seeds, figures), is_on in zip(found, on_front, strict=True)
+    goals, constraints = list_goals(spec), spec.tune.parsed_constraints
+    names = list(dict.fromkeys([*[goal.name for goal in goals], *[constraint.name for constraint in constraints]]))
+    runs_of = {trial.name: [trial, *_finished_runs(trial, reseeded)] for trial in finalists}
+    metrics = [{**_mean_metrics(runs_of[trial.name], names), **serving.get(trial.name, {})} for trial in finalists]
+    is_on_front = pareto_front(goals, metrics)
+    scored = [
+        Finalist(
+            trial.name,
+            {seed_of(spec, run): float(run.metrics[goals[0].name]) for run in runs_of[trial.name]},
+            values,
+            on_front,
+            violated_constraints(constraints, values),
+        )
+        for trial, values, on_front in zip(finalists, metrics, is_on_front, strict=True)
     ]
-    return sorted(all_of, key=lambda one: _order(goals, one))
+    return sorted(scored, key=lambda finalist: _order(goals, finalist))
+
+
+def _finished_runs(trial: TrialRecord, reseeded: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [run for run in reseeded if original_name(run.name) == trial.name and run.state == "finished"]
+
+
+def _mean_metrics(runs: Sequence[TrialRecord], names: Sequence[str]) -> dict[str, float]:
+    """Return the means of the metrics that every run has."""
+    return {
+        name: statistics.fmean(run.metrics[name] for run in runs)
+        for name in names
+        if all(name in run.metrics for run in runs)
+    }
 
 
 def seed_of(spec: RunSpec, trial: TrialRecord) -> int:
@@ -86,15 +105,15 @@ def seed_of(spec: RunSpec, trial: TrialRecord) -> int:
     return int(trial.values.get("train.seed", spec.train.seed))
 
 
-def best_seed(spec: RunSpec, finalist: Finalist) -> str:
-    """Return the name of the training of a finalist whose model is the best on the validation rows."""
-    sign = goals_of(spec)[0].sign
-    seed = max(finalist.seeds, key=lambda each: sign * finalist.seeds[each])
-    first = next(iter(finalist.seeds))
-    return finalist.name if seed == first else final_name(finalist.name, seed)
+def best_run_name(spec: RunSpec, finalist: Finalist) -> str:
+    """Return the name of the finalist's training whose model is the best on the validation rows."""
+    sign = list_goals(spec)[0].sign
+    best_seed = max(finalist.seeds, key=lambda seed: sign * finalist.seeds[seed])
+    first_seed = next(iter(finalist.seeds))
+    return finalist.name if best_seed == first_seed else reseeded_name(finalist.name, best_seed)
 
 
-def _order(goals: Sequence[Goal], one: Finalist) -> tuple[Any, ...]:
-    """Sort by constraints first, then by the metric; what serving costs decides between equals."""
-    values = [-goal.sign * one.figures.get(goal.name, -goal.sign * float("inf")) for goal in goals]
-    return (len(one.broken), not one.on_front, *values)
+def _order(goals: Sequence[Goal], finalist: Finalist) -> tuple[Any, ...]:
+    """Return the sort key: constraints, then the Pareto front, then the goals in order."""
+    scores = [-goal.sign * finalist.metrics.get(goal.name, -goal.sign * float("inf")) for goal in goals]
+    return (len(finalist.violated), not finalist.on_front, *scores)

@@ -1,39 +1,47 @@
-"""What a search is for, applied to figures: the goals of a spec, the Pareto front, constraints."""
+"""Goals and constraints of a search, applied to metrics: the Pareto front and violated constraints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from trainer.spec.objective import Constraint, Goal
 from trainer.spec.run import RunSpec
-from trainer.spec.tune import Goal, Rule
 
 
-def goals_of(spec: RunSpec) -> list[Goal]:
-    """Return the goals, the metric that epochs and trials are judged by first."""
+def list_goals(spec: RunSpec) -> list[Goal]:
+    """Return the goals of a search. The first is `evaluate.metric`, which ranks epochs and trials."""
     primary = Goal(spec.evaluate.metric, spec.evaluate.mode)
     others = spec.tune.objective.goals if spec.tune and spec.tune.objective else []
     return [primary, *[goal for goal in others if goal.name != primary.name]]
 
 
-def of_every_trial(goals: Sequence[Goal]) -> list[Goal]:
-    """Return the goals that are known of every trial, without serving it."""
-    return [goal for goal in goals if not goal.is_served]
+def trial_goals(goals: Sequence[Goal]) -> list[Goal]:
+    """Return the goals that every trial has a value for, without being served."""
+    return [goal for goal in goals if not goal.is_serving_metric]
 
 
-def front(goals: Sequence[Goal], figures: Sequence[Mapping[str, float]]) -> list[bool]:
-    """Return for each whether none of the others is as good by every goal and better by one."""
-    values = [[goal.sign * each.get(goal.name, -goal.sign * float("inf")) for goal in goals] for each in figures]
+def pareto_front(goals: Sequence[Goal], candidates: Sequence[Mapping[str, float]]) -> list[bool]:
+    """Return for each candidate's metrics whether they are on the Pareto front.
 
-    def beats(other: list[float], mine: list[float]) -> bool:
-        return all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine
+    A candidate is on it if no other is as good by every goal and better by one. A missing metric counts as the worst.
+    """
+    scores = [
+        [goal.sign * metrics.get(goal.name, -goal.sign * float("inf")) for goal in goals] for metrics in candidates
+    ]
 
-    return [not any(beats(other, mine) for other in values) for mine in values]
+    def dominates(other: list[float], own: list[float]) -> bool:
+        return all(a >= b for a, b in zip(other, own, strict=True)) and other != own
+
+    return [not any(dominates(other, own) for other in scores) for own in scores]
 
 
-def broken(rules: Sequence[Rule], figures: Mapping[str, float], *, known: bool = False) -> list[str]:
-    """Return the constraints that `figures` do not keep to; with `known` only those whose figure is there."""
+def violated_constraints(
+    constraints: Sequence[Constraint], metrics: Mapping[str, float], *, ignore_missing: bool = False
+) -> list[str]:
+    """Return the constraints that `metrics` violate. A missing metric violates, unless `ignore_missing`."""
     return [
-        str(rule)
-        for rule in rules
-        if (rule.name in figures and not rule.holds(figures[rule.name])) or (rule.name not in figures and not known)
+        str(constraint)
+        for constraint in constraints
+        if (constraint.name in metrics and not constraint.holds(metrics[constraint.name]))
+        or (constraint.name not in metrics and not ignore_missing)
     ]

@@ -1,26 +1,38 @@
-"""TODO docstring."""
+"""A point of the search space, and how it travels in the config of a Ray Tune trial."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+#: The key of a trial's config that holds its point. Ray Tune reads dots in keys as nesting, so ours must not stand beside
+#: Ray's own keys.
+POINT_KEY = "point"
+_NAME_KEY = "trial"
 
 
 class Point(NamedTuple):
-    """What one trial tries."""
+    """The values that one trial tries."""
 
     name: str
     values: dict[str, Any]
 
 
-# A trial's config for Ray Tune holds its values and its name in one place: dots mean something else to Ray Tune.
-POINT, _NAME = "point", "trial"
+def trial_name(number: int) -> str:
+    """Return the name of a trial by its number, for example `0007`."""
+    return f"{number:04d}"
 
 
-def config_of(point: Point) -> dict[str, Any]:
-    """Return a point as Ray Tune has it."""
-    return {POINT: {**point.values, _NAME: point.name}}
+def to_ray_config(point: Point) -> dict[str, Any]:
+    """Return a point as the config of a Ray Tune trial."""
+    return {POINT_KEY: {**point.values, _NAME_KEY: point.name}}
 
 
-def name_of(trial: Any) -> str:
-    """Return what Ray Tune is to call a trial; its config may become another's while it runs, its name does not."""
-    return str(trial.config[POINT][_NAME])
+def values_in_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the point in a trial's config."""
+    return {key: value for key, value in config[POINT_KEY].items() if key != _NAME_KEY}
+
+
+def ray_trial_name(trial: Any) -> str:
+    """Return the name that Ray Tune gives to a trial. Its config may be replaced while it runs; its name stays."""
+    return str(trial.config[POINT_KEY][_NAME_KEY])

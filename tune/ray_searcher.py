@@ -1,4 +1,4 @@
-"""Ray Tune's way to ask for the next trial, over our own points and Optuna's."""
+"""Ray Tune's searcher interface over queued points and Optuna's sampler."""
 
 from __future__ import annotations
 
@@ -7,92 +7,86 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from cluster.connect import is_stopping
+from cluster.connect import local_ray
 from trainer.runs.result import TrialRecord
-from trainer.spec.tune import Goal
-from tune.point import Point, config_of
-from tune.sampler import Sampling
-from tune.trial_store import Records
+from trainer.spec.objective import Goal
+from tune.point import Point, to_ray_config, trial_name
+from tune.sampler import Sampler
+from tune.trial_store import TrialStore
 
 
-class Queue(Searcher):
-    """Gives out points that wait, then draws new ones; what becomes of each is told to who draws."""
+class QueueSearcher(Searcher):
+    """Yields queued points, then samples new ones. Reports results to the sampler."""
 
     def __init__(
         self,
-        records: Records,
+        store: TrialStore,
         goals: Sequence[Goal],
-        waiting: Sequence[Point],
+        queued: Sequence[Point],
         *,
         epochs: int,
-        sampling: Sampling | None = None,
-        draws: int = 0,
-        after: int = 0,
+        sampler: Sampler | None = None,
+        n_new: int = 0,
+        last_number: int = 0,
     ) -> None:
-        """At most `draws` points are drawn, with names that count on from `after`.
+        """Sample at most `n_new` points, with names that continue after `last_number`.
 
-        `epochs` is how many a trial takes where its values do not say it.
+        `epochs` is the length of a trial whose values do not name `train.epochs`.
         """
         super().__init__(metric=goals[0].name, mode=goals[0].mode)
-        self._records, self._goals = records, list(goals)
-        self._waiting, self._sampling, self._draws, self._number = list(waiting), sampling, draws, after
-        self._epochs = epochs
-        self._name_of: dict[str, str] = {}
+        self._store, self._goals, self._epochs = store, list(goals), epochs
+        self._queued, self._sampler, self._n_new, self._number = list(queued), sampler, n_new, last_number
+        self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the config of the next trial, or that there is none."""
-        point = self._next()
+        """Return the config of the next trial, or `FINISHED`."""
+        point = self._next_point()
         if point is None:
             return Searcher.FINISHED
-        self._name_of[trial_id] = point.name
-        self._records.begin(point)
-        return config_of(point)
+        self._names[trial_id] = point.name
+        self._store.start(point)
+        return to_ray_config(point)
 
-    def _next(self) -> Point | None:
-        if self._waiting:
-            return self._waiting.pop(0)
-        if self._sampling is None or not self._draws:
+    def _next_point(self) -> Point | None:
+        if self._queued:
+            return self._queued.pop(0)
+        if self._sampler is None or not self._n_new:
             return None
-        self._draws -= 1
+        self._n_new -= 1
         self._number += 1
         name = trial_name(self._number)
-        return Point(name, self._sampling.draw(name))
+        return Point(name, self._sampler.ask(name))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Learn from a trial that ended, by its end, by the scheduler or by an error."""
-        name = self._name_of.pop(trial_id, None)
+        """Record a trial that finished, was stopped by the scheduler or failed, and tell the sampler."""
+        name = self._names.pop(trial_id, None)
         if name is None:
             return
-        if is_stopping():  # its process was ended because somebody interrupted the search: it goes on another time
+        if local_ray.is_stopping:  # an interrupt killed the trial's process: the trial is resumed later
             raise KeyboardInterrupt
-        self._note_end(name, error)
-        if self._sampling is not None:
-            learn(self._sampling, self._goals, self._records.read(name))
+        self._record_end(name, error)
+        if self._sampler is not None:
+            tell_sampler(self._sampler, self._goals, self._store.read(name))
 
-    def _note_end(self, name: str, error: bool) -> None:
-        """Take note of an end that the trial itself did not: by an error, or by the scheduler, at its last epoch too."""
-        record = self._records.read(name)
+    def _record_end(self, name: str, error: bool) -> None:
+        """Record an end that the trial could not record itself: an error, or a stop, possibly at its last epoch."""
+        record = self._store.read(name)
         if error:
-            self._records.end(name, "failed", "its process died")
+            self._store.end(name, "failed", "its process died")
         elif record.epochs >= int(record.values.get("train.epochs", self._epochs)):
-            self._records.end(name, "finished")
+            self._store.end(name, "finished")
         else:
-            self._records.end(name, "stopped")
+            self._store.end(name, "stopped")
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: what it knows lies in the records."""
+        """Do nothing: the trial store has the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a search that goes on makes a new one."""
+        """Do nothing: a resumed search builds a new searcher."""
 
 
-def trial_name(number: int) -> str:
-    """Return what the trial of a number is called."""
-    return f"{number:04d}"
-
-
-def learn(sampling: Sampling, goals: Sequence[Goal], trial: TrialRecord) -> None:
-    """Tell who draws what came of a trial."""
-    figures = [trial.figures[goal.name] for goal in goals] if trial.metric is not None else None
+def tell_sampler(sampler: Sampler, goals: Sequence[Goal], trial: TrialRecord) -> None:
+    """Tell a sampler the result of a trial."""
+    scores = [trial.metrics[goal.name] for goal in goals] if trial.metric is not None else None
     by_epoch = {int(line["epoch"]): float(line[goals[0].name]) for line in trial.history}
-    sampling.learn(trial.name, trial.values, figures, by_epoch, stopped=trial.state == "stopped")
+    sampler.tell(trial.name, trial.values, scores, by_epoch, stopped=trial.state == "stopped")

@@ -1,4 +1,4 @@
-"""Which point a search tries next: Optuna's samplers, asked and told. No Ray here."""
+"""Choose the next point of a search with Optuna's samplers, by ask and tell. Ray is not used here."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.spec.tune import Domain, Goal, Tune
+from trainer.spec.objective import Goal
+from trainer.spec.space import DomainSpec
+from trainer.spec.tune import TuneSpec
+from tune.optuna_internals import contains_value
 
 if TYPE_CHECKING:
     import optuna
 
-# Samplers that search over the keys which all trials have: one that lacks a key would end the search over it.
-_BY_ALL_KEYS = ("cmaes", "nsga2")
+# Samplers that search over the keys which all trials share: one trial that lacks a key would end the search over it.
+_NEED_ALL_KEYS = ("cmaes", "nsga2")
+_MIN_TRIALS_FOR_IMPORTANCE = 5
 
 
-class Sampling:
-    """A study of one search. Of a `choice` Optuna knows the place in the list, so that a value may be a list itself."""
+class Sampler:
+    """An Optuna study of one search. Optuna sees a `choice` value as its index in the list: a value may be a list itself."""
 
-    def __init__(self, tune: Tune, goals: Sequence[Goal], known: int = 0) -> None:
-        """`goals` are the figures that every trial has. With `known` points of before, other ones are drawn than those were."""
+    def __init__(self, tune: TuneSpec, goals: Sequence[Goal], known: int = 0) -> None:
+        """`goals` are those that every trial has a value for. `known` is the number of points that were tried before: the
+        seed depends on it, so that a resumed search draws new points."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -30,125 +35,141 @@ class Sampling:
         seed = int(np.random.SeedSequence([tune.seed, known]).generate_state(1)[0]) if known else tune.seed
         self._study = optuna.create_study(
             directions=["maximize" if goal.mode == "max" else "minimize" for goal in self._goals],
-            sampler=_sampler(tune, seed),
+            sampler=_build_optuna_sampler(tune, seed),
         )
         self._asked: dict[str, optuna.Trial] = {}
 
-    def draw(self, name: str) -> dict[str, Any]:
+    def ask(self, name: str) -> dict[str, Any]:
         """Return the values of a new trial called `name`."""
         trial = self._study.ask()
         self._asked[name] = trial
         values: dict[str, Any] = {}
-        for key in self._tune.order:
+        for key in self._tune.ordered_keys:
             if self._tune.is_searched(key, values):
-                values[key] = _suggest(trial, key, self._tune.space[key])
+                values[key] = _suggest_value(trial, key, self._tune.space[key])
         return {key: values[key] for key in self._tune.space if key in values}
 
-    def learn(
+    def tell(
         self,
         name: str,
         values: Mapping[str, Any],
-        figures: Sequence[float] | None,
+        scores: Sequence[float] | None,
         by_epoch: Mapping[int, float] | None = None,
         *,
         stopped: bool = False,
     ) -> None:
-        """Take note of what came of a trial, drawn here or not: its `figures` in the order of the goals, None if it failed.
+        """Record the result of a trial, whether it was asked for here or not.
 
-        `stopped` says that it was ended early, so that `by_epoch`, the first goal by epoch, is what is known of it.
+        `scores` are its metrics in the order of the goals, None if it failed. `by_epoch` is the first goal by epoch;
+        `stopped` says that the trial was stopped early, so that these are all that is known.
         """
+        is_single = len(self._goals) == 1
+        # TPE ranks a pruned trial behind all that reached the same epoch. Other samplers do not support pruned trials.
+        pruned = stopped and bool(by_epoch) and is_single and self._tune.algorithm == "tpe"
+        state = _trial_state(failed=scores is None, pruned=pruned)
+        result = list(scores) if scores is not None and not pruned else None
+        intermediate = dict(by_epoch or {}) if is_single else {}
+        asked = self._asked.pop(name, None)
+        if asked is None:
+            self._add_trial(values, state, result, intermediate)
+            return
+        for epoch, value in intermediate.items():
+            asked.report(value, epoch)
+        self._study.tell(asked, result, state=state)
+
+    def _add_trial(
+        self, values: Mapping[str, Any], state: Any, result: list[float] | None, intermediate: dict[int, float]
+    ) -> None:
+        """Add a trial that was not asked for here, unless the sampler cannot learn from it."""
         import optuna
 
-        # TPE ranks a trial that was ended early behind all others that got as far or further; other samplers know no such.
-        pruned = stopped and bool(by_epoch) and len(self._goals) == 1 and self._tune.algorithm in ("tpe", "optuna")
-        state = optuna.trial.TrialState.COMPLETE
-        if figures is None:
-            state = optuna.trial.TrialState.FAIL
-        elif pruned:
-            state = optuna.trial.TrialState.PRUNED
-        told = list(figures) if figures is not None and not pruned else None
-        asked = self._asked.pop(name, None)
-        if asked is not None:
-            for epoch, value in (by_epoch or {}).items() if len(self._goals) == 1 else ():
-                asked.report(value, epoch)
-            self._study.tell(asked, told, state=state)
-            return
-        places = self._places(values)
-        if not places or (self._tune.algorithm in _BY_ALL_KEYS and self._lacks(values, places)):
+        params = self._to_params(values)
+        if not params or (self._tune.algorithm in _NEED_ALL_KEYS and self._lacks_a_key(values, params)):
             return
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=state,
-                values=told,
-                params=places,
-                distributions={key: _distribution(self._tune.space[key]) for key in places},
-                intermediate_values=dict(by_epoch or {}) if len(self._goals) == 1 else {},
+                values=result,
+                params=params,
+                distributions={key: _to_distribution(self._tune.space[key]) for key in params},
+                intermediate_values=intermediate,
             )
         )
 
     def importance(self) -> dict[str, float]:
-        """Return how much of the spread of the first goal each key explains (fANOVA), the most first; empty with few trials."""
+        """Return the share of the first goal's variance that each key explains (fANOVA), the largest first.
+
+        Empty with fewer than 5 finished trials, or if all of them have the same value.
+        """
         import optuna
 
-        whole = [trial for trial in self._study.trials if trial.values is not None]
-        if len(whole) < 5 or len({trial.values[0] for trial in whole}) < 2:
+        finished = [trial for trial in self._study.trials if trial.values is not None]
+        if len(finished) < _MIN_TRIALS_FOR_IMPORTANCE or len({trial.values[0] for trial in finished}) < 2:
             return {}
-        first = optuna.create_study(direction=self._study.directions[0])
-        first.add_trials([_of_first_goal(trial) for trial in whole])
+        study = optuna.create_study(direction=self._study.directions[0])
+        study.add_trials([_with_first_goal_only(trial) for trial in finished])
         try:
-            found = optuna.importance.get_param_importances(
-                first, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+            shares = optuna.importance.get_param_importances(
+                study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
             )
-        except (ValueError, RuntimeError):  # keys that no two trials share
+        except (ValueError, RuntimeError):  # no two trials share a key
             return {}
-        return {name: float(value) for name, value in found.items()}
+        return {name: float(share) for name, share in shares.items()}
 
-    def _lacks(self, values: Mapping[str, Any], places: Mapping[str, Any]) -> bool:
-        """Whether a trial has no place in the space for a key that is searched where it was."""
-        return any(self._tune.is_searched(key, values) and key not in places for key in self._tune.order)
+    def _lacks_a_key(self, values: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
+        """Return whether a key that is searched at `values` is missing in `params`."""
+        return any(self._tune.is_searched(key, values) and key not in params for key in self._tune.ordered_keys)
 
-    def _places(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values as Optuna has them, without those that the space does not hold."""
-        found: dict[str, Any] = {}
-        for key in self._tune.order:
+    def _to_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values as Optuna's parameters, without those outside the space."""
+        params: dict[str, Any] = {}
+        for key in self._tune.ordered_keys:
             if key not in values:
                 continue
             domain, value = self._tune.space[key], values[key]
             if domain.choice is not None:
                 if value in domain.choice:
-                    found[key] = domain.choice.index(value)
-            elif isinstance(value, (int, float)) and _distribution(domain)._contains(float(value)):
-                found[key] = value
-        return found
+                    params[key] = domain.choice.index(value)
+            elif isinstance(value, (int, float)) and contains_value(_to_distribution(domain), float(value)):
+                params[key] = value
+        return params
 
 
-def _of_first_goal(trial: Any) -> Any:
+def _trial_state(*, failed: bool, pruned: bool) -> Any:
+    from optuna.trial import TrialState
+
+    if failed:
+        return TrialState.FAIL
+    return TrialState.PRUNED if pruned else TrialState.COMPLETE
+
+
+def _with_first_goal_only(trial: Any) -> Any:
     import optuna
 
     return optuna.trial.create_trial(value=trial.values[0], params=trial.params, distributions=trial.distributions)
 
 
-def _sampler(tune: Tune, seed: int) -> Any:
+def _build_optuna_sampler(tune: TuneSpec, seed: int) -> Any:
     import optuna
 
-    # So many are drawn at random before a sampler goes by what it has seen.
-    first = max(3, min(10, tune.n_trials // 3))
+    # This many points are random before a sampler uses what it has learned.
+    n_startup = max(3, min(10, tune.n_trials // 3))
     if tune.algorithm in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
     if tune.algorithm == "cmaes":
-        return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=first, warn_independent_sampling=False)
+        return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=n_startup, warn_independent_sampling=False)
     if tune.algorithm == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, tune.n_trials // 3)))
     return optuna.samplers.TPESampler(
         seed=seed,
-        n_startup_trials=first,
+        n_startup_trials=n_startup,
         multivariate=True,
         group=any(domain.when for domain in tune.space.values()),
-        constant_liar=True,  # trials run side by side
+        constant_liar=True,  # trials run at the same time
     )
 
 
-def _suggest(trial: Any, key: str, domain: Domain) -> Any:
+def _suggest_value(trial: Any, key: str, domain: DomainSpec) -> Any:
     if domain.choice is not None:
         return domain.choice[trial.suggest_categorical(key, list(range(len(domain.choice))))]
     if domain.uniform is not None:
@@ -161,7 +182,7 @@ def _suggest(trial: Any, key: str, domain: Domain) -> Any:
     return trial.suggest_int(key, *domain.lograndint, log=True)
 
 
-def _distribution(domain: Domain) -> Any:
+def _to_distribution(domain: DomainSpec) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if domain.choice is not None:

@@ -1,4 +1,4 @@
-"""The spec's search space: which rows its values need prepared, and what Ray Tune's population-based training changes."""
+"""The search space of a spec: the prepared rows its values need, and how population-based training changes values."""
 
 from __future__ import annotations
 
@@ -8,63 +8,75 @@ from random import Random
 from typing import Any
 
 from trainer.spec.run import RunSpec
-from trainer.spec.tune import CHANGEABLE, Domain, Tune
+from trainer.spec.space import DomainSpec
+from trainer.spec.tune import MUTABLE_KEYS, TuneSpec
 from trainer.tasks import resolve
 
-#: Keys of the space that change the prepared rows, so that each of their values is prepared before the search.
-_PREPARED_KEYS = ("data.", "model.base")
-_ANEW, _FACTORS = 0.25, (0.8, 1.2)
+#: Keys of the space that change the prepared rows. The rows of each of their values are prepared before the search.
+_PREPARATION_KEYS = ("data.", "model.base")
+# Population-based training resamples a value with this probability, and otherwise multiplies it by one of the factors.
+_RESAMPLE_PROBABILITY, _FACTORS = 0.25, (0.8, 1.2)
+# Marks a key that is left out of a point.
+_OMITTED = object()
 
 
-def prepared_variants(spec: RunSpec, tried: Sequence[Mapping[str, Any]] = ()) -> dict[str, RunSpec]:
-    """Return one spec for each combination of values that needs rows prepared in its own way, by `preparation_of`.
+def specs_to_prepare(spec: RunSpec, tried: Sequence[Mapping[str, Any]] = ()) -> dict[str, RunSpec]:
+    """Return one spec for each combination of values that needs its own prepared rows, by `preparation_key`.
 
-    `tried` are the values of trials that were begun with another space.
+    `tried` are the values of trials that were started earlier, possibly with another space.
     """
     assert spec.tune is not None
-    keys = [key for key in spec.tune.order if key.startswith(_PREPARED_KEYS)]
-    points = itertools.product(*[[*(spec.tune.space[key].choice or []), *_left_out(spec.tune, key)] for key in keys])
-    values = [{key: value for key, value in zip(keys, point, strict=True) if value is not _OUT} for point in points]
-    values += [{key: value for key, value in point.items() if key in keys} for point in spec.tune.points]
-    values += [{key: value for key, value in point.items() if key.startswith(_PREPARED_KEYS)} for point in tried]
-    return {preparation_of(point): resolve.with_values(spec, point) for point in values}
+    keys = [key for key in spec.tune.ordered_keys if key.startswith(_PREPARATION_KEYS)]
+    options = [[*(spec.tune.space[key].choice or []), *_omission(spec.tune, key)] for key in keys]
+    points = [
+        {key: value for key, value in zip(keys, values, strict=True) if value is not _OMITTED}
+        for values in itertools.product(*options)
+    ]
+    points += [{key: value for key, value in point.items() if key in keys} for point in spec.tune.initial_points]
+    points += [{key: value for key, value in point.items() if key.startswith(_PREPARATION_KEYS)} for point in tried]
+    return {preparation_key(point): resolve.override_spec(spec, point) for point in points}
 
 
-_OUT = object()
+def _omission(tune: TuneSpec, key: str) -> list[Any]:
+    """Return the mark for an omitted key if the key is conditional."""
+    return [_OMITTED] if tune.space[key].when else []
 
 
-def _left_out(tune: Tune, key: str) -> list[Any]:
-    """Return a mark for "not searched" where the key depends on others."""
-    return [_OUT] if tune.space[key].when else []
+def preparation_key(values: Mapping[str, Any]) -> str:
+    """Return a key that is equal for all trials which use the same prepared rows."""
+    return repr(sorted((key, value) for key, value in values.items() if key.startswith(_PREPARATION_KEYS)))
 
 
-def preparation_of(values: Mapping[str, Any]) -> str:
-    """Return which prepared variant a trial with these values uses, as a key that compares equal for the same one."""
-    return repr(sorted((key, value) for key, value in values.items() if key.startswith(_PREPARED_KEYS)))
+def perturb_point(tune: TuneSpec, values: Mapping[str, Any], random: Random) -> dict[str, Any]:
+    """Return a point near `values` for a trial that takes over another's weights: inside the space, and on its steps.
 
-
-def changed(tune: Tune, values: Mapping[str, Any], random: Random) -> dict[str, Any]:
-    """Return a point near `values` for a training that takes over another's weights: in the space, and on its steps.
-
-    Keys that may change while a training goes on are drawn anew one time in four, else multiplied by 0.8 or 1.2, as
-    population-based training does (Jaderberg et al. 2017).
+    Keys that may change during training are resampled one time in four, and otherwise multiplied by 0.8 or 1.2, as in
+    population-based training (Jaderberg et al. 2017).
     """
-    found = dict(values)
-    for key in CHANGEABLE:
-        if key in tune.space and key in values:
-            found[key] = _near(tune.space[key], values[key], random)
-    return found
+    changes = {
+        key: _perturb_value(tune.space[key], values[key], random)
+        for key in MUTABLE_KEYS
+        if key in tune.space and key in values
+    }
+    return {**values, **changes}
 
 
-def _near(domain: Domain, value: Any, random: Random) -> Any:
+def _perturb_value(domain: DomainSpec, value: Any, random: Random) -> Any:
     if domain.choice is not None:
         return random.choice(domain.choice)
     bounds = domain.uniform or domain.loguniform
-    assert bounds is not None  # no changeable key takes whole numbers
+    assert bounds is not None  # no mutable key is an integer
     low, high = bounds
-    if random.random() < _ANEW:
-        drawn = low * (high / low) ** random.random() if domain.loguniform else random.uniform(low, high)
+    if random.random() < _RESAMPLE_PROBABILITY:
+        new = low * (high / low) ** random.random() if domain.loguniform else random.uniform(low, high)
     else:
-        drawn = value * random.choice(_FACTORS)
-    drawn = min(high, max(low, drawn))
-    return min(high, low + round((drawn - low) / domain.step) * domain.step) if domain.step else drawn
+        new = value * random.choice(_FACTORS)
+    new = min(high, max(low, new))
+    return min(high, low + round((new - low) / domain.step) * domain.step) if domain.step else new
+
+
+def spec_without_search(spec: RunSpec) -> dict[str, Any]:
+    """Return a spec as raw values without its `tune:` section: the base of every trial's spec."""
+    raw = spec.model_dump(mode="json", exclude_unset=True)
+    raw.pop("tune", None)
+    return raw

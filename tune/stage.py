@@ -8,54 +8,63 @@ from cluster.console import Console
 from cluster.files import write_json
 from trainer.pipeline.run import Run
 from trainer.runs.result import RunResult, SearchRecord
-from tune.dashboard import table_of
-from tune.schedulers import ends_early
+from tune.dashboard import trial_rows
+from tune.schedulers import stops_early
 from tune.search import Search
-from tune.search_space import prepared_variants
-from tune.trial_store import Records
-from tune.warm_start import VARIANTS, variants_of
+from tune.search_space import specs_to_prepare
+from tune.trial_store import TrialStore
+from tune.warm_start import VARIANTS, read_variants
 
 
-def search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | None = None) -> RunResult:
-    """Prepare every variant of the rows that the space needs, then search; returns the winner.
+def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | None = None) -> RunResult:
+    """Prepare every variant of the rows that the space needs, then search. Return the winner.
 
-    A run that goes on keeps its trials. `measure` says what serving a model costs, where the spec asks for it.
+    A resumed run keeps its trials. `measure` load-tests a model in serving, if the spec asks for it.
     """
-    # A search that goes on has trials of its own to finish, and one of them may win, whatever the space is now.
-    before = variants_of(run.folder)
-    wanted = prepared_variants(run.spec, Records(run.folder, run.spec).values())
-    prepared = {**before, **{key: str(run.prepare(spec).folder) for key, spec in wanted.items() if key not in before}}
-    write_json(run.folder / VARIANTS, prepared)
-    if run.spec.tune and run.spec.tune.scheduler != "none" and not ends_early(run.spec):
+    prepared = _prepare_variants(run)
+    tune = run.spec.tune
+    if tune and tune.scheduler != "none" and not stops_early(run.spec):
         run.console.detail(
-            f"tune.scheduler={run.spec.tune.scheduler} needs single-worker trials and is ignored; asha and median work with more",
+            f"tune.scheduler={tune.scheduler} needs single-worker trials and is ignored; "
+            "asha and median work with several workers",
             style="yellow",
         )
-    found = Search(
-        run.spec, prepared, run.folder, run.sizes, (lambda result: measure(run, result)) if measure else None
+    search = Search(
+        run.spec, prepared, run.folder, run.resources, (lambda result: measure(run, result)) if measure else None
     )
-    result = run.stages.run("tune", found.run, found.progress)
-    metric = run.spec.evaluate.metric
-    keys = list(run.spec.tune.space) if run.spec.tune else []
+    result = run.stages.run("tune", search.run, search.progress)
+    keys = list(tune.space) if tune else []
     names = [key.removeprefix("train.") for key in keys]
-    run.console.table("Trials", ["trial", *names, "epochs", "", f"validation {metric}"], table_of(result.trials, keys))
+    columns = ["trial", *names, "epochs", "", f"validation {run.spec.evaluate.metric}"]
+    run.console.table("Trials", columns, trial_rows(result.trials, keys))
     if result.search:
-        _tell_of_finals(run.console, result.search)
+        _print_finalists(run.console, result.search)
     return result
 
 
-def _tell_of_finals(console: Console, search: SearchRecord) -> None:
+def _prepare_variants(run: Run) -> dict[str, str]:
+    """Return the prepared folders of the search by `preparation_key`, and write them into the run's folder."""
+    # A resumed search has unfinished trials, and one of them may win, even if the space has changed since.
+    earlier = read_variants(run.folder)
+    specs = specs_to_prepare(run.spec, TrialStore(run.folder, run.spec).all_values())
+    new = {key: str(run.prepare(spec).folder) for key, spec in specs.items() if key not in earlier}
+    prepared = {**earlier, **new}
+    write_json(run.folder / VARIANTS, prepared)
+    return prepared
+
+
+def _print_finalists(console: Console, search: SearchRecord) -> None:
     if not search.finalists:
         return
-    names = list(search.finalists[0].figures)
+    names = list(search.finalists[0].metrics)
     rows = [
         [
-            one.name,
-            len(one.seeds),
-            *[one.figures.get(name) for name in names],
-            "yes" * one.on_front,
-            ", ".join(one.broken),
+            finalist.name,
+            len(finalist.seeds),
+            *[finalist.metrics.get(name) for name in names],
+            "yes" * finalist.on_front,
+            ", ".join(finalist.violated),
         ]
-        for one in search.finalists
+        for finalist in search.finalists
     ]
     console.table("Finals", ["trial", "seeds", *names, "on the front", "does not keep to"], rows)

@@ -1,4 +1,4 @@
-"""How long a search has been going on, over all its attempts."""
+"""The time budget of a search, over all its attempts."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from cluster.files import read_json, write_json
 
 _FILE, _KEY = "search.json", "seconds"
 _WRITE_EVERY_S = 5.0
+_MIN_REMAINING_S = 1.0
 
 
-class Clock:
-    """Counts seconds in a file of the run's folder, so that a budget holds over interruptions."""
+class TimeBudget:
+    """Counts the seconds of a search in a file of the run's folder, so that the budget holds across interruptions."""
 
     def __init__(self, folder: Path, budget_s: float | None) -> None:
         self._path, self._budget_s = folder / _FILE, budget_s
-        self._before = float(read_json(self._path)[_KEY]) if self._path.is_file() else 0.0
+        self._earlier_s = float(read_json(self._path)[_KEY]) if self._path.is_file() else 0.0
         self._started = self._written = time.monotonic()
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting this attempt."""
         self._started = self._written = time.monotonic()
 
-    def tick(self) -> None:
-        """Write the time down, every few seconds."""
+    def save(self) -> None:
+        """Write the seconds to the file, at most every few seconds."""
         if time.monotonic() - self._written > _WRITE_EVERY_S:
             self._written = time.monotonic()
             write_json(self._path, {_KEY: round(self.seconds, 1)})
 
     @property
     def seconds(self) -> float:
-        """Those of all attempts."""
-        return self._before + time.monotonic() - self._started
+        """Seconds of all attempts."""
+        return self._earlier_s + time.monotonic() - self._started
 
     @property
     def is_over(self) -> bool:
@@ -40,6 +41,6 @@ class Clock:
         return self._budget_s is not None and self.seconds >= self._budget_s
 
     @property
-    def left_s(self) -> float | None:
-        """Seconds of the budget that are left, a moment at least; None without one."""
-        return None if self._budget_s is None else max(1.0, self._budget_s - self.seconds)
+    def remaining_s(self) -> float | None:
+        """Seconds left of the budget, at least 1; None without a budget."""
+        return None if self._budget_s is None else max(_MIN_REMAINING_S, self._budget_s - self.seconds)

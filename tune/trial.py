@@ -1,10 +1,10 @@
-"""One trial: the training loop in the trial's own actor, or a Ray Train run beside it where it has several workers.
+"""One trial: the training loop in the trial's own actor, or a Ray Train run beside it if it has several workers.
 
-A nested Ray Train run costs about 20 s of start-up on 2 cores and its checkpoints reach Tune only as a path in the
-metrics; so a trial with one worker runs the very same loop in the actor that Tune already has (and uses again).
+A nested Ray Train run costs about 20 s of start-up on 2 cores, and its checkpoints reach Ray Tune only as a path in the
+metrics. So a trial with one worker runs the same loop in the actor that Ray Tune already has, and reuses.
 
-A trial's folder holds its history and what it goes on from, so that one that was interrupted begins where it was, and one
-that had ended only says again what it said: Tune's scheduler hears of both as if nothing had happened.
+A trial's folder holds its history and its checkpoints. An interrupted trial resumes from them, and an ended one replays
+its metrics: Ray Tune's scheduler sees both as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -20,211 +20,225 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
+from cluster.ray_internals import finish_trial_session
 from trainer.runs.journal import read_history
 from trainer.spec.run import RunSpec
 from trainer.tasks import resolve
-from trainer.training import stop_request, worker
-from trainer.training.callbacks import Save
-from trainer.training.checkpoint import best_model as best_models
-from trainer.training.checkpoint.export import epoch_of
-from trainer.training.checkpoint.snapshots import FOLDER, Snapshots
-from trainer.training.launch import fit
-from tune.point import _NAME, POINT, Point
-from tune.search_space import preparation_of
-from tune.trial_store import Records
+from trainer.training.callbacks import EpochCallback, SaveFn
+from trainer.training.checkpoint.best_model import newest_model
+from trainer.training.checkpoint.checkpoints import FOLDER, Checkpoints
+from trainer.training.checkpoint.export import read_epoch
+from trainer.training.checkpoint.train_state import TrainState
+from trainer.training.checkpoint.train_state import TrainState
+from trainer.training.launch import launch_training
+from trainer.training.stop_request import clear_stop_request, request_stop
+from trainer.training.worker import write_failure
+from tune.point import Point, values_in_config
+from tune.search_space import preparation_key
+from tune.trial_store import TrialStore
 
-_LOOK_EVERY_S = 0.3
-
-
-# A training with several workers that is ended early has this long to take its steps, and its processes, to an end.
+_POLL_EVERY_S = 0.3
+# A training with several workers that is stopped early has this long to finish its steps and end its processes.
 _END_WITHIN_S = 600.0
-
 
 # Set in a trial's process once Ray Tune wants it to end.
 _ending = threading.Event()
 
 
-class _WaitedFor:
-    """A trial of Ray Tune's that takes its training to an end before its process is killed.
+class _GracefulTrainable:
+    """Lets a trial's training end before Ray Tune kills its process.
 
-    Ray Tune kills a trial's process as soon as it was told of the end, and Ray Train's controller with it: the workers'
-    placement group would stay (its cleaner asks the dashboard, ray 2.60), and the next trial wait for those cores for ever.
+    Ray Tune kills the process as soon as the trial is told to end, and Ray Train's controller with it. The workers'
+    placement group would stay (its cleaner asks the dashboard, ray 2.60), and the next trial would wait for those cores
+    forever.
     """
 
     def cleanup(self) -> None:
-        """End the training, then what Ray Tune has of it."""
-        from ray.train._internal.session import get_session
-
+        """End the training, then clean up what Ray Tune has of the trial."""
         _ending.set()
-        session = get_session()
-        if session is not None:
-            session.finish(timeout=_END_WITHIN_S)
+        finish_trial_session(_END_WITHIN_S)
         super().cleanup()  # type: ignore[misc]
 
 
-def trainable(**fixed: Any) -> Any:
-    """Return what Ray Tune runs as a trial: `run_trial` with `fixed`."""
+def make_trainable(**fixed: Any) -> Any:
+    """Return the class that Ray Tune runs as a trial: `run_trial` with `fixed` arguments."""
     from ray.tune.trainable.function_trainable import wrap_function
 
-    # By reference to what is here, and no copy: a class made in a function is pickled whole.
-    return type("Trial", (_WaitedFor, wrap_function(functools.partial(run_trial, **fixed))), {})
+    # `_GracefulTrainable` is pickled by reference. A class defined in this function would be pickled with its code.
+    return type("Trial", (_GracefulTrainable, wrap_function(functools.partial(run_trial, **fixed))), {})
 
 
 def run_trial(
-    config: dict[str, Any], *, base: dict[str, Any], prepared: dict[str, str], folder: str, threads: int, pauses: bool
+    config: dict[str, Any],
+    *,
+    base: dict[str, Any],
+    prepared: dict[str, str],
+    folder: str,
+    threads: int,
+    every_checkpoint: bool,
 ) -> None:
-    """Train once with the values of `config` put into the spec `base`; called by Ray Tune inside a trial's actor.
+    """Train once with the spec `base` and the values of `config`. Ray Tune calls this inside a trial's actor.
 
-    `pauses` says that the scheduler may have the trial wait, or go on from another's checkpoint.
+    `every_checkpoint` says that the scheduler may pause the trial, or resume it from another's checkpoint.
     """
     import ray.tune
 
     name = ray.tune.get_context().get_trial_name()
-    values = {key: value for key, value in config[POINT].items() if key != _NAME}
-    whole = resolve.validate(base)
-    records = Records(Path(folder), whole)
+    values = values_in_config(config)
+    base_spec = resolve.validate_spec(base)
+    store = TrialStore(Path(folder), base_spec)
     try:
-        spec = resolve.with_values(whole, values)
-        rows = Path(prepared[preparation_of(values)])
-    except UserError as error:  # values that do not go together: the same again in another attempt
-        worker.note_failure(records.place(name), error)
-        records.end(name, "failed", str(error))
+        spec = resolve.override_spec(base_spec, values)
+        rows = Path(prepared[preparation_key(values)])
+    except UserError as error:  # the values do not go together: another attempt would fail too
+        write_failure(store.folder(name), error)
+        store.end(name, "failed", str(error))
         return
-    handed = ray.tune.get_checkpoint() if pauses else None
-    took_over = handed is not None and Path(handed.path).parent.name != name
-    told = _Told(records, name, pauses, took_over=took_over)
-    if records.has_ended(name):
-        told.again()
+    checkpoint = ray.tune.get_checkpoint() if every_checkpoint else None
+    took_over = checkpoint is not None and Path(checkpoint.path).parent.name != name
+    reporter = _TuneReporter(store, name, every_checkpoint, took_over=took_over)
+    if store.has_ended(name):
+        reporter.replay()
         return
-    if handed is not None:
-        _go_on_from(Path(handed.path), records.place(name))
-        records.begin(Point(name, values))  # it may have another's values by now
-    elif pauses and (newest := _newest_state(records, name)) is not None:
-        _go_on_from(newest, records.place(name))  # the search was interrupted: its last epoch lies with Ray Tune alone
+    if checkpoint is not None:
+        _restore_state(Path(checkpoint.path), store.folder(name))
+        store.start(Point(name, values))  # the values may be another trial's by now
+    elif every_checkpoint and (newest := _newer_checkpoint(store, name)) is not None:
+        _restore_state(newest, store.folder(name))  # the search was interrupted, and only Ray Tune has the last epoch
+    train = _train_in_process if spec.cluster.workers == 1 else _train_distributed
     try:
-        if spec.cluster.workers == 1:
-            _train_here(spec, rows, records.place(name), threads, told)
-        else:
-            _train_beside(spec, rows, records.place(name), threads, told)
-    except UserError as error:  # the same again in another attempt
-        records.end(name, "failed", str(error))
+        train(spec, rows, store.folder(name), threads, reporter)
+    except UserError as error:  # another attempt would fail too
+        store.end(name, "failed", str(error))
         return
     finally:
-        _give_back_memory()
-    records.end(name, "finished")
+        _release_memory()
+    store.end(name, "finished")
 
 
-def _give_back_memory() -> None:
-    """Return what a trial freed to the system: this process trains the next one, with other threads and their heaps."""
+def _release_memory() -> None:
+    """Return the memory that a trial freed to the system: this process trains the next trial, with new threads and heaps."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc's alone
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _go_on_from(checkpoint: Path, place: Path) -> None:
-    """Put what a checkpoint has to go on from in the place of what the trial had: it may be another trial's."""
+def _restore_state(checkpoint: Path, folder: Path) -> None:
+    """Replace a trial's training state with that of a checkpoint, which may be another trial's."""
     if (checkpoint / FOLDER).is_dir():
-        shutil.rmtree(place / FOLDER, ignore_errors=True)
-        shutil.copytree(checkpoint / FOLDER, place / FOLDER)
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        shutil.copytree(checkpoint / FOLDER, folder / FOLDER)
 
 
-def _newest_state(records: Records, name: str) -> Path | None:
-    """Return the checkpoint of a trial that is further than what its own folder holds, if there is one."""
-    own = Snapshots(records.place(name), keep=1).steps()
-    further = [(step, path) for path in records.checkpoints(name) for step in Snapshots(path, keep=1).steps()[:1]]
-    step, newest = max(further, key=lambda each: each[0], default=(0, None))
-    return newest if newest is not None and step > max(own, default=0) else None
+def _newer_checkpoint(store: TrialStore, name: str) -> Path | None:
+    """Return a trial's checkpoint in Ray Tune's folder if it is further than the state in its own folder."""
+    own_steps = Checkpoints(store.folder(name), keep=1).steps()
+    candidates = [(step, path) for path in store.checkpoints(name) for step in Checkpoints(path, keep=1).steps()[:1]]
+    step, newest = max(candidates, key=lambda candidate: candidate[0], default=(0, None))
+    return newest if newest is not None and step > max(own_steps, default=0) else None
 
 
-class _Told:
-    """What Ray Tune was told of a trial."""
+class _TuneReporter(EpochCallback):
+    """Reports the epochs of a trial to Ray Tune."""
 
-    def __init__(self, records: Records, name: str, pauses: bool, *, took_over: bool) -> None:
-        self._records, self._name, self._pauses = records, name, pauses
-        self.best = self._best_own if took_over else None
-        """Returns the figure of the best model of its own, where it goes on from another's state, whose best model is there."""
-        self._epochs = 0
+    def __init__(self, store: TrialStore, name: str, every_checkpoint: bool, *, took_over: bool) -> None:
+        self._store, self._name, self._every_checkpoint = store, name, every_checkpoint
+        self._took_over, self._n_reported = took_over, 0
 
-    def again(self) -> None:
-        """Tell of the epochs of a trial that had ended, its best model with the last one."""
-        self._tell_up_to(None, self._records.checkpoint(self._name))
+    def on_begin(self, state: TrainState) -> None:
+        """Set the best metric to this trial's own if PBT loaded another trial's state."""
+        if self._took_over:
+            state.best, state.since_best = self._own_best(), 0
 
-    def _best_own(self) -> float | None:
-        own = self._records.checkpoint(self._name)
-        return float(epoch_of(own)[self._records.metric]) if own else None
+    def replay(self) -> None:
+        """Report the epochs of a trial that has ended, with its best model at the last one."""
+        self._report_up_to(None, self._store.best_checkpoint(self._name))
 
-    def __call__(self, figures: dict[str, Any], save: Save | None, state: Save | None = None) -> None:
-        """Tell of an epoch, and hand its model over if it is the best so far."""
-        epoch = int(figures["epoch"])
-        if save is None and (not self._pauses or state is None):
-            self._tell_up_to(epoch, None)
+    def on_begin(self, state: TrainState) -> None:
+        """Set the best metric to this trial's own if PBT loaded another trial's state."""
+        if self._took_over:
+            state.best, state.since_best = self._own_best(), 0
+
+    def _own_best(self) -> float | None:
+        checkpoint = self._store.best_checkpoint(self._name)
+        return float(read_epoch(checkpoint)[self._store.metric]) if checkpoint else None
+
+    def __call__(self, metrics: dict[str, Any], save: SaveFn | None, write_state: SaveFn | None = None) -> None:
+        """Report an epoch, with its model if it is the best so far, and with its state if every checkpoint is needed."""
+        epoch = int(metrics["epoch"])
+        if save is None and (not self._every_checkpoint or write_state is None):
+            self._report_up_to(epoch, None)
             return
-        with tempfile.TemporaryDirectory(dir=self._records.place(self._name)) as local:
-            folder = Path(local)
+        with tempfile.TemporaryDirectory(dir=self._store.folder(self._name)) as temporary:
+            folder = Path(temporary)
             if save is not None:
                 save(folder)
-                self._records.weigh(self._name, folder)
-            elif kept := self._records.checkpoint(self._name):
-                shutil.copytree(kept, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER))
-            if self._pauses and state is not None:
-                state(folder)
-            self._tell_up_to(epoch, folder)
+                self._store.record_size(self._name, folder)
+            elif best := self._store.best_checkpoint(self._name):
+                shutil.copytree(best, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER))
+            if self._every_checkpoint and write_state is not None:
+                write_state(folder)
+            self._report_up_to(epoch, folder)
 
-    def _tell_up_to(self, epoch: int | None, folder: Path | None) -> None:
-        """Tell of every epoch that was not told of yet, those of before an interruption among them."""
+    def _report_up_to(self, epoch: int | None, folder: Path | None) -> None:
+        """Report every epoch that was not reported yet, including those before an interruption."""
         import ray.tune
 
         lines = [
-            line for line in read_history(self._records.place(self._name)) if epoch is None or line["epoch"] <= epoch
+            line for line in read_history(self._store.folder(self._name)) if epoch is None or line["epoch"] <= epoch
         ]
-        new = lines[self._epochs :] if not self._pauses else lines[-1:]
+        new = lines[-1:] if self._every_checkpoint else lines[self._n_reported :]
         for line in new[:-1]:
             ray.tune.report(line)
-        self._epochs = len(lines)
+        self._n_reported = len(lines)
         if new:
             checkpoint = ray.tune.Checkpoint.from_directory(str(folder)) if folder else None
             ray.tune.report(new[-1], checkpoint=checkpoint)
 
 
-def _train_here(spec: RunSpec, rows: Path, place: Path, threads: int, told: _Told) -> None:
+def _train_in_process(spec: RunSpec, rows: Path, folder: Path, threads: int, reporter: _TuneReporter) -> None:
     from trainer.data.prepared import Prepared
-    from trainer.optim.distributed.worker_context import Place
+    from trainer.optim.distributed.worker_context import WorkerContext
     from trainer.tasks import catalog as task_catalog
-    from trainer.training.run import run
+    from trainer.training.context import TrainContext
+    from trainer.training.context import TrainContext
+    from trainer.training.run import run_training
 
     device = "cuda" if spec.cluster.gpus_per_worker > 0 else "cpu"
+    task, context = task_catalog.get_task(spec.task), WorkerContext(0, 1, device, threads)
     try:
-        run(task_catalog.get(spec.task), spec, Prepared(rows), Place(0, 1, device, threads), told, place)
+        run_training(TrainContext(task, spec, Prepared(rows), context, reporter, folder))
     except UserError as error:
-        worker.note_failure(place, error)
+        write_failure(folder, error)
         raise
 
 
-def _train_beside(spec: RunSpec, rows: Path, place: Path, threads: int, told: _Told) -> None:
-    """Run Ray Train with several workers and pass its epochs on to Tune as they come, with the best model so far."""
+def _train_distributed(spec: RunSpec, rows: Path, folder: Path, threads: int, reporter: _TuneReporter) -> None:
+    """Run Ray Train with several workers, and report its epochs to Ray Tune as they come, with the best model so far."""
     outcome: dict[str, Any] = {}
 
     def body() -> None:
         try:
-            outcome["result"] = fit(spec, rows, place, float(threads))
+            outcome["result"] = launch_training(spec, rows, folder, float(threads))
         except BaseException as error:
             outcome["error"] = error
 
     thread = threading.Thread(target=body, daemon=True, name="raymill-nested-train")
-    stop_request.forget(place)
+    clear_stop_request(folder)
     thread.start()
-    passed = 0
+    n_reported = 0
     try:
         while thread.is_alive() and not _ending.is_set():
-            thread.join(_LOOK_EVERY_S)
-            history = read_history(place)
-            # The last epoch's model may still be on its way to storage while the training runs.
-            for line in history[passed : len(history) if not thread.is_alive() else -1]:
-                told(line, _model_of(place, int(line["epoch"])))  # and no further, where that ends the trial
-                passed += 1
+            thread.join(_POLL_EVERY_S)
+            history = read_history(folder)
+            # While the training runs, the last epoch's model may still be on its way to storage.
+            complete = history[: len(history) if not thread.is_alive() else -1]
+            for line in complete[n_reported:]:
+                reporter(line, _model_writer(folder, int(line["epoch"])))  # does not return if it ends the trial
+                n_reported += 1
     finally:
         if thread.is_alive():
-            stop_request.ask(place)
+            request_stop(folder)
             thread.join()
     if _ending.is_set():
         raise SystemExit
@@ -232,20 +246,20 @@ def _train_beside(spec: RunSpec, rows: Path, place: Path, threads: int, told: _T
         raise outcome["error"]
 
 
-def _model_of(place: Path, epoch: int) -> Save | None:
-    """Return what hands the model of an epoch over, if that is the best one so far."""
-    newest = best_models.newest(place)
+def _model_writer(run: Path, epoch: int) -> SaveFn | None:
+    """Return a function that moves the model of an epoch into a folder, or None if that epoch is not the best so far."""
+    newest = newest_model(run)
     try:
-        if newest is None or int(epoch_of(newest)["epoch"]) != epoch:
+        if newest is None or int(read_epoch(newest)["epoch"]) != epoch:
             return None
-        kept = Path(tempfile.mkdtemp(dir=place))
-        shutil.copytree(newest, kept / "model")
-    except (OSError, ValueError, shutil.Error):  # a better one took its place meanwhile: that one is handed over next
+        copy = Path(tempfile.mkdtemp(dir=run))
+        shutil.copytree(newest, copy / "model")
+    except (OSError, ValueError, shutil.Error):  # a better model replaced it meanwhile, and is reported next
         return None
 
     def move(folder: Path) -> None:
-        for path in (kept / "model").iterdir():
+        for path in (copy / "model").iterdir():
             path.rename(folder / path.name)
-        shutil.rmtree(kept)
+        shutil.rmtree(copy)
 
     return move

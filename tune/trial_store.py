@@ -1,10 +1,10 @@
-"""What a search knows of its trials, a folder each: it outlives the driver, Ray, and Ray Tune's own state, which is pickle.
+"""The trials of a search on disk, one folder each: they outlive the driver, Ray, and Ray Tune's own state, which is pickle.
 
-trials/0007/values.json       what was tried           trials/0007-seed-43   a finalist with another seed
+trials/0007/values.json       the values it tries      trials/0007-seed-43   a finalist trained with another seed
             history.jsonl     its epochs
-            model.json        how large its weights are
-            ended.json        how it ended; without one it is to go on
-tune-1/0007/checkpoint_...    what Ray Tune keeps of it: the best epoch's model
+            model.json        the size of its weights
+            ended.json        how it ended; without this file it is to be resumed
+tune-1/0007/checkpoint_...    Ray Tune's copy of the best epoch's model
 """
 
 from __future__ import annotations
@@ -18,146 +18,147 @@ from cluster.files import read_json, write_json
 from trainer.runs.journal import read_history
 from trainer.runs.result import TrialRecord
 from trainer.spec.run import RunSpec
-from trainer.training.checkpoint import best_model as best_models
-from trainer.training.checkpoint.export import epoch_of
-from trainer.training.worker import FAILURE, failure
+from trainer.training.checkpoint.best_model import newest_model
+from trainer.training.checkpoint.export import read_epoch
+from trainer.training.worker import FAILURE, read_failure
 from tune.point import Point
 
 _TRIALS, _VALUES, _ENDED, _MODEL = "trials", "values.json", "ended.json", "model.json"
+_CHECKPOINTS = "checkpoints"
+_ATTEMPT_PREFIX = "tune-"
+_SEED_INFIX = "-seed-"
+_MB = 1e6
+
+FinalState = Literal["finished", "stopped", "failed"]
 
 
-_ATTEMPT = "tune-"
-
-
-_SEED = "-seed-"
-
-
-End = Literal["finished", "stopped", "failed"]
-
-
-def size_mb(folder: Path) -> float:
-    """Return the megabytes (1e6 bytes) of a model's folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-
-
-def better_of(spec: RunSpec) -> Callable[..., Any]:
-    """Return max or min: what picks the best by `evaluate.metric`."""
-    return max if spec.evaluate.mode == "max" else min
-
-
-def figures_of(history: list[dict[str, Any]], spec: RunSpec) -> dict[str, float]:
-    """Return the figures of a training's best epoch, and its seconds in all."""
-    best = better_of(spec)(history, key=lambda epoch: epoch[spec.evaluate.metric])
-    figures = {key: float(value) for key, value in best.items() if key not in ("epoch", "seconds")}
-    return {**figures, "train.seconds": round(sum(epoch["seconds"] for epoch in history), 2)}
-
-
-class Records:
-    """Those of the search in a run's folder."""
+class TrialStore:
+    """The trials in a run's folder. A trial of a finalist with another seed is called reseeded."""
 
     def __init__(self, folder: Path, spec: RunSpec) -> None:
         self._folder, self._spec, self.metric = folder, spec, spec.evaluate.metric
-        self._pick = better_of(spec)
+        self._select_best = max_or_min(spec)
 
-    def place(self, name: str) -> Path:
+    def folder(self, name: str) -> Path:
         """Return the folder of a trial."""
         return self._folder / _TRIALS / name
 
-    def names(self, *, finals: bool) -> list[str]:
-        """Return the trials that were begun, in order: those of the search, or those of its finals."""
-        there = [path.parent.name for path in (self._folder / _TRIALS).glob(f"*/{_VALUES}")]
-        return sorted(name for name in there if (_SEED in name) is finals)
+    def names(self, *, reseeded: bool) -> list[str]:
+        """Return the names of the trials that were started, sorted: the reseeded ones, or the others."""
+        started = [path.parent.name for path in (self._folder / _TRIALS).glob(f"*/{_VALUES}")]
+        return sorted(name for name in started if (_SEED_INFIX in name) is reseeded)
 
-    def new_attempt(self) -> str:
-        """Return a name for Ray Tune's folder that none had before: under an old one it would read what it pickled."""
-        return f"{_ATTEMPT}{1 + len(list(self._folder.glob(f'{_ATTEMPT}*')))}"
+    def all_names(self) -> list[str]:
+        """Return the names of all trials that were started, the reseeded ones last."""
+        return [*self.names(reseeded=False), *self.names(reseeded=True)]
 
-    def begin(self, point: Point) -> None:
-        """Take note of a trial that begins, or goes on."""
-        place = self.place(point.name)
-        place.mkdir(parents=True, exist_ok=True)
-        write_json(place / _VALUES, point.values)
+    def new_attempt_name(self) -> str:
+        """Return a new name for Ray Tune's folder: under an old one it would read the state that it pickled."""
+        return f"{_ATTEMPT_PREFIX}{1 + len(list(self._folder.glob(f'{_ATTEMPT_PREFIX}*')))}"
 
-    def end(self, name: str, how: End, why: str = "") -> None:
-        """Take note of how a trial ended; the first word stands."""
-        if not (self.place(name) / _ENDED).is_file():
-            write_json(self.place(name) / _ENDED, {"how": how, "why": why})
+    def start(self, point: Point) -> None:
+        """Record that a trial starts or resumes."""
+        folder = self.folder(point.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _VALUES, point.values)
 
-    def weigh(self, name: str, model: Path) -> None:
-        """Take note of how large a trial's model is."""
-        write_json(self.place(name) / _MODEL, {"size_mb": round(size_mb(model), 3)})
-
-    def point(self, name: str) -> Point:
-        """Return what a trial tries."""
-        return Point(name, read_json(self.place(name) / _VALUES))
-
-    def values(self) -> list[dict[str, Any]]:
-        """Return what each trial tries that was begun."""
-        return [self.point(name).values for name in self.names(finals=False)]
+    def end(self, name: str, state: FinalState, reason: str = "") -> None:
+        """Record how a trial ended. The first record of a trial stays."""
+        if not self.has_ended(name):
+            write_json(self.folder(name) / _ENDED, {"how": state, "why": reason})
 
     def has_ended(self, name: str) -> bool:
-        """Whether nothing more is to come of a trial."""
-        return (self.place(name) / _ENDED).is_file()
+        """Return whether a trial has ended, so that it is not resumed."""
+        return (self.folder(name) / _ENDED).is_file()
+
+    def record_size(self, name: str, model: Path) -> None:
+        """Record the size of a trial's model."""
+        write_json(self.folder(name) / _MODEL, {"size_mb": round(folder_size_mb(model), 3)})
+
+    def read_point(self, name: str) -> Point:
+        """Return the point that a trial tries."""
+        return Point(name, read_json(self.folder(name) / _VALUES))
+
+    def all_values(self) -> list[dict[str, Any]]:
+        """Return the values of every trial that was started, without the reseeded ones."""
+        return [self.read_point(name).values for name in self.names(reseeded=False)]
 
     def read(self, name: str) -> TrialRecord:
-        """Return what is known of a trial."""
-        place = self.place(name)
-        history = read_history(place)
-        ended = read_json(place / _ENDED) if self.has_ended(name) else {"how": "running", "why": ""}
-        figures = figures_of(history, self._spec) if history else {}
-        if (place / _MODEL).is_file():
-            figures["model.size_mb"] = read_json(place / _MODEL)["size_mb"]
+        """Return the record of a trial."""
+        folder = self.folder(name)
+        history = read_history(folder)
+        end = read_json(folder / _ENDED) if self.has_ended(name) else {"how": "running", "why": ""}
+        metrics = summarize_history(history, self._spec) if history else {}
+        if (folder / _MODEL).is_file():
+            metrics["model.size_mb"] = read_json(folder / _MODEL)["size_mb"]
         return TrialRecord(
             name=name,
-            values=self.point(name).values,
-            metric=figures.get(self.metric),
+            values=self.read_point(name).values,
+            metric=metrics.get(self.metric),
             epochs=len(history),
-            seconds=figures.get("train.seconds", 0.0),
+            seconds=metrics.get("train.seconds", 0.0),
             history=history,
-            error=ended["why"] or None if ended["how"] == "failed" else None,
-            state=ended["how"],
-            figures=figures,
+            error=end["why"] or None if end["how"] == "failed" else None,
+            state=end["how"],
+            metrics=metrics,
         )
 
-    def all(self, *, finals: bool) -> list[TrialRecord]:
-        """Return what is known of all trials, in the order they began."""
-        return [self.read(name) for name in self.names(finals=finals)]
+    def read_all(self, *, reseeded: bool) -> list[TrialRecord]:
+        """Return the records of the reseeded trials or of the others, in the order of their names."""
+        return [self.read(name) for name in self.names(reseeded=reseeded)]
 
-    def mistake(self) -> Exception | None:
-        """Return a mistake of the user's that a trial found, if one did."""
-        found = (failure(path.parent) for path in sorted((self._folder / _TRIALS).glob(f"*/{FAILURE}")))
-        return next((each for each in found if each), None)
+    def first_user_error(self) -> Exception | None:
+        """Return the first `UserError` that a trial recorded, or None."""
+        errors = (read_failure(path.parent) for path in sorted((self._folder / _TRIALS).glob(f"*/{FAILURE}")))
+        return next((error for error in errors if error), None)
 
-    def checkpoint(self, name: str) -> Path | None:
-        """Return the folder of a trial's best model; None where it has none any more."""
+    def best_checkpoint(self, name: str) -> Path | None:
+        """Return the folder of a trial's best model, or None if it has none."""
         best: tuple[float, Path] | None = None
         for path in self.checkpoints(name):
             try:
-                value = float(epoch_of(path)[self.metric])
+                value = float(read_epoch(path)[self.metric])
             except (OSError, ValueError, KeyError):
-                continue  # one that was never whole
-            # Of equals the later one: before it lies what a killed attempt may have left half copied.
-            if best is None or self._pick(value, best[0]) == value:
+                continue  # incomplete
+            # Of equal ones take the later: a killed attempt may have left the earlier half copied.
+            if best is None or self._select_best(value, best[0]) == value:
                 best = value, path
         return best[1] if best else None
 
-    def forget_model(self, name: str) -> None:
-        """Remove a loser's weights: 91 MB each even for a small encoder, and nothing reads them again."""
+    def checkpoints(self, name: str) -> list[Path]:
+        """Return a trial's checkpoints: those in Ray Tune's folders and, if it has several workers, their best model."""
+        own = newest_model(self.folder(name))
+        return [*sorted(self._folder.glob(f"{_ATTEMPT_PREFIX}*/{name}/checkpoint_*")), *([own] if own else [])]
+
+    def delete_models(self, name: str) -> None:
+        """Delete the weights of a trial that did not win. Even a small encoder has 91 MB, and nothing reads them again."""
         for path in self.checkpoints(name):
             shutil.rmtree(path, ignore_errors=True)
-        shutil.rmtree(self.place(name) / "checkpoints", ignore_errors=True)
-
-    def checkpoints(self, name: str) -> list[Path]:
-        """Return what there is of a trial: what it handed to Ray Tune, and, with several workers, what these keep."""
-        own = best_models.newest(self.place(name))
-        return [*sorted(self._folder.glob(f"{_ATTEMPT}*/{name}/checkpoint_*")), *([own] if own else [])]
+        shutil.rmtree(self.folder(name) / _CHECKPOINTS, ignore_errors=True)
 
 
-def final_name(name: str, seed: int) -> str:
-    """Return what a finalist is called with another seed."""
-    return f"{name}{_SEED}{seed}"
+def folder_size_mb(folder: Path) -> float:
+    """Return the size of all files in a folder in megabytes (1e6 bytes)."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / _MB
 
 
-def of_final(name: str) -> str:
-    """Return which trial a final is of."""
-    return name.partition(_SEED)[0]
+def max_or_min(spec: RunSpec) -> Callable[..., Any]:
+    """Return the built-in function that selects the best value of `evaluate.metric`."""
+    return max if spec.evaluate.mode == "max" else min
+
+
+def summarize_history(history: list[dict[str, Any]], spec: RunSpec) -> dict[str, float]:
+    """Return the metrics of a training's best epoch, with the seconds of all epochs as `train.seconds`."""
+    best = max_or_min(spec)(history, key=lambda epoch: epoch[spec.evaluate.metric])
+    metrics = {key: float(value) for key, value in best.items() if key not in ("epoch", "seconds")}
+    return {**metrics, "train.seconds": round(sum(epoch["seconds"] for epoch in history), 2)}
+
+
+def reseeded_name(name: str, seed: int) -> str:
+    """Return the name of a finalist's training with another seed."""
+    return f"{name}{_SEED_INFIX}{seed}"
+
+
+def original_name(name: str) -> str:
+    """Return the name of the trial that a reseeded one repeats; any other trial's own name."""
+    return name.partition(_SEED_INFIX)[0]

@@ -1,4 +1,4 @@
-"""What a search begins with: points that the spec gives, and earlier searches and trainings to learn from."""
+"""Start a search from the spec's initial points, and from the results of earlier searches and trainings."""
 
 from __future__ import annotations
 
@@ -7,76 +7,86 @@ from pathlib import Path
 from typing import Any
 
 from cluster.files import read_json
-from trainer.runs import folder as run_folder
+from trainer.runs.folder import find_run, load_run_spec, read_prepared_path
 from trainer.runs.journal import read_history
 from trainer.runs.result import TrialRecord
+from trainer.spec.objective import Goal
 from trainer.spec.run import RunSpec
-from trainer.spec.tune import Goal, Tune
+from trainer.spec.tune import TuneSpec
 from trainer.tasks import resolve
-from tune.point import Point
-from tune.ray_searcher import learn, trial_name
-from tune.sampler import Sampling
-from tune.search_space import preparation_of
-from tune.trial_store import Records, figures_of
+from tune.point import Point, trial_name
+from tune.ray_searcher import tell_sampler
+from tune.sampler import Sampler
+from tune.search_space import preparation_key
+from tune.trial_store import TrialStore, summarize_history
 
-#: Of a search: which prepared rows go with which values.
+#: File of a search with its prepared folders by `preparation_key`.
 VARIANTS = "variants.json"
 
 
-def variants_of(folder: Path) -> dict[str, str]:
-    """Return which prepared rows a search went with, by `preparation_of`, as far as they are still there."""
-    found: dict[str, str] = read_json(folder / VARIANTS) if (folder / VARIANTS).is_file() else {}
-    return {key: place for key, place in found.items() if Path(place).is_dir()}
+def read_variants(folder: Path) -> dict[str, str]:
+    """Return the prepared folders of a search by `preparation_key`, as far as they still exist."""
+    variants: dict[str, str] = read_json(folder / VARIANTS) if (folder / VARIANTS).is_file() else {}
+    return {key: prepared for key, prepared in variants.items() if Path(prepared).is_dir()}
 
 
-def points(tune: Tune) -> list[dict[str, Any]]:
-    """Return the points that the spec gives, keys in the order of its space."""
-    return [{key: point[key] for key in tune.space if key in point} for point in tune.points]
+def initial_points(tune: TuneSpec) -> list[dict[str, Any]]:
+    """Return the initial points of the spec, their keys in the order of the space."""
+    return [{key: point[key] for key in tune.space if key in point} for point in tune.initial_points]
 
 
-def named(values: Sequence[Mapping[str, Any]], after: int) -> list[Point]:
-    """Return points with names that count on from `after`."""
-    return [Point(trial_name(after + at), dict(each)) for at, each in enumerate(values, 1)]
+def number_points(points: Sequence[Mapping[str, Any]], last_number: int) -> list[Point]:
+    """Return points with names that continue after `last_number`."""
+    return [Point(trial_name(number), dict(values)) for number, values in enumerate(points, last_number + 1)]
 
 
-def teach(spec: RunSpec, goals: Sequence[Goal], sampling: Sampling, prepared: Mapping[str, str]) -> None:
-    """Tell who draws of the trials of `tune.warm_start` that were trained and judged on the very rows of this search."""
+def warm_start_sampler(spec: RunSpec, goals: Sequence[Goal], sampler: Sampler, prepared: Mapping[str, str]) -> None:
+    """Tell the sampler the results of the trials in `tune.warm_start` that used exactly the rows of this search."""
     assert spec.tune is not None
     for run in spec.tune.warm_start:
-        for trial in trials_of(spec, run, set(prepared.values())):
-            if all(goal.name in trial.figures for goal in goals):
-                learn(sampling, goals, trial)
+        for trial in read_earlier_trials(spec, run, set(prepared.values())):
+            if all(goal.name in trial.metrics for goal in goals):
+                tell_sampler(sampler, goals, trial)
 
 
-def trials_of(spec: RunSpec, run: str, prepared: set[str]) -> list[TrialRecord]:
-    """Return an earlier run's trials, or the training that it is; none if it had other rows.
+def read_earlier_trials(spec: RunSpec, run: str, prepared: set[str]) -> list[TrialRecord]:
+    """Return the ended trials of an earlier search, or an earlier training as one trial, without those on other rows.
 
-    Raises `SpecError` for a run that is not there.
+    Raises `SpecError` if the run does not exist.
     """
-    folder = run_folder.find(run, Path(spec.storage))
-    then = run_folder.spec_of(folder)
-    if then.tune is not None:
-        rows_of, records = variants_of(folder), Records(folder, spec)
-        names = [
-            name
-            for name in records.names(finals=False)  # whose figures are read only where they are of the same rows
-            if records.has_ended(name) and rows_of.get(preparation_of(records.point(name).values)) in prepared
-        ]
-        return [records.read(name) for name in names]
-    if str(run_folder.prepared_of(folder)) not in prepared:
+    folder = find_run(run, Path(spec.storage))
+    earlier = load_run_spec(folder)
+    if earlier.tune is not None:
+        return _read_search(spec, folder, prepared)
+    if str(read_prepared_path(folder)) not in prepared:
         return []
+    return _read_training(spec, earlier, folder)
+
+
+def _read_search(spec: RunSpec, folder: Path, prepared: set[str]) -> list[TrialRecord]:
+    variants, store = read_variants(folder), TrialStore(folder, spec)
+
+    def matches(name: str) -> bool:
+        return store.has_ended(name) and variants.get(preparation_key(store.read_point(name).values)) in prepared
+
+    # The metrics are read only after the rows match.
+    return [store.read(name) for name in store.names(reseeded=False) if matches(name)]
+
+
+def _read_training(spec: RunSpec, earlier: RunSpec, folder: Path) -> list[TrialRecord]:
     history = read_history(folder)
     if not history:
         return []
     assert spec.tune is not None
-    raw = resolve.resolved(then)
-    values = {key: value for key in spec.tune.space if (value := _at(raw, key)) is not None}
-    figures = figures_of(history, spec)
-    metric, seconds = figures[spec.evaluate.metric], figures["train.seconds"]
-    return [TrialRecord(folder.name, values, metric, len(history), seconds, history, figures=figures)]
+    raw = resolve.resolve_defaults(earlier)
+    values = {key: value for key in spec.tune.space if (value := _value_at(raw, key)) is not None}
+    metrics = summarize_history(history, spec)
+    metric, seconds = metrics[spec.evaluate.metric], metrics["train.seconds"]
+    return [TrialRecord(folder.name, values, metric, len(history), seconds, history, metrics=metrics)]
 
 
-def _at(raw: Any, key: str) -> Any:
+def _value_at(raw: Any, key: str) -> Any:
+    """Return the value at a dotted key of nested mappings, or None."""
     for part in key.split("."):
         raw = raw.get(part) if isinstance(raw, dict) else None
     return raw

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files and folders that are either complete or absent."""
 
 import subprocess
 import sys
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.files import OWNER, new_folder, read_json, sha256_of, sign, sweep, write_json
+from cluster.files import OWNER_FILE, json_sha256, mark_owner, new_folder, read_json, remove_leftovers, write_json
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path):
+def test_a_reader_never_sees_a_partial_file(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"n": 0, "pad": "x" * 100_000})
     stop = threading.Event()
@@ -30,7 +30,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+def test_a_folder_appears_complete_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError), new_folder(tmp_path / "a") as folder:
         (folder / "x").write_text("half")
         raise RuntimeError
@@ -45,7 +45,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_digests_of_values_do_not_depend_on_the_order_of_keys():
-    assert sha256_of({"a": 1, "b": [1, 2]}) == sha256_of({"b": [1, 2], "a": 1}) != sha256_of({"a": 1, "b": [2, 1]})
+    assert (
+        json_sha256({"a": 1, "b": [1, 2]}) == json_sha256({"b": [1, 2], "a": 1}) != json_sha256({"a": 1, "b": [2, 1]})
+    )
 
 
 def test_json_has_no_nan(tmp_path):
@@ -54,12 +56,12 @@ def test_json_has_no_nan(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_an_ended_process_left_is_swept_at_once_and_what_a_running_one_fills_is_not(tmp_path):
-    code = "import sys, pathlib; from cluster.files import sign; sign(pathlib.Path(sys.argv[1]))"
+def test_folders_of_ended_processes_are_removed_and_those_of_running_ones_stay(tmp_path):
+    code = "import sys, pathlib; from cluster.files import mark_owner; mark_owner(pathlib.Path(sys.argv[1]))"
     for name in (".a-0123abcd", ".b-0123abcd", ".c-0123abcd", ".d-0123abcd"):
         (tmp_path / name).mkdir()
     subprocess.run([sys.executable, "-c", code, str(tmp_path / ".a-0123abcd")], check=True, cwd=ROOT)
-    sign(tmp_path / ".b-0123abcd")
-    (tmp_path / ".c-0123abcd" / OWNER).write_text('["another-host", 1, 1.0]')
-    sweep(tmp_path)
+    mark_owner(tmp_path / ".b-0123abcd")
+    (tmp_path / ".c-0123abcd" / OWNER_FILE).write_text('["another-host", 1, 1.0]')
+    remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b-0123abcd", ".c-0123abcd", ".d-0123abcd"]

@@ -1,38 +1,38 @@
-"""Does it fit? Sums, sizes and refusals, without Ray."""
+"""Resource sizes, and the check that a run fits the cluster, without Ray."""
 
 import pytest
 
 import raymill
 from cluster.errors import DataError, ResourceError
-from cluster.plan import Demand, Node, check, places
-from trainer.pipeline.resources import demands, layout
-from trainer.tasks.resolve import load
+from cluster.plan import Demand, Node, capacity, check_fits
+from trainer.pipeline.resources import list_demands, plan_resources
+from trainer.tasks.resolve import load_spec
 
 TWO = [Node(2, 0)]
 SEARCH = {"trials": 4, "space": {"train.learning_rate": {"uniform": [0.1, 0.2]}}}
 
 
 def spec(**sections):
-    return load({"name": "a", "data": {"train": "t.csv"}, "model": {"base": "b"}, **sections})
+    return load_spec({"name": "a", "data": {"train": "t.csv"}, "model": {"base": "b"}, **sections})
 
 
 def test_one_training_gets_all_cores_and_a_search_shares_them():
-    assert layout(spec(), TWO) == (2, 1)
-    assert layout(spec(tune=SEARCH), TWO) == (1, 2)
-    assert layout(spec(tune=SEARCH), [Node(16, 0)]) == (4, 4)
-    assert layout(spec(tune=SEARCH, cluster={"workers": 2}), TWO) == (1, 1)
-    assert layout(spec(tune={**SEARCH, "max_concurrent": 1}), TWO) == (2, 1)
+    assert plan_resources(spec(), TWO) == (2, 1)
+    assert plan_resources(spec(tune=SEARCH), TWO) == (1, 2)
+    assert plan_resources(spec(tune=SEARCH), [Node(16, 0)]) == (4, 4)
+    assert plan_resources(spec(tune=SEARCH, cluster={"workers": 2}), TWO) == (1, 1)
+    assert plan_resources(spec(tune={**SEARCH, "max_concurrent": 1}), TWO) == (2, 1)
 
 
 def test_gpus_limit_trials():
     nodes = [Node(16, 4), Node(16, 4)]
-    assert layout(spec(tune=SEARCH, cluster={"gpus_per_worker": 1, "workers": 2}), nodes) == (4, 4)
-    assert layout(spec(tune={**SEARCH, "trials": 20}, cluster={"gpus_per_worker": 1}), nodes) == (4, 8)
+    assert plan_resources(spec(tune=SEARCH, cluster={"gpus_per_worker": 1, "workers": 2}), nodes) == (4, 4)
+    assert plan_resources(spec(tune={**SEARCH, "trials": 20}, cluster={"gpus_per_worker": 1}), nodes) == (4, 8)
 
 
 def test_a_worker_must_fit_on_one_node():
-    assert places([Node(3, 0), Node(3, 0)], 2, 0) == 2
-    assert layout(spec(), [Node(4, 0), Node(4, 0)]).cpus_per_worker == 4
+    assert capacity([Node(3, 0), Node(3, 0)], 2, 0) == 2
+    assert plan_resources(spec(), [Node(4, 0), Node(4, 0)]).cpus_per_worker == 4
 
 
 @pytest.mark.parametrize(
@@ -50,18 +50,18 @@ def test_a_worker_must_fit_on_one_node():
         ),
     ],
 )
-def test_what_can_never_fit_is_refused_with_the_sum(sections, nodes, message):
-    wanted = spec(**sections)
+def test_a_demand_that_cannot_fit_is_refused_with_the_sum(sections, nodes, message):
+    run_spec = spec(**sections)
     with pytest.raises(ResourceError) as caught:
-        check(demands(wanted, layout(wanted, nodes)), nodes)
+        check_fits(list_demands(run_spec, plan_resources(run_spec, nodes)), nodes)
     assert message in str(caught.value)
 
 
-def test_what_fits_passes():
-    check([Demand("train", "2 workers", 2, 1, 0, "cluster.workers")], TWO)
-    check(demands(spec(tune=SEARCH), layout(spec(tune=SEARCH), TWO)), TWO)
+def test_a_demand_that_fits_passes():
+    check_fits([Demand("train", "2 workers", 2, 1, 0, "cluster.workers")], TWO)
+    check_fits(list_demands(spec(tune=SEARCH), plan_resources(spec(tune=SEARCH), TWO)), TWO)
 
 
-def test_a_plan_refuses_what_a_run_would(tmp_path):
+def test_a_plan_refuses_a_missing_file_like_a_run(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
         raymill.plan({"name": "a", "data": {"train": str(tmp_path / "none.csv")}, "model": {"base": "b"}})

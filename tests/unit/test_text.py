@@ -1,4 +1,4 @@
-"""What is blank: one rule for a training row, a cleaned text and a request."""
+"""Blank texts: one rule for training rows, cleaned texts and requests."""
 
 import sys
 import unicodedata
@@ -13,7 +13,7 @@ from cluster.errors import RequestError
 from cluster.text import is_blank
 from trainer.tasks import catalog as task_catalog
 
-TASK = task_catalog.get("text-classification")
+TASK = task_catalog.get_task("text-classification")
 
 
 def reasons_of(rows):
@@ -39,8 +39,8 @@ def test_not_blank(text):
     assert not is_blank(text)
 
 
-def test_the_short_way_says_what_the_long_one_says():
-    """No letter or digit is of a kind that nobody sees, for every character there is."""
+def test_no_letter_or_digit_is_invisible():
+    """The shortcut for letters and digits agrees with the full check for every character of Unicode."""
     for code in range(sys.maxunicode + 1):
         character = chr(code)
         seen = unicodedata.category(character) in ("Cn",) or unicodedata.category(character)[0] not in "CZM"
@@ -65,7 +65,7 @@ def test_training_and_serving_agree_on_texts(texts):
             assert reason is None
 
 
-def test_labels_that_look_like_others_or_like_nothing():
+def test_labels_that_look_like_another_or_are_invisible():
     labels = ["tool", "tool ", "\ttool", "\u00a0tool", "two words", "\u200b", " ", None, "道具"]
     spaced, unseen = "label with white space around it", "no visible character in label"
     expected = [None, spaced, spaced, spaced, None, unseen, unseen, None, None]

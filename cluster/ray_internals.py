@@ -1,0 +1,98 @@
+"""Every private name of Ray that raymill uses, one small function each.
+
+A new release of Ray may change them without notice. Each is imported inside its function, so that a name which is gone
+breaks the one feature that needs it, and each comment says why it is used and what would replace it.
+tests/unit/test_ray_internals.py has one test for each.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+#: The variable in which Ray passes the dotted name of a setup hook to its workers.
+# Why: an application that `serve deploy` starts has no job of raymill's whose runtime environment could name the hook.
+# Replaced by: `worker_process_setup_hook` in an actor's `runtime_env`, once Ray takes it there and not for jobs alone.
+WORKER_SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
+
+
+class ServeAddress(NamedTuple):
+    """The address that Ray Serve listens on."""
+
+    host: str
+    port: int
+
+
+def count_cpus() -> int:
+    """Return the number of cores that Ray would count on this machine, within a container's limit."""
+    # Why: `plan` must agree with Ray without starting it. `os.cpu_count` and psutil do not know of cgroup limits.
+    # Replaced by: a public function of Ray's, or `os.process_cpu_count` once Python reads cgroup limits.
+    from ray._private.utils import get_num_cpus
+
+    return int(get_num_cpus())
+
+
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs that Ray would count on this machine, within CUDA_VISIBLE_DEVICES."""
+    # Why: `plan` and `doctor` must agree with Ray without starting it, and without importing torch.
+    # Replaced by: a public function of Ray's that counts accelerators, or nvidia-ml-py.
+    from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager
+
+    visible = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
+    return NvidiaGPUAcceleratorManager.get_current_node_num_accelerators() if visible is None else len(visible)
+
+
+def node_address_option(address: str) -> dict[str, Any]:
+    """Return the argument of `ray.init` that makes the new node listen on `address` alone."""
+    # Why: without it a local Ray listens on the network's address, open to every machine around.
+    # Replaced by: a public argument of `ray.init`; `ray start --node-ip-address` exists for the command line only.
+    return {"_node_ip_address": address}
+
+
+def serve_is_running() -> bool:
+    """Return whether the connected Ray has a running Serve controller."""
+    # Why: `serve.status()` returns the same empty status for a Serve without applications as for none.
+    # Replaced by: a public call that tells the two apart.
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client(raise_if_no_controller_running=False) is not None
+
+
+def serve_address() -> ServeAddress:
+    """Return the address of the running Serve. It keeps the address it was first started with."""
+    # Why: the address is otherwise known only to the dashboard, which a local Ray does not start.
+    # Replaced by: the HTTP options in `serve.status()`, as `ServeInstanceDetails` has them for the dashboard.
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    assert client is not None  # it raises if no controller runs
+    return ServeAddress(str(client.http_config.host), int(client.http_config.port))
+
+
+def finish_trial_session(timeout_s: float) -> None:
+    """Wait up to `timeout_s` for the training function of this process's Ray Tune trial to end."""
+    # Why: `FunctionTrainable.cleanup` waits 0 s, and then Ray Tune kills the process with Ray Train's controller in it.
+    # The workers' placement group would stay, and the next trial would wait for those cores forever.
+    # Replaced by: a timeout for `cleanup` in `ray.tune.RunConfig`.
+    from ray.train._internal.session import get_session
+
+    session = get_session()
+    if session is not None:
+        session.finish(timeout=timeout_s)
+
+
+def data_parallel_trainer() -> Any:
+    """Return Ray Train's trainer that starts workers without a backend such as torch's process group."""
+    # Why: `ray.train.data_parallel_trainer.DataParallelTrainer` is that of Train v1; v2 does not export its own.
+    # Replaced by: `ray.train.DataParallelTrainer`, once v2 exports it.
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    return DataParallelTrainer
+
+
+def live_actors() -> dict[str, str]:
+    """Return the actors of the connected Ray that are not dead: class names by id."""
+    # Why: the tests check that nothing stays behind, and `ray.util.state.list_actors` needs the dashboard.
+    # Replaced by: `list_actors`, once it asks the GCS itself.
+    from ray._private.state import actors
+
+    return {key: actor["ActorClassName"] for key, actor in actors().items() if actor["State"] != "DEAD"}
