@@ -1,7 +1,7 @@
-"""What all tests share: an environment of their own, and small things that are real.
+"""Fixtures for all tests: an isolated environment, and small models and data that are real.
 
-Ray's token, the hub's offline switch and usage statistics are set before anything is imported: a local `ray.init()`
-would otherwise write a token into the home folder that changes how every later Ray on the machine starts.
+The environment is set before anything is imported. Without it a local `ray.init()` writes a token into the home folder,
+which changes how every later Ray on the machine starts.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ os.environ.update(
     HF_HOME=str(_HOME / "hub"),
     TOKENIZERS_PARALLELISM="false",
     COLUMNS="160",
-    # Ray has its workers give way to everything else: beside other tests they would hardly come to anything.
+    # By default Ray gives its workers a low priority; beside other tests they would hardly run.
     RAY_worker_niceness="0",
-    # Threads that wait for each other sleep: else they spin for as long as another process has their core.
+    # Let waiting threads sleep. By default they spin, which wastes the core that another test needs.
     OMP_WAIT_POLICY="passive",
 )
 os.environ.pop("RAY_ADDRESS", None)
-# A shell starts what it puts into the background with Ctrl-C ignored, and commands of the tests would inherit that.
+# A shell starts background jobs with Ctrl-C ignored, and commands that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real BERT of 2 layers and 32 dimensions with a real WordPiece tokenizer, saved as transformers does."""
+    """A BERT with 2 layers and 32 dimensions and its WordPiece tokenizer, in the format of transformers."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("tiny_base")
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLER, *(word for words in WORDS.values() for word in words)]
-    vocabulary = {token: place for place, token in enumerate(dict.fromkeys(tokens))}
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -80,11 +80,11 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_version(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Version:
-    """A registered version of the tiny model, made without Ray."""
+    """A registered version of the tiny model, trained without Ray."""
     from support.local_training import train_in_process
     from trainer.registry import register
     from trainer.runs.result import RunResult
-    from trainer.tasks.resolve import load
+    from trainer.tasks.resolve import load_spec
 
     folder = tmp_path_factory.mktemp("tiny_version")
     spec = tiny_spec(tiny_base, tiny_data, folder)
@@ -92,13 +92,13 @@ def tiny_version(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.Temp
     assert done.best is not None
     result = RunResult(
         checkpoint=done.best,
-        spec=load(spec),
+        spec=load_spec(spec),
         prepared=done.prepared.folder,
         metrics={},
         history=[],
         folder=folder / "run",
     )
-    return register.provisional(result, folder)
+    return register.register_candidate(result, folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""An endpoint and a registered model that all e2e tests share."""
+"""A registered model and its endpoint, shared by all end-to-end tests."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def spec_file(tiny_base: Path, tiny_data: Path, storage: Path, tmp_path_factory:
 
 @pytest.fixture(scope="session")
 def first_run(spec_file: Path) -> dict[str, Any]:
-    """`raymill run SPEC --json`, done once: version 1, the champion."""
+    """The outcome of `raymill run SPEC --json`, run once: version 1, the champion."""
     done = run_raymill("run", spec_file, "--json")
     assert done.code == 0, done
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    return outcome
 
 
 @pytest.fixture(scope="session")
 def endpoint(first_run: dict[str, Any], storage: Path) -> Iterator[str]:
-    """The champion behind HTTP with 2 replicas; yields its URL."""
+    """The URL of an endpoint that serves the champion with 2 replicas."""
     server = RunningCommand(
         "-m", "raymill", "serve", "tiny@champion", "--storage", storage, "--port", free_port(), "--replicas", 2
     )
     try:
-        line = server.wait_for("listening on")
+        line = server.wait_for_line("listening on")
         yield line.split()[-1]
     finally:
-        server.end()
+        server.terminate()

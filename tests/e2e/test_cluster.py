@@ -1,4 +1,4 @@
-"""Other ways in: a job on a real head, `serve deploy`, and the example's own script."""
+"""Other ways to start raymill: a job on a real head, `serve deploy`, and the example's own script."""
 
 import contextlib
 import json
@@ -22,13 +22,13 @@ SERVE = Path(sys.executable).parent / "serve"
 
 @pytest.fixture(scope="module")
 def head():
-    with ray_head() as started:
-        yield started
+    with ray_head() as head:
+        yield head
 
 
-def run(words, timeout_s=500, **env):
+def run(command, timeout_s=500, **env):
     environment = {**os.environ, **{key: str(value) for key, value in env.items()}}
-    return subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment, timeout=timeout_s)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=timeout_s)
 
 
 def test_the_example_runs_as_a_job_from_a_bare_working_directory(head, tiny_base, tmp_path):
@@ -60,21 +60,30 @@ def test_a_spec_joins_a_cluster_by_address_and_leaves_it_running(head, tiny_base
 _FILL = """
 import numpy, ray, sys
 ray.init(address=sys.argv[1], log_to_driver=False)
-held = [ray.put(numpy.ones(10_000_000, numpy.uint8)) for _ in range(15)]
+objects = [ray.put(numpy.ones(10_000_000, numpy.uint8)) for _ in range(15)]
 print("full", flush=True)
-held += [ray.put(numpy.ones(10_000_000, numpy.uint8)) for _ in range(20)]  # more than there is room for: to disk
+objects += [ray.put(numpy.ones(10_000_000, numpy.uint8)) for _ in range(20)]  # more than fits: Ray spills to disk
 print("over", flush=True)
 sys.stdin.read()
 """
 
 
-def test_a_manifest_is_deployed_and_ray_exports_its_counts(head, first_run, storage, tmp_path):
-    """`raymill manifest`, `serve deploy`, the object store full meanwhile, and Ray's own exporter."""
+def test_a_deploy_config_is_deployed_and_ray_exports_its_counts(head, first_run, storage, tmp_path):
+    """`raymill deploy-config` and `serve deploy`; answers while the object store is full; the counts of Ray's exporter."""
     port = free_port()
-    manifest = tmp_path / "serve.yaml"
-    words = ["manifest", "tiny", "--storage", storage, "--set", f"serve.port={port}", "--set", "serve.replicas=2"]
-    manifest.write_text(run([sys.executable, "-m", "raymill", *words], PYTHONPATH=ROOT).stdout)
-    done = run([SERVE, "deploy", "--address", f"http://127.0.0.1:{head.dashboard}", manifest], PYTHONPATH=ROOT)
+    config = tmp_path / "serve.yaml"
+    arguments = [
+        "deploy-config",
+        "tiny",
+        "--storage",
+        storage,
+        "--set",
+        f"serve.port={port}",
+        "--set",
+        "serve.replicas=2",
+    ]
+    config.write_text(run([sys.executable, "-m", "raymill", *arguments], PYTHONPATH=ROOT).stdout)
+    done = run([SERVE, "deploy", "--address", f"http://127.0.0.1:{head.dashboard}", config], PYTHONPATH=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
     def ask():
@@ -98,28 +107,32 @@ def test_a_manifest_is_deployed_and_ray_exports_its_counts(head, first_run, stor
         filler.kill()
         filler.wait(20)
 
-    def counted():
+    def exported_count():
         page = httpx.get(f"http://127.0.0.1:{head.metrics}/metrics", timeout=30).text
         lines = [line for line in page.splitlines() if line.startswith("ray_raymill_requests_total{")]
         assert all('model="tiny"' in line and 'WorkerId="' in line for line in lines)
         return sum(float(line.split()[-1]) for line in lines)
 
-    wait_until(lambda: counted() >= 101, within_s=60, what="Ray's exporter has the requests")
+    wait_until(lambda: exported_count() >= 101, within_s=60, what="Ray's exporter has the requests")
 
-    def own():
+    def raymill_count():
         page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
         return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("raymill_requests_total{"))
 
-    wait_until(lambda: counted() == own(), within_s=60, what="as many as raymill's own page has")
+    wait_until(
+        lambda: exported_count() == raymill_count(),
+        within_s=60,
+        what="Ray's exporter has the count of raymill's own page",
+    )
     done = run([SERVE, "shutdown", "-y", "--address", f"http://127.0.0.1:{head.dashboard}"], PYTHONPATH=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_examples_own_script(tiny_base, tmp_path):
     script = ROOT / "examples" / "support_tickets" / "demo.py"
-    words = [sys.executable, script, "--storage", tmp_path, "--set", f"model.base={tiny_base}"]
-    words += ["--set", "tune.trials=2", "--set", "train.epochs=1", "--set", "serve.engine=native"]
-    done = run(words, PYTHONPATH=ROOT)
+    command = [sys.executable, script, "--storage", tmp_path, "--set", f"model.base={tiny_base}"]
+    command += ["--set", "tune.trials=2", "--set", "train.epochs=1", "--set", "serve.engine=native"]
+    done = run(command, PYTHONPATH=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("promoted:", "raymill_requests_total", "stopped cleanly", "the report:"):
         assert word in done.stdout

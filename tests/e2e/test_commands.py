@@ -1,8 +1,9 @@
-"""The commands, as a user types them: what they print, where, and how they end."""
+"""The commands as a user types them: what they print, where, and their exit codes."""
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from support.commands import ROOT, run_raymill
 from trainer.spec.run import RunSpec
@@ -17,35 +18,32 @@ def test_run_prints_one_json_object_and_nothing_else(first_run):
     assert {"ray", "prepare", "train", "evaluate", "register"} <= set(first_run["stages"])
 
 
-def test_the_run_folder_explains_itself(first_run):
-    from pathlib import Path
-
+def test_the_run_folder_has_all_files(first_run):
     folder = Path(first_run["run"])
-    assert {"spec.yaml", "best.yaml", "result.json", "report.html", "ray.log", "history.jsonl"} <= {
-        p.name for p in folder.iterdir()
-    }
+    names = {path.name for path in folder.iterdir()}
+    assert {"spec.yaml", "best.yaml", "result.json", "report.html", "ray.log", "history.jsonl"} <= names
     assert json.loads((folder / "result.json").read_text())["version"] == 1
 
 
-def test_prepare_finds_what_the_run_made_without_starting_ray(first_run, spec_file):
+def test_prepare_reuses_the_rows_of_the_run_without_starting_ray(first_run, spec_file):
     done = run_raymill("prepare", spec_file, "--json")
-    found = json.loads(done.stdout)
-    assert done.code == 0 and found["fingerprint"] == first_run["fingerprint"]
-    assert "ray" not in found["stages"] and found["stages"]["prepare"] < 1.0
+    outcome = json.loads(done.stdout)
+    assert done.code == 0 and outcome["fingerprint"] == first_run["fingerprint"]
+    assert "ray" not in outcome["stages"] and outcome["stages"]["prepare"] < 1.0
 
 
 def test_train_and_tune_print_the_parts_that_apply(first_run, spec_file):
     done = run_raymill("train", spec_file, "--set", "train.epochs=1", "--json")
-    found = json.loads(done.stdout)
-    assert done.code == 0 and "version" not in found and found["metrics"]["validation"]["accuracy"] > 0
-    assert json.loads(done.stdout)["checkpoint"]
+    outcome = json.loads(done.stdout)
+    assert done.code == 0 and "version" not in outcome and outcome["metrics"]["validation"]["accuracy"] > 0
+    assert outcome["checkpoint"]
     space = "tune={trials: 2, space: {train.learning_rate: {uniform: [0.001, 0.005]}}}"
     done = run_raymill("tune", spec_file, "--set", space, "--set", "train.epochs=1", "--json")
     assert done.code == 0, done
     best = json.loads(done.stdout)
-    # The winner's spec is one that `raymill train` takes as it is.
+    # `raymill train` takes the winner's spec unchanged.
     plan = run_raymill("plan", f"{best['run']}/best.yaml", "--json")
-    assert plan.code == 0 and [stage["stage"] for stage in json.loads(plan.stdout)["stages"]][1] == "train"
+    assert plan.code == 0 and json.loads(plan.stdout)["stages"][1]["stage"] == "train"
 
 
 def test_evaluate_models_and_predict(first_run, storage, tiny_data, tmp_path):
@@ -56,9 +54,8 @@ def test_evaluate_models_and_predict(first_run, storage, tiny_data, tmp_path):
     )
     assert json.loads(done.stdout)["predicted"] == 210
     done = run_raymill("models", "list", "--storage", storage, "--json")
-    assert [(m["model"], m["version"], m["aliases"]) for m in json.loads(done.stdout)["models"]] == [
-        ("tiny", 1, ["champion"])
-    ]
+    [version] = json.loads(done.stdout)["models"]
+    assert (version["model"], version["version"], version["aliases"]) == ("tiny", 1, ["champion"])
     done = run_raymill("models", "--storage", storage)
     assert done.code == 0 and "tiny@1" in done.stderr
     done = run_raymill("models", "show", "tiny@1", "--storage", storage)
@@ -92,7 +89,7 @@ def test_plan_schema_doctor_help_and_version(spec_file):
 
 
 def test_the_modules_work_from_a_bare_working_directory(tmp_path, spec_file):
-    """As in `ray job submit --working-dir .`: the folder is copied, nothing of it is installed."""
+    """As with `ray job submit --working-dir .`: the folder is copied, and nothing in it is installed."""
     import shutil
 
     for name in ("raymill", "cluster", "trainer", "tune", "serve"):

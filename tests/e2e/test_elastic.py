@@ -1,7 +1,6 @@
-"""A training on a cluster whose nodes come and go: with fewer workers and with more again, in the plan's order."""
+"""An elastic training on a cluster that loses and gains nodes: its steps and losses are those of one worker."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from support.commands import RunningCommand, run_raymill
 from support.tiny_text import tiny_spec, write_spec
 
-# So slow that there is time to take a node away, and to bring one, until there is a file that says it may hurry.
+# Slow enough to remove and add nodes meanwhile; fast as soon as the file `hurry` exists.
 SLOW_LOSS = """
 import pathlib
 import time
@@ -22,7 +21,7 @@ def slow(logits, targets, weights):
         time.sleep(0.4)
     return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
 """
-STEPS, SEEN = 240, 8
+STEPS, STEPS_PER_PHASE = 240, 8
 
 
 @pytest.fixture()
@@ -34,30 +33,29 @@ def cluster(tmp_path, monkeypatch):
     for name, value in {"initial_delay": 1000, "period": 500, "timeout": 1000}.items():
         monkeypatch.setenv(f"RAY_health_check_{name}_ms", str(value))
     monkeypatch.setenv("RAY_health_check_failure_threshold", "3")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        yield made
+        yield cluster
     finally:
-        made.shutdown()
+        cluster.shutdown()
 
 
-def lines_of(folder):
-    found = [json.loads(line) for path in folder.glob("storage/runs/*/metrics.jsonl") for line in path.open()]
-    return [line for line in found if line]
+def read_steps(folder):
+    """Return the entries of metrics.jsonl of the runs in `folder`, one per step."""
+    lines = [json.loads(line) for path in folder.glob("storage/runs/*/metrics.jsonl") for line in path.open()]
+    return [line for line in lines if line]
 
 
-def wait_for(command, folder, workers, steps):
-    """Wait until so many workers have taken so many steps since the last that was seen."""
-    end = time.monotonic() + 240
-    while True:
-        done = [line["step"] for line in lines_of(folder)[-steps:] if line["workers"] == workers]
-        if len(done) == steps:
-            return
-        assert time.monotonic() < end and command.process.poll() is None, command.text
-        time.sleep(0.2)
+def wait_for_steps(command, folder, workers, steps):
+    """Wait until the last `steps` steps were all taken by this number of workers."""
+
+    def is_reached():
+        return [step["workers"] for step in read_steps(folder)[-steps:]] == [workers] * steps
+
+    command.wait_until(is_reached, f"{steps} steps of {workers} workers")
 
 
-def test_nodes_come_and_go(cluster, tiny_base, tiny_data, tmp_path):
+def test_losing_and_gaining_a_node_does_not_change_the_losses(cluster, tiny_base, tiny_data, tmp_path):
     train = {
         "epochs": 100,
         "max_steps": STEPS,
@@ -73,21 +71,21 @@ def test_nodes_come_and_go(cluster, tiny_base, tiny_data, tmp_path):
     path = write_spec(tmp_path / "run.yaml", {**spec, "cluster": elastic})
     command = RunningCommand("-m", "raymill", "train", path, cwd=tmp_path)
     try:
-        wait_for(command, tmp_path, workers=2, steps=SEEN)
+        wait_for_steps(command, tmp_path, workers=2, steps=STEPS_PER_PHASE)
         cluster.remove_node(node, allow_graceful=False)
-        wait_for(command, tmp_path, workers=1, steps=SEEN)
+        wait_for_steps(command, tmp_path, workers=1, steps=STEPS_PER_PHASE)
         cluster.add_node(num_cpus=1)
-        wait_for(command, tmp_path, workers=2, steps=SEEN)
+        wait_for_steps(command, tmp_path, workers=2, steps=STEPS_PER_PHASE)
         (tmp_path / "hurry").touch()
-        assert command.process.wait(200) == 0, command.text
+        assert command.process.wait(200) == 0, command.output
     finally:
-        command.end()
-    seen = lines_of(tmp_path)
-    assert [line["step"] for line in seen] == list(range(1, STEPS + 1))
-    # No node, no worker: the same losses as one worker that nothing happens to.
+        command.terminate()
+    elastic_steps = read_steps(tmp_path)
+    assert [step["step"] for step in elastic_steps] == list(range(1, STEPS + 1))
+    # The losses are those of a single worker without a cluster.
     (tmp_path / "alone").mkdir()
     spec = {**spec, "storage": str(tmp_path / "alone" / "storage"), "train": {**train, "loss": {}}}
     done = run_raymill("train", write_spec(tmp_path / "alone.yaml", spec))
     assert done.code == 0, done
-    alone = lines_of(tmp_path / "alone")
-    assert [line["loss"] for line in seen] == pytest.approx([line["loss"] for line in alone], abs=1e-5)
+    expected = [step["loss"] for step in read_steps(tmp_path / "alone")]
+    assert [step["loss"] for step in elastic_steps] == pytest.approx(expected, abs=1e-5)

@@ -1,4 +1,4 @@
-"""An endpoint over time: it follows the load, comes back after its parts were killed, and holds its memory and its contract."""
+"""An endpoint over time: it scales with the load, recovers from killed processes, does not leak, and keeps to its schema."""
 
 from __future__ import annotations
 
@@ -23,154 +23,152 @@ from support.timing import wait_until
 
 TEXT = {"inputs": ["my good dog"]}
 ST = Path(sys.executable).parent / "st"
-# The soak: longer by hand, as `SOAK_S=1800 pytest tests/e2e/test_endpoint_life.py`.
+# Length of the soak test. Run a longer one by hand: `SOAK_S=1800 pytest tests/e2e/test_endpoint_life.py`.
 SOAK_S = float(os.environ.get("SOAK_S", 180))
 SOAK_PER_S, SOAK_WARM_S = 15, 45
+# Memory that a process may gain for buffers.
 _BUFFERS_MB = 12
 
 
-def served(storage, *more):
-    """Start an endpoint; returns it with its URL."""
-    words = ["-m", "raymill", "serve", "tiny@champion", "--storage", storage, "--port", free_port()]
-    running = RunningCommand(*words, *more)
+def start_endpoint(storage, *options):
+    """Start an endpoint and return its command, with its URL as `url`."""
+    arguments = ["-m", "raymill", "serve", "tiny@champion", "--storage", storage, "--port", free_port()]
+    running = RunningCommand(*arguments, *options)
     try:
-        running.url = running.wait_for("listening on").split()[-1]
+        running.url = running.wait_for_line("listening on").split()[-1]
     except BaseException:
-        running.end()
+        running.terminate()
         raise
     return running
 
 
+def pids(running, name):
+    """Return the pids of the endpoint's processes called `name`."""
+    return {process.pid for process in running.processes(name)}
+
+
 class Client(threading.Thread):
-    """Asks so often a second until it is told to stop; keeps when and how each request ended."""
+    """Sends `per_s` requests a second until `stop`; records the time and the status or error of each."""
 
     def __init__(self, url, per_s):
         super().__init__(daemon=True)
         self.url, self.per_s = url, per_s
-        self.found = []
-        self.over = threading.Event()
+        self.results = []
+        self.stopping = threading.Event()
 
     def run(self):
-        asyncio.run(self._ask())
+        asyncio.run(self._send_requests())
 
     def stop(self):
-        self.over.set()
+        self.stopping.set()
         self.join(150)
         assert not self.is_alive()
-        return self.found
+        return self.results
 
     @property
     def failed(self):
-        return [(at, how) for at, how in self.found if how != 200]
+        return [(ended, status) for ended, status in self.results if status != 200]
 
-    async def _ask(self):
-        async def one(session):
+    async def _send_requests(self):
+        async def send(session):
             try:
-                how = (await session.post("/predict", json=TEXT)).status_code
+                status = (await session.post("/predict", json=TEXT)).status_code
             except httpx.HTTPError as error:
-                how = f"{type(error).__name__}: {error}"
-            self.found.append((time.monotonic(), how))
+                status = f"{type(error).__name__}: {error}"
+            self.results.append((time.monotonic(), status))
 
         async with httpx.AsyncClient(base_url=self.url, timeout=120) as session:
-            running, began = set(), time.monotonic()
+            running, started = set(), time.monotonic()
             for number in range(10**9):
-                if self.over.is_set():
+                if self.stopping.is_set():
                     break
-                await asyncio.sleep(max(0.0, began + number / self.per_s - time.monotonic()))
-                task = asyncio.create_task(one(session))
+                await asyncio.sleep(max(0.0, started + number / self.per_s - time.monotonic()))
+                task = asyncio.create_task(send(session))
                 running.add(task)
                 task.add_done_callback(running.discard)
             await asyncio.gather(*running)
 
 
-# -- the soak goes on beside the other tests of this file
+# -- the soak runs beside the other tests of this file
 
 
 class Soak:
-    """An endpoint that is asked all the time, and what its processes held once they were warm."""
+    """An endpoint under constant load, and the resources of its processes once they are warm."""
 
     def __init__(self, running):
-        self.running, self.began = running, time.monotonic()
+        self.running, self.started = running, time.monotonic()
         self.client = Client(running.url, SOAK_PER_S)
         self.client.start()
         self.warm = None
-        self.timer = threading.Timer(SOAK_WARM_S, lambda: setattr(self, "warm", self.held()))
+        self.timer = threading.Timer(SOAK_WARM_S, lambda: setattr(self, "warm", self.resources()))
         self.timer.daemon = True
         self.timer.start()
 
-    def held(self):
-        """Return the memory in MB, handles and threads of each process that takes part in a request."""
-        found = {}
+    def resources(self):
+        """Return memory in MB, file descriptors and threads by (name, pid) of each process that handles requests."""
+        resources = {}
         for name in ("ray::ServeReplica", "ray::HAProxyManager", "haproxy", "ray::ServeController"):
-            for process in self.running.parts(name):
+            for process in self.running.processes(name):
                 with contextlib.suppress(psutil.Error):
-                    found[name, process.pid] = (
+                    resources[name, process.pid] = (
                         process.memory_full_info().uss / 1e6,
                         process.num_fds(),
                         process.num_threads(),
                     )
-        return found
+        return resources
 
 
 @pytest.fixture(scope="module")
 def soak(first_run, storage):
-    running = served(storage)
-    found = Soak(running)
+    running = start_endpoint(storage)
+    soak = Soak(running)
     try:
-        yield found
+        yield soak
     finally:
-        found.timer.cancel()
-        found.client.over.set()
-        running.end()
+        soak.timer.cancel()
+        soak.client.stopping.set()
+        running.terminate()
 
 
-def test_what_the_schema_says_is_so(soak, tmp_path):
-    """schemathesis asks all paths for what the schema has and what it does not; texts that the task refuses are the task's."""
-    words = [
-        ST,
-        "run",
-        f"{soak.running.url}/openapi.json",
-        "--max-examples=50",
-        "--seed=1",
-        "--no-color",
-        "--workers=1",
-    ]
-    words += ["--checks=all", "--exclude-checks=positive_data_acceptance"]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=tmp_path, timeout=200)
+def test_the_endpoint_keeps_to_its_schema(soak, tmp_path):
+    """schemathesis sends valid and invalid requests to all paths. It may not judge valid texts: the task may reject some."""
+    command = [ST, "run", f"{soak.running.url}/openapi.json", "--max-examples=50", "--seed=1", "--no-color"]
+    command += ["--workers=1", "--checks=all", "--exclude-checks=positive_data_acceptance"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, timeout=200)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
     assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 200
 
 
 def test_the_number_of_replicas_follows_the_load(soak, storage):
-    """From none to two and back; who asks meanwhile waits, and nobody is refused."""
+    """From zero to two and back; requests in between wait, and none is rejected."""
     settings = ("replicas=[0,2]", "downscale_delay_s=4", "target_ongoing_requests=1", "timeout_s=120")
-    running = served(storage, *[word for each in settings for word in ("--set", f"serve.{each}")])
-    replicas = lambda: running.parts("ray::ServeReplica")  # noqa: E731
+    running = start_endpoint(storage, *[word for setting in settings for word in ("--set", f"serve.{setting}")])
+    replicas = lambda: running.processes("ray::ServeReplica")  # noqa: E731
     try:
         busy = [Client(running.url, 20), Client(running.url, 20)]
-        wait_until(lambda: not replicas(), within_s=120, what="nothing runs that nobody asks for")
+        wait_until(lambda: not replicas(), within_s=120, what="no replica runs without requests")
         for client in busy:
             client.start()
-        wait_until(lambda: len(replicas()) == 1, within_s=120, what="the first request starts one")
-        wait_until(lambda: busy[0].found, within_s=120, what="it is answered")
+        wait_until(lambda: len(replicas()) == 1, within_s=120, what="the first request starts a replica")
+        wait_until(lambda: busy[0].results, within_s=120, what="the first answer")
         crowd = [Client(running.url, 30) for _ in range(4)]
         for client in crowd:
             client.start()
-        wait_until(lambda: len(replicas()) == 2, within_s=90, what="a second one for the crowd")
+        wait_until(lambda: len(replicas()) == 2, within_s=90, what="a second replica for the crowd")
         for client in [*crowd, *busy]:
             client.stop()
-            assert client.found and not client.failed, client.failed[:3]
-        wait_until(lambda: not replicas(), within_s=90, what="back to none")
-        began = time.monotonic()
+            assert client.results and not client.failed, client.failed[:3]
+        wait_until(lambda: not replicas(), within_s=90, what="no replica is left")
+        started = time.monotonic()
         assert httpx.post(f"{running.url}/predict", json=TEXT, timeout=120).status_code == 200
-        print(f"from nothing to the first answer: {time.monotonic() - began:.1f} s")
+        print(f"from zero replicas to the first answer: {time.monotonic() - started:.1f} s")
     finally:
-        running.end()
+        running.terminate()
 
 
-def test_what_is_killed_comes_back(soak, storage):
-    """HAProxy, Serve's proxies and its controller, one after the other, by kill -9."""
-    running = served(storage, "--replicas", 2, "--set", "serve.retries=1")
+def test_killed_processes_are_replaced(soak, storage):
+    """kill -9 of Serve's controller, its proxies and HAProxy, one after the other."""
+    running = start_endpoint(storage, "--replicas", 2, "--set", "serve.retries=1")
     try:
         client = Client(running.url, 30)
         client.start()
@@ -180,62 +178,66 @@ def test_what_is_killed_comes_back(soak, storage):
             ("haproxy", True),
             ("ray::HAProxyManager", True),
         ):
-            before = running.parts(name)
-            killed = time.monotonic()
+            before = running.processes(name)
+            killed_at = time.monotonic()
             for process in before:
                 process.send_signal(signal.SIGKILL)
-            gone = {process.pid for process in before}
+            killed_pids = {process.pid for process in before}
             wait_until(
-                lambda name=name, gone=gone: {each.pid for each in running.parts(name)} - gone,
+                lambda name=name, killed_pids=killed_pids: pids(running, name) - killed_pids,
                 within_s=90,
-                what=f"another {name}",
+                what=f"a new {name}",
             )
-            # Twenty answers in a row: it is back.
+            # Twenty answers in a row count as recovered.
             wait_until(
-                lambda: len(client.found) > 20 and all(how == 200 for _, how in client.found[-20:]),
+                lambda: len(client.results) > 20 and all(status == 200 for _, status in client.results[-20:]),
                 within_s=60,
                 what=f"answers after {name} was killed",
             )
-            failed = [at - killed for at, how in client.failed if at >= killed]
+            failed = [ended - killed_at for ended, _ in client.failed if ended >= killed_at]
             print(f"{name}: {len(failed)} requests failed, the last {max(failed, default=0):.1f} s after the kill")
             assert may_fail or not failed, client.failed[:3]
         # The new controller and proxy still replace a replica that dies.
-        lost = running.parts("ray::ServeReplica")[0]
-        killed = time.monotonic()
-        lost.send_signal(signal.SIGKILL)
+        replica = running.processes("ray::ServeReplica")[0]
+        killed_at = time.monotonic()
+        replica.send_signal(signal.SIGKILL)
         wait_until(
-            lambda: len({each.pid for each in running.parts("ray::ServeReplica")} - {lost.pid}) == 2,
+            lambda: len(pids(running, "ray::ServeReplica") - {replica.pid}) == 2,
             within_s=60,
             what="a new replica",
         )
         client.stop()
-        assert not [how for at, how in client.failed if at >= killed]
+        assert not [status for ended, status in client.failed if ended >= killed_at]
     finally:
-        running.end()
+        running.terminate()
 
 
 @pytest.mark.timeout(SOAK_S + 300)
-def test_a_long_load_takes_no_more_memory_and_no_more_handles(soak):
-    """What was held after the first 45 s is held at the end, give or take a twentieth, or what a small process keeps for
-    buffers; every request was answered."""
-    wait_until(lambda: time.monotonic() - soak.began > SOAK_S, within_s=SOAK_S + 60, what="the time of the soak")
-    loaded = soak.held()
-    found = soak.client.stop()
-    assert len(found) > SOAK_S * SOAK_PER_S * 0.8 and not soak.client.failed, soak.client.failed[:3]
-    assert soak.warm and set(loaded) == set(soak.warm), "a process was lost or replaced"
+def test_a_long_load_leaks_no_memory_and_no_handles(soak):
+    """At the end each process holds at most 5 % more memory than after the first 45 s, or 12 MB more for buffers.
 
-    def grown(held):
-        """Return the processes with more handles or threads than when warm, with both counts."""
-        pairs = {each: (soak.warm[each][1:], held[each][1:]) for each in held}
+    Every request was answered.
+    """
+    wait_until(lambda: time.monotonic() - soak.started > SOAK_S, within_s=SOAK_S + 60, what="the end of the soak")
+    at_the_end = soak.resources()
+    results = soak.client.stop()
+    assert len(results) > SOAK_S * SOAK_PER_S * 0.8 and not soak.client.failed, soak.client.failed[:3]
+    assert soak.warm and set(at_the_end) == set(soak.warm), "a process was lost or replaced"
+
+    def grown(resources):
+        """Return the processes with over 5 more handles or threads than when warm, with both counts."""
+        pairs = {process: (soak.warm[process][1:], resources[process][1:]) for process in resources}
         return {
-            each: (was, now)
-            for each, (was, now) in pairs.items()
-            if any(b > a + 5 for a, b in zip(was, now, strict=True))
+            process: (before, now)
+            for process, (before, now) in pairs.items()
+            if any(more > count + 5 for count, more in zip(before, now, strict=True))
         }
 
-    # A moment's slowness makes HAProxy open more connections, which it closes again when nobody uses them.
-    wait_until(lambda: not grown(soak.held()), within_s=120, what=f"handles and threads as when warm: {grown(loaded)}")
-    for process, (mb, handles, threads) in loaded.items():
+    # After a slow moment HAProxy has more connections open, and closes them once they are idle.
+    wait_until(
+        lambda: not grown(soak.resources()), within_s=120, what=f"handles and threads as when warm: {grown(at_the_end)}"
+    )
+    for process, (mb, handles, threads) in at_the_end.items():
         before_mb, before_handles, _ = soak.warm[process]
         print(f"{process[0]}: {before_mb:.1f} to {mb:.1f} MB, {before_handles} to {handles} handles, {threads} threads")
         assert mb <= before_mb + max(0.05 * before_mb, _BUFFERS_MB), process

@@ -1,10 +1,9 @@
-"""A disk that is full for a while, and checkpoints that are damaged: the run says so, and ends as any other."""
+"""A disk that is full for a while, and damaged checkpoints: the run reports them and finishes like any other."""
 
 import contextlib
 import json
 import os
 import subprocess
-import time
 
 import psutil
 import pytest
@@ -27,7 +26,7 @@ def slow(logits, targets, weights):
 
 @pytest.fixture()
 def small_disk(tmp_path):
-    """A file system of 8 MB."""
+    """The folder of a file system of 8 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
@@ -39,7 +38,7 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def spec_of(base, data, folder, storage):
+def write_slow_spec(base, data, folder, storage):
     (folder / "slow_loss.py").write_text(SLOW_LOSS)
     train = {
         "epochs": 100,
@@ -53,67 +52,58 @@ def spec_of(base, data, folder, storage):
     return write_spec(folder / "run.yaml", tiny_spec(base, data, storage, train=train, track={"every_steps": 1}))
 
 
-def wait_until(command, found, what):
-    end = time.monotonic() + 240
-    while not found():
-        assert time.monotonic() < end and command.process.poll() is None, f"no {what}: {command.text}"
-        time.sleep(0.05)
-
-
 def steps_of(run):
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_full_disk_is_told_of_and_the_run_goes_on(small_disk, tiny_base, tiny_data, tmp_path):
+def test_a_full_disk_is_reported_and_the_run_continues(small_disk, tiny_base, tiny_data, tmp_path):
     command = RunningCommand(
-        "-m", "raymill", "train", spec_of(tiny_base, tiny_data, tmp_path, small_disk), cwd=tmp_path
+        "-m", "raymill", "train", write_slow_spec(tiny_base, tiny_data, tmp_path, small_disk), cwd=tmp_path
     )
     filler = small_disk / "filler"
     try:
-        wait_until(command, lambda: list(small_disk.glob("runs/*/checkpoints/step-*")), "checkpoint")
+        command.wait_until(lambda: list(small_disk.glob("runs/*/checkpoints/step-*")), "checkpoint")
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 4096)
         os.truncate(filler, filler.stat().st_size - 100_000)  # room for lines, not for a checkpoint
         run = next(small_disk.glob("runs/*"))
-        kept = sorted(path.name for path in run.glob("checkpoints/step-*"))
-        wait_until(command, lambda: command.text.count("could not be written") >= 2, "two notices")
-        assert sorted(path.name for path in run.glob("checkpoints/step-*")) == kept
+        checkpoints = sorted(path.name for path in run.glob("checkpoints/step-*"))
+        command.wait_until(lambda: command.output.count("could not be written") >= 2, "two notices")
+        assert sorted(path.name for path in run.glob("checkpoints/step-*")) == checkpoints
         filler.unlink()
-        assert command.process.wait(240) == 0, command.text
-        assert "and the run goes on" in command.text and "No space left" in command.text
+        assert command.process.wait(240) == 0, command.output
+        assert "and the run goes on" in command.output and "No space left" in command.output
         assert steps_of(run) == list(range(1, STEPS + 1))
         assert (run / "checkpoints" / f"step-{STEPS:08d}" / "state.json").is_file()
         assert len(list(run.glob("checkpoints/best-*/model.safetensors"))) == 1
         assert not list(run.glob("checkpoints/.*"))
     finally:
-        command.end()
+        command.terminate()
 
 
-def test_damaged_checkpoints_are_left_out(tiny_base, tiny_data, tmp_path):
-    path = spec_of(tiny_base, tiny_data, tmp_path, tmp_path / "storage")
+def test_damaged_checkpoints_are_skipped(tiny_base, tiny_data, tmp_path):
+    path = write_slow_spec(tiny_base, tiny_data, tmp_path, tmp_path / "storage")
     command = RunningCommand("-m", "raymill", "train", path, cwd=tmp_path)
     try:
-        wait_until(command, lambda: len(list(tmp_path.glob("storage/runs/*/checkpoints/step-*"))) == 2, "checkpoints")
-        for process in [
-            *command.family(),
-            command.process,
-        ]:  # all at once: a worker that is left would save another one
+        command.wait_until(lambda: len(list(tmp_path.glob("storage/runs/*/checkpoints/step-*"))) == 2, "checkpoints")
+        # All at once: a worker left alone would save another checkpoint.
+        for process in [*command.descendants(), command.process]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         command.process.wait(20)
     finally:
-        command.end()
+        command.terminate()
     (run,) = tmp_path.glob("storage/runs/*")
     first, second = sorted(run.glob("checkpoints/step-*"))
     tensors = second / "state.safetensors"
-    tensors.write_bytes(tensors.read_bytes()[:-100])  # as a disk that lies about what it wrote leaves it
-    half = run / "checkpoints" / ".step-00000999.0123abcd"
-    half.mkdir()
+    tensors.write_bytes(tensors.read_bytes()[:-100])  # as after a disk that lost a write it had confirmed
+    unfinished = run / "checkpoints" / ".step-00000999.0123abcd"
+    unfinished.mkdir()
     done = run_raymill("train", "--resume", run, "--json", cwd=tmp_path)
     assert done.code == 0, done
     step = int(second.name.removeprefix("step-"))
     assert f"the checkpoint of step {step} is damaged" in done.stderr
     assert steps_of(run) == list(range(1, STEPS + 1))
-    assert not half.exists()
+    assert not unfinished.exists()
     assert first.name < second.name

@@ -67,7 +67,7 @@ def test_the_command_line(command, tune, folder, spec, tmp_path):
     running = RunningCommand(*command[1:] if command is MODULE else command, "serve", "tiny",
                              "--storage", tmp_path / "storage", "--port", port, cwd=folder)  # fmt: skip
     try:
-        running.wait_for("listening on")
+        running.wait_for_line("listening on")
         assert answers(port)
     finally:
         end(running, port)

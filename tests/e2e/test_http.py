@@ -1,4 +1,4 @@
-"""The endpoint over real HTTP: answers, refusals, metrics, pages, two replicas."""
+"""The endpoint over HTTP, with two replicas: answers, errors, metrics, pages."""
 
 import csv
 import json
@@ -12,18 +12,19 @@ from support.commands import run_raymill
 
 @pytest.fixture(scope="module")
 def client(endpoint):
-    with httpx.Client(base_url=endpoint, timeout=60) as found:
-        yield found
+    with httpx.Client(base_url=endpoint, timeout=60) as client:
+        yield client
 
 
 def total(client, name, **labels):
+    """Return the sum of a metric's samples that have these labels."""
     page = client.get("/metrics")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/plain; version=0.0.4")
-    samples = [s for family in text_string_to_metric_families(page.text) for s in family.samples if s.name == name]
-    return sum(s.value for s in samples if labels.items() <= s.labels.items())
+    samples = [sample for family in text_string_to_metric_families(page.text) for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
 
 
-def test_answers_for_200_rows_equal_evaluates(client, first_run, storage, tiny_data):
+def test_200_answers_equal_those_of_predict_and_evaluate(client, first_run, storage, tiny_data):
     rows = list(csv.DictReader((tiny_data / "test.csv").open(newline="", encoding="utf-8")))[:200]
     answers = []
     for start in range(0, 200, 50):
@@ -37,33 +38,32 @@ def test_answers_for_200_rows_equal_evaluates(client, first_run, storage, tiny_d
     batch = [json.loads(line) for line in (tiny_data / "predictions.jsonl").read_text().splitlines()][:200]
     assert [answer["label"] for answer in answers] == [line["prediction"] for line in batch]
     assert all(abs(a["score"] - b["score"]) < 1e-4 for a, b in zip(answers, batch, strict=True))
-    # ... and `evaluate` on exactly these rows has the accuracy of these answers.
+    # The accuracy of `evaluate` on these rows is the accuracy of these answers.
     head = tiny_data / "head.csv"
     with head.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *[(row["text"], row["label"]) for row in rows]])
-    figures = json.loads(run_raymill("evaluate", "tiny", "--data", head, "--storage", storage, "--json").stdout)[
-        "metrics"
-    ]["test"]
-    right = sum(answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True))
-    assert figures["accuracy"] == pytest.approx(right / 200)
+    evaluated = run_raymill("evaluate", "tiny", "--data", head, "--storage", storage, "--json")
+    metrics = json.loads(evaluated.stdout)["metrics"]["test"]
+    n_right = sum(answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True))
+    assert metrics["accuracy"] == pytest.approx(n_right / 200)
 
 
 def test_an_answer_names_its_model_and_all_scores(client, first_run):
-    found = client.post("/predict", json={"inputs": ["my good dog", "a saw and a drill"]}).json()
-    model = found["model"]
+    body = client.post("/predict", json={"inputs": ["my good dog", "a saw and a drill"]}).json()
+    model = body["model"]
     assert (model["name"], model["version"], model["engine"]) == ("tiny", 1, "native")
     assert model["fingerprint"] == first_run["fingerprint"] and len(model["checkpoint"]) == 64
-    timing = found["timing_ms"]
+    timing = body["timing_ms"]
     assert 0 < timing["inference"] <= timing["total"] and timing["queue"] >= 0
-    for answer in found["predictions"]:
+    for answer in body["predictions"]:
         assert set(answer["scores"]) == {"animal", "fruit", "tool"}
         assert answer["score"] == max(answer["scores"].values()) == answer["scores"][answer["label"]]
 
 
 def test_a_request_is_cleaned_as_the_training_rows_were(client):
     plain, marked = "my good dog", "<p>my <b>good</b>\n dog</p><script>hammer</script>"
-    found = client.post("/predict", json={"inputs": [plain, marked]}).json()["predictions"]
-    assert found[0] == found[1]
+    answers = client.post("/predict", json={"inputs": [plain, marked]}).json()["predictions"]
+    assert answers[0] == answers[1]
     reply = client.post("/predict", json={"inputs": [plain, "<br>"]})
     assert reply.status_code == 422
     assert reply.json()["error"] == {
@@ -78,7 +78,7 @@ def test_unicode_long_texts_and_full_requests(client):
         assert reply.status_code == 200 and len(reply.json()["predictions"]) == len(texts)
 
 
-WRONG = [
+WRONG_REQUESTS = [
     ("POST", "/predict", b"", 400),
     ("POST", "/predict", b"{", 400),
     ("POST", "/predict", b"\xff\xfe\x00", 400),
@@ -100,8 +100,8 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body", "status"), WRONG)
-def test_whatever_a_client_sends_gets_its_status_and_a_reason(client, method, path, body, status):
+@pytest.mark.parametrize(("method", "path", "body", "status"), WRONG_REQUESTS)
+def test_a_wrong_request_gets_its_status_and_a_reason(client, method, path, body, status):
     reply = client.request(method, path, content=body)
     assert reply.status_code == status, reply.text[:300]
     error = reply.json()["error"]
@@ -138,11 +138,11 @@ def test_health_readiness_and_pages(client, first_run):
 def test_many_requests_at_once_are_all_answered(client):
     import concurrent.futures
 
-    def one(number):
+    def is_right(number):
         label = ["animal", "fruit", "tool"][number % 3]
         words = {"animal": "cat dog", "fruit": "apple plum", "tool": "saw drill"}[label]
-        found = client.post("/predict", json={"inputs": [f"{words} i want"] * (1 + number % 5)})
-        return found.status_code == 200 and all(answer["label"] == label for answer in found.json()["predictions"])
+        reply = client.post("/predict", json={"inputs": [f"{words} i want"] * (1 + number % 5)})
+        return reply.status_code == 200 and all(answer["label"] == label for answer in reply.json()["predictions"])
 
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
-        assert all(pool.map(one, range(200)))
+        assert all(pool.map(is_right, range(200)))

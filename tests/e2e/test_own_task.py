@@ -1,4 +1,4 @@
-"""A task from outside the package, as docs/tasks.md shows it: trained, used on a file and served from its folder only."""
+"""The custom task of docs/tasks.md: trained, used on a file, and served, all from the folder of its module."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from support.tiny_text import make_text_rows, write_csv, write_spec
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A working directory with the page's letters.py, rows and a spec, and its run."""
-    here = tmp_path_factory.mktemp("own")
+    """A working directory with the docs' letters.py, rows, a spec, and the run of it."""
+    folder = tmp_path_factory.mktemp("own")
     page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if code.startswith("# letters.py")]
-    (here / "letters.py").write_text(code, encoding="utf-8")
-    write_csv(here / "train.csv", make_text_rows(240, seed=1))
+    (folder / "letters.py").write_text(code, encoding="utf-8")
+    write_csv(folder / "train.csv", make_text_rows(240, seed=1))
     spec = {
         "name": "letters",
         "task": "letters:Letters",
@@ -26,12 +26,12 @@ def folder(tmp_path_factory):
         "train": {"epochs": 6, "batch_size": 8, "learning_rate": 0.01},
         "storage": "storage",
     }
-    write_spec(here / "run.yaml", spec)
-    done = run_raymill("run", "run.yaml", "--json", cwd=here)
+    write_spec(folder / "run.yaml", spec)
+    done = run_raymill("run", "run.yaml", "--json", cwd=folder)
     assert done.code == 0, done
-    found = json.loads(done.stdout)
-    assert found["promoted"] and found["metrics"]["test"]["accuracy"] > 0.8
-    return here
+    outcome = json.loads(done.stdout)
+    assert outcome["promoted"] and outcome["metrics"]["test"]["accuracy"] > 0.8
+    return folder
 
 
 def test_predictions_for_a_file(folder):
@@ -46,10 +46,10 @@ def test_it_is_served_from_its_folder_and_refused_elsewhere(folder, tmp_path):
     words = ["serve", "letters", "--storage", folder / "storage", "--port", free_port(), "--engine", "native"]
     server = RunningCommand("-m", "raymill", *words, cwd=folder)
     try:
-        url = server.wait_for("listening on").split()[-1]
+        url = server.wait_for_line("listening on").split()[-1]
         answer = httpx.post(f"{url}/predict", json={"inputs": ["a good hammer and a saw"]}).json()
         assert answer["predictions"][0]["label"] == "tool"
     finally:
-        server.end()
+        server.terminate()
     done = run_raymill("evaluate", "letters", "--storage", folder / "storage", cwd=tmp_path)
     assert done.code == 2 and "there is no module 'letters'" in done.stderr, done

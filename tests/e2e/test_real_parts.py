@@ -1,11 +1,10 @@
-"""A real Prometheus scrapes the endpoint; a real browser opens the report and the endpoint's page without a network."""
+"""A real Prometheus scrapes the endpoint; a real browser opens the report and the endpoint's pages, without a network."""
 
 import json
 import re
 import shutil
 import subprocess
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,12 +21,13 @@ CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic
 CHROMIUM_FLAGS += ["--disable-background-networking", "--disable-component-update"]
 
 
-def get(url, **params):
-    return httpx.get(url, params=params, timeout=10).json()["data"]["result"]
+def query(url, expression):
+    """Return the result of a Prometheus query."""
+    return httpx.get(url, params={"query": expression}, timeout=10).json()["data"]["result"]
 
 
 @pytest.mark.skipif(not PROMETHEUS, reason="Debian's prometheus is not installed (.ci/run installs it)")
-def test_prometheus_scrapes_what_was_counted(endpoint, tmp_path):
+def test_prometheus_scrapes_the_counts(endpoint, tmp_path):
     target = endpoint.removeprefix("http://")
     config = {
         "global": {"scrape_interval": "1s"},
@@ -40,25 +40,25 @@ def test_prometheus_scrapes_what_was_counted(endpoint, tmp_path):
         f"--web.listen-address=127.0.0.1:{port}",
     )  # fmt: skip
     try:
-        server.wait_for("Server is ready", 60)
+        server.wait_for_line("Server is ready", 60)
         for _ in range(7):
             assert httpx.post(f"{endpoint}/predict", json={"inputs": ["cat dog"]}, timeout=60).status_code == 200
         page = httpx.get(f"{endpoint}/metrics", timeout=60).text
-        wanted = sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("raymill_inputs_total"))
-        api, deadline = f"http://127.0.0.1:{port}/api/v1/query", time.monotonic() + 30
-        while True:
-            found = get(api, query="sum(raymill_inputs_total)")
-            if found and float(found[0]["value"][1]) == wanted:
-                break
-            assert time.monotonic() < deadline, (found, wanted)
-            time.sleep(0.2)
-        assert get(api, query="up")[0]["value"][1] == "1"
+        count = sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith("raymill_inputs_total"))
+        api = f"http://127.0.0.1:{port}/api/v1/query"
+
+        def is_scraped():
+            series = query(api, "sum(raymill_inputs_total)")
+            return series and float(series[0]["value"][1]) == count
+
+        wait_until(is_scraped, what=f"Prometheus has {count} inputs")
+        assert query(api, "up")[0]["value"][1] == "1"
         checked = subprocess.run(
             [PROMTOOL, "check", "metrics"], input=page, capture_output=True, text=True, check=False
         )
         assert checked.returncode == 0, checked.stdout + checked.stderr
     finally:
-        server.end()
+        server.terminate()
 
 
 def dom_of(url, tmp_path):
@@ -84,27 +84,27 @@ def test_the_pages_open_in_a_browser(first_run, endpoint, tmp_path):
 def test_the_page_to_try_the_model_by_hand(endpoint, tmp_path):
     page = httpx.get(f"{endpoint}/", timeout=30).text
     assert "src=" not in page and "https://" not in page and "http://" not in page
-    # As a person would: a text, and a click. The page as it is then comes back here.
+    # As a person would: type a text and click. Then the page sends its text to /seen.
     click = """<script>
-by("input").value = "cat dog i want"; by("ask").click();
-new MutationObserver(() => { if (!by("found").hidden || by("wrong").textContent)
+by("input").value = "cat dog i want"; by("predict").click();
+new MutationObserver(() => { if (!by("result").hidden || by("error").textContent)
   fetch("seen", {method: "POST", body: document.body.innerText}); }).observe(document.body, {subtree: true, attributes: true, childList: true});
 </script></body>"""
-    with Between(endpoint, page.replace("</body>", click)) as between:
+    with RecordingProxy(endpoint, page.replace("</body>", click)) as proxy:
         browser = RunningCommand(
             Path(CHROMIUM), *CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--remote-debugging-port=0",
-            between.url,
+            proxy.url,
         )  # fmt: skip
         try:
-            wait_until(lambda: between.seen, within_s=60, what=browser.text)
+            wait_until(lambda: proxy.seen, within_s=60, what="the page sends its text")
         finally:
-            browser.end()
-    assert "\nanimal\n" in between.seen[-1], between.seen[-1]
-    assert "inference" in between.seen[-1] and "fingerprint" in between.seen[-1]
+            browser.terminate()
+    assert "\nanimal\n" in proxy.seen[-1], proxy.seen[-1]
+    assert "inference" in proxy.seen[-1] and "fingerprint" in proxy.seen[-1]
 
 
-class Between:
-    """A server between browser and endpoint: it gives the page, passes questions on, and keeps what is posted to /seen."""
+class RecordingProxy:
+    """A server between the browser and the endpoint: serves the page, forwards requests, records what is posted to /seen."""
 
     def __init__(self, endpoint, page):
         self.seen = seen = []
@@ -143,7 +143,7 @@ class Between:
 
 
 @pytest.mark.skipif(not PROMTOOL, reason="Debian's prometheus is not installed (.ci/run installs it)")
-def test_the_alert_rules_and_the_dashboard_ask_for_what_is_counted(endpoint):
+def test_the_alert_rules_and_the_dashboard_use_existing_metrics(endpoint):
     folder = Path(__file__).parents[2] / "cluster" / "monitoring"
     checked = subprocess.run(
         [PROMTOOL, "check", "rules", str(folder / "alerts.yml")], capture_output=True, text=True, check=False
@@ -152,7 +152,9 @@ def test_the_alert_rules_and_the_dashboard_ask_for_what_is_counted(endpoint):
     httpx.post(f"{endpoint}/predict", json={"inputs": ["cat dog"]}, timeout=60)
     known = httpx.get(f"{endpoint}/metrics", timeout=60).text
     queries = [
-        t["expr"] for panel in json.loads((folder / "grafana.json").read_text())["panels"] for t in panel["targets"]
+        target["expr"]
+        for panel in json.loads((folder / "grafana.json").read_text())["panels"]
+        for target in panel["targets"]
     ]
     for name in set(re.findall(r"raymill_\w+", " ".join([*queries, (folder / "alerts.yml").read_text()]))):
         assert f"\n{name}{{" in known, name

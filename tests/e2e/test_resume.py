@@ -1,4 +1,4 @@
-"""A training that is killed and goes on ends as one that never stopped: the same bits, whoever was killed."""
+"""A training that is killed and resumed ends exactly like one that never stopped, whichever process was killed."""
 
 import contextlib
 import hashlib
@@ -6,17 +6,16 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from cluster.connect import end_processes
+from cluster.processes import end_processes
 from support.commands import RunningCommand, run_raymill, still_running
 from support.tiny_text import tiny_spec, write_spec
 
-STEPS, EVERY = 480, 30
+STEPS, EVERY = 480, 30  # steps, and steps from one checkpoint to the next
 TRAIN = {
     "epochs": 100,
     "max_steps": STEPS,
@@ -30,7 +29,7 @@ TRAIN = {
 
 @pytest.fixture(scope="module")
 def base(tiny_base, tmp_path_factory):
-    """The tiny model with dropout everywhere."""
+    """The folder of the tiny model, with dropout in every layer."""
     folder = tmp_path_factory.mktemp("dropping") / "base"
     shutil.copytree(tiny_base, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -39,15 +38,15 @@ def base(tiny_base, tmp_path_factory):
     return folder
 
 
-def spec_of(base, data, folder, **sections):
+def write_training_spec(base, data, folder, **sections):
     train = {**TRAIN, **sections.pop("train", {})}
     cluster = {"cpus": 2, "cpus_per_worker": 1, **sections.pop("cluster", {})}
     spec = tiny_spec(base, data, folder / "storage", train=train, cluster=cluster, track={"every_steps": 1}, **sections)
     return write_spec(folder / "run.yaml", spec)
 
 
-class Result:
-    """What a finished training left, without what differs from one to the next by its nature."""
+class TrainingResult:
+    """The results of a finished training, without what always differs, such as times."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,7 +59,7 @@ class Result:
         (best,) = (folder / "checkpoints").glob("best-*")
         self.best = best.name, hashlib.sha256((best / "model.safetensors").read_bytes()).hexdigest()
 
-    def must_equal(self, other) -> None:
+    def assert_equal(self, other) -> None:
         assert self.steps == other.steps
         assert self.epochs == other.epochs
         assert self.state == other.state
@@ -68,92 +67,91 @@ class Result:
 
 
 @pytest.fixture(scope="module")
-def straight(base, tiny_data, tmp_path_factory):
-    """A training with one worker that nothing happens to."""
-    folder = tmp_path_factory.mktemp("straight")
-    done = run_raymill("train", spec_of(base, tiny_data, folder), "--json")
+def uninterrupted(base, tiny_data, tmp_path_factory):
+    """The result of a training with one worker that is not interrupted."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = run_raymill("train", write_training_spec(base, tiny_data, folder), "--json")
     assert done.code == 0, done
-    return Result(Path(json.loads(done.stdout)["run"]))
+    return TrainingResult(Path(json.loads(done.stdout)["run"]))
 
 
 def wait_until_saved(command, folder, step):
-    """Wait for a checkpoint of `step` or later; returns the run's folder."""
-    end = time.monotonic() + 240
-    while True:
-        found = sorted(folder.glob("storage/runs/*/checkpoints/step-*"))
-        if found and int(found[-1].name.removeprefix("step-")) >= step:
-            return found[-1].parents[1]
-        assert time.monotonic() < end and command.process.poll() is None, command.text
-        time.sleep(0.02)
+    """Wait for a checkpoint of `step` or later; return the run's folder."""
+
+    def saved_run():
+        checkpoints = sorted(folder.glob("storage/runs/*/checkpoints/step-*"))
+        if checkpoints and int(checkpoints[-1].name.removeprefix("step-")) >= step:
+            return checkpoints[-1].parents[1]
+        return None
+
+    return command.wait_until(saved_run, f"a checkpoint of step {step}")
 
 
-def processes_called(command, name):
-    found = []
-    for process in still_running(command.family()):
-        try:
-            if name in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+def find_worker(command, title):
+    """Return a running descendant of the command whose command line contains `title`."""
+    for process in still_running(command.descendants()):
+        with contextlib.suppress(psutil.Error):
+            if title in " ".join(process.cmdline()):
+                return process
+    raise AssertionError(f"no process {title}")
 
 
-def kill_and_let_it_go_on(command, folder, worker):
+def kill_worker_and_finish(command, folder, title):
+    """Kill a worker after two checkpoints, wait until the command ends, and return the run's folder."""
     run = wait_until_saved(command, folder, 2 * EVERY)
-    victim = processes_called(command, worker)[0]
-    os.kill(victim.pid, signal.SIGKILL)
-    assert command.process.wait(240) == 0, command.text
+    os.kill(find_worker(command, title).pid, signal.SIGKILL)
+    assert command.process.wait(240) == 0, command.output
     return run
 
 
-def test_a_worker_that_is_killed_is_replaced_and_nothing_differs(base, tiny_data, straight, tmp_path):
-    command = RunningCommand("-m", "raymill", "train", spec_of(base, tiny_data, tmp_path))
+def test_a_worker_that_is_killed_is_replaced_and_nothing_differs(base, tiny_data, uninterrupted, tmp_path):
+    command = RunningCommand("-m", "raymill", "train", write_training_spec(base, tiny_data, tmp_path))
     try:
-        run = kill_and_let_it_go_on(command, tmp_path, "ray::Alone")
-        assert "the worker died and is replaced" in command.text
-        Result(run).must_equal(straight)
+        run = kill_worker_and_finish(command, tmp_path, "ray::Alone")
+        assert "the worker died and is replaced" in command.output
+        TrainingResult(run).assert_equal(uninterrupted)
     finally:
-        command.end()
+        command.terminate()
 
 
 @pytest.mark.parametrize("victim", ["driver", "ray"])
-def test_a_run_that_is_killed_goes_on_where_it_was(base, tiny_data, straight, tmp_path, victim):
-    command = RunningCommand("-m", "raymill", "train", spec_of(base, tiny_data, tmp_path))
+def test_a_killed_run_resumes_where_it_was(base, tiny_data, uninterrupted, tmp_path, victim):
+    command = RunningCommand("-m", "raymill", "train", write_training_spec(base, tiny_data, tmp_path))
     try:
         run = wait_until_saved(command, tmp_path, 2 * EVERY)
-        family = command.family()
+        processes = command.descendants()
         if victim == "driver":
             os.kill(command.process.pid, signal.SIGKILL)
         else:
-            for process in family:  # raylet, GCS, agents, workers: all of the local Ray
+            for process in processes:  # the whole local Ray: raylet, GCS, agents, workers
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-        assert command.process.wait(240) != 0, command.text
-        end_processes(still_running(family))
+        assert command.process.wait(240) != 0, command.output
+        end_processes(still_running(processes))
         assert not (run / "result.json").exists()
-        began = len((run / "metrics.jsonl").read_text().splitlines())
-        assert began < STEPS
+        steps_done = len((run / "metrics.jsonl").read_text().splitlines())
+        assert steps_done < STEPS
         done = run_raymill("train", "--resume", run, "--json")
         assert done.code == 0 and json.loads(done.stdout)["run"] == str(run), done
-        Result(run).must_equal(straight)
+        TrainingResult(run).assert_equal(uninterrupted)
         again = run_raymill("train", "--resume", run.name, "--storage", tmp_path / "storage")
         assert again.code == 2 and "is finished" in again.stderr, again
     finally:
-        command.end()
+        command.terminate()
 
 
-def test_two_workers_take_the_steps_of_one_and_one_of_them_may_die(base, tiny_data, straight, tmp_path):
-    (tmp_path / "calm").mkdir(), (tmp_path / "killed").mkdir()
+def test_two_workers_take_the_steps_of_one_and_one_of_them_may_die(base, tiny_data, uninterrupted, tmp_path):
+    (tmp_path / "undisturbed").mkdir(), (tmp_path / "killed").mkdir()
     two = {"cluster": {"workers": 2}}
-    done = run_raymill("train", spec_of(base, tiny_data, tmp_path / "calm", **two), "--json")
+    done = run_raymill("train", write_training_spec(base, tiny_data, tmp_path / "undisturbed", **two), "--json")
     assert done.code == 0, done
-    calm = Result(Path(json.loads(done.stdout)["run"]))
-    assert len(calm.steps) == len(straight.steps) == STEPS
-    for ours, theirs in zip(calm.steps, straight.steps, strict=True):
+    undisturbed = TrainingResult(Path(json.loads(done.stdout)["run"]))
+    assert len(undisturbed.steps) == len(uninterrupted.steps) == STEPS
+    for ours, theirs in zip(undisturbed.steps, uninterrupted.steps, strict=True):
         assert ours[:2] == pytest.approx(theirs[:2], abs=1e-5)
-    command = RunningCommand("-m", "raymill", "train", spec_of(base, tiny_data, tmp_path / "killed", **two))
+    command = RunningCommand("-m", "raymill", "train", write_training_spec(base, tiny_data, tmp_path / "killed", **two))
     try:
-        run = kill_and_let_it_go_on(command, tmp_path / "killed", "ray::RayTrainWorker")
-        Result(run).must_equal(calm)
+        run = kill_worker_and_finish(command, tmp_path / "killed", "ray::RayTrainWorker")
+        TrainingResult(run).assert_equal(undisturbed)
     finally:
-        command.end()
+        command.terminate()

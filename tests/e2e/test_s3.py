@@ -1,4 +1,4 @@
-"""Rows in a bucket, behind a real S3 server on this machine."""
+"""Rows in a bucket of a real S3 server on this machine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pyarrow.fs as fs
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from commands import free_port
 
 from cluster.errors import DataError
+from cluster.ports import free_port
 from trainer.data.readers.read import BLOCK_ROWS, read_blocks
 from trainer.data.sources import resolve
 from trainer.data.sources.resolve import SourceFile
@@ -30,7 +30,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 @pytest.fixture(scope="module")
 def options() -> Iterator[str]:
-    """Start an S3 server; yield what stands behind an address to find it."""
+    """Start an S3 server; yield the query string that points an address to it."""
     port = free_port()
     program = Path(sys.executable).with_name("moto_server")
     server = subprocess.Popen([program, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -59,7 +59,7 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], limit_s: float = 60) ->
 
 @pytest.fixture(scope="module")
 def bucket(options: str) -> str:
-    """A bucket with rows in every form; returns what stands behind an address."""
+    """A bucket with rows in every format; returns the query string of its server."""
     endpoint = options.split("=")[1].split("&")[0]
     system = fs.S3FileSystem(endpoint_override=endpoint, scheme="http", allow_bucket_creation=True)
     system.create_dir("rows")
@@ -85,12 +85,12 @@ def bucket(options: str) -> str:
 
 
 def read(address: str, options: str, file_format: str = "auto") -> list[dict[str, object]]:
-    """Read as a Ray worker does: the file travels as a dict."""
-    found = []
-    for file in resolve.find(address + options, "train", file_format):
+    """Return the rows, read as in a Ray worker, which gets each file as a dict."""
+    rows = []
+    for file in resolve.find_source_files(address + options, "train", file_format):
         for block in read_blocks(SourceFile(**json.loads(json.dumps(file._asdict()))), COLUMNS):
-            found += block.to_pylist()
-    return found
+            rows += block.to_pylist()
+    return rows
 
 
 def test_files_patterns_and_formats(bucket: str) -> None:
@@ -98,7 +98,7 @@ def test_files_patterns_and_formats(bucket: str) -> None:
     assert [row["text"] for row in read("s3://rows/**/part-*.csv", bucket)] == ["d", "a", "b", "c"]
     assert [row["text"] for row in read("s3://rows/rows.jsonl.gz", bucket)] == [f"text {n}" for n in range(5)]
     assert [row["label"] for row in read("s3://rows/rows.arrow", bucket)] == ["x", "y", "x"]
-    [file] = resolve.find(f"s3://rows/rows.parquet{bucket}", "train")
+    [file] = resolve.find_source_files(f"s3://rows/rows.parquet{bucket}", "train")
     assert [len(block) for block in read_blocks(file, COLUMNS)] == [BLOCK_ROWS, BLOCK_ROWS, 40_000 - 2 * BLOCK_ROWS]
 
 
@@ -118,46 +118,49 @@ def test_a_folder_of_texts(bucket: str) -> None:
         ("s3://rows/csv", r"is a folder\n  fix: name its files, as s3://rows/csv/\*.csv"),
         ("s3://rows/csv/other.txt", "ends in '.txt'"),
         ("s3://rows/empty.csv", "is empty"),
-        ("s3://rows/cut.csv.gz", "is no whole gzip file"),
+        ("s3://rows/cut.csv.gz", "is not a complete gzip file"),
         ("s3://nowhere/a.csv", "no such (bucket|file)"),
         ("s3://nowhere/*.csv", "no such bucket|matches no file"),
     ],
 )
-def test_mistakes_are_one_line(bucket: str, address: str, message: str) -> None:
+def test_errors_have_one_line(bucket: str, address: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read(address, bucket)
     assert "\n" not in caught.value.problem
 
 
-def test_the_digest_goes_by_address_size_and_time(bucket: str) -> None:
-    one, two = (resolve.digest(resolve.find(f"s3://rows/csv/part-{n}.csv{bucket}", "train")) for n in (1, 2))
-    again = resolve.digest(resolve.find(f"s3://rows/csv/part-1.csv{bucket}", "train"))
+def test_the_digest_depends_on_address_size_and_time(bucket: str) -> None:
+    one, two = (
+        resolve.digest_files(resolve.find_source_files(f"s3://rows/csv/part-{n}.csv{bucket}", "train")) for n in (1, 2)
+    )
+    again = resolve.digest_files(resolve.find_source_files(f"s3://rows/csv/part-1.csv{bucket}", "train"))
     assert one == again != two
 
 
-def test_a_file_that_went_away_after_it_was_found(bucket: str) -> None:
+def test_a_file_that_is_deleted_after_it_was_listed(bucket: str) -> None:
     endpoint = bucket.split("=")[1].split("&")[0]
     system = fs.S3FileSystem(endpoint_override=endpoint, scheme="http")
     for name in ("gone.csv", "gone.parquet"):
         with system.open_output_stream(f"rows/{name}", compression=None) as sink:
             sink.write(b"body,kind\na,x\n")
-        [file] = resolve.find(f"s3://rows/{name}{bucket}", "train")
+        [file] = resolve.find_source_files(f"s3://rows/{name}{bucket}", "train")
         system.delete_file(f"rows/{name}")
         with pytest.raises(DataError, match="there is no such file"):
             list(read_blocks(file, COLUMNS))
 
 
-def test_a_key_that_is_not_known_is_refused_in_one_line(bucket: str) -> None:
-    _look_at_credentials_after(bucket, 0)
+def test_an_unknown_key_is_refused_in_one_line(bucket: str) -> None:
+    _check_credentials_after(bucket, 0)
     try:
         with pytest.raises(DataError, match="access is denied") as caught:
             read("s3://rows/csv/part-1.csv", bucket)
         assert "\n" not in caught.value.problem
     finally:
-        _look_at_credentials_after(bucket, 1_000_000)
+        _check_credentials_after(bucket, 1_000_000)
 
 
-def _look_at_credentials_after(options: str, n_requests: int) -> None:
+def _check_credentials_after(options: str, n_requests: int) -> None:
+    """Let the server accept any key for `n_requests` requests."""
     url = f"http://{options.split('=')[1].split('&')[0]}/moto-api/reset-auth"
     request = urllib.request.Request(url, str(n_requests).encode(), {"Content-Type": "text/plain"}, method="POST")
     urllib.request.urlopen(request, timeout=10).close()

@@ -1,11 +1,11 @@
-"""Where a run's figures go: a real MLflow server, TensorBoard's and W&B's own readers, a real Prometheus."""
+"""Experiment tracking: a real MLflow server, the readers of TensorBoard and W&B, a real Prometheus."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import struct
-import time
 from pathlib import Path
 
 import httpx
@@ -30,38 +30,33 @@ def slow(logits, targets, weights):
 TRAIN = {"epochs": 4, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32", "checkpoint": {"every_steps": 20}}
 
 
+def is_healthy(uri):
+    try:
+        return httpx.get(f"{uri}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 @pytest.fixture(scope="module")
 def mlflow_server(tmp_path_factory):
-    """A real server on sqlite; yields its address."""
+    """The address of a real server on sqlite."""
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    words = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", 1]
-    words += [
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination",
-        folder / "artifacts",
-    ]
+    arguments = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", 1]
+    arguments += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    arguments += ["--artifacts-destination", folder / "artifacts"]
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    server = RunningCommand(*words, cwd=folder)
+    server = RunningCommand(*arguments, cwd=folder)
     uri = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 90
-        while True:
-            try:
-                if httpx.get(f"{uri}/health", timeout=2).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            assert time.monotonic() < end and server.process.poll() is None, server.text
-            time.sleep(0.2)
+        server.wait_until(lambda: is_healthy(uri), "MLflow answers", timeout_s=90)
         yield uri
     finally:
-        server.end()
+        server.terminate()
 
 
 @pytest.fixture(scope="module")
 def tracked(mlflow_server, tiny_base, tiny_data, tmp_path_factory):
-    """A run tracked everywhere, killed in the middle and gone on with; yields its folder."""
+    """The folder of a run that is tracked everywhere, killed in the middle and resumed."""
     folder = tmp_path_factory.mktemp("tracked")
     (folder / "slow_loss.py").write_text(SLOW_LOSS)
     train = {**TRAIN, "loss": {"function": "slow_loss:slow"}}
@@ -69,17 +64,15 @@ def tracked(mlflow_server, tiny_base, tiny_data, tmp_path_factory):
     spec = tiny_spec(tiny_base, tiny_data, folder / "storage", train=train, track=track)
     command = RunningCommand("-m", "raymill", "run", write_spec(folder / "run.yaml", spec), cwd=folder)
     try:
-        end = time.monotonic() + 120
-        while not list(folder.glob("storage/runs/*/checkpoints/step-00000040")):
-            assert time.monotonic() < end and command.process.poll() is None, command.text
-            time.sleep(0.1)
-        family = command.family()
+        checkpoint = "storage/runs/*/checkpoints/step-00000040"
+        command.wait_until(lambda: list(folder.glob(checkpoint)), "the checkpoint of step 40", timeout_s=120)
+        processes = command.descendants()
         os.kill(command.process.pid, signal.SIGKILL)
         command.process.wait(20)
-        for process in still_running(family):
+        for process in still_running(processes):
             process.kill()
     finally:
-        command.end()
+        command.terminate()
     (run,) = folder.glob("storage/runs/*")
     done = run_raymill("run", "--resume", run, "--json", cwd=folder)
     assert done.code == 0 and json.loads(done.stdout)["version"] == 1, done
@@ -87,24 +80,24 @@ def tracked(mlflow_server, tiny_base, tiny_data, tmp_path_factory):
     return run
 
 
-def test_mlflow_has_parameters_figures_files_and_the_version(tracked, mlflow_server, tmp_path):
+def test_mlflow_has_parameters_metrics_files_and_the_version(tracked, mlflow_server, tmp_path):
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=mlflow_server)
     experiment = client.get_experiment_by_name("tests")
-    (found,) = client.search_runs([experiment.experiment_id])  # one, although the training was killed
-    assert found.info.run_name == tracked.name and found.info.status == "FINISHED"
-    assert found.data.params["train.learning_rate"] == "0.002" and found.data.params["name"] == "tiny"
+    (run,) = client.search_runs([experiment.experiment_id])  # one run, although the training was killed
+    assert run.info.run_name == tracked.name and run.info.status == "FINISHED"
+    assert run.data.params["train.learning_rate"] == "0.002" and run.data.params["name"] == "tiny"
     lines = [json.loads(line) for line in (tracked / "metrics.jsonl").read_text().splitlines()]
-    sent = {metric.step: metric.value for metric in client.get_metric_history(found.info.run_id, "train/loss")}
+    sent = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "train/loss")}
     assert sent == {line["step"]: pytest.approx(line["loss"]) for line in lines}
-    epochs = client.get_metric_history(found.info.run_id, "validation/accuracy")
+    epochs = client.get_metric_history(run.info.run_id, "validation/accuracy")
     assert len({metric.step for metric in epochs}) == 4
-    files = {item.path for item in client.list_artifacts(found.info.run_id)}
+    files = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"spec.yaml", "resolved.yaml", "environment.json", "metrics.jsonl", "report.html", "model"} <= files
     version = client.get_model_version_by_alias("tiny", "champion")
-    assert version.run_id == found.info.run_id and version.tags["raymill_version"] == "1"
-    path = client.download_artifacts(found.info.run_id, "model/model.safetensors", str(tmp_path))
+    assert version.run_id == run.info.run_id and version.tags["raymill_version"] == "1"
+    path = client.download_artifacts(run.info.run_id, "model/model.safetensors", str(tmp_path))
     ours = tracked.parents[1] / "models" / "tiny" / "versions" / "1" / "model.safetensors"
     assert Path(path).read_bytes() == ours.read_bytes()
 
@@ -124,16 +117,16 @@ def wandb_records(path):
     """Yield the records of a W&B file: after 7 bytes, LevelDB's log format in blocks of 32 KiB."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    content, at, parts = path.read_bytes(), 7, []
+    content, offset, parts = path.read_bytes(), 7, []
     assert content[:4] == b":W&B"
-    while at + 7 <= len(content):
-        left = 32768 - at % 32768
+    while offset + 7 <= len(content):
+        left = 32768 - offset % 32768
         if left < 7:
-            at += left
+            offset += left
             continue
-        length, kind = struct.unpack_from("<HB", content, at + 4)
-        parts.append(content[at + 7 : at + 7 + length])
-        at += 7 + length
+        length, kind = struct.unpack_from("<HB", content, offset + 4)
+        parts.append(content[offset + 7 : offset + 7 + length])
+        offset += 7 + length
         if kind in (1, 4):  # whole, or the last part
             record = Record()
             record.ParseFromString(b"".join(parts))
@@ -141,10 +134,10 @@ def wandb_records(path):
             yield record
 
 
-def test_wandb_can_sync_what_lies_there(tracked):
+def test_wandb_can_sync_its_files(tracked):
     seen = {}
     files = sorted(tracked.glob("wandb/offline-run-*/run-*.wandb"))
-    assert len(files) == 2  # before the kill, and after
+    assert len(files) == 2  # one from before the kill, one from after
     for file in files:
         for record in wandb_records(file):
             items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
@@ -154,7 +147,7 @@ def test_wandb_can_sync_what_lies_there(tracked):
     assert seen == {line["step"]: pytest.approx(line["loss"]) for line in lines}
 
 
-def test_a_server_that_is_not_there_stops_nothing(tiny_base, tiny_data, tmp_path):
+def test_a_missing_server_does_not_stop_the_training(tiny_base, tiny_data, tmp_path):
     track = {"mlflow": {"uri": f"http://127.0.0.1:{free_port()}"}}
     spec = tiny_spec(tiny_base, tiny_data, tmp_path / "storage", train={**TRAIN, "epochs": 1}, track=track)
     done = run_raymill("train", write_spec(tmp_path / "run.yaml", spec))
@@ -184,27 +177,24 @@ def test_prometheus_watches_a_training(tiny_base, tiny_data, tmp_path):
     )  # fmt: skip
     command = RunningCommand("-m", "raymill", "train", write_spec(tmp_path / "run.yaml", spec), cwd=tmp_path)
     try:
-        end = time.monotonic() + 120
-        wanted = {"raymill_train_loss", "raymill_train_rows_per_second", "raymill_train_tokens_per_second",
-                  "raymill_train_step_seconds", "raymill_train_memory_bytes", "raymill_train_step"}  # fmt: skip
-        found = {}
-        while set(found) != wanted:
-            assert time.monotonic() < end and command.process.poll() is None, (found, command.text, server.text)
-            time.sleep(0.5)
-            try:
-                query = {"query": '{__name__=~"raymill_train_.*", model="tiny"}'}
+        names = {"raymill_train_loss", "raymill_train_rows_per_second", "raymill_train_tokens_per_second",
+                 "raymill_train_step_seconds", "raymill_train_memory_bytes", "raymill_train_step"}  # fmt: skip
+        query = {"query": '{__name__=~"raymill_train_.*", model="tiny"}'}
+        series = []
+
+        def has_all_metrics():
+            with contextlib.suppress(httpx.HTTPError):
                 reply = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params=query, timeout=5).json()
-            except httpx.HTTPError:
-                continue
-            rows = reply["data"]["result"]
-            found = {
-                row["metric"]["__name__"]: float(row["value"][1]) for row in rows if row["metric"]["__name__"] in wanted
-            }
+                series[:] = reply["data"]["result"]
+            return names <= {row["metric"]["__name__"] for row in series}
+
+        command.wait_until(has_all_metrics, f"Prometheus has {names}", timeout_s=120)
+        values = {row["metric"]["__name__"]: float(row["value"][1]) for row in series}
         (run,) = runs.glob("*")
-        assert {row["metric"]["run"] for row in rows} == {run.name}
-        assert 0 < found["raymill_train_loss"] < 5 and found["raymill_train_step_seconds"] > 0.03
-        said = json.loads((runs.parent / "prometheus" / f"{run.name}.json").read_text())
-        assert said[0]["targets"][0].startswith("127.0.0.1:")
+        assert {row["metric"]["run"] for row in series} == {run.name}
+        assert 0 < values["raymill_train_loss"] < 5 and values["raymill_train_step_seconds"] > 0.03
+        targets = json.loads((runs.parent / "prometheus" / f"{run.name}.json").read_text())
+        assert targets[0]["targets"][0].startswith("127.0.0.1:")
     finally:
-        command.end()
-        server.end()
+        command.terminate()
+        server.terminate()

@@ -1,4 +1,4 @@
-"""What a user gets wrong: one message with value, rule and fix, exit code 2, and never a traceback."""
+"""Mistakes of the user: one message with value, rule and fix, exit code 2, and never a traceback."""
 
 import json
 import shutil
@@ -12,14 +12,14 @@ from support.commands import run_raymill
 from support.tiny_text import make_text_rows, tiny_spec, write_csv, write_spec
 
 SEARCH = {"space": {"train.learning_rate": {"uniform": [0.1, 0.2]}}}
-# (sections that replace those of a good spec, words of the message)
+# (sections that replace those of a good spec, part of the message)
 WRONG_SPECS = [
     ({"data": {"train": "nowhere.csv"}}, "there is no such file"),
     ({"data": {"train": "*.nothing"}}, "matches no file"),
     ({"data": {"train": "empty.csv"}}, "is empty"),
     ({"data": {"train": "notes.txt"}}, "format is not known"),
     ({"data": {"train": "."}}, "is a folder"),
-    ({"data": {"train": "ftp://bucket/rows.csv"}}, "ftp:// addresses are not read"),
+    ({"data": {"train": "ftp://bucket/rows.csv"}}, "ftp:// addresses are not supported"),
     ({"data": {"train": "s3://key:secret@bucket/rows.csv"}}, "credentials"),
     ({"data": {"train": {"url": "postgresql://me:secret@db/x", "query": "SELECT 1"}}}, "env:"),
     ({"data": {"train": "rows.csv", "columns": {"txt": "a"}}}, "data.columns has 'txt'"),
@@ -43,7 +43,7 @@ WRONG_SPECS = [
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrong")
     write_csv(folder / "rows.csv", make_text_rows(60, 1))
     (folder / "empty.csv").write_text("")
@@ -55,34 +55,35 @@ def place(tmp_path_factory):
     return folder
 
 
-def refused(done, words, code=2):
+def assert_refused(done, words, code=2):
+    """Check for the exit code and a message with `words` and a fix, without a traceback."""
     assert done.code == code, done
     assert words in done.stderr, done
     assert "fix:" in done.stderr and "Traceback" not in done.stderr and "Traceback" not in done.stdout, done
 
 
 @pytest.mark.parametrize(("sections", "words"), WRONG_SPECS, ids=[words[:30] for _, words in WRONG_SPECS])
-def test_wrong_specs_are_refused_before_anything_starts(place, tiny_base, sections, words):
-    spec = {**tiny_spec(tiny_base, place, place / "storage"), "data": {"train": "rows.csv"}, **sections}
-    refused(run_raymill("run", write_spec(place / "run.yaml", spec), timeout_s=60), words)
+def test_wrong_specs_are_refused_before_anything_starts(folder, tiny_base, sections, words):
+    spec = {**tiny_spec(tiny_base, folder, folder / "storage"), "data": {"train": "rows.csv"}, **sections}
+    assert_refused(run_raymill("run", write_spec(folder / "run.yaml", spec), timeout_s=60), words)
 
 
-def test_wrong_json_runs_print_one_object(place):
-    done = run_raymill("run", place / "no.yaml", "--json")
+def test_wrong_json_runs_print_one_object(folder):
+    done = run_raymill("run", folder / "no.yaml", "--json")
     assert done.code == 2 and "there is no spec" in json.loads(done.stdout)["error"]
 
 
-def test_data_that_only_reading_shows_to_be_wrong(place, tiny_base):
-    """Too many bad rows: the message, and the table on screen; tests/unit has the other cases."""
-    (place / "bad.csv").write_bytes(b"text,label\n" + b"\xff\xfe,x\n" * 20)
-    spec = {**tiny_spec(tiny_base, place, place / "storage"), "data": {"train": "bad.csv"}}
-    done = run_raymill("prepare", write_spec(place / "run.yaml", spec))
-    refused(done, "invalid UTF-8: 20")
+def test_bad_rows_are_reported_when_they_are_read(folder, tiny_base):
+    """Too many bad rows: the message and the table on the screen. The unit tests have the other cases."""
+    (folder / "bad.csv").write_bytes(b"text,label\n" + b"\xff\xfe,x\n" * 20)
+    spec = {**tiny_spec(tiny_base, folder, folder / "storage"), "data": {"train": "bad.csv"}}
+    done = run_raymill("prepare", write_spec(folder / "run.yaml", spec))
+    assert_refused(done, "invalid UTF-8: 20")
     assert "Bad rows" in done.stderr and "│ invalid UTF-8 │   20 │" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["evaluate", "nobody"], "no model 'nobody'"),
         (["evaluate", "tiny@9"], "no version 9"),
@@ -93,21 +94,21 @@ def test_data_that_only_reading_shows_to_be_wrong(place, tiny_base):
         (["models", "show", "tiny@"], "names no version"),
         (["models", "promote", "tiny@7"], "no version 7"),
         (["models", "rollback", "tiny"], "no earlier version"),
-        (["serve", "tiny", "--host", "203.0.113.1"], "lets everybody ask who reaches it"),
-        (["serve", "tiny", "--host", "203.0.113.1", "--insecure"], "cannot be listened on"),
-        (["serve", "tiny", "--keys", "/no/such/keys.json"], "there is no such file"),
+        (["serve", "tiny", "--host", "203.0.113.1"], "lets anyone who can reach it send requests"),
+        (["serve", "tiny", "--host", "203.0.113.1", "--insecure"], "cannot listen on"),
+        (["serve", "tiny", "--keys", "/no/such/keys.json"], "the file does not exist"),
         (["serve", "tiny", "--engine", "onnx-int9"], "serve.engine"),
-        (["manifest", "tiny", "--set", "serve.host=0.0.0.0"], "lets everybody ask who reaches it"),
+        (["deploy-config", "tiny", "--set", "serve.host=0.0.0.0"], "lets anyone who can reach it send requests"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_wrong_models_and_files(first_run, storage, words, message):
-    refused(run_raymill(*words, "--storage", storage), message)
+def test_wrong_models_and_files(first_run, storage, arguments, message):
+    assert_refused(run_raymill(*arguments, "--storage", storage), message)
 
 
 def test_wrong_command_lines():
-    for words in (["runn"], ["run"], ["serve", "a", "--port", "0"], ["run", "a.yaml", "--sett", "x=1"]):
-        done = run_raymill(*words)
+    for arguments in (["runn"], ["run"], ["serve", "a", "--port", "0"], ["run", "a.yaml", "--sett", "x=1"]):
+        done = run_raymill(*arguments)
         assert done.code == 2 and "Traceback" not in done.stderr
 
 
@@ -115,7 +116,7 @@ def test_a_busy_port(first_run, storage):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        refused(
+        assert_refused(
             run_raymill("serve", "tiny", "--storage", storage, "--port", other.getsockname()[1]),
             "another program has it",
         )
@@ -125,20 +126,20 @@ def test_damaged_versions_are_neither_served_nor_evaluated(first_run, storage, t
     shutil.copytree(storage / "models", tmp_path / "models")
     folder = tmp_path / "models" / "tiny" / "versions" / "1"
     weights = folder / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-8] + b"corrupt!")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-8] + b"corrupt!")
     for command in (["evaluate", "tiny"], ["serve", "tiny", "--port", free_port()], ["predict", "tiny", "x.csv"]):
-        refused(run_raymill(*command, "--storage", tmp_path), "model.safetensors is damaged")
-    weights.write_bytes(whole)
+        assert_refused(run_raymill(*command, "--storage", tmp_path), "model.safetensors is damaged")
+    weights.write_bytes(content)
     manifest = folder / "manifest.json"
     text = manifest.read_text()
     manifest.write_text(text[: len(text) // 2])
-    refused(run_raymill("evaluate", "tiny", "--storage", tmp_path), "manifest.json is missing or damaged")
+    assert_refused(run_raymill("evaluate", "tiny", "--storage", tmp_path), "manifest.json is missing or damaged")
 
 
-def test_a_model_whose_golden_rows_come_out_differently_never_gets_ready(first_run, storage, tmp_path):
-    """The files are whole (the manifest fits), but the model answers otherwise than it did when it was registered."""
-    from cluster.files import read_json, sha256, write_json
+def test_a_model_that_does_not_reproduce_its_golden_rows_is_not_served(first_run, storage, tmp_path):
+    """The files match the manifest, but the model's scores differ from those recorded when it was registered."""
+    from cluster.files import file_sha256, read_json, write_json
 
     shutil.copytree(storage / "models", tmp_path / "models")
     folder = tmp_path / "models" / "tiny" / "versions" / "1"
@@ -147,15 +148,15 @@ def test_a_model_whose_golden_rows_come_out_differently_never_gets_ready(first_r
     write_json(folder / "golden.json", golden)
     manifest = read_json(folder / "manifest.json")
     manifest["files"]["golden.json"] = {
-        "sha256": sha256(folder / "golden.json"),
+        "sha256": file_sha256(folder / "golden.json"),
         "bytes": (folder / "golden.json").stat().st_size,
     }
     write_json(folder / "manifest.json", manifest)
-    refused(run_raymill("serve", "tiny", "--storage", tmp_path, "--port", free_port()), "golden row 0")
+    assert_refused(run_raymill("serve", "tiny", "--storage", tmp_path, "--port", free_port()), "golden row 0")
 
 
-def test_debug_shows_the_traceback_and_secrets_are_not_in_specs(place, tiny_base):
-    spec = tiny_spec(tiny_base, place, place / "storage")
-    done = run_raymill("run", write_spec(place / "run.yaml", {**spec, "data": {"train": "nowhere.csv"}}), "--debug")
+def test_debug_shows_the_traceback_and_secrets_are_not_in_specs(folder, tiny_base):
+    spec = tiny_spec(tiny_base, folder, folder / "storage")
+    done = run_raymill("run", write_spec(folder / "run.yaml", {**spec, "data": {"train": "nowhere.csv"}}), "--debug")
     assert done.code == 2 and "Traceback" in done.stderr
-    assert yaml.safe_load((place / "run.yaml").read_text())["name"] == "tiny"
+    assert yaml.safe_load((folder / "run.yaml").read_text())["name"] == "tiny"

@@ -1,11 +1,11 @@
-"""One Ray for all tests in this folder."""
+"""One local Ray for all tests in this folder."""
 
 import pytest
 
-from cluster.connect import connect
+from cluster.connect import connect_to_ray
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_ray():
-    with connect(None, cpus=2):
+    with connect_to_ray(None, cpus=2):
         yield

@@ -1,16 +1,18 @@
-"""Tables with Ray: the same rows by Ray Data, several workers of XGBoost and of the network."""
+"""Tables with Ray: Ray Data prepares the same rows, and several workers fit one XGBoost model or one network."""
 
 import numpy as np
 import pytest
 
 from support.tiny_table import make_table_rows, table_spec, write_rows
-from trainer.data.prepare.prepare import prepare
+from trainer.data.prepare.prepare import prepare_rows
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks import resolve
-from trainer.training.launch import fit
-from trainer.training.run import run
+from trainer.training.callbacks import FunctionCallback
+from trainer.training.context import TrainContext
+from trainer.training.launch import launch_training
+from trainer.training.run import run_training
 
 
 @pytest.fixture(scope="module")
@@ -21,46 +23,47 @@ def rows(tmp_path_factory):
     return folder
 
 
-def prepared_of(spec, folder, with_ray=False):
-    return prepare(spec, lambda progress: None, folder / "quarantine.parquet", with_ray=with_ray)
+def prepare(spec, folder, with_ray=False):
+    return prepare_rows(spec, lambda progress: None, folder / "quarantine.parquet", with_ray=with_ray)
 
 
-def by_one(rows, folder, task, **sections):
-    """Return the test rows' scores by a model fitted in this process, and their targets."""
-    spec = resolve.load(table_spec(rows, task, **sections))
-    prepared = prepared_of(spec, folder)
-    last = folder / "last"
-    keep = lambda figures, save: save and save(last)  # noqa: E731
-    run(task_catalog.get_task(task), spec, prepared, WorkerContext(0, 1, "cpu", 1), keep, folder)
-    return Predictor(last).scores(list(prepared.part("test").matrix())), prepared.part("test").targets
+def fit_with_one_worker(rows, folder, task, **sections):
+    """Fit a model in this process; return its scores of the test rows, and their targets."""
+    spec = resolve.load_spec(table_spec(rows, task, **sections))
+    prepared = prepare(spec, folder)
+    model = folder / "last"
+    callback = FunctionCallback(lambda metrics, save: save and save(model))
+    worker = WorkerContext(0, 1, "cpu", 1)
+    run_training(TrainContext(task_catalog.get_task(task), spec, prepared, worker, callback, folder))
+    return Predictor(model).scores(list(prepared.part("test").matrix())), prepared.part("test").targets
 
 
-def by_two(rows, folder, task, **sections):
-    """Return the test rows' scores by a model that two workers fitted, and its history."""
-    spec = resolve.load(table_spec(rows, task, cluster={"workers": 2}, **sections))
-    prepared = prepared_of(spec, folder)
-    result = fit(spec, prepared.folder, folder, 1.0)
+def fit_with_two_workers(rows, folder, task, **sections):
+    """Fit a model with two workers; return its scores of the test rows, and its history."""
+    spec = resolve.load_spec(table_spec(rows, task, cluster={"workers": 2}, **sections))
+    prepared = prepare(spec, folder)
+    result = launch_training(spec, prepared.folder, folder, 1.0)
     return Predictor(result.checkpoint).scores(list(prepared.part("test").matrix())), result.history
 
 
 def test_ray_data_prepares_the_same_rows(rows, tmp_path):
-    spec = table_spec(rows, storage=str(tmp_path / "here"))
-    here = prepared_of(resolve.load(spec), tmp_path)
-    there = prepared_of(resolve.load({**spec, "storage": str(tmp_path / "there")}), tmp_path, with_ray=True)
-    assert here.contract.fingerprint == there.contract.fingerprint
+    spec = table_spec(rows, storage=str(tmp_path / "local"))
+    local = prepare(resolve.load_spec(spec), tmp_path)
+    with_ray = prepare(resolve.load_spec({**spec, "storage": str(tmp_path / "ray")}), tmp_path, with_ray=True)
+    assert local.contract.fingerprint == with_ray.contract.fingerprint
     for part in ("train", "validation", "test"):
-        np.testing.assert_array_equal(here.part(part).matrix(), there.part(part).matrix())
+        np.testing.assert_array_equal(local.part(part).matrix(), with_ray.part(part).matrix())
 
 
 def test_two_workers_of_xgboost_fit_one_model(rows, tmp_path):
-    # Without chance, two workers differ from one only where the histograms' bounds do.
+    # Without random sampling, two workers differ from one only in the bounds of the histograms.
     exact = {"kind": "xgboost", "params": {"subsample": 1.0, "colsample_bytree": 1.0, "n_estimators": 60}}
     settings = {"model": exact, "train": {"epochs": 3}}
-    one, targets = by_one(rows, tmp_path, "tabular-regression", **settings)
-    two, history = by_two(rows, tmp_path, "tabular-regression", **settings)
+    one, targets = fit_with_one_worker(rows, tmp_path, "tabular-regression", **settings)
+    two, history = fit_with_two_workers(rows, tmp_path, "tabular-regression", **settings)
     assert len(history) == 3 and history[-1]["r2"] > 0.8
     assert np.corrcoef(one[:, 0], two[:, 0])[0, 1] > 0.995
-    rmse = [np.sqrt(np.square(each[:, 0] - targets).mean()) for each in (one, two)]
+    rmse = [np.sqrt(np.square(scores[:, 0] - targets).mean()) for scores in (one, two)]
     assert rmse[1] == pytest.approx(rmse[0], rel=0.1)
 
 
@@ -69,6 +72,6 @@ def test_two_workers_take_the_steps_of_one_network(rows, tmp_path):
         "model": {"kind": "mlp", "params": {"dropout": 0.0, "hidden": [16]}},
         "train": {"epochs": 3, "learning_rate": 5e-3},
     }
-    one, _ = by_one(rows, tmp_path, "tabular-classification", **settings)
-    two, _ = by_two(rows, tmp_path, "tabular-classification", **settings)
+    one, _ = fit_with_one_worker(rows, tmp_path, "tabular-classification", **settings)
+    two, _ = fit_with_two_workers(rows, tmp_path, "tabular-classification", **settings)
     np.testing.assert_allclose(one, two, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Training with Ray Train: it learns, workers agree, and the checkpoint is transformers' own."""
+"""Training with Ray Train: the model learns, two workers train like one, and transformers reads the checkpoint."""
 
 import json
 
@@ -11,9 +11,11 @@ from trainer.data.prepare import prepare as preparing
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks.resolve import load
-from trainer.training.launch import fit
-from trainer.training.loop import train as train_loop
+from trainer.tasks.resolve import load_spec
+from trainer.training.callbacks import FunctionCallback
+from trainer.training.context import TrainContext
+from trainer.training.launch import launch_training
+from trainer.training.loop import train_model
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +24,10 @@ def storage(tmp_path_factory):
 
 
 def train(spec, folder, cpus=1.0):
-    loaded = load(spec)
-    prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
+    loaded = load_spec(spec)
+    prepared = preparing.prepare_rows(loaded, lambda progress: None, folder / "quarantine.parquet")
     folder.mkdir(parents=True, exist_ok=True)
-    return fit(loaded, prepared.folder, folder, cpus), prepared
+    return launch_training(loaded, prepared.folder, folder, cpus), prepared
 
 
 def test_one_worker_and_two_take_the_same_steps(tiny_base, tiny_data, storage, tmp_path):
@@ -34,9 +36,9 @@ def test_one_worker_and_two_take_the_same_steps(tiny_base, tiny_data, storage, t
     spec = tiny_spec(tiny_base, tiny_data, storage, train=settings, cluster={"workers": 2})
     two, _ = train(spec, tmp_path / "two")
     assert one.metrics["accuracy"] > 0.9
-    for a, b in zip(one.history, two.history, strict=True):
-        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-5)
-        assert a["log_loss"] == pytest.approx(b["log_loss"], abs=1e-5)
+    for epoch_of_one, epoch_of_two in zip(one.history, two.history, strict=True):
+        for loss in ("train_loss", "log_loss"):
+            assert epoch_of_one[loss] == pytest.approx(epoch_of_two[loss], abs=1e-5)
 
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -54,54 +56,49 @@ def test_one_worker_and_two_take_the_same_steps(tiny_base, tiny_data, storage, t
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
-def train_here(spec, folder):
-    """The same loop without Ray Train around it; returns the epochs and which of them sent a checkpoint."""
-    loaded = load(spec)
-    prepared = preparing.prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
-    reached = []
-    train_loop(
-        task_catalog.get_task("text-classification"),
-        loaded,
-        prepared,
-        WorkerContext(0, 1, "cpu", 1),
-        lambda figures, save, state=None: reached.append((figures, save)),
-        folder,
-    )
-    return reached
+def train_without_ray(spec, folder):
+    """Run the same loop without Ray Train; return each epoch's metrics and whether its model was to be saved."""
+    loaded = load_spec(spec)
+    prepared = preparing.prepare_rows(loaded, lambda progress: None, folder / "quarantine.parquet")
+    epochs = []
+    callback = FunctionCallback(lambda metrics, save: epochs.append((metrics, save)))
+    task, worker = task_catalog.get_task("text-classification"), WorkerContext(0, 1, "cpu", 1)
+    train_model(TrainContext(task, loaded, prepared, worker, callback, folder))
+    return epochs
 
 
 def test_early_stopping_and_checkpoints_of_better_epochs_only(tiny_base, tiny_data, storage, tmp_path):
     settings = {"epochs": 12, "batch_size": 16, "learning_rate": 5e-3, "early_stopping_patience": 1}
-    reached = train_here(tiny_spec(tiny_base, tiny_data, storage, train=settings), tmp_path)
-    values = [figures["macro_f1"] for figures, _ in reached]
+    epochs = train_without_ray(tiny_spec(tiny_base, tiny_data, storage, train=settings), tmp_path)
+    values = [metrics["macro_f1"] for metrics, _ in epochs]
     assert len(values) < 12 and values[-1] <= max(values[:-1])
     best = -1.0
-    for value, (_, save) in zip(values, reached, strict=True):
+    for value, (_, save) in zip(values, epochs, strict=True):
         assert (save is not None) == (value > best)
         best = max(best, value)
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_others(tiny_base, tiny_data, storage, tmp_path):
+def test_the_loss_depends_on_the_seed(tiny_base, tiny_data, storage, tmp_path):
     settings = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
     losses = []
     for number, seed in enumerate((1, 1, 2)):
         (tmp_path / str(number)).mkdir()
         spec = tiny_spec(tiny_base, tiny_data, storage, train={**settings, "seed": seed})
-        losses.append(train_here(spec, tmp_path / str(number))[0][0]["train_loss"])
+        losses.append(train_without_ray(spec, tmp_path / str(number))[0][0]["train_loss"])
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_a_loss_that_is_no_number_ends_in_the_users_message(tiny_base, tiny_data, storage, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_a_number_names_the_rows(tiny_base, tiny_data, storage, tmp_path, monkeypatch):
     from trainer.targets.classes import Classes
 
-    sound = Classes.loss_sum
-    monkeypatch.setattr(Classes, "loss_sum", lambda *given: sound(*given) * float("nan"))
+    loss_sum = Classes.loss_sum
+    monkeypatch.setattr(Classes, "loss_sum", lambda *arguments: loss_sum(*arguments) * float("nan"))
     settings = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3}
     with pytest.raises(UserError, match=r"the loss is nan at step 1 \(epoch 1\), in the rows train.csv, row \d+; "):
-        train_here(tiny_spec(tiny_base, tiny_data, storage, train=settings), tmp_path)
+        train_without_ray(tiny_spec(tiny_base, tiny_data, storage, train=settings), tmp_path)
 
 
-def test_sharded_weights_take_the_same_steps_and_are_saved_whole(tiny_base, tiny_data, storage, tmp_path):
+def test_sharded_weights_take_the_same_steps_and_are_saved_in_full(tiny_base, tiny_data, storage, tmp_path):
     settings = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", "ema_decay": 0.9,
                 "checkpoint": {"every_steps": 10}}  # fmt: skip
     spec = tiny_spec(tiny_base, tiny_data, storage, train=settings, track={"every_steps": 1})
@@ -117,8 +114,8 @@ def test_sharded_weights_take_the_same_steps_and_are_saved_whole(tiny_base, tiny
     inputs = [rows.inputs(row) for row in range(len(rows))]
     ours, theirs = (Predictor(result.checkpoint).scores(inputs) for result in (one, two))
     assert np.abs(ours - theirs).max() < 1e-4
-    # A checkpoint of sharded weights is whole: one worker can go on with it.
+    # A checkpoint of sharded weights holds all of them: one worker can resume from it.
     (tmp_path / "two" / "history.jsonl").unlink()
-    again = fit(load(spec), prepared.folder, tmp_path / "two", 1.0)
+    again = launch_training(load_spec(spec), prepared.folder, tmp_path / "two", 1.0)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
     assert again.metrics["log_loss"] == pytest.approx(one.metrics["log_loss"], abs=1e-4)

@@ -60,18 +60,18 @@ def test_trials_with_several_workers_are_stopped_early_and_leave_no_actor_and_no
     points = [{"train.learning_rate": rate} for rate in (5e-3, 1e-7)]
     tune = {"trials": 2, "space": space, "initial_points": points, "scheduler": "asha"}
     train = {"epochs": 40, "batch_size": 16}  # long enough for the search to stop it before it is over
-    before = set(alive())  # left by earlier tests
+    before = set(live_actors_and_groups())  # left by earlier tests
     result = search_tiny(tiny_base, tiny_data, storage, tune, train=train, cluster={"workers": 2})
     by_rate = {trial.values["train.learning_rate"]: trial for trial in result.trials}
     assert by_rate[5e-3].state == "finished" and by_rate[5e-3].epochs == 40
     assert by_rate[1e-7].state == "stopped" and by_rate[1e-7].epochs < 40
     assert (result.checkpoint / "model.safetensors").is_file()
     assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
-    left = lambda: {name for key, name in alive().items() if key not in before}  # noqa: E731
+    left = lambda: {name for key, name in live_actors_and_groups().items() if key not in before}  # noqa: E731
     wait_until(lambda: not left(), within_s=120, what="no actor and no group is left")
 
 
-def alive():
+def live_actors_and_groups():
     """Return the live actors of Ray Train and Ray Tune, and the placement groups that hold cores: names by id."""
     ours = ("Train", "Trial", "Cleaner", "Worker")
     actors = {key: name for key, name in live_actors().items() if any(word in name for word in ours)}
@@ -111,7 +111,7 @@ def test_schedulers_that_stop_trials_early(tiny_base, tiny_data, storage, schedu
     assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
 
 
-def test_a_population_learns_from_its_best(tiny_base, tiny_data, storage):
+def test_a_population_copies_its_best_member(tiny_base, tiny_data, storage):
     """The trial that hardly learns takes over the weights of the other, and resumes from them."""
     space = {"train.learning_rate": {"loguniform": [1e-6, 1e-2]}}
     points = [{"train.learning_rate": 1e-6}, {"train.learning_rate": 5e-3}]

@@ -1,1 +1,1 @@
-"""Helpers that the tests share: commands, waiting and timing, small data and specs, a training without Ray."""
+"""Helpers that the tests share: commands, waiting and timing, small data and specs, training without Ray."""

@@ -1,4 +1,4 @@
-"""Commands as a user types them."""
+"""Run commands as a user types them: to their end, or in the background."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
+T = TypeVar("T")
+
 ROOT = Path(__file__).parents[2]
-# As in an activated environment: `python` and `ray` are the ones that run the tests.
+# As in an activated environment: `python` and `ray` are those that run the tests.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 class CommandResult:
-    """What a command printed and how it ended."""
+    """The exit code and the output of a command."""
 
     def __init__(self, code: int, stdout: str, stderr: str) -> None:
         self.code, self.stdout, self.stderr = code, stdout, stderr
@@ -28,21 +32,22 @@ class CommandResult:
         return f"exit {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
-def run_raymill(*words: object, cwd: Path = ROOT, timeout_s: float = 500, **env: str) -> CommandResult:
-    """Run `python -m raymill ...` to its end."""
-    command = [sys.executable, "-m", "raymill", *map(str, words)]
+def run_raymill(*arguments: object, cwd: Path = ROOT, timeout_s: float = 500, **env: str) -> CommandResult:
+    """Run `python -m raymill ...` to its end; `env` adds environment variables."""
+    command = [sys.executable, "-m", "raymill", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=timeout_s)
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 class RunningCommand:
-    """A command that is still going; what it prints is collected."""
+    """A command in the background; its output is collected."""
 
-    def __init__(self, *words: object, cwd: Path = ROOT) -> None:
+    def __init__(self, *arguments: object, cwd: Path = ROOT) -> None:
+        """Start `python ARGUMENTS`, or the program that the first argument is the `Path` of."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PATH": PATH}
         self.process = subprocess.Popen(
-            [*([] if isinstance(words[0], Path) else [sys.executable]), *map(str, words)],
+            [*([] if isinstance(arguments[0], Path) else [sys.executable]), *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -59,52 +64,61 @@ class RunningCommand:
             self.lines.append(line)
 
     @property
-    def text(self) -> str:
-        """All that was printed so far."""
+    def output(self) -> str:
+        """Everything printed so far, stdout and stderr together."""
         return "".join(self.lines)
 
-    def wait_for(self, word: str, timeout_s: float = 240) -> str:
-        """Return the first line that holds `word`; fails with all that was printed if it does not come in time."""
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
+    def wait_for_line(self, word: str, timeout_s: float = 240) -> str:
+        """Return the first line that contains `word`. Fails if the command ends or the time is up before it comes."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
             for line in list(self.lines):
                 if word in line:
                     return line
             if self.process.poll() is not None and not self._reader.is_alive():
                 break
             time.sleep(0.05)
-        raise AssertionError(f"no line with {word!r}; exit {self.process.poll()}:\n{self.text}")
+        raise AssertionError(f"no line with {word!r}; exit {self.process.poll()}:\n{self.output}")
 
-    def family(self) -> list[psutil.Process]:
-        """Return all processes it started."""
+    def wait_until(self, condition: Callable[[], T], what: str = "", timeout_s: float = 240) -> T:
+        """Return the value of `condition` once it is true. Fails if the command ends or the time is up before that."""
+        deadline = time.monotonic() + timeout_s
+        while not (value := condition()):
+            is_alive = self.process.poll() is None
+            assert is_alive and time.monotonic() < deadline, f"waited for: {what}\n{self.output}"
+            time.sleep(0.05)
+        return value
+
+    def descendants(self) -> list[psutil.Process]:
+        """Return the processes that it started, and theirs."""
         with contextlib.suppress(psutil.NoSuchProcess):
             return psutil.Process(self.process.pid).children(recursive=True)
         return []
 
-    def parts(self, name: str) -> list[psutil.Process]:
-        """Return those of its processes whose name is `name`, or whose title begins so."""
-        found = []
-        for process in self.family():
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Return its descendants with this name, or with a title that starts with it."""
+        matching = []
+        for process in self.descendants():
             with contextlib.suppress(psutil.Error):
                 if process.name() == name or (process.cmdline() or [""])[0].startswith(name):
-                    found.append(process)
-        return found
+                    matching.append(process)
+        return matching
 
     def interrupt(self) -> tuple[int, float]:
-        """Send Ctrl-C; returns the exit code and the seconds it took."""
+        """Send Ctrl-C; return the exit code and the seconds until the command ended."""
         started = time.monotonic()
         self.process.send_signal(signal.SIGINT)
         code = self.process.wait(timeout=60)
         return code, time.monotonic() - started
 
-    def end(self) -> None:
-        """Stop it if a test left it running; by pid, it and its own only."""
-        family = self.family()
+    def terminate(self) -> None:
+        """Stop the command if it still runs, then kill its descendants, by pid; processes of others are not touched."""
+        descendants = self.descendants()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=20)
-        for process in family:
+        for process in descendants:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         if self.process.poll() is None:
@@ -113,10 +127,10 @@ class RunningCommand:
 
 
 def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Return those of `processes` that still run (a zombie has ended; whoever inherited it collects it)."""
-    found = []
+    """Return those of `processes` that still run. A zombie has ended; its parent has not collected it yet."""
+    running = []
     for process in processes:
         with contextlib.suppress(psutil.Error):
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                running.append(process)
+    return running

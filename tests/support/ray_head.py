@@ -48,10 +48,10 @@ class RayHead:
 
     def stop(self) -> None:
         """End what the head started and then itself, by pid (its own shutdown takes up to 35 s)."""
-        for process in self.running.family():
+        for process in self.running.descendants():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        self.running.end()
+        self.running.terminate()
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def ray_head() -> Iterator[RayHead]:
     folder = Path(tempfile.mkdtemp(prefix="rm", dir="/tmp"))  # the paths of sockets must be short
     head = RayHead(folder)
     try:
-        head.running.wait_for("Ray runtime started", 120)
+        head.running.wait_for_line("Ray runtime started", 120)
         yield head
     finally:
         head.stop()

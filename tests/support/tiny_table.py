@@ -1,4 +1,4 @@
-"""A small table of mixed kinds that the tests on tables share."""
+"""A small table with columns of every kind, and a spec for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-#: Of every kind, with missing cells in most columns.
+#: One column or more of every kind; most have missing cells.
 FEATURES: dict[str, Any] = {
     "age": "numeric",
     "income": {"kind": "numeric", "scale": "robust", "missing": "median", "indicator": True},
@@ -21,7 +21,7 @@ COUNTRIES = ["AT", "DE", "FR", "JP"]
 
 
 def make_table_rows(count: int, seed: int) -> list[dict[str, str]]:
-    """Return rows whose `label` and `spent` follow from the other columns, with some noise."""
+    """Return rows whose `label` and `spent` depend on the other columns, with some noise."""
     rng = random.Random(seed)
     rows = []
     for _ in range(count):
@@ -46,7 +46,7 @@ def make_table_rows(count: int, seed: int) -> list[dict[str, str]]:
 
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
-    """Write rows as csv."""
+    """Write rows as csv and return the path."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -55,7 +55,7 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def table_spec(folder: Path, task: str = "tabular-classification", **sections: Any) -> dict[str, Any]:
-    """Return a spec over `folder`/train.csv and test.csv; sections are put over it key by key."""
+    """Return a spec for `folder`/train.csv and test.csv; `sections` override its sections key by key."""
     target = {} if task == "tabular-classification" else {"columns": {"value": "spent"}}
     base: dict[str, Any] = {
         "name": "tiny-table",
@@ -63,5 +63,6 @@ def table_spec(folder: Path, task: str = "tabular-classification", **sections: A
         "data": {"train": str(folder / "train.csv"), "test": str(folder / "test.csv"), "features": FEATURES, **target},
         "storage": str(folder / "storage"),
     }
-    return {**base, **{name: {**base.get(name, {}), **part} if isinstance(part, dict) else part
-                       for name, part in sections.items()}}  # fmt: skip
+    for name, section in sections.items():
+        base[name] = {**base.get(name, {}), **section} if isinstance(section, dict) else section
+    return base
