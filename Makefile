@@ -1,10 +1,10 @@
-# Everything goes through .venv, made by the first target that needs it.
+# All targets use .venv, which the first one that needs it creates.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo unit test check bench clean
 
 install: $(STAMP)
 
@@ -16,17 +16,14 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/python examples/support_tickets/demo.py
 
-# Two at a time, one for each of two cores, and beside them those that mostly wait, with others after them.
-LIFE := $(addprefix tests/e2e/test_,endpoint_life.py elastic.py tracking.py real_parts.py s3.py search.py)
-ONE := tests/unit tests/local_ray tests/e2e/test_resume.py
-OTHER := $(filter-out $(LIFE) $(ONE),$(wildcard tests/e2e/test_*.py))
-PYTEST := $(BIN)/python -m pytest --durations 25
+# After a change: the unit tests, or some of them, for example `make unit TESTS=tests/unit/test_gate.py`.
+TESTS ?= tests/unit
+unit: install
+	$(BIN)/python -m pytest -q $(TESTS)
+
+# Everything, in three groups at the same time; takes about half an hour on two cores.
 test: install
-	@$(PYTEST) $(LIFE) > $(VENV)/test-life.log 2>&1 & life=$$!; \
-	$(PYTEST) $(ONE) > $(VENV)/test-one.log 2>&1 & one=$$!; \
-	$(PYTEST) $(OTHER); code=$$?; \
-	wait $$life; of_life=$$?; wait $$one; of_one=$$?; \
-	cat $(VENV)/test-life.log $(VENV)/test-one.log; test $$code -eq 0 -a $$of_life -eq 0 -a $$of_one -eq 0
+	tests/run_all.sh $(BIN)/python
 
 check: install
 	$(BIN)/ruff check .
