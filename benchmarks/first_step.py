@@ -37,16 +37,16 @@ def main() -> None:
         for name, side in (("raymill train", _raymill_side), ("a bare TorchTrainer", _bare_side)):
             with tempfile.TemporaryDirectory() as scratch:
                 command, first_step = side(options.spec, Path(scratch))
-                seconds[name].append(_timed(command, first_step))
+                seconds[name].append(_measure_start(command, first_step))
             print(f"round {number + 1}  {name:<20} {seconds[name][-1]:5.1f} s", flush=True)
-    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
     for name, median in medians.items():
         print(f"{name:<20} median {median:5.1f} s until the first step is done")
-    ours, bare = medians.values()
-    print(f"raymill takes {ours / bare:.2f} times as long")
+    raymill, bare = medians.values()
+    print(f"raymill takes {raymill / bare:.2f} times as long")
 
 
-def _timed(command: list[str], first_step: str) -> float:
+def _measure_start(command: list[str], first_step: str) -> float:
     """Return the seconds from the start of `command` until a file that matches `first_step` has a line, then end it."""
     started = time.perf_counter()
     root, _, pattern = first_step.partition("//")
@@ -71,52 +71,52 @@ def _raymill_side(spec: str, scratch: Path) -> tuple[list[str], str]:
 
 def _bare_side(spec: str, scratch: Path) -> tuple[list[str], str]:
     from trainer.models import base_model
-    from trainer.tasks.resolve import load
+    from trainer.tasks.resolve import load_spec
 
-    loaded = load(spec)
-    told: dict[str, Any] = {
-        "file": str(loaded.data.train),
-        "columns": [loaded.data.columns.get("text", "text"), loaded.data.columns.get("label", "label")],
-        "base": str(base_model.locate(str(loaded.model.base))),
-        "batch_size": loaded.train.batch_size,
+    parsed = load_spec(spec)
+    settings: dict[str, Any] = {
+        "file": str(parsed.data.train),
+        "columns": [parsed.data.columns.get("text", "text"), parsed.data.columns.get("label", "label")],
+        "base": str(base_model.locate_base_model(str(parsed.model.base))),
+        "batch_size": parsed.train.batch_size,
         "storage": str(scratch),
         "done": str(scratch / "first_step"),
     }
-    return [sys.executable, __file__, "--bare", json.dumps(told)], f"{scratch}//first_step"
+    return [sys.executable, __file__, "--bare", json.dumps(settings)], f"{scratch}//first_step"
 
 
-def _bare(told: dict[str, Any]) -> None:
+def _bare(settings: dict[str, Any]) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     trainer = TorchTrainer(
         _bare_loop,
-        train_loop_config=told,
+        train_loop_config=settings,
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": max(1, (os.cpu_count() or 2) - 1)}),
-        run_config=RunConfig(storage_path=told["storage"], name="bare"),
+        run_config=RunConfig(storage_path=settings["storage"], name="bare"),
     )
     trainer.fit()
 
 
-def _bare_loop(told: dict[str, Any]) -> None:
+def _bare_loop(settings: dict[str, Any]) -> None:
     import pyarrow.csv
     import torch
     from ray.train.torch import prepare_model
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    table = pyarrow.csv.read_csv(told["file"], parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
-    texts, labels = (table[name].to_pylist() for name in told["columns"])
+    table = pyarrow.csv.read_csv(settings["file"], parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
+    texts, labels = (table[name].to_pylist() for name in settings["columns"])
     classes = sorted(set(labels))
-    encoded = AutoTokenizer.from_pretrained(told["base"])(texts, truncation=True)["input_ids"]
-    model = AutoModelForSequenceClassification.from_pretrained(told["base"], num_labels=len(classes))
+    encoded = AutoTokenizer.from_pretrained(settings["base"])(texts, truncation=True)["input_ids"]
+    model = AutoModelForSequenceClassification.from_pretrained(settings["base"], num_labels=len(classes))
     model = prepare_model(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
-    rows = range(told["batch_size"])
+    rows = range(settings["batch_size"])
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(encoded[row]) for row in rows], batch_first=True)
     targets = torch.tensor([classes.index(labels[row]) for row in rows])
     model(input_ids=ids, attention_mask=(ids > 0).long(), labels=targets).loss.backward()
     optimizer.step()
-    Path(told["done"]).write_text("done")
+    Path(settings["done"]).write_text("done")
 
 
 def _options() -> argparse.Namespace:

@@ -35,26 +35,26 @@ def main() -> None:
         print(json.dumps(SIDES[options.side](options)))
         return
     options.folder.mkdir(parents=True, exist_ok=True)
-    data = options.folder / f"rows-{options.rows}-{'own' if options.source else 'made'}.csv"
+    data = options.folder / f"rows-{options.rows}-{'own' if options.source else 'generated'}.csv"
     if not data.is_file():
         _write(data, options)
-    found: dict[str, dict[str, Any]] = {}
+    best: dict[str, dict[str, Any]] = {}
     for round_number in range(options.rounds):
         for side in [options.only] if options.only else list(SIDES):
             result = _run(side, data, options)
-            best = found.get(side)
-            found[side] = result if best is None or result["seconds"] < best["seconds"] else best
-            print(f"round {round_number + 1}  {side:<10} {_line(result, options.rows)}", flush=True)
+            if side not in best or result["seconds"] < best[side]["seconds"]:
+                best[side] = result
+            print(f"round {round_number + 1}  {side:<10} {_describe(result, options.rows)}", flush=True)
     print(f"\n{options.rows:,} rows, {data.stat().st_size / 1e6:.0f} MB of csv, best of {options.rounds}")
-    for side, result in found.items():
-        print(f"  {side:<10} {_line(result, options.rows)}")
-    if len(found) == 2:
+    for side, result in best.items():
+        print(f"  {side:<10} {_describe(result, options.rows)}")
+    if len(best) == 2:
         print(
-            f"  raymill is {found['datasets']['seconds'] / found['raymill']['seconds']:.2f} times as fast as datasets.map"
+            f"  raymill is {best['datasets']['seconds'] / best['raymill']['seconds']:.2f} times as fast as datasets.map"
         )
 
 
-def _line(result: dict[str, Any], rows: int) -> str:
+def _describe(result: dict[str, Any], rows: int) -> str:
     rate = f"{result['seconds']:7.1f} s  {rows / result['seconds']:9,.0f} rows/s"
     memory = ", ".join(f"{kind} {size:,.0f} MB" for kind, size in result["by_kind"].items())
     if "again" in result:
@@ -107,20 +107,20 @@ def _memory(pid: int) -> Iterator[tuple[str, int]]:
 
 def _raymill(options: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
-    from cluster.connect import connect
+    from cluster.connect import connect_to_ray
     from trainer.data.prepare import prepare as preparing
-    from trainer.tasks.resolve import load
+    from trainer.tasks.resolve import load_spec
 
     storage = options.folder / "storage"
     shutil.rmtree(storage, ignore_errors=True)
     data = {"train": str(options.data), "max_bad_fraction": 0.5}
-    spec = load({"name": "bench", "data": data, "model": {"base": options.base}, "storage": str(storage)})
-    with connect(None):
+    spec = load_spec({"name": "bench", "data": data, "model": {"base": options.base}, "storage": str(storage)})
+    with connect_to_ray(None):
         started = time.perf_counter()
-        prepared = preparing.prepare(spec, lambda progress: None, storage / "quarantine.parquet")
+        prepared = preparing.prepare_rows(spec, lambda progress: None, storage / "quarantine.parquet")
         seconds = time.perf_counter() - started
     started = time.perf_counter()
-    preparing.prepare(spec, lambda progress: None, storage / "quarantine.parquet")
+    preparing.prepare_rows(spec, lambda progress: None, storage / "quarantine.parquet")
     again = time.perf_counter() - started
     print(json.dumps({k: prepared.summary[k] for k in ("rows", "quarantined", "tokens")}), file=sys.stderr)
     shutil.rmtree(storage)
@@ -135,19 +135,19 @@ def _datasets(options: argparse.Namespace) -> dict[str, Any]:
     from trainer.models import base_model
 
     datasets.disable_progress_bars()
-    tokenizer = AutoTokenizer.from_pretrained(base_model.locate(options.base))
-    place = options.folder / "datasets"
-    shutil.rmtree(place, ignore_errors=True)
+    tokenizer = AutoTokenizer.from_pretrained(base_model.locate_base_model(options.base))
+    folder = options.folder / "datasets"
+    shutil.rmtree(folder, ignore_errors=True)
     started = time.perf_counter()
-    rows = datasets.load_dataset("csv", data_files=str(options.data), split="train", cache_dir=str(place / "cache"))
+    rows = datasets.load_dataset("csv", data_files=str(options.data), split="train", cache_dir=str(folder / "cache"))
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         return tokenizer(batch["text"], truncation=True, max_length=256)
 
-    made = rows.map(tokenize, batched=True, num_proc=options.processes)
-    made.save_to_disk(str(place / "saved"))
+    tokenized = rows.map(tokenize, batched=True, num_proc=options.processes)
+    tokenized.save_to_disk(str(folder / "saved"))
     seconds = time.perf_counter() - started
-    shutil.rmtree(place)
+    shutil.rmtree(folder)
     return {"seconds": seconds}
 
 
@@ -157,30 +157,30 @@ SIDES = {"datasets": _datasets, "raymill": _raymill}
 def _write(path: Path, options: argparse.Namespace) -> None:
     """Write distinct rows: messages of words with realistic frequencies, and a unique number in each."""
     rng = random.Random(1)
-    texts, labels = _given(options) if options.source else ([], [f"class {n}" for n in range(20)])
-    words = [word for text in texts for word in text.split()] or _made_words(rng)
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    texts, labels = _read_source(options) if options.source else ([], [f"class {n}" for n in range(20)])
+    words = [word for text in texts for word in text.split()] or _make_words(rng)
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         for number in range(options.rows):
-            chosen = rng.choices(words, k=rng.randint(4, 18))
-            chosen.insert(rng.randrange(len(chosen)), str(number))
-            writer.writerow([" ".join(chosen), labels[number % len(labels)]])
-    beside.replace(path)
+            text = rng.choices(words, k=rng.randint(4, 18))
+            text.insert(rng.randrange(len(text)), str(number))
+            writer.writerow([" ".join(text), labels[number % len(labels)]])
+    unfinished.replace(path)
 
 
-def _given(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+def _read_source(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     with options.source.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [row[options.text] for row in rows], sorted({row[options.label] for row in rows})
 
 
-def _made_words(rng: random.Random) -> list[str]:
+def _make_words(rng: random.Random) -> list[str]:
     """Return 200,000 words, 30,000 of them distinct; the n-th is about 1/n as frequent as the first (Zipf)."""
     syllables = [a + b for a in "bcdfghklmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er", "ing", "ion", "st")]
-    different = ["".join(rng.choices(syllables, k=rng.choice([1, 1, 2, 2, 3]))) for _ in range(30_000)]
-    return rng.choices(different, weights=[1 / (rank + 3) for rank in range(len(different))], k=200_000)
+    vocabulary = ["".join(rng.choices(syllables, k=rng.choice([1, 1, 2, 2, 3]))) for _ in range(30_000)]
+    return rng.choices(vocabulary, weights=[1 / (rank + 3) for rank in range(len(vocabulary))], k=200_000)
 
 
 def _options() -> argparse.Namespace:

@@ -46,7 +46,7 @@ _UP_WITHIN_S, _WARM_S, _DOWN_WITHIN_S = 240.0, 4.0, 60.0
 _MOST_TEXTS = 2000
 
 
-class Seen(NamedTuple):
+class LoadResult(NamedTuple):
     """The result of one load test."""
 
     per_s: float
@@ -58,7 +58,7 @@ class Seen(NamedTuple):
 def main() -> None:
     options = _options()
     if options.client:
-        print(json.dumps(_asked(*options.client)))
+        print(json.dumps(_load_with_client(*options.client)))
         return
     from trainer.registry.registry import Registry
 
@@ -67,7 +67,7 @@ def main() -> None:
         texts = [row["text"] for row in csv.DictReader(file)]
     random.Random(0).shuffle(texts)
     with tempfile.TemporaryDirectory() as scratch:
-        found: dict[str, dict[int, Seen]] = {}
+        best: dict[str, dict[int, LoadResult]] = {}
         for number in range(options.rounds):
             for side in options.sides.split(","):
                 if side == "infinity" and shutil.which("wrk") is None:
@@ -75,30 +75,32 @@ def main() -> None:
                     continue
                 bodies = Path(scratch) / f"{side}.jsonl"
                 bodies.write_text("".join(json.dumps(_body(side, text)) + "\n" for text in texts[:_MOST_TEXTS]))
-                seen = _loaded(side, options, version, bodies)
-                _print(f"{side} (round {number + 1})", seen)
-                best = found.setdefault(side, seen)
-                found[side] = {c: max(best[c], seen[c], key=lambda one: one.per_s) for c in seen}
-    _ratios(found)
+                results = _measure(side, options, version, bodies)
+                _print(f"{side} (round {number + 1})", results)
+                earlier = best.setdefault(side, results)
+                best[side] = {c: max(earlier[c], results[c], key=lambda result: result.per_s) for c in results}
+    _print_ratios(best)
 
 
-def _print(side: str, seen: dict[int, Seen]) -> None:
-    for connections, one in seen.items():
+def _print(side: str, results: dict[int, LoadResult]) -> None:
+    for connections, result in results.items():
         print(
-            f"{side:<28} {connections:4d} connections {one.per_s:8.0f} requests/s   p50 {one.p50_ms:8.1f} ms   "
-            f"p99 {one.p99_ms:8.1f} ms" + (f"   {one.failed} failed" if one.failed else ""),
+            f"{side:<28} {connections:4d} connections {result.per_s:8.0f} requests/s   p50 {result.p50_ms:8.1f} ms   "
+            f"p99 {result.p99_ms:8.1f} ms" + (f"   {result.failed} failed" if result.failed else ""),
             flush=True,
         )
 
 
-def _ratios(found: dict[str, dict[int, Seen]]) -> None:
-    ours = found.get("raymill")
-    if ours is None or len(found) < 2:
+def _print_ratios(best: dict[str, dict[int, LoadResult]]) -> None:
+    raymill = best.get("raymill")
+    if raymill is None or len(best) < 2:
         return
     print("\nraymill's requests/s divided by the other server's (best round of each)")
-    for side, seen in found.items():
+    for side, results in best.items():
         if side != "raymill":
-            ratios = "  ".join(f"{c}: {ours[c].per_s / one.per_s:.2f}" for c, one in seen.items() if one.per_s)
+            ratios = "  ".join(
+                f"{c}: {raymill[c].per_s / other.per_s:.2f}" for c, other in results.items() if other.per_s
+            )
             print(f"  {side:<18} {ratios}")
 
 
@@ -106,7 +108,7 @@ def _body(side: str, text: str) -> dict[str, Any]:
     return {"model": "model", "input": [text]} if side == "infinity" else {"inputs": [text]}
 
 
-def _loaded(side: str, options: argparse.Namespace, version: Any, bodies: Path) -> dict[int, Seen]:
+def _measure(side: str, options: argparse.Namespace, version: Any, bodies: Path) -> dict[int, LoadResult]:
     from cluster.ports import free_port
 
     port = free_port()
@@ -172,23 +174,23 @@ def _peer_python(side: str) -> Path:
 # -- load
 
 
-def _load(url: str, connections: int, seconds: float, bodies: Path) -> Seen:
+def _load(url: str, connections: int, seconds: float, bodies: Path) -> LoadResult:
     wrk = shutil.which("wrk")
     if wrk is None:
         arguments = [url, str(connections), str(seconds), str(bodies)]
         done = subprocess.run(
             [sys.executable, __file__, "-", "--client", *arguments], capture_output=True, text=True, check=True
         )
-        return Seen(*json.loads(done.stdout))
+        return LoadResult(*json.loads(done.stdout))
     script = bodies.with_suffix(".lua")
     if not script.exists():
         script.write_text(_lua(bodies))
     command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "60s", "-s", str(script), url]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    told = re.search(r"RESULT (\S+) (\S+) (\S+) (\S+)", done.stdout)
-    assert told is not None, done.stdout
-    per_s, p50, p99, failed = map(float, told.groups())
-    return Seen(per_s, p50, p99, int(failed))
+    totals = re.search(r"RESULT (\S+) (\S+) (\S+) (\S+)", done.stdout)
+    assert totals is not None, done.stdout
+    per_s, p50, p99, failed = map(float, totals.groups())
+    return LoadResult(per_s, p50, p99, int(failed))
 
 
 def _lua(bodies: Path) -> str:
@@ -198,8 +200,8 @@ def _lua(bodies: Path) -> str:
     return f"""local bodies = {{{table}}}
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-local at = 0
-request = function() at = at % #bodies + 1; return wrk.format(nil, nil, nil, bodies[at]) end
+local index = 0
+request = function() index = index % #bodies + 1; return wrk.format(nil, nil, nil, bodies[index]) end
 done = function(summary, latency, requests)
   local e = summary.errors
   local failed = e.connect + e.read + e.write + e.status + e.timeout
@@ -209,12 +211,12 @@ end
 """
 
 
-def _asked(url: str, connections: str, seconds: str, bodies: str) -> Seen:
-    from serve.load_test import measure
+def _load_with_client(url: str, connections: str, seconds: str, bodies: str) -> LoadResult:
+    from serve.load_test import run_load_test
 
     inputs = [json.loads(line)["inputs"][0] for line in Path(bodies).read_text().splitlines()]
-    found = measure(url.removesuffix("/predict"), inputs, int(connections), float(seconds))
-    return Seen(found["serve.rows_per_s"], found["serve.p50_ms"], found["serve.p99_ms"], 0)
+    metrics = run_load_test(url.removesuffix("/predict"), inputs, int(connections), float(seconds))
+    return LoadResult(metrics["serve.rows_per_s"], metrics["serve.p50_ms"], metrics["serve.p99_ms"], 0)
 
 
 def _options() -> argparse.Namespace:

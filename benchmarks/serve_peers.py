@@ -39,13 +39,13 @@ class Texts:
         with self._torch.inference_mode():
             rows = self._model(**batch).logits.softmax(-1).tolist()
         names = self._model.config.id2label
-        found = []
+        answers = []
         for row in rows:
             best = max(range(len(row)), key=row.__getitem__)
-            found.append(
+            answers.append(
                 {"label": names[best], "score": row[best], "scores": dict(zip(names.values(), row, strict=True))}
             )
-        return found
+        return answers
 
 
 class Engine:
@@ -53,19 +53,19 @@ class Engine:
 
     def __init__(self, folder: str) -> None:
         sys.path.insert(0, str(Path(__file__).parents[1]))
-        from serve.app import _settings
+        from serve.app import model_settings
         from serve.model.metrics import ReplicaMetrics
-        from serve.model.served_model import Served
+        from serve.model.served_model import ServedModel
         from trainer.registry.registry import Version
-        from trainer.spec.run import Serve
+        from trainer.spec.serve import ServeSpec
 
-        place = Path(folder)
-        version = Version(place.parents[1].name, int(place.name), place)
-        self._served = Served(_settings(version, Serve(), None, print), ReplicaMetrics())
+        path = Path(folder)
+        version = Version(path.parents[1].name, int(path.name), path)
+        self._served = ServedModel(model_settings(version, ServeSpec(), None, print), ReplicaMetrics())
 
     def __call__(self, texts: list[str]) -> list[dict[str, Any]]:
         inputs: Any = self._served.prepare([(text,) for text in texts])
-        return self._served.answers(self._served.compute(inputs))
+        return self._served.format_answers(self._served.compute(inputs))
 
 
 def fastapi(folder: str, port: int) -> None:
@@ -74,18 +74,18 @@ def fastapi(folder: str, port: int) -> None:
     from fastapi import FastAPI
     from transformers import pipeline
 
-    asked = pipeline("text-classification", model=folder, top_k=None)
+    classify = pipeline("text-classification", model=folder, top_k=None)
     app = FastAPI()
 
     @app.post("/predict")
     def predict(body: dict[str, Any]) -> Any:
-        return {"predictions": asked(body["inputs"])}
+        return {"predictions": classify(body["inputs"])}
 
     uvicorn.run(app, port=port, log_level="warning")
 
 
 def ray(folder: str, port: int) -> None:
-    """Serve with Ray Serve, as in its documentation."""
+    """Serve with Ray ServeSpec, as in its documentation."""
     import ray as ray_itself
     import ray.serve as ray_serve
 
@@ -126,13 +126,13 @@ if sys.argv[1:2] and sys.argv[1].startswith("litserve"):  # its workers import t
             """Return the predictions for a batch."""
             return self._texts(texts)
 
-        def unbatch(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        def unbatch(self, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
             """Return the predictions of a batch as a list, one per request."""
-            return found
+            return answers
 
-        def encode_response(self, found):  # type: ignore[no-untyped-def]
+        def encode_response(self, answer):  # type: ignore[no-untyped-def]
             """Return the body of an answer."""
-            return {"predictions": [found]}
+            return {"predictions": [answer]}
 
 
 def litserve(folder: str, port: int) -> None:

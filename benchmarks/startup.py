@@ -35,8 +35,8 @@ def main() -> None:
                 started = time.perf_counter()
                 subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
                 seconds[name].append(time.perf_counter() - started)
-    for name, found in seconds.items():
-        print(f"{name:<26} median {statistics.median(found):.2f} s   min {min(found):.2f}   max {max(found):.2f}")
+    for name, times in seconds.items():
+        print(f"{name:<26} median {statistics.median(times):.2f} s   min {min(times):.2f}   max {max(times):.2f}")
 
 
 if __name__ == "__main__":

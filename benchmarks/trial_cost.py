@@ -32,30 +32,30 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        ended = _ends(options, Path(folder))
-    costs = [after - before - trained for (before, _), (after, trained) in itertools.pairwise(ended)]
+        ends = _read_ends(options, Path(folder))
+    costs = [after - before - trained for (before, _), (after, trained) in itertools.pairwise(ends)]
     print(
-        f"additional trials: {len(costs)}, median {statistics.median(trained for _, trained in ended):.2f} s of epochs"
+        f"additional trials: {len(costs)}, median {statistics.median(trained for _, trained in ends):.2f} s of epochs"
     )
     print(
         f"cost beyond the epochs: median {statistics.median(costs):.2f} s   min {min(costs):.2f}   max {max(costs):.2f}"
     )
 
 
-def _ends(options: argparse.Namespace, folder: Path) -> list[tuple[float, float]]:
+def _read_ends(options: argparse.Namespace, folder: Path) -> list[tuple[float, float]]:
     """Return the end time and the seconds of all epochs for each trial, in order of their ends."""
     command = [sys.executable, "-m", "raymill", "tune", options.spec, "--storage", str(folder)]
     for override in [_SEARCH % options.trials, *options.overrides]:
         command += ["--set", override]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        said, _ = process.communicate()
+        output, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(f"raymill failed:\n{said[-3000:]}")
-    found = []
+        raise SystemExit(f"raymill failed:\n{output[-3000:]}")
+    ends = []
     for trial in folder.glob("runs/*/trials/*"):
         lines: list[dict[str, Any]] = [json.loads(line) for line in (trial / "history.jsonl").read_text().splitlines()]
-        found.append(((trial / "ended.json").stat().st_mtime, sum(line["seconds"] for line in lines)))
-    return sorted(found)
+        ends.append(((trial / "ended.json").stat().st_mtime, sum(line["seconds"] for line in lines)))
+    return sorted(ends)
 
 
 if __name__ == "__main__":

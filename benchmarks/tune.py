@@ -61,20 +61,20 @@ def _print(curves: dict[str, Curve], target: float | None) -> None:
     print(f"\nbest validation {_METRIC} so far and the seconds until it was reached")
     for name, curve in curves.items():
         print(f"  {name}: " + "  ".join(f"{value:.3f} at {seconds:.0f} s" for seconds, value in curve))
-    ours, theirs = curves.values()
-    top = min(ours[-1][1], theirs[-1][1])
+    raymill, loop = curves.values()
+    top = min(raymill[-1][1], loop[-1][1])
     print(f"\n{_METRIC:>9} {'raymill':>10} {'the loop':>10} {'ratio':>7}")
     target = target or top
-    for level in sorted({round(top * (at + 1) / _LEVELS, 3) for at in range(_LEVELS - 1)} | {target}):
-        mine, other = _reached(ours, level), _reached(theirs, level)
+    for level in sorted({round(top * (step + 1) / _LEVELS, 3) for step in range(_LEVELS - 1)} | {target}):
+        mine, other = _reached(raymill, level), _reached(loop, level)
         ratio = f"{other / mine:.2f}" if mine and other else ""
         mark = "  <- the target" if level == target else ""
         print(f"{level:9.4f} {_seconds(mine):>10} {_seconds(other):>10} {ratio:>7}{mark}")
-    print(f"{'the end':>9} {ours[-1][1]:>10.3f} {theirs[-1][1]:>10.3f}   best {_METRIC} of each side")
+    print(f"{'the end':>9} {raymill[-1][1]:>10.3f} {loop[-1][1]:>10.3f}   best {_METRIC} of each side")
 
 
-def _seconds(found: float | None) -> str:
-    return f"{found:.0f} s" if found else "never"
+def _seconds(seconds: float | None) -> str:
+    return f"{seconds:.0f} s" if seconds else "never"
 
 
 def _reached(curve: Curve, level: float) -> float | None:
@@ -82,11 +82,11 @@ def _reached(curve: Curve, level: float) -> float | None:
 
 
 def _best_so_far(curve: Curve) -> Curve:
-    found: Curve = []
+    best: Curve = []
     for seconds, value in curve:
-        if not found or value > found[-1][1]:
-            found.append((seconds, value))
-    return found
+        if not best or value > best[-1][1]:
+            best.append((seconds, value))
+    return best
 
 
 # -- raymill
@@ -94,22 +94,22 @@ def _best_so_far(curve: Curve) -> Curve:
 
 def _raymill(spec: Path, folder: Path) -> Curve:
     command = [sys.executable, "-m", "raymill", "tune", str(spec), "--storage", str(folder)]
-    started, curve, told = time.perf_counter(), [], set[tuple[str, int]]()
+    started, curve, seen = time.perf_counter(), [], set[tuple[str, int]]()
     with (folder / "log").open("w") as log, subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process:
         while True:
             ended = process.poll() is not None
             for path in folder.glob("runs/*/trials/*/history.jsonl"):
                 for line in path.read_text().splitlines():
                     epoch = json.loads(line)
-                    if (path.parent.name, epoch["epoch"]) not in told:
-                        told.add((path.parent.name, epoch["epoch"]))
+                    if (path.parent.name, epoch["epoch"]) not in seen:
+                        seen.add((path.parent.name, epoch["epoch"]))
                         curve.append((time.perf_counter() - started, float(epoch[_METRIC])))
             if ended or time.perf_counter() - started > _LIMIT_S:
                 break
             time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"raymill failed:\n{(folder / 'log').read_text()[-3000:]}")
-    print(f"raymill: all trials in {time.perf_counter() - started:.0f} s, {len(told)} epochs")
+    print(f"raymill: all trials in {time.perf_counter() - started:.0f} s, {len(seen)} epochs")
     return curve
 
 
@@ -137,27 +137,27 @@ def _loop(options: argparse.Namespace) -> None:
 
     from trainer.data.prepare import prepare as preparing
     from trainer.models import base_model
-    from trainer.optim.precision import chosen
-    from trainer.tasks.resolve import load
+    from trainer.optim.precision import resolve_precision
+    from trainer.tasks.resolve import load_spec
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     quiet()
     threads = os.cpu_count() or 1
     torch.set_num_threads(threads)
-    spec = load(options.spec, [f"storage={json.dumps(options.folder)}"])
-    prepared = preparing.prepare(spec, lambda progress: None, Path(options.folder) / "quarantine.parquet")
+    spec = load_spec(options.spec, [f"storage={json.dumps(options.folder)}"])
+    prepared = preparing.prepare_rows(spec, lambda progress: None, Path(options.folder) / "quarantine.parquet")
     parts = datasets_of(prepared)
-    base = base_model.locate(str(spec.model.base))
+    base = base_model.locate_base_model(str(spec.model.base))
     collate = transformers.DataCollatorWithPadding(transformers.AutoTokenizer.from_pretrained(base))
-    precision = chosen("auto", "cpu", threads)
+    precision = resolve_precision("auto", "cpu", threads)
     curve: Curve = []
 
-    def figures(predicted: Any) -> dict[str, float]:
+    def metrics(predicted: Any) -> dict[str, float]:
         value = f1_score(predicted.label_ids, predicted.predictions.argmax(-1), average="macro", zero_division=0)
         curve.append((time.time() - started, float(value)))
         return {_METRIC: float(value)}
 
-    def collated(rows: list[dict[str, Any]]) -> Any:
+    def collate_without_length(rows: list[dict[str, Any]]) -> Any:
         return collate([{key: value for key, value in row.items() if key != "length"} for row in rows])
 
     def objective(trial: optuna.Trial) -> float:
@@ -198,8 +198,8 @@ def _loop(options: argparse.Namespace) -> None:
             arguments,
             train_dataset=parts["train"],
             eval_dataset=parts["validation"],
-            data_collator=collated,
-            compute_metrics=figures,
+            data_collator=collate_without_length,
+            compute_metrics=metrics,
         ).train()
         return max(value for _, value in curve[before:])
 
@@ -223,10 +223,9 @@ def _spec_file(options: argparse.Namespace, scratch: Path) -> Path:
     """Write a spec that searches over about `options.rows` rows of the given spec and holds out validation rows."""
     import yaml
 
-    from trainer.tasks.resolve import load
+    from trainer.tasks.resolve import load_spec
 
-    given = load(options.spec)
-    raw = given.model_dump(mode="json", exclude_unset=True)
+    raw = load_spec(options.spec).model_dump(mode="json", exclude_unset=True)
     raw["data"].pop("test", None)
     raw["data"]["split"] = {"validation": options.validation, "test": 0.01, "stratify": True}
     raw["data"]["steps"] = [{"sample": {"rows": options.rows}}] if options.rows else []

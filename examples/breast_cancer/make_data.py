@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 
 
 def main(folder: Path) -> None:
+    """Write train.csv and test.csv into `folder`."""
     tumors = load_breast_cancer()
     folder.mkdir(parents=True, exist_ok=True)
     names = [name.replace(" ", "_") for name in tumors.feature_names]
@@ -22,11 +23,14 @@ def main(folder: Path) -> None:
         [*map(float, values), tumors.target_names[label]]
         for values, label in zip(tumors.data, tumors.target, strict=True)
     ]
-    for part, chosen in {"train": [n % 5 != 4 for n in range(569)], "test": [n % 5 == 4 for n in range(569)]}.items():
+    for part, is_in_part in {
+        "train": [n % 5 != 4 for n in range(569)],
+        "test": [n % 5 == 4 for n in range(569)],
+    }.items():
         with (folder / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
-            kept = [row for row, used in zip(rows, chosen, strict=True) if used]
-            csv.writer(file).writerows([[*names, "diagnosis"], *kept])
-        print(f"{len(kept)} rows in {folder / f'{part}.csv'}")
+            selected = [row for row, used in zip(rows, is_in_part, strict=True) if used]
+            csv.writer(file).writerows([[*names, "diagnosis"], *selected])
+        print(f"{len(selected)} rows in {folder / f'{part}.csv'}")
 
 
 if __name__ == "__main__":

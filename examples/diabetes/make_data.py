@@ -24,6 +24,7 @@ NAMES = {
 
 
 def main(folder: Path) -> None:
+    """Write train.csv and test.csv into `folder`."""
     patients = load_diabetes(scaled=False)
     folder.mkdir(parents=True, exist_ok=True)
     names = [NAMES.get(name, name) for name in patients.feature_names]
@@ -33,11 +34,14 @@ def main(folder: Path) -> None:
         cells: list[float | str] = [round(float(value), 4) for value in values]
         cells[sex] = f"sex {int(values[sex])}"  # the data set does not say which is which
         rows.append([*cells, float(progression)])
-    for part, chosen in {"train": [n % 5 != 4 for n in range(442)], "test": [n % 5 == 4 for n in range(442)]}.items():
+    for part, is_in_part in {
+        "train": [n % 5 != 4 for n in range(442)],
+        "test": [n % 5 == 4 for n in range(442)],
+    }.items():
         with (folder / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
-            kept = [row for row, used in zip(rows, chosen, strict=True) if used]
-            csv.writer(file).writerows([[*names, "progression"], *kept])
-        print(f"{len(kept)} rows in {folder / f'{part}.csv'}")
+            selected = [row for row, used in zip(rows, is_in_part, strict=True) if used]
+            csv.writer(file).writerows([[*names, "progression"], *selected])
+        print(f"{len(selected)} rows in {folder / f'{part}.csv'}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 
 
 def main(folder: Path) -> None:
+    """Write the images into `folder`/train and `folder`/test."""
     digits = load_digits()
     counts = {"train": 0, "test": 0}
     for number, (values, label) in enumerate(zip(digits.images, digits.target, strict=True)):

@@ -34,45 +34,45 @@ Messages = dict[str, list[str]]
 Pair = tuple[str, str, str]
 
 
-def read(path: Path) -> Messages:
+def read_messages(path: Path) -> Messages:
     """Return the messages by intent."""
-    found: Messages = defaultdict(list)
+    messages: Messages = defaultdict(list)
     with path.open(newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
-            found[row["intent"]].append(row["message"])
-    return found
+            messages[row["intent"]].append(row["message"])
+    return messages
 
 
-def apart(messages: Messages, share: float, chance: random.Random) -> tuple[Messages, Messages]:
+def split_messages(messages: Messages, share: float, rng: random.Random) -> tuple[Messages, Messages]:
     """Split the messages into two parts; the second holds the fraction `share` of every intent."""
     first, second = {}, {}
     for intent, texts in messages.items():
-        shuffled = chance.sample(texts, len(texts))
+        shuffled = rng.sample(texts, len(texts))
         cut = round(share * len(texts))
         first[intent], second[intent] = shuffled[cut:], shuffled[:cut]
     return first, second
 
 
-def pairs(messages: Messages, count: int, chance: random.Random) -> list[Pair]:
+def make_pairs(messages: Messages, count: int, rng: random.Random) -> list[Pair]:
     """Return `count` distinct pairs in random order; half of them are labeled "same"."""
     intents = sorted(messages)
     seen: set[frozenset[str]] = set()
-    found: list[Pair] = []
-    while len(found) < count:
-        answer = "same" if len(found) % 2 else "different"
+    pairs: list[Pair] = []
+    while len(pairs) < count:
+        answer = "same" if len(pairs) % 2 else "different"
         if answer == "same":
-            first, second = chance.sample(messages[chance.choice(intents)], 2)
+            first, second = rng.sample(messages[rng.choice(intents)], 2)
         else:
-            two = chance.choice(CONFUSED) if len(found) % 4 else chance.sample(intents, 2)
-            first, second = (chance.choice(messages[intent]) for intent in chance.sample(two, 2))
+            intent_pair = rng.choice(CONFUSED) if len(pairs) % 4 else rng.sample(intents, 2)
+            first, second = (rng.choice(messages[intent]) for intent in rng.sample(intent_pair, 2))
         if frozenset((first, second)) not in seen:
             seen.add(frozenset((first, second)))
-            found.append((first, second, answer))
-    chance.shuffle(found)
-    return found
+            pairs.append((first, second, answer))
+    rng.shuffle(pairs)
+    return pairs
 
 
-def write(path: Path, rows: list[Pair]) -> None:
+def write_pairs(path: Path, rows: list[Pair]) -> None:
     """Write the pairs to a csv file."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
@@ -86,13 +86,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "data", help="folder to write to")
     parser.add_argument("--train", type=int, default=5000, help="training pairs")
-    given = parser.parse_args()
-    chance = random.Random(SEED)
-    training, validation = apart(read(SOURCE / "train.csv"), 0.15, chance)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write(given.out / "train.csv", pairs(training, given.train, chance))
-    write(given.out / "validation.csv", pairs(validation, 200, chance))
-    write(given.out / "test.csv", pairs(read(SOURCE / "test.csv"), 300, chance))
+    options = parser.parse_args()
+    rng = random.Random(SEED)
+    training, validation = split_messages(read_messages(SOURCE / "train.csv"), 0.15, rng)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_pairs(options.out / "train.csv", make_pairs(training, options.train, rng))
+    write_pairs(options.out / "validation.csv", make_pairs(validation, 200, rng))
+    write_pairs(options.out / "test.csv", make_pairs(read_messages(SOURCE / "test.csv"), 300, rng))
 
 
 if __name__ == "__main__":

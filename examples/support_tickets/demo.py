@@ -33,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--storage", default=".raymill", help="where prepared rows, runs and models go")
     parser.add_argument("--set", action="append", default=[], help="override one key of run.yaml")
-    given = parser.parse_args()
+    options = parser.parse_args()
     started = time.monotonic()
     command = [
         sys.executable,
@@ -44,40 +44,40 @@ def main() -> int:
         "--serve",
         "--json",
         "--storage",
-        given.storage,
+        options.storage,
     ]
-    for override in [f"serve.port={free_port()}", *given.set]:
+    for override in [f"serve.port={free_port()}", *options.set]:
         command += ["--set", override]
     print(f"$ raymill run {HERE.name}/run.yaml --serve\n", flush=True)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()  # one JSON object, printed once the endpoint is ready
-        found = json.loads(line) if line.strip() else {}
-        if "url" not in found:
+        outcome = json.loads(line) if line.strip() else {}
+        if "url" not in outcome:
             return process.wait() or 1
-        _show(found)
+        _print_results(outcome)
     finally:
         process.send_signal(signal.SIGINT)
         code = process.wait(timeout=30)
-    print(f"\nstopped cleanly; {time.monotonic() - started:.0f} s in all")
-    print(f"the report:   {found['report']}")
-    print(f"serve again:  .venv/bin/raymill serve {found['model']} --storage {given.storage}")
+    print(f"\nstopped cleanly; {time.monotonic() - started:.0f} s in total")
+    print(f"the report:   {outcome['report']}")
+    print(f"serve again:  .venv/bin/raymill serve {outcome['model']} --storage {options.storage}")
     return code
 
 
-def _show(found: dict[str, Any]) -> None:
-    test = found["metrics"]["test"]
+def _print_results(outcome: dict[str, Any]) -> None:
+    test = outcome["metrics"]["test"]
     print(
-        f"\n{found['model']}@{found['version']}: accuracy {test['accuracy']:.3f}, macro F1 {test['macro_f1']:.3f} on held-out rows"
+        f"\n{outcome['model']}@{outcome['version']}: accuracy {test['accuracy']:.3f}, macro F1 {test['macro_f1']:.3f} on held-out rows"
     )
-    print(f"{'promoted' if found['promoted'] else 'not promoted'}: {found['reason']}")
-    print(f"\n$ curl -s {found['url']}/predict -d '{{\"inputs\": [...]}}'")
-    answer = _post(found["url"] + "/predict", {"inputs": MESSAGES})
+    print(f"{'promoted' if outcome['promoted'] else 'not promoted'}: {outcome['reason']}")
+    print(f"\n$ curl -s {outcome['url']}/predict -d '{{\"inputs\": [...]}}'")
+    answer = _post(outcome["url"] + "/predict", {"inputs": MESSAGES})
     for message, prediction in zip(MESSAGES, answer["predictions"], strict=True):
         print(f"  {prediction['label']:<18} {prediction['score']:.2f}  {message}")
-    print(f"\n$ curl -s {found['url']}/metrics")
-    with urllib.request.urlopen(found["url"] + "/metrics", timeout=30) as response:
+    print(f"\n$ curl -s {outcome['url']}/metrics")
+    with urllib.request.urlopen(outcome["url"] + "/metrics", timeout=30) as response:
         for line in response.read().decode().splitlines():
             if line.startswith(SHOWN):
                 print(f"  {line}")
