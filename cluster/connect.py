@@ -82,9 +82,9 @@ class LocalRay:
     def stop(self, within_s: float = _STOP_WITHIN_S) -> None:
         """Shut Ray down within `within_s`, then end the processes that are left.
 
-        Threads with interrupted work, or with the end of an endpoint, may still wait for Ray, and Ray ends a process that
-        uses it after a shutdown. So the workers those threads wait for are ended first. If the threads still run after
-        `within_s`, Ray is not shut down: only its processes are ended.
+        Threads with interrupted work, or that stop an endpoint, may still wait for Ray, and Ray ends a process that
+        uses it after a shutdown. So the workers that these threads wait for are ended first. If the threads still run
+        after `within_s`, Ray is not shut down: only its processes are ended.
         """
         import ray
 
@@ -118,9 +118,9 @@ def joins_cluster(address: str | None) -> bool:
 def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool = True) -> Iterator[None]:
     """Connect to Ray while the block runs.
 
-    Without an `address`, start Ray on this machine's loopback interface and stop it at the end, with two exceptions: a Ray
-    that this process is already connected to is used and left running; and inside a Ray job, where RAY_ADDRESS is set, the
-    job's cluster is joined. Raises `ResourceError` if an address does not answer.
+    Without an `address`, start Ray on this machine's loopback interface and stop it at the end, with two exceptions:
+    if this process is connected already, use that Ray and leave it running; inside a Ray job, where RAY_ADDRESS is
+    set, join the job's cluster. Raises `ResourceError` if an address does not answer.
     """
     import ray
 
@@ -167,7 +167,7 @@ def _join(address: str, quiet: bool) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raise `ResourceError` within seconds if nothing listens at `address`; Ray's own client tries for half a minute."""
+    """Raise `ResourceError` within seconds if nothing listens at `address`. Ray's client tries for half a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_WITHIN_S):

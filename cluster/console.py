@@ -1,4 +1,4 @@
-"""The output for people: a progress line for each stage with rate and time left, sentences and tables, all on stderr."""
+"""The output for people, on stderr: a progress line for each stage with rate and time left, sentences and tables."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Console:
 
 
 class Rate:
-    """Turns a stage's progress into text. The rate counts from the first finished unit, which leaves out the start-up."""
+    """Turns a stage's progress into text. The rate counts from the first finished unit, to leave out the start-up."""
 
     def __init__(self, started_s: float) -> None:
         self._started_s = started_s

@@ -1,6 +1,7 @@
 """The errors raymill raises on purpose, and the one table from an error to its exit code, HTTP status and metric label.
 
-They live in `cluster` because every other package may import from it (`raymill` -> `tune`, `serve` -> `trainer` -> `cluster`).
+They live in `cluster` because every other package may import from it: `raymill` imports from `tune` and `serve`, these
+import from `trainer`, and all of them from `cluster`.
 """
 
 from __future__ import annotations
@@ -99,13 +100,13 @@ def classify_error(error: BaseException) -> ErrorOutcome:
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
-    """Return the first line of an error's message, cut to `limit` characters; the name of its type if it has no message."""
+    """Return the first line of an error's message, cut to `limit` characters. Without one, return its type's name."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:limit]
 
 
 def suggest(word: str, known: Iterable[str], *, then: str = "") -> str:
-    """Return "did you mean 'x'?" for the known word closest to `word`, else a list of the known words; append `then`."""
+    """Return "did you mean 'x'?" for the known word closest to `word`, else the list of known words. Append `then`."""
     hint = _suggest(word, known)
     return f"{hint}{'' if hint.endswith('?') else '.'} {then}" if then else hint
 

@@ -133,7 +133,7 @@ def _process_identity(pid: int) -> list[str | float]:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Return whether the owner of a folder ran on this machine and has ended. An owner on another machine may still run."""
+    """Return whether a folder's owner ran on this machine and has ended. One on another machine may still run."""
     try:
         host, pid, started = json.loads((folder / OWNER_FILE).read_bytes())
     except (OSError, ValueError, TypeError):

@@ -1,9 +1,9 @@
 """Keep a user's own trainer.py, serve.py, tune.py or cluster/ from hiding raymill's packages of the same names.
 
-The working directory comes first on the import path of `python -m raymill`, of Ray's workers and of Ray jobs. A finder in
-front of Python's own resolves the four names in the folder that holds the package `raymill`, whatever comes first. It is
-installed when `raymill` is imported, and in Ray's workers by a setup hook; the hook costs a second for each kind of
-worker, so it is used only if there is a file to guard against.
+The working directory comes first on the import path of `python -m raymill`, of Ray's workers and of Ray jobs. A finder
+in front of Python's own resolves the four names in the folder that holds the package `raymill`, whatever comes first.
+It is installed when `raymill` is imported, and in Ray's workers by a setup hook; the hook costs a second for each kind
+of worker, so it is used only if there is a file to guard against.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _OwnPackages(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Resolve raymill's packages in `ROOT` from now on. Raises `ImportError` naming a file that was imported instead."""
+    """Resolve raymill's packages in `ROOT` from now on. Raises `ImportError` if another file was imported instead."""
     for name in PACKAGES:
         loaded = getattr(sys.modules.get(name), "__file__", None)
         if loaded and Path(loaded).absolute().parent != ROOT / name:
@@ -57,9 +57,10 @@ def hiding_files() -> list[str]:
 
 
 def job_environment() -> dict[str, Any]:
-    """Return the part of a Ray job's runtime environment that installs the guard in every worker; empty if nothing hides.
+    """Return the part of a Ray job's runtime environment that installs the guard in every worker.
 
-    Raises `ImportError` naming the file if the job has a setup hook of the user's, next to which there is no room.
+    It is empty if no file hides a package. Raises `ImportError` with the file's name if the job has a setup hook
+    already: Ray takes only one.
     """
     files = hiding_files()
     if not files:

@@ -15,7 +15,7 @@ _handed_out: set[int] = set()
 def free_port() -> int:
     """Return a free loopback port that this process did not return before.
 
-    It lies outside the ranges that the system and Ray give out on their own, so it stays free until a server listens on it.
+    It lies outside the ranges that the system and Ray give out themselves, so it stays free until a server uses it.
     """
     for port in random.SystemRandom().sample(_PORTS, _TRIES):
         if port not in _handed_out and port_is_free("127.0.0.1", port):

@@ -85,8 +85,8 @@ def sum_progress(parts: list[Progress]) -> Progress:
 def run_in_thread(work: Callable[[], T], poll: Callable[[], Any], every_s: float = POLL_EVERY_S) -> T:
     """Run `work` in a thread. Call `poll` every `every_s` seconds until it ends, and once after that.
 
-    The calling thread stays free for Ctrl-C: Ray Train and Ray Tune install their own, slower signal handlers in the main
-    thread only (`DataParallelTrainer._register_sigint_handler`, `tune._setup_signal_catching` in ray 2.60).
+    The calling thread stays free for Ctrl-C: Ray Train and Ray Tune install their own, slower signal handlers in the
+    main thread only (`DataParallelTrainer._register_sigint_handler`, `tune._setup_signal_catching` in ray 2.60).
     """
     outcome: Future[T] = Future()
 

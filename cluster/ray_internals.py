@@ -1,7 +1,7 @@
 """Every private name of Ray that raymill uses, one small function each.
 
-A new release of Ray may change them without notice. Each is imported inside its function, so that a name which is gone
-breaks the one feature that needs it, and each comment says why it is used and what would replace it.
+A new release of Ray may change them without notice. Each is imported inside its function, so that a missing name breaks
+only the feature that needs it. The comments say why each is used and what would replace it.
 tests/unit/test_ray_internals.py has one test for each.
 """
 
@@ -43,15 +43,15 @@ def count_gpus() -> int:
 
 def node_address_option(address: str) -> dict[str, Any]:
     """Return the argument of `ray.init` that makes the new node listen on `address` alone."""
-    # Why: without it a local Ray listens on the network's address, open to every machine around.
+    # Why: by default a local Ray uses the machine's network address, where other machines can reach it.
     # Replaced by: a public argument of `ray.init`; `ray start --node-ip-address` exists for the command line only.
     return {"_node_ip_address": address}
 
 
 def serve_is_running() -> bool:
     """Return whether the connected Ray has a running Serve controller."""
-    # Why: `serve.status()` returns the same empty status for a Serve without applications as for none.
-    # Replaced by: a public call that tells the two apart.
+    # Why: `serve.status()` returns a status without applications both for a running Serve and for none.
+    # Replaced by: a field of that status which says whether a controller runs.
     from ray.serve.context import _get_global_client
 
     return _get_global_client(raise_if_no_controller_running=False) is not None

@@ -33,11 +33,11 @@ def is_blank(text: str) -> bool:
 
 
 def blank_mask(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a boolean mask of the blank values in an Arrow column of strings, by the rule of `is_blank`. Null is not blank."""
+    """Return a boolean mask of the blank values in an Arrow column of strings. Null is not blank. See `is_blank`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # Arrow and Python have Unicode tables of different age. Only a letter or digit by Arrow's table needs no second look.
+    # Arrow's and Python's Unicode tables differ in age. Only a letter or digit by Arrow's table needs no second look.
     doubtful = column.filter(pc.invert(pc.match_substring_regex(column, r"[\pL\pN]")))
     blank = [value for value in pc.unique(doubtful).to_pylist() if is_blank(value)]
     return pc.is_in(column, value_set=pa.array(blank, column.type))

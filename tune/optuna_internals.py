@@ -1,6 +1,6 @@
 """Every private name of Optuna that raymill uses, one small function each.
 
-A new release of Optuna may change them without notice. Each comment says why the name is used and what would replace it.
+A new release of Optuna may change them without notice. The comments say why each is used and what would replace it.
 tests/unit/test_optuna_internals.py has one test for each.
 """
 

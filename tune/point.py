@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-#: The key of a trial's config that holds its point. Ray Tune reads dots in keys as nesting, so ours must not stand beside
-#: Ray's own keys.
+#: The key of a trial's config that holds its point: at the top level Ray Tune reads the dots in our keys as nesting.
 POINT_KEY = "point"
 _NAME_KEY = "trial"
 

@@ -22,11 +22,14 @@ _MIN_TRIALS_FOR_IMPORTANCE = 5
 
 
 class Sampler:
-    """An Optuna study of one search. Optuna sees a `choice` value as its index in the list: a value may be a list itself."""
+    """An Optuna study of one search. Optuna sees a `choice` value as its index, because a value may be a list."""
 
     def __init__(self, tune: TuneSpec, goals: Sequence[Goal], known: int = 0) -> None:
-        """`goals` are those that every trial has a value for. `known` is the number of points that were tried before: the
-        seed depends on it, so that a resumed search draws new points."""
+        """`goals` are those that every trial has a value for.
+
+        `known` is the number of points that were tried before. The seed depends on it, so that a resumed search samples
+        new points.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)

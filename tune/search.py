@@ -71,7 +71,7 @@ class Search:
         return self._dashboard.progress(self._budget)
 
     def _points_to_queue(self, started: Sequence[str]) -> list[Point]:
-        """Return the points to queue first: finished trials replay their metrics, others resume, then the spec's points."""
+        """Return the points to queue: ended trials replay their metrics, others resume; then the spec's points."""
         earlier = [self._store.read_point(name) for name in started]
         ended = [point for point in earlier if self._store.has_ended(point.name)]
         unfinished = [point for point in earlier if not self._store.has_ended(point.name)]

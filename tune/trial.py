@@ -29,7 +29,6 @@ from trainer.training.checkpoint.best_model import newest_model
 from trainer.training.checkpoint.checkpoints import FOLDER, Checkpoints
 from trainer.training.checkpoint.export import read_epoch
 from trainer.training.checkpoint.train_state import TrainState
-from trainer.training.checkpoint.train_state import TrainState
 from trainer.training.launch import launch_training
 from trainer.training.stop_request import clear_stop_request, request_stop
 from trainer.training.worker import write_failure
@@ -117,7 +116,7 @@ def run_trial(
 
 
 def _release_memory() -> None:
-    """Return the memory that a trial freed to the system: this process trains the next trial, with new threads and heaps."""
+    """Return freed memory to the system: this process trains the next trial too, with new threads and heaps."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -145,11 +144,6 @@ class _TuneReporter(EpochCallback):
         self._store, self._name, self._every_checkpoint = store, name, every_checkpoint
         self._took_over, self._n_reported = took_over, 0
 
-    def on_begin(self, state: TrainState) -> None:
-        """Set the best metric to this trial's own if PBT loaded another trial's state."""
-        if self._took_over:
-            state.best, state.since_best = self._own_best(), 0
-
     def replay(self) -> None:
         """Report the epochs of a trial that has ended, with its best model at the last one."""
         self._report_up_to(None, self._store.best_checkpoint(self._name))
@@ -164,7 +158,7 @@ class _TuneReporter(EpochCallback):
         return float(read_epoch(checkpoint)[self._store.metric]) if checkpoint else None
 
     def __call__(self, metrics: dict[str, Any], save: SaveFn | None, write_state: SaveFn | None = None) -> None:
-        """Report an epoch, with its model if it is the best so far, and with its state if every checkpoint is needed."""
+        """Report an epoch, with its model if it is the best so far, and its state if every checkpoint is needed."""
         epoch = int(metrics["epoch"])
         if save is None and (not self._every_checkpoint or write_state is None):
             self._report_up_to(epoch, None)
@@ -201,7 +195,6 @@ def _train_in_process(spec: RunSpec, rows: Path, folder: Path, threads: int, rep
     from trainer.optim.distributed.worker_context import WorkerContext
     from trainer.tasks import catalog as task_catalog
     from trainer.training.context import TrainContext
-    from trainer.training.context import TrainContext
     from trainer.training.run import run_training
 
     device = "cuda" if spec.cluster.gpus_per_worker > 0 else "cpu"
@@ -214,7 +207,7 @@ def _train_in_process(spec: RunSpec, rows: Path, folder: Path, threads: int, rep
 
 
 def _train_distributed(spec: RunSpec, rows: Path, folder: Path, threads: int, reporter: _TuneReporter) -> None:
-    """Run Ray Train with several workers, and report its epochs to Ray Tune as they come, with the best model so far."""
+    """Run Ray Train with several workers. Report its epochs to Ray Tune as they come, with the best model so far."""
     outcome: dict[str, Any] = {}
 
     def body() -> None:
@@ -247,7 +240,7 @@ def _train_distributed(spec: RunSpec, rows: Path, folder: Path, threads: int, re
 
 
 def _model_writer(run: Path, epoch: int) -> SaveFn | None:
-    """Return a function that moves the model of an epoch into a folder, or None if that epoch is not the best so far."""
+    """Return a function that moves an epoch's model into a folder, or None if that epoch is not the best so far."""
     newest = newest_model(run)
     try:
         if newest is None or int(read_epoch(newest)["epoch"]) != epoch:

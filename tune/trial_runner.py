@@ -99,7 +99,7 @@ class TrialRunner:
                 search_alg=source.searcher,
                 scheduler=scheduler,
                 num_samples=1 if source.param_space else source.n_trials,
-                # Importing torch takes a trial's process about 8 s. With reuse that is paid once for each concurrent trial.
+                # Importing torch takes a trial's process about 8 s: pay that once per concurrent trial, not per trial.
                 reuse_actors=self._is_single_worker,
                 time_budget_s=time_budget_s,
                 trial_name_creator=ray_trial_name,

@@ -1,4 +1,4 @@
-"""The trials of a search on disk, one folder each: they outlive the driver, Ray, and Ray Tune's own state, which is pickle.
+"""The trials of a search on disk, one folder each. They outlive the driver, Ray, and Ray Tune's pickled state.
 
 trials/0007/values.json       the values it tries      trials/0007-seed-43   a finalist trained with another seed
             history.jsonl     its epochs
@@ -126,12 +126,12 @@ class TrialStore:
         return best[1] if best else None
 
     def checkpoints(self, name: str) -> list[Path]:
-        """Return a trial's checkpoints: those in Ray Tune's folders and, if it has several workers, their best model."""
+        """Return a trial's checkpoints: those in Ray Tune's folders, and the best model that several workers saved."""
         own = newest_model(self.folder(name))
         return [*sorted(self._folder.glob(f"{_ATTEMPT_PREFIX}*/{name}/checkpoint_*")), *([own] if own else [])]
 
     def delete_models(self, name: str) -> None:
-        """Delete the weights of a trial that did not win. Even a small encoder has 91 MB, and nothing reads them again."""
+        """Delete the weights of a trial that did not win: 91 MB for a small encoder, and nothing reads them again."""
         for path in self.checkpoints(name):
             shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(self.folder(name) / _CHECKPOINTS, ignore_errors=True)
