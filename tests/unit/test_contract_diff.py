@@ -5,11 +5,11 @@ import json
 import pytest
 
 from cluster.errors import ModelError
-from cluster.files import sha256
+from cluster.files import file_sha256
 from support.tiny_text import write_csv
 from trainer.contract import show
-from trainer.contract.contract import FILE, Contract, Step
-from trainer.contract.diff import differences
+from trainer.contract.contract import CONTRACT_FILE, Contract, Step
+from trainer.contract.diff import compare_contracts
 from trainer.registry import contracts as model_contracts
 
 A, B = "a" * 64, "b" * 64
@@ -31,12 +31,12 @@ def make(**changes):
 
 
 def told(before, after):
-    return [str(change) for change in differences(before, after)]
+    return [str(change) for change in compare_contracts(before, after)]
 
 
 def test_equal_contracts_do_not_differ():
-    assert differences(make(), make()) == []
-    assert differences(make(columns={"label": "l", "text": "t"}), make()) == []  # as in the fingerprint
+    assert compare_contracts(make(), make()) == []
+    assert compare_contracts(make(columns={"label": "l", "text": "t"}), make()) == []  # as in the fingerprint
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_empty_exactly_when_the_fingerprints_are_equal():
     for first in variants:
         for second in variants:
             equal = Contract(**first).fingerprint == Contract(**second).fingerprint
-            assert (differences(first, second) == []) == equal, (first, second)
+            assert (compare_contracts(first, second) == []) == equal, (first, second)
 
 
 def test_long_lists_and_texts_are_cut_for_people():
@@ -105,23 +105,23 @@ def test_long_lists_and_texts_are_cut_for_people():
 
 def test_a_folder_is_read_and_a_changed_one_refused(tmp_path):
     write_csv(tmp_path / "tokenizer.json", [])
-    contract = Contract(**make(files={"tokenizer.json": sha256(tmp_path / "tokenizer.json")}))
+    contract = Contract(**make(files={"tokenizer.json": file_sha256(tmp_path / "tokenizer.json")}))
     contract.save(tmp_path)
-    found = model_contracts.find(str(tmp_path), tmp_path / "no storage")
+    found = model_contracts.find_contract(str(tmp_path), tmp_path / "no storage")
     assert (found.fingerprint, found.contract) == (contract.fingerprint, contract.model_dump(mode="json"))
-    lines = show.lines(found._asdict())
+    lines = show.format_contract(found._asdict())
     assert "  2. tokenize     max_length 128, pad_id 0" in lines and "  labels       3: a, b, c" in lines
     (tmp_path / "tokenizer.json").write_text("other")
     with pytest.raises(ModelError, match="tokenizer.json is missing or changed"):
-        model_contracts.find(str(tmp_path), tmp_path)
+        model_contracts.find_contract(str(tmp_path), tmp_path)
     with pytest.raises(ModelError, match=r"holds no contract\.json"):
-        model_contracts.find(str(tmp_path.parent), tmp_path)
+        model_contracts.find_contract(str(tmp_path.parent), tmp_path)
     with pytest.raises(ModelError, match="there is no model 'nobody'"):
-        model_contracts.find("nobody", tmp_path)
+        model_contracts.find_contract("nobody", tmp_path)
 
 
 def test_a_contract_of_another_code_version_can_still_be_read(tmp_path):
     old = {**make(), "preparation_version": 0, "what_it_had_then": [1]}
-    (tmp_path / FILE).write_text(json.dumps({"fingerprint": A, **old}))
-    found = model_contracts.find(str(tmp_path), tmp_path)
-    assert found.contract == old and "what_it_had_then: 1: 1" in show.lines(found._asdict())
+    (tmp_path / CONTRACT_FILE).write_text(json.dumps({"fingerprint": A, **old}))
+    found = model_contracts.find_contract(str(tmp_path), tmp_path)
+    assert found.contract == old and "what_it_had_then: 1: 1" in show.format_contract(found._asdict())

@@ -9,21 +9,21 @@ from cluster.errors import ModelError, SpecError
 from trainer.contract.contract import Contract
 from trainer.steps import cleaner as steps
 from trainer.steps.cleaner import Cleaner
-from trainer.tasks.resolve import load
+from trainer.tasks.resolve import load_spec
 
 
 def contract_of(given, folder):
-    spec = load({"name": "a", "data": {"train": "t.csv", "steps": given}, "model": {"base": "x/y"}})
-    made, files = steps.of_spec(spec.data, folder)
+    spec = load_spec({"name": "a", "data": {"train": "t.csv", "steps": given}, "model": {"base": "x/y"}})
+    made, files = steps.contract_steps(spec.data, folder)
     return Contract(task="text-classification", columns={}, steps=made, fitted={}, files=files)
 
 
 @pytest.mark.parametrize(
     ("given", "text", "expected"),
     [
-        (["normalise"], "  Cafe\u0301 \t au\n lait ", "Café au lait"),
-        ([{"normalise": {"unicode": "NFKC", "lowercase": True}}], "ﬁnd Ｘ", "find x"),
-        ([{"normalise": {"unicode": "none", "whitespace": False}}], " e\u0301 ", " e\u0301 "),
+        (["normalize"], "  Cafe\u0301 \t au\n lait ", "Café au lait"),
+        ([{"normalize": {"unicode": "NFKC", "lowercase": True}}], "ﬁnd Ｘ", "find x"),
+        ([{"normalize": {"unicode": "none", "whitespace": False}}], " e\u0301 ", " e\u0301 "),
         (["strip_html"], "<p>Hello <b>wor</b>ld</p><p>again</p>", "Hello world again"),
         (["strip_html"], "a &lt; b &amp; c", "a < b & c"),
         (["strip_html"], "x<script>var a = 1 < 2</script><style>p{}</style><!-- no -->y", "x y"),
@@ -34,9 +34,9 @@ def contract_of(given, folder):
         (["redact"], "order 4111 1111 1111 1112 stays: its check digit is wrong", "order 4111 1111 1111 1112 stays: its check digit is wrong"),
         ([{"redact": {"kinds": ["phone", "ip", "url"]}}], "+49 (0)30 1234567 10.0.0.1 https://a.b/c?d=e", "[PHONE] [IP] [URL]"),
         ([{"redact": {"kinds": [], "patterns": {"order": "ORD-[0-9]+"}}}], "ORD-17 is late", "[ORDER] is late"),
-        (["strip_html", "normalise", "redact"], "<i> a@b.de </i>", "[EMAIL]"),
-        ([{"normalise": {"lowercase": True}}, "redact"], "A@B.DE", "[EMAIL]"),
-        (["redact", {"normalise": {"lowercase": True}}], "A@B.DE", "[email]"),
+        (["strip_html", "normalize", "redact"], "<i> a@b.de </i>", "[EMAIL]"),
+        ([{"normalize": {"lowercase": True}}, "redact"], "A@B.DE", "[EMAIL]"),
+        (["redact", {"normalize": {"lowercase": True}}], "A@B.DE", "[email]"),
     ],
 )  # fmt: skip
 def test_what_steps_do(tmp_path, given, text, expected):
@@ -50,7 +50,7 @@ def test_what_is_empty_after_cleaning_is_refused(tmp_path):
 
 
 def test_cleaning_a_hundred_thousand_short_texts_takes_about_a_second(tmp_path):
-    cleaner = Cleaner(contract_of(["strip_html", "normalise", "redact"], tmp_path))
+    cleaner = Cleaner(contract_of(["strip_html", "normalize", "redact"], tmp_path))
     texts = [f"hello, why was my card payment of {n} pounds declined yesterday in the shop?" for n in range(100_000)]
     begin = time.process_time()
     assert cleaner(texts) == (texts, [None] * len(texts))
@@ -59,7 +59,7 @@ def test_cleaning_a_hundred_thousand_short_texts_takes_about_a_second(tmp_path):
 
 def test_no_text_takes_more_than_linear_time(tmp_path):
     every = {"redact": {"kinds": ["email", "card", "phone", "ip", "url"]}}
-    cleaner = Cleaner(contract_of(["strip_html", "normalise", every], tmp_path))
+    cleaner = Cleaner(contract_of(["strip_html", "normalize", every], tmp_path))
     for text in (
         "a" * 100_000,
         "1 " * 50_000,
@@ -116,12 +116,12 @@ def test_parameters_and_order_are_part_of_the_fingerprint(tmp_path):
         contract_of(given, tmp_path).fingerprint
         for given in (
             [],
-            ["normalise"],
-            [{"normalise": {"lowercase": True}}],
-            ["normalise", "strip_html"],
-            ["strip_html", "normalise"],
+            ["normalize"],
+            [{"normalize": {"lowercase": True}}],
+            ["normalize", "strip_html"],
+            ["strip_html", "normalize"],
             [{"redact": {"patterns": {"a": "b"}}}],
         )
     }
     assert len(prints) == 6
-    assert contract_of(["normalise", "deduplicate"], tmp_path) == contract_of(["normalise"], tmp_path)
+    assert contract_of(["normalize", "deduplicate"], tmp_path) == contract_of(["normalize"], tmp_path)

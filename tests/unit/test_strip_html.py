@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.timing import best_cpu_seconds
-from trainer.steps.strip_html import visible
+from trainer.steps.strip_html import visible_text
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ from trainer.steps.strip_html import visible
     ],
 )
 def test_what_is_seen(text, expected):
-    assert visible(text) == expected
+    assert visible_text(text) == expected
 
 
 SIZE = 1_000_000
@@ -63,7 +63,7 @@ def test_a_megabyte_of_broken_tags_takes_well_under_a_second(tail):
             piece * (SIZE // 4 // len(piece)) + tail,
             tail + "<a " * 5 + piece * (SIZE // 4 // len(piece)) + tail,
         ):
-            assert best_cpu_seconds(partial(visible, text), 1.0) < 1.0, piece
+            assert best_cpu_seconds(partial(visible_text, text), 1.0) < 1.0, piece
 
 
 PIECES = [*"<>/!?-='\"&#;x1 a\n", "<script", "</script", "<!--", "-->", '="', "&lt"]
@@ -71,17 +71,17 @@ PIECES = [*"<>/!?-='\"&#;x1 a\n", "<script", "</script", "<!--", "-->", '="', "&
 
 @given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
 def test_it_never_raises_and_comes_to_an_end(text):
-    found = visible(text)
+    found = visible_text(text)
     assert len(found) <= len(text) + text.count("<")  # a space for each tag at most
     found.encode()
 
 
 @given(st.text().filter(lambda text: "<" not in text and "&" not in text))
 def test_what_has_neither_tag_nor_entity_stays_as_it_is(text):
-    assert visible(text) == text
+    assert visible_text(text) == text
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="<&", exclude_categories=["Cs"]), min_size=1)))
 def test_no_word_outside_of_whole_tags_is_lost(words):
-    found = visible("<p>".join(words) + "<br>")
+    found = visible_text("<p>".join(words) + "<br>")
     assert "".join(found.split()) == "".join("".join(words).split())

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ModelError, SpecError
-from trainer.contract import user_code
 from trainer.contract.contract import Contract, Step
+from trainer.contract.user_code import _check_not_installed, find_source, load_user_object
 from trainer.steps import custom
 from trainer.steps.cleaner import Cleaner
 
@@ -46,7 +46,7 @@ def write(tmp_path, monkeypatch):
 
 
 def made(path):
-    return custom.make({"function": path, "source_sha256": user_code.find(path).digest})
+    return custom.make({"function": path, "source_sha256": find_source(path).digest})
 
 
 @pytest.mark.parametrize(
@@ -60,24 +60,24 @@ def made(path):
         ("__main__:main", "part of Python"),
         ("cluster.text:is_unicode", "part of raymill"),
         ("raymill:predict", "part of raymill"),
-        ("trainer.steps.strip_html:visible", "part of raymill"),
-        ("numpy:array", "an installed one"),
-        ("yaml:load", "an installed one"),
-        ("torch.hub:load", "an installed one"),
-        ("../../evil:run", "is no module:name"),
-        ("my_steps:__import__('os')", "is no module:name"),
-        ("my_steps", "is no module:name"),
+        ("trainer.steps.strip_html:visible_text", "part of raymill"),
+        ("numpy:array", "in an installed package"),
+        ("yaml:load", "in an installed package"),
+        ("torch.hub:load", "in an installed package"),
+        ("../../evil:run", "is not a valid module:name"),
+        ("my_steps:__import__('os')", "is not a valid module:name"),
+        ("my_steps", "is not a valid module:name"),
     ],
 )
 def test_what_is_not_the_users_is_refused_by_training_and_by_a_model(tmp_path, path, said):
     with pytest.raises(SpecError, match=said):
-        custom.pin(path, tmp_path)
+        custom.pin_function(path, tmp_path)
     assert list(tmp_path.iterdir()) == []
     module = sys.modules.get(path.partition(":")[0])
     digest = digest_of(module.__file__) if getattr(module, "__file__", None) else "0" * 64
     with pytest.raises(ModelError, match=said) as caught:
         Cleaner(a_contract(path, digest))
-    assert "of your working directory" in caught.value.fix or "is no" in said
+    assert "of your working directory" in caught.value.fix or "is not a valid" in said
 
 
 def test_a_contract_without_its_keys_is_refused():
@@ -102,7 +102,7 @@ def test_modules_of_packages_and_of_folders(write, tmp_path):
     write("pack/deep/__init__.py", "from ..deep import below\n")
     write("pack/deep/below.py", "from .. import MARK\n\n\ndef clean(text):\n    return text + MARK\n")
     assert made("pack.deep.below:clean")("a") == "ap"
-    params, files = custom.pin("pack.deep.below:clean", tmp_path)
+    params, files = custom.pin_function("pack.deep.below:clean", tmp_path)
     assert files == {"step_pack.deep.below.py": params["source_sha256"]}
     assert importlib.import_module("pack.deep.below").clean("a") == "ap"
     with pytest.raises(SpecError, match="no module 'pack.deep.beneath'"):
@@ -118,12 +118,12 @@ def test_folders_of_installed_packages_wherever_they_are(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(there))
     for path in ("somebodys:clean", "inner.module:clean"):
-        with pytest.raises(SpecError, match="an installed one"):
-            user_code.find(path)
+        with pytest.raises(SpecError, match="in an installed package"):
+            find_source(path)
     (tmp_path / "linked.py").symlink_to(there / "somebodys.py")  # a link does not make it the user's
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(SpecError, match="an installed one"):
-        user_code.find("linked:clean")
+    with pytest.raises(SpecError, match="in an installed package"):
+        find_source("linked:clean")
 
 
 def test_what_has_no_source_is_refused(tmp_path, monkeypatch):
@@ -131,10 +131,10 @@ def test_what_has_no_source_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "compiled_only.pyc").write_bytes(b"")
     with pytest.raises(SpecError, match="is not written in Python"):
-        user_code.find("compiled_only:clean")
+        find_source("compiled_only:clean")
     (tmp_path / "empty_folder").mkdir()
     with pytest.raises(SpecError, match="no module 'empty_folder'"):
-        user_code.find("empty_folder:clean")
+        find_source("empty_folder:clean")
 
 
 def test_an_edited_module_is_loaded_anew(write):
@@ -173,12 +173,12 @@ def test_a_function_that_is_defined_elsewhere_is_refused_with_its_place(write):
     assert "write helpers:clean" in caught.value.fix
     with pytest.raises(ModelError, match="defined in subprocess"):
         made("shown:getoutput")
-    with pytest.raises(SpecError, match="is no function"):
+    with pytest.raises(SpecError, match="is not a function or a class"):
         made_for_spec("shown:json")
 
 
 def made_for_spec(path):
-    return user_code.load(user_code.find(path))
+    return load_user_object(find_source(path))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def made_for_spec(path):
 def test_a_module_that_cannot_be_imported(write, tmp_path, source, said):
     write("my_own.py", source)
     with pytest.raises(SpecError, match=said):
-        custom.pin("my_own:clean", tmp_path)
+        custom.pin_function("my_own:clean", tmp_path)
     assert "my_own" not in sys.modules
     assert not (tmp_path / "step_my_own.py").exists()
     write("my_own.py", "def clean(text):\n    return text\n")  # repaired in the same process
@@ -223,4 +223,4 @@ def test_the_places_that_python_itself_names():
     """Whatever lies where pip installs or Python has its own library is found to be no user's."""
     for key in ("stdlib", "purelib"):
         with pytest.raises(SpecError):
-            user_code._must_be_the_users(Path(sysconfig.get_paths()[key]) / "anything.py", "anything:run", "data.steps")
+            _check_not_installed(Path(sysconfig.get_paths()[key]) / "anything.py", "anything:run", "data.steps")

@@ -1,8 +1,8 @@
-"""The contract: everything that turns a raw row into a model's input, fitted once and shared by training and serving.
+"""The contract: the exact rules that turn a raw row into model inputs, fixed in training and replayed by serving.
 
-Plain JSON and a tokenizer file beside the weights, under one SHA-256 fingerprint. What the fingerprint covers is what
-changes a model's input: columns, steps with their parameters and fitted values, tokenizer files, task, code version.
-Row order, paths, machine and number of blocks are not in it.
+It is plain JSON beside the weights and the tokenizer's file, under one SHA-256 fingerprint. The fingerprint covers what
+changes a model's input: columns, steps with their parameters and fitted values, tokenizer files, task, code version. It does
+not cover the order of rows, paths, the machine or the number of blocks.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import ModelError
-from cluster.files import read_json, sha256, sha256_of, write_json
+from cluster.files import file_sha256, json_sha256, read_json, write_json
 
-#: Raise it when the same raw row would give another model input than before; tests pin the present behaviour.
-PREPARATION_VERSION = 2
+#: Version of the code that turns rows into inputs, and of the names in a contract. Raise it when the same raw row would give
+#: another model input than before (tests pin the inputs), or when a step or a parameter gets another name. Models of another
+#: version are refused; rows are prepared again, because prepared folders are found by it.
+PREPARATION_VERSION = 3
 
-FILE = "contract.json"
+CONTRACT_FILE = "contract.json"
 
 
 class Step(BaseModel):
-    """One named step of preparation and its parameters."""
+    """One named step of preparation with its parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,60 +33,62 @@ class Step(BaseModel):
 
 
 class Contract(BaseModel):
-    """How raw rows of one model become its inputs."""
+    """The rules that turn the raw rows of one model into its inputs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str
     columns: dict[str, str]
-    """Part in the task -> name of the user's column."""
+    """Role in the task -> name of the user's column."""
     types: dict[str, str] = {}
-    """Part in the task -> what a raw value of it must be, as `text`."""
+    """Role in the task -> type of its raw values, for example `text`."""
     steps: list[Step]
-    """What is done to a row, in order; the same for a training row and a request."""
+    """Steps of preparation, in order; the same for a training row and a request."""
     fitted: dict[str, Any]
-    """What was learned from the training rows, as the list of labels."""
+    """Values learned from the training rows, for example the list of labels."""
     files: dict[str, str]
-    """File beside the contract -> its SHA-256, as the tokenizer's."""
+    """File beside the contract, for example the tokenizer's -> its SHA-256."""
     preparation_version: int = PREPARATION_VERSION
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over everything that changes a model's input."""
-        return sha256_of(self.model_dump(mode="json"))
+        """Hex SHA-256 of everything that changes a model's input."""
+        return json_sha256(self.model_dump(mode="json"))
 
-    def step(self, name: str) -> dict[str, Any]:
-        """Return the parameters of the step called `name`. Raises `KeyError` for one that is not there."""
+    def step_params(self, name: str) -> dict[str, Any]:
+        """Return the parameters of the step `name`. Raises `KeyError` if the contract has no such step."""
         params = {step.name: step.params for step in self.steps}
         return params[name]
 
     def save(self, folder: Path) -> None:
-        """Write contract.json into `folder`; the files it names must lie there already."""
-        write_json(folder / FILE, {"fingerprint": self.fingerprint, **self.model_dump(mode="json")})
+        """Write contract.json into `folder`, which must already hold the files that the contract names."""
+        write_json(folder / CONTRACT_FILE, {"fingerprint": self.fingerprint, **self.model_dump(mode="json")})
 
 
-def load(folder: Path) -> Contract:
-    """Return the contract in `folder` after checking its fingerprint and the digests of its files.
+def load_contract(folder: Path) -> Contract:
+    """Return the contract in `folder` after checking its version, its fingerprint and the digests of its files.
 
-    Raises `ModelError` naming the file that is missing or changed.
+    Raises `ModelError` naming the file that is missing or changed, or that another version of raymill wrote.
     """
-    path = folder / FILE
+    path = folder / CONTRACT_FILE
     try:
         raw = read_json(path)
-        stated = raw.pop("fingerprint")
-        contract = Contract.model_validate(raw)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        fingerprint, version = raw.pop("fingerprint"), raw["preparation_version"]
+        # First: the fields of another version may differ.
+        contract = Contract.model_validate(raw) if version == PREPARATION_VERSION else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is missing or damaged: {error}", "train again, or restore the folder") from error
-    if contract.fingerprint != stated:
-        raise ModelError(f"{path} was changed: its fingerprint does not match its content", "restore the folder")
-    if contract.preparation_version != PREPARATION_VERSION:
+    if contract is None:
         raise ModelError(
-            f"{path} was written for preparation version {contract.preparation_version}, this raymill has {PREPARATION_VERSION}",
-            "serve it with the raymill that trained it, or train again",
+            f"{path} was written by another version of raymill: it has preparation version {version}, "
+            f"and this raymill reads version {PREPARATION_VERSION}",
+            "train again, or use the raymill that trained the model",
         )
+    if contract.fingerprint != fingerprint:
+        raise ModelError(f"{path} was changed: its fingerprint does not match its content", "restore the folder")
     for name, digest in contract.files.items():
-        if not (folder / name).is_file() or sha256(folder / name) != digest:
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
             raise ModelError(
-                f"{folder / name} is missing or changed: its SHA-256 is not the contract's", "restore the folder"
+                f"{folder / name} is missing or changed: its SHA-256 differs from the contract's", "restore the folder"
             )
     return contract

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Hash rows by their content, and map the hashes to numbers that decide the part of a row or its place in a sample."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def content_keys(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
-    """Return one uint64 for each value, from its content alone (BLAKE2b)."""
-    make = hashlib.blake2b
+def hash_contents(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
+    """Return one uint64 for each value, computed from its content alone (BLAKE2b)."""
     raws = (value.encode() if isinstance(value, str) else value for value in values)
-    return np.frombuffer(b"".join(make(raw, digest_size=8).digest() for raw in raws), dtype="<u8")
+    return np.frombuffer(b"".join(hashlib.blake2b(raw, digest_size=8).digest() for raw in raws), dtype="<u8")
 
 
-def position(keys: np.ndarray, seed: int, purpose: str = "split") -> np.ndarray:
-    """Return a number in [0, 1) for each key, the same for equal keys, evenly spread, another for each seed and purpose.
+def hash_position(keys: np.ndarray, seed: int, purpose: str = "split") -> np.ndarray:
+    """Return a number in [0, 1) for each key: evenly spread, equal for equal keys, different for each seed and purpose.
 
-    The finaliser of SplitMix64 over key and a digest of the two, wrapping. Without the purpose a sample with the split's
-    seed would take the very rows that are held out.
+    Applies the finalizer of SplitMix64 to each key and a digest of seed and purpose, wrapping. Without the purpose, a sample
+    with the seed of the split would select exactly the rows that are held out.
     """
     salt = int.from_bytes(hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest(), "little")
     with np.errstate(over="ignore"):

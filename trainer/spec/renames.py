@@ -7,6 +7,8 @@ stands for the index of a list item.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 from cluster.errors import SpecError
 
@@ -77,3 +79,14 @@ def check_key(key: str) -> None:
     message = explain_renamed_key(key)
     if message:
         raise SpecError(message, "rename the key; `raymill schema` lists all keys")
+
+
+def find_old_keys(raw: Any, section: str = "") -> Iterator[str]:
+    """Yield the renamed keys in a mapping that was read from a spec's file."""
+    items = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ()
+    for name, value in items:
+        key = f"{section}{name}"
+        if new_key(key):
+            yield key
+        else:
+            yield from find_old_keys(value, f"{key}.")

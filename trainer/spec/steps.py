@@ -137,7 +137,8 @@ def _expand_step(value: Any) -> Any:
     if isinstance(value, str):
         return {"python": {"function": value}} if ":" in value else {value: {}}
     if isinstance(value, dict):
-        return {name: {} if params is None else params for name, params in value.items()}
+        with_params = {name: params for name, params in value.items() if params is not None}
+        return with_params or {name: {} for name in value}  # a resolved spec lists the other steps as null
     return value
 
 

@@ -1,7 +1,7 @@
-"""A function of the user's, by its Python path. Its source is stored with the model and its digest is in the contract.
+"""Call a function of the user, named by its Python path. The contract holds the digest of its source, the model a copy.
 
-The stored source is there to be read: code is only ever run from the user's own modules, and only if it is the source
-that the model was trained with. The digest is compared before anything of the module runs.
+The copy is for people to read. Only the user's own module runs, and only if its source is the one that the model was trained
+with: the digest is compared before anything of the module runs.
 """
 
 from __future__ import annotations
@@ -10,47 +10,48 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import first_line
 from cluster.files import write_bytes
 from cluster.text import is_unicode
-from trainer.contract import user_code
+from trainer.contract.user_code import find_pinned_source, find_source, load_pinned_object, load_user_object
 
 
-class FunctionFailed(Exception):
-    """The user's function raised, or returned something that is no text."""
+class CustomStepError(Exception):
+    """The user's function raised, or returned something other than a text."""
 
 
-def pin(path: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the contract's parameters for the function at `path`, and the copy of its source put into `folder`."""
-    source = user_code.find(path)
-    user_code.load(source)
-    name = _copy_of(source.module)
+def pin_function(path: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the contract's parameters for the function at `path`, and the copy of its source written into `folder`."""
+    source = find_source(path)
+    load_user_object(source)
+    name = _copy_name(source.module)
     write_bytes(folder / name, source.content)
     return {"function": path, "source_sha256": source.digest}, {name: source.digest}
 
 
 def make(params: dict[str, Any]) -> Callable[[str], str | None]:
-    """Return the step; raises `ModelError` if the function is not there or its source is not the contract's."""
+    """Return the step. Raises `ModelError` if the function is missing or its source is not the contract's."""
     path = str(params.get("function"))
-    copy = _copy_of(path.partition(":")[0])
-    function = user_code.load_pinned(user_code.pinned(path, "data.steps", params.get("source_sha256"), copy))
+    copy = _copy_name(path.partition(":")[0])
+    function = load_pinned_object(find_pinned_source(path, "data.steps", params.get("source_sha256"), copy))
 
     def step(text: str) -> str | None:
         try:
-            found = function(text)
+            result = function(text)
         except (Exception, SystemExit) as error:
-            said = str(error).strip().splitlines()[:1]  # in quotes, so that reasons count by their kind
-            words = f": '{said[0][:200]}'" if said else ""
-            raise FunctionFailed(f"{path} raised {type(error).__name__}{words}") from error
-        if found is None:
+            # In quotes, so that reasons are counted by their kind.
+            message = f": '{first_line(error, limit=200)}'" if str(error).strip() else ""
+            raise CustomStepError(f"{path} raised {type(error).__name__}{message}") from error
+        if result is None:
             return None
-        if not isinstance(found, str):
-            raise FunctionFailed(f"{path} returned {type(found).__name__}, not a text")
-        if not is_unicode(found):
-            raise FunctionFailed(f"{path} returned half of a surrogate pair")
-        return found
+        if not isinstance(result, str):
+            raise CustomStepError(f"{path} returned {type(result).__name__}, not a text")
+        if not is_unicode(result):
+            raise CustomStepError(f"{path} returned half of a surrogate pair")
+        return result
 
     return step
 
 
-def _copy_of(module: str) -> str:
+def _copy_name(module: str) -> str:
     return f"step_{module}.py"

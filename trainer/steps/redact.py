@@ -1,7 +1,7 @@
-"""What must not be learned, replaced by its name in brackets.
+"""Replace personal data by its kind in brackets, for example [EMAIL].
 
-What it promises: the model does not learn it, is not asked with it, and the model's folder does not hold it. Prepared
-shards and quarantine.parquet hold the rows as they came.
+The model neither learns it nor receives it in requests, and the model's folder does not hold it. Prepared shards and
+quarantine.parquet hold the raw rows.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# Kind -> a character that it cannot be without, and itself. Each repeat is bounded or followed by what it cannot take
-# itself, and no text can be read by it in two ways, so that none takes more than linear time.
+# Kind -> a character that every match contains, and the pattern. Each repeat is bounded or followed by a character that it
+# cannot match itself, and no text matches in two ways, so that no pattern takes more than linear time.
 _KNOWN = {
     "email": ("@", r"(?<![\w.+-])[\w.+-]+@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"),
     "card": (r"\d", r"(?<!\d)\d(?:[ \u00a0-]?\d){12,}"),
@@ -22,7 +22,7 @@ _KNOWN = {
     ),
     "url": ("[:.]", r"(?i)\b(?:https?://|www\.)[^\s<>\"']+"),
 }
-# In this order: an address inside a link, or a card number that looks like a telephone, gets the wider name.
+# In this order, an e-mail address inside a URL, or a card number that looks like a telephone number, gets the wider kind.
 _ORDER = ("url", "email", "card", "ip", "phone")
 
 _GROUP = re.compile(r"\d+")
@@ -30,67 +30,73 @@ _CARD_DIGITS = range(13, 20)
 
 
 def make(params: dict[str, Any]) -> Callable[[str], str]:
-    """Return the step for the parameters of `trainer.spec.run.Redact`."""
-    known = [_known(kind) for kind in _ORDER if kind in params["kinds"]]
-    own = [(re.compile(pattern), f"[{name.upper()}]") for name, pattern in sorted(params["patterns"].items())]
+    """Return the step for the parameters of `trainer.spec.steps.RedactSpec`."""
+    known = [_compile_known(kind) for kind in _ORDER if kind in params["kinds"]]
+    custom = [(re.compile(pattern), f"[{name.upper()}]") for name, pattern in sorted(params["patterns"].items())]
 
     def step(text: str) -> str:
-        for pattern, name in own:
+        for pattern, name in custom:
             text = pattern.sub(name, text)
-        for may_be_in, replace, by in known:
-            if may_be_in(text):
-                text = replace(by, text)
+        for may_match, substitute, replacement in known:
+            if may_match(text):
+                text = substitute(replacement, text)
         return text
 
     return step
 
 
-def _known(kind: str) -> tuple[Callable[[str], Any], Callable[..., str], Any]:
+def _compile_known(kind: str) -> tuple[Callable[[str], Any], Callable[..., str], Any]:
     hint, pattern = _KNOWN[kind]
-    return re.compile(hint).search, re.compile(pattern).sub, _without_cards if kind == "card" else f"[{kind.upper()}]"
+    return re.compile(hint).search, re.compile(pattern).sub, _replace_cards if kind == "card" else f"[{kind.upper()}]"
 
 
-def _without_cards(match: re.Match[str]) -> str:
-    """Replace the card numbers in a run of digit groups: neighbouring groups of 13 to 19 digits with a right check digit.
+def _replace_cards(match: re.Match[str]) -> str:
+    """Return a run of digit groups with its card numbers replaced: 13 to 19 digits in whole groups with a right check digit.
 
-    Numbers that overlap are replaced as one, lest the shorter half of the real one stays.
+    Numbers that overlap are replaced together, because the remaining part of one could belong to the real number.
     """
     run = match.group()
-    groups = [found.span() for found in _GROUP.finditer(run)]
-    before = [0]  # how many digits stand before each group
+    groups = [group.span() for group in _GROUP.finditer(run)]
+    digits_before = [0]  # the number of digits before each group
     for start, end in groups:
-        before.append(before[-1] + end - start)
-    is_card = _luhn([int(character) for character in run if character.isdigit()])
-    cards: list[list[int]] = []  # first and last group of each
+        digits_before.append(digits_before[-1] + end - start)
+    is_card = _check_digit_test([int(character) for character in run if character.isdigit()])
+    cards: list[list[int]] = []  # first and last group of each card
     for first in range(len(groups)):
-        last = _longest_card(first, before, is_card)
+        last = _last_group_of_card(first, digits_before, is_card)
         if cards and first <= cards[-1][1]:
             cards[-1][1] = max(cards[-1][1], last)
         elif last >= 0:
             cards.append([first, last])
-    parts, kept = [], 0
+    parts, start = [], 0
     for first, last in cards:
-        parts += [run[kept : groups[first][0]], "[CARD]"]
-        kept = groups[last][1]
-    return "".join(parts) + run[kept:]
+        parts += [run[start : groups[first][0]], "[CARD]"]
+        start = groups[last][1]
+    return "".join(parts) + run[start:]
 
 
-def _longest_card(at: int, before: list[int], is_card: Callable[[int, int], bool]) -> int:
-    """Return the last group of the longest card that begins with group `at`, or -1."""
-    found, end = -1, at
-    while end + 1 < len(before) and (digits := before[end + 1] - before[at]) < _CARD_DIGITS.stop:
-        if digits in _CARD_DIGITS and is_card(before[at], before[end + 1]):
-            found = end
-        end += 1
-    return found
+def _last_group_of_card(first: int, digits_before: list[int], is_card: Callable[[int, int], bool]) -> int:
+    """Return the last group of the longest card number that begins with the group `first`, or -1."""
+    longest, group = -1, first
+    while group + 1 < len(digits_before):
+        digits = digits_before[group + 1] - digits_before[first]
+        if digits >= _CARD_DIGITS.stop:
+            break
+        if digits in _CARD_DIGITS and is_card(digits_before[first], digits_before[group + 1]):
+            longest = group
+        group += 1
+    return longest
 
 
-def _luhn(digits: list[int]) -> Callable[[int, int], bool]:
-    """Return whether the digits from one place up to another have a right check digit, by sums made once."""
-    # Every second digit from the right is doubled, so there are two ways to begin.
+def _check_digit_test(digits: list[int]) -> Callable[[int, int], bool]:
+    """Return the function that tells whether the digits from a start to an end have a right check digit (Luhn).
+
+    It looks up sums that are computed once.
+    """
+    # Every second digit from the right is doubled, so each digit is summed in both ways.
     sums: tuple[list[int], list[int]] = ([0], [0])
-    for place, digit in enumerate(digits):
+    for index, digit in enumerate(digits):
         doubled = digit * 2 - 9 * (digit > 4)
-        sums[place % 2].append(sums[place % 2][-1] + digit)
-        sums[1 - place % 2].append(sums[1 - place % 2][-1] + doubled)
+        sums[index % 2].append(sums[index % 2][-1] + digit)
+        sums[1 - index % 2].append(sums[1 - index % 2][-1] + doubled)
     return lambda start, end: (sums[(end - 1) % 2][end] - sums[(end - 1) % 2][start]) % 10 == 0

@@ -1,7 +1,7 @@
-"""HTML to the text a reader would see.
+"""Turn HTML into the text that a reader sees.
 
-A scanner of our own: `html.parser` takes quadratic time on broken tags, and hides all that follows one never closed.
-Here a text is gone through once, and what is no tag, or hides nothing for sure, stays in the text.
+This is a scanner of its own because `html.parser` takes quadratic time on broken tags and hides everything after a tag that
+is never closed. The scanner reads a text once; what is not a tag, or does not surely hide anything, stays in the text.
 """
 
 from __future__ import annotations
@@ -11,109 +11,112 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# What a reader does not see, if it is closed. A title outside the head is text: mails and cuttings have such.
-_UNSEEN = {
+# Elements that a reader does not see, if they are closed. A title outside the head is text: e-mails and clippings have one.
+_HIDDEN = {
     name: re.compile(rf"</{name}[\s/>]", re.IGNORECASE) for name in ("script", "style", "template", "noscript", "head")
 }
-# What stands in different paragraphs or cells must not run together.
+# Tags within a sentence. Texts between all other tags, for example paragraphs and cells, must not run together.
 _INLINE = frozenset({"a", "abbr", "b", "bdi", "bdo", "cite", "code", "em", "font", "i", "kbd", "mark", "q", "s", "samp",
                      "small", "span", "strong", "sub", "sup", "tt", "u", "var", "wbr"})  # fmt: skip
 
-# "<" and what makes it a tag. The name is bounded: only known ones count, and "<a<a<a" must not be read again and again.
+# "<" and what makes it a tag. The name is bounded: only known names count, and "<a<a<a" must not be read again and again.
 _TAG = re.compile(r"<(?:(/?)([A-Za-z][^\s/>]{0,15})|!--|[!?]|/>)")
-# What ends a tag, and what begins a value that may hold a ">".
+# The end of a tag, or the begin of a quoted value, which may hold a ">".
 _MARK = re.compile(r""">|=\s*["']""")
-# Numbers are bounded: Python refuses to read those of thousands of digits.
+# Numbers are bounded: Python refuses to parse numbers of thousands of digits.
 _ENTITY = re.compile(r"&(?:#[0-9]{1,9}(?![0-9])|#[xX][0-9A-Fa-f]{1,8}(?![0-9A-Fa-f])|[A-Za-z][A-Za-z0-9]{1,31});?")
 
 
 def make(params: dict[str, Any]) -> Callable[[str], str]:
-    """Return the step; it has no parameters."""
-    return visible
+    """Return the step; it takes no parameters."""
+    return visible_text
 
 
-def visible(text: str) -> str:
+def visible_text(text: str) -> str:
     """Return `text` without tags, comments, scripts and styles, and with characters for its entities."""
     if "<" not in text:
-        return _characters(text).strip() if "&" in text else text
-    page = _Page(text)
+        return _unescape(text).strip() if "&" in text else text
+    scanner = _TagScanner(text)
     parts: list[str] = []
-    apart = False  # a block ended since the last piece
-    at = start = 0
-    while found := _TAG.search(text, at):
-        end, name = page.end_of(found)
-        if end < 0:  # no tag after all
-            at = found.end()
+    needs_space = False  # a block ended since the last piece
+    search_from = start = 0
+    while tag := _TAG.search(text, search_from):
+        end, name = scanner.end_of(tag)
+        if end < 0:  # not a tag after all
+            search_from = tag.end()
             continue
-        if found.start() > start:
-            apart = _add(parts, _characters(text[start : found.start()]), apart)
-        apart = apart or (name is not None and name not in _INLINE)
-        at = start = end
-    _add(parts, _characters(text[start:]), apart)
+        if tag.start() > start:
+            needs_space = _append(parts, _unescape(text[start : tag.start()]), needs_space)
+        needs_space = needs_space or (name is not None and name not in _INLINE)
+        search_from = start = end
+    _append(parts, _unescape(text[start:]), needs_space)
     return "".join(parts).strip()
 
 
-def _add(parts: list[str], piece: str, apart: bool) -> bool:
-    """Append a piece, with a space before it where it has to stand apart. Return whether the next one still has to."""
+def _append(parts: list[str], piece: str, needs_space: bool) -> bool:
+    """Append a piece, with a space before it if it needs one. Return whether the next piece still needs one."""
     if not piece:
-        return apart
-    if apart and parts and not parts[-1][-1].isspace() and not piece[0].isspace():
+        return needs_space
+    if needs_space and parts and not parts[-1][-1].isspace() and not piece[0].isspace():
         parts.append(" ")
     parts.append(piece)
     return False
 
 
-def _characters(piece: str) -> str:
-    return _ENTITY.sub(lambda found: html.unescape(found.group()), piece) if "&" in piece else piece
+def _unescape(piece: str) -> str:
+    return _ENTITY.sub(lambda entity: html.unescape(entity.group()), piece) if "&" in piece else piece
 
 
-class _Page:
-    """Where tags end. What was looked for in vain is remembered, so that no part of a text is gone through for each tag."""
+class _TagScanner:
+    """Finds the ends of the tags in one text. It remembers failed searches, so that no part is searched for every tag."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._last = {mark: text.rfind(mark) for mark in (">", "-->", '"', "'")}
         self._mark: re.Match[str] | None = None
-        self._endless: set[int] = set()  # marks from which no ">" outside quotes is reached
-        self._unclosed: set[str] = set()  # names whose end tag does not come any more
+        self._endless: set[int] = set()  # marks after which no ">" outside quotes follows
+        self._unclosed: set[str] = set()  # names without a further end tag
 
     def end_of(self, tag: re.Match[str]) -> tuple[int, str | None]:
-        """Return where the text goes on behind `tag`, -1 if it is none, and the tag's name, None for a comment."""
+        """Return the index after `tag`, -1 if it is not a tag, and the tag's name, None for a comment.
+
+        For a hidden element, the index is that of its end tag.
+        """
         if tag.group() == "<!--":
-            begin = tag.start() + 2  # "<!-->" is a whole comment
+            begin = tag.start() + 2  # "<!-->" is a complete comment
             return (-1 if begin > self._last["-->"] else self._text.find("-->", begin) + 3), None
         if tag.group() == "</>":
             return tag.end(), None
-        end = self._closing(tag.end())
+        end = self._closing_bracket(tag.end())
         if end < 0:
             return -1, None
         name = tag.group(2) and tag.group(2).lower()
-        opens = name in _UNSEEN and not tag.group(1) and self._text[end - 1] != "/"
-        return (self._behind(name, end + 1) if opens else end + 1), name
+        opens_hidden = name in _HIDDEN and not tag.group(1) and self._text[end - 1] != "/"
+        return (self._end_of_hidden(name, end + 1) if opens_hidden else end + 1), name
 
-    def _closing(self, at: int) -> int:
-        """Return the place of the ">" that ends the tag whose name ends at `at`, or -1."""
-        if at > self._last[">"]:
+    def _closing_bracket(self, start: int) -> int:
+        """Return the index of the ">" that ends the tag whose name ends at `start`, or -1."""
+        if start > self._last[">"]:
             return -1
-        if self._mark is None or self._mark.start() < at:
-            self._mark = _MARK.search(self._text, at)
+        if self._mark is None or self._mark.start() < start:
+            self._mark = _MARK.search(self._text, start)
         mark, passed = self._mark, []
         while mark is not None and mark.start() not in self._endless:
             if mark.group() == ">":
                 return mark.start()
             passed.append(mark.start())
             quote = mark.group()[-1]
-            closed = mark.end() <= self._last[quote]  # a quote never closed is none
-            mark = _MARK.search(self._text, self._text.find(quote, mark.end()) + 1 if closed else mark.end())
+            is_closed = mark.end() <= self._last[quote]  # a quote that is never closed does not count
+            mark = _MARK.search(self._text, self._text.find(quote, mark.end()) + 1 if is_closed else mark.end())
         self._endless.update(passed)
         return -1
 
-    def _behind(self, name: str, at: int) -> int:
-        """Return where the end tag of the unseen `name` begins, or `at` if there is none."""
+    def _end_of_hidden(self, name: str, start: int) -> int:
+        """Return the index of the end tag of a hidden element, or `start` if it has none."""
         if name in self._unclosed:
-            return at
-        found = _UNSEEN[name].search(self._text, at)
-        if found is None:
+            return start
+        end_tag = _HIDDEN[name].search(self._text, start)
+        if end_tag is None:
             self._unclosed.add(name)
-            return at
-        return found.start()
+            return start
+        return end_tag.start()

@@ -1,4 +1,4 @@
-"""One spelling for what means the same: Unicode form, white space, case."""
+"""Write texts that mean the same in one way: Unicode form, white space, case."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def make(params: dict[str, Any]) -> Callable[[str], str]:
-    """Return the step for the parameters of `trainer.spec.run.Normalise`."""
+    """Return the step for the parameters of `trainer.spec.steps.NormalizeSpec`."""
     form, whitespace, lowercase = params["unicode"], params["whitespace"], params["lowercase"]
 
     def step(text: str) -> str:
