@@ -1,4 +1,4 @@
-"""The leaner encoder: the logits and gradients of transformers' own, for every model that it takes."""
+"""The leaner encoder gives the logits and gradients of transformers' own for every supported model."""
 
 import copy
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 import transformers
 
-from trainer.optim.bert.dropout import Noise, by_row, row_keys
-from trainer.optim.bert.encoder import BertLayers, lean
+from trainer.optim.bert.dropout import RowMasks, install_row_dropout, make_row_keys
+from trainer.optim.bert.encoder import BertLayers, install_bert_layers
 from trainer.optim.flat_updater import FlatUpdater
-from trainer.spec.train import Train
+from trainer.spec.train import TrainSpec
 
 SIZES = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
          "max_position_embeddings": 40, "num_labels": 3}  # fmt: skip
@@ -35,7 +35,7 @@ def batch():
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def learned(model, labels, updater=None):
+def run_pass(model, labels, updater=None):
     """Return the loss and the gradients by name of one pass."""
     loss = torch.nn.functional.cross_entropy(model(**batch()).logits, labels, reduction="sum")
     if updater is None:
@@ -48,43 +48,43 @@ def learned(model, labels, updater=None):
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_by_hand_learn_what_autograd_does(kind, dropout):
-    keys = row_keys(1, 1, 1, np.arange(5))
-    found = []
+    keys = make_row_keys(1, 1, 1, np.arange(5))
+    results = []
     for by_hand in (False, True):
         model = model_of(kind).train()
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = dropout
-        noise = by_row(model)
-        layers = lean(model, noise)
-        updater = FlatUpdater(model, Train(), 10, 1, layers.direct(), torch.float32)
+        masks = install_row_dropout(model)
+        layers = install_bert_layers(model, masks)
+        updater = FlatUpdater(model, TrainSpec(), 10, 1, layers.direct_parameters(), torch.float32)
         if by_hand:
-            layers.use(updater)
+            layers.attach(updater)
         else:
-            for value in layers.parameters():  # autograd adds up what nobody writes
+            for value in layers.parameters():  # autograd accumulates these gradients
                 value.grad = None
-        noise.begin(keys)
-        loss, gradients = learned(model, torch.tensor([0, 1, 2, 1, 0]), updater if by_hand else None)
-        found.append((loss, gradients))
-    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
-    for name, theirs in found[0][1].items():
-        theirs = torch.zeros_like(found[1][1][name]) if theirs is None else theirs
-        assert torch.allclose(found[1][1][name], theirs, atol=1e-6), name
+        masks.set_rows(keys)
+        loss, gradients = run_pass(model, torch.tensor([0, 1, 2, 1, 0]), updater if by_hand else None)
+        results.append((loss, gradients))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
+    for name, theirs in results[0][1].items():
+        theirs = torch.zeros_like(results[1][1][name]) if theirs is None else theirs
+        assert torch.allclose(results[1][1][name], theirs, atol=1e-6), name
 
 
-def test_layers_that_are_frozen_or_have_small_matrices_are_left_to_autograd():
+def test_frozen_and_nonstandard_layers_run_by_autograd():
     frozen = model_of("Bert")
     frozen.bert.encoder.layer[0].output.dense.weight.requires_grad_(False)
-    assert lean(frozen, by_row(frozen)).direct() == []
+    assert install_bert_layers(frozen, install_row_dropout(frozen)).direct_parameters() == []
     other = model_of("Bert", hidden_act="relu")
-    assert lean(other, by_row(other)).direct() == []
+    assert install_bert_layers(other, install_row_dropout(other)).direct_parameters() == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_and_gradients_are_the_models_own(kind):
     plain = model_of(kind).train()
     ours = copy.deepcopy(plain)
-    assert lean(ours, by_row(ours))
+    assert install_bert_layers(ours, install_row_dropout(ours))
     assert ours.training and any(isinstance(module, BertLayers) for module in ours.modules())
     assert list(plain.state_dict()) == list(ours.state_dict())
     labels = torch.tensor([0, 1, 2, 1, 0])
@@ -100,10 +100,10 @@ def test_logits_and_gradients_are_the_models_own(kind):
         assert torch.allclose(left_grad, right_grad, atol=1e-6), name
 
 
-def test_in_bf16_it_is_as_near_to_fp32_as_transformers_is():
+def test_in_bf16_it_is_as_close_to_fp32_as_transformers():
     plain = model_of("Bert").eval()
     leaner = copy.deepcopy(plain)
-    assert lean(leaner, Noise())
+    assert install_bert_layers(leaner, RowMasks())
     exact = plain(**batch()).logits
     with torch.autocast("cpu", dtype=torch.bfloat16):
         theirs = (plain(**batch()).logits.float() - exact).abs().max()
@@ -121,15 +121,15 @@ def test_in_bf16_it_is_as_near_to_fp32_as_transformers_is():
         lambda: torch.nn.Linear(2, 2),
     ],
 )
-def test_other_models_are_left_as_they_are(model):
-    made = model()
-    before = [type(module) for module in made.modules()]
-    assert not lean(made, Noise())
-    assert [type(module) for module in made.modules()] == before
+def test_other_models_are_not_changed(model):
+    module = model()
+    before = [type(part) for part in module.modules()]
+    assert not install_bert_layers(module, RowMasks())
+    assert [type(part) for part in module.modules()] == before
 
 
-def test_a_layout_that_gives_other_numbers_is_left_as_it_is():
+def test_a_model_with_other_numbers_is_not_changed():
     model = model_of("Bert")
-    model.bert.encoder.layer[1].attention.output.register_forward_hook(lambda module, given, out: out.flip(-1))
-    assert not lean(model, Noise())
+    model.bert.encoder.layer[1].attention.output.register_forward_hook(lambda module, inputs, output: output.flip(-1))
+    assert not install_bert_layers(model, RowMasks())
     assert type(model.bert.encoder).__name__ == "BertEncoder"

@@ -17,8 +17,10 @@ from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.targets.classes import Classes
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks.resolve import load
-from trainer.training.run import run
+from trainer.tasks.resolve import load_spec
+from trainer.training.callbacks import EpochCallback
+from trainer.training.context import TrainContext
+from trainer.training.run import run_training
 
 TRAIN = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "precision": "fp32"}
 
@@ -260,30 +262,31 @@ def test_a_checkpoint_of_another_model_is_told_of(spec_of, tmp_path):
         train_in_process(spec_of({"freeze": ["bert.*"]}), tmp_path)
 
 
-class _Member:
-    """Hears of the epochs of a population's member, which has a best model of its own; stops after the second."""
+class _Member(EpochCallback):
+    """A member of a population, which has its own best model. It writes its state after the second epoch."""
 
     def __init__(self, folder, best):
         self.folder, self.own, self.saved = folder, best, []
 
-    def best(self):
-        return self.own
+    def on_begin(self, state):
+        state.best, state.since_best = self.own, 0
 
-    def __call__(self, figures, save, state):
+    def __call__(self, metrics, save, write_state):
         if save is not None:
-            self.saved.append(figures["epoch"])
-        if figures["epoch"] == 2:
-            state(self.folder)
+            self.saved.append(metrics["epoch"])
+        if metrics["epoch"] == 2:
+            write_state(self.folder)
 
 
 @pytest.mark.parametrize(("own", "saved"), [(0.0, [3]), (None, [3]), (2.0, [])])
 def test_who_goes_on_from_anothers_weights_is_judged_by_its_own_best_model(spec_of, tmp_path, own, saved):
     def train(folder, member, **changes):
-        loaded = load(spec_of({"epochs": 3, **changes}))
-        prepared = preparing.prepare(loaded, lambda progress: None, tmp_path / "quarantine.parquet")
+        loaded = load_spec(spec_of({"epochs": 3, **changes}))
+        prepared = preparing.prepare_rows(loaded, lambda progress: None, tmp_path / "quarantine.parquet")
         folder.mkdir()
         shutil.copytree(tmp_path / "handed", folder, dirs_exist_ok=True)
-        run(task_catalog.get_task(loaded.task), loaded, prepared, WorkerContext(0, 1, "cpu", 1), member, folder)
+        task, worker = task_catalog.get_task(loaded.task), WorkerContext(0, 1, "cpu", 1)
+        run_training(TrainContext(task, loaded, prepared, worker, member, folder))
 
     (tmp_path / "handed").mkdir()
     train(tmp_path / "donor", _Member(tmp_path / "handed", None))

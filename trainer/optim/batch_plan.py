@@ -1,7 +1,7 @@
-"""Which rows make step k of epoch e: a pure function of (lengths, seed, epoch, global batch).
+"""The batch plan: which rows make step k of epoch e, as a pure function of (lengths, seed, epoch, global batch size).
 
-The number of workers, Ray's scheduling and interruptions have no part in it, so a run with 1 worker takes the same
-steps as one with 4. Rows of like length share a step, so that little of a batch is padding.
+It does not depend on the number of workers, on Ray's scheduling or on interruptions, so a run with 1 worker takes the
+same steps as one with 4. Rows of similar length share a step, so that little of a batch is padding.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 POOL_BATCHES = 200
 
 
-def plan(lengths: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
-    """Return the rows (int64 indices) of each step of one epoch, in order; the last step to be short may be any.
+def plan_batches(lengths: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
+    """Return the rows (int64 indices) of each step of one epoch, in order. Any step may be the short one.
 
-    `lengths` int32 of shape (rows,); `batch_size` counts the rows of all workers together.
+    `lengths` is int32 of shape (rows,); `batch_size` counts the rows of all workers together.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     order = rng.permutation(len(lengths))
@@ -27,17 +27,17 @@ def plan(lengths: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np
     for start in range(0, len(order), pool):
         rows = order[start : start + pool]
         rows = rows[np.argsort(-lengths[rows], kind="stable")]
-        steps += [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
-    return [steps[at] for at in rng.permutation(len(steps))]
+        steps += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+    return [steps[index] for index in rng.permutation(len(steps))]
 
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
-    """Return the number of steps that `plan` makes of `n_rows`."""
+    """Return the number of steps that `plan_batches` makes of `n_rows`."""
     pool = batch_size * POOL_BATCHES
     full, rest = divmod(n_rows, pool)
     return full * POOL_BATCHES + math.ceil(rest / batch_size)
 
 
-def share(rows: np.ndarray, rank: int, workers: int) -> np.ndarray:
-    """Return the rows of one step that worker `rank` computes: every `workers`-th, so that lengths stay even."""
+def shard_rows(rows: np.ndarray, rank: int, workers: int) -> np.ndarray:
+    """Return the rows of one step that worker `rank` computes: every `workers`-th, so that lengths stay balanced."""
     return rows[rank::workers]

@@ -1,4 +1,4 @@
-"""The running mean of the weights (EMA): what is validated and kept in their place where the spec asks for it."""
+"""Exponential moving average (EMA) of the weights, which replaces them in validation and saved models."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainer.optim.torch_internals import lerp_all
+
 if TYPE_CHECKING:
     from trainer.optim.updater import Updater
 
 
-class Average:
-    """Mean weights of the parameters that learn. Without a decay it keeps none, and the weights themselves are used."""
+class EMA:
+    """Averages of all trainable parameters. Without a decay it stores none, and the weights themselves are used."""
 
     def __init__(self, updater: Updater, decay: float | None) -> None:
         self._updater, self._decay = updater, decay
         self.weights = {name: value.detach().clone() for name, value in updater.values.items()} if decay else {}
 
-    def updated(self) -> None:
-        """Take the weights after one optimiser step into the mean."""
+    def update(self) -> None:
+        """Move the averages toward the weights; call after every optimizer step."""
         if self._decay:
             live = [self._updater.values[name].detach() for name in self.weights]
-            torch._foreach_lerp_(list(self.weights.values()), live, 1.0 - self._decay)
+            lerp_all(list(self.weights.values()), live, 1.0 - self._decay)
 
     @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
-        """Have the mean in the model while the block runs."""
+    def swapped_in(self) -> Iterator[None]:
+        """Put the averages into the model while the block runs."""
         self._swap()
         try:
             yield
@@ -38,9 +40,9 @@ class Average:
         if not self.weights:
             return
         with torch.no_grad():
-            for name, mean in self.weights.items():
+            for name, average in self.weights.items():
                 live = self._updater.values[name]
-                held = live.detach().clone()
-                live.copy_(mean)
-                mean.copy_(held)
-        self._updater.publish()
+                copy = live.detach().clone()
+                live.copy_(average)
+                average.copy_(copy)
+        self._updater.sync_model()

@@ -1,24 +1,24 @@
-"""AdamW on CPUs, where memory is what it waits for: all parameters end to end, a piece that fits the cache at a time.
+"""AdamW for CPUs, where memory bandwidth is the limit: one flat tensor, updated one cache-sized piece at a time.
 
-Values, gradients and moments lie in one tensor each. Some parameters are multiplied by in another precision, bf16 say: the
-model has copies of them, and whoever computes their gradients writes these beside each other without adding them up
-(`direct`). A piece's gradients are then read, clipped and used while they are in the cache, and its copies are written from
-there. torch's own optimiser goes over all memory once for each of these.
+Values, gradients and moments lie in one tensor each. *Direct* parameters may be multiplied in another precision, for
+example bf16: the model holds copies of them in that precision, and hand-written layers write their gradients side by
+side without autograd's accumulation. A piece's gradients are read, clipped and applied while they are in the cache, and
+its copies are written from there. torch's own optimizer passes over all memory once for each of these.
 
-Workers add up one tensor in one order, so any number of them takes the same steps each time.
+Workers sum one tensor in one order, so a run takes the same steps each time on any number of workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch.optim.adamw import adamw
 
-from trainer.optim.lr_schedule import factor
-from trainer.optim.optimizer import parameter_groups
-from trainer.spec.train import Train
+from trainer.optim.lr_schedule import lr_factor
+from trainer.optim.optimizer import group_parameters
+from trainer.spec.train import TrainSpec
 
 # Elements of one piece. Measured on 2 cores with 32 MB of last-level cache: 2**17 6.9 ms a step, 2**18 6.1, 2**20 5.2.
 _PIECE = 1 << 20
@@ -27,109 +27,116 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Piece(NamedTuple):
-    """Some parameters of one group that lie beside each other, or a part of a large one."""
+    """A range of the flat tensors: adjacent parameters of one group, or a part of a large parameter."""
 
     group: int
     start: int
     end: int
-    direct: int | None
-    """Where its copies begin among all copies; None where there are none."""
+    direct_start: int | None
+    """Where its copies begin in the tensor of all copies; None for parameters that are not direct."""
 
 
 class FlatUpdater:
-    """See `trainer.optim.updater.Updater`."""
+    """Implements `trainer.optim.updater.Updater` on flat tensors."""
 
     def __init__(
         self,
         model: torch.nn.Module,
-        train: Train,
+        train: TrainSpec,
         n_steps: int,
         workers: int,
         direct: Sequence[torch.nn.Parameter] = (),
         dtype: torch.dtype = torch.float32,
+        new_parameters: Collection[str] = (),
     ) -> None:
-        """`direct` are multiplied by in `dtype`, and their gradients written to `gradient_of`; others learn by autograd."""
+        """Move the parameters of `model` into flat tensors.
+
+        `direct` parameters are multiplied in `dtype`, and their gradients are written to the tensors that
+        `adjacent_views` returns; all others learn by autograd.
+        """
         self._train, self._n_steps, self._workers = train, n_steps, workers
-        self._groups = parameter_groups(model, train)
+        self._groups = group_parameters(model, train, new_parameters)
         names = {id(value): name for name, value in model.named_parameters()}
-        chosen = {id(value) for value in direct}
-        self._place: dict[int, tuple[int, int]] = {}
-        self._direct_place: dict[int, int] = {}
+        direct_ids = {id(value) for value in direct}
+        self._spans: dict[int, tuple[int, int]] = {}
+        self._direct_starts: dict[int, int] = {}
         self._pieces: list[Piece] = []
-        at = n_direct = 0
+        offset = n_direct = 0
         for number, group in enumerate(self._groups):
             for is_direct in (True, False):
-                some = [value for value in group["params"] if (id(value) in chosen) is is_direct]
-                size = sum(value.numel() for value in some)
-                first = n_direct if is_direct else None
-                self._pieces += _pieces(number, at, at + size, first)
-                for value in some:
-                    self._place[id(value)] = (at, at + value.numel())
+                members = [value for value in group["params"] if (id(value) in direct_ids) is is_direct]
+                size = sum(value.numel() for value in members)
+                self._pieces += _split(number, offset, offset + size, n_direct if is_direct else None)
+                for value in members:
+                    self._spans[id(value)] = (offset, offset + value.numel())
                     if is_direct:
-                        self._direct_place[id(value)] = n_direct
+                        self._direct_starts[id(value)] = n_direct
                         n_direct += value.numel()
-                    at += value.numel()
-        self._flat = torch.empty(at)
-        self._gradient = torch.zeros(at)
-        self._moments = {key: torch.zeros(at) for key in _MOMENTS}
+                    offset += value.numel()
+        self._flat = torch.empty(offset)
+        self._gradient = torch.zeros(offset)
+        self._moments = {key: torch.zeros(offset) for key in _MOMENTS}
         self._copies = torch.empty(n_direct, dtype=dtype)
-        self._written = torch.zeros(n_direct, dtype=dtype)
-        self._summed = False
+        self._direct_gradient = torch.zeros(n_direct, dtype=dtype)
+        self._is_summed = False
         self._updates = 0
-        self._scratch = torch.empty(min(_PIECE, at))
+        self._scratch = torch.empty(min(_PIECE, offset))
         self._parameters = [value for group in self._groups for value in group["params"]]
         self.values: dict[str, torch.Tensor] = {}
         for value in self._parameters:
-            start, end = self._place[id(value)]
-            here = self._flat[start:end].view(value.shape)
-            here.copy_(value.detach())
-            self.values[names[id(value)]] = here
-            value.data, value.grad = self._used(value, here), self._learned(value)
-        self.publish()
+            start, end = self._spans[id(value)]
+            master = self._flat[start:end].view(value.shape)
+            master.copy_(value.detach())
+            self.values[names[id(value)]] = master
+            value.data, value.grad = self._model_view(value, master), self._gradient_view(value)
+        self.sync_model()
 
-    def _used(self, value: torch.nn.Parameter, here: torch.Tensor) -> torch.Tensor:
-        at = self._direct_place.get(id(value))
-        return here if at is None else self._copies[at : at + value.numel()].view(value.shape)
+    def _model_view(self, value: torch.nn.Parameter, master: torch.Tensor) -> torch.Tensor:
+        """Return the tensor that the model multiplies by: the copy of a direct parameter, else the master weights."""
+        start = self._direct_starts.get(id(value))
+        return master if start is None else self._copies[start : start + value.numel()].view(value.shape)
 
-    def _learned(self, value: torch.nn.Parameter) -> torch.Tensor | None:
-        """Return where autograd adds a parameter's gradient up; those that are written need none."""
-        if id(value) in self._direct_place:
+    def _gradient_view(self, value: torch.nn.Parameter) -> torch.Tensor | None:
+        """Return the tensor in which autograd accumulates a parameter's gradient; None for direct parameters."""
+        if id(value) in self._direct_starts:
             return None
-        start, end = self._place[id(value)]
+        start, end = self._spans[id(value)]
         return self._gradient[start:end].view(value.shape)
 
-    # -- for whoever computes gradients
+    # -- for hand-written layers
 
-    def beside(self, parameters: Sequence[torch.nn.Parameter]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return `direct` parameters that lie beside each other as one, stacked along their first axis, and the place to
-        write their gradient to. None where they do not, or are not direct."""
-        places = [self._direct_place.get(id(value)) for value in parameters]
-        start, at = places[0], places[0]
-        for value, place in zip(parameters, places, strict=True):
-            if at is None or place != at:
+    def adjacent_views(self, parameters: Sequence[torch.nn.Parameter]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return adjacent direct parameters as one tensor, stacked on the first axis, and the tensor for its gradient.
+
+        Returns None if they are not adjacent or not direct.
+        """
+        starts = [self._direct_starts.get(id(value)) for value in parameters]
+        first, end = starts[0], starts[0]
+        for value, start in zip(parameters, starts, strict=True):
+            if end is None or start != end:
                 return None
-            at += value.numel()
+            end += value.numel()
         shape = (-1, *parameters[0].shape[1:])
-        return self._copies[start:at].view(shape), self._written[start:at].view(shape)
+        return self._copies[first:end].view(shape), self._direct_gradient[first:end].view(shape)
 
     # -- steps
 
-    def set_rates(self, step: int) -> None:
-        share = factor(self._train, step, self._n_steps)
+    def set_learning_rates(self, step: int) -> None:
+        share = lr_factor(self._train, step, self._n_steps)
         for group in self._groups:
             group["lr"] = group["peak"] * share
 
-    def rate_of(self, parameter: torch.Tensor) -> float:
+    def learning_rate_of(self, parameter: torch.Tensor) -> float:
         group = next(group for group in self._groups if any(value is parameter for value in group["params"]))
         return float(group["lr"])
 
     def backward(self, loss_sum: torch.Tensor, rows: int, *, more: bool) -> None:
-        # The step's loss is the mean over its rows on all workers: their gradients are added up, not averaged.
+        # The loss of a step is the mean over its rows on all workers, so their gradients are summed, not averaged.
         (loss_sum / rows).backward()
         if more or self._workers > 1:
-            for piece in self._direct():
-                self._gradient[piece.start : piece.end] += self._written_of(piece)
-            self._summed = True
+            for piece in self._direct_pieces():
+                self._gradient[piece.start : piece.end] += self._direct_gradient_of(piece)
+            self._is_summed = True
 
     def update(self) -> torch.Tensor:
         if self._workers > 1:
@@ -139,25 +146,25 @@ class FlatUpdater:
         for piece in self._pieces:
             self._update(piece, scale)
         self._updates += 1
-        self._summed = False
+        self._is_summed = False
         return norm
 
     def _norm(self) -> torch.Tensor:
         squares = torch.zeros(())
         for piece in self._pieces:
-            learned = self._learned_of(piece)
-            squares += torch.dot(learned, learned)
+            gradient = self._gradient_of(piece)
+            squares += torch.dot(gradient, gradient)
         return squares.sqrt()
 
     def _update(self, piece: Piece, scale: float) -> None:
-        here = slice(piece.start, piece.end)
+        span = slice(piece.start, piece.end)
         group = self._groups[piece.group]
-        gradient = self._learned_of(piece).mul_(scale)
+        gradient = self._gradient_of(piece).mul_(scale)
         adamw(
-            [self._flat[here]],
+            [self._flat[span]],
             [gradient],
-            [self._moments["exp_avg"][here]],
-            [self._moments["exp_avg_sq"][here]],
+            [self._moments["exp_avg"][span]],
+            [self._moments["exp_avg_sq"][span]],
             [],
             [torch.tensor(float(self._updates))],
             fused=True,
@@ -169,51 +176,51 @@ class FlatUpdater:
             eps=_EPSILON,
             maximize=False,
         )
-        if piece.direct is None or self._summed:
-            self._gradient[here].zero_()
-        if piece.direct is not None:
-            self._copies[piece.direct : piece.direct + piece.end - piece.start].copy_(self._flat[here])
+        if piece.direct_start is None or self._is_summed:
+            self._gradient[span].zero_()
+        if piece.direct_start is not None:
+            self._copies[piece.direct_start : piece.direct_start + piece.end - piece.start].copy_(self._flat[span])
 
-    def _learned_of(self, piece: Piece) -> torch.Tensor:
-        """Return a piece's gradient in fp32, in a place where it may be changed."""
-        if piece.direct is None or self._summed:
+    def _gradient_of(self, piece: Piece) -> torch.Tensor:
+        """Return a piece's gradient in fp32, as a tensor that the caller may overwrite."""
+        if piece.direct_start is None or self._is_summed:
             return self._gradient[piece.start : piece.end]
-        return self._scratch[: piece.end - piece.start].copy_(self._written_of(piece))
+        return self._scratch[: piece.end - piece.start].copy_(self._direct_gradient_of(piece))
 
-    def _written_of(self, piece: Piece) -> torch.Tensor:
-        assert piece.direct is not None
-        return self._written[piece.direct : piece.direct + piece.end - piece.start]
+    def _direct_gradient_of(self, piece: Piece) -> torch.Tensor:
+        assert piece.direct_start is not None
+        return self._direct_gradient[piece.direct_start : piece.direct_start + piece.end - piece.start]
 
-    def _direct(self) -> Iterator[Piece]:
-        return (piece for piece in self._pieces if piece.direct is not None)
+    def _direct_pieces(self) -> Iterator[Piece]:
+        return (piece for piece in self._pieces if piece.direct_start is not None)
 
-    def was_left_out(self) -> bool:
+    def was_skipped(self) -> bool:
         return False
 
     def gradients(self) -> dict[str, torch.Tensor]:
-        """Return copies of the gradients that were added up so far, by name."""
-        at = {name: (value.storage_offset(), value.numel()) for name, value in self.values.items()}
+        """Return copies of the gradients accumulated so far, by name."""
+        spans = {name: (value.storage_offset(), value.numel()) for name, value in self.values.items()}
         return {
             name: self._gradient[start : start + size].view(self.values[name].shape).clone()
-            for name, (start, size) in at.items()
+            for name, (start, size) in spans.items()
         }
 
-    # -- going on
+    # -- state
 
-    def publish(self) -> None:
-        for piece in self._direct():
-            assert piece.direct is not None
+    def sync_model(self) -> None:
+        for piece in self._direct_pieces():
+            assert piece.direct_start is not None
             size = piece.end - piece.start
-            self._copies[piece.direct : piece.direct + size].copy_(self._flat[piece.start : piece.end])
+            self._copies[piece.direct_start : piece.direct_start + size].copy_(self._flat[piece.start : piece.end])
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        found = {}
+        tensors = {}
         for name, value in self.values.items():
             start = value.storage_offset()
             for key, moments in self._moments.items():
-                found[f"{name}.{key}"] = moments[start : start + value.numel()].view(value.shape)
-            found[f"{name}.step"] = torch.tensor(float(self._updates))  # as torch's own keeps it
-        return found, {}
+                tensors[f"{name}.{key}"] = moments[start : start + value.numel()].view(value.shape)
+            tensors[f"{name}.step"] = torch.tensor(float(self._updates))  # the format of torch's AdamW
+        return tensors, {}
 
     def restore(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> None:
         for name, value in self.values.items():
@@ -223,8 +230,9 @@ class FlatUpdater:
             self._updates = int(tensors[f"{name}.step"])
 
 
-def _pieces(group: int, start: int, end: int, direct: int | None) -> list[Piece]:
+def _split(group: int, start: int, end: int, direct_start: int | None) -> list[Piece]:
+    """Split a range of one group's parameters into pieces of at most `_PIECE` elements."""
     return [
-        Piece(group, at, min(at + _PIECE, end), None if direct is None else direct + at - start)
-        for at in range(start, end, _PIECE)
+        Piece(group, first, min(first + _PIECE, end), None if direct_start is None else direct_start + first - start)
+        for first in range(start, end, _PIECE)
     ]

@@ -1,14 +1,14 @@
-"""The learning rate of each step, as a share of its peak: a pure function of the step, so nothing of it is ever stored."""
+"""Learning rate schedules. Each is a pure function of the step, so a checkpoint stores no schedule state."""
 
 from __future__ import annotations
 
 import math
 
-from trainer.spec.train import Train
+from trainer.spec.train import TrainSpec
 
 
-def factor(train: Train, step: int, n_steps: int) -> float:
-    """Return the share of the peak learning rate at `step` (from 0) of `n_steps`; it rises for the warm-up, then falls."""
+def lr_factor(train: TrainSpec, step: int, n_steps: int) -> float:
+    """Return the share of the peak learning rate at `step` (from 0) of `n_steps`: a warm-up, then a decay."""
     warmup = max(1, round(n_steps * train.warmup_fraction))
     if step < warmup:
         return (step + 1) / (warmup + 1)

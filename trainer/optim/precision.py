@@ -1,4 +1,4 @@
-"""What a training multiplies its matrices in, and whether that pays here."""
+"""The precision of matrix multiplications in training, and whether bf16 is faster on this hardware."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainer.optim.torch_internals import cpu_has_bf16_instructions
+
 if TYPE_CHECKING:
     import torch
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
-# Multiplications like those of a small encoder's training step; a bf16 that is less than this much faster is not worth
-# its rounding.
+# The shape of a matrix multiplication in a small encoder's training step. bf16 is used only if it is at least this much
+# faster; otherwise its rounding is not worth it.
 _SHAPE = (512, 768, 768)
-_WORTH = 1.3
+_MIN_SPEEDUP = 1.3
 _TRIES = 6
 
 
-def chosen(wanted: Literal["auto", "bf16", "fp16", "fp32"], device_type: str, threads: int = 1) -> Precision:
+def resolve_precision(
+    requested: Literal["auto", "bf16", "fp16", "fp32"], device_type: str, threads: int = 1
+) -> Precision:
     """Return the precision that `train.precision` means on this hardware."""
-    if wanted != "auto":
-        return wanted
+    if requested != "auto":
+        return requested
     return "bf16" if has_fast_bf16(device_type, threads) else "fp32"
 
 
 def has_fast_bf16(device_type: str, threads: int = 1) -> bool:
-    """Whether bf16 pays: tensor cores on a GPU; on a CPU it is measured, in some 20 ms.
+    """Return whether bf16 pays off: on a GPU if it has tensor cores for it; on a CPU it is measured in about 20 ms.
 
-    What a CPU says of itself is no answer: of two with AVX512-BF16 one multiplied in bf16 at 161 GFLOP/s against 283 in
-    fp32, the other at 900 against 216.
+    The CPU's feature flags alone do not decide: of two CPUs with AVX512-BF16, one multiplied in bf16 at 161 GFLOP/s
+    against 283 in fp32, the other at 900 against 216.
     """
     import torch
 
@@ -37,18 +41,18 @@ def has_fast_bf16(device_type: str, threads: int = 1) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device_type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if not cpu_has_bf16_instructions():
         return False
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _seconds(torch.float32) > _WORTH * _seconds(torch.bfloat16)
+        return _time_matmul(torch.float32) > _MIN_SPEEDUP * _time_matmul(torch.bfloat16)
     finally:
         torch.set_num_threads(before)
 
 
-def _seconds(dtype: torch.dtype) -> float:
-    """Return how long one multiplication takes, the best of some tries."""
+def _time_matmul(dtype: torch.dtype) -> float:
+    """Return the seconds that one matrix multiplication takes: the best of several tries."""
     import torch
 
     rows, inner, outer = _SHAPE
@@ -70,8 +74,8 @@ def autocast(precision: Precision, device_type: str) -> contextlib.AbstractConte
     return torch.autocast(device_type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def loss_scaler(precision: Precision, device_type: str) -> Any:
-    """Return what scales the loss so that gradients in fp16 do not vanish; it does nothing in other precisions."""
+def build_loss_scaler(precision: Precision, device_type: str) -> Any:
+    """Return a gradient scaler, which keeps fp16 gradients from vanishing. In other precisions it does nothing."""
     import torch
 
     return torch.amp.GradScaler(device_type, enabled=precision == "fp16")

@@ -1,4 +1,4 @@
-"""What turns gradients into new weights, and keeps all that belongs to it. One object a worker; all ranks call it alike."""
+"""The interface of an updater: it turns gradients into new weights and owns all state of that."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ if TYPE_CHECKING:
 
 
 class Updater(Protocol):
-    """An optimiser with its gradients, its rates, and the values it works on."""
+    """An optimizer with its gradients, its learning rates and its weights.
+
+    Each worker has one; all ranks call it alike.
+    """
 
     @property
     def values(self) -> dict[str, torch.Tensor]:
-        """The parameters that learn, by name, in fp32: the truth, whatever the model multiplies in."""
+        """The trainable parameters by name: fp32 master weights, whatever the compute precision."""
 
-    def set_rates(self, step: int) -> None:
+    def set_learning_rates(self, step: int) -> None:
         """Set the learning rates of `step` (from 0 over all epochs)."""
 
-    def rate_of(self, parameter: torch.Tensor) -> float:
-        """Return the present learning rate of one parameter."""
+    def learning_rate_of(self, parameter: torch.Tensor) -> float:
+        """Return the current learning rate of one parameter."""
 
     def backward(self, loss_sum: torch.Tensor, rows: int, *, more: bool) -> None:
-        """Add the gradients of one pass up: of a loss summed over this worker's rows of a step that has `rows` in all.
+        """Accumulate the gradients of one pass.
 
-        `more` says whether the step has several passes.
+        `loss_sum` is summed over this worker's rows of the pass; `rows` counts the rows of the whole step on all
+        workers; `more` says whether the step has several passes.
         """
 
     def update(self) -> torch.Tensor | None:
-        """Take the step with the gradients of all workers, clipped; they are zero afterwards.
+        """Take the step with the clipped gradients of all workers, then set them to zero.
 
-        Returns their norm before clipping. None in fp16: a step whose gradient is no number is left out, and the loss is
-        scaled less from then on.
+        Returns their norm before clipping. Returns None in fp16: there, a step with a non-finite gradient is skipped,
+        and the loss is scaled less from then on.
         """
 
-    def was_left_out(self) -> bool:
-        """Whether the last `update` left the step out."""
+    def was_skipped(self) -> bool:
+        """Return whether the last `update` skipped the step."""
 
-    def publish(self) -> None:
-        """Give the model what was written into `values`."""
+    def sync_model(self) -> None:
+        """Copy `values` into the model after something wrote into them."""
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Return the optimiser's tensors by `<parameter>.<key>`, whole, and what else it keeps as JSON."""
+        """Return the optimizer's full tensors by `<parameter>.<key>`, and the rest of its state as JSON values."""
 
     def restore(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> None:
-        """Take over what `state` returned, on as many workers or others."""
+        """Load what `state` returned, on any number of workers."""

@@ -1,27 +1,52 @@
-"""What a training tells whoever started it after each epoch."""
+"""Callbacks: how a training reports every epoch to whoever started it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-Save = Callable[[Path], None]
+if TYPE_CHECKING:
+    from trainer.training.checkpoint.train_state import TrainState
+
+#: Writes a model, or everything needed to resume, to a folder.
+SaveFn = Callable[[Path], None]
 
 
-class Frozen:
-    """What writes an epoch's model to a folder, also later: training does not change it any more."""
+class ModelWriter:
+    """Writes one epoch's model to a folder. It holds a copy of the weights, so it may run while training continues."""
 
-    def __init__(self, write: Save) -> None:
+    def __init__(self, write: SaveFn) -> None:
         self._write = write
 
     def __call__(self, folder: Path) -> None:
         self._write(folder)
 
 
-class Report(Protocol):
-    """What hears of every epoch."""
+class EpochCallback(ABC):
+    """Called after every epoch of a training, on every rank."""
 
-    def __call__(self, figures: dict[str, Any], save: Save | None, state: Save | None = None) -> None:
-        """Take an epoch's figures; if it is the best so far, what writes its model to a folder; and what writes all that the
-        training would go on from to one, where there is such a thing."""
+    @abstractmethod
+    def __call__(self, metrics: dict[str, Any], save: SaveFn | None, write_state: SaveFn | None = None) -> None:
+        """Take the metrics of an epoch.
+
+        `save` writes the epoch's model to a folder; it is None unless the epoch is the best so far. `write_state`
+        writes a checkpoint to a folder; it is None for trainings that cannot be resumed. All ranks call `write_state`.
+        """
+
+    def on_begin(self, state: TrainState) -> None:  # noqa: B027 (an optional hook)
+        """Correct the best metric in `state`, which may come from a checkpoint, before the first step."""
+
+    def settle(self) -> None:  # noqa: B027 (an optional hook)
+        """Wait until the newest model is on storage or its write has failed."""
+
+
+class FunctionCallback(EpochCallback):
+    """Calls a function with the metrics and `save` of every epoch."""
+
+    def __init__(self, function: Callable[[dict[str, Any], SaveFn | None], None]) -> None:
+        self._function = function
+
+    def __call__(self, metrics: dict[str, Any], save: SaveFn | None, write_state: SaveFn | None = None) -> None:
+        self._function(metrics, save)

@@ -1,8 +1,10 @@
-"""Fitting an estimator on prepared rows, judged by the validation rows or by cross-validation. No Ray in here.
+"""The loop that fits an estimator on prepared rows, with a validation part or with cross-validation.
 
-With `train.folds` an estimator for each fold and one for all rows are fitted side by side, epoch by epoch: the figures of
-an epoch are the mean over the folds, its checkpoint is the estimator of all rows. So history, early stopping and a
-search's scheduler see a cross-validation as they see any other training.
+It does not use Ray.
+
+With `train.folds`, one estimator per fold and one for all rows are fitted side by side, epoch by epoch. The metrics of
+an epoch are the mean over the folds; its checkpoint is the estimator of all rows. So history, early stopping and a
+search's scheduler treat a cross-validation like any other training.
 """
 
 from __future__ import annotations
@@ -10,122 +12,129 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from trainer.data.prepared import Prepared
-from trainer.features.fitted import Fitted
-from trainer.optim.distributed.worker_context import Place
+from trainer.features.fitted import FittedFeatures
 from trainer.runs.environment import write_hardware
-from trainer.spec.run import RunSpec
-from trainer.tasks.base import Task
-from trainer.tasks.estimators.base import Estimator, Goal, Means, Table, goal_of, mean_loss, spread
-from trainer.tasks.estimators.catalog import new
-from trainer.training.checkpoint import export
-from trainer.training.checkpoint.best_model import Best, must_be_finite
-from trainer.training.checkpoint.train_state import Position
-from trainer.training.folds import folds
+from trainer.tasks.estimators.base import (
+    Estimator,
+    FeatureTable,
+    FitContext,
+    TrainingLabels,
+    mean_loss,
+    spread_rows,
+    training_labels,
+)
+from trainer.tasks.estimators.catalog import new_estimator
+from trainer.training.checkpoint.best_model import BestTracker, check_finite_loss
+from trainer.training.checkpoint.export import export_model
+from trainer.training.checkpoint.train_state import TrainState
+from trainer.training.context import TrainContext
+from trainer.training.folds import iter_folds
 from trainer.training.log import TrainingLog
 
-if TYPE_CHECKING:
-    from trainer.training.callbacks import Report
+# The training loss of an epoch is computed on at most this many rows: enough to see a model overfit.
+_LOSS_ROWS = 10_000
 
 
-# The training loss of an epoch is that of so many rows: to see a model overfit more are not needed.
-_ROWS_OF_LOSS = 10_000
+class EstimatorRows(NamedTuple):
+    """The training and validation rows of one estimator."""
+
+    table: FeatureTable
+    labels: TrainingLabels
+    validation: FeatureTable | None = None
+    """None for the estimator of all rows."""
+    validation_targets: np.ndarray | None = None
+    """In the form that the target's `metrics` takes."""
 
 
-class Part(NamedTuple):
-    """One estimator's rows."""
-
-    table: Table
-    goal: Goal
-    judge: Table | None = None
-    """The rows it is judged by; none for the estimator of all rows."""
-    judge_targets: np.ndarray | None = None
-    """As the target's `metrics` takes them."""
-
-
-def train(task: Task, spec: RunSpec, prepared: Prepared, place: Place, report: Report, folder: Path) -> None:
-    """Fit `spec.model` and report every epoch, as `trainer.training.loop.train` does. Every worker calls this alike.
+def train_estimator(context: TrainContext) -> None:
+    """Fit `spec.model` and report every epoch, as `trainer.training.loop.train_model` does. All ranks call this.
 
     Raises `UserError` for parameters or rows from which nothing can be learned.
     """
-    parts = list(_parts(task, spec, prepared))
-    made = [new(spec) for _ in parts]
-    means = Means(spec.train, place.threads, place.device, place.rank, place.workers)
-    fits = [one.fit(part.table, part.goal, means) for one, part in zip(made, parts, strict=True)]
-    judged = [(one, part) for one, part in zip(made, parts, strict=True) if part.judge is not None]
-    epochs = spec.train.epochs if made[-1].has_epochs else 1
-    log = TrainingLog(folder if place.rank == 0 else None, spec, len(parts[-1].table))
-    if place.rank == 0:
-        write_hardware(folder, place)
-    log.begin(Position())  # an estimator that a worker died over is fitted anew
-    best = Best(spec)
+    task, spec, worker = context.task, context.spec, context.worker
+    parts = list(_parts(context))
+    estimators = [new_estimator(spec) for _ in parts]
+    fit_context = FitContext(spec.train, worker.threads, worker.device, worker.rank, worker.workers)
+    fits = [
+        estimator.fit(part.table, part.labels, fit_context) for estimator, part in zip(estimators, parts, strict=True)
+    ]
+    validated = [pair for pair in zip(estimators, parts, strict=True) if pair[1].validation is not None]
+    epochs = spec.train.epochs if estimators[-1].has_epochs else 1
+    log = TrainingLog(context.folder if worker.rank == 0 else None, spec, len(parts[-1].table))
+    if worker.rank == 0:
+        write_hardware(context.folder, worker)
+    log.begin(TrainState())  # after a worker's death, estimators are fitted from the start
+    best = BestTracker(spec)
     for epoch in range(1, epochs + 1):
         log.begin_epoch(epoch)
-        for each in fits:
-            next(each)
-        found = [_figures(task, spec, prepared, one, part) for one, part in judged]
-        figures = _mean(found, spec.evaluate.metric)
-        must_be_finite(figures[task.target.loss], epoch)
-        better = best.is_better(figures)
-        log.rows_done(log.n_rows)
-        log.end_epoch(figures)
-        reached = {"epoch": epoch, **figures}
-        report(reached, functools.partial(_save, task, made[-1], prepared, reached) if better else None)
-        if best.is_over:
+        for fit in fits:
+            next(fit)
+        metrics = _mean(
+            [_compute_metrics(context, estimator, part) for estimator, part in validated], spec.evaluate.metric
+        )
+        check_finite_loss(metrics[task.target.loss_metric], epoch)
+        is_better = best.record(metrics)
+        log.add_rows(log.n_rows)
+        log.end_epoch(metrics)
+        reached = {"epoch": epoch, **metrics}
+        save = functools.partial(_save, context, estimators[-1], reached) if is_better else None
+        context.callback(reached, save)
+        if best.should_stop:
             break
     log.finish()
 
 
-def _parts(task: Task, spec: RunSpec, prepared: Prepared) -> Iterator[Part]:
-    """Yield the rows of each estimator; the last one is the model that is kept."""
-    fitted = Fitted.model_validate(prepared.contract.fitted["features"])
-    learn, judge = prepared.part("train"), prepared.part("validation")
-    tables = [Table.of(fitted, rows.matrix()) for rows in (learn, judge)]
+def _parts(context: TrainContext) -> Iterator[EstimatorRows]:
+    """Yield the rows of each estimator; the last one is the model that is saved."""
+    spec, prepared, target = context.spec, context.prepared, context.task.target
+    features = FittedFeatures.model_validate(prepared.contract.fitted["features"])
+    train, validation = prepared.part("train"), prepared.part("validation")
+    tables = [FeatureTable.of(features, rows.matrix()) for rows in (train, validation)]
     weights = prepared.summary["class_weights"]
     if not spec.train.folds:
-        goal = goal_of(task.target, prepared.contract, learn.targets, weights)
-        yield Part(tables[0], goal, tables[1], judge.targets)
+        labels = training_labels(target, prepared.contract, train.targets, weights)
+        yield EstimatorRows(tables[0], labels, tables[1], validation.targets)
         return
-    targets = np.concatenate([learn.targets, judge.targets])
-    goal = goal_of(task.target, prepared.contract, targets, weights)
-    codes = targets if task.target.has_classes else np.zeros(len(targets), np.int32)
-    for fold in folds(prepared, codes, spec.train.folds, spec.train.seed):
-        yield Part(
-            fold.table.take(fold.learn),
-            goal.take(fold.learn),
-            fold.table.take(fold.judge),
-            targets[fold.judge],
+    targets = np.concatenate([train.targets, validation.targets])
+    labels = training_labels(target, prepared.contract, targets, weights)
+    codes = targets if target.has_classes else np.zeros(len(targets), np.int32)
+    for fold in iter_folds(prepared, codes, spec.train.folds, spec.train.seed):
+        yield EstimatorRows(
+            fold.table.take(fold.train),
+            labels.take(fold.train),
+            fold.table.take(fold.validation),
+            targets[fold.validation],
         )
-    values, ids = (np.concatenate(both) for both in zip(*((table.values, table.ids) for table in tables), strict=True))
-    whole = Table(values, ids, tables[0].sizes)
-    yield Part(whole, goal)
+    values, ids = (np.concatenate(pair) for pair in zip(*((table.values, table.ids) for table in tables), strict=True))
+    yield EstimatorRows(FeatureTable(values, ids, tables[0].sizes), labels)
 
 
-def _figures(task: Task, spec: RunSpec, prepared: Prepared, model: Estimator, part: Part) -> dict[str, float]:
-    """Return the figures of one estimator on the rows it is judged by, and its loss on those it learned from."""
-    assert part.judge is not None and part.judge_targets is not None
-    fitted = prepared.contract.fitted
-    some = spread(len(part.table), _ROWS_OF_LOSS)
-    loss = mean_loss(part.goal.take(some), model.logits(part.table.take(some)))
-    scores = task.target.scores(fitted, model.logits(part.judge))
-    figures = task.target.metrics(scores, part.judge_targets, spec.evaluate.calibration_bins)
-    return {**figures, "train_loss": task.target.in_units(fitted, loss)}
+def _compute_metrics(context: TrainContext, model: Estimator, part: EstimatorRows) -> dict[str, float]:
+    """Return the metrics of one estimator on its validation rows, and its loss on its training rows."""
+    assert part.validation is not None and part.validation_targets is not None
+    target, fitted = context.task.target, context.prepared.contract.fitted
+    sample = spread_rows(len(part.table), _LOSS_ROWS)
+    loss = mean_loss(part.labels.take(sample), model.logits(part.table.take(sample)))
+    scores = target.scores(fitted, model.logits(part.validation))
+    metrics = target.metrics(scores, part.validation_targets, context.spec.evaluate.calibration_bins)
+    return {**metrics, "train_loss": target.scale_loss(fitted, loss)}
 
 
-def _mean(found: list[dict[str, float]], metric: str) -> dict[str, float]:
-    """Return the mean of the figures that all folds have, and how far the folds are apart in the one that counts."""
-    if len(found) == 1:
-        return found[0]
-    shared = [name for name in found[0] if all(name in figures for figures in found)]
-    means = {name: float(np.mean([figures[name] for figures in found])) for name in shared}
+def _mean(by_fold: list[dict[str, float]], metric: str) -> dict[str, float]:
+    """Return the mean of the metrics that all folds have, and the standard deviation of `metric` over the folds."""
+    if len(by_fold) == 1:
+        return by_fold[0]
+    shared = [name for name in by_fold[0] if all(name in metrics for metrics in by_fold)]
+    means = {name: float(np.mean([metrics[name] for metrics in by_fold])) for name in shared}
     if metric in means:
-        means[f"{metric}_std"] = float(np.std([figures[metric] for figures in found]))
+        means[f"{metric}_std"] = float(np.std([metrics[metric] for metrics in by_fold]))
     return means
 
 
-def _save(task: Task, model: Estimator, prepared: Prepared, reached: dict[str, Any], target: Path) -> None:
-    export.save(target, task, model, prepared.contract, prepared.folder, reached)
+def _save(context: TrainContext, model: Estimator, reached: dict[str, Any], folder: Path) -> None:
+    prepared = context.prepared
+    export_model(folder, context.task, model, prepared.contract, prepared.folder, reached)

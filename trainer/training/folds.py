@@ -1,4 +1,4 @@
-"""Cross-validation: which fold each row is in, and the rows of each fold encoded by what its own training rows teach."""
+"""Cross-validation: the assignment of rows to folds, and features fitted on each fold's own training rows."""
 
 from __future__ import annotations
 
@@ -9,63 +9,66 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError
-from trainer.contract.row_hash import content_keys, position
+from trainer.contract.row_hash import hash_contents, hash_position
 from trainer.data.prepared import Prepared
 from trainer.features.fit import fit_tables
-from trainer.features.fitted import Fitted, encode, sizes
-from trainer.tasks.estimators.base import Table
+from trainer.features.fitted import FittedFeatures, embedding_sizes, encode_table
+from trainer.tasks.estimators.base import FeatureTable
 from trainer.tasks.roles import FEATURE
 
 
 class Fold(NamedTuple):
-    """One fold's rows, by their place among the training and then the validation rows."""
+    """One fold: indices into the training rows followed by the validation rows."""
 
-    learn: np.ndarray
-    judge: np.ndarray
-    table: Table
-    """All rows, encoded by features that were fitted on those of `learn` alone."""
+    train: np.ndarray
+    validation: np.ndarray
+    table: FeatureTable
+    """All rows, encoded by features that were fitted on the rows of `train` only."""
 
 
-def assign(keys: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each row, int64 of shape (B,): equal keys (uint64) share one, and each group is dealt out evenly.
+def assign_folds(keys: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each row, int64 of shape (B,).
 
-    Where equal keys are in several groups, the group of the first counts. It depends on the rows' content and the seed, not
-    on their order. Raises `DataError` for fewer different rows than folds.
+    Equal `keys` (uint64) share a fold, and folds have equal shares of each group.
+
+    If equal keys are in several groups, the group of the first one counts. The result depends on the rows' content and
+    the seed, not on their order. Raises `DataError` for fewer different rows than folds.
     """
-    distinct, first, back = np.unique(keys, return_index=True, return_inverse=True)
+    distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     if len(distinct) < n_folds:
         raise DataError(
             f"train.folds={n_folds}, but there are {len(distinct)} different rows to train on", "use fewer folds"
         )
-    order = np.lexsort((position(distinct, seed, "folds"), groups[first]))
-    found = np.empty(len(distinct), np.int64)
-    found[order] = np.arange(len(distinct)) % n_folds
-    return found[back]
+    order = np.lexsort((hash_position(distinct, seed, "folds"), groups[first]))
+    fold_of_key = np.empty(len(distinct), np.int64)
+    fold_of_key[order] = np.arange(len(distinct)) % n_folds
+    return fold_of_key[inverse]
 
 
-def folds(prepared: Prepared, codes: np.ndarray, n_folds: int, seed: int) -> Iterator[Fold]:
-    """Yield the folds of the training and validation rows; `codes` are classes to be dealt out evenly, shape (B,).
+def iter_folds(prepared: Prepared, codes: np.ndarray, n_folds: int, seed: int) -> Iterator[Fold]:
+    """Yield the folds of the training and validation rows.
 
-    Columns are fitted anew for each fold, so that the rows it is judged by teach nothing. Rows with a value that serving
-    would refuse then (a category unseen in the fold's training rows) judge nothing.
+    Folds have equal shares of each class in `codes`, shape (B,).
+
+    Features are fitted again for each fold, so that its validation rows do not leak into them. Rows that serving would
+    then reject (for example a category that the fold's training rows do not have) are left out of the validation rows.
     """
-    raw = raw_features(prepared)
+    raw = read_raw_features(prepared)
     rows = raw.to_pylist()
-    keys = content_keys([repr(list(row.values())) for row in rows])
-    of_row = assign(keys, codes, n_folds, seed)
-    rules = Fitted.model_validate(prepared.contract.fitted["features"]).rules
+    keys = hash_contents([repr(list(row.values())) for row in rows])
+    fold_of_row = assign_folds(keys, codes, n_folds, seed)
+    rules = FittedFeatures.model_validate(prepared.contract.fitted["features"]).rules
     for fold in range(n_folds):
-        learn, judge = np.flatnonzero(of_row != fold), np.flatnonzero(of_row == fold)
-        fitted = fit_tables([raw.take(pa.array(learn))], rules).fitted
-        encoded = encode(fitted, raw)
-        usable = np.array([encoded.reasons[row] is None for row in judge], bool)
-        yield Fold(
-            learn, judge[usable], Table(encoded.values, encoded.ids.astype(np.int64), tuple(sizes(fitted).values()))
-        )
+        train, validation = np.flatnonzero(fold_of_row != fold), np.flatnonzero(fold_of_row == fold)
+        fitted = fit_tables([raw.take(pa.array(train))], rules).fitted
+        encoded = encode_table(fitted, raw)
+        usable = np.array([encoded.reasons[row] is None for row in validation], bool)
+        table = FeatureTable(encoded.values, encoded.ids.astype(np.int64), tuple(embedding_sizes(fitted).values()))
+        yield Fold(train, validation[usable], table)
 
 
-def raw_features(prepared: Prepared) -> pa.Table:
-    """Return the raw cells of the training and then the validation rows, by the user's names of the columns."""
+def read_raw_features(prepared: Prepared) -> pa.FeatureTable:
+    """Return the raw cells of the training rows followed by the validation rows, by the user's column names."""
     parts = [prepared.part("train"), prepared.part("validation")]
     columns = {role: name for role, name in prepared.contract.columns.items() if role.startswith(FEATURE)}
     return pa.table(

@@ -1,98 +1,101 @@
-"""What a training writes while it runs: a line an epoch, a line every few steps, how far it is, and what went wrong on the way."""
+"""The log of a training: its history by epoch, its metrics by step, its progress and its notices."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster.files import append_line, write_bytes
 from cluster.progress import Progress, ProgressFile
 from trainer.runs import journal
-from trainer.runs.journal import HISTORY, METRICS, read_lines, tracked
+from trainer.runs.journal import HISTORY, METRICS, read_json_lines, tracked_metrics
 from trainer.spec.run import RunSpec
-from trainer.training.checkpoint.train_state import Position
-from trainer.training.tracking import trackers
+from trainer.training.checkpoint.train_state import TrainState
+from trainer.training.tracking.trackers import Trackers, start_trackers
 
 
 class TrainingLog:
-    """History, figures by step and progress of one training in its folder; without a folder (on ranks but the first)
-    nothing is written."""
+    """Writes history, metrics and progress of one training to its folder, and sends metrics to the trackers.
+
+    Without a folder (on all ranks but the first) it writes nothing.
+    """
 
     def __init__(self, folder: Path | None, spec: RunSpec, n_rows: int, n_steps: int | None = None) -> None:
         self.folder, self.spec, self.n_rows = folder, spec, n_rows
         self._total = n_rows * spec.train.epochs
         self._n_steps = n_steps
-        self._tracker = trackers.start(spec, folder, self.notice) if folder else trackers.Trackers([])
+        self._trackers = start_trackers(spec, folder, self.notice) if folder else Trackers([])
         self._done = 0
         self._note = ""
         self._epoch = 1
-        self._began = self._stepped = time.monotonic()
+        self._epoch_began = self._last_line = time.monotonic()
         self.progress = ProgressFile(folder / "progress" / "train.json" if folder else None)
 
-    def begin(self, at: Position) -> None:
-        """Forget what was written after `at`: the training goes on from there, or begins."""
-        self._done = at.rows
+    def begin(self, state: TrainState) -> None:
+        """Delete all lines after `state`, from which the training begins or resumes."""
+        self._done = state.rows
         if self.folder:
-            _keep(self.folder / HISTORY, lambda line: line["epoch"] < at.epoch)
-            _keep(self.folder / METRICS, lambda line: line["step"] <= at.step)
-        self._began = self._stepped = time.monotonic()
+            _filter_lines(self.folder / HISTORY, lambda line: line["epoch"] < state.epoch)
+            _filter_lines(self.folder / METRICS, lambda line: line["step"] <= state.step)
+        self._epoch_began = self._last_line = time.monotonic()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Note that an epoch begins."""
+        """Record that an epoch begins."""
         self._epoch = epoch
-        self._began = time.monotonic()
+        self._epoch_began = time.monotonic()
 
-    def rows_done(self, count: int) -> None:
-        """Note that so many more rows, of all workers together, were trained on."""
+    def add_rows(self, count: int) -> None:
+        """Record that `count` more rows, on all workers together, were trained on."""
         self._done += count
-        self.progress.update(self._now())
+        self.progress.update(self._progress())
 
-    def steps_done(self, at: Position, figures: Mapping[str, float], *, steps: int, rows: int, tokens: int) -> None:
-        """Write a line about the last few steps: `figures` of them, and how fast they were, over all workers."""
+    def log_steps(self, state: TrainState, metrics: Mapping[str, float], *, steps: int, rows: int, tokens: int) -> None:
+        """Write a line about the last few steps: their `metrics`, and their speed over all workers."""
         now = time.monotonic()
-        seconds, self._stepped = now - self._stepped, now
+        seconds, self._last_line = now - self._last_line, now
         line: dict[str, Any] = {
-            "step": at.step,
-            "epoch": at.epoch,
-            **figures,
+            "step": state.step,
+            "epoch": state.epoch,
+            **metrics,
             "step_time_s": seconds / steps,
             "rows_per_s": rows / seconds,
             **({"tokens_per_s": tokens / seconds} if tokens else {}),
             "memory_bytes": _memory_bytes(),
         }
         self._append(METRICS, line)
-        self._tracker.log(*tracked(line))
+        self._trackers.log(*tracked_metrics(line))
 
-    def end_epoch(self, figures: Mapping[str, float], at: Position | None = None) -> None:
+    def end_epoch(self, metrics: Mapping[str, float], state: TrainState | None = None) -> None:
         """Write the epoch's line of the history."""
         metric = self.spec.evaluate.metric
-        self._note = f"{metric} {figures[metric]:.4f}"
-        self.progress.update(self._now(), force=True)
-        self._append(HISTORY, {"epoch": self._epoch, "seconds": round(time.monotonic() - self._began, 3), **figures})
-        step = at.step if at else self._epoch
-        self._tracker.log(step, {f"validation/{name}": value for name, value in figures.items()})
-        self._stepped = time.monotonic()  # validation is no part of a step's time
+        self._note = f"{metric} {metrics[metric]:.4f}"
+        self.progress.update(self._progress(), force=True)
+        seconds = round(time.monotonic() - self._epoch_began, 3)
+        self._append(HISTORY, {"epoch": self._epoch, "seconds": seconds, **metrics})
+        step = state.step if state else self._epoch
+        self._trackers.log(step, {f"validation/{name}": value for name, value in metrics.items()})
+        self._last_line = time.monotonic()  # validation does not count as step time
 
     def notice(self, text: str) -> None:
-        """Write a sentence that whoever started the run should see."""
+        """Write a sentence for the user who started the run."""
         if self.folder:
-            journal.notice(self.folder, text)
+            journal.append_notice(self.folder, text)
 
     def finish(self) -> None:
-        """Early stopping leaves rows undone that nobody waits for any more."""
+        """Set the progress to complete, also if early stopping left rows out, and close the trackers."""
         self._done = self._total
-        self.progress.update(self._now(), force=True)
-        self._tracker.close()
+        self.progress.update(self._progress(), force=True)
+        self._trackers.close()
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         if self.folder:
             append_line(self.folder / name, json.dumps(line))
 
-    def _now(self) -> Progress:
+    def _progress(self) -> Progress:
         note = f"epoch {self._epoch}/{self.spec.train.epochs}" + (f", {self._note}" if self._note else "")
         total = self._total
         if self._n_steps is not None:
@@ -100,15 +103,15 @@ class TrainingLog:
         return Progress(done=self._done, total=total, unit="rows", note=note)
 
 
-def _keep(path: Path, wanted: Any) -> None:
-    """Write a file of lines anew with those that are wanted; one that is cut short is not."""
-    lines: Iterable[dict[str, Any]] = read_lines(path)
+def _filter_lines(path: Path, predicate: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite a file of JSON lines with those that satisfy `predicate`; a truncated line is dropped."""
+    lines: Iterable[dict[str, Any]] = read_json_lines(path)
     if path.is_file():
-        write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines if wanted(line)).encode())
+        write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines if predicate(line)).encode())
 
 
 def _memory_bytes() -> int:
-    """Return the memory in use: of the GPU where this process has one, else this process's own."""
+    """Return the memory in use: the GPU's if this process uses one, else this process's own."""
     import psutil
     import torch
 

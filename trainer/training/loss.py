@@ -1,4 +1,4 @@
-"""What a training makes small: the target's own loss, as the spec has it, or a function of the user's."""
+"""The training loss: the target's own loss with the spec's options, or a user's function."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from typing import TYPE_CHECKING
 
 from cluster.errors import SpecError
 from trainer.contract import user_code
-from trainer.spec.train import Loss
+from trainer.spec.train import LossSpec
 from trainer.targets.base import Target
 
 if TYPE_CHECKING:
     import torch
 
-    #: Logits (B, C), targets and class weights (or None) to the loss summed over the rows.
+    #: Maps logits (B, C), targets and class weights (or None) to the loss summed over the rows.
     LossSum = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
 
-_KEY = "train.loss.function"  # also in trainer.tasks.resolve, which must not import torch's side
+_KEY = "train.loss.function"  # also in trainer.tasks.resolve, which does not import torch
 
 
-def loss_of(how: Loss, target: Target) -> LossSum:
-    """Return the summed loss of a batch. Raises `SpecError` for a function that is not there, or not the user's."""
-    if how.function:
-        return _own(how.function)
-    if how == Loss():
-        return target.loss_sum  # a target of the user's own need not know of anything else
-    return lambda logits, targets, weights: target.loss_sum(logits, targets, weights, how)
+def make_loss(spec: LossSpec, target: Target) -> LossSum:
+    """Return the function that computes the summed loss of a batch.
+
+    Raises `SpecError` if the user's function does not exist, or, when called, does not return one number.
+    """
+    if spec.function:
+        return _load_user_loss(spec.function)
+    if spec == LossSpec():
+        return target.loss_sum  # a user's own target need not take the options
+    return lambda logits, targets, weights: target.loss_sum(logits, targets, weights, spec)
 
 
-def _own(path: str) -> LossSum:
+def _load_user_loss(path: str) -> LossSum:
     import torch
 
-    function = user_code.load(user_code.find(path, _KEY))
+    function = user_code.load_user_object(user_code.find_source(path, _KEY))
 
     def loss_sum(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        found = function(logits, targets, weights)
-        if not isinstance(found, torch.Tensor) or found.ndim:
-            shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        loss = function(logits, targets, weights)
+        if not isinstance(loss, torch.Tensor) or loss.ndim:
+            shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
             raise SpecError(f"{_KEY}: {path} returned {shape}, not one number", "return the loss summed over all rows")
-        return found
+        return loss
 
     return loss_sum

@@ -1,40 +1,22 @@
-"""Start the training loop of a task."""
+"""The choice of a training loop: the task's own, the one for estimators, or the one for torch models."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from trainer.data.prepared import Prepared
-from trainer.optim.distributed.worker_context import Place
-from trainer.spec.run import RunSpec
-from trainer.tasks.base import Task
-
-if TYPE_CHECKING:
-    from trainer.training.callbacks import Report
-    from trainer.training.feed import Feed
+from trainer.training.context import TrainContext
 
 
-def run(
-    task: Task,
-    spec: RunSpec,
-    prepared: Prepared,
-    place: Place,
-    report: Report,
-    folder: Path,
-    stream: Feed | None = None,
-) -> None:
-    """Train `spec` with the task's own loop, an estimator's loop or torch's; `report` is called after each epoch.
+def run_training(context: TrainContext) -> None:
+    """Train with the task's own loop if it has one, else with the estimator loop or the torch loop.
 
-    Every worker calls this with the same arguments. The loops are imported here: only one of them needs torch.
+    All ranks call this. The loops are imported here because only one of them needs torch.
     """
-    if task.train is not None:
-        task.train(spec, prepared, place, report, folder, stream)
-    elif task.learns_from_features:
-        from trainer.training import estimator_loop
+    if context.task.train is not None:
+        context.task.train(context)
+    elif context.task.learns_from_features:
+        from trainer.training.estimator_loop import train_estimator
 
-        estimator_loop.train(task, spec, prepared, place, report, folder)
+        train_estimator(context)
     else:
-        from trainer.training import loop
+        from trainer.training.loop import train_model
 
-        loop.train(task, spec, prepared, place, report, folder, stream)
+        train_model(context)

@@ -1,4 +1,7 @@
-"""The last few steps: what they cost is read from the device once for all of them, so that no step waits for it."""
+"""The window of the last few steps.
+
+Their losses are read from the device once per window, so that no step waits for it.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +10,35 @@ from typing import NamedTuple
 
 import torch
 
-from trainer.optim.distributed.collectives import gathered
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.collectives import all_gather_object
+from trainer.optim.distributed.worker_context import WorkerContext
 
 
-class Seen(NamedTuple):
-    """What the steps of one window were like, over all workers."""
+class StepStats(NamedTuple):
+    """Statistics of the steps of one window, over all workers."""
 
     losses: list[float]
-    """Of each step, summed over its rows."""
-    norm: float
-    """Of the last step's gradient."""
-    bad: int | None
-    """The first step (from 0) whose loss or gradient is no number."""
+    """The loss of each step, summed over its rows."""
+    grad_norm: float
+    """The norm of the last step's gradient."""
+    first_bad: int | None
+    """The first step (from 0) with a loss or gradient that is not finite."""
     steps: int
     rows: int
     tokens: int
-    ends: bool
-    """Whether rank 0 says that time is up."""
-    saves: bool
-    """Whether rank 0 says that it is time to save."""
-    stops: bool
-    """Whether rank 0 was asked to end at once."""
+    is_out_of_time: bool
+    """Whether rank 0 has reached the time limit."""
+    is_save_due: bool
+    """Whether it is time for a checkpoint, by rank 0's clock."""
+    is_stop_requested: bool
+    """Whether rank 0 was asked to stop at once."""
 
 
-class Window:
-    """Gathers the steps since it was last closed."""
+class StepWindow:
+    """Collects steps until `flush`."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, worker: WorkerContext) -> None:
+        self._worker = worker
         self._clear()
 
     def _clear(self) -> None:
@@ -44,33 +47,37 @@ class Window:
         self._rows = self._tokens = 0
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor | None, rows: int, tokens: int) -> None:
-        """Take in one step: this worker's summed loss, the whole gradient's norm (None where a scaler may leave a step
-        out), rows of all workers and this worker's tokens."""
+        """Add one step.
+
+        `loss` is this worker's summed loss; `norm` that of the full gradient, None if a scaler may skip the step;
+        `rows` counts the rows of all workers; `tokens` counts this worker's tokens.
+        """
         self._losses.append(loss)
         if norm is not None:
             self._norms.append(norm)
         self._rows += rows
         self._tokens += tokens
 
-    def closed(self, *, ends: bool, saves: bool, stops: bool) -> Seen:
-        """Return what was seen since the last time. All ranks call this."""
+    def flush(self, *, is_out_of_time: bool, is_save_due: bool, is_stop_requested: bool) -> StepStats:
+        """Return the statistics of the steps since the last flush. All ranks call this; rank 0's flags count."""
         losses = torch.stack(self._losses).double().tolist()
         norms = torch.stack(self._norms).double().tolist() if self._norms else []
-        parts = gathered((losses, self._tokens, ends, saves, stops), self._place)  # all ranks
-        summed = [sum(of_step) for of_step in zip(*(part[0] for part in parts), strict=True)]
-        sound = [math.isfinite(loss) for loss in summed]
-        for place, norm in enumerate(norms):
-            sound[place] = sound[place] and math.isfinite(norm)
-        found = Seen(
+        flags = (is_out_of_time, is_save_due, is_stop_requested)
+        parts = all_gather_object((losses, self._tokens, *flags), self._worker)  # all ranks
+        summed = [sum(step_losses) for step_losses in zip(*(part[0] for part in parts), strict=True)]
+        finite = [math.isfinite(loss) for loss in summed]
+        for index, norm in enumerate(norms):
+            finite[index] = finite[index] and math.isfinite(norm)
+        stats = StepStats(
             losses=summed,
-            norm=norms[-1] if norms else 0.0,
-            bad=sound.index(False) if False in sound else None,
+            grad_norm=norms[-1] if norms else 0.0,
+            first_bad=finite.index(False) if False in finite else None,
             steps=len(losses),
             rows=self._rows,
             tokens=sum(part[1] for part in parts),
-            ends=parts[0][2],
-            saves=parts[0][3],
-            stops=parts[0][4],
+            is_out_of_time=parts[0][2],
+            is_save_due=parts[0][3],
+            is_stop_requested=parts[0][4],
         )
         self._clear()
-        return found
+        return stats

@@ -1,22 +1,22 @@
-"""A training that is asked to end at once, by whoever started it: a file in its folder, which its workers look for."""
+"""Stop requests: a file in a training's folder that asks its workers to stop at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_ASKED = "end"
+_FILE = "end"
 
 
-def ask(folder: Path) -> None:
-    """Have the training in `folder` end after its next few steps, without judging them."""
-    (folder / _ASKED).touch()
+def request_stop(folder: Path) -> None:
+    """Ask the training in `folder` to stop after its next few steps, without validating them."""
+    (folder / _FILE).touch()
 
 
-def is_asked(folder: Path) -> bool:
-    """Whether the training is to end."""
-    return (folder / _ASKED).exists()
+def is_stop_requested(folder: Path) -> bool:
+    """Return whether the training in `folder` was asked to stop."""
+    return (folder / _FILE).exists()
 
 
-def forget(folder: Path) -> None:
-    """Let a training in `folder` go on again."""
-    (folder / _ASKED).unlink(missing_ok=True)
+def clear_stop_request(folder: Path) -> None:
+    """Let a training in `folder` resume."""
+    (folder / _FILE).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Training rows straight from the files, for data that should not be written a second time.
+"""Streaming: training rows straight from the source files, for data that should not be stored a second time.
 
-Each epoch Ray Data reads, checks, cleans and tokenizes the training files again and hands the rows to the workers; which
-rows are used is decided row by row, by the same functions that preparation counted them with.
+Each epoch Ray Data reads, checks, cleans and tokenizes the training files again and hands the rows to the workers. The
+same functions decide row by row which rows are used, in preparation and here.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ from cluster.errors import DataError
 from trainer.data.folder import INPUTS
 from trainer.data.parts import TRAIN
 from trainer.data.prepare import passes
-from trainer.data.prepare.block_maker import BlockMaker, coded
+from trainer.data.prepare.block_maker import BlockMaker, encode_targets
 from trainer.data.prepared import Prepared
 from trainer.data.readers import read
-from trainer.data.readers.reading import reading_of
-from trainer.data.sources.of_spec import source_files
+from trainer.data.readers.read_options import read_options_of_spec
 from trainer.data.sources.resolve import SourceFile
+from trainer.data.sources.spec_sources import list_source_files
 from trainer.spec.run import RunSpec
 
 if TYPE_CHECKING:
     import ray.data
 
 
-def training_rows(spec: RunSpec, prepared: Prepared, files: list[SourceFile] | None = None) -> ray.data.Dataset:
-    """Return the training rows of `spec` as a Ray dataset with `inputs` (lists) and `target`, as the index stores it.
+def stream_training_rows(spec: RunSpec, prepared: Prepared, files: list[SourceFile] | None = None) -> ray.data.Dataset:
+    """Return the training rows of `spec` as a Ray dataset with `inputs` (lists) and `target`, in the index's format.
 
-    Raises `DataError` if the files are not those that `prepared` was counted from.
+    Raises `DataError` if the files have changed since `prepared` counted their rows.
     """
-    files = source_files(spec) if files is None else files
-    how = reading_of(spec, prepared.contract)
-    if read.digest(files, how) != prepared.summary["sources"]:
+    files = list_source_files(spec) if files is None else files
+    options = read_options_of_spec(spec, prepared.contract)
+    if read.digest_source_data(files, options) != prepared.summary["sources"]:
         raise DataError(
-            "the files of data.train have changed since they were prepared", "run again: they are counted anew"
+            "the files of data.train have changed since they were prepared", "run again to prepare them again"
         )
     maker = BlockMaker(spec.data, prepared.contract, prepared.folder, [file.part for file in files])
     training = [file for file in files if file.part == "train"]
-    raw = passes.raw_blocks(training, how)
-    return raw.map_batches(_Encode(maker), batch_size=None, batch_format="pyarrow", num_cpus=passes.MAKE_CPUS)
+    raw = passes.stream_raw_blocks(training, options)
+    return raw.map_batches(_EncodeBlocks(maker), batch_size=None, batch_format="pyarrow", num_cpus=passes.ENCODE_CPUS)
 
 
-class _Encode:
+class _EncodeBlocks:
     def __init__(self, maker: BlockMaker) -> None:
         self.maker = maker
 
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for rows, source, _ in passes.unpacked(batch):
-            yield self._one(rows, source)
+    def __call__(self, batch: pa.FeatureTable) -> Iterator[pa.FeatureTable]:
+        for rows, source, _ in passes.unpack_blocks(batch):
+            yield self._encode(rows, source)
 
-    def _one(self, rows: pa.Table, source: Any) -> pa.Table:
-        made = self.maker.encode(rows)
-        parts = self.maker.parts_of(made.facts, source)
-        targets = coded(self.maker.task, self.maker.contract, made.facts["target"]).encoded
-        table = pa.table({INPUTS: made.inputs, "target": targets})
+    def _encode(self, rows: pa.FeatureTable, source: Any) -> pa.FeatureTable:
+        block = self.maker.encode(rows)
+        parts = self.maker.row_parts(block.facts, source)
+        targets = encode_targets(self.maker.task, self.maker.contract, block.facts["target"]).encoded
+        table = pa.table({INPUTS: block.inputs, "target": targets})
         return table.filter(pa.array(parts == TRAIN))

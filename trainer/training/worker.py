@@ -1,4 +1,4 @@
-"""What a process that trains runs, whether Ray Train started it beside others or it is alone."""
+"""The training worker: what every process that trains runs, with Ray Train or alone."""
 
 from __future__ import annotations
 
@@ -11,102 +11,125 @@ from cluster.errors import UserError
 from cluster.files import read_json, write_json
 from trainer.data.prepared import Prepared
 from trainer.inference import golden
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.collectives import broadcast_object
+from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.runs import journal
 from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import Cleaner
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks import resolve
-from trainer.training.callbacks import Frozen, Save
-from trainer.training.checkpoint.background_writer import Background
-from trainer.training.checkpoint.best_model import BestModels
-from trainer.training.feed import Feed, StreamFeed
-from trainer.training.run import run
+from trainer.training.batch_source import BatchSource, StreamedBatches
+from trainer.training.callbacks import EpochCallback, ModelWriter, SaveFn
+from trainer.training.checkpoint.background_writer import BackgroundWriter
+from trainer.training.checkpoint.best_model import BestModels, has_model
+from trainer.training.checkpoint.train_state import TrainState
+from trainer.training.context import TrainContext
+from trainer.training.run import run_training
 
-#: A mistake of the user's that a worker found. Another attempt would find it again, so there is none.
+#: The file with a user error that a worker met. Another attempt would meet it again, so none is made.
 FAILURE = "failure.json"
 
-Tell = Callable[[dict[str, Any]], None]
+#: Takes the metrics of every epoch, on every rank.
+ReportFn = Callable[[dict[str, Any]], None]
 
 
-def work(config: dict[str, Any], rank: int, workers: int, device: str, tell: Tell, shard: Any = None) -> None:
-    """Train as `config` says and keep the best model in the run's folder; `tell` hears of every epoch on every rank.
+def run_worker(
+    config: dict[str, Any], rank: int, workers: int, device: str, report: ReportFn, shard: Any = None
+) -> None:
+    """Train with `config` and save the best model in the run's folder; call `report` after every epoch on every rank.
 
-    A mistake of the user's is written to the folder and raised, so that workers that wait for this one are stopped; in
-    the attempt after that nothing is done.
+    A `UserError` is written to the folder and raised, so that workers that wait for this one are stopped; the next
+    attempt then returns at once.
     """
     folder = Path(config["folder"])
     if (folder / FAILURE).is_file():
         return
     try:
-        _train(config, folder, Place(rank, workers, device, config["threads"]), tell, shard)
+        _train(config, folder, WorkerContext(rank, workers, device, config["threads"]), report, shard)
     except UserError as error:
-        note_failure(folder, error)
+        write_failure(folder, error)
         raise
 
 
-def note_failure(folder: Path, error: UserError) -> None:
-    """Write a mistake to the folder."""
+def write_failure(folder: Path, error: UserError) -> None:
+    """Write a user error to the folder."""
     write_json(folder / FAILURE, {"kind": type(error).__name__, "problem": error.problem, "fix": error.fix})
 
 
-def failure(folder: Path) -> UserError | None:
-    """Return the mistake that a worker wrote to the folder, if there is one."""
+def read_failure(folder: Path) -> UserError | None:
+    """Return the user error that a worker wrote to the folder, or None."""
     if not (folder / FAILURE).is_file():
         return None
-    found = read_json(folder / FAILURE)
-    kind = getattr(errors, found["kind"], UserError)
-    error: UserError = kind(found["problem"], found["fix"])
+    failure = read_json(folder / FAILURE)
+    kind = getattr(errors, failure["kind"], UserError)
+    error: UserError = kind(failure["problem"], failure["fix"])
     return error
 
 
-def _train(config: dict[str, Any], folder: Path, place: Place, tell: Tell, shard: Any) -> None:
-    spec = resolve.validate(config["spec"])
+def _train(config: dict[str, Any], folder: Path, worker: WorkerContext, report: ReportFn, shard: Any) -> None:
+    spec = resolve.validate_spec(config["spec"])
     prepared = Prepared(Path(config["prepared"]))
-    if place.rank == 0:
-        _library_agrees(prepared)
-    models = BestModels(folder, Background(lambda text: journal.notice(folder, text)))
-    report = _Keeping(models, place, tell)
-    stream = _stream(spec, prepared, place, shard)
-    run(task_catalog.get(spec.task), spec, prepared, place, report, folder, stream)
-    if place.rank == 0:
-        models.write_rest()
-        models.settle()
-        models.keep_only_the_newest()
+    if worker.rank == 0:
+        _check_against_library(prepared)
+    callback = CheckpointingCallback(folder, worker, report)
+    stream = _open_stream(spec, prepared, worker, shard)
+    run_training(TrainContext(task_catalog.get_task(spec.task), spec, prepared, worker, callback, folder, stream))
+    callback.finish()
 
 
-class _Keeping:
-    """Keeps the best epoch's model in the run's folder, and tells of every epoch."""
+class CheckpointingCallback(EpochCallback):
+    """Saves the best epoch's model in the run's folder, and reports every epoch."""
 
-    def __init__(self, models: BestModels, place: Place, tell: Tell) -> None:
-        self._models, self._place, self._tell = models, place, tell
+    def __init__(self, folder: Path, worker: WorkerContext, report: ReportFn) -> None:
+        self._folder, self._worker, self._report = folder, worker, report
+        self._models = BestModels(folder, BackgroundWriter(lambda text: journal.append_notice(folder, text)))
 
-    def __call__(self, figures: dict[str, Any], save: Save | None, state: Save | None = None) -> None:
-        if self._place.rank == 0:
+    def __call__(self, metrics: dict[str, Any], save: SaveFn | None, write_state: SaveFn | None = None) -> None:
+        if self._worker.rank == 0:
             if save is not None:
-                self._models.keep(int(figures["epoch"]), save, deferred=isinstance(save, Frozen))
+                self._models.save(int(metrics["epoch"]), save, deferred=isinstance(save, ModelWriter))
             else:
-                self._models.write_rest()
-        self._tell(figures)
+                self._models.write_pending()
+        self._report(metrics)
+
+    def on_begin(self, state: TrainState) -> None:
+        """Reset the best metric if its model was lost, so that a later epoch is saved."""
+        if not state.best_epoch or broadcast_object(
+            has_model(self._folder, state.best_epoch), self._worker
+        ):  # all ranks
+            return
+        if self._worker.rank == 0:
+            journal.append_notice(
+                self._folder,
+                f"the model of epoch {state.best_epoch}, the best so far, was not saved; the next best one will be",
+            )
+        state.best, state.best_epoch, state.since_best = None, 0, 0
 
     def settle(self) -> None:
-        """Return when the newest model is on storage, or could not be written."""
+        """Wait until the newest model is on storage or its write has failed."""
         self._models.settle()
 
+    def finish(self) -> None:
+        """Write the last model and delete the older ones."""
+        if self._worker.rank == 0:
+            self._models.write_pending()
+            self._models.settle()
+            self._models.delete_older()
 
-def _stream(spec: RunSpec, prepared: Prepared, place: Place, shard: Any) -> Feed | None:
+
+def _open_stream(spec: RunSpec, prepared: Prepared, worker: WorkerContext, shard: Any) -> BatchSource | None:
     if shard is None:
         return None
     n_rows = prepared.summary["rows"]["train"]
     seed, size = spec.train.seed, spec.train.batch_size
-    return StreamFeed(shard, prepared.contract, n_rows, seed, size, place.rank, place.workers)
+    return StreamedBatches(shard, prepared.contract, n_rows, seed, size, worker.rank, worker.workers)
 
 
-def _library_agrees(prepared: Prepared) -> None:
-    """Raise `ModelError` now, and not after training, where the model's own library gives other inputs than ours."""
+def _check_against_library(prepared: Prepared) -> None:
+    """Raise `ModelError` before training, not after it, if the model's own library makes other inputs than ours."""
     rows, contract = prepared.part("test"), prepared.contract
-    task = task_catalog.of(contract)
-    raw = {role: rows.raw(role, golden.ROWS) for role in task.subjects(contract)}
+    task = task_catalog.task_of_contract(contract)
+    raw = {role: rows.raw(role, golden.MAX_ROWS) for role in task.subjects(contract)}
     columns, _ = Cleaner(contract).columns(raw, task.texts)
-    inputs = [rows.inputs(at) for at in range(min(golden.ROWS, len(rows)))]
+    inputs = [rows.inputs(row) for row in range(min(golden.MAX_ROWS, len(rows)))]
     task.library_agrees(contract, prepared.folder, columns, inputs)

@@ -1,11 +1,11 @@
-"""One layer of BERT, forwards and backwards by hand: a third of the operations that autograd takes for the same numbers.
+"""One BERT layer with hand-written forward and backward passes: a third of autograd's operations for the same numbers.
 
-Weights are those of a `FlatUpdater`, and their gradients are written straight to their places there: nothing is cast,
-concatenated, allocated or added up on the way. Query, key and value are one multiplication. Where only the first token of the
-output is asked for, all but keys and values are computed for that token alone.
+Weights are views of a `FlatUpdater`'s tensors, and gradients are written directly into its gradient tensor: nothing is
+cast, concatenated, allocated or accumulated on the way. Query, key and value are one multiplication. If only the first
+token of the output is needed, everything but keys and values is computed for that token alone.
 
-Letters in shapes: B rows, T tokens, Q tokens that are asked for, W the model's width, H heads, D = W / H, M = B * Q,
-N = B * T, I the width between the two multiplications.
+Letters in shapes: B rows, T tokens, Q tokens whose output is needed, W the model's width, H heads, D = W / H,
+M = B * Q, N = B * T, I the intermediate width of the feed-forward block.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from trainer.optim.bert.dropout import Noise
-
-_ops = torch.ops.aten
+from trainer.optim.bert.dropout import RowMasks
+from trainer.optim.torch_internals import gelu_backward, layer_norm_backward, layer_norm_forward, softmax_backward
 
 
 class Linear(NamedTuple):
-    """A weight (out, in), its bias, and where their gradients go."""
+    """A weight (out, in), its bias, and the tensors that their gradients are written to."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -30,18 +29,18 @@ class Linear(NamedTuple):
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         return torch.addmm(self.bias, values, self.weight.t())
 
-    def learn(self, gradient: torch.Tensor, values: torch.Tensor) -> None:
-        """Write the gradients of weight and bias: of the output, and the values that went in."""
+    def write_gradients(self, gradient: torch.Tensor, values: torch.Tensor) -> None:
+        """Write the gradients of weight and bias, from the output's `gradient` and the input `values`."""
         torch.mm(gradient.t(), values, out=self.weight_gradient)
         torch.sum(gradient, 0, out=self.bias_gradient)
 
-    def rows(self, start: int, end: int) -> Linear:
-        """Return the part that makes the outputs from `start` to `end`."""
+    def slice_outputs(self, start: int, end: int) -> Linear:
+        """Return the part that computes the outputs from `start` to `end`."""
         return Linear(*(part[start:end] for part in self))
 
 
 class Norm(NamedTuple):
-    """A layer norm, and where its gradients go."""
+    """A layer norm, and the tensors that its gradients are written to."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -50,23 +49,21 @@ class Norm(NamedTuple):
     eps: float
 
     def __call__(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return normed values, mean and reciprocal deviation."""
-        return torch.native_layer_norm(values, self.weight.shape, self.weight, self.bias, self.eps)
+        """Return the normalized values, their mean and their reciprocal deviation."""
+        return layer_norm_forward(values, self.weight, self.bias, self.eps)
 
-    def back(
+    def backward(
         self, gradient: torch.Tensor, values: torch.Tensor, mean: torch.Tensor, rstd: torch.Tensor
     ) -> torch.Tensor:
-        """Write the gradients of weight and bias; returns that of `values`."""
-        found, weight, bias = _ops.native_layer_norm_backward(
-            gradient, values, self.weight.shape, mean, rstd, self.weight, self.bias, [True, True, True]
-        )
-        self.weight_gradient.copy_(weight)
-        self.bias_gradient.copy_(bias)
-        return found
+        """Write the gradients of weight and bias; return the gradient of `values`."""
+        of_values, of_weight, of_bias = layer_norm_backward(gradient, values, mean, rstd, self.weight, self.bias)
+        self.weight_gradient.copy_(of_weight)
+        self.bias_gradient.copy_(of_bias)
+        return of_values
 
 
 class Layer(NamedTuple):
-    """The parts of one layer; rates are those of dropout."""
+    """The weights and dropout rates of one layer."""
 
     query_key_value: Linear
     """(3 W, W)"""
@@ -79,112 +76,114 @@ class Layer(NamedTuple):
     attention_rate: float
     hidden_rate: float
     sites: tuple[int, int, int]
-    """Their numbers among the model's: of attention, after it, and at the end."""
+    """The dropout sites: in attention, after attention, and at the end of the layer."""
 
 
 class LayerFunction(torch.autograd.Function):
-    """Values (B, T, W) to values (B, Q, W); `mask` (B, 1, 1, T) is added to scores, or None."""
+    """Maps values (B, T, W) to values (B, Q, W). `mask` (B, 1, 1, T) is added to the scores, or None."""
 
     @staticmethod
     def forward(
-        ctx: Any, values_BTW: torch.Tensor, mask: torch.Tensor | None, layer: Layer, noise: Noise, first_only: bool
+        ctx: Any, values_BTW: torch.Tensor, mask: torch.Tensor | None, layer: Layer, masks: RowMasks, first_only: bool
     ) -> torch.Tensor:
         rows, tokens, width = values_BTW.shape
-        asked = 1 if first_only else tokens
+        queries = 1 if first_only else tokens
         head = width // layer.heads
         values_NW = values_BTW.reshape(rows * tokens, width)
-        asking_MW = values_BTW[:, 0].contiguous() if first_only else values_NW
+        residual_MW = values_BTW[:, 0].contiguous() if first_only else values_NW
 
-        def by_head(flat: torch.Tensor, parts: int, of: int) -> torch.Tensor:
-            """(B * of, parts * W) to (parts, B * H, of, D)."""
-            apart = flat.view(rows, of, parts, layer.heads, head).permute(2, 0, 3, 1, 4).contiguous()
-            return apart.view(parts, rows * layer.heads, of, head)
+        def split_heads(flat: torch.Tensor, parts: int, length: int) -> torch.Tensor:
+            """(B * length, parts * W) to (parts, B * H, length, D)."""
+            split = flat.view(rows, length, parts, layer.heads, head).permute(2, 0, 3, 1, 4).contiguous()
+            return split.view(parts, rows * layer.heads, length, head)
 
         if first_only:
-            (query,) = by_head(layer.query_key_value.rows(0, width)(asking_MW), 1, 1)
-            key, value = by_head(layer.query_key_value.rows(width, 3 * width)(values_NW), 2, tokens)
+            (query,) = split_heads(layer.query_key_value.slice_outputs(0, width)(residual_MW), 1, 1)
+            key, value = split_heads(layer.query_key_value.slice_outputs(width, 3 * width)(values_NW), 2, tokens)
         else:
-            query, key, value = by_head(layer.query_key_value(values_NW), 3, tokens)
+            query, key, value = split_heads(layer.query_key_value(values_NW), 3, tokens)
         scores = torch.bmm(query, key.transpose(1, 2)).mul_(head**-0.5)
         if mask is not None:
-            scores.view(rows, layer.heads, asked, tokens).add_(mask)
+            scores.view(rows, layer.heads, queries, tokens).add_(mask)
         weights = torch.softmax(scores, -1)
 
-        def kept(place: int, shape: tuple[int, ...], rate: float) -> torch.Tensor | None:
-            return noise.mask(layer.sites[place], torch.Size(shape), rate, values_BTW.dtype) if rate else None
+        def dropout_mask(number: int, shape: tuple[int, ...], rate: float) -> torch.Tensor | None:
+            return masks.mask(layer.sites[number], torch.Size(shape), rate, values_BTW.dtype) if rate else None
 
-        attention_kept = kept(0, (rows, layer.heads, asked, tokens), layer.attention_rate)
-        if attention_kept is not None:
-            attention_kept = attention_kept.view(weights.shape)
-        used = weights if attention_kept is None else weights * attention_kept
-        found_MW = torch.bmm(used, value).view(rows, layer.heads, asked, head).transpose(1, 2).reshape(-1, width)
-        first_kept = kept(1, (rows, asked, width), layer.hidden_rate)
-        first_sum = _dropped(layer.after_attention(found_MW), first_kept).add_(asking_MW)
+        attention_mask = dropout_mask(0, (rows, layer.heads, queries, tokens), layer.attention_rate)
+        if attention_mask is not None:
+            attention_mask = attention_mask.view(weights.shape)
+        dropped = weights if attention_mask is None else weights * attention_mask
+        attended_MW = torch.bmm(dropped, value).view(rows, layer.heads, queries, head).transpose(1, 2)
+        attended_MW = attended_MW.reshape(-1, width)
+        first_mask = dropout_mask(1, (rows, queries, width), layer.hidden_rate)
+        first_sum = _drop_in_place(layer.after_attention(attended_MW), first_mask).add_(residual_MW)
         between, *first_stats = layer.attention_norm(first_sum)
         wide_MI = layer.widen(between)
         active_MI = torch.nn.functional.gelu(wide_MI)
-        second_kept = kept(2, (rows, asked, width), layer.hidden_rate)
-        second_sum = _dropped(layer.narrow(active_MI), second_kept).add_(between)
-        out_MW, *second_stats = layer.norm(second_sum)
-        ctx.layer, ctx.sizes, ctx.first_only = layer, (rows, tokens, asked, width, head), first_only
-        ctx.kept = (
-            (values_NW, asking_MW, query, key, value),
-            (weights, used, attention_kept, found_MW, first_kept, first_sum, first_stats),
-            (between, wide_MI, active_MI, second_kept, second_sum, second_stats),
+        second_mask = dropout_mask(2, (rows, queries, width), layer.hidden_rate)
+        second_sum = _drop_in_place(layer.narrow(active_MI), second_mask).add_(between)
+        output_MW, *second_stats = layer.norm(second_sum)
+        ctx.layer, ctx.sizes, ctx.first_only = layer, (rows, tokens, queries, width, head), first_only
+        ctx.saved = (
+            (values_NW, residual_MW, query, key, value),
+            (weights, dropped, attention_mask, attended_MW, first_mask, first_sum, first_stats),
+            (between, wide_MI, active_MI, second_mask, second_sum, second_stats),
         )
-        return out_MW.view(rows, asked, width)
+        return output_MW.view(rows, queries, width)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
-        layer, (rows, tokens, asked, width, head) = ctx.layer, ctx.sizes
-        (values_NW, asking_MW, query, key, value), attention, after = ctx.kept
-        ctx.kept = None
-        weights, used, attention_kept, found_MW, first_kept, first_sum, first_stats = attention
-        between, wide_MI, active_MI, second_kept, second_sum, second_stats = after
-        residual = layer.norm.back(gradients[0].reshape(-1, width), second_sum, *second_stats)
-        narrow = _of_kept(residual, second_kept)
-        layer.narrow.learn(narrow, active_MI)
-        wide = _ops.gelu_backward(narrow @ layer.narrow.weight, wide_MI)
-        layer.widen.learn(wide, between)
-        residual = layer.attention_norm.back(torch.addmm(residual, wide, layer.widen.weight), first_sum, *first_stats)
-        output = _of_kept(residual, first_kept)
-        layer.after_attention.learn(output, found_MW)
-        found = (output @ layer.after_attention.weight).view(rows, asked, layer.heads, head)
-        found = found.transpose(1, 2).reshape(rows * layer.heads, asked, head)
-        scores = torch.bmm(found, value.transpose(1, 2))
-        scores = scores if attention_kept is None else scores.mul_(attention_kept)
-        scores = _ops._softmax_backward_data(scores, weights, -1, weights.dtype).mul_(head**-0.5)
+        layer, (rows, tokens, queries, width, head) = ctx.layer, ctx.sizes
+        (values_NW, residual_MW, query, key, value), attention, feed_forward = ctx.saved
+        ctx.saved = None
+        weights, dropped, attention_mask, attended_MW, first_mask, first_sum, first_stats = attention
+        between, wide_MI, active_MI, second_mask, second_sum, second_stats = feed_forward
+        residual = layer.norm.backward(gradients[0].reshape(-1, width), second_sum, *second_stats)
+        narrow = _masked(residual, second_mask)
+        layer.narrow.write_gradients(narrow, active_MI)
+        wide = gelu_backward(narrow @ layer.narrow.weight, wide_MI)
+        layer.widen.write_gradients(wide, between)
+        residual = torch.addmm(residual, wide, layer.widen.weight)
+        residual = layer.attention_norm.backward(residual, first_sum, *first_stats)
+        output = _masked(residual, first_mask)
+        layer.after_attention.write_gradients(output, attended_MW)
+        attended = (output @ layer.after_attention.weight).view(rows, queries, layer.heads, head)
+        attended = attended.transpose(1, 2).reshape(rows * layer.heads, queries, head)
+        scores = torch.bmm(attended, value.transpose(1, 2))
+        scores = scores if attention_mask is None else scores.mul_(attention_mask)
+        scores = softmax_backward(scores, weights).mul_(head**-0.5)
 
-        def flat(parts: list[torch.Tensor], of: int) -> torch.Tensor:
-            """(B * H, of, D) each to (B * of, parts * W) together."""
-            together = torch.stack(parts).view(len(parts), rows, layer.heads, of, head)
-            return together.permute(1, 3, 0, 2, 4).reshape(rows * of, len(parts) * width)
+        def merge_heads(parts: list[torch.Tensor], length: int) -> torch.Tensor:
+            """(B * H, length, D) of each part to (B * length, parts * W)."""
+            stacked = torch.stack(parts).view(len(parts), rows, layer.heads, length, head)
+            return stacked.permute(1, 3, 0, 2, 4).reshape(rows * length, len(parts) * width)
 
         d_query = torch.bmm(scores, key)
-        d_key, d_value = torch.bmm(scores.transpose(1, 2), query), torch.bmm(used.transpose(1, 2), found)
+        d_key, d_value = torch.bmm(scores.transpose(1, 2), query), torch.bmm(dropped.transpose(1, 2), attended)
         if not ctx.first_only:
-            together = flat([d_query, d_key, d_value], tokens)
-            layer.query_key_value.learn(together, values_NW)
-            return torch.addmm(residual, together, layer.query_key_value.weight).view(
-                rows, tokens, width
-            ), *_NO_GRADIENTS
-        asking, telling = layer.query_key_value.rows(0, width), layer.query_key_value.rows(width, 3 * width)
-        asked_MW, told = flat([d_query], 1), flat([d_key, d_value], tokens)
-        asking.learn(asked_MW, asking_MW)
-        telling.learn(told, values_NW)
-        into = (told @ telling.weight).view(rows, tokens, width)
-        into[:, 0] += torch.addmm(residual, asked_MW, asking.weight)
-        return into, *_NO_GRADIENTS
+            d_merged = merge_heads([d_query, d_key, d_value], tokens)
+            layer.query_key_value.write_gradients(d_merged, values_NW)
+            d_values_NW = torch.addmm(residual, d_merged, layer.query_key_value.weight)
+            return d_values_NW.view(rows, tokens, width), *_NO_GRADIENTS
+        query_linear = layer.query_key_value.slice_outputs(0, width)
+        key_value_linear = layer.query_key_value.slice_outputs(width, 3 * width)
+        d_query_MW, d_key_value = merge_heads([d_query], 1), merge_heads([d_key, d_value], tokens)
+        query_linear.write_gradients(d_query_MW, residual_MW)
+        key_value_linear.write_gradients(d_key_value, values_NW)
+        d_values_BTW = (d_key_value @ key_value_linear.weight).view(rows, tokens, width)
+        d_values_BTW[:, 0] += torch.addmm(residual, d_query_MW, query_linear.weight)
+        return d_values_BTW, *_NO_GRADIENTS
 
 
 _NO_GRADIENTS = (None, None, None, None)
 
 
-def _dropped(values_MW: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
-    """Return the values that are kept; the values given are used up."""
-    return values_MW if kept is None else values_MW.mul_(kept.view(values_MW.shape))
+def _drop_in_place(values_MW: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Return `values_MW` times the dropout mask; overwrites them."""
+    return values_MW if mask is None else values_MW.mul_(mask.view(values_MW.shape))
 
 
-def _of_kept(gradient_MW: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
-    """Return the gradient of values of which some were dropped; the one given is needed further on."""
-    return gradient_MW if kept is None else gradient_MW * kept.view(gradient_MW.shape)
+def _masked(gradient_MW: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Return the gradient times the dropout mask, as a new tensor: the caller still needs the original."""
+    return gradient_MW if mask is None else gradient_MW * mask.view(gradient_MW.shape)

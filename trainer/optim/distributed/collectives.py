@@ -1,17 +1,17 @@
-"""What the workers of one training tell each other beside gradients. All ranks call these alike."""
+"""Collectives for Python objects between the workers of one training. All ranks call them in the same order."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from trainer.optim.distributed.worker_context import Place
+from trainer.optim.distributed.worker_context import WorkerContext
 
 T = TypeVar("T")
 
 
-def agreed(value: T, place: Place) -> T:
+def broadcast_object(value: T, worker: WorkerContext) -> T:
     """Return rank 0's value."""
-    if place.workers == 1:
+    if worker.workers == 1:
         return value
     import torch
 
@@ -20,12 +20,12 @@ def agreed(value: T, place: Place) -> T:
     return box[0]
 
 
-def gathered(value: T, place: Place) -> list[T]:
+def all_gather_object(value: T, worker: WorkerContext) -> list[T]:
     """Return the values of all ranks, by rank."""
-    if place.workers == 1:
+    if worker.workers == 1:
         return [value]
     import torch
 
-    found: list[T | None] = [None] * place.workers
-    torch.distributed.all_gather_object(found, value)
-    return found  # type: ignore[return-value]
+    values: list[T | None] = [None] * worker.workers
+    torch.distributed.all_gather_object(values, value)
+    return values  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""How the workers of one training share a model: DDP (each has it whole) or FSDP2 (each has a part of every weight)."""
+"""Distributed models: DDP (every worker holds the whole model) or FSDP2 (every worker holds a shard of each weight)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ if TYPE_CHECKING:
     import torch
 
 
-def distributed(model: torch.nn.Module, device: str, workers: int, how: Literal["ddp", "fsdp"] = "ddp") -> Any:
-    """Return the model that averages gradients over the workers of this process group; all ranks call this."""
+def distribute_model(
+    model: torch.nn.Module, device: str, workers: int, strategy: Literal["ddp", "fsdp"] = "ddp"
+) -> Any:
+    """Return the model that averages gradients over the workers of this process group. All ranks call this."""
     if workers == 1:
         return model
-    if how == "fsdp":
-        return _sharded(model, device, workers)
+    if strategy == "fsdp":
+        return _shard_model(model, device, workers)
     from torch.nn.parallel import DistributedDataParallel
 
     if device.startswith("cuda"):
-        # A parameter that gets no gradient, as XLNet's mask_emb, would make the second step fail.
+        # A parameter without a gradient, such as XLNet's mask_emb, would make the second step fail.
         return DistributedDataParallel(model, device_ids=[device], find_unused_parameters=True)
-    # DDP lays its buckets out anew after the first step it sees, and with three workers or more gloo adds numbers up in an
-    # order that goes by their place in a bucket: a run that goes on would add in another order than one that never
-    # stopped. Looking for unused parameters keeps the first layout.
+    # DDP rebuilds its buckets after the first step. With three or more workers, gloo's order of summation depends on
+    # the buckets, so a resumed run would differ from an uninterrupted one. find_unused_parameters keeps the first
+    # layout.
     return DistributedDataParallel(model, find_unused_parameters=True)
 
 
-def _sharded(model: torch.nn.Module, device: str, workers: int) -> torch.nn.Module:
+def _shard_model(model: torch.nn.Module, device: str, workers: int) -> torch.nn.Module:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -37,16 +39,16 @@ def _sharded(model: torch.nn.Module, device: str, workers: int) -> torch.nn.Modu
 
 
 def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the repeated parts of a model, each gathered on its own: what stands in its lists of modules."""
+    """Return the repeated layers of a model: the items of its outermost module lists. FSDP gathers each on its own."""
     import torch
 
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    outer = [found for found in lists if not any(found in other.modules() for other in lists if other is not found)]
-    return [layer for found in outer for layer in found if any(True for _ in layer.parameters())]
+    outermost = [inner for inner in lists if not any(inner in other.modules() for other in lists if other is not inner)]
+    return [layer for layers in outermost for layer in layers if any(True for _ in layer.parameters())]
 
 
 def reshard(model: torch.nn.Module) -> None:
-    """Let go of what a sharded model has gathered: it may be other values, or inference's, by the next step."""
+    """Free the gathered weights of a sharded model: they may be outdated, or inference tensors, by the next step."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
@@ -54,17 +56,17 @@ def reshard(model: torch.nn.Module) -> None:
             module.reshard()
 
 
-def whole(value: torch.Tensor) -> torch.Tensor:
-    """Return a tensor of which this worker may hold a part only, in full; all ranks call this."""
-    full = getattr(value, "full_tensor", None)
-    return full() if full is not None else value
+def full_tensor(value: torch.Tensor) -> torch.Tensor:
+    """Return the full tensor of `value`, which may be sharded. All ranks call this."""
+    gather = getattr(value, "full_tensor", None)
+    return gather() if gather is not None else value
 
 
-def like(value: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
-    """Return the part of `value` that this worker holds where it holds a part of `model`; else `value` on its device."""
-    mesh = getattr(model, "device_mesh", None)
+def shard_like(value: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Return this worker's shard of `value`, sharded like `reference`; if that is whole, `value` on its device."""
+    mesh = getattr(reference, "device_mesh", None)
     if mesh is None:
-        return value.to(model.device)
+        return value.to(reference.device)
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value.to(mesh.device_type), mesh, model.placements)  # type: ignore[attr-defined]
+    return distribute_tensor(value.to(mesh.device_type), mesh, reference.placements)  # type: ignore[attr-defined]

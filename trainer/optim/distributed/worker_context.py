@@ -1,11 +1,11 @@
-"""Which part of a training one process does, and where."""
+"""The identity of one training process: its rank, its device and its number of threads."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 
-class Place(NamedTuple):
+class WorkerContext(NamedTuple):
     """One worker of a training."""
 
     rank: int

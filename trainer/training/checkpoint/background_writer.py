@@ -1,4 +1,4 @@
-"""Writing while training goes on: one thread, one piece of work after the other."""
+"""Background writes: one thread that writes while training continues."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class Background:
-    """Does work in order. What fails is told of, and the training goes on: what was kept before is still there."""
+class BackgroundWriter:
+    """Runs writes in order on one thread; a failure is reported, not raised, and what was saved before stays."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._notify = notify
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="raymill-write")
         self._last: Future[None] | None = None
 
     @property
-    def busy(self) -> bool:
-        """Whether something is still being written."""
+    def is_busy(self) -> bool:
+        """Whether a write is pending or in progress."""
         return self._last is not None and not self._last.done()
 
-    def submit(self, what: str, work: Callable[[], None]) -> None:
-        """Do `work` after what was submitted before; `what` names it if it fails."""
-        self._last = self._pool.submit(self._do, what, work)
+    def submit(self, label: str, write: Callable[[], None]) -> None:
+        """Run `write` after all earlier ones; `label` names it in the notice of a failure."""
+        self._last = self._pool.submit(self._run, label, write)
 
     def wait(self) -> None:
-        """Return when all is written, or told of."""
+        """Wait until all writes have ended."""
         if self._last is not None:
             self._last.result()
 
-    def _do(self, what: str, work: Callable[[], None]) -> None:
+    def _run(self, label: str, write: Callable[[], None]) -> None:
         try:
-            work()
-        except Exception as error:  # whatever library writes, it has exceptions of its own
-            self._tell(f"{what} could not be written, and the run goes on: {getattr(error, 'problem', error)}")
+            write()
+        except Exception as error:  # any library may write here, with its own exceptions
+            self._notify(f"{label} could not be written, and the run continues: {getattr(error, 'problem', error)}")

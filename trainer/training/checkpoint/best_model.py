@@ -1,4 +1,4 @@
-"""Which epoch is the best so far, when to stop, and where the best one's model is kept: whole or not there."""
+"""The best epoch so far, early stopping, and the best models in a run's folder, each complete or absent."""
 
 from __future__ import annotations
 
@@ -10,125 +10,129 @@ from pathlib import Path
 from cluster.errors import ResourceError, UserError
 from cluster.files import new_folder
 from trainer.spec.run import RunSpec
-from trainer.training.checkpoint.background_writer import Background
-from trainer.training.checkpoint.snapshots import FOLDER, Snapshots
-from trainer.training.checkpoint.train_state import Position
+from trainer.training.checkpoint.background_writer import BackgroundWriter
+from trainer.training.checkpoint.checkpoints import FOLDER, Checkpoints
+from trainer.training.checkpoint.train_state import TrainState
 
 _PREFIX = "best-"
 
 
-class Best:
-    """The best epoch so far by `evaluate.metric`, and when to stop; what is known of it stands in the position."""
+class BestTracker:
+    """Tracks the best epoch so far by `evaluate.metric`, and early stopping, in the training's `TrainState`."""
 
-    def __init__(self, spec: RunSpec, at: Position | None = None) -> None:
+    def __init__(self, spec: RunSpec, state: TrainState | None = None) -> None:
         self._metric, self._mode = spec.evaluate.metric, spec.evaluate.mode
         self._patience = spec.train.early_stopping_patience
-        self._at = at or Position()
+        self._state = state or TrainState()
 
-    def is_better(self, figures: Mapping[str, float]) -> bool:
-        """Take note of an epoch; returns whether it is better than all before. Raises `UserError` without the metric."""
-        if self._metric not in figures:
+    def record(self, metrics: Mapping[str, float]) -> bool:
+        """Record an epoch's metrics; return whether it is the best so far.
+
+        Raises `UserError` if the metric is missing.
+        """
+        if self._metric not in metrics:
             raise UserError(
-                f"evaluate.metric={self._metric} cannot be computed: the validation rows are too few, or too much "
-                "alike in what is to be predicted",
-                "choose another metric, or more rows",
+                f"evaluate.metric={self._metric} cannot be computed: there are too few validation rows, or their "
+                "targets are too much alike",
+                "use another metric, or more validation rows",
             )
-        value, at = figures[self._metric], self._at
-        better = at.best is None or (value > at.best if self._mode == "max" else value < at.best)
-        if better:
-            at.best, at.best_epoch, at.since_best = value, at.epoch, 0
+        value, state = metrics[self._metric], self._state
+        is_better = state.best is None or (value > state.best if self._mode == "max" else value < state.best)
+        if is_better:
+            state.best, state.best_epoch, state.since_best = value, state.epoch, 0
         else:
-            at.since_best += 1
-        return better
+            state.since_best += 1
+        return is_better
 
     @property
-    def is_over(self) -> bool:
-        """Whether `train.early_stopping_patience` epochs went by without a better one."""
-        return self._patience is not None and self._at.since_best >= self._patience
+    def should_stop(self) -> bool:
+        """Whether the last `train.early_stopping_patience` epochs brought no better one."""
+        return self._patience is not None and self._state.since_best >= self._patience
 
 
 class BestModels:
-    """Keeps the best epoch's model in a run's folder. One that could not be written is tried again with the next epoch."""
+    """Saves the best epoch's model in a run's folder. If a write fails, it is tried again with the next epoch."""
 
-    def __init__(self, run: Path, background: Background) -> None:
-        self._run, self._background = run, background
-        self._unwritten: tuple[int, Callable[[Path], None]] | None = None
+    def __init__(self, run: Path, writer: BackgroundWriter) -> None:
+        self._run, self._writer = run, writer
+        self._pending: tuple[int, Callable[[Path], None]] | None = None
 
-    def keep(self, epoch: int, save: Callable[[Path], None], *, deferred: bool) -> None:
-        """Have `save` write the model of `epoch` now, or `deferred` beside the training."""
-        self._unwritten = epoch, save
+    def save(self, epoch: int, write: Callable[[Path], None], *, deferred: bool) -> None:
+        """Have `write` save the model of `epoch`: now, or in the background if `deferred`."""
+        self._pending = epoch, write
         if deferred:
-            self.write_rest()
+            self.write_pending()
         else:
             self._write()
 
-    def write_rest(self) -> None:
-        """Have the newest model written that is not on storage yet."""
-        if self._unwritten is not None:
-            self._background.submit(f"the model of epoch {self._unwritten[0]}", self._write)
+    def write_pending(self) -> None:
+        """Write the newest model in the background if it is not on storage yet."""
+        if self._pending is not None:
+            self._writer.submit(f"the model of epoch {self._pending[0]}", self._write)
 
     def settle(self) -> None:
-        """Return when the newest model is on storage, or could not be written."""
-        self._background.wait()
+        """Wait until the newest model is on storage or its write has failed."""
+        self._writer.wait()
 
-    def keep_only_the_newest(self) -> None:
-        """Remove the models that only checkpoints need which nothing will go on from."""
-        for old in _all(self._run)[1:]:
+    def delete_older(self) -> None:
+        """Delete models referenced only by checkpoints that will not be resumed."""
+        for old in _model_folders(self._run)[1:]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _write(self) -> None:
-        mine = self._unwritten
-        if mine is None:
+        pending = self._pending
+        if pending is None:
             return
-        epoch, save = mine
+        epoch, write = pending
         final = self._run / FOLDER / f"{_PREFIX}{epoch:06d}"
-        shutil.rmtree(final, ignore_errors=True)  # a run that went on from before it makes it again
+        shutil.rmtree(final, ignore_errors=True)  # it exists if the run resumed from an earlier checkpoint
         from safetensors import SafetensorError
 
         try:
             with new_folder(final) as folder:
-                save(folder)
+                write(folder)
         except (OSError, SafetensorError) as error:
             raise ResourceError(
-                f"{final} cannot be written: {error}", "check the space of the storage folder"
+                f"{final} cannot be written: {error}", "check the free space of the storage folder"
             ) from error
-        # A run that goes on from a checkpoint needs the model that was the best then.
-        wanted = Snapshots(self._run, keep=1).best_epochs()
-        for old in _all(self._run)[1:]:
-            if _epoch_of(old) not in wanted:
+        # A run that resumes from a checkpoint needs the model that was the best at that time.
+        referenced = Checkpoints(self._run, keep=1).best_epochs()
+        for old in _model_folders(self._run)[1:]:
+            if _epoch_of(old) not in referenced:
                 shutil.rmtree(old, ignore_errors=True)
-        if self._unwritten is mine:  # and not that of a later epoch by now
-            self._unwritten = None
+        if self._pending is pending:  # not replaced by a later epoch meanwhile
+            self._pending = None
 
 
-def newest(run: Path) -> Path | None:
-    """Return the folder of the best epoch's model, or None where none was kept."""
-    return next(iter(_all(run)), None)
+def newest_model(run: Path) -> Path | None:
+    """Return the folder of the best epoch's model, or None if none was saved."""
+    return next(iter(_model_folders(run)), None)
 
 
-def forget_from(run: Path, epoch: int) -> None:
-    """Remove the models of `epoch` and later: the training goes on from before its end."""
-    for path in _all(run):
+def delete_models_from(run: Path, epoch: int) -> None:
+    """Delete the models of `epoch` and later: the training resumes before the end of `epoch`."""
+    for path in _model_folders(run):
         if _epoch_of(path) >= epoch:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def is_there(run: Path, epoch: int) -> bool:
-    """Whether the model of `epoch` was kept."""
-    return any(_epoch_of(path) == epoch for path in _all(run))
+def has_model(run: Path, epoch: int) -> bool:
+    """Return whether the run's folder has the model of `epoch`."""
+    return any(_epoch_of(path) == epoch for path in _model_folders(run))
 
 
 def _epoch_of(path: Path) -> int:
     return int(path.name.removeprefix(_PREFIX))
 
 
-def _all(run: Path) -> list[Path]:
-    found = [path for path in (run / FOLDER).glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
-    return sorted(found, reverse=True)
+def _model_folders(run: Path) -> list[Path]:
+    """Return the folders of all saved models, the newest first."""
+    paths = [path for path in (run / FOLDER).glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
+    return sorted(paths, reverse=True)
 
 
-def must_be_finite(loss: float, epoch: int) -> None:
-    """Raise `UserError` if the loss is no number any more."""
+def check_finite_loss(loss: float, epoch: int) -> None:
+    """Raise `UserError` if the loss is not finite."""
     if not math.isfinite(loss):
         raise UserError(
             f"training diverged: the loss is {loss} in epoch {epoch}",

@@ -1,38 +1,38 @@
-"""How far a training is: with it and the saved tensors a run goes on as if it had never stopped."""
+"""The state of a training. With it and the saved tensors, a run resumes as if it had never stopped."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel
 
 
-class Position(BaseModel):
-    """The place of the next step, and what was counted up to it."""
+class TrainState(BaseModel):
+    """The position of the next step, and the totals up to it."""
 
     epoch: int = 1
-    """The epoch that the next step belongs to, from 1."""
+    """The epoch of the next step, from 1."""
     step_in_epoch: int = 0
-    """Steps of it that are done."""
+    """Steps done in this epoch."""
     step: int = 0
-    """Steps of all epochs that are done."""
+    """Steps done in all epochs."""
     rows: int = 0
-    """Rows that were trained on, of all workers together."""
+    """Rows trained on, by all workers together."""
     loss_sum: float = 0.0
-    """Of this epoch's rows so far, of all workers together."""
+    """The summed loss of this epoch's rows so far, over all workers."""
     seconds: float = 0.0
-    """Of training, those before an interruption included."""
+    """Seconds of training, including those before an interruption."""
     best: float | None = None
     """The best value of `evaluate.metric` so far."""
     best_epoch: int = 0
-    """The epoch that has it; its model lies beside the checkpoints."""
+    """The epoch with the best value; its model lies beside the checkpoints."""
     since_best: int = 0
-    """Epochs that were no better since then."""
+    """Epochs since the best one."""
 
-    def after(self, rows: int) -> None:
-        """Move on by one step of so many rows."""
+    def advance(self, rows: int) -> None:
+        """Move past one step of `rows` rows."""
         self.step_in_epoch += 1
         self.step += 1
         self.rows += rows
 
-    def next_epoch(self) -> None:
-        """Move on to the first step of the next epoch."""
+    def begin_next_epoch(self) -> None:
+        """Move to the first step of the next epoch."""
         self.epoch, self.step_in_epoch, self.loss_sum = self.epoch + 1, 0, 0.0

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The interface of a tracker."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Tracker(Protocol):
-    """One place that a training's figures go to while it runs."""
+    """A service that receives a training's metrics while it runs."""
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Take the figures of one step or epoch by name, as `train/loss` or `validation/accuracy`."""
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of one step or epoch by name, such as `train/loss` or `validation/accuracy`."""
 
     def close(self) -> None:
-        """Send what is left. Called when the training ends well."""
+        """Send what is still pending. Called when the training ends without an error."""

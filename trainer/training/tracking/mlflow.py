@@ -1,7 +1,7 @@
-"""A run in MLflow: the spec as parameters, figures by step, the run's files, and the registered version with its alias.
+"""A run in MLflow: the spec as parameters, metrics by step, the run's files, and the registered version with its alias.
 
-Only the client is needed (mlflow-skinny). Which MLflow run a folder belongs to stands in its mlflow.json, so a training that
-goes on continues the same one.
+Only the client is needed (mlflow-skinny). mlflow.json in the run's folder names its MLflow run, so a resumed training
+continues the same one.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from cluster.errors import ModelError
 from cluster.files import read_json, write_json
 from trainer.registry.registry import Version
 from trainer.spec.run import RunSpec
-from trainer.training.tracking.queued import Queued
+from trainer.training.tracking.queued import QueuedTracker
 
 FILE = "mlflow.json"
-# What a store takes at a time, and of one value (mlflow.utils.validation).
-_PARAMS_AT_ONCE, _LONGEST_PARAM = 100, 500
-# A server that does not answer is given up after this, not after MLflow's many minutes.
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+# The limits of a store, on parameters in one call and on the length of a value (mlflow.utils.validation).
+_PARAMS_PER_CALL, _MAX_PARAM_LENGTH = 100, 500
+# Give up on a server that does not answer after seconds, not after MLflow's many minutes.
+_CLIENT_ENV = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _FILES = (
     "spec.yaml",
     "resolved.yaml",
@@ -35,35 +35,35 @@ _FILES = (
 _MODEL = "model"
 
 
-class Mlflow:
-    """Sends figures to one MLflow run."""
+class MlflowTracker:
+    """Sends metrics to one MLflow run."""
 
     def __init__(self, client: Any, run_id: str) -> None:
         self._client, self._run_id = client, run_id
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Send figures."""
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Send metrics."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now, step) for name, value in figures.items()]
-        self._client.log_batch(self._run_id, metrics=metrics)
+        values = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        self._client.log_batch(self._run_id, metrics=values)
 
     def close(self) -> None:
         """Mark the run as finished."""
         self._client.set_terminated(self._run_id)
 
 
-def start(spec: RunSpec, folder: Path) -> Queued:
-    """Return the MLflow run of `folder`, made or continued. Raises `ModelError` without the client."""
+def start(spec: RunSpec, folder: Path) -> QueuedTracker:
+    """Return the tracker of `folder`'s MLflow run, created or continued. Raises `ModelError` without the client."""
     client = _client(spec)
-    return Queued(Mlflow(client, _run_of(client, spec, folder)))
+    return QueuedTracker(MlflowTracker(client, _ensure_run(client, spec, folder)))
 
 
-def finished(spec: RunSpec, folder: Path, version: Version | None = None, alias: str | None = None) -> None:
-    """Send the files of the run in `folder`, and register `version`, which `alias` means from now on."""
+def publish_run(spec: RunSpec, folder: Path, version: Version | None = None, alias: str | None = None) -> None:
+    """Send the files of the run in `folder`; register `version`, and point `alias` to it."""
     client = _client(spec)
-    run_id = _run_of(client, spec, folder)
+    run_id = _ensure_run(client, spec, folder)
     for name in _FILES:
         if (folder / name).is_file():
             client.log_artifact(run_id, str(folder / name))
@@ -74,13 +74,13 @@ def finished(spec: RunSpec, folder: Path, version: Version | None = None, alias:
     _ensure_model(client, version.name)
     source = f"{client.get_run(run_id).info.artifact_uri}/{_MODEL}"
     tags = {"raymill_version": str(version.number)}
-    made = client.create_model_version(version.name, source, run_id, tags=tags)
+    registered = client.create_model_version(version.name, source, run_id, tags=tags)
     if alias:
-        client.set_registered_model_alias(version.name, alias, made.version)
+        client.set_registered_model_alias(version.name, alias, registered.version)
 
 
 def _client(spec: RunSpec) -> Any:
-    for name, value in _IMPATIENT.items():
+    for name, value in _CLIENT_ENV.items():
         os.environ.setdefault(name, value)
     try:
         from mlflow import MlflowClient
@@ -90,10 +90,11 @@ def _client(spec: RunSpec) -> Any:
     return MlflowClient(tracking_uri=spec.track.mlflow.uri)
 
 
-def _run_of(client: Any, spec: RunSpec, folder: Path) -> str:
+def _ensure_run(client: Any, spec: RunSpec, folder: Path) -> str:
+    """Return the id of the folder's MLflow run; create the run if there is none."""
     if (folder / FILE).is_file():
-        known: str = read_json(folder / FILE)["run_id"]
-        return known
+        known_id: str = read_json(folder / FILE)["run_id"]
+        return known_id
     assert spec.track.mlflow is not None
     name = spec.track.mlflow.experiment or spec.name
     experiment = client.get_experiment_by_name(name)
@@ -107,18 +108,18 @@ def _run_of(client: Any, spec: RunSpec, folder: Path) -> str:
 def _log_params(client: Any, run_id: str, spec: RunSpec) -> None:
     from mlflow.entities import Param
 
-    flat = list(_flat(spec.model_dump(mode="json")))
-    params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in flat if value is not None]
-    for at in range(0, len(params), _PARAMS_AT_ONCE):
-        client.log_batch(run_id, params=params[at : at + _PARAMS_AT_ONCE])
+    flat = list(_flatten(spec.model_dump(mode="json")))
+    params = [Param(key, str(value)[:_MAX_PARAM_LENGTH]) for key, value in flat if value is not None]
+    for first in range(0, len(params), _PARAMS_PER_CALL):
+        client.log_batch(run_id, params=params[first : first + _PARAMS_PER_CALL])
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{above}{key}", value
+            yield f"{prefix}{key}", value
 
 
 def _ensure_model(client: Any, name: str) -> None:

@@ -1,7 +1,8 @@
-"""A training's figures for Prometheus: on a port of this process where the spec asks, and through Ray's own exporter.
+"""A training's metrics for Prometheus: on a port of this process if the spec asks for it, else through Ray's exporter.
 
-`<storage>/prometheus/<run>.json` names the port in the form of `file_sd_configs`, so that a server finds it by itself: that
-allows a `*` in the last part of a path only, which is why these files do not lie in the runs' own folders.
+`<storage>/prometheus/<run>.json` names the port in the format of `file_sd_configs`, so that a server finds it by
+itself. These files are not in the runs' own folders because `file_sd_configs` allows a `*` only in the last part of a
+path.
 """
 
 from __future__ import annotations
@@ -18,29 +19,32 @@ _LOOPBACK = "127.0.0.1"
 _GAUGES = {
     "train/loss": ("raymill_train_loss", "Mean loss of the last steps."),
     "train/learning_rate": ("raymill_train_learning_rate", "Learning rate."),
-    "train/grad_norm": ("raymill_train_grad_norm", "Norm of the last step's gradient before it is clipped."),
-    "train/rows_per_s": ("raymill_train_rows_per_second", "Rows trained on, all workers together."),
-    "train/tokens_per_s": ("raymill_train_tokens_per_second", "Tokens trained on, all workers together."),
-    "train/step_time_s": ("raymill_train_step_seconds", "Seconds an optimiser step takes."),
-    "train/memory_bytes": ("raymill_train_memory_bytes", "Memory of the first worker: its GPU's, else its own."),
-    "train/epoch": ("raymill_train_epoch", "Epoch that is trained."),
+    "train/grad_norm": ("raymill_train_grad_norm", "Norm of the last step's gradient before clipping."),
+    "train/rows_per_s": ("raymill_train_rows_per_second", "Rows trained on per second, all workers together."),
+    "train/tokens_per_s": ("raymill_train_tokens_per_second", "Tokens trained on per second, all workers together."),
+    "train/step_time_s": ("raymill_train_step_seconds", "Seconds per optimizer step."),
+    "train/memory_bytes": ("raymill_train_memory_bytes", "Memory of the first worker: of its GPU if it has one."),
+    "train/epoch": ("raymill_train_epoch", "The current epoch."),
 }
-_STEP = ("raymill_train_step", "Optimiser steps done.")
+_STEP = ("raymill_train_step", "Optimizer steps done.")
 _LABELS = ("model", "run")
 
+#: Sets the value of one gauge.
+SetFn = Callable[[float], None]
 
-class Prometheus:
-    """Sets gauges, wherever they are served."""
 
-    def __init__(self, gauges: Callable[[str, str], Callable[[float], None]], stop: Callable[[], None]) -> None:
-        self._set = {name: gauges(*about) for name, about in _GAUGES.items()}
-        self._set_step = gauges(*_STEP)
+class PrometheusTracker:
+    """Sets gauges, whichever exporter serves them."""
+
+    def __init__(self, make_gauge: Callable[[str, str], SetFn], stop: Callable[[], None]) -> None:
+        self._set = {name: make_gauge(*about) for name, about in _GAUGES.items()}
+        self._set_step = make_gauge(*_STEP)
         self._stop = stop
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Set the gauges there are figures for."""
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Set the gauges of these metrics; metrics without a gauge are skipped."""
         self._set_step(step)
-        for name, value in figures.items():
+        for name, value in metrics.items():
             if name in self._set:
                 self._set[name](value)
 
@@ -49,42 +53,42 @@ class Prometheus:
         self._stop()
 
 
-def start(spec: RunSpec, folder: Path) -> Prometheus:
-    """Return the gauges of a run. On a cluster they are Ray's; with `track.prometheus` a port of their own serves them."""
+def start(spec: RunSpec, folder: Path) -> PrometheusTracker:
+    """Return the gauges of a run: on its own port with `track.prometheus`, else in Ray's exporter."""
     labels = {"model": spec.name, "run": folder.name}
     if not spec.track.prometheus:
-        return Prometheus(_rays(labels), lambda: None)
+        return PrometheusTracker(_ray_gauges(labels), lambda: None)
     from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
     registry = CollectorRegistry()
-    server, thread = start_http_server(0, addr=_LOOPBACK, registry=registry)  # 0: any port that is free
-    said = Path(spec.storage) / FOLDER / f"{folder.name}.json"
-    write_json(said, [{"targets": [f"{_LOOPBACK}:{server.server_port}"], "labels": {}}])
+    server, thread = start_http_server(0, addr=_LOOPBACK, registry=registry)  # 0: any free port
+    targets = Path(spec.storage) / FOLDER / f"{folder.name}.json"
+    write_json(targets, [{"targets": [f"{_LOOPBACK}:{server.server_port}"], "labels": {}}])
 
-    def gauge(name: str, about: str) -> Callable[[float], None]:
-        made = Gauge(name, about, _LABELS, registry=registry)
-        return lambda value: made.labels(**labels).set(value)  # not before there is a value: it would be scraped as 0
+    def make_gauge(name: str, about: str) -> SetFn:
+        gauge = Gauge(name, about, _LABELS, registry=registry)
+        return lambda value: gauge.labels(**labels).set(value)  # no labels before the first value: it would read as 0
 
     def stop() -> None:
-        said.unlink(missing_ok=True)
+        targets.unlink(missing_ok=True)
         server.shutdown()
         server.server_close()
         thread.join()
 
-    return Prometheus(gauge, stop)
+    return PrometheusTracker(make_gauge, stop)
 
 
-def _rays(labels: dict[str, str]) -> Callable[[str, str], Callable[[float], None]]:
-    """Return how a gauge of Ray's is made; outside of a Ray process it goes nowhere."""
+def _ray_gauges(labels: dict[str, str]) -> Callable[[str, str], SetFn]:
+    """Return the function that makes a gauge of Ray's. Outside of a Ray process the gauge does nothing."""
     import ray
 
     if not ray.is_initialized():
         return lambda name, about: lambda value: None
     from ray.util.metrics import Gauge
 
-    def gauge(name: str, about: str) -> Callable[[float], None]:
-        made: Any = Gauge(name, about, tag_keys=_LABELS)
-        made.set_default_tags(labels)
-        return lambda value: made.set(value)
+    def make_gauge(name: str, about: str) -> SetFn:
+        gauge: Any = Gauge(name, about, tag_keys=_LABELS)
+        gauge.set_default_tags(labels)
+        return lambda value: gauge.set(value)
 
-    return gauge
+    return make_gauge

@@ -1,4 +1,4 @@
-"""A tracker whose service may be slow: figures wait in a queue, and no training step waits for them."""
+"""A queue in front of a tracker whose service may be slow, so that no training step waits for it."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trainer.training.tracking.base import Tracker
 
-_LAST_WORDS_S = 30.0
+_CLOSE_TIMEOUT_S = 30.0
 
 
-class Queued:
-    """Gives figures to `tracker` in a thread of its own. What it raises is raised by the next call."""
+class QueuedTracker:
+    """Calls `tracker` on its own thread. An exception there is raised by the next call here."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._work: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._failed: Exception | None = None
-        self._thread = threading.Thread(target=self._go_on, daemon=True, name="raymill-tracker")
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True, name="raymill-tracker")
         self._thread.start()
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Take figures."""
-        if self._failed:
-            raise self._failed
-        held = dict(figures)
-        self._work.put(lambda: self._tracker.log(step, held))
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Queue metrics."""
+        if self._failure:
+            raise self._failure
+        copy = dict(metrics)
+        self._work.put(lambda: self._tracker.log(step, copy))
 
     def close(self) -> None:
-        """Wait until all is sent, for half a minute at most."""
+        """Wait until everything is sent, for half a minute at most."""
         self._work.put(self._tracker.close)
         self._work.put(None)
-        self._thread.join(_LAST_WORDS_S)
-        if self._failed:
-            raise self._failed
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        if self._failure:
+            raise self._failure
         if self._thread.is_alive():
-            raise TimeoutError("not all figures could be sent")
+            raise TimeoutError("not all metrics could be sent")
 
-    def _go_on(self) -> None:
+    def _run(self) -> None:
         while (work := self._work.get()) is not None:
-            if self._failed is None:
+            if self._failure is None:
                 try:
                     work()
-                except Exception as error:  # whatever the service's client raises
-                    self._failed = error
+                except Exception as error:  # any exception of the service's client
+                    self._failure = error

@@ -1,7 +1,7 @@
-"""Event files for TensorBoard in the run's folder, in the format of tensorboardX, which Ray brings.
+"""Event files for TensorBoard in the run's folder, in the format of tensorboardX, which Ray depends on.
 
-Its `SummaryWriter` is not used: a thread of its own writes, and once that has failed, as on a full disk, the next figures
-wait in a full queue for ever.
+Its `SummaryWriter` is not used: it writes on its own thread, and after a failed write, for example on a full disk,
+later metrics wait in a full queue forever.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from trainer.spec.run import RunSpec
 FOLDER = "tensorboard"
 
 
-class TensorBoard:
-    """Writes a file once there is a figure."""
+class TensorBoardTracker:
+    """Writes metrics to an event file, created with the first metric."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: Any = None
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write scalars."""
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
@@ -33,9 +33,9 @@ class TensorBoard:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._writer = EventsWriter(str(self._folder / "events"))
         now = time.time()
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self._writer.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
-        self._writer.flush()  # a process that is killed leaves what it logged, as the run's own lines
+        self._writer.flush()  # so that a killed process leaves everything it logged
 
     def close(self) -> None:
         """Flush and close the file."""
@@ -43,6 +43,9 @@ class TensorBoard:
             self._writer.close()
 
 
-def start(spec: RunSpec, folder: Path) -> TensorBoard:
-    """Return the writer of `<run>/tensorboard`; a run that goes on writes a further file there, as TensorBoard reads them."""
-    return TensorBoard(folder / FOLDER)
+def start(spec: RunSpec, folder: Path) -> TensorBoardTracker:
+    """Return the writer of `<run>/tensorboard`.
+
+    A resumed run writes another file there, which TensorBoard also reads.
+    """
+    return TensorBoardTracker(folder / FOLDER)

@@ -1,6 +1,7 @@
-"""Where a run's figures go beside its own folder: TensorBoard, MLflow, Weights & Biases, Prometheus.
+"""All trackers of a run beside its own folder: TensorBoard, MLflow, Weights & Biases, Prometheus.
 
-A new place is a file with a class that has `log` and `close`, and a line in `start`.
+A new tracker is a module with a class that has `log` and `close` and a function `start`, and its name in
+`start_trackers`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.errors import first_line
 from trainer.spec.run import RunSpec
 from trainer.training.tracking.base import Tracker
 
@@ -18,58 +20,58 @@ if TYPE_CHECKING:
 
 
 class Trackers:
-    """Several places as one. One that fails is told of and left out from then on: it never stops a training."""
+    """Several trackers as one. If one fails, `notify` gets a sentence and it is dropped: it never stops a training."""
 
-    def __init__(self, trackers: Sequence[tuple[str, Tracker]], tell: Callable[[str], None] = print) -> None:
-        self._trackers, self._tell = list(trackers), tell
+    def __init__(self, trackers: Sequence[tuple[str, Tracker]], notify: Callable[[str], None] = print) -> None:
+        self._trackers, self._notify = list(trackers), notify
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Give the figures to all."""
-        self._each(lambda tracker: tracker.log(step, figures))
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Send the metrics to all trackers."""
+        self._for_each(lambda tracker: tracker.log(step, metrics))
 
     def close(self) -> None:
-        """Have all send what is left."""
-        self._each(lambda tracker: tracker.close())
+        """Have all trackers send what is still pending."""
+        self._for_each(lambda tracker: tracker.close())
 
-    def _each(self, work: Callable[[Tracker], None]) -> None:
+    def _for_each(self, call: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._trackers):
             try:
-                work(tracker)
-            except Exception as error:  # whatever the library of another service raises
+                call(tracker)
+            except Exception as error:  # any exception of a service's library
                 self._trackers.remove((name, tracker))
-                self._tell(f"{name} gets no more figures of this run: {_said(error)}")
+                self._notify(f"{name} gets no more metrics of this run: {_describe(error)}")
 
 
-def start(spec: RunSpec, folder: Path, tell: Callable[[str], None]) -> Trackers:
-    """Return the places that the spec names, for the run in `folder`; a run that goes on continues there.
+def start_trackers(spec: RunSpec, folder: Path, notify: Callable[[str], None]) -> Trackers:
+    """Return the trackers that the spec names, for the run in `folder`; a resumed run continues in the same ones.
 
-    What is missing or does not answer is told of by `tell`, and the run goes without it.
+    If a tracker is not installed or does not answer, `notify` gets a sentence and the run does without it.
     """
-    wanted = ["tensorboard", "prometheus"]
-    wanted += [name for name in ("mlflow", "wandb") if getattr(spec.track, name) is not None]
-    made: list[tuple[str, Tracker]] = []
-    for name in wanted:
+    names = ["tensorboard", "prometheus"]
+    names += [name for name in ("mlflow", "wandb") if getattr(spec.track, name) is not None]
+    trackers: list[tuple[str, Tracker]] = []
+    for name in names:
         try:
-            made.append((name, importlib.import_module(f"trainer.training.tracking.{name}").start(spec, folder)))
+            trackers.append((name, importlib.import_module(f"trainer.training.tracking.{name}").start(spec, folder)))
         except Exception as error:  # not installed, not reachable, refused
-            tell(f"{name} gets no figures of this run: {_said(error)}")
-    return Trackers(made, tell)
+            notify(f"{name} gets no metrics of this run: {_describe(error)}")
+    return Trackers(trackers, notify)
 
 
-def finished(
-    spec: RunSpec, folder: Path, tell: Callable[[str], None], version: Version | None = None, alias: str | None = None
+def publish_run(
+    spec: RunSpec, folder: Path, notify: Callable[[str], None], version: Version | None = None, alias: str | None = None
 ) -> None:
-    """Send what a finished run left in `folder`, and the registered `version` with the `alias` that means it now."""
+    """Send the files of the finished run in `folder`, and the registered `version` with its `alias`."""
     if spec.track.mlflow is None:
         return
     from trainer.training.tracking import mlflow
 
     try:
-        mlflow.finished(spec, folder, version, alias)
+        mlflow.publish_run(spec, folder, version, alias)
     except Exception as error:  # not installed, not reachable, refused
-        tell(f"mlflow did not get the files of this run: {_said(error)}")
+        notify(f"mlflow did not get the files of this run: {_describe(error)}")
 
 
-def _said(error: Exception) -> str:
-    """Return an error's kind and first line: a UserError's problem stands there."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+def _describe(error: Exception) -> str:
+    """Return an error's type and the first line of its message, which is the problem of a `UserError`."""
+    return f"{type(error).__name__}: {first_line(error)}"

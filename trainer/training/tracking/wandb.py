@@ -1,4 +1,4 @@
-"""A run in Weights & Biases, offline unless the spec says otherwise: `wandb sync` sends what lies in the run's folder."""
+"""A run in Weights & Biases, offline by default: `wandb sync` sends the files in the run's folder."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ModelError
-from trainer.runs.journal import figures_so_far
+from trainer.runs.journal import read_tracked_metrics
 from trainer.spec.run import RunSpec
 
 
-class Wandb:
-    """Gives figures to one W&B run."""
+class WandbTracker:
+    """Sends metrics to one W&B run."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Give figures; W&B's own process writes or sends them."""
-        self._run.log({**figures, "step": step})
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Hand metrics to W&B's own process, which writes or sends them."""
+        self._run.log({**metrics, "step": step})
 
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
 
 
-def start(spec: RunSpec, folder: Path) -> Wandb:
-    """Return a run named like the folder; one that goes on has the same id. Raises `ModelError` without the package."""
+def start(spec: RunSpec, folder: Path) -> WandbTracker:
+    """Return a W&B run named after the folder; a resumed run has the same id.
+
+    Raises `ModelError` without the package.
+    """
     try:
         import wandb
     except ImportError as error:
@@ -43,10 +46,10 @@ def start(spec: RunSpec, folder: Path) -> Wandb:
         config=spec.model_dump(mode="json"),
         settings=wandb.Settings(silent=True, console="off"),
     )
-    # A run that goes on logs steps again that were logged before it was killed: the figure's own step counts, not W&B's.
+    # A resumed run logs some steps for a second time: plot by our own step, not by W&B's.
     run.define_metric("*", step_metric="step")
-    made = Wandb(run)
-    # What W&B's process had not written yet was lost with it, if this run was killed: the run's own lines were not.
-    for step, figures in figures_so_far(folder):
-        made.log(step, figures)
-    return made
+    tracker = WandbTracker(run)
+    # If the run was killed, W&B lost the metrics its process had not written yet. The run's own files have them.
+    for step, metrics in read_tracked_metrics(folder):
+        tracker.log(step, metrics)
+    return tracker

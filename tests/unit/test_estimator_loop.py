@@ -9,16 +9,19 @@ import pytest
 from cluster.errors import DataError, UserError
 from support.tiny_table import FEATURES, make_table_rows, table_spec, write_rows
 from trainer.contract.contract import Contract
-from trainer.data.prepare.prepare import prepare
+from trainer.data.prepare.prepare import prepare_rows
 from trainer.inference import evaluate
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks import resolve
+from trainer.tasks.roles import input_roles
 from trainer.training import folds
-from trainer.training.estimator_loop import train
+from trainer.training.callbacks import FunctionCallback
+from trainer.training.context import TrainContext
+from trainer.training.estimator_loop import train_estimator
 
-PLACE = WorkerContext(0, 1, "cpu", 1)
+WORKER = WorkerContext(0, 1, "cpu", 1)
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +34,22 @@ def rows(tmp_path_factory):
 
 
 def prepared_of(spec, folder):
-    return prepare(spec, lambda progress: None, folder / "quarantine.parquet", with_ray=False)
+    return prepare_rows(spec, lambda progress: None, folder / "quarantine.parquet", with_ray=False)
 
 
-def trained(rows, tmp_path, task="tabular-classification", place=PLACE, **sections):
-    """Return the prepared rows, every epoch's figures, and the folder of the best epoch's checkpoint."""
-    spec = resolve.load(table_spec(rows, task, **sections))
+def trained(rows, tmp_path, task="tabular-classification", worker=WORKER, **sections):
+    """Return the prepared rows, every epoch's metrics, and the folder of the best epoch's checkpoint."""
+    spec = resolve.load_spec(table_spec(rows, task, **sections))
     prepared = prepared_of(spec, tmp_path)
     reached = []
 
-    def report(figures, save):
-        reached.append(figures)
+    def report(metrics, save):
+        reached.append(metrics)
         if save:
             save(tmp_path / "best")
 
-    train(task_catalog.get_task(task), spec, prepared, place, report, tmp_path)
+    context = TrainContext(task_catalog.get_task(task), spec, prepared, worker, FunctionCallback(report), tmp_path)
+    train_estimator(context)
     return prepared, reached, tmp_path / "best"
 
 
@@ -70,7 +74,7 @@ def test_a_mixed_table_is_learned_and_served(rows, tmp_path, task, kind, setting
 
     predictor = Predictor(folder)
     test = prepared.part("test")
-    raw = {role: test.raw(role) for role in predictor.task.subjects(predictor.contract)}
+    raw = {role: test.raw(role) for role in input_roles(predictor.task, predictor.contract)}
     inputs = predictor.encode(raw)
     np.testing.assert_array_equal(np.stack(inputs), test.matrix())
     figures = predictor.task.target.metrics(predictor.scores(inputs), test.targets, 10)
@@ -117,7 +121,7 @@ def test_folds_of_equal_rows_are_one_and_classes_are_dealt_out():
     rng = np.random.default_rng(0)
     keys = rng.integers(0, 300, 1000).astype(np.uint64)
     groups = (keys % 3 == 0).astype(np.int64)
-    found = folds.assign(keys, groups, 5, seed=1)
+    found = folds.assign_folds(keys, groups, 5, seed=1)
     for key in set(keys.tolist()):
         assert len(set(found[keys == key])) == 1
     _, first = np.unique(keys, return_index=True)
@@ -125,25 +129,25 @@ def test_folds_of_equal_rows_are_one_and_classes_are_dealt_out():
         counts = np.bincount(found[first][groups[first] == group], minlength=5)
         assert counts.max() - counts.min() <= 1
     order = rng.permutation(1000)
-    np.testing.assert_array_equal(folds.assign(keys[order], groups[order], 5, seed=1), found[order])
-    assert (folds.assign(keys, groups, 5, seed=2) != found).any()
+    np.testing.assert_array_equal(folds.assign_folds(keys[order], groups[order], 5, seed=1), found[order])
+    assert (folds.assign_folds(keys, groups, 5, seed=2) != found).any()
 
 
 def test_more_folds_than_rows_are_refused():
     with pytest.raises(DataError, match="there are 3 different rows"):
-        folds.assign(np.array([1, 2, 3, 3], np.uint64), np.zeros(4, np.int64), 4, seed=1)
+        folds.assign_folds(np.array([1, 2, 3, 3], np.uint64), np.zeros(4, np.int64), 4, seed=1)
 
 
 def test_the_columns_of_a_fold_know_nothing_of_the_rows_it_is_judged_by(rows, tmp_path):
-    spec = resolve.load(table_spec(rows, data={"features": {"income": {"kind": "numeric", "missing": "mean"}}}))
+    spec = resolve.load_spec(table_spec(rows, data={"features": {"income": {"kind": "numeric", "missing": "mean"}}}))
     prepared = prepared_of(spec, tmp_path)
-    raw = folds.raw_features(prepared)["income"].to_pylist()
+    raw = folds.read_raw_features(prepared)["income"].to_pylist()
     cells = np.array([np.nan if cell in (None, "", "NA") else float(cell) for cell in raw])
     seen = np.zeros(len(cells), int)
-    for fold in folds.folds(prepared, np.zeros(len(cells), int), 3, 42):
-        assert not set(fold.learn) & set(fold.judge)
-        seen[fold.judge] += 1
-        own = cells[fold.learn][~np.isnan(cells[fold.learn])]
+    for fold in folds.iter_folds(prepared, np.zeros(len(cells), int), 3, 42):
+        assert not set(fold.train) & set(fold.validation)
+        seen[fold.validation] += 1
+        own = cells[fold.train][~np.isnan(cells[fold.train])]
         there = np.flatnonzero(~np.isnan(cells))
         expected = (cells[there] - own.mean()) / own.std()
         np.testing.assert_allclose(fold.table.values[there, 0], expected, rtol=1e-4, atol=1e-5)
@@ -158,10 +162,10 @@ def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
     write_rows(folder / "train.csv", plain)
     write_rows(folder / "test.csv", make_table_rows(30, seed=4))
     features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
-    spec = resolve.load(table_spec(folder, data={"features": features}, train={"folds": 3}))
+    spec = resolve.load_spec(table_spec(folder, data={"features": features}, train={"folds": 3}))
     prepared = prepared_of(spec, tmp_path)
-    n_rows = len(folds.raw_features(prepared))
-    assert sum(len(fold.judge) for fold in folds.folds(prepared, np.zeros(n_rows, int), 3, 42)) == n_rows - 1
+    n_rows = len(folds.read_raw_features(prepared))
+    assert sum(len(fold.validation) for fold in folds.iter_folds(prepared, np.zeros(n_rows, int), 3, 42)) == n_rows - 1
 
 
 def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
@@ -180,10 +184,10 @@ def test_rows_that_the_fitted_columns_refuse_are_named(rows, tmp_path):
     prepared, _, folder = trained(rows, tmp_path, data={"features": features})
     unseen = [*make_table_rows(2, seed=4), {**make_table_rows(1, seed=5)[0], "country": "NZ"}]
     path = write_rows(tmp_path / "unseen.csv", unseen)
-    found = evaluate.read_labelled(str(path), prepared.contract)
+    found = evaluate.read_labeled(str(path), prepared.contract)
     with pytest.raises(DataError, match=r"row 3 of the rows to be judged.*NZ"):
-        evaluate.score_here(str(folder), found.columns, 1, False, 8, None)
-    spec = resolve.load(table_spec(rows, data={"features": features, "test": str(path)}))
+        evaluate.score_locally(str(folder), found.columns, 1, False, 8, None)
+    spec = resolve.load_spec(table_spec(rows, data={"features": features, "test": str(path)}))
     with pytest.raises(DataError, match=rf"row 3 of {path} cannot be used.*NZ"):
         prepared_of(spec, tmp_path)
 
@@ -195,7 +199,7 @@ def test_targets_that_are_not_known_are_told_in_the_words_of_the_target():
     ):
         contract = Contract(task=task, columns={}, types={}, steps=[], fitted=fitted, files={})
         with pytest.raises(DataError, match=wrong):
-            evaluate.targets_of(contract, evaluate.labelled({}, ["odd"]))
+            evaluate.encode_targets(contract, evaluate.with_digest({}, ["odd"]))
 
 
 # -- what the report says
@@ -224,7 +228,7 @@ def test_parquet_with_types_of_its_own_gives_the_same_inputs(rows, tmp_path):
     import pyarrow.parquet as pq
 
     # With files for all parts: the split goes by the cells' texts, and a csv may write a number in another way.
-    plain = resolve.load(table_spec(rows, data={"validation": str(rows / "validation.csv")}))
+    plain = resolve.load_spec(table_spec(rows, data={"validation": str(rows / "validation.csv")}))
     options = pyarrow.csv.ConvertOptions(
         column_types={"member": pa.string()}, null_values=["", "NA"], strings_can_be_null=True
     )
@@ -233,6 +237,6 @@ def test_parquet_with_types_of_its_own_gives_the_same_inputs(rows, tmp_path):
         assert typed.schema.field("age").type == pa.int64() and pa.types.is_date(typed.schema.field("joined").type)
         pq.write_table(typed, tmp_path / f"{part}.parquet")
     files = {part: str(tmp_path / f"{part}.parquet") for part in ("train", "validation", "test")}
-    typed = resolve.load(table_spec(rows, data=files))
+    typed = resolve.load_spec(table_spec(rows, data=files))
     one, two = prepared_of(plain, tmp_path), prepared_of(typed, tmp_path)
     np.testing.assert_allclose(one.part("test").matrix(), two.part("test").matrix(), atol=1e-6)

@@ -1,4 +1,4 @@
-"""Training with the used rows of the word embedding only: the same numbers, and the whole embedding back."""
+"""Training with only the used rows of the word embedding: the same numbers, and the full embedding when it is saved."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from trainer.training.compact_vocabulary import CompactVocabulary
 
 
 class FakeRows:
-    """The one thing that is asked of prepared rows."""
+    """Prepared rows with only the method that is used here."""
 
     def __init__(self, used):
         self._used = np.asarray(used, np.int32)
@@ -39,12 +39,12 @@ def train(model, vocabulary, steps=5):
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = rate = 1e-2 / (step + 1)
         tokens = torch.tensor([[101, 700, 1500, 102], [101, 1999, 102, 0]])
-        ids = vocabulary.batch({"input_ids": tokens}, "input_ids")["input_ids"]
+        ids = vocabulary.remap({"input_ids": tokens}, "input_ids")["input_ids"]
         loss = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=torch.tensor([0, 1])).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        vocabulary.stepped(rate)
+        vocabulary.on_step(rate)
         optimizer.step()
         losses.append(float(loss.detach()))
     return losses
@@ -57,7 +57,7 @@ def test_same_losses_same_weights_and_fewer_parameters():
     assert compact.get_input_embeddings().num_embeddings == 256 + 3
     assert plain.get_input_embeddings().num_embeddings == 2000
     assert train(plain, off) == train(compact, on)
-    with on.whole():
+    with on.full_embedding():
         assert compact.get_input_embeddings().num_embeddings == 2000
         for (name, a), b in zip(plain.state_dict().items(), compact.state_dict().values(), strict=True):
             assert torch.allclose(a, b, atol=1e-7), name
@@ -69,30 +69,30 @@ def test_saving_in_between_changes_nothing():
     a, b = CompactVocabulary(once, [FakeRows(USED)], 0, 0.1), CompactVocabulary(twice, [FakeRows(USED)], 0, 0.1)
     train(once, a, 3)
     train(twice, b, 3)
-    with b.whole():
+    with b.full_embedding():
         pass
-    with a.whole(), b.whole():
+    with a.full_embedding(), b.full_embedding():
         assert torch.equal(once.get_input_embeddings().weight, twice.get_input_embeddings().weight)
 
 
 @pytest.mark.parametrize("pad", [300, 1999])
-def test_a_model_that_pads_with_a_high_id_is_left_alone(pad):
+def test_a_model_that_pads_with_a_high_id_is_not_changed(pad):
     model = model_of(pad=pad)
     CompactVocabulary(model, [FakeRows(USED)], pad, 0.1)
     assert model.get_input_embeddings().num_embeddings == 2000
 
 
-def test_on_another_device_the_whole_embedding_is_there_too():
-    """As on a GPU: the swapped one is no part of the model when that is moved."""
+def test_the_full_embedding_follows_the_model_to_another_device():
+    """As on a GPU: the full embedding is not in the model when the model is moved."""
     model = model_of()
     compact = CompactVocabulary(model, [FakeRows(USED)], 0, 0.1)
     model.to("meta")
-    with compact.whole():
+    with compact.full_embedding():
         assert model.get_input_embeddings().num_embeddings == 2000
         assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 
 
-def test_a_model_without_an_output_embedding_is_left_alone():
+def test_a_model_without_an_output_embedding_is_not_changed():
     class Own(torch.nn.Module):
         def get_input_embeddings(self):
             raise AssertionError

@@ -1,0 +1,148 @@
+"""Sources of training batches: prepared rows in the exact order of the batch plan, or a stream from Ray Data.
+
+Letters in shapes: B rows of this worker's part of a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import DataError
+from trainer.contract.contract import Contract
+from trainer.data.folder import INPUTS
+from trainer.data.prepared import PreparedRows
+from trainer.optim import batch_plan
+from trainer.tasks import catalog as task_catalog
+
+
+class BatchStep(NamedTuple):
+    """This worker's part of one optimizer step, or of one micro-batch of it."""
+
+    inputs: list[np.ndarray]
+    """The inputs of each row, 1-D."""
+    targets: np.ndarray
+    """The targets of the rows, in the form of the target's `array`."""
+    rows: int
+    """The number of rows of the step on all workers together."""
+    has_rows: bool
+    """False if a short step has no rows for this worker: it then joins the all-reduce with a loss of zero."""
+    positions: np.ndarray
+    """The position of each row in the whole step, int64. It does not depend on the number of workers."""
+
+    def micro_batches(self, max_rows: int | None, workers: int) -> list[BatchStep]:
+        """Return the step as micro-batches of at most `max_rows` rows each, the same number on every worker."""
+        largest = -(-self.rows // workers)
+        n_parts = 1 if max_rows is None else -(-largest // max_rows)
+        if n_parts == 1:
+            return [self]
+        parts = []
+        for indices in np.array_split(np.arange(len(self.inputs)), n_parts):
+            used = indices if len(indices) else np.arange(1)
+            inputs, has_rows = [self.inputs[row] for row in used], self.has_rows and len(indices) > 0
+            parts.append(BatchStep(inputs, self.targets[used], self.rows, has_rows, self.positions[used]))
+        return parts
+
+
+class BatchSource(Protocol):
+    """Where the training loop gets its batches."""
+
+    n_rows: int
+    """The rows of one epoch on all workers together."""
+    steps_per_epoch: int
+
+    is_exact: bool
+    """Whether a step always has the same rows, so that a run can resume in the middle of an epoch."""
+
+    def iter_steps(self, epoch: int, first: int = 0) -> Iterator[BatchStep]:
+        """Yield the steps of one epoch (from 1) from step `first` (from 0): the same number on all workers."""
+
+    def rows_of(self, epoch: int, step: int) -> np.ndarray:
+        """Return the indices of the training rows of one step on all workers together; empty if they are not known."""
+
+
+class PreparedBatches:
+    """Prepared rows in the order of `trainer.optim.batch_plan`, which does not depend on the number of workers."""
+
+    is_exact = True
+
+    def __init__(self, rows: PreparedRows, seed: int, batch_size: int, rank: int, workers: int) -> None:
+        self._rows, self._seed, self._batch_size, self._rank, self._workers = rows, seed, batch_size, rank, workers
+        self.n_rows = len(rows)
+        self.steps_per_epoch = batch_plan.steps_per_epoch(len(rows), batch_size)
+
+    def iter_steps(self, epoch: int, first: int = 0) -> Iterator[BatchStep]:
+        """Yield the steps of the plan."""
+        for rows in self._plan(epoch)[first:]:
+            positions = batch_plan.shard_rows(np.arange(len(rows)), self._rank, self._workers)
+            has_rows = len(positions) > 0
+            positions = positions if has_rows else np.arange(1)
+            own = rows[positions]
+            inputs = [self._rows.inputs(row) for row in own]
+            yield BatchStep(inputs, self._rows.targets[own], len(rows), has_rows, positions)
+
+    def rows_of(self, epoch: int, step: int) -> np.ndarray:
+        """Return the rows of one step of the plan."""
+        return self._plan(epoch)[step]
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        return batch_plan.plan_batches(self._rows.lengths, self._seed, epoch, self._batch_size)
+
+
+class StreamedBatches:
+    """Rows as Ray Data delivers them to this worker, sorted by length within pools. Their order is not reproducible.
+
+    Ray gives every worker the same number of rows, so with W workers up to W-1 rows of an epoch are left out.
+    """
+
+    is_exact = False
+
+    def __init__(
+        self, shard: Any, contract: Contract, n_rows: int, seed: int, batch_size: int, rank: int, workers: int
+    ) -> None:
+        self._contract, self._rank = contract, rank
+        self._shard, self._seed, self._batch_size = shard, seed, batch_size // workers
+        self._n_own_rows = n_rows // workers
+        self._workers = workers
+        self.n_rows = self._n_own_rows * workers
+        self.steps_per_epoch = math.ceil(self._n_own_rows / self._batch_size)
+
+    def iter_steps(self, epoch: int, first: int = 0) -> Iterator[BatchStep]:
+        """Yield steps until the stream of this epoch ends.
+
+        Raises `DataError` if it has another number of rows than counted.
+        """
+        assert first == 0, "a stream cannot start in the middle"
+        pool_rows = batch_plan.POOL_BATCHES * self._batch_size
+        n_rows = 0
+        rng = np.random.default_rng(np.random.SeedSequence([self._seed, epoch]))
+        for pool in self._shard.iter_batches(batch_size=pool_rows, batch_format="pyarrow", prefetch_batches=1):
+            n_rows += len(pool)
+            yield from self._steps(pool, rng)
+        if n_rows != self._n_own_rows:
+            raise DataError(
+                f"a worker got {n_rows} rows in epoch {epoch}, but preparation counted {self._n_own_rows}",
+                "the files have changed during the run: run again",
+            )
+
+    def rows_of(self, epoch: int, step: int) -> np.ndarray:
+        """Return no rows: Ray Data does not say which rows it delivered."""
+        return np.empty(0, np.int64)
+
+    def _steps(self, pool: pa.FeatureTable, rng: np.random.Generator) -> Iterator[BatchStep]:
+        """Yield one pool's rows in batches of similar length. All workers draw the same order of batches."""
+        column = pool[INPUTS].combine_chunks()
+        column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
+        targets = task_catalog.task_of_contract(self._contract).target.array(self._contract.fitted, pool["target"])
+        order = np.argsort(-np.diff(offsets), kind="stable")
+        batches = [order[first : first + self._batch_size] for first in range(0, len(order), self._batch_size)]
+        for number in rng.permutation(len(batches)):
+            rows = batches[number]
+            inputs = [values[offsets[row] : offsets[row + 1]] for row in rows]
+            positions = np.arange(len(rows)) * self._workers + self._rank
+            yield BatchStep(inputs, targets[rows], len(rows) * self._workers, True, positions)
