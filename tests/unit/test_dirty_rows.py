@@ -1,4 +1,4 @@
-"""One deliberately dirty file: every kind of damage is found, named and listed with its row number; the rest is used."""
+"""A deliberately dirty file: every kind of damage is listed with its reason and row number; the other rows are used."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from support.tiny_text import make_text_rows, tiny_spec, write_csv
-from trainer.data.prepare import prepare as preparing
+from trainer.data.prepare.prepare import prepare_rows
 from trainer.data.prepare.quarantine import TooManyBadRows
 from trainer.tasks.resolve import load_spec
 
@@ -19,24 +19,24 @@ def line(text, label="tool", **more):
     return json.dumps({"text": text, "label": label, **more}).encode()
 
 
-# Each kind of damage: the lines as they stand in the file, and the reason that each must be given.
+# Each kind of damage: the lines in the file, each with the reason that it must get.
 DAMAGE = {
     "no text at all": [(b'{"label": "tool"}', "missing text")],
     "text null": [(line(None), "missing text")],
     "text empty": [(line(""), "empty text")],
     "text of white space": [(line(" \t\n "), "empty text")],
-    "text that nobody sees": [(line("\u200b\u2060\u00ad"), "no visible character")],
+    "text without a visible character": [(line("\u200b\u2060\u00ad"), "no visible character")],
     "no label at all": [(b'{"text": "a saw"}', "missing label")],
     "label empty": [(line("a drill", ""), "empty label")],
     "label not among the declared": [(line("a car", "vehicle"), "unknown label")],
-    "text a number": [(line(17), "text is no text")],
-    "text a list": [(line(["a", "b"]), "text is no text")],
-    "label a fraction": [(line("a wrench", 0.5), "label is no text")],
-    "label an object": [(line("a chisel", {"is": "tool"}), "label is no text")],
+    "text a number": [(line(17), "text is not text")],
+    "text a list": [(line(["a", "b"]), "text is not text")],
+    "label a fraction": [(line("a wrench", 0.5), "label is not text")],
+    "label an object": [(line("a chisel", {"is": "tool"}), "label is not text")],
     "bytes that are not UTF-8": [(b'{"text": "caf\xe9", "label": "tool"}', "invalid UTF-8")],
     "half a surrogate pair": [(b'{"text": "a \\ud83d", "label": "tool"}', "invalid UTF-8")],
     "a line cut off": [(b'{"text": "a cla', "not JSON")],
-    "a line that is no object": [(b'["a clamp", "tool"]', "not a JSON object")],
+    "a line that is not an object": [(b'["a clamp", "tool"]', "not a JSON object")],
     "a key given twice": [(b'{"text": "one", "text": "other", "label": "tool"}', "a key twice")],
     "a NUL character": [(line("a\x00b"), "NUL character")],
     "far too long": [(line("hammer " * 300), "text over 500 characters")],
@@ -47,8 +47,8 @@ DAMAGE = {
     ],
     "almost the same row": [(line(NEAR), None), (line(NEAR.replace("a new", "one new")), "near-duplicate")],
     "nothing but tags": [(line("<p><br></p>"), "empty after cleaning")],
-    "what the user's own function refuses": [(line("TOP SECRET saw"), "refused by own_steps:clean")],
-    "what the user's own function fails on": [(line("explode the saw"), "own_steps:clean raised RuntimeError")],
+    "a text that the user's function rejects": [(line("TOP SECRET saw"), "refused by own_steps:clean")],
+    "a text on which the user's function fails": [(line("explode the saw"), "own_steps:clean raised RuntimeError")],
 }
 
 
@@ -74,15 +74,15 @@ def dirty(tmp_path, monkeypatch):
 def spec_of(base, folder, **data):
     steps = ["strip_html", "own_steps:clean", {"deduplicate": {"near": 0.8}}]
     labels = ["animal", "fruit", "tool"]
-    given = {"train": str(folder / "dirty.jsonl"), "labels": labels, "max_chars": 500, "steps": steps, **data}
-    return load_spec({**tiny_spec(base, folder, folder / "storage"), "data": given})
+    settings = {"train": str(folder / "dirty.jsonl"), "labels": labels, "max_chars": 500, "steps": steps, **data}
+    return load_spec({**tiny_spec(base, folder, folder / "storage"), "data": settings})
 
 
 def test_every_kind_of_damage_is_found(tiny_base, tmp_path, dirty):
     assert len(DAMAGE) == 25
-    kept = tmp_path / "quarantine.parquet"
-    prepared = preparing.prepare_rows(spec_of(tiny_base, tmp_path, max_bad_fraction=0.9), lambda progress: None, kept)
-    listed = {row["row"]: row for row in pq.read_table(kept).to_pylist()}
+    quarantine = tmp_path / "quarantine.parquet"
+    prepared = prepare_rows(spec_of(tiny_base, tmp_path, max_bad_fraction=0.9), lambda progress: None, quarantine)
+    listed = {row["row"]: row for row in pq.read_table(quarantine).to_pylist()}
     assert {number: row["reason"] for number, row in listed.items()} == dirty
     assert {row["path"] for row in listed.values()} == {str(tmp_path / "dirty.jsonl")}
     summary = prepared.summary
@@ -95,23 +95,23 @@ def test_every_kind_of_damage_is_found(tiny_base, tmp_path, dirty):
     assert listed[min(dirty)]["label"] == "tool" and listed[min(dirty) + 2]["text"] == ""
 
 
-def test_too_much_of_it_stops_the_run_with_the_table(tiny_base, tmp_path, dirty):
+def test_too_many_bad_rows_stop_the_run_with_a_table(tiny_base, tmp_path, dirty):
     with pytest.raises(TooManyBadRows) as caught:
-        preparing.prepare_rows(spec_of(tiny_base, tmp_path), lambda progress: None, tmp_path / "quarantine.parquet")
+        prepare_rows(spec_of(tiny_base, tmp_path), lambda progress: None, tmp_path / "quarantine.parquet")
     assert caught.value.by_reason["missing text"] == 2
-    assert sum(caught.value.by_reason.values()) == len(dirty) - 2  # two are left out by a step
+    assert sum(caught.value.by_reason.values()) == len(dirty) - 2  # two more are left out by a step
     assert pq.read_table(tmp_path / "quarantine.parquet").num_rows == len(dirty)
 
 
-def test_rows_that_stand_in_train_too_leave_the_test(tiny_base, tmp_path):
+def test_held_out_rows_that_are_also_in_train_are_bad(tiny_base, tmp_path):
     write_csv(tmp_path / "train.csv", GOOD)
     write_csv(tmp_path / "validation.csv", [("a new apple", "fruit"), GOOD[0]])
     write_csv(tmp_path / "test.csv", [GOOD[3], ("a good pig", "animal"), ("a new apple", "fruit"), GOOD[5]])
-    given = {part: str(tmp_path / f"{part}.csv") for part in ("train", "validation", "test")}
-    spec = {**tiny_spec(tiny_base, tmp_path, tmp_path / "storage"), "data": {**given, "max_bad_fraction": 0.2}}
-    prepared = preparing.prepare_rows(load_spec(spec), lambda progress: None, tmp_path / "quarantine.parquet")
+    files = {part: str(tmp_path / f"{part}.csv") for part in ("train", "validation", "test")}
+    spec = {**tiny_spec(tiny_base, tmp_path, tmp_path / "storage"), "data": {**files, "max_bad_fraction": 0.2}}
+    prepared = prepare_rows(load_spec(spec), lambda progress: None, tmp_path / "quarantine.parquet")
     assert prepared.summary["quarantined"] == {"also in train": 3, "also in validation": 1}
     assert prepared.part("test").raw("text") == ["a good pig"]
     spec["data"]["allow_issues"] = ["also in train", "also in validation"]
-    prepared = preparing.prepare_rows(load_spec(spec), lambda progress: None, tmp_path / "quarantine.parquet")
+    prepared = prepare_rows(load_spec(spec), lambda progress: None, tmp_path / "quarantine.parquet")
     assert prepared.summary["rows"] == {"train": 40, "validation": 2, "test": 4}

@@ -1,18 +1,16 @@
-"""What a contract learns, it learns from the rows that are trained on; and what a table of one column is told apart by."""
+"""A contract is fitted on the training rows only."""
 
 import csv
 import json
 
 import pytest
 
-from trainer.contract.contract import Contract
+from cluster.errors import DataError
 from trainer.data.prepare.prepare import prepare_rows
-from trainer.registry.register import _check_comparable
-from trainer.registry.registry import Version
 from trainer.tasks.resolve import load_spec
 
 
-def prepared(folder, rows, task, base, **data):
+def prepare(folder, rows, task, base, **data):
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = {} if task.startswith("tabular") else {"base": str(base)}
@@ -23,20 +21,20 @@ def prepared(folder, rows, task, base, **data):
 
 def test_the_mean_of_numbers_is_that_of_the_training_rows(tiny_base, tmp_path):
     rows = [{"text": f"text {n}", "value": n % 37} for n in range(200)]
-    found = prepared(tmp_path, rows, "text-regression", tiny_base)
-    trained = found.part("train").targets
+    prepared = prepare(tmp_path, rows, "text-regression", tiny_base)
+    trained = prepared.part("train").targets
     assert len(trained) < 190
-    assert found.contract.fitted["target"]["mean"] == pytest.approx(trained.mean(), rel=1e-12)
-    assert found.contract.fitted["target"]["std"] == pytest.approx(trained.std(), rel=1e-12)
+    assert prepared.contract.fitted["target"]["mean"] == pytest.approx(trained.mean(), rel=1e-12)
+    assert prepared.contract.fitted["target"]["std"] == pytest.approx(trained.std(), rel=1e-12)
 
 
-def test_a_tag_that_only_held_out_rows_have_is_no_tag(tiny_base, tmp_path):
+def test_a_tag_that_only_held_out_rows_have_is_unknown(tiny_base, tmp_path):
     own = {n: [f"own {n}"] for n in range(0, 90, 3)}
     rows = [{"text": f"text {n}", "labels": ["even" if n % 2 else "odd", *own.get(n, [])]} for n in range(90)]
-    found = prepared(tmp_path, rows, "text-multi-label", tiny_base)
-    assert found.part("train").targets.sum(axis=0).min() >= 1
-    n_unknown = len(own) - (len(found.contract.fitted["labels"]) - 2)
-    assert n_unknown > 1 and found.summary["quarantined"] == {"unknown label": n_unknown}
+    prepared = prepare(tmp_path, rows, "text-multi-label", tiny_base)
+    assert prepared.part("train").targets.sum(axis=0).min() >= 1
+    n_unknown = len(own) - (len(prepared.contract.fitted["labels"]) - 2)
+    assert n_unknown > 1 and prepared.summary["quarantined"] == {"unknown label": n_unknown}
 
 
 @pytest.mark.parametrize("kind", ["numeric", "categorical", "boolean"])
@@ -46,30 +44,12 @@ def test_a_table_of_one_column_may_lack_a_cell(tmp_path, kind):
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["x", "label"], *[[["", *cells][n % 3], "pq"[n % 2]] for n in range(90)]])
     data = {"train": str(path), "features": {"x": kind}, "split": {"validation": 0.3, "test": 0.3}}
-    spec = load_spec({"name": "a", "task": "tabular-classification", "data": data, "storage": str(tmp_path / "storage")})
+    spec = load_spec(
+        {"name": "a", "task": "tabular-classification", "data": data, "storage": str(tmp_path / "storage")}
+    )
     try:
-        found = prepare_rows(spec, lambda progress: None, tmp_path / "quarantine.parquet")
-    except Exception as error:  # three different rows may all fall into one part, which is said
+        prepared = prepare_rows(spec, lambda progress: None, tmp_path / "quarantine.parquet")
+    except DataError as error:  # the three different rows may all fall into one part
         assert "no row is left" in str(error)
     else:
-        assert sum(found.summary["rows"].values()) == 90
-
-
-def test_models_that_read_other_columns_are_not_compared(tmp_path):
-    def version(number, task, columns, fitted):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        Contract(task=task, columns=columns, steps=[], fitted=fitted, files={}).save(folder)
-        return Version("a", number, folder)
-
-    label = {"label": "y"}
-    one = version(1, "tabular-classification", {**label, "feature.a": "a"}, {"labels": ["p", "q"]})
-    two = version(2, "tabular-classification", {"feature.b": "b", **label, "feature.a": "a"}, {"labels": ["p", "q"]})
-    three = version(3, "tabular-regression", {"value": "y", "feature.a": "a"}, {"target": {"mean": 0, "std": 1}})
-    _check_comparable(one, one)
-    for candidate, champion, said in [
-        (one, two, "reads other columns"),
-        (three, one, "predicts a class, not a number"),
-    ]:
-        with pytest.raises(Exception, match=said):
-            _check_comparable(candidate, champion)
+        assert sum(prepared.summary["rows"].values()) == 90

@@ -1,4 +1,4 @@
-"""Preparation: right rows in right parts, made once, and every row that is not used accounted for."""
+"""Preparation: each row is in its part, rows are prepared once, and every row that is not used is listed."""
 
 import json
 from pathlib import Path
@@ -11,42 +11,60 @@ import pytest
 from cluster.errors import DataError, ResourceError, SpecError
 from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.arrow import write_ipc
-from trainer.data.prepare import prepare as preparing
+from trainer.data.prepare.prepare import find_prepared, prepare_rows
+from trainer.tasks.catalog import get_task
 from trainer.tasks.resolve import load_spec
+
+PARTS = ("train", "validation", "test")
 
 
 def prepare(spec, tmp_path):
-    return preparing.prepare_rows(load_spec(spec), lambda progress: None, tmp_path / "quarantine.parquet")
+    return prepare_rows(load_spec(spec), lambda progress: None, tmp_path / "quarantine.parquet")
 
 
-def test_every_row_once_in_its_part_with_its_tokens(tiny_base, tiny_data, tmp_path):
-    prepared = prepare(tiny_spec(tiny_base, tiny_data, tmp_path), tmp_path)
-    parts = {name: prepared.part(name) for name in ("train", "validation", "test")}
-    sizes = {name: len(rows) for name, rows in parts.items()}
-    assert sizes["train"] + sizes["validation"] == 240 and 10 <= sizes["validation"] <= 40 and sizes["test"] == 210
-    everything = sorted(text for name in ("train", "validation") for text in parts[name].raw("text"))
-    assert everything == sorted(text for text, _ in make_text_rows(240, seed=1))
-    assert parts["test"].raw("text") == [text for text, _ in make_text_rows(210, seed=2)]
-    assert np.bincount(parts["validation"].targets).min() >= 1
-    from trainer.tasks import catalog as task_catalog
-
-    encode = task_catalog.get_task("text-classification").encoder(prepared.contract, prepared.folder)
-    for name, rows in parts.items():
-        expected = encode({"text": rows.raw("text")}).inputs
-        for at in range(len(rows)):
-            assert np.array_equal(rows.inputs(at), expected[at]), name
-            assert rows.lengths[at] == len(expected[at])
-    labels = prepared.contract.fitted["labels"]
-    assert [labels[target] for target in parts["test"].targets] == parts["test"].raw("label")
+@pytest.fixture(scope="module")
+def tiny_prepared(tiny_base, tiny_data, tmp_path_factory):
+    """The 240 training rows and the 210 test rows of `tiny_data`, prepared."""
+    folder = tmp_path_factory.mktemp("tiny_prepared")
+    return prepare(tiny_spec(tiny_base, tiny_data, folder), folder)
 
 
-def test_made_once_found_again_and_named_by_the_fingerprint(tiny_base, tiny_data, tmp_path):
+def test_every_row_is_in_one_part(tiny_prepared):
+    train, validation, test = (tiny_prepared.part(name).raw("text") for name in PARTS)
+    assert len(train) + len(validation) == 240
+    assert 10 <= len(validation) <= 40
+    assert len(test) == 210
+    assert sorted(train + validation) == sorted(text for text, _ in make_text_rows(240, seed=1))
+    assert test == [text for text, _ in make_text_rows(210, seed=2)]
+
+
+def test_every_class_has_validation_rows(tiny_prepared):
+    assert np.bincount(tiny_prepared.part("validation").targets).min() >= 1
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_row_has_its_tokens(tiny_prepared, part):
+    encode = get_task("text-classification").encoder(tiny_prepared.contract, tiny_prepared.folder)
+    rows = tiny_prepared.part(part)
+    expected = encode({"text": rows.raw("text")}).inputs
+    for row in range(len(rows)):
+        assert np.array_equal(rows.inputs(row), expected[row])
+        assert rows.lengths[row] == len(expected[row])
+
+
+def test_targets_are_the_labels(tiny_prepared):
+    labels = tiny_prepared.contract.fitted["labels"]
+    test = tiny_prepared.part("test")
+    assert [labels[target] for target in test.targets] == test.raw("label")
+
+
+def test_rows_are_prepared_once_in_a_folder_named_by_the_fingerprint(tiny_base, tiny_data, tmp_path):
     spec = tiny_spec(tiny_base, tiny_data, tmp_path)
-    assert preparing.find_prepared(load_spec(spec)) is None
+    assert find_prepared(load_spec(spec)) is None
     first = prepare(spec, tmp_path)
     assert first.folder.name.startswith(first.contract.fingerprint[:16])
     stamp = (first.folder / "index.arrow").stat().st_mtime_ns
-    assert preparing.find_prepared(load_spec(spec)).folder == first.folder
+    assert find_prepared(load_spec(spec)).folder == first.folder
     assert prepare(spec, tmp_path).folder == first.folder
     assert (first.folder / "index.arrow").stat().st_mtime_ns == stamp
     other = prepare({**spec, "data": {**spec["data"], "max_length": 8}}, tmp_path)
@@ -57,21 +75,22 @@ def test_made_once_found_again_and_named_by_the_fingerprint(tiny_base, tiny_data
 def test_formats_and_several_files_give_the_same_rows(tiny_base, tmp_path):
     rows = make_text_rows(90, seed=3)
     write_csv(tmp_path / "all.csv", rows)
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t, "label": c}) + "\n" for t, c in rows[:40]))
-    pq.write_table(
-        pa.table({"text": [t for t, _ in rows[40:]], "label": [c for _, c in rows[40:]]}), tmp_path / "b.parquet"
-    )
-    found = []
-    for given in (str(tmp_path / "all.csv"), [str(tmp_path / "a.jsonl"), str(tmp_path / "b.parquet")]):
-        prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": given}}, tmp_path)
-        found.append(
-            (prepared.contract.fingerprint, [prepared.part(p).raw("text") for p in ("train", "validation", "test")])
-        )
-    assert found[0] == found[1]
-    assert sum(len(part) for part in found[0][1]) == 90
+    objects = [{"text": text, "label": label} for text, label in rows]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in objects[:40]))
+    pq.write_table(pa.Table.from_pylist(objects[40:]), tmp_path / "b.parquet")
+
+    def prepare_from(files):
+        return prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": files}}, tmp_path)
+
+    one_file = prepare_from(str(tmp_path / "all.csv"))
+    two_files = prepare_from([str(tmp_path / "a.jsonl"), str(tmp_path / "b.parquet")])
+    assert one_file.contract.fingerprint == two_files.contract.fingerprint
+    texts = [one_file.part(part).raw("text") for part in PARTS]
+    assert texts == [two_files.part(part).raw("text") for part in PARTS]
+    assert sum(len(part) for part in texts) == 90
 
 
-def test_bad_rows_are_listed_and_the_rest_is_used(tiny_base, tmp_path):
+def test_bad_rows_are_listed_and_the_others_are_used(tiny_base, tmp_path):
     rows = [*make_text_rows(200, seed=4), ("", "tool"), ("  ", "fruit"), ("no label", "")]
     write_csv(tmp_path / "train.csv", rows)
     spec = {
@@ -90,7 +109,7 @@ def test_bad_rows_are_listed_and_the_rest_is_used(tiny_base, tmp_path):
     assert {row["path"] for row in listed} == {str(tmp_path / "train.csv")}
 
 
-def test_too_many_bad_rows_stop_the_run_and_are_kept(tiny_base, tmp_path):
+def test_too_many_bad_rows_stop_the_run_and_are_listed(tiny_base, tmp_path):
     write_csv(tmp_path / "train.csv", [*make_text_rows(20, seed=4), ("", "tool")])
     spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}}
     with pytest.raises(DataError, match=r"1 of 21 rows cannot be used \(empty text: 1\)") as caught:
@@ -132,23 +151,24 @@ def test_a_damaged_prepared_folder_is_named(tiny_base, tiny_data, tmp_path):
     shard = next((prepared.folder / "shards").iterdir())
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(DataError, match="is damaged"):
-        preparing.find_prepared(load_spec(spec)).part("train")
+        find_prepared(load_spec(spec)).part("train")
 
 
-def test_neither_order_nor_place_of_rows_changes_the_fingerprint_or_the_parts(tiny_base, tmp_path):
+def test_the_order_and_the_files_of_rows_change_neither_fingerprint_nor_parts(tiny_base, tmp_path):
     rows = make_text_rows(300, seed=3)
     write_csv(tmp_path / "a.csv", rows)
     (tmp_path / "elsewhere").mkdir()
     write_csv(tmp_path / "elsewhere" / "1.csv", rows[::-1][:120])
     write_csv(tmp_path / "elsewhere" / "2.csv", rows[::-1][120:])
-    found = []
-    for given in ("a.csv", "elsewhere/*.csv"):
+    results = []
+    for pattern in ("a.csv", "elsewhere/*.csv"):
         prepared = prepare(
-            {**tiny_spec(tiny_base, tmp_path, tmp_path / given[0]), "data": {"train": str(tmp_path / given)}}, tmp_path
+            {**tiny_spec(tiny_base, tmp_path, tmp_path / pattern[0]), "data": {"train": str(tmp_path / pattern)}},
+            tmp_path,
         )
         parts = {name: sorted(prepared.part(name).raw("text")) for name in ("train", "validation", "test")}
-        found.append((prepared.contract.fingerprint, parts))
-    assert found[0] == found[1]
+        results.append((prepared.contract.fingerprint, parts))
+    assert results[0] == results[1]
 
 
 def test_adding_rows_moves_no_row_to_another_part(tiny_base, tmp_path):
@@ -165,31 +185,31 @@ def test_adding_rows_moves_no_row_to_another_part(tiny_base, tmp_path):
         assert set(after.values()) == {"train", "validation", "test"}
 
 
-def test_groups_stay_together_and_the_newest_rows_are_the_test(tiny_base, tmp_path):
+def test_groups_stay_together_and_the_newest_rows_are_held_out(tiny_base, tmp_path):
     rows = [
         {"text": text, "label": label, "who": f"user {n % 40}", "at": f"2026-01-{1 + n // 10:02d}T00:00:0{n % 10}Z"}
         for n, (text, label) in enumerate(make_text_rows(300, seed=5))
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    who, at = ({row["text"]: row[key] for row in rows} for key in ("who", "at"))
+    user_of, time_of = ({row["text"]: row[key] for row in rows} for key in ("who", "at"))
 
     def parts_of(split):
         data = {"train": str(tmp_path / "rows.jsonl"), "split": split}
         prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
         return [prepared.part(name).raw("text") for name in ("train", "validation", "test")]
 
-    groups = [{who[text] for text in part} for part in parts_of({"by": "group", "column": "who", "test": 0.2})]
+    groups = [{user_of[text] for text in part} for part in parts_of({"by": "group", "column": "who", "test": 0.2})]
     assert sum(map(len, groups)) == 40 and all(groups)
     for split in (
         {"by": "time", "column": "at"},
         {"by": "time", "column": "at", "validation_from": "2026-01-25", "test_from": "2026-01-28T00:00:00+00:00"},
     ):
-        train, validation, test = ([at[text] for text in part] for part in parts_of(split))
+        train, validation, test = ([time_of[text] for text in part] for part in parts_of(split))
         assert max(train) < min(validation) <= max(validation) < min(test)
         assert [len(train), len(validation), len(test)] == [240, 30, 30]
 
 
-def test_a_group_or_time_that_is_not_there_makes_a_bad_row(tiny_base, tmp_path):
+def test_a_missing_or_unreadable_time_makes_a_bad_row(tiny_base, tmp_path):
     rows = [{"text": t, "label": c, "at": "2026-01-01"} for t, c in make_text_rows(60, 5)]
     rows[3]["at"], rows[7]["at"] = None, "yesterday"
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -199,38 +219,7 @@ def test_a_group_or_time_that_is_not_there_makes_a_bad_row(tiny_base, tmp_path):
         prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
 
 
-def test_steps_over_all_rows(tiny_base, tmp_path):
-    rows = [row for row in make_text_rows(900, seed=6) if row[1] != "tool" or int(row[0].split()[-1]) % 9 == 2]
-    write_csv(tmp_path / "train.csv", [*rows, *rows[:20]])
-
-    def summary_of(*steps):
-        data = {"train": str(tmp_path / "train.csv"), "steps": list(steps), "max_bad_fraction": 0.1}
-        return prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
-
-    plain = summary_of().summary
-    assert plain["quarantined"] == {"duplicate": 20} and plain["left_out"] == {} and plain["class_weights"] is None
-    apart = summary_of("deduplicate").summary
-    assert apart["quarantined"] == {} and apart["left_out"] == {"duplicate": 20} and apart["rows"] == plain["rows"]
-    small = min(count[0] for count in plain["rows_by_class"].values())
-    large = max(count[0] for count in plain["rows_by_class"].values())
-    under = summary_of({"balance": {"how": "undersample"}}).summary
-    assert all(small * 0.7 <= count[0] <= small * 1.3 for count in under["rows_by_class"].values())
-    assert {part: under["rows"][part] for part in ("validation", "test")} == {
-        part: plain["rows"][part] for part in ("validation", "test")
-    }
-    over = summary_of({"balance": {"how": "oversample"}}).part("train")
-    assert np.bincount(over.targets).min() >= 0.8 * large and np.bincount(over.targets).max() == large
-    weights = summary_of("balance").summary["class_weights"]
-    assert max(weights) == weights[2] and sum(
-        weight * count[0] for weight, count in zip(weights, plain["rows_by_class"].values(), strict=True)
-    ) == pytest.approx(plain["rows"]["train"], rel=1e-3)
-    part = summary_of({"sample": {"fraction": 0.5}}).summary
-    assert 0.4 < part["rows"]["train"] / plain["rows"]["train"] < 0.6
-    assert sum(part["left_out"].values()) == plain["rows"]["train"] - part["rows"]["train"]
-    assert 80 < summary_of({"sample": {"rows": 100}}).summary["rows"]["train"] < 120
-
-
-def test_every_class_of_some_rows_is_in_every_part(tiny_base, tmp_path):
+def test_stratify_puts_every_class_into_every_part(tiny_base, tmp_path):
     rows = [(f"{word} {n}", label) for label, word in (("a", "cat"), ("b", "dog"), ("c", "pig")) for n in range(6)]
     for seed in range(5):
         write_csv(tmp_path / "train.csv", rows)
@@ -240,7 +229,7 @@ def test_every_class_of_some_rows_is_in_every_part(tiny_base, tmp_path):
         assert sum(prepared.summary["rows"].values()) == 18
 
 
-def test_columns_beside_the_tasks_are_checked_and_described(tiny_base, tmp_path):
+def test_columns_of_features_are_checked_and_profiled(tiny_base, tmp_path):
     rows = [
         {"text": text, "label": label, "age": 20 + n % 50, "country": "DE" if n % 4 else None, "since": "2026-01-02"}
         for n, (text, label) in enumerate(make_text_rows(200, seed=9))
@@ -261,12 +250,12 @@ def test_columns_beside_the_tasks_are_checked_and_described(tiny_base, tmp_path)
     assert plain.feature_profile == {} and plain.contract.fingerprint == prepared.contract.fingerprint
 
 
-def test_a_full_disk_is_the_users_message():
+def test_a_full_disk_is_reported():
     with pytest.raises(ResourceError, match="/dev/full cannot be written"):
         write_ipc(pa.table({"a": ["text"] * 10_000}), Path("/dev/full"))
 
 
-def test_a_label_without_a_row_to_learn_from_makes_its_rows_bad(tiny_base, tmp_path):
+def test_rows_with_a_label_that_has_no_training_row_are_bad(tiny_base, tmp_path):
     rows = [
         {"text": t, "label": c, "at": f"2026-01-{1 + n // 5:02d}"} for n, (t, c) in enumerate(make_text_rows(100, 5))
     ]
@@ -280,7 +269,7 @@ def test_a_label_without_a_row_to_learn_from_makes_its_rows_bad(tiny_base, tmp_p
     assert sum(prepared.summary["rows"].values()) == 100
 
 
-def test_equal_texts_that_are_allowed_do_not_leak_over_a_split(tiny_base, tmp_path):
+def test_allowed_duplicates_do_not_leak_into_a_held_out_part(tiny_base, tmp_path):
     rows = [
         {"text": t, "label": c, "at": f"2026-01-{1 + n // 5:02d}"} for n, (t, c) in enumerate(make_text_rows(100, 5))
     ]
@@ -292,54 +281,28 @@ def test_equal_texts_that_are_allowed_do_not_leak_over_a_split(tiny_base, tmp_pa
     assert prepared.summary["quarantined"] == {"also in train": 1}
 
 
-def test_a_sample_with_the_splits_seed_takes_other_rows(tiny_base, tmp_path):
-    write_csv(tmp_path / "train.csv", make_text_rows(900, seed=6))
-    steps = [{"sample": {"fraction": 0.3, "seed": 13}}, {"balance": {"how": "undersample"}}]
-    data = {"train": str(tmp_path / "train.csv"), "steps": steps, "split": {"seed": 13, "test": 0.3}}
-    prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
-    assert 120 < prepared.summary["rows"]["train"] < 200
-
-
-def test_what_was_left_out_is_listed_in_every_run(tiny_base, tmp_path):
+def test_every_run_gets_the_list_of_bad_rows(tiny_base, tmp_path):
     write_csv(tmp_path / "train.csv", [*make_text_rows(300, seed=6), ("", "tool")])
     spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / "train.csv")}}
     for run in ("one", "two"):
-        preparing.prepare_rows(load_spec(spec), lambda progress: None, tmp_path / run / "quarantine.parquet")
+        prepare_rows(load_spec(spec), lambda progress: None, tmp_path / run / "quarantine.parquet")
         assert pq.read_table(tmp_path / run / "quarantine.parquet").num_rows == 1
-
-
-def test_two_samples_take_each_their_share(tiny_base, tmp_path):
-    write_csv(tmp_path / "train.csv", make_text_rows(900, seed=6))
-    half = {"sample": {"fraction": 0.5}}
-    data = {"train": str(tmp_path / "train.csv"), "steps": [half, half]}
-    prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
-    assert 130 < prepared.summary["rows"]["train"] < 230
 
 
 def test_the_same_bytes_under_another_ending_are_another_file(tiny_base, tmp_path):
     content = write_csv(tmp_path / "train.csv", make_text_rows(90, seed=6)).read_bytes()
     (tmp_path / "train.csv.gz").write_bytes(content)
-    for name, refused in (("train.csv", False), ("train.csv.gz", True)):
+    for name, is_damaged in (("train.csv", False), ("train.csv.gz", True)):
         spec = {**tiny_spec(tiny_base, tmp_path, tmp_path), "data": {"train": str(tmp_path / name)}}
-        if refused:
+        if is_damaged:
             with pytest.raises(DataError, match="is not a complete gzip"):
                 prepare(spec, tmp_path)
         else:
             prepare(spec, tmp_path)
 
 
-def test_repeated_rows_are_counted_and_can_be_taken_once(tiny_base, tmp_path):
-    rows = [row for row in make_text_rows(600, seed=6) if row[1] != "tool" or int(row[0].split()[-1]) % 9 == 2]
-    write_csv(tmp_path / "train.csv", rows)
-    data = {"train": str(tmp_path / "train.csv"), "steps": [{"balance": {"how": "oversample"}}]}
-    prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
-    train = prepared.part("train")
-    assert len(train) == prepared.summary["rows"]["train"] + prepared.summary["repeated"] > len(train.without_repeats())
-    assert len(train.without_repeats()) == prepared.summary["rows"]["train"] == len(set(train.raw("text")))
-
-
 @pytest.mark.parametrize(
-    ("split", "given", "message"),
+    ("split", "part_files", "message"),
     [
         (
             {"by": "time", "column": "at", "validation_from": "2026-01-01", "test_from": "2026-02-01"},
@@ -350,7 +313,7 @@ def test_repeated_rows_are_counted_and_can_be_taken_once(tiny_base, tmp_path):
         ({"by": "group", "column": "who", "stratify": True}, [], "stratify: true goes with by: content only"),
     ],
 )
-def test_a_split_that_would_do_nothing_is_refused(split, given, message):
-    data = {"train": "a.csv", "split": split, **{part: f"{part}.csv" for part in given}}
+def test_a_split_without_an_effect_is_rejected(split, part_files, message):
+    data = {"train": "a.csv", "split": split, **{part: f"{part}.csv" for part in part_files}}
     with pytest.raises(SpecError, match=message):
         load_spec({"name": "a", "data": data, "model": {"base": "x/y"}})

@@ -1,4 +1,4 @@
-"""Reading raw files: every row comes out, with its number, and with the reason if it cannot be used."""
+"""Reading raw files: every row is yielded with its number, and with the reason if it cannot be used."""
 
 import gzip
 
@@ -8,18 +8,18 @@ import pytest
 
 from cluster.errors import DataError
 from trainer.data.readers.read import read_blocks
-from trainer.data.sources import resolve
+from trainer.data.sources.resolve import check_named_once, digest_files, find_source_files
 
 COLUMNS = {"text": "body", "label": "kind"}
 
 
 def rows_of(path):
-    [file] = resolve.find_source_files(str(path), "train")
+    [file] = find_source_files(str(path), "train")
     blocks = list(read_blocks(file, COLUMNS))
     return sorted(pa.concat_tables(blocks).to_pylist(), key=lambda row: row["row"])
 
 
-def test_csv_with_quotes_newlines_torn_rows_and_bytes_that_are_no_utf8(tmp_path):
+def test_csv_with_quotes_newlines_torn_rows_and_bytes_that_are_not_utf8(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b'body,kind,extra\na,x,1\n"b\nsays ""hi""",y,2\none,two\nc\xff,z,3\nNA,null,4\n')
     rows = rows_of(path)
@@ -30,7 +30,7 @@ def test_csv_with_quotes_newlines_torn_rows_and_bytes_that_are_no_utf8(tmp_path)
     assert (rows[4]["text"], rows[4]["label"], rows[4]["reason"]) == ("NA", "null", None)  # words, not missing values
 
 
-def test_jsonl_names_each_bad_line(tmp_path):
+def test_jsonl_gives_each_bad_line_its_reason(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(
         b'\xef\xbb\xbf{"body": "a", "kind": 1}\n\nnope\n{"body": 3, "kind": "x"}\n[1]\n{"body": "\xff"}\n'
@@ -39,7 +39,7 @@ def test_jsonl_names_each_bad_line(tmp_path):
     rows = {row["row"]: row for row in rows_of(path)}
     assert rows[1]["text"] == "a" and rows[1]["label"] == "1"
     assert rows[3]["reason"] == "not JSON"
-    assert rows[4]["reason"] == "text is no text"
+    assert rows[4]["reason"] == "text is not text"
     assert rows[5]["reason"] == "not a JSON object"
     assert rows[6]["reason"] == "invalid UTF-8"
     assert rows[7]["label"] == "true" and rows[7]["reason"] is None
@@ -65,16 +65,16 @@ def test_jsonl_with_a_key_twice_half_a_character_and_a_nul(tmp_path):
         "invalid UTF-8",
         "NUL character",
         "missing label",
-        "label is no text",
+        "label is not text",
         "not JSON",
-        "label is no text",
+        "label is not text",
         "not JSON",
     ]
     assert rows[2]["text"] == "half \ufffd" and rows[3]["text"] == "nul \ufffd"
     assert rows[7]["label"] == '{"deep": [1]}' and len(rows[8]["text"]) == 1000
 
 
-def test_a_nul_in_csv_is_named_and_only_its_own_row(tmp_path):
+def test_a_nul_in_csv_makes_only_its_own_row_bad(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b"body,kind,note\na\0b,x,1\na,x,\0\nc,y,2\n")
     rows = rows_of(path)
@@ -107,11 +107,11 @@ def test_parquet_with_whole_numbers_as_labels(tmp_path):
         ("a.csv", gzip.compress(b"body,kind\na,b\n"), "no column 'body'"),
     ],
 )
-def test_a_file_that_is_wrong_as_a_whole(tmp_path, name, content, message):
+def test_a_file_that_cannot_be_read(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
         rows_of(tmp_path / name)
-    assert str(caught.value).encode() and "\n" not in caught.value.problem  # can be shown, in one line
+    assert str(caught.value).encode() and "\n" not in caught.value.problem  # it can be shown, and is one line
 
 
 def test_parquet_of_the_wrong_type(tmp_path):
@@ -120,26 +120,26 @@ def test_parquet_of_the_wrong_type(tmp_path):
         rows_of(tmp_path / "a.parquet")
 
 
-def test_files_that_are_not_there(tmp_path):
+def test_files_that_do_not_exist(tmp_path):
     (tmp_path / "train.csv").write_text("a\n")
-    for given, message in [
+    for source, message in [
         (str(tmp_path / "trian.csv"), r"no such file \(did you mean 'train.csv'"),
         (str(tmp_path / "*.jsonl"), "matches no file"),
         (str(tmp_path), "is a folder"),
         ([], "names no file"),
     ]:
         with pytest.raises(DataError, match=message):
-            resolve.find_source_files(given, "train")
+            find_source_files(source, "train")
 
 
 def test_the_digest_goes_by_content_not_by_name(tmp_path):
     for name, text in [("a.csv", "x"), ("b.csv", "x"), ("c.csv", "y")]:
         (tmp_path / name).write_text(text)
-    a, b, c = (resolve.digest_files(resolve.find_source_files(str(tmp_path / name), "train")) for name in ("a.csv", "b.csv", "c.csv"))
+    a, b, c = (digest_files(find_source_files(str(tmp_path / name), "train")) for name in ("a.csv", "b.csv", "c.csv"))
     assert a == b != c
 
 
-def test_a_quote_that_swallows_half_a_file_is_named(tmp_path):
+def test_a_quote_that_swallows_half_a_file_makes_one_bad_row(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text('body,kind\na,x\n"b' + "".join(f"{n},y\n" for n in range(2000)) + 'c",z\nd,x\n')
     rows = rows_of(path)
@@ -162,23 +162,23 @@ def test_other_columns_do_not_matter(tmp_path):
     assert [row["text"] for row in rows_of(path)] == ["a", "b"]
 
 
-def test_a_file_named_twice_is_refused(tmp_path):
+def test_a_file_named_twice_is_rejected(tmp_path):
     (tmp_path / "train.csv").write_text("body,kind\na,x\n")
     (tmp_path / "link.csv").symlink_to(tmp_path / "train.csv")
-    train = resolve.find_source_files(str(tmp_path / "train.csv"), "train")
+    train = find_source_files(str(tmp_path / "train.csv"), "train")
     for again in ("train.csv", "link.csv"):
         with pytest.raises(DataError, match="in data.train and again in data.test"):
-            resolve.check_named_once([*train, *resolve.find_source_files(str(tmp_path / again), "test", first_index=1)])
+            check_named_once([*train, *find_source_files(str(tmp_path / again), "test", first_index=1)])
 
 
-def test_a_folder_of_texts_inside_another_is_refused(tmp_path):
+def test_a_folder_of_texts_inside_another_is_rejected(tmp_path):
     for name in ("pos/one.txt", "pos/sub/two.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("a")
-    outer, inner = resolve.find_source_files(str(tmp_path), "train"), resolve.find_source_files(str(tmp_path / "pos"), "test")
+    outer, inner = find_source_files(str(tmp_path), "train"), find_source_files(str(tmp_path / "pos"), "test")
     for files in ([*outer, *inner], [*inner, *outer]):
         with pytest.raises(DataError, match="and again in"):
-            resolve.check_named_once(files)
+            check_named_once(files)
 
 
 @pytest.mark.parametrize(
@@ -197,13 +197,13 @@ def test_a_missing_column_is_named_with_the_key_that_names_it(tmp_path, role, fi
         pq.write_table(pa.table({"body": ["a"]}), path)
     else:
         path.write_text("body\na\n" if ending == ".csv" else '{"body": "a"}\n')
-    [file] = resolve.find_source_files(str(path), "train")
+    [file] = find_source_files(str(path), "train")
     with pytest.raises(DataError, match="no column 'bodi' " + ("" if "." in role else f"for the {role} ")) as caught:
         list(read_blocks(file, {role: "bodi"}, frozenset({role})))
     assert caught.value.fix.endswith(f"{fix}, or rename the column in the file")
 
 
-def test_a_nul_far_ahead_of_its_block_is_named_too(tmp_path):
+def test_a_nul_far_into_a_file_makes_its_row_bad(tmp_path):
     path = tmp_path / "rows.csv"
     lines = [f"text {n},k" for n in range(40_000)]
     lines[20_000] = "nu\0l,k"

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files: types that hold text, bytes that do not, and classes by number."""
+"""Parquet and Arrow files: types that hold text, bytes that are not text, and classes by number."""
 
 import random
 
@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import DataError
 from trainer.data.readers.read import read_blocks
-from trainer.data.sources import resolve
+from trainer.data.sources.resolve import find_source_files
 
 COLUMNS = {"text": "text", "label": "label"}
 BAD = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\x02\0\0\0\x03\0\0\0"), pa.py_buffer(b"\xff\xfea"))
@@ -23,7 +23,7 @@ def write(table, path):
 
 
 def rows_of(path):
-    [file] = resolve.find_source_files(str(path), "train")
+    [file] = find_source_files(str(path), "train")
     return pa.concat_tables(read_blocks(file, COLUMNS)).to_pylist()
 
 
@@ -36,8 +36,8 @@ def rows_of(path):
 def test_every_type_that_holds_text(tmp_path, kind, ending):
     table = pa.table({"text": pa.array(["a", None, "é"]).cast(kind), "label": pa.array(["x", "x", "y"]).cast(kind)})
     write(table, tmp_path / f"a{ending}")
-    found = [(row["text"], row["label"], row["reason"]) for row in rows_of(tmp_path / f"a{ending}")]
-    assert found == [("a", "x", None), (None, "x", "missing text"), ("é", "y", None)]
+    values = [(row["text"], row["label"], row["reason"]) for row in rows_of(tmp_path / f"a{ending}")]
+    assert values == [("a", "x", None), (None, "x", "missing text"), ("é", "y", None)]
 
 
 BAD_COLUMNS = {
@@ -46,19 +46,19 @@ BAD_COLUMNS = {
     "string_view": BAD.view(pa.binary()).cast(pa.binary_view()).view(pa.string_view()),
     "dictionary": pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), BAD, safe=False),
 }
-# pyarrow's own reader refuses a dictionary column of such bytes in parquet as a whole.
-PLACES = [(kind, ending) for kind in BAD_COLUMNS for ending in (".parquet", ".arrow")]
+# pyarrow's own reader rejects a Parquet file with such bytes in a dictionary column.
+BAD_FILES = [(kind, ending) for kind in BAD_COLUMNS for ending in (".parquet", ".arrow")]
 
 
-@pytest.mark.parametrize(("kind", "ending"), [place for place in PLACES if place != ("dictionary", ".parquet")])
-def test_bytes_that_are_no_utf8_make_one_bad_row(tmp_path, kind, ending):
+@pytest.mark.parametrize(("kind", "ending"), [case for case in BAD_FILES if case != ("dictionary", ".parquet")])
+def test_bytes_that_are_not_utf8_make_one_bad_row(tmp_path, kind, ending):
     text = BAD_COLUMNS[kind]
     write(pa.table({"text": text, "label": ["x", "y"]}), tmp_path / f"a{ending}")
-    found = [(row["text"], row["reason"]) for row in rows_of(tmp_path / f"a{ending}")]
-    assert found == [("\ufffd\ufffd", "invalid UTF-8"), ("a", None)]
+    values = [(row["text"], row["reason"]) for row in rows_of(tmp_path / f"a{ending}")]
+    assert values == [("\ufffd\ufffd", "invalid UTF-8"), ("a", None)]
 
 
-def test_a_column_of_nothing_is_missing_in_each_row(tmp_path):
+def test_a_null_column_is_missing_in_each_row(tmp_path):
     write(pa.table({"text": pa.nulls(2), "label": ["x", "y"]}), tmp_path / "a.arrow")
     assert [row["reason"] for row in rows_of(tmp_path / "a.arrow")] == ["missing text"] * 2
 
@@ -66,7 +66,7 @@ def test_a_column_of_nothing_is_missing_in_each_row(tmp_path):
 @pytest.mark.parametrize(
     "values", [pa.array([1, 2]), pa.array([b"a", b"b"]), pa.array([["a"], ["b"]]), pa.array([1, 2]).dictionary_encode()]
 )
-def test_a_column_that_is_no_text(tmp_path, values):
+def test_a_column_that_is_not_text(tmp_path, values):
     write(pa.table({"text": values, "label": ["x", "y"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="column 'text' for the text holds .*, not text"):
         rows_of(tmp_path / "a.parquet")
@@ -88,24 +88,24 @@ def test_classes_by_number_get_their_names(tmp_path):
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
     rows = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
     rows.to_parquet(tmp_path / "a.parquet")
-    found = [(row["label"], row["reason"]) for row in rows_of(tmp_path / "a.parquet")]
-    assert found == [("pos", None), ("neg", None), (None, "missing label")]
+    labels = [(row["label"], row["reason"]) for row in rows_of(tmp_path / "a.parquet")]
+    assert labels == [("pos", None), ("neg", None), (None, "missing label")]
     beyond = rows.data.table.replace_schema_metadata(rows.features.arrow_schema.metadata)
     beyond = beyond.set_column(1, "label", pa.array([1, 2, None], pa.int64()))
     write(beyond.replace_schema_metadata(rows.features.arrow_schema.metadata), tmp_path / "b.arrow")
-    found = [(row["label"], row["reason"]) for row in rows_of(tmp_path / "b.arrow")]
-    assert found == [("pos", None), (None, "label is no known class"), (None, "missing label")]
+    labels = [(row["label"], row["reason"]) for row in rows_of(tmp_path / "b.arrow")]
+    assert labels == [("pos", None), (None, "label is not a known class"), (None, "missing label")]
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".arrow"])
 def test_a_damaged_file_is_rows_or_one_clear_error(tmp_path, ending):
     path = tmp_path / f"a{ending}"
     write(pa.table({"text": [f"text {n}" for n in range(300)], "label": ["x", "y", "z"] * 100}), path)
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     dice = random.Random(5)
     outcomes = set()
     for _ in range(150):
-        damaged = bytearray(whole)
+        damaged = bytearray(intact)
         for _ in range(dice.randint(1, 8)):
             damaged[dice.randrange(len(damaged))] = dice.randrange(256)
         path.write_bytes(damaged[: dice.choice([len(damaged), dice.randrange(1, len(damaged))])])

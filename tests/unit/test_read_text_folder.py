@@ -1,11 +1,11 @@
-"""A folder of texts, one folder for each class."""
+"""A folder of texts, with one subfolder for each class."""
 
 import pyarrow as pa
 import pytest
 
 from cluster.errors import DataError
 from trainer.data.readers.read import read_blocks
-from trainer.data.sources import resolve
+from trainer.data.sources.resolve import digest_files, find_source_files
 
 COLUMNS = {"text": "anything", "label": "at all"}
 
@@ -29,8 +29,8 @@ def reviews(tmp_path):
     return root
 
 
-def test_every_text_is_a_row_in_a_fixed_order(reviews):
-    [file] = resolve.find_source_files(str(reviews), "train")
+def test_every_text_is_a_row_sorted_by_path(reviews):
+    [file] = find_source_files(str(reviews), "train")
     assert file.format == "text"
     [block] = read_blocks(file, COLUMNS)
     assert [tuple(row.values()) for row in block.to_pylist()] == [
@@ -44,14 +44,14 @@ def test_every_text_is_a_row_in_a_fixed_order(reviews):
 
 
 def test_for_predictions_the_class_does_not_matter(reviews):
-    [file] = resolve.find_source_files(str(reviews), "input", "text")
+    [file] = find_source_files(str(reviews), "input", "text")
     rows = pa.concat_tables(read_blocks(file, {"text": "text"})).to_pylist()
     assert len(rows) == 6 and rows[5]["reason"] is None
 
 
-def test_the_digest_goes_by_names_inside_and_content(reviews, tmp_path):
+def test_the_digest_covers_relative_paths_and_content(reviews, tmp_path):
     def digest(path):
-        return resolve.digest_files(resolve.find_source_files(str(path), "train", "text"))
+        return digest_files(find_source_files(str(path), "train", "text"))
 
     before = digest(reviews)
     moved = reviews.rename(tmp_path / "moved")
@@ -60,22 +60,22 @@ def test_the_digest_goes_by_names_inside_and_content(reviews, tmp_path):
     assert digest(moved) != before
 
 
-def test_folders_that_hold_no_texts(tmp_path):
+def test_folders_without_texts(tmp_path):
     (tmp_path / "pos").mkdir()
     (tmp_path / "pos/a.md").write_text("a")
     with pytest.raises(DataError, match=r"is a folder.*\n.*name its files"):
-        resolve.find_source_files(str(tmp_path), "train")
+        find_source_files(str(tmp_path), "train")
     with pytest.raises(DataError, match=r"holds no .txt file \(1 with .md\)"):
-        resolve.find_source_files(str(tmp_path), "train", "text")
+        find_source_files(str(tmp_path), "train", "text")
     with pytest.raises(DataError, match="names the file"):
-        resolve.find_source_files(str(tmp_path / "pos/a.md"), "train", "text")
+        find_source_files(str(tmp_path / "pos/a.md"), "train", "text")
 
 
 def test_long_texts_make_shorter_blocks(tmp_path):
     (tmp_path / "pos").mkdir()
     for n in range(20):
         (tmp_path / f"pos/{n:02}.txt").write_bytes(b"x" * (1 << 20))
-    [file] = resolve.find_source_files(str(tmp_path), "train")
+    [file] = find_source_files(str(tmp_path), "train")
     blocks = list(read_blocks(file, COLUMNS))
     assert [len(block) for block in blocks] == [16, 4]
     assert blocks[1]["row"].to_pylist() == [17, 18, 19, 20]
@@ -83,35 +83,35 @@ def test_long_texts_make_shorter_blocks(tmp_path):
 
 
 def test_links_to_folders_are_followed_and_circles_end(tmp_path):
-    kept, root = tmp_path / "kept", tmp_path / "reviews"
-    for folder in (kept, root / "neg"):
+    target, root = tmp_path / "target", tmp_path / "reviews"
+    for folder in (target, root / "neg"):
         folder.mkdir(parents=True)
         (folder / "a.txt").write_text(folder.name)
-    (kept / "itself").symlink_to(kept)
-    (root / "pos").symlink_to(kept)
-    (root / "more").symlink_to(kept)  # the same folder twice is two classes: which one is meant is not ours to say
+    (target / "itself").symlink_to(target)
+    (root / "pos").symlink_to(target)
+    (root / "more").symlink_to(target)  # two links to the same folder are two classes
     (root / "neg/up").symlink_to(tmp_path / "reviews/neg/..")
-    [file] = resolve.find_source_files(str(root), "train")
+    [file] = find_source_files(str(root), "train")
     [block] = read_blocks(file, COLUMNS)
-    found = [(row["text"], row["label"]) for row in block.to_pylist()]
-    assert found == [("kept", "more"), ("neg", "neg"), ("kept", "pos")]
+    rows = [(row["text"], row["label"]) for row in block.to_pylist()]
+    assert rows == [("target", "more"), ("neg", "neg"), ("target", "pos")]
 
 
-def test_a_class_that_is_nothing_but_a_link_is_seen(tmp_path):
-    for name in ("kept/a.txt", "reviews/stray.md"):
+def test_a_class_may_be_a_link(tmp_path):
+    for name in ("target/a.txt", "reviews/stray.md"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("a")
-    (tmp_path / "reviews/pos").symlink_to(tmp_path / "kept")
-    assert resolve.find_source_files(str(tmp_path / "reviews"), "train")[0].format == "text"
+    (tmp_path / "reviews/pos").symlink_to(tmp_path / "target")
+    assert find_source_files(str(tmp_path / "reviews"), "train")[0].format == "text"
 
 
-def test_a_link_to_what_is_gone_is_told(reviews):
+def test_a_broken_link_is_reported(reviews):
     (reviews / "lost").symlink_to(reviews / "not there")
     with pytest.raises(DataError, match="lost is a broken link"):
-        resolve.find_source_files(str(reviews), "train")
+        find_source_files(str(reviews), "train")
 
 
 def test_a_folder_has_no_other_columns(reviews):
-    [file] = resolve.find_source_files(str(reviews), "train")
+    [file] = find_source_files(str(reviews), "train")
     with pytest.raises(DataError, match="nothing for the group"):
         list(read_blocks(file, {**COLUMNS, "group": "user"}, frozenset({"group"})))

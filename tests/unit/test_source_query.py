@@ -1,4 +1,4 @@
-"""Rows of a database, with SQLite's own files."""
+"""Rows of a database, from SQLite files."""
 
 import sqlite3
 import traceback
@@ -9,8 +9,8 @@ import sqlalchemy
 
 from cluster.errors import DataError, ResourceError
 from trainer.data.readers.read import read_blocks
-from trainer.data.sources import resolve
 from trainer.data.sources.query import _query_error
+from trainer.data.sources.resolve import digest_files, find_source_files
 from trainer.spec.data import QuerySpec
 
 COLUMNS = {"text": "body", "label": "kind"}
@@ -33,7 +33,7 @@ def url(tmp_path_factory):
 
 
 def find(url, query, snapshots):
-    [file] = resolve.find_source_files(QuerySpec(url=url, query=query), "train", snapshots=snapshots)
+    [file] = find_source_files(QuerySpec(url=url, query=query), "train", snapshots=snapshots)
     return file
 
 
@@ -52,13 +52,13 @@ def test_rows_of_a_query(url, tmp_path):
     assert blocks[1]["group"].to_pylist()[-1] == "x"
 
 
-def test_the_same_rows_are_the_same_file(url, tmp_path):
+def test_the_same_rows_give_the_same_file(url, tmp_path):
     first = find(url, "select body, kind from rows order by id", tmp_path)
     again = find(url, "select body, kind from rows where 1 = 1 order by id", tmp_path)
     other = find(url, "select body, kind from rows where id > 3 order by id", tmp_path)
     assert first.path == again.path != other.path
     assert len(list(tmp_path.iterdir())) == 2
-    assert resolve.digest_files([first]) == resolve.digest_files([again])
+    assert digest_files([first]) == digest_files([again])
 
 
 def test_a_url_from_the_environment(url, tmp_path, monkeypatch):
@@ -80,12 +80,12 @@ def test_a_url_from_the_environment(url, tmp_path, monkeypatch):
         ("select 1 as body union all select 'a'", r"mixes kinds of values(.|\n)*CAST"),
     ],
 )
-def test_queries_that_go_wrong(url, tmp_path, query, message):
+def test_queries_that_fail(url, tmp_path, query, message):
     with pytest.raises(DataError, match=message):
         find(url, query, tmp_path)
     assert not list(tmp_path.iterdir())
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db:
-        assert db.execute("select max(kind) from rows").fetchone() == (2,)  # what changes rows is rolled back
+        assert db.execute("select max(kind) from rows").fetchone() == (2,)  # changes are rolled back
 
 
 @pytest.mark.parametrize(
@@ -101,16 +101,16 @@ def test_queries_that_go_wrong(url, tmp_path, query, message):
         ("sqlite:////no/such/file.db", "there is no file /no/such/file.db"),
     ],
 )
-def test_urls_that_are_refused_without_being_shown(tmp_path, given, message):
+def test_urls_that_are_rejected_without_being_shown(tmp_path, given, message):
     with pytest.raises(DataError, match=message) as caught:
         find(given, "select 1", tmp_path)
     assert "geheim" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_what_a_driver_says_is_shown_without_the_password():
+def test_a_drivers_message_is_shown_without_the_password():
     url = sqlalchemy.make_url("postgresql://me:ge%2Fheim@host/db?sslpassword=anderes")
-    said = RuntimeError("cannot connect to postgresql://me:ge%2Fheim@host with ge/heim and anderes\nmore")
-    shown = str(_query_error("the query", said, url))
+    error = RuntimeError("cannot connect to postgresql://me:ge%2Fheim@host with ge/heim and anderes\nmore")
+    shown = str(_query_error("the query", error, url))
     assert "failed at postgresql: cannot connect to postgresql://me:***@host with *** and ***\n  fix" in shown
 
 
@@ -119,4 +119,4 @@ def test_snapshots_need_a_folder_that_can_be_written(url, tmp_path):
     with pytest.raises(ResourceError, match="cannot be written"):
         find(url, "select body, kind from rows", tmp_path / "file")
     with pytest.raises(DataError, match="can only be read for a run"):
-        resolve.find_source_files(QuerySpec(url=url, query="select 1"), "train")
+        find_source_files(QuerySpec(url=url, query="select 1"), "train")

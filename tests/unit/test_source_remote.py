@@ -1,13 +1,13 @@
-"""Remote addresses, as far as no server is needed: what is refused, and what a pattern means."""
+"""Remote addresses, without a server: what is rejected, and what a pattern matches."""
 
 import glob
 
 import pytest
 
 from cluster.errors import DataError
-from trainer.data.sources import pattern as source_pattern
-from trainer.data.sources import resolve
+from trainer.data.sources.pattern import compile_glob
 from trainer.data.sources.remote import without_options
+from trainer.data.sources.resolve import find_source_files
 
 
 @pytest.mark.parametrize(
@@ -24,21 +24,21 @@ from trainer.data.sources.remote import without_options
         ("ftp://host/a.csv", r"ftp:// addresses are not supported"),
     ],
 )
-def test_addresses_that_are_refused(given, message):
+def test_addresses_that_are_rejected(given, message):
     with pytest.raises(DataError, match=message) as caught:
-        resolve.find_source_files(given, "train")
+        find_source_files(given, "train")
     assert "geheim" not in str(caught.value) and "heim@" not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_told_at_once(monkeypatch):
+def test_a_server_that_does_not_answer_is_reported_at_once(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
     with pytest.raises(DataError, match="server cannot be reached") as caught:
-        resolve.find_source_files("s3://bucket/a.csv?endpoint_override=127.0.0.1:9&scheme=http", "train")
+        find_source_files("s3://bucket/a.csv?endpoint_override=127.0.0.1:9&scheme=http", "train")
     assert "\n" not in caught.value.problem
 
 
-def test_options_are_told_from_a_pattern():
+def test_options_are_distinguished_from_a_pattern():
     assert without_options("s3://b/part-?.csv?region=x&scheme=http") == "s3://b/part-?.csv"
     assert without_options("s3://b/part-?.csv") == "s3://b/part-?.csv"
     assert without_options("/local/what?a=b") == "/local/what?a=b"
@@ -48,11 +48,11 @@ def test_options_are_told_from_a_pattern():
     "pattern",
     ["*.csv", "a/*.csv", "**/*.csv", "a/**/*.csv", "*/b/?.csv", "[ab]/*", "a/[!b]*", "a/.h*", "**", "[z-a]*", "x[.c"],
 )
-def test_patterns_mean_what_glob_means_by_them(tmp_path, pattern):
+def test_patterns_match_what_glob_matches(tmp_path, pattern):
     names = ["x.csv", "a/x.csv", "a/b/x.csv", "a/b/c/y.csv", "a/.h.csv", ".d/x.csv", "b/z.txt", "a/b/xy.csv"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     expected = {name for name in glob.glob(pattern, root_dir=tmp_path, recursive=True) if (tmp_path / name).is_file()}
-    matches = source_pattern.compile_glob(pattern.split("/")).fullmatch
+    matches = compile_glob(pattern.split("/")).fullmatch
     assert {name for name in names if matches(name)} == expected

@@ -1,4 +1,4 @@
-"""Held-out rows: by their own content and the seed, never by position or by other rows."""
+"""Rows are held out by their own content and the seed, never by their position or by other rows."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def parts(keys=KEYS, **changes):
     return split_by_hash(keys, **{"validation": 0.1, "test": 0.2, "seed": 1, **changes})
 
 
-def test_shares_are_about_as_asked():
+def test_shares_are_about_as_requested():
     counts = np.bincount(parts(), minlength=3) / len(KEYS)
     assert counts == pytest.approx([0.7, 0.1, 0.2], abs=0.015)  # over four standard deviations
 
@@ -27,11 +27,11 @@ def test_neither_position_nor_other_rows_matter_and_the_seed_does():
 
 
 def test_equal_rows_share_a_part():
-    found = parts(np.repeat(KEYS[:100], 5)).reshape(100, 5)
-    assert (found == found[:, :1]).all()
+    by_key = parts(np.repeat(KEYS[:100], 5)).reshape(100, 5)
+    assert (by_key == by_key[:, :1]).all()
 
 
-def test_nothing_is_held_out_where_files_are_given():
+def test_a_part_with_a_share_of_zero_gets_no_rows():
     assert set(parts(validation=0.0, test=0.0)) == {TRAIN}
     assert set(parts(test=0.0)) == {TRAIN, VALIDATION}
 
@@ -46,7 +46,7 @@ def test_positions_are_evenly_spread():
     assert tenths.min() > 1800 and tenths.max() < 2200
 
 
-def test_by_time_the_newest_rows_are_the_test():
+def test_a_split_by_time_holds_out_the_newest_rows():
     assert split_by_time(np.arange(10), 7, 9).tolist() == [TRAIN] * 7 + [VALIDATION] * 2 + [TEST]
 
 
@@ -61,7 +61,7 @@ def test_by_time_the_newest_rows_are_the_test():
         ([0, 0, 0], []),
     ],
 )
-def test_what_a_class_lends(counts, moves):
+def test_moves_that_put_a_class_into_every_part(counts, moves):
     assert stratify_moves(np.array([counts]), 0.1, 0.1) == moves
 
 

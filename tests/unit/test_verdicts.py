@@ -28,14 +28,14 @@ def test_verdicts(rows, verdicts):
     assert compare_rows(keys.astype(np.uint64), parts, targets, set()).tolist() == verdicts
 
 
-def test_what_is_allowed_is_no_verdict():
+def test_an_allowed_verdict_is_not_given():
     keys, parts, targets = np.array([A, A, A, B, B], np.uint64), np.array([0, 0, 2, 0, 0]), np.array([0, 0, 0, 0, 1])
     assert compare_rows(keys, parts, targets, {DUPLICATE}).tolist() == [0, 0, IN_TRAIN, CONTRADICTING, CONTRADICTING]
     assert compare_rows(keys, parts, targets, {IN_TRAIN, CONTRADICTING}).tolist() == [0, DUPLICATE, 0, 0, 0]
     assert compare_rows(keys[:0], parts[:0], targets[:0], set()).tolist() == []
 
 
-def test_a_text_in_three_parts_is_held_against_each_earlier_one():
+def test_a_text_in_three_parts_is_compared_with_each_earlier_part():
     keys, parts, targets = np.array([A, A, A], np.uint64), np.array([0, 1, 2]), np.zeros(3, int)
     assert compare_rows(keys, parts, targets, {IN_TRAIN}).tolist() == [0, 0, IN_VALIDATION]
     assert compare_rows(keys, parts, targets, {IN_TRAIN, IN_VALIDATION}).tolist() == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Read and write Arrow files, and tell which columns hold bytes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import pyarrow as pa
 
 from cluster.files import storage_error
 
+#: Fields of the struct {bytes, path}, in which `datasets` stores images.
+BYTES, PATH = "bytes", "path"
+#: Most rows of a block with bytes (images). Fewer than for text: decoded images are much larger than their files.
+BINARY_BLOCK_ROWS = 256
+
 
 def write_ipc(table: pa.Table, path: Path) -> None:
-    """Write an Arrow file that can be memory-mapped, as one record batch. Raises `ResourceError` where there is no room."""
+    """Write an Arrow file of one record batch, to be memory-mapped. Raises `ResourceError` if the disk is full."""
     try:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
@@ -19,27 +24,19 @@ def write_ipc(table: pa.Table, path: Path) -> None:
 
 
 def read_ipc(path: Path) -> pa.Table:
-    """Read an Arrow file into memory (not mapped: the pages would count as this process's)."""
+    """Read an Arrow file into memory. It is not memory-mapped: its pages would count as this process's memory."""
     with pa.OSFile(str(path), "rb") as source:
         return pa.ipc.open_file(source).read_all()
 
 
-BYTES, PATH = "bytes", "path"
-
-
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds bytes."""
+    """Whether a column of this type holds bytes, alone or as {bytes, path}."""
     if pa.types.is_struct(kind):
-        place = kind.get_field_index(BYTES)
-        return place >= 0 and holds_bytes(kind.field(place).type)
-    is_kind = pa.types
+        field = kind.get_field_index(BYTES)
+        return field >= 0 and holds_bytes(kind.field(field).type)
     return bool(
-        is_kind.is_binary(kind)
-        or is_kind.is_large_binary(kind)
-        or is_kind.is_binary_view(kind)
-        or is_kind.is_fixed_size_binary(kind)
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
     )
-
-
-#: Rows with bytes (images) are fewer a block: what is made of them is much larger than their files.
-BINARY_BLOCK_ROWS = 256

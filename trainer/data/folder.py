@@ -1,29 +1,22 @@
-"""TODO docstring."""
+"""Names of the files and subfolders in a prepared folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-SHARDS, FACTS, BAD = "shards", "facts", "bad"
-
-
+#: Subfolder of the Arrow shards: the usable rows with their raw values and model inputs.
+SHARDS = "shards"
+#: Subfolders that exist only during preparation: the facts about usable rows, and the bad rows.
+FACTS, BAD = "facts", "bad"
+INDEX = "index.arrow"
+SUMMARY = "prepare.json"
+QUARANTINE = "quarantine.parquet"
+FEATURE_PROFILE = "columns.json"
 #: The column of model inputs in a shard.
 INPUTS = "inputs"
 
 
 def make_subfolders(folder: Path) -> None:
-    """Make the folders that blocks are written to."""
+    """Make the subfolders that blocks are written to."""
     for name in (SHARDS, FACTS, BAD):
         (folder / name).mkdir()
-
-
-INDEX = "index.arrow"
-
-
-SUMMARY = "prepare.json"
-
-
-QUARANTINE = "quarantine.parquet"
-
-
-FEATURE_PROFILE = "columns.json"

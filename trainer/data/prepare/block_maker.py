@@ -1,7 +1,7 @@
 """Turn a block of raw rows into files: a shard of model inputs, the facts about its rows, and its bad rows.
 
-The files depend on the block alone: this process and a Ray Data worker write the same bytes, and a task that Ray repeats
-writes the same files again. The driver gets one `BlockStats` per block, whose size does not grow with the rows.
+The files depend on the block alone: this process and a Ray Data worker write the same bytes, and a task that Ray
+repeats writes the same files again. The driver gets one `BlockStats` per block, whose size does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from trainer.contract.row_hash import hash_contents, hash_position
 from trainer.data.arrow import write_ipc
 from trainer.data.folder import BAD, FACTS, INPUTS, SHARDS
 from trainer.data.parts import PARTS, TRAIN
-from trainer.data.prepare import minhash, split
+from trainer.data.prepare.minhash import band_hashes
 from trainer.data.prepare.row_checks import RowLimits, add_reason, check_rows, reject_rows
+from trainer.data.prepare.split import parse_times, split_training_rows
 from trainer.spec.data import DataSpec
 from trainer.spec.steps import StepSpec
 from trainer.steps.cleaner import Cleaner, dataset_steps
-from trainer.tasks import catalog as task_catalog
 from trainer.tasks.base import Task
+from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.roles import FEATURE, GROUP, TIME, features_of
 
 #: Purpose of the row hash that the step `sample` uses; it differs from the purpose of the split.
@@ -148,12 +149,12 @@ class BlockMaker:
         return EncodedBlock(checked.good, inputs, pa.table(facts), checked.bad)
 
     def row_parts(self, facts: pa.Table, source: int) -> np.ndarray:
-        """Return each row's part, int8, or `LEFT_OUT`. It depends on the row's own facts alone, so that a stream can tell."""
+        """Return each row's part, int8, or `LEFT_OUT`, from the row's own facts alone: a stream knows no others."""
         if self.parts[source] != "train":
             return np.full(len(facts), PARTS.index(self.parts[source]), np.int8)
         keys = facts["key"].to_numpy()
         order = facts["order"].to_numpy() if "order" in facts.column_names else keys
-        parts = split.split_training_rows(order, self.data.split, self.parts)
+        parts = split_training_rows(order, self.data.split, self.parts)
         for number, step in enumerate(dataset_steps(self.data)):
             if step.sample and step.sample.fraction:
                 out = hash_position(keys, step.sample.seed, f"{SAMPLE} {number}") >= step.sample.fraction
@@ -173,11 +174,11 @@ class BlockMaker:
 def _load_tools(folder: str, contract_json: str) -> tuple[Any, Any, Cleaner]:
     """Return (task, encoder or None, cleaner), once per process.
 
-    Ray Data hands over a new copy of the maker with every block. Without the cache, the encoder would load its vocabulary
-    for each of them and forget the words of the last one.
+    Ray Data hands over a new copy of the maker with every block. Without the cache, the encoder would load its
+    vocabulary for each of them and forget the words of the last one.
     """
     contract = Contract.model_validate_json(contract_json)
-    task = task_catalog.task_of_contract(contract)
+    task = task_of_contract(contract)
     encoder = None if task.learns_from_features else task.encoder(contract, Path(folder))
     return task, encoder, Cleaner(contract)
 
@@ -189,7 +190,7 @@ def _check_split_column(rows: pa.Table, data: DataSpec) -> pa.Table:
         return rows
     reasons = pc.if_else(pc.is_null(rows[role]), f"missing {data.split.column}", pa.scalar(None, pa.string()))
     if role == TIME:
-        times = split.parse_times(rows[TIME].to_pylist())
+        times = parse_times(rows[TIME].to_pylist())
         unread = pc.and_(pc.is_valid(rows[TIME]), pc.is_null(times))
         message = pc.binary_join_element_wise(f"{data.split.column}: '", rows[TIME], "' is not an ISO 8601 time", "")
         reasons = pc.coalesce(reasons, pc.if_else(unread, message, pa.scalar(None, pa.string())))
@@ -259,5 +260,5 @@ def _near_duplicate_bands(cleaned: pa.Table, task: Task, steps: list[StepSpec]) 
     if threshold is None:
         return {}
     texts = [" ".join(row) for row in zip(*[cleaned[role].to_pylist() for role in task.text_roles], strict=True)]
-    bands = minhash.band_hashes(texts, threshold)
+    bands = band_hashes(texts, threshold)
     return {f"band_{number}": pa.array(band, pa.uint64()) for number, band in enumerate(bands)}

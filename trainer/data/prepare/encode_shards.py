@@ -1,7 +1,7 @@
 """Add the model inputs to shards of raw rows, for tasks that fit something on the training rows before they encode.
 
-The shards already hold the checked rows; each one is encoded in place: in this process, or by Ray Data if there are many
-rows.
+The shards already hold the checked rows; each one is encoded in place: in this process, or by Ray Data if there are
+many rows.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.errors import DataError, user_error_in
-from trainer.tasks.roles import input_roles
 from trainer.contract.contract import Contract
 from trainer.data.arrow import read_ipc, write_ipc
 from trainer.data.folder import INPUTS, SHARDS
 from trainer.steps.cleaner import Cleaner
-from trainer.tasks import catalog as task_catalog
+from trainer.tasks.catalog import task_of_contract
+from trainer.tasks.roles import input_roles
 
 
 def encode_shards(contract: Contract, folder: Path, sources: dict[str, str], *, with_ray: bool) -> None:
@@ -49,7 +49,7 @@ def encode_shards(contract: Contract, folder: Path, sources: dict[str, str], *, 
 
 
 class _ShardEncoder:
-    """Encodes shards in place. A generator class, because Ray Data drops the cause of a plain function's error."""
+    """Encodes shards in place; a generator, because Ray Data drops the cause of a plain function's error."""
 
     def __init__(self, contract: Contract, folder: Path) -> None:
         self.contract, self.folder = contract, folder
@@ -62,7 +62,7 @@ class _ShardEncoder:
     def encode(self, name: str, source: str) -> None:
         """Encode the shard `name`, whose rows are from the file `source`. Encoding it again gives the same file."""
         path = self.folder / SHARDS / f"{name}.arrow"
-        task = task_catalog.task_of_contract(self.contract)
+        task = task_of_contract(self.contract)
         shard = read_ipc(path)
         rows = self._clean(shard.select(input_roles(task, self.contract)), task.text_roles)
         inputs, reasons = task.encoder(self.contract, self.folder).encode_block(rows)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from trainer.targets.base import row_groups
 from trainer.contract.contract import Contract
 from trainer.data.arrow import read_ipc
 from trainer.data.folder import FACTS
@@ -70,7 +69,8 @@ class Facts:
     @property
     def groups(self) -> list[str]:
         """The names of the groups that rows are counted by: the classes, or one group without a name."""
-        return row_groups(self.task.target, self.contract.fitted)
+        target = self.task.target
+        return target.labels(self.contract.fitted) if target.has_classes else [""]
 
     @property
     def row_file_parts(self) -> np.ndarray:
@@ -103,7 +103,10 @@ class Facts:
             yield slice(int(start), int(end)), raw
 
     def counts(self, verdicts: np.ndarray, parts: np.ndarray, file_part: int | None = None) -> np.ndarray:
-        """Return the rows without a verdict by group and part, int64, shape (groups, 3); of files of one part if given."""
+        """Return the rows without a verdict by group and part, int64, shape (groups, 3).
+
+        With `file_part`, only rows of files for that part count.
+        """
         counts_GP = np.zeros((len(self.groups), len(PARTS)), np.int64)
         for block in self.blocks():
             if file_part is None or block.file_part == file_part:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from cluster.files import write_json
-from trainer.tasks.fitting import add_features
 from trainer.contract.contract import Contract
 from trainer.data.folder import BAD, FACTS, FEATURE_PROFILE, INDEX, SUMMARY
 from trainer.data.prepare.block_maker import BlockStats
@@ -28,7 +27,8 @@ from trainer.data.prepare.quarantine import (
 from trainer.data.prepare.staging import Staging
 from trainer.data.prepare.summary import summarize_preparation
 from trainer.spec.run import RunSpec
-from trainer.tasks import catalog as task_catalog
+from trainer.tasks.catalog import get_task
+from trainer.tasks.fitting import add_features
 
 
 def finish_preparation(
@@ -38,7 +38,7 @@ def finish_preparation(
 
     Raises `DataError` if too many rows are bad or a part is empty.
     """
-    task = task_catalog.get_task(spec.task)
+    task = get_task(spec.task)
     judge = RowJudge(Facts(staging.folder, stats, [file.part for file in staging.files], task, contract, spec.data))
     judge.run()
     contract = refit_on_training_rows(spec, staging, judge)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from cluster.errors import DataError
-from trainer.tasks.fitting import fit_target
 from trainer.contract.contract import Contract
 from trainer.data.parts import TRAIN
 from trainer.data.prepare.block_maker import BlockStats
@@ -17,7 +16,8 @@ from trainer.data.prepare.quarantine import check_bad_rows, quarantine_columns, 
 from trainer.data.prepare.staging import Staging
 from trainer.data.prepare.summary import count_by_reason, count_rows_by_class
 from trainer.spec.run import RunSpec
-from trainer.tasks import catalog as task_catalog
+from trainer.tasks.catalog import get_task
+from trainer.tasks.fitting import fit_target
 
 
 def fit_on_usable_rows(spec: RunSpec, staging: Staging, stats: list[BlockStats], quarantine_to: Path) -> Contract:
@@ -26,7 +26,7 @@ def fit_on_usable_rows(spec: RunSpec, staging: Staging, stats: list[BlockStats],
     for block in stats:
         if staging.files[block.source].part == "train":
             tally.update(block.targets)
-    task = task_catalog.get_task(spec.task)
+    task = get_task(spec.task)
     try:
         return fit_target(task, staging.unfitted, tally, spec.data.labels)
     except DataError:
@@ -45,7 +45,7 @@ def refit_on_training_rows(spec: RunSpec, staging: Staging, judge: RowJudge) -> 
     A label without a training row is dropped: all of its rows contradict others, or the split holds them out. Its rows
     become bad rows with an unknown label. Streamed training rows are not compared, so their first counts stand.
     """
-    task = task_catalog.get_task(spec.task)
+    task = get_task(spec.task)
     while task.target.has_classes:
         train_rows = count_rows_by_class(judge)[:, TRAIN]
         if train_rows.all() or not train_rows.any():

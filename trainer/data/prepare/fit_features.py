@@ -1,7 +1,7 @@
 """Fit the columns of `data.features` on the training rows.
 
-Tasks on tables learn from the fitted columns; their profile describes the training rows. Takes one pass over the shards: in
-this process, or by Ray Data if there are many rows.
+Tasks on tables learn from the fitted columns; their profile describes the training rows. Takes one pass over the
+shards: in this process, or by Ray Data if there are many rows.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from trainer.tasks.roles import features_of
 
 
 def fit_training_features(judge: RowJudge, *, with_ray: bool) -> FitResult:
-    """Return the fitted columns and their profile, from the training rows; from the held-out rows if training is streamed.
+    """Return the fitted columns and their profile.
 
-    Raises `DataError` if nothing can be fitted.
+    They are fitted on the training rows, or on the held-out rows if training is streamed. Raises `DataError` if nothing
+    can be fitted.
     """
     shards = _shard_masks(judge)
     reader = _FeatureReader(judge.facts.folder)
@@ -51,7 +52,7 @@ def _shard_masks(judge: RowJudge) -> Iterator[dict[str, Any]]:
 
 
 class _FeatureReader:
-    """Reads the feature columns of shards. A generator class, because Ray Data drops the cause of a plain function's error."""
+    """Reads feature columns of shards; a generator, because Ray Data drops the cause of a plain function's error."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,7 +62,7 @@ class _FeatureReader:
             yield self.read(shard)
 
     def read(self, shard: dict[str, Any]) -> pa.Table:
-        """Return the feature columns of one shard's used rows, under the user's names. One shard is in memory at a time."""
+        """Return the feature columns of one shard's used rows, under the user's names."""
         rows = features_of(read_ipc(self.folder / SHARDS / f"{shard['name']}.arrow"))
         used = np.unpackbits(np.frombuffer(shard["used"], np.uint8), count=len(rows))
         return rows.take(pa.array(np.flatnonzero(used)))

@@ -23,7 +23,7 @@ _SLICE_ROWS = 1 << 20
 
 
 class RowJudge:
-    """The part and the verdict of every row of `facts`; verdict 0 is a row that is used, others are indices of `REASONS`."""
+    """The part and the verdict of every row of `facts`. Verdict 0 is a row that is used; others index `REASONS`."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts, self.data = facts, facts.data
@@ -56,7 +56,7 @@ class RowJudge:
         return self.facts.counts(self.verdicts, self.parts)
 
     def repeats(self) -> np.ndarray | None:
-        """Return how often training rows of each class are used, float64, shape (classes,); None without oversampling."""
+        """Return how often training rows of each class are used, float64, shape (C,); None without oversampling."""
         return oversampling_factors(self.facts, self.data, self.verdicts, self.parts)
 
     def tally(self) -> Counter[str]:

@@ -1,7 +1,8 @@
 """Near-duplicates by MinHash: texts that share most of their shingles, which are pieces of five bytes.
 
-Broder 1997 (resemblance); Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3 (banding). Candidate pairs
-come from the bands of the signatures. Each candidate pair is then compared exactly, so no text is left out by chance.
+Broder 1997 (resemblance); Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3 (banding). Candidate
+pairs come from the bands of the signatures. Each candidate pair is then compared exactly, so no text is left out by
+chance.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _rows_per_band(threshold: float) -> int:
 def group_near_duplicates(
     candidates: Iterable[tuple[int, int]], text_of: Callable[[int], str], threshold: float
 ) -> dict[int, int]:
-    """Return {row: first row of its group} for every row that is near an earlier one, directly or through other rows."""
+    """Return {row: first row of its group} for every row that is near an earlier row, directly or through others."""
     parent: dict[int, int] = {}
 
     def root(row: int) -> int:

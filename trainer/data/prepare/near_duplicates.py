@@ -10,16 +10,16 @@ import pyarrow as pa
 
 from trainer.data.arrow import read_ipc
 from trainer.data.folder import SHARDS
-from trainer.data.prepare import minhash
 from trainer.data.prepare.facts import Facts
+from trainer.data.prepare.minhash import candidate_pairs, group_near_duplicates
 from trainer.steps.cleaner import Cleaner
 
 
 def find_near_duplicates(facts: Facts, usable: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the numbers (int64) of the `usable` rows that are near-duplicates of an earlier row, directly or in a chain.
+    """Return the numbers (int64) of the `usable` rows that are near an earlier row, directly or through others.
 
-    Rows of the training files come before those of the validation and test files. So for a training row and a held-out row
-    that are near each other, the held-out row is returned.
+    Rows of the training files come before those of the validation and test files. So for a training row and a held-out
+    row that are near each other, the held-out row is returned.
     """
     row_of_rank = _rows_by_part(facts)
     rank = np.empty_like(row_of_rank)
@@ -30,10 +30,10 @@ def find_near_duplicates(facts: Facts, usable: np.ndarray, threshold: float) -> 
     pairs = set[tuple[int, int]]()  # of ranks
     for band in range(n_bands):
         hashes = np.concatenate([block.bands[band] for block in facts.blocks()])
-        pairs.update(minhash.candidate_pairs(hashes[candidates], rank[candidates]))
+        pairs.update(candidate_pairs(hashes[candidates], rank[candidates]))
     ranks = np.array(sorted({rank for pair in pairs for rank in pair}), np.int64)
     texts = _read_texts(facts, np.unique(row_of_rank[ranks]))
-    later = minhash.group_near_duplicates(sorted(pairs), lambda rank: texts[int(row_of_rank[rank])], threshold)
+    later = group_near_duplicates(sorted(pairs), lambda rank: texts[int(row_of_rank[rank])], threshold)
     rows: np.ndarray = row_of_rank[np.fromiter(later, np.int64, len(later))]
     return rows
 

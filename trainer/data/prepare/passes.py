@@ -22,14 +22,15 @@ from trainer.tasks.roles import GROUP, TIME
 if TYPE_CHECKING:
     import ray.data
 
-#: CPUs that a reading and an encoding task reserve: one of each fits on a core, two encoding tasks and a reading task on two.
+#: CPUs that a reading and an encoding task reserve. One of each fits on a core; on two cores, two encode beside a
+#: reader.
 _READ_CPUS, ENCODE_CPUS = 0.1, 0.9
 # Files with these endings hold about `_COMPRESSION` times as many bytes of text.
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".br", ".parquet"}
 _COMPRESSION = 4
 # In these formats a row may be the path of an image: some 50 characters stand for some 50 KB.
 _TEXT_FORMATS, _BYTES_PER_PATH_CHAR = {"csv", "tsv", "jsonl"}, 1000
-# Size of a Ray Data block, two or three of our blocks, after which the next task starts. Starting a task takes about 50 ms.
+# Size of a Ray Data block: two or three of our blocks, because starting a task for it takes about 50 ms.
 _RAY_BLOCK_BYTES = 4 << 20
 # Raw rows that may wait between reading and encoding, in shared memory that every process of the node maps.
 _WAITING_BYTES = 192 << 20
@@ -128,7 +129,7 @@ def stream_raw_blocks(files: list[SourceFile], options: ReadOptions) -> ray.data
 
 
 class _ReadFiles:
-    """Turns files (one per row) into blocks of rows, packed into one row each, so that Ray Data cannot cut or join them."""
+    """Turns files (one per row) into packed blocks (one per row), which Ray Data cannot cut or join."""
 
     def __init__(self, options: ReadOptions) -> None:
         self.options = options
@@ -147,7 +148,7 @@ class _ReadFiles:
 
 
 class _WriteBlocks:
-    """Writes packed blocks. A generator class: Ray Data drops the cause of a plain function's error, the user's message."""
+    """Writes packed blocks; a generator, because Ray Data drops the cause of a plain function's error."""
 
     def __init__(self, maker: BlockMaker) -> None:
         self.maker = maker

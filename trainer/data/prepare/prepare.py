@@ -1,7 +1,7 @@
 """Prepare raw files into a prepared folder, once; later runs with the same files and settings find it again.
 
-One pass reads, checks, cleans and tokenizes the rows block by block. Then all rows are judged together from small tables
-of facts, the contract is fitted, and the index records which rows are used and for which part.
+One pass reads, checks, cleans and tokenizes the rows block by block. Then all rows are judged together from small
+tables of facts, the contract is fitted, and the index records which rows are used and for which part.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from pathlib import Path
 
 from cluster.files import OWNER_FILE, new_folder, storage_error
 from trainer.data.folder import QUARANTINE, make_subfolders
-from trainer.data.prepare import passes
 from trainer.data.prepare.block_maker import BlockMaker
 from trainer.data.prepare.finish import finish_preparation
 from trainer.data.prepare.fit_contract import fit_on_usable_rows
-from trainer.data.prepare.passes import OnProgress
+from trainer.data.prepare.passes import OnProgress, estimate_text_bytes, run_local, run_ray
 from trainer.data.prepare.quarantine import copy_quarantine
 from trainer.data.prepare.staging import Staging, prepared_root, stage_preparation
 from trainer.data.prepared import Prepared
 from trainer.data.readers.read_options import read_options_of_spec
 from trainer.data.sources.resolve import SourceFile
 from trainer.spec.run import RunSpec
-from trainer.tasks import catalog as task_catalog
+from trainer.tasks.catalog import get_task
 
 # This process alone prepares up to this size in less time than Ray Data takes to start its workers.
 _SMALL_BYTES = 12 << 20
@@ -39,8 +38,8 @@ def find_prepared(spec: RunSpec, files: list[SourceFile] | None = None) -> Prepa
 
 def is_small_data(spec: RunSpec, files: list[SourceFile]) -> bool:
     """Whether the rows of `files` are few enough to be prepared in this process, without Ray."""
-    names_files = bool(task_catalog.get_task(spec.task).binary_roles)
-    return passes.estimate_text_bytes(files, names_files=names_files) <= _SMALL_BYTES
+    names_files = bool(get_task(spec.task).binary_roles)
+    return estimate_text_bytes(files, names_files=names_files) <= _SMALL_BYTES
 
 
 def prepare_rows(
@@ -54,8 +53,8 @@ def prepare_rows(
     """Return the prepared rows of `spec`; prepare them if they are not on storage yet.
 
     Large data is prepared with Ray Data (Ray must be connected), small data in this process; `with_ray` overrides the
-    choice. Bad rows are listed in `quarantine_to` as well. `files` are the source files if they are already known. Raises
-    `DataError` if the files or columns are wrong or too many rows are bad.
+    choice. Bad rows are listed in `quarantine_to` as well. `files` are the source files if they are already known.
+    Raises `DataError` if the files or columns are wrong or too many rows are bad.
     """
     with stage_preparation(spec, files) as staging:
         if staging.finished:
@@ -71,7 +70,7 @@ def _prepare_folder(
     """Prepare the rows in the staging folder, move them to their final folder and return it."""
     make_subfolders(staging.folder)
     maker = BlockMaker(spec.data, staging.unfitted, staging.folder, [file.part for file in staging.files])
-    run_pass = passes.run_ray if use_ray else passes.run_local
+    run_pass = run_ray if use_ray else run_local
     stats = run_pass(maker, staging.files, read_options_of_spec(spec, staging.unfitted), on_progress)
     try:
         contract = fit_on_usable_rows(spec, staging, stats, quarantine_to)

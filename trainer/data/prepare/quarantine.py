@@ -1,4 +1,4 @@
-"""The quarantine: the file that lists bad rows with their reasons, and the checks that stop a run with too many of them."""
+"""The quarantine, the file of bad rows with their reasons, and the checks that stop a run with too many of them."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def write_quarantine(
 ) -> Path:
     """Write every row that is not used: file, row number, reason, raw values. Returns the file's path.
 
-    `verdicts` has an array for each block, of its usable rows. Rows that a sample or `balance` leaves out are not listed.
-    Writes no file if all rows are used.
+    `verdicts` has an array for each block, of its usable rows. Rows that a sample or `balance` leaves out are not
+    listed. Writes no file if all rows are used.
     """
     path = folder / QUARANTINE
     schema = pa.schema([("path", pa.string()), ("row", pa.int64()), ("reason", pa.string()), *columns.items()])
@@ -98,8 +98,8 @@ def check_bad_rows(summary: dict[str, Any], max_bad_fraction: float, quarantine:
     counts = ", ".join(f"{reason}: {count}" for reason, count in summary["quarantined"].items())
     first = _first_bad_row(quarantine, set(summary.get("left_out", ())))
     raise TooManyBadRows(
-        f"{n_bad} of {n_rows} rows cannot be used ({counts}), more than data.max_bad_fraction={max_bad_fraction:g} allows; "
-        f"the first is row {first['row']} of {first['path']}",
+        f"{n_bad} of {n_rows} rows cannot be used ({counts}), more than data.max_bad_fraction={max_bad_fraction:g} "
+        f"allows; the first is row {first['row']} of {first['path']}",
         _suggest_repair(summary["quarantined"], n_rows, quarantine_to),
         summary["quarantined"],
     )
@@ -109,8 +109,8 @@ def _suggest_repair(by_reason: dict[str, int], n_rows: int, quarantine: Path) ->
     reason, count = next(iter(by_reason.items()))
     if count > n_rows / 2:  # the spec is wrong rather than the rows
         return (
-            f"most rows have the same problem ({reason}): check data.format, data.columns, data.labels, data.features and "
-            f"data.steps; the rows are listed in {quarantine}"
+            f"most rows have the same problem ({reason}): check data.format, data.columns, data.labels, data.features "
+            f"and data.steps; the rows are listed in {quarantine}"
         )
     allowable = [name for name in by_reason if name in ALLOWABLE_ISSUES]
     allow = f", or allow these issues: data.allow_issues: [{', '.join(allowable)}]" if allowable else ""

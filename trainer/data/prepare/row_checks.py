@@ -10,11 +10,11 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.tasks.roles import input_roles
 from trainer.contract.contract import Contract
 from trainer.steps.cleaner import Cleaner
 from trainer.targets.base import reason_where
 from trainer.tasks.base import Task
+from trainer.tasks.roles import input_roles
 
 
 class RowLimits(NamedTuple):

@@ -1,6 +1,7 @@
 """Decide which rows are held out: a pure function of a row's own content (or group, or time) and the seed.
 
-Other rows have no influence, so adding rows moves none of the existing ones, and neither has a row's position in its file.
+Other rows have no influence, so adding rows moves none of the existing ones, and neither has a row's position in its
+file.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def split_by_time(times: np.ndarray, validation_from: int, test_from: int) -> np
 
 
 def split_training_rows(order: np.ndarray, split: SplitSpec, file_parts: Iterable[str]) -> np.ndarray:
-    """Return the part of each row of the training files, int8, by its value of `order` (content key, group key or time).
+    """Return the part of each row of the training files, int8.
 
-    A part with files of its own gets no rows. A split by shares of the time needs all rows; it is made in
-    `trainer.data.prepare.part_assignment`.
+    `order` is what the split goes by: content keys, group keys or times. A part with files of its own gets no rows. A
+    split by shares of the time needs all rows; it is made in `trainer.data.prepare.part_assignment`.
     """
     validation, test = held_out_shares(split, file_parts)
     if split.by != "time":

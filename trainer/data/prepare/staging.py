@@ -19,8 +19,8 @@ from trainer.data.sources.resolve import SourceFile
 from trainer.data.sources.spec_sources import list_source_files
 from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import dataset_steps
-from trainer.tasks import catalog as task_catalog
-from trainer.tasks import custom
+from trainer.tasks.catalog import get_task, is_custom_task
+from trainer.tasks.custom import pin_task_source
 
 #: Increment it when the layout of prepared folders changes.
 _LAYOUT_VERSION = 4
@@ -50,8 +50,8 @@ def prepared_root(spec: RunSpec) -> Path:
 def stage_preparation(spec: RunSpec, files: list[SourceFile] | None) -> Iterator[Staging]:
     """Yield the staged preparation of `spec`; its folder exists while the block runs.
 
-    `files` are the source files if they are already known. Raises `DataError` for missing files and `ResourceError` if the
-    storage cannot be written.
+    `files` are the source files if they are already known. Raises `DataError` for missing files and `ResourceError` if
+    the storage cannot be written.
     """
     files = list_source_files(spec) if files is None else files
     folder = _make_staging_folder(spec)
@@ -81,11 +81,11 @@ def _make_staging_folder(spec: RunSpec) -> Path:
 
 def _make_contract(spec: RunSpec, folder: Path) -> Contract:
     """Return the unfitted contract; its files are in `folder`."""
-    task = task_catalog.get_task(spec.task)
+    task = get_task(spec.task)
     contract = task.make_contract(spec, folder)
     settings = task.target.settings(spec.data)
     contract = contract.model_copy(update={"fitted": {**settings, **contract.fitted}})
-    return custom.pin_task_source(contract, folder) if task_catalog.is_custom_task(spec.task) else contract
+    return pin_task_source(contract, folder) if is_custom_task(spec.task) else contract
 
 
 def _prepare_settings(spec: RunSpec) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Columns of bytes in parquet and Arrow files: plain, or as `datasets` keeps images, {bytes, path}."""
+"""Columns of bytes in Parquet and Arrow files: plain bytes, or {bytes, path}, as `datasets` stores images."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def check_binary_type(kind: pa.DataType, role: str, column: str, path: str) -> N
 
 
 def referenced_paths(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Return the paths (string) that {bytes, path} without bytes are read from, null for others; None for plain bytes."""
+    """Return the path (string) of each {bytes, path} without bytes, null for others; None for plain bytes."""
     if not pa.types.is_struct(values.type) or values.type.get_field_index(PATH) < 0:
         return None
-    named = pc.struct_field(values, PATH).cast(pa.string())
-    return pc.if_else(pc.is_null(pc.struct_field(values, BYTES)), named, pa.scalar(None, pa.string()))
+    paths = pc.struct_field(values, PATH).cast(pa.string())
+    return pc.if_else(pc.is_null(pc.struct_field(values, BYTES)), paths, pa.scalar(None, pa.string()))
 
 
 def read_bytes_column(values: pa.ChunkedArray, file: str, reasons: Reasons) -> pa.ChunkedArray:
-    """Return the bytes (large_binary); a {bytes, path} without bytes is read from the path, relative to `file`'s folder."""
-    named = referenced_paths(values)
+    """Return the bytes (large_binary); a {bytes, path} without bytes is read from its path, relative to `file`."""
+    paths = referenced_paths(values)
     if pa.types.is_struct(values.type):
         values = pc.struct_field(values, BYTES)
     values.validate(full=True)
-    found = values.cast(pa.large_binary())
-    if named is not None and found.null_count:
-        raws = found.to_pylist()
-        for at, path in enumerate(named.to_pylist()):
+    raw = values.cast(pa.large_binary())
+    if paths is not None and raw.null_count:
+        contents = raw.to_pylist()
+        for row, path in enumerate(paths.to_pylist()):
             if path is not None:
-                raws[at], reason = read_file(resolve_cell(path, file))
-                note_reason(reasons, [at] if reason else [], reason or "")
-        found = pa.chunked_array([pa.array(raws, pa.large_binary())])
-    too_large = pc.fill_null(pc.greater(pc.binary_length(found), MAX_VALUE_BYTES), False)
+                contents[row], reason = read_file(resolve_cell(path, file))
+                note_reason(reasons, [row] if reason else [], reason or "")
+        raw = pa.chunked_array([pa.array(contents, pa.large_binary())])
+    too_large = pc.fill_null(pc.greater(pc.binary_length(raw), MAX_VALUE_BYTES), False)
     note_reason(reasons, pc.indices_nonzero(too_large).to_pylist(), TOO_LARGE)
-    return found
+    return raw

@@ -1,6 +1,6 @@
-"""Rows of a csv or tsv file.
+"""Read the rows of a csv or tsv file.
 
-The standard library's reader: it keeps the count of rows exact and refuses a quote that is never closed.
+Uses the standard library's reader: it counts rows exactly and rejects a quote that is never closed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from trainer.data.readers.blocks import (
     to_block,
 )
 
-# Characters of whole lines that are looked at together.
-_AT_ONCE = 1 << 16
-# No message has more lines; a row of a file with an unbalanced quote has.
+# Characters of lines that are read together.
+_CHUNK_CHARS = 1 << 16
+# A cell with more lines comes from an unbalanced quote, not from a long message.
 _MAX_LINES = 1000
 _BOM = b"\xef\xbb\xbf"
-# Python 3.10's reader refuses a NUL. Undecodable bytes become \udc80 to \udcff, so this one is free to stand for it.
+# Stands for NUL, which Python 3.10's csv reader rejects. Undecodable bytes become \udc80 to \udcff, so it is unused.
 _NUL_SIGN = "\udc00"
 
 
@@ -42,25 +42,27 @@ def read_delimited(
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] = []
     rows: list[list[str]] = []
-    done = 0
+    n_done = 0
     try:
         header = next(reader, [])
         check_columns(columns, header, path)
-        places = {role: header.index(column) for role, column in columns.items()}
-        line, end = reader.line_num, BLOCK_SIZE
+        cell_of_role = {role: header.index(column) for role, column in columns.items()}
+        first_line, end = reader.line_num, BLOCK_SIZE
         for cells in reader:
-            if not cells:  # an empty line is no row
+            if not cells:  # an empty line is not a row
                 continue
             rows.append(cells)
             if len(rows) == BLOCK_ROWS or lines.chars >= end:
-                yield _block(rows, done + 1, len(header), places, loose, reader.line_num - line, lines.any_nul)
-                done += len(rows)
+                n_lines = reader.line_num - first_line
+                yield _make_block(rows, n_done + 1, len(header), cell_of_role, loose, n_lines, lines.has_nul)
+                n_done += len(rows)
                 rows.clear()
-                line, end = reader.line_num, lines.chars + BLOCK_SIZE
+                first_line, end = reader.line_num, lines.chars + BLOCK_SIZE
         if rows:
-            yield _block(rows, done + 1, len(header), places, loose, reader.line_num - line, lines.any_nul)
+            n_lines = reader.line_num - first_line
+            yield _make_block(rows, n_done + 1, len(header), cell_of_role, loose, n_lines, lines.has_nul)
     except csv.Error as error:
-        where = f"row {done + len(rows) + 1}" if header else "its header"
+        where = f"row {n_done + len(rows) + 1}" if header else "its header"
         raise DataError(
             f"{path}: {where}, which begins before line {reader.line_num}, is not csv: {error}",
             'close the quote, and write a quote inside a cell twice: ""',
@@ -68,48 +70,54 @@ def read_delimited(
 
 
 class _Lines:
-    """The lines of a file without NUL characters, taken some at a time, because a look at each costs more than all else."""
+    """The lines of a file with NUL characters replaced. Reads many lines at once: checking each line alone is slow."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
         self.chars = 0
-        """Characters so far, to the end of those taken together."""
-        self.any_nul = False
-        """Whether there was a NUL so far."""
+        """Characters read so far, to the end of the lines that were read together."""
+        self.has_nul = False
+        """Whether a NUL was read so far."""
 
     def __iter__(self) -> Iterator[str]:
-        while lines := self._text.readlines(_AT_ONCE):
+        while lines := self._text.readlines(_CHUNK_CHARS):
             joined = "".join(lines)
             self.chars += len(joined)
             if "\0" in joined:
-                self.any_nul = True
+                self.has_nul = True
                 lines = [line.replace("\0", _NUL_SIGN) for line in lines]
             yield from lines
 
 
-def _block(
+def _make_block(
     rows: list[list[str]],
     first: int,
     width: int,
-    places: dict[str, int],
+    cell_of_role: dict[str, int],
     loose: frozenset[str],
     n_lines: int,
-    any_nul: bool,
+    has_nul: bool,
 ) -> pa.Table:
+    """Return the block of `rows`, whose first row has the number `first`; `width` is the header's number of cells."""
     reasons: Reasons = {}
-    if set(map(len, rows)) != {width}:
-        first_place = next(iter(places.values()))
-        for at, row in enumerate(rows):
-            if len(row) != width:
-                reasons[at] = "wrong number of cells"
-                shown = [""] * width
-                shown[first_place] = ",".join(row)[:SHOWN_CHARS]
-                rows[at] = shown
-    cells = {role: [row[place] for row in rows] for role, place in places.items()}
+    _replace_torn_rows(rows, width, next(iter(cell_of_role.values())), reasons)
+    cells = {role: [row[index] for row in rows] for role, index in cell_of_role.items()}
     for role in cells:
-        if any_nul:
+        if has_nul:
             cells[role] = [cell.replace(_NUL_SIGN, "\0") for cell in cells[role]]
-        if n_lines > len(rows) + _MAX_LINES:  # an opening quote that found its end far below
-            long = [at for at, cell in enumerate(cells[role]) if cell.count("\n") > _MAX_LINES]
+        if n_lines > len(rows) + _MAX_LINES:  # an opening quote may have its closing quote far below
+            long = [index for index, cell in enumerate(cells[role]) if cell.count("\n") > _MAX_LINES]
             note_reason(reasons, long, f"over {_MAX_LINES} lines in one cell")
     return to_block(range(first, first + len(rows)), cells, reasons, loose)
+
+
+def _replace_torn_rows(rows: list[list[str]], width: int, shown_cell: int, reasons: Reasons) -> None:
+    """Replace rows with a wrong number of cells by empty cells, with the start of the row in `shown_cell`."""
+    if set(map(len, rows)) == {width}:
+        return
+    for index, row in enumerate(rows):
+        if len(row) != width:
+            reasons[index] = "wrong number of cells"
+            cells = [""] * width
+            cells[shown_cell] = ",".join(row)[:SHOWN_CHARS]
+            rows[index] = cells

@@ -1,4 +1,4 @@
-"""Rows with a value that is a file of its own: the bytes of the files that cells name."""
+"""Load the files that cells name, for columns whose values are files of their own."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from cluster.errors import DataError
 from cluster.files import file_sha256
 from trainer.data.arrow import BINARY_BLOCK_ROWS
 from trainer.data.readers.blocks import BLOCK_SIZE, MAX_VALUE_BYTES, TOO_LARGE
-from trainer.data.sources import remote as source_remote
+from trainer.data.sources.remote import is_remote, remote_stamp, without_options
 from trainer.data.sources.streams import open_binary
 
-# A file of an object store takes some 30 ms to open, whatever its size.
-_REMOTE_AT_ONCE = 16
+# Remote files that are opened at the same time: an object store takes some 30 ms to open a file of any size.
+_REMOTE_THREADS = 16
 
 
 class FileContent(NamedTuple):
-    """What a file holds, or why it cannot be used."""
+    """The bytes of a file, or the reason why it cannot be used."""
 
     raw: bytes | None
     reason: str | None = None
@@ -32,23 +32,23 @@ class FileContent(NamedTuple):
 
 def resolve_cell(cell: str, file: str) -> str:
     """Return the path or address that a cell of `file` names; a relative one is relative to the file's folder."""
-    if source_remote.is_remote(cell):
+    if is_remote(cell):
         return cell
-    if not source_remote.is_remote(file):
+    if not is_remote(file):
         return str(Path(file).parent / cell)
-    plain = source_remote.without_options(file)
+    plain = without_options(file)
     scheme, _, path = plain.partition("://")
     return f"{scheme}://{posixpath.normpath(posixpath.join(posixpath.dirname(path), cell))}{file.removeprefix(plain)}"
 
 
 def read_file(path: str) -> FileContent:
-    """Return the bytes of a local file or a remote one."""
-    shown = f"'{source_remote.without_options(path)}'"
+    """Return the bytes of a local or remote file."""
+    shown = f"'{without_options(path)}'"
     try:
-        if not source_remote.is_remote(path):
-            kind = Path(path).stat().st_mode
-            if not stat.S_ISREG(kind):  # a pipe would never end
-                return FileContent(None, f"{shown} is {'a folder' if stat.S_ISDIR(kind) else 'no plain file'}")
+        if not is_remote(path):
+            mode = Path(path).stat().st_mode
+            if not stat.S_ISREG(mode):  # reading a pipe would never end
+                return FileContent(None, f"{shown} is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}")
         with open_binary(path) as stream:
             raw = stream.read(MAX_VALUE_BYTES + 1)
     except FileNotFoundError:
@@ -61,20 +61,20 @@ def read_file(path: str) -> FileContent:
 
 
 def file_stamp(path: str) -> str:
-    """Return what tells one content of a file from another: a local one's SHA-256; empty for what cannot be read."""
+    """Return a text that changes when the file's content changes: the SHA-256 of a local file; empty if unreadable."""
     try:
-        if source_remote.is_remote(path):
-            return source_remote.remote_stamp(path)
+        if is_remote(path):
+            return remote_stamp(path)
         return file_sha256(Path(path)) if Path(path).is_file() else ""
     except (OSError, DataError):
         return ""
 
 
 def load_files(blocks: Iterable[pa.Table], file: str, binary: frozenset[str]) -> Iterator[pa.Table]:
-    """Yield the blocks of `file` with what the files hold instead of the paths of a `binary` role, cut anew.
+    """Yield the blocks of `file` with the paths of a `binary` role replaced by the content of the files.
 
-    A block ends with the row that brings it to `BLOCK_SIZE` bytes, or is its `BINARY_ROWS`th. Its further column `path`
-    is where the bytes came from. Blocks that hold bytes already stay.
+    Blocks are cut again: a block ends with its `BINARY_BLOCK_ROWS`th row, or with the row that brings it to
+    `BLOCK_SIZE` bytes. An extra column `path` holds the paths. Blocks that already hold bytes are yielded unchanged.
     """
     for block in blocks:
         role = next((role for role in binary if pa.types.is_string(block[role].type)), None)
@@ -82,44 +82,44 @@ def load_files(blocks: Iterable[pa.Table], file: str, binary: frozenset[str]) ->
             yield block
             continue
         paths = [resolve_cell(cell, file) if cell else None for cell in block[role].to_pylist()]
-        for start, read in _cut(paths, block["reason"].to_pylist()):
-            part = block.slice(start, len(read))
-            shown = [path and source_remote.without_options(path) for path in paths[start : start + len(read)]]
+        for start, contents in _cut_blocks(paths, block["reason"].to_pylist()):
+            part = block.slice(start, len(contents))
+            shown = [path and without_options(path) for path in paths[start : start + len(contents)]]
             for name, values in (
-                (role, pa.array([each.raw for each in read], pa.large_binary())),
-                ("reason", pa.array([each.reason for each in read], pa.string())),
+                (role, pa.array([content.raw for content in contents], pa.large_binary())),
+                ("reason", pa.array([content.reason for content in contents], pa.string())),
             ):
                 part = part.set_column(part.schema.get_field_index(name), name, values)
             yield part.append_column("path", pa.array(shown, pa.string()))
 
 
-def _cut(paths: list[str | None], reasons: list[str | None]) -> Iterator[tuple[int, list[FileContent]]]:
-    """Yield (place of the first row, contents) of each block."""
+def _cut_blocks(paths: list[str | None], reasons: list[str | None]) -> Iterator[tuple[int, list[FileContent]]]:
+    """Yield (index of the first row, contents) of each block."""
     start, size = 0, 0
-    waiting: list[FileContent] = []
-    for found in _contents(paths, reasons):
-        waiting.append(found)
-        size += len(found.raw or b"")
-        if size >= BLOCK_SIZE or len(waiting) == BINARY_BLOCK_ROWS:
-            yield start, waiting
-            start, size, waiting = start + len(waiting), 0, []
-    if waiting:
-        yield start, waiting
+    contents: list[FileContent] = []
+    for content in _read_files(paths, reasons):
+        contents.append(content)
+        size += len(content.raw or b"")
+        if size >= BLOCK_SIZE or len(contents) == BINARY_BLOCK_ROWS:
+            yield start, contents
+            start, size, contents = start + len(contents), 0, []
+    if contents:
+        yield start, contents
 
 
-def _contents(paths: list[str | None], reasons: list[str | None]) -> Iterator[FileContent]:
-    """Yield what each row holds, in order; rows with a reason already are not looked at."""
+def _read_files(paths: list[str | None], reasons: list[str | None]) -> Iterator[FileContent]:
+    """Yield the content of each row's file, in order. Files of rows that already have a reason are not read."""
 
-    def one(row: tuple[str | None, str | None]) -> FileContent:
+    def read_row(row: tuple[str | None, str | None]) -> FileContent:
         path, reason = row
         if reason is not None:
             return FileContent(None, reason)
-        return read_file(path) if path else FileContent(b"")  # an empty cell, as an empty file
+        return read_file(path) if path else FileContent(b"")  # an empty cell counts as an empty file
 
     rows = iter(zip(paths, reasons, strict=True))
-    if not any(path and source_remote.is_remote(path) for path in paths):
-        yield from map(one, rows)
+    if not any(path and is_remote(path) for path in paths):
+        yield from map(read_row, rows)
         return
-    with ThreadPoolExecutor(_REMOTE_AT_ONCE) as pool:
-        while some := list(islice(rows, 2 * _REMOTE_AT_ONCE)):
-            yield from pool.map(one, some)
+    with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
+        while batch := list(islice(rows, 2 * _REMOTE_THREADS)):
+            yield from pool.map(read_row, batch)

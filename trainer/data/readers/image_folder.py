@@ -1,4 +1,4 @@
-"""Rows of a folder of images: one file a row, its class the folder's name."""
+"""Read the rows of a folder of images: each file is a row, and its subfolder names its class."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import pyarrow as pa
 
 from trainer.data.readers.blocks import BLOCK_ROWS, to_block
-from trainer.data.sources import row_folder as source_folder
+from trainer.data.sources.row_folder import check_folder_roles, list_folder_items
 
 
 def read_image_folder(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
-    """Yield the rows in the order of their files' names; the column `image` holds their paths.
+    """Yield the rows, sorted by path. The column `image` holds the paths of the files.
 
-    A folder has no columns of its own, so the names in `columns` do not matter. Raises `DataError` for a role other than
-    image and label.
+    A folder has no columns of its own, so the names in `columns` do not matter. Raises `DataError` for a role other
+    than image and label.
     """
-    source_folder.check_folder_roles(folder, columns, "image")
-    found = source_folder.list_folder_items(folder, "images")
-    for start in range(0, len(found), BLOCK_ROWS):
-        items = found[start : start + BLOCK_ROWS]
-        cells: dict[str, list[Any]] = {"image": [item.path for item in items], "label": [item.label for item in items]}
-        yield to_block(range(start + 1, start + len(items) + 1), {role: cells[role] for role in columns}, {}, loose)
+    check_folder_roles(folder, columns, "image")
+    items = list_folder_items(folder, "images")
+    for start in range(0, len(items), BLOCK_ROWS):
+        block = items[start : start + BLOCK_ROWS]
+        cells: dict[str, list[Any]] = {"image": [item.path for item in block], "label": [item.label for item in block]}
+        yield to_block(range(start + 1, start + len(block) + 1), {role: cells[role] for role in columns}, {}, loose)

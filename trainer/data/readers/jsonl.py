@@ -1,4 +1,4 @@
-"""Rows of a file with one JSON object a line; a row's number is its line's."""
+"""Read the rows of a file with one JSON object per line; a row's number is its line number."""
 
 from __future__ import annotations
 
@@ -15,57 +15,43 @@ from trainer.data.readers.blocks import BLOCK_ROWS, BLOCK_SIZE, SHOWN_CHARS, Rea
 _SPACES = " \t\r\n"
 
 
-class _Twice(dict[str, Any]):
-    """An object that holds a key twice: which value was meant cannot be known."""
+class _DuplicateKeys(dict[str, Any]):
+    """An object that holds a key twice, so that the intended value is unknown."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else _Twice(found)
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    return unique if len(unique) == len(pairs) else _DuplicateKeys(unique)
 
 
-_take_apart = json.JSONDecoder(object_pairs_hook=_object).raw_decode
+_decode = json.JSONDecoder(object_pairs_hook=_make_object).raw_decode
 
 
 def read_jsonl(
     stream: io.BufferedReader, path: str, columns: dict[str, str], loose: frozenset[str]
 ) -> Iterator[pa.Table]:
     """Yield the rows. Raises `DataError` for a column that no row of the first block has."""
-    a_row_has_all = False
+    columns_seen = False
     keys: dict[str, None] = {}
-    for block in _cut(stream):
-        numbers: list[int] = []
-        objects: list[dict[str, Any]] = []
+    for lines in _cut_blocks(stream):
         reasons: Reasons = {}
-        for number, line in block:
-            found, reason = _parse(line)
-            if reason:
-                reasons[len(objects)] = reason
-                if found is None:
-                    shown = line.decode("utf-8", errors="replace").strip()[:SHOWN_CHARS]
-                    found = {next(iter(columns.values())): shown}
-            numbers.append(number)
-            objects.append(found or {})
-        if not a_row_has_all:
-            whole = (found for at, found in enumerate(objects) if at not in reasons)
-            a_row_has_all = any(all(column in found for column in columns.values()) for found in whole)
-        if not a_row_has_all:
-            keys.update(dict.fromkeys(key for at, found in enumerate(objects) if at not in reasons for key in found))
-            if keys:
-                check_columns(columns, list(keys), path)
-        yield to_block(
-            numbers,
-            {role: [found.get(column) for found in objects] for role, column in columns.items()},
-            reasons,
-            loose,
-        )
+        objects = [_parse_row(line, index, columns, reasons) for index, (_, line) in enumerate(lines)]
+        if not columns_seen:
+            usable = [row for index, row in enumerate(objects) if index not in reasons]
+            columns_seen = any(all(column in row for column in columns.values()) for row in usable)
+            if not columns_seen:
+                keys.update(dict.fromkeys(key for row in usable for key in row))
+                if keys:
+                    check_columns(columns, list(keys), path)
+        cells = {role: [row.get(column) for row in objects] for role, column in columns.items()}
+        yield to_block([number for number, _ in lines], cells, reasons, loose)
 
 
-def _cut(stream: io.BufferedReader) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield the lines of each block with their numbers, without empty ones."""
+def _cut_blocks(stream: io.BufferedReader) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield the lines of each block with their line numbers; empty lines are skipped."""
     block: list[tuple[int, bytes]] = []
     size = 0
-    first = next(stream, b"").removeprefix(b"\xef\xbb\xbf")  # some editors mark a file's first line
+    first = next(stream, b"").removeprefix(b"\xef\xbb\xbf")  # some editors write a byte order mark
     for number, line in enumerate(chain([first], stream), start=1):
         if line.strip():
             block.append((number, line))
@@ -77,16 +63,28 @@ def _cut(stream: io.BufferedReader) -> Iterator[list[tuple[int, bytes]]]:
         yield block
 
 
-def _parse(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
+def _parse_row(line: bytes, index: int, columns: dict[str, str], reasons: Reasons) -> dict[str, Any]:
+    """Return the object on a line. For a bad line, note the reason and return an object that shows its start."""
+    row, reason = _parse_line(line)
+    if reason:
+        reasons[index] = reason
+    if row is None:
+        excerpt = line.decode("utf-8", errors="replace").strip()[:SHOWN_CHARS]
+        return {next(iter(columns.values())): excerpt}
+    return row
+
+
+def _parse_line(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
+    """Return (object or None, reason or None)."""
     try:
         text = line.decode("utf-8").strip(_SPACES)
-        found, end = _take_apart(text)
+        value, end = _decode(text)
     except UnicodeDecodeError:
         return None, "invalid UTF-8"
     except (ValueError, RecursionError):
         return None, "not JSON"
     if end != len(text):
         return None, "not JSON"
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         return None, "not a JSON object"
-    return found, "a key twice" if type(found) is _Twice else None
+    return value, "a key twice" if type(value) is _DuplicateKeys else None

@@ -1,8 +1,8 @@
-"""Raw files to blocks of rows, each row with its number and, if it cannot be read, the reason.
+"""Read raw files as blocks of rows; each row has its number and, if it cannot be used, the reason.
 
-Nothing is dropped: a row that cannot be used is yielded with `reason` set and goes to the quarantine file.
-Block columns: `row` (int64, from 1, without the header), one string column a role (large_binary for a binary one),
-`reason` (string, null when usable); where a row is a file of its own also `path`. Each format has its own `read_*.py`.
+No row is dropped: a row that cannot be used is yielded with `reason` set and goes to the quarantine. Columns of a
+block: `row` (int64, from 1, not counting a header), one string column per role (large_binary for a binary role),
+`reason` (string, null for a usable row), and `path` if each row is a file of its own. Each format has its own module.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from cluster.errors import DataError
+from cluster.errors import DataError, first_line
 from cluster.files import json_sha256
-from trainer.data.readers import columnar as column_reader
-from trainer.data.readers import delimited, image_folder, jsonl, text_folder
-from trainer.data.readers import file_cells as file_reader
 from trainer.data.readers.blocks import BLOCK_ROWS as BLOCK_ROWS
+from trainer.data.readers.columnar import read_arrow, read_parquet
+from trainer.data.readers.delimited import read_delimited
+from trainer.data.readers.file_cells import file_stamp, load_files, resolve_cell
+from trainer.data.readers.image_folder import read_image_folder
+from trainer.data.readers.jsonl import read_jsonl
 from trainer.data.readers.read_options import ReadOptions
-from trainer.data.sources import remote as source_remote
-from trainer.data.sources import resolve
-from trainer.data.sources import row_folder as source_folder
-from trainer.data.sources.resolve import SourceFile
+from trainer.data.readers.text_folder import read_text_folder
+from trainer.data.sources.remote import is_remote, remote_error
+from trainer.data.sources.resolve import SourceFile, digest_files
+from trainer.data.sources.row_folder import ROW_ENDINGS
 from trainer.data.sources.streams import damage_error, open_binary, open_random_access
 
 
@@ -31,70 +33,68 @@ def read_blocks(
     loose: frozenset[str] = frozenset(),
     binary: frozenset[str] = frozenset(),
 ) -> Iterator[pa.Table]:
-    """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows; fewer in the last, and where they are long.
+    """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows; blocks of long rows and the last have fewer.
 
-    `columns` maps each role to the file's column. A value of a role in `loose` may be any single one (number, true/false,
-    date, moment in ISO 8601), what is to be predicted also a list, which is read as JSON; and it may be missing. Of the
-    others a missing one is a reason. A value of a role in `binary` is bytes, or the path of a file that holds them,
-    relative to the folder of `file`.
-    Raises `DataError` if the file as a whole is not what it claims to be, cannot be reached, or lacks a column.
+    `columns` maps each role to the file's column. A value of a role in `loose` may be missing, or any single value
+    (number, true/false, date, time in ISO 8601); the target may also be a list, which is read as JSON. A missing value
+    of another role is a reason. A value of a role in `binary` is bytes, or the path of a file that holds them, relative
+    to the folder of `file`. Raises `DataError` if the file is not in its format, cannot be reached, or lacks a column.
     """
-    yield from _whole(file, _blocks(file, columns, frozenset(loose), frozenset(binary)))
+    yield from _with_file_errors(file, _read_blocks(file, columns, frozenset(loose), frozenset(binary)))
 
 
-def _whole(file: SourceFile, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the blocks; what is wrong with the file as a whole is a `DataError`."""
+def digest_source_data(files: list[SourceFile], options: ReadOptions) -> str:
+    """Return one hex digest of the content of `files` (see `digest_files`) and of the files that their rows name."""
+    digest = digest_files(files)
+    if not options.binary:
+        return digest
+    return json_sha256([digest, [file_stamp(path) for file in files for path in _named_paths(file, options)]])
+
+
+def _with_file_errors(file: SourceFile, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the blocks; turn errors of the file as a whole into a `DataError`."""
     n_rows = 0
     try:
         for block in blocks:
             n_rows += len(block)
             yield block
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowIndexError, UnicodeDecodeError) as error:
-        first = (str(error).splitlines() or ["damaged"])[0]
         raise damage_error(file.path, error) or DataError(
-            f"{file.path} cannot be read as {file.format}: {first}", "repair the file, or set data.format"
+            f"{file.path} cannot be read as {file.format}: {first_line(error)}", "repair the file, or set data.format"
         ) from error
     except Exception as error:
-        known = damage_error(file.path, error)
-        if known is None and not isinstance(error, OSError):
+        damage = damage_error(file.path, error)
+        if damage is None and not isinstance(error, OSError):
             raise
-        raise known or _refused(file.path, error) from error
+        raise damage or _read_error(file.path, error) from error
     if n_rows == 0:
         raise DataError(f"{file.path} holds no rows", "give a file with rows in it")
 
 
-def digest_source_data(files: list[SourceFile], how: ReadOptions) -> str:
-    """Return one hex digest of the content of `files`, as `sources.digest`, and of the files that their rows name."""
-    own = resolve.digest_files(files)
-    if not how.binary:
-        return own
-    return json_sha256([own, [file_reader.file_stamp(path) for file in files for path in _named(file, how)]])
-
-
-def _named(file: SourceFile, how: ReadOptions) -> Iterator[str]:
-    """Yield the paths that the rows of a file name; a folder's are known without it."""
-    if file.format in source_folder.ROW_ENDINGS:
+def _named_paths(file: SourceFile, options: ReadOptions) -> Iterator[str]:
+    """Yield the paths that the rows of a file name. The digest of a folder already covers its files."""
+    if file.format in ROW_ENDINGS:
         return
-    columns = {role: how.columns[role] for role in how.binary}
-    for block in _whole(file, _rows(file, columns, how.loose, how.binary, as_paths=True)):
-        named = [role for role in columns if pa.types.is_string(block[role].type)]
-        if not named:
+    columns = {role: options.columns[role] for role in options.binary}
+    for block in _with_file_errors(file, _read_format(file, columns, options.loose, options.binary, as_paths=True)):
+        path_roles = [role for role in columns if pa.types.is_string(block[role].type)]
+        if not path_roles:
             return
-        for role in named:
-            yield from (file_reader.resolve_cell(cell, file.path) for cell in block[role].to_pylist() if cell)
+        for role in path_roles:
+            yield from (resolve_cell(cell, file.path) for cell in block[role].to_pylist() if cell)
 
 
-def _blocks(
+def _read_blocks(
     file: SourceFile, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str]
 ) -> Iterator[pa.Table]:
-    found = _rows(file, columns, loose, binary)
+    blocks = _read_format(file, columns, loose, binary)
     if not binary:
-        return found
-    # The paths of a folder's files are whole.
-    return file_reader.load_files(found, "" if file.format == "images" else file.path, binary)
+        return blocks
+    # The paths in an image folder are complete; others are relative to the file that names them.
+    return load_files(blocks, "" if file.format == "images" else file.path, binary)
 
 
-def _rows(
+def _read_format(
     file: SourceFile,
     columns: dict[str, str],
     loose: frozenset[str],
@@ -102,26 +102,26 @@ def _rows(
     *,
     as_paths: bool = False,
 ) -> Iterator[pa.Table]:
+    """Yield the blocks of a file in its format. With `as_paths`, files that rows name are not opened."""
     if file.format == "images":
-        yield from image_folder.read_image_folder(file.path, columns, loose)
+        yield from read_image_folder(file.path, columns, loose)
     elif file.format == "text":
-        yield from text_folder.read_text_folder(file.path, columns, loose)
+        yield from read_text_folder(file.path, columns, loose)
     elif file.format in ("parquet", "arrow"):
-        read_one = column_reader.read_parquet if file.format == "parquet" else column_reader.read_arrow
+        read_columns = read_parquet if file.format == "parquet" else read_arrow
         with open_random_access(file.path) as source:
-            yield from read_one(source, file.path, columns, loose, binary, as_paths=as_paths)
+            yield from read_columns(source, file.path, columns, loose, binary, as_paths=as_paths)
     else:
         with open_binary(file.path) as stream:
             if file.format == "jsonl":
-                yield from jsonl.read_jsonl(stream, file.path, columns, loose)
+                yield from read_jsonl(stream, file.path, columns, loose)
             else:
-                yield from delimited.read_delimited(
-                    stream, file.path, columns, loose, "\t" if file.format == "tsv" else ","
-                )
+                delimiter = "\t" if file.format == "tsv" else ","
+                yield from read_delimited(stream, file.path, columns, loose, delimiter)
 
 
-def _refused(path: str, error: BaseException) -> DataError:
-    if source_remote.is_remote(path):
-        return source_remote.remote_error(path, error)
-    said = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(f"{path} cannot be read: {said}", "check the file and its permissions")
+def _read_error(path: str, error: BaseException) -> DataError:
+    if is_remote(path):
+        return remote_error(path, error)
+    message = getattr(error, "strerror", None) or first_line(error)
+    return DataError(f"{path} cannot be read: {message}", "check the file and its permissions")

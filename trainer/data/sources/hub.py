@@ -45,7 +45,8 @@ def list_saved_files(folder: Path, part: str) -> list[Path]:
             splits = read_json(folder / "dataset_dict.json")["splits"]
             if part not in splits:
                 raise DataError(
-                    f"data.{part}={str(folder)!r} is a saved dataset without a split '{part}' (it has: {', '.join(splits)})",
+                    f"data.{part}={str(folder)!r} is a saved dataset without a split '{part}' "
+                    f"(it has: {', '.join(splits)})",
                     f"name one of its splits: {folder / splits[0] if splits else folder}",
                 )
             folder = folder / part
@@ -137,6 +138,7 @@ def _hub_error(hub_name: str, part: str, error: Exception) -> DataError:
     if kind in _NETWORK_ERRORS:
         return DataError(
             f"{source}: the hub cannot be reached, and the local copy is not complete",
-            "check the network and HF_HUB_OFFLINE, or name a folder or files instead; HF_HUB_OFFLINE=1 uses an earlier download",
+            "check the network and HF_HUB_OFFLINE, or name a folder or files instead; "
+            "HF_HUB_OFFLINE=1 uses an earlier download",
         )
     return DataError(f"{source} cannot be loaded: {kind}: {message}", "check its name, configuration and split")

@@ -40,8 +40,8 @@ def _import_sqlalchemy(source: str) -> Any:
 def snapshot_query(query: QuerySpec, part: str, snapshots: Path | None) -> Path:
     """Run the query and return the file its rows were written to.
 
-    Raises `DataError` for a URL with a password in the spec and for everything that the database rejects. Messages never
-    show the URL of an environment variable.
+    Raises `DataError` for a URL with a password in the spec and for everything that the database rejects. Messages
+    never show the URL of an environment variable.
     """
     source = f"data.{part}: the database query"
     folder = require_snapshot_folder(snapshots, source)

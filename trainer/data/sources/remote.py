@@ -1,7 +1,8 @@
 """Files at s3://, gs:// and hdfs:// addresses, through pyarrow's file systems.
 
-Options follow the address, for example `s3://bucket/part-*.csv?endpoint_override=host:9000&scheme=http`. Credentials are
-never part of it: they come from where the provider's own tools look (environment, configuration files, the machine's role).
+Options follow the address, for example `s3://bucket/part-*.csv?endpoint_override=host:9000&scheme=http`. Credentials
+are never part of it: they come from where the provider's own tools look (environment, configuration files, the
+machine's role).
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def without_options(path: str) -> str:
 def list_remote_files(pattern: str, part: str, *, folder_format: str | None = None) -> list[RemoteFile]:
     """Return the files that an address or a glob names, sorted by path.
 
-    With `folder_format`, the format of folders whose files are rows, the address must name one folder, which is returned.
-    Raises `DataError` if no file matches or the file system reports an error.
+    With `folder_format`, the format of folders whose files are rows, the address must name one folder, which is
+    returned. Raises `DataError` if no file matches or the file system reports an error.
     """
     address = _parse_address(pattern, f"data.{part}")
     system = connect_filesystem(pattern, f"data.{part}")
@@ -160,7 +161,7 @@ _KNOWN_ERRORS = [
     (
         r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|HTTP status 40[13]|PERMISSION_DENIED",
         "access is denied",
-        "give credentials through the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role), or ask for the right to read",
+        "give credentials through the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, a role), or ask for read access",
     ),
     (
         r"HTTP status 301|PERMANENT_REDIRECT",
@@ -216,7 +217,7 @@ def _parse_address(text: str, name: str) -> _Address:
     if _holds_secret(scheme, authority, options) or _SECRET_OPTION.search(rest):
         raise DataError(  # does not show the address: it holds the secret
             f"{name} holds a secret in its {scheme}:// address",
-            "remove it: credentials come from the environment (for example AWS_ACCESS_KEY_ID), a profile or the machine's role",
+            "remove it: credentials come from the environment (AWS_ACCESS_KEY_ID ...), a profile or the machine's role",
         )
     for option, _ in options:
         if option not in _OPTIONS[scheme]:

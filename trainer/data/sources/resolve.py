@@ -55,7 +55,7 @@ INPUT = "input"
 
 
 class SourceFile(NamedTuple):
-    """A file of raw rows, or a folder whose files are the rows. Holds plain values only, so that it can travel as a dict."""
+    """A file of raw rows, or a folder whose files are the rows. Its plain values can travel as a dict."""
 
     path: str
     """Local path or remote address. It can be shown: it never holds a secret."""
@@ -110,7 +110,7 @@ def is_fetched_source(source: Sources) -> bool:
 
 
 def check_named_once(files: list[SourceFile]) -> None:
-    """Raise `DataError` for a file that is named twice: the model would train on held-out rows, or rows count double."""
+    """Raise `DataError` for a file that is named twice: held-out rows could be trained on, or rows count double."""
     seen: dict[str, SourceFile] = {}
     for file in files:
         earlier = seen.get(_identity(file))
@@ -251,8 +251,8 @@ def _expand_folder(path: Path, part: str, file_format: str) -> Iterator[tuple[st
     if row_format not in ROW_ENDINGS:
         raise DataError(
             f"{_source_name(part, str(path))} is a folder",
-            f"name its files, for example {path / '*.csv'}; a folder of texts or images has a subfolder of .txt or .png "
-            "files for each class",
+            f"name its files, for example {path / '*.csv'}; a folder of texts or images has a subfolder "
+            "of .txt or .png files for each class",
         )
     check_holds_rows(str(path), row_format, part)
     yield str(path), row_format

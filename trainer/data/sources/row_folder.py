@@ -48,8 +48,8 @@ def list_folder_items(folder: str, row_format: str) -> list[FolderItem]:
 def detect_folder_format(folder: Path, *, classes: bool) -> str | None:
     """Return the format of a local folder by the files in its subfolders; None if they are not rows.
 
-    Without `classes` (rows to predict), images in the folder itself count too. Raises `DataError` if the folder holds rows
-    of more than one format.
+    Without `classes` (rows to predict), images in the folder itself count too. Raises `DataError` if the folder holds
+    rows of more than one format.
     """
     first_file: dict[str, str] = {}
     for relative, path, _ in _list_local(folder):
@@ -78,7 +78,7 @@ def check_holds_rows(folder: str, row_format: str, part: str) -> None:
 
 
 def check_folder_roles(folder: str, columns: Mapping[str, str], role: str) -> None:
-    """Raise `DataError` for a role other than `role`, which the files hold, and the label, which the subfolders name."""
+    """Raise `DataError` for a role other than `role`, which the files hold, and label, which the subfolders name."""
     other = next((name for name in columns if name not in (role, "label")), None)
     if other:
         raise DataError(
