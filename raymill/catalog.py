@@ -20,8 +20,8 @@ def tasks() -> list[dict[str, Any]]:
                 "model": task.models,
                 "request": task.request,
                 "answer": task.target.example(example_fit),
-                "metric": task.target.metric,
-                "metrics": list(task.target.metrics_known),
+                "metric": task.target.default_metric,
+                "metrics": list(task.target.metric_names),
             }
         )
     return listed

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Return the application for `args`, the fields of `serve.app.Arguments`."""
+    """Return the application for `args`, the fields of `serve.app.BuildArguments`."""
     from serve.app import build as build_application
 
     return build_application(args)

@@ -116,28 +116,28 @@ def optimize(
 
     `changes` override keys of the spec's `serve:`. Returns the measurements and the choice.
     """
-    from serve.engines import choose
+    from serve.engines.choose import optimize_engine
     from trainer.pipeline.models import load_version_spec
 
     version = find_version(model, storage)
     spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
     console = console_or_default(console)
     with console.stage("optimize"):
-        return choose.optimize(version, spec.serve, load_held_out_rows(version), console.print)
+        return optimize_engine(version, spec.serve, load_held_out_rows(version), console.print)
 
 
 def deploy_config(model: str, *, storage: str | Path = STORAGE, overrides: Iterable[str] = (), **changes: Any) -> str:
     """Return the config of a model's endpoint for `serve deploy`, as YAML."""
     import yaml
 
-    from serve.deploy_config import config
+    from serve.deploy_config import build_deploy_config
     from serve.haproxy import check_access
     from trainer.pipeline.models import load_version_spec
 
     version = find_version(model, storage)
     spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
     check_access(spec.serve)
-    return yaml.safe_dump(config(model, str(storage_folder(storage)), spec.serve), sort_keys=False)
+    return yaml.safe_dump(build_deploy_config(model, str(storage_folder(storage)), spec.serve), sort_keys=False)
 
 
 def load_held_out_rows(version: Version) -> HeldOut | None:

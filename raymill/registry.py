@@ -36,7 +36,7 @@ def models(*, storage: str | Path = STORAGE) -> list[dict[str, Any]]:
 def show(model: str, *, storage: str | Path = STORAGE) -> dict[str, Any]:
     """Return one version: metrics by part, lineage, files with their hashes, and the moves of its aliases."""
     from cluster.files import read_json
-    from trainer.registry.registry import MANIFEST, Registry
+    from trainer.registry.registry import MANIFEST_FILE, Registry
 
     version = find_version(model, storage)
     registry = Registry(storage)
@@ -47,7 +47,7 @@ def show(model: str, *, storage: str | Path = STORAGE) -> dict[str, Any]:
         "folder": str(version.folder),
         "metrics": version.metrics,
         "lineage": version.lineage,
-        "files": read_json(version.folder / MANIFEST)["files"],
+        "files": read_json(version.folder / MANIFEST_FILE)["files"],
         "moves": [move for move in registry.moves(version.name) if move["to"] == version.number],
     }
 

@@ -26,7 +26,7 @@ def measure_serving(run: Run, result: RunResult) -> dict[str, float]:
 
     from cluster.console import Console
     from cluster.ports import free_port
-    from serve.load_test import measure
+    from serve.load_test import run_load_test
     from trainer.data.prepared import Prepared
     from trainer.inference.held_out import load_held_out, sample_requests
     from trainer.registry.register import register_candidate
@@ -42,4 +42,4 @@ def measure_serving(run: Run, result: RunResult) -> dict[str, float]:
         local = {"host": "127.0.0.1", "port": free_port(), "keys": None, "insecure": False, "overlong": "truncate"}
         spec = result.spec.serve.model_copy(update={**local, "models": ()})
         with serve_versions([version], spec, Console(), held_out=lambda _: rows, stop_within_s=_STOP_WITHIN_S) as url:
-            return measure(url, inputs, load_test.connections, load_test.seconds)
+            return run_load_test(url, inputs, load_test.connections, load_test.seconds)

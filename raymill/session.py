@@ -60,7 +60,7 @@ def ray_for(run: Run, *, serving: bool = False) -> Iterator[None]:
     from cluster.plan import joined_nodes, local_nodes
 
     is_local = starts_local_ray(run.spec)
-    is_served = serving or (run.spec.tune is not None and run.spec.tune.is_served)
+    is_served = serving or (run.spec.tune is not None and run.spec.tune.measures_serving)
     if is_local:
         run.size_resources(local_nodes(run.spec.cluster.cpus), serving=is_served)
     with contextlib.ExitStack() as stack:

@@ -72,14 +72,20 @@ def data_report(
     """
     from cluster.errors import SpecError
     from cluster.progress import Progress
-    from trainer.report import data_page
+    from trainer.report.data_page import (
+        DATA_REPORT_FILE,
+        DataFacts,
+        collect_facts,
+        list_findings,
+        write_data_page,
+    )
     from trainer.runs.folder import SPEC_FILE
     from trainer.tasks.catalog import get_task
     from trainer.tasks.resolve import load_spec
 
     loaded = load_spec(spec, overrides)
     task = get_task(loaded.task)
-    if not (task.texts and task.target.has_classes):
+    if not (task.text_roles and task.target.has_classes):
         raise SpecError(
             f"the data report needs texts with classes, and task {loaded.task} has none",
             "use `raymill prepare`, which prints the rows it used and the rows it left out",
@@ -92,16 +98,16 @@ def data_report(
         nonlocal latest
         latest = progress
 
-    def write_report() -> data_page.DataFacts:
-        facts = data_page.collect_facts(prepared, on_progress)
+    def write_report() -> DataFacts:
+        facts = collect_facts(prepared, on_progress)
         text = (run.folder / SPEC_FILE).read_text(encoding="utf-8")
-        page = run.folder / data_page.FILE
-        data_page.write_data_page(page, facts, title=f"{run.spec.name}: the data", prepared=prepared, spec_text=text)
+        page = run.folder / DATA_REPORT_FILE
+        write_data_page(page, facts, title=f"{run.spec.name}: the data", prepared=prepared, spec_text=text)
         return facts
 
     facts = run.stages.run("report", write_report, lambda: latest)
-    outcome = run.write_outcome(fingerprint=prepared.contract.fingerprint, report=str(run.folder / data_page.FILE))
-    findings = [finding["text"] for finding in data_page.findings(facts)]
+    outcome = run.write_outcome(fingerprint=prepared.contract.fingerprint, report=str(run.folder / DATA_REPORT_FILE))
+    findings = [finding.text for finding in list_findings(facts)]
     return {**outcome.as_dict(), "data": facts.summary(), "findings": findings}
 
 
@@ -232,9 +238,9 @@ def _locked(run: Run) -> Iterator[None]:
 
 
 def _search(run: Run) -> RunResult:
-    from tune.stage import search
+    from tune.stage import run_search
 
-    return search(run, measure_serving)
+    return run_search(run, measure_serving)
 
 
 def _new_run(

@@ -53,13 +53,13 @@ def doctor_command(context: CommandContext, storage: str | None) -> None:
         Check("tasks", f"{len(TASKS)}; `raymill tasks` lists them", True, True, ""),
     ]
     rows = [
-        [check.what, check.found, "ok" if check.ok else ("missing" if check.needed else "optional"), check.fix]
+        [check.name, check.result, "ok" if check.ok else ("missing" if check.needed else "optional"), check.fix]
         for check in checks
     ]
     context.console.table("raymill doctor", ["what", "found", "", "how to get it"], rows)
-    missing = [check.what for check in checks if check.needed and not check.ok]
+    missing = [check.name for check in checks if check.needed and not check.ok]
     context.emit(
-        {"ok": not missing, "checks": [check._asdict() for check in checks]},
+        {"ok": not missing, "checks": [check.as_dict() for check in checks]},
         [f"missing: {', '.join(missing)}" if missing else "everything required is installed"],
     )
     context.exit_code = 2 if missing else 0

@@ -19,11 +19,24 @@ RESUME = click.option("--resume", metavar="RUN", help="Resume an interrupted run
 MODEL = click.argument("model")
 
 
+#: Old name of a command -> its new name.
+RENAMED_COMMANDS = {"manifest": "deploy-config"}
+
+
 class OrderedGroup(click.Group):
     """A group that lists its commands in the order they were added, which is the order people use them in."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command to run. Fails for a renamed command with its new name."""
+        new_name = RENAMED_COMMANDS.get(args[0])
+        if new_name in self.commands:
+            ctx.fail(f"the command '{args[0]}' is renamed; use '{new_name}'")
+        return super().resolve_command(ctx, args)
 
 
 def shared_options(*names: str) -> Callable[[Command], Command]:

@@ -70,9 +70,9 @@ def run_command(
 def _check_one_given(**sources: str | None) -> None:
     """Raise `click.UsageError` unless exactly one of the command's sources (SPEC, --resume RUN, --from RUN) is given."""
     words = {name: "SPEC" if name == "spec" else f"--{name} RUN" for name in sources}
-    given = [words[name] for name, value in sources.items() if value is not None]
-    if len(given) != 1:
-        raise click.UsageError(f"give one of {', '.join(words.values())}; given: {', '.join(given) or 'none'}")
+    named = [words[name] for name, value in sources.items() if value is not None]
+    if len(named) != 1:
+        raise click.UsageError(f"give one of {', '.join(words.values())}; given: {', '.join(named) or 'none'}")
 
 
 def _summary_lines(outcome: Outcome, storage: str | None) -> list[str]:

@@ -134,7 +134,7 @@ def keys_add(context: CommandContext, name: str, path: Path, rate: float | None)
 @shared_options()
 def keys_remove(context: CommandContext, name: str, path: Path) -> None:
     """Remove the key NAME; endpoints that start from now on reject it."""
-    from serve.keys import remove
+    from serve.keys import remove_key
 
-    remove(path, name)
+    remove_key(path, name)
     context.emit({"removed": name}, [f"{name} is removed"])
