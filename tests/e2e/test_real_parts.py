@@ -74,7 +74,7 @@ def test_the_pages_open_in_a_browser(first_run, endpoint, tmp_path):
         "Learning curves",
         "Confusion matrix",
         "Most confident mistakes",
-        "Where it came from",
+        "Lineage",
     ):
         assert word in report
     assert "POST" in dom_of(f"{endpoint}/docs", tmp_path)

@@ -99,7 +99,7 @@ def test_finalists_are_served_and_constraints_exclude(tiny_base, tiny_data, tmp_
     assert done.code == 0, done
     outcome = json.loads(done.stdout)
     page = Path(outcome["report"]).read_text(encoding="utf-8")
-    assert "Finals" in page and "serve.p99_ms" in page and "Pareto front" in page and "Values that were tried" in page
+    assert "Finalists" in page and "serve.p99_ms" in page and "Pareto front" in page and "Hyperparameters" in page
     assert "on the front" in done.stderr
     # `raymill train` takes the winner's spec unchanged.
     again = run_raymill("train", Path(outcome["run"]) / "best.yaml", "--json")

@@ -91,7 +91,7 @@ def test_bad_rows_are_reported_when_they_are_read(folder, tiny_base):
         (["evaluate", "tiny", "--data", "nowhere.csv"], "no such file"),
         (["predict", "tiny", "nowhere.csv"], "no such file"),
         (["serve", "../../etc/passwd"], "no model"),
-        (["models", "show", "tiny@"], "names no version"),
+        (["models", "show", "tiny@"], "has no version after the @"),
         (["models", "promote", "tiny@7"], "no version 7"),
         (["models", "rollback", "tiny"], "no earlier version"),
         (["serve", "tiny", "--host", "203.0.113.1"], "lets anyone who can reach it send requests"),

@@ -1,4 +1,4 @@
-"""The registry: whole versions, checked files, aliases that move and come back."""
+"""The registry: complete versions, verified files, aliases that move and roll back."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,10 +16,10 @@ def fill(folder):
 
 @pytest.fixture()
 def models(tmp_path):
-    found = Registry(tmp_path)
+    models = Registry(tmp_path)
     for _ in range(3):
-        found.register("demo", fill)
-    return found
+        models.register("demo", fill)
+    return models
 
 
 def test_versions_count_up_and_are_found_by_number_and_alias(models):
@@ -36,7 +36,7 @@ def test_versions_count_up_and_are_found_by_number_and_alias(models):
         ("demos", "did you mean 'demo'"),
         ("../demo", "no model"),
         ("demo@9", "no version 9"),
-        ("demo@", "names no version"),
+        ("demo@", "has no version after the @"),
         ("demo@champion", "no alias 'champion'"),
         ("demo", "no alias 'champion'"),
     ],
@@ -59,7 +59,7 @@ def test_rollback_goes_back_step_by_step(models):
 
 
 @pytest.mark.parametrize("alias", ["7", "Champion", "../x", ""])
-def test_aliases_that_cannot_be(models, alias):
+def test_invalid_aliases(models, alias):
     with pytest.raises(ModelError, match="cannot be an alias"):
         models.promote(models.find("demo@1"), alias)
 
@@ -81,16 +81,16 @@ def add(folder):
 
 
 def cut_manifest(folder):
-    path = folder / registry.MANIFEST
+    path = folder / registry.MANIFEST_FILE
     path.write_text(path.read_text()[:-20])
 
 
 def wrong_manifest(folder):
-    (folder / registry.MANIFEST).write_text("[]")
+    (folder / registry.MANIFEST_FILE).write_text("[]")
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("damage", "message"),
     [
         (damage_byte, "is damaged"),
         (cut, "is damaged"),
@@ -100,41 +100,41 @@ def wrong_manifest(folder):
         (wrong_manifest, "missing or damaged"),
     ],
 )
-def test_a_changed_version_is_refused(models, harm, message):
+def test_a_changed_version_is_refused(models, damage, message):
     version = models.find("demo@1")
-    registry.verify(version)
-    harm(version.folder)
+    registry.verify_files(version)
+    damage(version.folder)
     with pytest.raises(ModelError, match=message):
-        registry.verify(version)
+        registry.verify_files(version)
     with pytest.raises(ModelError, match=message):
         models.promote(version)
 
 
 def test_a_registration_that_fails_leaves_nothing(models):
-    def half(folder):
+    def fill_and_fail(folder):
         fill(folder)
         raise RuntimeError("cut short")
 
     with pytest.raises(RuntimeError):
-        models.register("demo", half)
+        models.register("demo", fill_and_fail)
     assert [path.name for path in (models.root / "demo" / "versions").iterdir() if not path.name.isdigit()] == []
     assert len(models.versions("demo")) == 3
 
 
 def test_versions_registered_at_the_same_time_get_numbers_of_their_own(models):
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: models.register("demo", fill).number, range(16)))
-    assert sorted(made) == list(range(4, 20))
+        numbers = list(pool.map(lambda _: models.register("demo", fill).number, range(16)))
+    assert sorted(numbers) == list(range(4, 20))
 
 
-def test_aliases_moved_at_the_same_time_are_all_kept(models):
+def test_aliases_moved_at_the_same_time_are_all_stored(models):
     version = models.find("demo@1")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: models.promote(version, f"alias{n}a"), range(16)))
     assert len(models.aliases("demo")) == 16
 
 
-def test_a_number_an_alias_ever_meant_is_not_given_again(models):
+def test_a_number_that_an_alias_ever_pointed_to_is_not_reused(models):
     import shutil
 
     models.promote(models.find("demo@3"))
@@ -152,9 +152,9 @@ def test_promoting_the_same_version_twice_is_one_step_back(models):
 
 def test_an_alias_moves_only_from_what_it_was_compared_with(models):
     one, two, three = models.versions("demo")
-    assert models.promote(one, instead_of=None)
-    assert not models.promote(two, instead_of=None)
-    assert models.promote(three, instead_of=1)
+    assert models.promote(one, expected=None)
+    assert not models.promote(two, expected=None)
+    assert models.promote(three, expected=1)
     assert models.find("demo").number == 3
 
 
@@ -168,7 +168,7 @@ def test_leftovers_of_a_killed_registration_are_swept_after_a_day(models):
     assert sorted(p.name for p in (models.root / "demo" / "versions").iterdir()) == [".keep", "1", "2", "3", "4"]
 
 
-def test_damaged_aliases_and_figures_are_named(models):
+def test_damaged_aliases_and_metrics_are_named(models):
     with pytest.raises(ModelError, match=r"metrics.json is missing or damaged"):
         _ = models.find("demo@1").metrics
     with pytest.raises(ModelError, match="no alias '\u00b2'"):

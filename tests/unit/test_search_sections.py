@@ -1,12 +1,12 @@
-"""What a report shows of a search, whatever the trials are like."""
+"""The sections of a report about a search."""
 
 from pathlib import Path
 
-from trainer.report.search_sections import sections
+from trainer.report.search_sections import search_sections
 from trainer.runs.result import Finalist, RunResult, SearchRecord, TrialRecord
-from trainer.tasks.resolve import load
+from trainer.tasks.resolve import load_spec
 
-SPEC = load({"name": "a", "data": {"train": "a.csv"}, "model": {"base": "b"}})
+SPEC = load_spec({"name": "a", "data": {"train": "a.csv"}, "model": {"base": "b"}})
 
 
 def trial(name, values, f1, state="finished"):
@@ -18,11 +18,11 @@ def result_of(trials, search):
     return RunResult(Path("c"), SPEC, Path("p"), {"macro_f1": 0.5}, [], Path("runs/0002-seed-43"), trials, search)
 
 
-def test_a_training_has_none():
-    assert sections(result_of([], None), "macro_f1") == []
+def test_a_training_has_no_search_sections():
+    assert search_sections(result_of([], None), "macro_f1") == []
 
 
-def test_values_of_all_kinds_equal_ones_and_failed_trials():
+def test_values_of_all_kinds_equal_values_and_failed_trials():
     trials = [
         trial("0001", {"train.learning_rate": 1e-5, "train.loss.kind": "auto", "data.steps": []}, 0.5),
         trial(
@@ -31,14 +31,14 @@ def test_values_of_all_kinds_equal_ones_and_failed_trials():
         trial("0003", {"train.learning_rate": 1e-4, "train.loss.kind": "focal", "train.loss.gamma": 2.0}, 0.5),
         trial("0004", {"train.learning_rate": 1e-4}, None, "failed"),
     ]
-    goals = [("macro_f1", "max"), ("serve.p99_ms", "min")]
-    two = [
+    objectives = [("macro_f1", "max"), ("serve.p99_ms", "min")]
+    finalists = [
         Finalist("0002", {42: 0.5, 43: 0.6}, {"macro_f1": 0.55, "serve.p99_ms": 9.0}, True, []),
         Finalist("0001", {42: 0.5}, {"macro_f1": 0.5, "serve.p99_ms": 30.0}, False, ["serve.p99_ms <= 20"]),
     ]
-    search = SearchRecord(goals, ["serve.p99_ms <= 20"], {"train.learning_rate": 0.9}, two)
-    found = {section.title: section for section in sections(result_of(trials, search), "macro_f1")}
-    assert list(found) == ["Values that were tried", "What it cost", "What mattered", "Finals"]
-    finals = found["Finals"]
-    assert finals.rows[0][:3] == ["0002", 2, "0.5500 (0.5000 to 0.6000)"] and finals.rows[1][-1] == "serve.p99_ms <= 20"
-    assert all(chart.svg.startswith("<svg") for section in found.values() for chart in section.charts)
+    search = SearchRecord(objectives, ["serve.p99_ms <= 20"], {"train.learning_rate": 0.9}, finalists)
+    sections = {section.title: section for section in search_sections(result_of(trials, search), "macro_f1")}
+    assert list(sections) == ["Hyperparameters", "Search cost", "Hyperparameter importance", "Finalists"]
+    table = sections["Finalists"]
+    assert table.rows[0][:3] == ["0002", 2, "0.5500 (0.5000 to 0.6000)"] and table.rows[1][-1] == "serve.p99_ms <= 20"
+    assert all(chart.svg.startswith("<svg") for section in sections.values() for chart in section.charts)

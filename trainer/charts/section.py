@@ -1,4 +1,4 @@
-"""What a report is made of: sections of charts and a table, whatever the task."""
+"""The parts of a report: sections with charts and a table, for any task."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Chart(NamedTuple):
-    """One picture."""
+class ReportChart(NamedTuple):
+    """An SVG chart with its caption."""
 
     svg: str
     caption: str = ""
-    """A sentence below it."""
+    """A sentence below the chart."""
     grow: int = 1
-    """Share of the row's width beside other charts."""
+    """Share of the row's width, relative to the charts beside it."""
+    full_width: bool = False
+    """Stretch the chart to the width of the page."""
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """One column of a table."""
 
     name: str
     number: bool = False
-    """Right-aligned."""
+    """Right-align the cells."""
     wrong: bool = False
-    """In the colour of mistakes."""
+    """Show the cells in the color of mistakes."""
 
 
-class Section(NamedTuple):
+class ReportSection(NamedTuple):
     """A heading, charts side by side, and a table below them."""
 
     title: str
-    charts: Sequence[Chart] = ()
-    columns: Sequence[Column] = ()
+    charts: Sequence[ReportChart] = ()
+    columns: Sequence[TableColumn] = ()
     rows: Sequence[Sequence[Any]] = ()
-    """Cells as they are shown; `markupsafe.Markup` is not escaped."""
+    """Cells as displayed; `markupsafe.Markup` is not escaped."""
     note: str = ""
     """A sentence below the table, or instead of it."""
+    best_row: int | None = None
+    """Index of the row to highlight."""

@@ -1,4 +1,4 @@
-"""Predictions for whole files with Ray Data: every input row comes out again, in order, with an answer or the reason why not."""
+"""Batch prediction with Ray Data: every input row comes out, in order, with an answer or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ import pyarrow.parquet as pq
 
 from cluster.errors import DataError, user_error_in
 from cluster.progress import Progress
-from trainer.contract import contract as contracts
-from trainer.contract.contract import Contract
-from trainer.data.arrow import BINARY_ROWS
+from trainer.contract.contract import Contract, load_contract
+from trainer.data.arrow import BINARY_BLOCK_ROWS
 from trainer.data.prepare.passes import quiet_ray_data
-from trainer.data.prepare.row_checks import examine, refuse
+from trainer.data.prepare.row_checks import check_rows, reject_rows
 from trainer.data.readers.read import read_blocks
-from trainer.data.readers.reading import Reading, reading
-from trainer.data.sources import folder as source_folder
-from trainer.data.sources import resolve
-from trainer.data.sources.resolve import SourceFile
+from trainer.data.readers.read_options import ReadOptions, make_read_options
+from trainer.data.sources.resolve import INPUT, SourceFile, find_source_files
+from trainer.data.sources.row_folder import ROW_ENDINGS
 from trainer.inference.predictor import Predictor
-from trainer.tasks import catalog as task_catalog
 from trainer.tasks.base import Task
+from trainer.tasks.catalog import task_of_contract
+from trainer.tasks.roles import input_roles
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _BATCH_ROWS = 1024
@@ -37,7 +36,7 @@ _BATCH_ROWS = 1024
 
 def predict_files(
     folder: Path,
-    given: str | list[str],
+    inputs: str | list[str],
     output: Path,
     *,
     workers: int,
@@ -45,31 +44,31 @@ def predict_files(
     gpus: float,
     on_progress: Callable[[Progress], None],
 ) -> dict[str, int]:
-    """Write one line for each row of the files to `output` (.csv, .jsonl or .parquet); returns counts.
+    """Write a line for each row of the `inputs` files to `output` (.csv, .jsonl or .parquet) and return the counts.
 
-    Columns: row number, the inputs under their own columns' names (of images and of a folder's files `path` instead, null
-    where there is none), prediction, score, error (null where there is an answer).
-    Raises `DataError` if a file is missing or damaged; call `must_be_readable` first for the quick checks.
+    Columns: row number, the inputs under the names of their columns (for images and for files of a folder: `path`, which
+    may be null), prediction, score, error (null if there is an answer).
+    Raises `DataError` if a file is missing or damaged; call `check_files` first for the quick checks.
     """
     import ray.data
 
-    contract = contracts.load(folder)
-    task = task_catalog.of(contract)
-    files = resolve.find(given, resolve.INPUT)
+    contract = load_contract(folder)
+    task = task_of_contract(contract)
+    files = find_source_files(inputs, INPUT)
     quiet_ray_data(preserve_order=True)
-    answered = (
+    answers = (
         ray.data.from_items([file._asdict() for file in files], override_num_blocks=len(files))
         .map_batches(
-            _Read(inputs_of(task, contract), _have_paths(task, files)),
+            _ReadBlocks(input_options(task, contract), _may_have_paths(task, files)),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=0.5,
         )
         .map_batches(
-            _Answer,
+            _PredictBlocks,
             fn_constructor_args=[str(folder), max(1, int(cpus)), gpus > 0],
-            # Images lie in blocks of so many bytes, however large each of them is; the actor takes few at a time.
-            batch_size=None if task.binary else _BATCH_ROWS,
+            # Blocks of images are limited in bytes, so the actor takes them whole and splits them itself.
+            batch_size=None if task.binary_roles else _BATCH_ROWS,
             batch_format="pyarrow",
             num_cpus=cpus,
             num_gpus=gpus,
@@ -77,115 +76,120 @@ def predict_files(
         )
     )
     counts = {"rows": 0, "predicted": 0}
-    beside = output.with_name(f".{output.name}.{os.getpid()}")
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        with _writer(beside, _FORMATS[output.suffix]) as write:
-            found: Iterator[pa.Table] = iter(answered.iter_batches(batch_size=None, batch_format="pyarrow"))
-            for batch in found:
+        with _OutputWriter(partial, _FORMATS[output.suffix]) as write:
+            batches: Iterator[pa.Table] = iter(answers.iter_batches(batch_size=None, batch_format="pyarrow"))
+            for batch in batches:
                 write(batch)
                 counts["rows"] += len(batch)
                 counts["predicted"] += batch.column("error").null_count
                 on_progress(Progress(done=counts["rows"], unit="rows"))
-        beside.replace(output)
+        partial.replace(output)
     except ray.exceptions.RayTaskError as error:
         raise user_error_in(error) or error from None
     except OSError as error:
         raise DataError(
-            f"{output} cannot be written: {error.strerror}", "name a file in a folder you may write to"
+            f"{output} cannot be written: {error.strerror}", "name a file in a folder that you may write to"
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     return counts
 
 
-def must_be_readable(given: str | list[str], output: Path, contract: Contract) -> None:
-    """Raise `DataError` for a missing file, a missing column or an output that cannot be; reads one block a file."""
+def check_files(inputs: str | list[str], output: Path, contract: Contract) -> None:
+    """Raise `DataError` for a missing file, a missing column or an invalid output. Reads one block of each file."""
     if output.suffix not in _FORMATS:
-        raise DataError(f"{output} ends in '{output.suffix}'", "name an output that ends in .csv, .jsonl or .parquet")
+        raise DataError(
+            f"{output} ends in '{output.suffix}', which is not a supported format",
+            "name an output that ends in .csv, .jsonl or .parquet",
+        )
     if not output.parent.is_dir():
-        raise DataError(f"there is no folder {output.parent} to write {output.name} to", "make it, or name another")
-    how = inputs_of(task_catalog.of(contract), contract)
-    for file in resolve.find(given, resolve.INPUT):
+        raise DataError(f"there is no folder {output.parent} to write {output.name} to", "create it, or name another")
+    options = input_options(task_of_contract(contract), contract)
+    for file in find_source_files(inputs, INPUT):
         if Path(file.path).resolve() == output.resolve():
-            raise DataError(f"{output} is the input too", "name another output")
-        next(read_blocks(file, *how))
+            raise DataError(f"{output} is also an input", "name another output")
+        next(read_blocks(file, *options))
 
 
-def inputs_of(task: Task, contract: Contract) -> Reading:
-    """Return how the inputs of a model are read from a file that has no targets."""
-    return reading(task, {role: contract.columns[role] for role in task.subjects(contract)})
+def input_options(task: Task, contract: Contract) -> ReadOptions:
+    """Return the options for reading a model's inputs from a file without targets."""
+    return make_read_options(task, {role: contract.columns[role] for role in input_roles(task, contract)})
 
 
-def _have_paths(task: Task, files: list[SourceFile]) -> bool:
-    """Whether some rows may be files of their own. Asked once for all files: all blocks must have the same columns."""
-    return bool(task.binary) or any(file.format in source_folder.ENDINGS for file in files)
+def _may_have_paths(task: Task, files: list[SourceFile]) -> bool:
+    """Return whether some rows may be files. The same for all files, because all blocks must have the same columns."""
+    return bool(task.binary_roles) or any(file.format in ROW_ENDINGS for file in files)
 
 
-class _Read:
-    """Files (a line each) to blocks of rows, each row with the place of its file, and with its own path if `paths`."""
+class _ReadBlocks:
+    """Reads files (one per line) into blocks of rows with the index of their file, and with a path if `has_paths`."""
 
-    def __init__(self, how: Reading, paths: bool) -> None:
-        self.how, self.paths = how, paths
+    def __init__(self, options: ReadOptions, has_paths: bool) -> None:
+        self.options, self.has_paths = options, has_paths
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for line in batch.to_pylist():
             file = SourceFile(**line)
-            for block in read_blocks(file, *self.how):
-                if self.paths and "path" not in block.column_names:
+            for block in read_blocks(file, *self.options):
+                if self.has_paths and "path" not in block.column_names:
                     block = block.append_column("path", pa.nulls(len(block), pa.string()))
-                yield block.append_column("source", pa.array([file.place] * len(block), pa.int32()))
+                yield block.append_column("source", pa.array([file.number] * len(block), pa.int32()))
 
 
-class _Answer:
-    """Rows to answers, in an actor that loads the model once."""
+class _PredictBlocks:
+    """Predicts blocks of rows, in an actor that loads the model once."""
 
     def __init__(self, folder: str, threads: int, on_gpu: bool) -> None:
         self.predictor = Predictor(Path(folder), device="cuda" if on_gpu else "cpu", threads=threads)
-        self.at_once = BINARY_ROWS if self.predictor.task.binary else _BATCH_ROWS
+        self.batch_rows = BINARY_BLOCK_ROWS if self.predictor.task.binary_roles else _BATCH_ROWS
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
-        # A generator: of an error in a plain function Ray Data keeps no cause.
-        for start in range(0, len(rows), self.at_once):
-            yield self._answered(rows.slice(start, self.at_once))
+        # A generator, because Ray Data loses the cause of an error raised by a plain function.
+        for start in range(0, len(rows), self.batch_rows):
+            yield self._predict(rows.slice(start, self.batch_rows))
 
-    def _answered(self, rows: pa.Table) -> pa.Table:
-        made = self.predictor
-        found = examine(made.task, made.contract, rows, made.cleaner)
-        inputs, refused = made.encoder.block(found.subjects)
+    def _predict(self, rows: pa.Table) -> pa.Table:
+        predictor = self.predictor
+        checked = check_rows(predictor.task, predictor.contract, rows, predictor.cleaner)
+        inputs, refused = predictor.encoder.encode_block(checked.cleaned)
         if refused and any(refused):
-            found, inputs = refuse(found, refused), inputs.filter(pc.is_null(pa.array(refused, pa.string())))
+            checked, inputs = reject_rows(checked, refused), inputs.filter(pc.is_null(pa.array(refused, pa.string())))
         offsets, numbers = inputs.offsets.to_numpy(), inputs.values.to_numpy()
-        each = [numbers[start:end] for start, end in itertools.pairwise(offsets)]
-        answered = made.task.target.columns(made.answers(each))
-        unknown = {name: pa.nulls(len(found.bad), column.type) for name, column in answered.items()}
-        good = self._table(found.good, answered, pa.nulls(len(found.good), pa.string()))
-        bad = self._table(found.bad, unknown, found.bad["reason"])
+        encoded = [numbers[start:end] for start, end in itertools.pairwise(offsets)]
+        answers = predictor.task.target.prediction_columns(predictor.answers(encoded))
+        unknown = {name: pa.nulls(len(checked.bad), column.type) for name, column in answers.items()}
+        good = self._table(checked.good, answers, pa.nulls(len(checked.good), pa.string()))
+        bad = self._table(checked.bad, unknown, checked.bad["reason"])
         return pa.concat_tables([good, bad]).sort_by([("source", "ascending"), ("row", "ascending")])
 
-    def _table(self, rows: pa.Table, answered: dict[str, pa.Array], reasons: Any) -> pa.Table:
+    def _table(self, rows: pa.Table, answers: dict[str, pa.Array], reasons: Any) -> pa.Table:
         task, columns = self.predictor.task, self.predictor.contract.columns
-        own = {name: rows[name] for name in ("path",) if name in rows.column_names}
-        taken = {"source", "row", "error", *own, *answered}
-        shown = {role: columns[role] for role in task.subjects(self.predictor.contract) if role not in task.binary}
+        paths = {name: rows[name] for name in ("path",) if name in rows.column_names}
+        taken = {"source", "row", "error", *paths, *answers}
+        shown = {
+            role: columns[role] for role in input_roles(task, self.predictor.contract) if role not in task.binary_roles
+        }
         return pa.table(
             {
                 "source": rows["source"],
                 "row": rows["row"],
-                **{_free(name, taken): rows[role] for role, name in shown.items()},
-                **own,
-                **answered,
+                **{_unused_name(name, taken): rows[role] for role, name in shown.items()},
+                **paths,
+                **answers,
                 "error": reasons,
             }
         )
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """Return a column's name in the output: one that the answer has already gets another."""
+def _unused_name(name: str, taken: set[str]) -> str:
+    """Return the name of an input column in the output: prefixed with `input_` if an answer's column has this name."""
     return f"input_{name}" if name in taken else name
 
 
-class _writer:
-    """Appends answers to one file, batch by batch, in any of the three formats."""
+class _OutputWriter:
+    """Appends batches of answers to one file in any of the three formats."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path, self.kind = path, kind

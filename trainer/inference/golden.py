@@ -1,7 +1,7 @@
-"""Golden rows: a few held-out rows with the inputs and scores they had when the model was registered.
+"""Golden rows: a few held-out rows stored with the inputs and scores they had when the model was registered.
 
-A replica replays them before it is ready; whatever has drifted since (library, file, hardware) shows here first, by
-row and field. Rows are kept as a request has them, so that reading requests is replayed too.
+A replica must reproduce them before it takes traffic, so a drift of libraries, files or hardware is reported by row and
+field. Rows are stored as requests, so that parsing requests is checked, too.
 """
 
 from __future__ import annotations
@@ -18,119 +18,124 @@ from trainer.inference.predictor import Predictor
 from trainer.tasks.encoder import Columns
 from trainer.tasks.input_difference import input_difference
 
-FILE = "golden.json"
+GOLDEN_FILE = "golden.json"
 
 
-#: How many rows are kept.
-ROWS = 8
+#: Number of golden rows of a version.
+MAX_ROWS = 8
 
 
-# fp32 on another CPU differs by 1e-6 or so; a wrong tokenizer, weight or label order by far more.
+# fp32 differs by about 1e-6 between CPUs; a wrong tokenizer, weight or label order differs by far more.
 _TOLERANCE = 1e-3
 
 
-# A text or a row of a table is stored whole; an image has 150,000 numbers.
+# Inputs of texts and tables are stored in full. An image has 150,000 numbers: of these, the first are stored.
 _MOST_NUMBERS, _FIRST_NUMBERS = 4096, 256
 
 
-def to_keep(predictor: Predictor, columns: Columns) -> tuple[list[int], dict[str, list[Any]]]:
-    """Return which rows become golden rows, and what is stored as their raw values.
+def select_rows(predictor: Predictor, columns: Columns) -> tuple[list[int], dict[str, list[Any]]]:
+    """Return the indices of the golden rows, and the raw values to store for them.
 
-    A model's folder must not hold what its `redact` step takes out, so there the cleaned texts are stored, of rows in
-    which cleaning finds nothing more to do: they have the same input, and with it the same scores.
+    A model's folder must not contain what its `redact` step removes. With this step the cleaned texts are stored, of rows
+    that cleaning does not change further: their model inputs, and therefore their scores, are the same.
     """
     n_rows = len(next(iter(columns.values())))
     if all(step.name != "redact" for step in predictor.contract.steps):
-        return list(range(min(ROWS, n_rows))), {role: list(values[:ROWS]) for role, values in columns.items()}
-    kept: list[int] = []
+        return list(range(min(MAX_ROWS, n_rows))), {role: list(values[:MAX_ROWS]) for role, values in columns.items()}
+    selected: list[int] = []
     raw: dict[str, list[Any]] = {role: [] for role in columns}
-    for at in range(n_rows):
-        cleaned, reasons = predictor.clean({role: [values[at]] for role, values in columns.items()})
+    for row in range(n_rows):
+        cleaned, reasons = predictor.clean({role: [values[row]] for role, values in columns.items()})
         if reasons == [None] and predictor.clean(cleaned) == (cleaned, [None]):
-            kept.append(at)
+            selected.append(row)
             for role, values in cleaned.items():
                 raw[role].append(values[0])
-        if len(kept) == ROWS:
+        if len(selected) == MAX_ROWS:
             break
-    return kept, raw
+    return selected, raw
 
 
-def write(folder: Path, inputs: list[np.ndarray], raw: list[Any], scores: np.ndarray, checked: str = "") -> None:
-    """Write golden.json with the rows given.
+def write_golden(
+    folder: Path, inputs: list[np.ndarray], raw: list[Any], scores: np.ndarray, library_note: str = ""
+) -> None:
+    """Write golden.json with the first rows.
 
-    `raw` are inputs as a request has them; `scores` has shape (rows, C); `checked` is what the task's `library_agrees`
-    returned, kept for people.
+    `raw` are inputs in the form of requests; `scores` has shape (rows, C); `library_note` is what the task's
+    `check_against_library` returned, stored for readers.
     """
     rows = [
-        {"raw": raw[at], "inputs": _kept_of(inputs[at]), "scores": [float(s) for s in scores[at]]}
-        for at in range(min(ROWS, len(raw)))
+        {"raw": raw[row], "inputs": _stored_input(inputs[row]), "scores": [float(score) for score in scores[row]]}
+        for row in range(min(MAX_ROWS, len(raw)))
     ]
-    write_json(folder / FILE, {"tolerance": _TOLERANCE, "library": checked, "rows": rows})
+    write_json(folder / GOLDEN_FILE, {"tolerance": _TOLERANCE, "library": library_note, "rows": rows})
 
 
-def requests(folder: Path) -> list[Any]:
-    """Return the golden rows as a request has them."""
-    return [row["raw"] for row in read_json(folder / FILE)["rows"]]
+def load_requests(folder: Path) -> list[Any]:
+    """Return the golden rows in the form of requests."""
+    return [row["raw"] for row in read_json(folder / GOLDEN_FILE)["rows"]]
 
 
-def replay(folder: Path, predictor: Predictor) -> int:
-    """Return how many rows were replayed.
+def verify_golden(folder: Path, predictor: Predictor) -> int:
+    """Predict the golden rows, compare them with their recorded inputs and scores, and return the number of rows.
 
-    Raises `ModelError` naming row and field of the first that does not come out as recorded.
+    Raises `ModelError` naming row and field of the first difference.
     """
     try:
-        golden: dict[str, Any] = read_json(folder / FILE)
+        golden: dict[str, Any] = read_json(folder / GOLDEN_FILE)
         rows, tolerance = golden["rows"], golden["tolerance"]
-        inputs = [_encoded(predictor, at, row["raw"]) for at, row in enumerate(rows)]
+        inputs = [_encode_row(predictor, index, row["raw"]) for index, row in enumerate(rows)]
         scores = predictor.scores(inputs)
         target, fitted = predictor.task.target, predictor.contract.fitted
         labels, tolerance = target.labels(fitted), tolerance * target.unit(fitted)
-        for at, row in enumerate(rows):
-            how = input_difference(row["inputs"], _kept_of(inputs[at]), folder)
-            how = how or score_difference(row["scores"], scores[at].tolist(), labels, tolerance)
-            if how:
-                raise _differs(at, f"{how}; {folder} does not answer as it did when the model was registered")
+        for index, row in enumerate(rows):
+            difference = input_difference(row["inputs"], _stored_input(inputs[index]), folder)
+            difference = difference or score_difference(row["scores"], scores[index].tolist(), labels, tolerance)
+            if difference:
+                raise _drift_error(
+                    index, f"{difference}; {folder} no longer predicts what it did when it was registered"
+                )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{folder / FILE} is missing or damaged: {error}", "restore the version, or train again"
+            f"{folder / GOLDEN_FILE} is missing or damaged: {error}", "restore the version, or train again"
         ) from error
     return len(rows)
 
 
-def _kept_of(inputs: np.ndarray) -> list[Any]:
-    """Return a row's input as it is stored: whole, or of a long one (an image) the first numbers and a digest of all."""
+def _stored_input(inputs: np.ndarray) -> list[Any]:
+    """Return the stored form of a row's input: all numbers, or for a long one (an image) the first numbers and a digest."""
     if len(inputs) <= _MOST_NUMBERS:
         return inputs.tolist()
     return [*inputs[:_FIRST_NUMBERS].tolist(), hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest()]
 
 
-def _encoded(predictor: Predictor, at: int, raw: Any) -> np.ndarray:
+def _encode_row(predictor: Predictor, row: int, raw: Any) -> np.ndarray:
     try:
         return predictor.encode(predictor.parse([raw]))[0]
     except RequestError as error:
-        raise _differs(at, f"raw: it was used when the model was registered, and is refused now: {error}") from error
+        raise _drift_error(row, f"raw: accepted when the model was registered, rejected now: {error}") from error
 
 
-def _differs(at: int, how: str) -> ModelError:
+def _drift_error(row: int, difference: str) -> ModelError:
     return ModelError(
-        f"golden row {at}, {how}", "serve with the library versions in the version's lineage.json, or train again"
+        f"golden row {row}, {difference}",
+        "serve with the library versions in the version's lineage.json, or train again",
     )
 
 
 def score_difference(recorded: list[float], now: list[float], labels: list[str], tolerance: float) -> str:
-    """Return the label whose score moved most, if any by more than `tolerance`; else ""."""
+    """Return a text about the score that moved most if it moved by more than `tolerance`, else an empty text."""
     if len(recorded) != len(now):
         return f"length of scores: {len(recorded)} -> {len(now)}"
     gap_C = np.abs(np.asarray(now, float) - np.asarray(recorded, float))
-    if gap_C.size == 0 or gap_C.max() <= tolerance:  # a score that is no number is never within it
+    if gap_C.size == 0 or gap_C.max() <= tolerance:  # false for NaN
         return ""
     worst = int(gap_C.argmax())
     name = repr(labels[worst]) if worst < len(labels) else str(worst)
     return (
-        f"scores[{name}]: recorded {_score(recorded[worst])}, now {_score(now[worst])} "
-        f"(at most {tolerance:g} apart is allowed)"
+        f"scores[{name}]: recorded {_format_score(recorded[worst])}, now {_format_score(now[worst])} "
+        f"(the tolerance is {tolerance:g})"
     )
 
 
-def _score(value: float) -> str:
+def _format_score(value: float) -> str:
     return f"{value:.4f}"

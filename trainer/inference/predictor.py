@@ -1,4 +1,4 @@
-"""A checkpoint folder to predictions: the one path that evaluation, batch prediction and a replica share. No Ray.
+"""Predictions of a checkpoint folder: the one path that evaluation, batch prediction and replicas share. No Ray.
 
 Letters in shapes: B rows, C outputs.
 """
@@ -7,43 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cluster.errors import RequestError
-from trainer.contract import contract as contracts
+from trainer.contract.contract import load_contract
 from trainer.steps.cleaner import Cleaner
-from trainer.tasks import catalog as task_catalog
+from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.encoder import Columns, Encoded
-
-if TYPE_CHECKING:
-    pass
 
 
 class Predictor:
     """A trained model with its contract, loaded and ready. Raises `ModelError` if a file is missing or changed."""
 
     def __init__(self, folder: Path, *, device: str = "cpu", threads: int = 1) -> None:
-        self.contract = contracts.load(folder)
-        self.task = task_catalog.of(self.contract)
+        self.contract = load_contract(folder)
+        self.task = task_of_contract(self.contract)
         self.device, self.threads = device, threads
         self.cleaner = Cleaner(self.contract)
         self.encoder = self.task.encoder(self.contract, folder)
         self.model = self.task.to_device(self.task.load_model(folder), device, threads)
 
     def parse(self, inputs: Sequence[Any]) -> dict[str, list[Any]]:
-        """Return the raw values by role of inputs as a request has them; raises `RequestError` naming the first wrong one."""
+        """Return the raw values of a request's inputs by role. Raises `RequestError` naming the first invalid input."""
         return self.task.parse(self.contract, inputs)
 
     def clean(self, columns: Columns) -> tuple[dict[str, Sequence[Any]], list[str | None]]:
-        """Return the values after the contract's steps, and for each row why it cannot be used, or None."""
-        return self.cleaner.columns(columns, self.task.texts)
+        """Return the values after the contract's steps and, for each row, why it cannot be used, or None."""
+        return self.cleaner.columns(columns, self.task.text_roles)
 
-    def prepared(self, columns: Columns) -> Encoded:
-        """Return the model inputs of raw values, cleaned by the contract's steps, then encoded, with reasons against rows.
+    def encode_with_reasons(self, columns: Columns) -> Encoded:
+        """Return the model inputs of raw values, cleaned by the contract's steps, with the reasons of bad rows.
 
-        Nothing is encoded while a step refuses a row.
+        If a step refuses a row, nothing is encoded.
         """
         cleaned, reasons = self.clean(columns)
         if any(reasons):
@@ -51,13 +48,10 @@ class Predictor:
         return self.encoder(cleaned)
 
     def encode(self, columns: Columns) -> list[np.ndarray]:
-        """Return the model inputs of raw values, as `prepared` makes them.
-
-        Raises `RequestError` naming the first row that a step or the encoder refuses.
-        """
-        found = self.prepared(columns)
-        _refuse_first(found.reasons or ())
-        return found.inputs
+        """Return the model inputs of raw values. Raises `RequestError` naming the first row that a step or the encoder refuses."""
+        encoded = self.encode_with_reasons(columns)
+        _raise_first(encoded.reasons or ())
+        return encoded.inputs
 
     def scores(self, inputs: list[np.ndarray], batch_size: int = 64) -> np.ndarray:
         """Return float64 scores, shape (B, C), of encoded inputs."""
@@ -71,11 +65,11 @@ class Predictor:
         return self.task.target.answer(self.contract.fitted, self.scores(inputs, batch_size)) if inputs else []
 
     def predict(self, inputs: Sequence[Any], batch_size: int = 64) -> list[dict[str, Any]]:
-        """Return one answer for each input, as an HTTP client would send and get it."""
+        """Return the answer to each input, both in the form of the HTTP API."""
         return self.answers(self.encode(self.parse(inputs)), batch_size) if len(inputs) else []
 
 
-def _refuse_first(reasons: Sequence[str | None]) -> None:
-    for place, reason in enumerate(reasons):
+def _raise_first(reasons: Sequence[str | None]) -> None:
+    for index, reason in enumerate(reasons):
         if reason:
-            raise RequestError(422, "refused_input", f"inputs[{place}] cannot be used: {reason}")
+            raise RequestError(422, "refused_input", f"inputs[{index}] cannot be used: {reason}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +14,14 @@ from trainer.inference.evaluate import Evaluation, LabeledRows, compute_evaluati
 from trainer.inference.held_out import load_held_out
 from trainer.pipeline.outcome import Outcome
 from trainer.pipeline.run import Run
-from trainer.registry.gate import GateDecision
 from trainer.registry.register import build_lineage, promote_if_better, register_version
 from trainer.registry.registry import Version
-from trainer.report import page
+from trainer.report.page import REPORT_FILE, ReportPage, write_page
+from trainer.report.search_sections import search_sections, trial_sections
+from trainer.report.training_sections import learning_curve_sections, step_sections
 from trainer.runs.folder import SPEC_FILE, save_spec
 from trainer.runs.result import RunResult
+from trainer.targets.metrics.summary import metrics_line
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract
 from trainer.training.tracking import trackers
@@ -47,12 +47,21 @@ def register_result(run: Run, result: RunResult) -> Outcome:
     _write_report(
         run,
         result,
-        task,
-        title=f"{version.name}, version {version.number}",
-        lineage={"version": version.ref, **lineage},
-        evaluation=evaluation,
-        sections=task.sections(prepared.contract, version.folder),
-        decision=decision,
+        ReportPage(
+            title=f"{version.name}, version {version.number}",
+            subtitle=f"{evaluation.rows:,} held-out rows{_describe_folds(result)}",
+            metrics=evaluation.metrics,
+            main_metric=run.spec.evaluate.metric,
+            sections=[
+                *_overview_sections(result, run.spec.evaluate.metric, task),
+                *evaluation.sections,
+                *task.sections(prepared.contract, version.folder),
+                *_detail_sections(result, run.spec.evaluate.metric),
+            ],
+            lineage={"version": version.ref, **lineage},
+            decision=decision,
+            spec_text=_read_spec_text(run),
+        ),
     )
     seconds = run.stages.seconds["register"] = round(time.monotonic() - started, 2)
     run.console.print(f"  register   {seconds:6.1f} s", style="green")
@@ -63,7 +72,7 @@ def register_result(run: Run, result: RunResult) -> Outcome:
         reason=decision.reason,
         fingerprint=prepared.contract.fingerprint,
         metrics={"test": evaluation.metrics, "validation": result.metrics},
-        report=str(run.folder / page.FILE),
+        report=str(run.folder / REPORT_FILE),
     )
     _send_to_trackers(run, version, run.spec.promote.alias if decision.promoted else None)
     return outcome
@@ -72,18 +81,30 @@ def register_result(run: Run, result: RunResult) -> Outcome:
 def finish_training(run: Run, result: RunResult) -> Outcome:
     """Write the report of a training or a search whose model is not registered."""
     prepared = Prepared(result.prepared)
-    lineage = {
-        "run": str(run.folder),
-        "prepared_folder": str(result.prepared),
-        "checkpoint": str(result.checkpoint),
-    }
-    task = task_of_contract(prepared.contract)
-    _write_report(run, result, task, title=f"{run.spec.name}: training", lineage=lineage)
+    metric = run.spec.evaluate.metric
+    overview = _overview_sections(result, metric, task_of_contract(prepared.contract))
+    _write_report(
+        run,
+        result,
+        ReportPage(
+            title=f"{run.spec.name}: training",
+            subtitle="metrics on the validation rows",
+            metrics={name: value for name, value in result.metrics.items() if name != "train_loss"},
+            main_metric=metric,
+            sections=[*overview, *_detail_sections(result, metric)],
+            lineage={
+                "run": str(run.folder),
+                "prepared_folder": str(result.prepared),
+                "checkpoint": str(result.checkpoint),
+            },
+            spec_text=_read_spec_text(run),
+        ),
+    )
     outcome = run.write_outcome(
         fingerprint=prepared.contract.fingerprint,
         metrics={"validation": result.metrics},
         checkpoint=str(result.checkpoint),
-        report=str(run.folder / page.FILE),
+        report=str(run.folder / REPORT_FILE),
     )
     _send_to_trackers(run)
     return outcome
@@ -107,32 +128,31 @@ def _evaluate(run: Run, result: RunResult, prepared: Prepared, rows: LabeledRows
     )
 
 
-def _write_report(
-    run: Run,
-    result: RunResult,
-    task: Task,
-    *,
-    title: str,
-    lineage: dict[str, Any],
-    evaluation: Evaluation | None = None,
-    sections: Sequence[ReportSection] = (),
-    decision: GateDecision | None = None,
-) -> None:
+def _overview_sections(result: RunResult, metric: str, task: Task) -> list[ReportSection]:
+    return [*learning_curve_sections(result, metric, task.target.loss_metric), *trial_sections(result, metric)]
+
+
+def _detail_sections(result: RunResult, metric: str) -> list[ReportSection]:
+    return [*search_sections(result, metric), *step_sections(result.folder)]
+
+
+def _describe_folds(result: RunResult) -> str:
+    folds = result.spec.train.folds
+    if not folds:
+        return ""
+    metrics = metrics_line(result.metrics).replace("  ", ", ")
+    return f"; validation metrics are means over {folds} folds{f': {metrics}' if metrics else ''}"
+
+
+def _read_spec_text(run: Run) -> str:
+    return (run.folder / SPEC_FILE).read_text(encoding="utf-8")
+
+
+def _write_report(run: Run, result: RunResult, page: ReportPage) -> None:
     """Write the spec of the result as best.yaml, and the report."""
     save_spec(result.spec, run.folder / "best.yaml")
-    page.write(
-        run.folder / page.FILE,
-        title=title,
-        metric=run.spec.evaluate.metric,
-        evaluation=evaluation,
-        sections=sections,
-        loss=task.target.loss,
-        lineage=lineage,
-        result=result,
-        decision=decision,
-        spec_text=(run.folder / SPEC_FILE).read_text(encoding="utf-8"),
-    )
+    write_page(run.folder / REPORT_FILE, page)
 
 
 def _send_to_trackers(run: Run, version: Version | None = None, alias: str | None = None) -> None:
-    trackers.finished(run.spec, run.folder, lambda text: run.console.print(text, style="yellow"), version, alias)
+    trackers.publish_run(run.spec, run.folder, lambda text: run.console.print(text, style="yellow"), version, alias)

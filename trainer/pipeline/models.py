@@ -22,7 +22,7 @@ from trainer.inference.batch_predict import check_files, predict_files
 from trainer.inference.evaluate import compute_evaluation, read_labeled, score_locally, score_remotely
 from trainer.registry.register import load_registered_rows
 from trainer.registry.registry import Version
-from trainer.report import page
+from trainer.report.page import REPORT_FILE, ReportPage, write_page
 from trainer.runs.folder import RAY_LOG, SPEC_FILE
 from trainer.spec.run import RunSpec
 from trainer.tasks.catalog import task_of_contract
@@ -59,19 +59,20 @@ def evaluate_version(
     evaluation = compute_evaluation(
         contract, rows, scores, n_bins=spec.calibration_bins, n_mistakes=spec.max_mistakes_shown
     )
-    page.write(
-        folder / page.FILE,
+    page = ReportPage(
         title=f"{version.ref} on {Path(data).name if data else 'its held-out rows'}",
-        metric=spec.metric,
-        evaluation=evaluation,
+        subtitle=f"{evaluation.rows:,} {'labeled' if data else 'held-out'} rows",
+        metrics=evaluation.metrics,
+        main_metric=spec.metric,
+        sections=[*evaluation.sections, *task_of_contract(contract).sections(contract, version.folder)],
         lineage={
             "version": version.ref,
-            "rows": data or "held-out rows",
-            "rows_digest": rows.digest,
+            "evaluated_rows": data or "held-out rows",
+            "evaluated_rows_digest": rows.digest,
             **version.lineage,
         },
-        sections=task_of_contract(contract).sections(contract, version.folder),
     )
+    write_page(folder / REPORT_FILE, page)
     return {
         "run": str(folder),
         "model": version.name,
@@ -80,7 +81,7 @@ def evaluate_version(
         "metrics": {"test": evaluation.metrics},
         "rows": evaluation.rows,
         "stages": {"evaluate": round(time.monotonic() - started, 2)},
-        "report": str(folder / page.FILE),
+        "report": str(folder / REPORT_FILE),
     }
 
 

@@ -1,4 +1,4 @@
-"""A contract as people read it: found by a model's name or a folder, and put into lines."""
+"""Finds contracts by a model's name or a folder, for reading and comparing them."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from typing import Any, NamedTuple
 
 from cluster.errors import ModelError
 from cluster.files import read_json
-from trainer.contract import contract as contracts
-from trainer.registry import registry
+from trainer.contract.contract import CONTRACT_FILE, PREPARATION_VERSION, load_contract
+from trainer.registry.registry import Registry, verify_files
 
 
-class Found(NamedTuple):
-    """A contract and where it was found."""
+class NamedContract(NamedTuple):
+    """A contract with its origin."""
 
     model: str
-    """`name@7`, or the folder as it was given."""
+    """`name@7`, or the folder as the user wrote it."""
     folder: Path
     fingerprint: str
     contract: dict[str, Any]
     """As in contract.json, without the fingerprint."""
     lineage: dict[str, Any]
-    """Of a registered version; empty for any other folder."""
+    """The lineage of a registered version; empty for any other folder."""
 
 
-def find(model: str, storage: str | Path) -> Found:
-    """Return the contract of a registered model, or of a folder that holds a contract.json.
+def find_contract(model: str, storage: str | Path) -> NamedContract:
+    """Return the contract of a registered model, or of a folder with a contract.json.
 
-    Raises `ModelError` for a model that is not there or a file that was changed. A contract of another code version,
-    which could not be served, can still be read and compared.
+    Raises `ModelError` if the model does not exist or a file was changed. A contract of another code version cannot be
+    served, but it can be read and compared.
     """
     folder = Path(model).expanduser()
-    if (folder / contracts.FILE).is_file():
-        return _read(model, folder.absolute(), {})
+    if (folder / CONTRACT_FILE).is_file():
+        return _read_contract(model, folder.absolute(), {})
     if folder.is_dir() and "/" in model:
-        raise ModelError(f"{folder} holds no {contracts.FILE}", "name a prepared folder, a model's folder or a model")
-    version = registry.Registry(storage).find(model)
-    registry.verify(version)
-    return _read(version.ref, version.folder, version.lineage)
+        raise ModelError(f"{folder} has no {CONTRACT_FILE}", "name a prepared folder, a model's folder or a model")
+    version = Registry(storage).find(model)
+    verify_files(version)
+    return _read_contract(version.ref, version.folder, version.lineage)
 
 
-def _read(name: str, folder: Path, lineage: dict[str, Any]) -> Found:
+def _read_contract(name: str, folder: Path, lineage: dict[str, Any]) -> NamedContract:
     try:
-        content = read_json(folder / contracts.FILE)
+        content = read_json(folder / CONTRACT_FILE)
         fingerprint = content.pop("fingerprint")
-        known = content["preparation_version"] == contracts.PREPARATION_VERSION
+        is_current = content["preparation_version"] == PREPARATION_VERSION
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        known = True  # `load` says what is wrong with it
-    if known:
-        loaded = contracts.load(folder)
+        is_current = True  # `load_contract` reports what is wrong with it
+    if is_current:
+        loaded = load_contract(folder)
         content, fingerprint = loaded.model_dump(mode="json"), loaded.fingerprint
-    return Found(name, folder, fingerprint, content, lineage)
+    return NamedContract(name, folder, fingerprint, content, lineage)

@@ -1,199 +1,210 @@
-"""From a finished training to a registered version, and through the gate to its alias."""
+"""Registers a finished training as a version, and promotes it through the gate."""
 
 from __future__ import annotations
 
 import json
 import platform
-import time
 from importlib.metadata import distributions
-from importlib.metadata import version as installed
+from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cluster.errors import DataError, ModelError, UserError
 from cluster.files import write_json
-from trainer.contract import contract as contracts
+from cluster.text import utc_now
+from trainer.contract.contract import load_contract
+from trainer.data.parts import PARTS
 from trainer.data.prepared import Prepared
-from trainer.inference import evaluate, golden
-from trainer.inference.evaluate import Evaluation, LabelledRows
-from trainer.inference.held_out import held_out
+from trainer.inference.evaluate import Evaluation, LabeledRows, encode_targets, score_remotely
+from trainer.inference.golden import MAX_ROWS, select_rows, write_golden
+from trainer.inference.held_out import load_held_out
 from trainer.inference.predictor import Predictor
-from trainer.registry import registry
-from trainer.registry.gate import Decision, decide
-from trainer.registry.registry import Registry, Version
-from trainer.runs import folder as run_folder
+from trainer.registry.gate import GateDecision, decide_promotion
+from trainer.registry.registry import LINEAGE_FILE, METRICS_FILE, Registry, Version, copy_files, verify_files
+from trainer.runs.folder import SPEC_FILE, save_spec
 from trainer.runs.result import RunResult
 from trainer.spec.run import RunSpec
-from trainer.tasks import catalog as task_catalog
 from trainer.tasks import profile
+from trainer.tasks.catalog import get_task, task_of_contract
 from trainer.tasks.encoder import Columns
+from trainer.tasks.roles import input_roles
 
 _LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "pillow", "scikit-learn")
+# Libraries of the extra `tabular`, listed if they are installed.
+_OPTIONAL_LIBRARIES = ("xgboost", "xgboost-cpu", "skops")
 
 
-# Those of the extra `tabular`, where they are.
-_MORE_LIBRARIES = ("xgboost", "xgboost-cpu", "skops")
-
-
-def held_out_of(version: Version) -> LabelledRows:
-    """Return the rows a version was registered with. Raises `ModelError` where they are not there any more."""
-    place = Path(version.lineage["prepared data"])
+def load_registered_rows(version: Version) -> LabeledRows:
+    """Return the held-out rows a version was registered with. Raises `ModelError` if they are gone or changed."""
+    load_contract(version.folder)  # rejects a version of an earlier raymill, whose lineage has other keys
+    folder = Path(version.lineage["prepared_folder"])
     try:
-        rows = held_out(Prepared(place))
-        if rows.digest != version.lineage["digest of the held-out rows"]:
-            raise DataError(f"{place} holds other rows than those it was registered with", "restore the folder")
+        rows = load_held_out(Prepared(folder))
+        if rows.digest != version.lineage["held_out_digest"]:
+            raise DataError(f"{folder} has other rows than those it was registered with", "restore the folder")
         return rows
     except (ModelError, DataError, OSError) as error:
         raise ModelError(
-            f"the held-out rows of {version.ref} cannot be read: {error}", "give labelled rows with --data FILE"
+            f"the held-out rows of {version.ref} cannot be read: {error}", "give labeled rows with --data FILE"
         ) from error
 
 
-def lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -> dict[str, Any]:
-    """Return where a model comes from, as plain JSON."""
+def build_lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: Path) -> dict[str, Any]:
+    """Return the origin of a model as plain JSON: time, run, data and library versions."""
+    libraries = [f"{name} {installed_version(name)}" for name in (*_LIBRARIES, *_installed(_OPTIONAL_LIBRARIES))]
     return {
-        "trained": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "trained": utc_now(),
         "run": str(folder),
         "task": spec.task,
-        "model": task_catalog.get(spec.task).model_name(spec),
-        "contract fingerprint": prepared.contract.fingerprint,
-        "prepared data": str(prepared.folder),
+        "model": get_task(spec.task).model_name(spec),
+        "contract_fingerprint": prepared.contract.fingerprint,
+        "prepared_folder": str(prepared.folder),
         "rows": json.dumps(prepared.summary["rows"]),
-        "digest of the held-out rows": rows_digest,
-        "libraries": ", ".join(
-            [
-                f"python {platform.python_version()}",
-                *[f"{name} {installed(name)}" for name in (*_LIBRARIES, *_there(_MORE_LIBRARIES))],
-            ]
-        ),
+        "held_out_digest": rows_digest,
+        "libraries": ", ".join([f"python {platform.python_version()}", *libraries]),
     }
 
 
-def _there(names: tuple[str, ...]) -> list[str]:
+def _installed(names: tuple[str, ...]) -> list[str]:
     return [name for name in names if next(iter(distributions(name=name)), None)]
 
 
-def register(result: RunResult, evaluation: Evaluation, rows: LabelledRows, origin: dict[str, Any]) -> Version:
-    """Make the next version of `result.spec.name` from its checkpoint, figures, golden rows, profile and lineage.
+def register_version(result: RunResult, evaluation: Evaluation, rows: LabeledRows, lineage: dict[str, Any]) -> Version:
+    """Create the next version of `result.spec.name` from its checkpoint, metrics, golden rows, profile and lineage.
 
     Raises `ModelError` naming row and field if the base library's own tokenizer gives a golden row other ids.
     """
     prepared = Prepared(result.prepared)
 
     def fill(folder: Path) -> None:
-        registry.copy_files(result.checkpoint, folder)
+        copy_files(result.checkpoint, folder)
         predictor = Predictor(folder)
-        _write_golden(folder, predictor, evaluation.scores, rows.columns)
+        _write_golden_rows(folder, predictor, evaluation.scores, rows.columns)
         test = {"rows": evaluation.rows, "rows_digest": evaluation.rows_digest, **evaluation.metrics}
-        write_json(folder / registry.METRICS, {"test": test, "validation": result.metrics})
-        write_json(folder / registry.LINEAGE, origin)
-        write_json(folder / profile.FILE, _profile_of(folder, predictor, prepared))
-        run_folder.save_spec(result.spec, folder / run_folder.SPEC)
+        write_json(folder / METRICS_FILE, {"test": test, "validation": result.metrics})
+        write_json(folder / LINEAGE_FILE, lineage)
+        write_json(folder / profile.PROFILE_FILE, _build_profile(folder, predictor, prepared))
+        save_spec(result.spec, folder / SPEC_FILE)
 
     return Registry(result.spec.storage).register(result.spec.name, fill)
 
 
-def provisional(result: RunResult, storage: Path) -> Version:
-    """Put a training's model into a registry of its own, to be served and measured there. No test row is looked at."""
+def register_candidate(result: RunResult, storage: Path) -> Version:
+    """Register a training's model in a separate registry, to measure it in serving. Does not read any test row."""
     prepared = Prepared(result.prepared)
     rows = prepared.part("validation")
-    columns = {
-        role: rows.raw(role, golden.ROWS) for role in task_catalog.of(prepared.contract).subjects(prepared.contract)
-    }
+    task = task_of_contract(prepared.contract)
+    columns = {role: rows.raw(role, MAX_ROWS) for role in input_roles(task, prepared.contract)}
 
     def fill(folder: Path) -> None:
-        registry.copy_files(result.checkpoint, folder)
+        copy_files(result.checkpoint, folder)
         predictor = Predictor(folder)
-        encoded = predictor.prepared(columns).inputs
-        _write_golden(folder, predictor, predictor.scores(encoded), columns)
-        write_json(folder / registry.METRICS, {"validation": result.metrics})
-        write_json(folder / registry.LINEAGE, {"run": str(result.folder)})
-        run_folder.save_spec(result.spec, folder / run_folder.SPEC)
+        encoded = predictor.encode_with_reasons(columns).inputs
+        _write_golden_rows(folder, predictor, predictor.scores(encoded), columns)
+        write_json(folder / METRICS_FILE, {"validation": result.metrics})
+        write_json(folder / LINEAGE_FILE, {"run": str(result.folder)})
+        save_spec(result.spec, folder / SPEC_FILE)
 
     return Registry(str(storage)).register(result.spec.name, fill)
 
 
-def _profile_of(folder: Path, predictor: Predictor, prepared: Prepared) -> dict[str, Any]:
+def _build_profile(folder: Path, predictor: Predictor, prepared: Prepared) -> dict[str, Any]:
     """Return the profile of the rows that the model in `folder` was trained on."""
-    parts = {name: prepared.part(name) for name in ("train", "validation", "test")}
-    found = profile.build(parts, prepared.contract)
-    of_inputs = predictor.task.profile(parts, prepared.contract, predictor.model, folder)
-    return {**found, **of_inputs, "columns": prepared.columns}
+    parts = {name: prepared.part(name) for name in PARTS}
+    targets = profile.build_profile(parts, prepared.contract)
+    inputs = predictor.task.profile(parts, prepared.contract, predictor.model, folder)
+    return {**targets, **inputs, "columns": prepared.feature_profile}
 
 
-def _write_golden(folder: Path, predictor: Predictor, scores: np.ndarray, columns: Columns) -> None:
-    """Keep some of the rows that `scores`, float64 of shape (B, C), are for; `columns` are in the same order."""
-    kept, raw = golden.to_keep(predictor, columns)
-    inputs = predictor.encode(raw) if kept else []
-    cleaned, _ = predictor.clean(raw) if kept else (raw, [])
-    checked = predictor.task.library_agrees(predictor.contract, folder, cleaned, inputs)
+def _write_golden_rows(folder: Path, predictor: Predictor, scores: np.ndarray, columns: Columns) -> None:
+    """Write golden rows chosen from `columns`; `scores`, float64 of shape (B, C), are in the same order."""
+    selected, raw = select_rows(predictor, columns)
+    inputs = predictor.encode(raw) if selected else []
+    cleaned, _ = predictor.clean(raw) if selected else (raw, [])
+    library_note = predictor.task.check_against_library(predictor.contract, folder, cleaned, inputs)
     requests = predictor.task.as_request(predictor.contract, raw)
-    golden.write(folder, inputs, requests, scores[kept], checked)
+    write_golden(folder, inputs, requests, scores[selected], library_note)
 
 
-def through_the_gate(
-    spec: RunSpec, candidate: Version, evaluation: Evaluation, rows: LabelledRows, *, cpus: float, gpus: float
-) -> Decision:
-    """Promote `candidate` if it beats the present holder of the alias on the same rows; the move keeps the evidence."""
-    models = Registry(spec.storage)
+class _Candidate(NamedTuple):
+    """A registered version, its evaluation on the held-out rows, and the resources for scoring the champion on them."""
+
+    spec: RunSpec
+    version: Version
+    evaluation: Evaluation
+    rows: LabeledRows
+    cpus: float
+    gpus: float
+
+
+def promote_if_better(
+    spec: RunSpec, version: Version, evaluation: Evaluation, rows: LabeledRows, *, cpus: float, gpus: float
+) -> GateDecision:
+    """Promote `version` if it beats the champion on the same rows. The registry stores the evidence with the move."""
+    candidate = _Candidate(spec, version, evaluation, rows, cpus, gpus)
+    registry = Registry(spec.storage)
     while True:
-        number = models.aliases(spec.name).get(spec.promote.alias)
-        decision = _decide(spec, models, number, candidate, evaluation, rows, cpus, gpus)
+        champion_number = registry.aliases(spec.name).get(spec.promote.alias)
+        decision = _compare_with_champion(candidate, registry, champion_number)
         evidence = {"reason": decision.reason, "rows_digest": rows.digest, **decision.evidence}
-        # If another run moved the alias meanwhile, the candidate has to beat the new holder.
-        if not decision.promoted or models.promote(candidate, spec.promote.alias, evidence, instead_of=number):
+        # If another run moved the alias meanwhile, the candidate has to beat the new champion.
+        if not decision.promoted or registry.promote(version, spec.promote.alias, evidence, expected=champion_number):
             return decision
 
 
-def _decide(
-    spec: RunSpec,
-    models: Registry,
-    number: int | None,
-    candidate: Version,
-    evaluation: Evaluation,
-    rows: LabelledRows,
-    cpus: float,
-    gpus: float,
-) -> Decision:
-    if number is None or not spec.promote.enabled:
-        return decide(spec, evaluation.metrics, None)
+def _compare_with_champion(candidate: _Candidate, registry: Registry, champion_number: int | None) -> GateDecision:
+    spec, metrics = candidate.spec, candidate.evaluation.metrics
+    if champion_number is None or not spec.promote.enabled:
+        return decide_promotion(spec, metrics, None)
     try:
-        champion = models.find(f"{spec.name}@{number}")
-        _must_compare(candidate, champion)
-        figures = _on_the_same_rows(spec, candidate, champion, rows, cpus, gpus)
+        champion = registry.find(f"{spec.name}@{champion_number}")
+        _check_comparable(candidate.version, champion)
+        champion_metrics = _champion_metrics(candidate, champion)
     except UserError as error:
-        reason = f"the present {spec.promote.alias} cannot be judged ({error.problem}); promote by hand"
-        return Decision(False, reason, {"metric": spec.evaluate.metric})
-    return decide(spec, evaluation.metrics, figures, champion.ref)
+        reason = (
+            f"the current {spec.promote.alias} cannot be evaluated ({error.problem}); "
+            "promote the version with `raymill models promote`"
+        )
+        return GateDecision(False, reason, {"metric": spec.evaluate.metric})
+    return decide_promotion(spec, metrics, champion_metrics, champion.ref)
 
 
-def _must_compare(candidate: Version, champion: Version) -> None:
-    """Raise `ModelError` where the two read other columns or predict something else: the rows of one are none of the other.
+def _check_comparable(candidate: Version, champion: Version) -> None:
+    """Raise `ModelError` if the two read different columns or predict something else, so that they cannot share rows.
 
-    Where rows are split by their content, other columns also mean that other rows were held out.
+    If rows are split by content, other columns also mean that other rows were held out.
     """
-    ours, theirs = contracts.load(candidate.folder), contracts.load(champion.folder)
-    mine, other = task_catalog.of(ours), task_catalog.of(theirs)
-    if mine.target.kind != other.target.kind:
-        raise ModelError(f"{champion.ref} predicts a {other.target.kind}, not a {mine.target.kind}", "use another name")
-    if set(mine.subjects(ours)) != set(other.subjects(theirs)):
-        raise ModelError(f"{champion.ref} reads other columns", "use another name, or promote by hand")
+    ours, theirs = load_contract(candidate.folder), load_contract(champion.folder)
+    our_task, their_task = task_of_contract(ours), task_of_contract(theirs)
+    if our_task.target.kind != their_task.target.kind:
+        raise ModelError(
+            f"{champion.ref} predicts a {their_task.target.kind}, not a {our_task.target.kind}", "use another name"
+        )
+    if set(input_roles(our_task, ours)) != set(input_roles(their_task, theirs)):
+        raise ModelError(
+            f"{champion.ref} reads other columns", "use another name, or promote with `raymill models promote`"
+        )
 
 
-def _on_the_same_rows(
-    spec: RunSpec, candidate: Version, champion: Version, rows: LabelledRows, cpus: float, gpus: float
-) -> dict[str, float]:
+def _champion_metrics(candidate: _Candidate, champion: Version) -> dict[str, float]:
+    """Return the champion's metrics on the candidate's rows: the recorded ones if it was evaluated on the same rows."""
+    spec, rows = candidate.spec, candidate.rows
     recorded: dict[str, Any] = champion.metrics["test"]
     if recorded["rows_digest"] == rows.digest:
         return {name: value for name, value in recorded.items() if isinstance(value, float)}
-    registry.verify(champion)
-    scores = evaluate.score(
-        champion.folder, rows, cpus=cpus, gpus=gpus, batch_size=spec.evaluate.batch_size, progress=None
+    verify_files(champion)
+    scores = score_remotely(
+        champion.folder,
+        rows,
+        cpus=candidate.cpus,
+        gpus=candidate.gpus,
+        batch_size=spec.evaluate.batch_size,
+        progress=None,
     )
-    # A champion that knows other labels is judged by the candidate's list: what it cannot say scores 0.
-    ours, theirs = contracts.load(candidate.folder), contracts.load(champion.folder)
-    target = task_catalog.of(ours).target
-    in_ours = target.aligned(scores, theirs.fitted, ours.fitted)
-    return target.metrics(in_ours, evaluate.targets_of(ours, rows), spec.evaluate.calibration_bins)
+    # A champion with other labels is evaluated on the candidate's labels; a label it does not know scores 0.
+    ours, theirs = load_contract(candidate.version.folder), load_contract(champion.folder)
+    target = task_of_contract(ours).target
+    aligned = target.align_scores(scores, theirs.fitted, ours.fitted)
+    return target.metrics(aligned, encode_targets(ours, rows), spec.evaluate.calibration_bins)

@@ -1,32 +1,33 @@
-"""The registry: immutable versions under a SHA-256 manifest, and aliases that move atomically.
+"""The registry: immutable versions with SHA-256 manifests, and aliases that move atomically.
 
 models/<name>/versions/<n>/   weights, config, tokenizer, contract, golden rows, metrics, spec, lineage, manifest.json
-models/<name>/aliases.json    which version each alias means, and every move with its evidence
+models/<name>/aliases.json    every move of every alias, with its evidence
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from cluster.errors import ModelError, nearest
-from cluster.files import new_folder, read_json, sha256, sweep, write_json
-from trainer.spec.run import NAME_PATTERN
+from cluster.errors import ModelError, suggest
+from cluster.files import file_sha256, new_folder, read_json, remove_leftovers, write_json
+from cluster.text import utc_now
+from trainer.spec.section import NAME_PATTERN
 
-MANIFEST = "manifest.json"
-METRICS = "metrics.json"
-LINEAGE = "lineage.json"
+MANIFEST_FILE = "manifest.json"
+METRICS_FILE = "metrics.json"
+LINEAGE_FILE = "lineage.json"
 DEFAULT_ALIAS = "champion"
+_ANY_VERSION = -1
 
 
 class Version(NamedTuple):
-    """One registered version."""
+    """A registered version of a model."""
 
     name: str
     number: int
@@ -34,31 +35,31 @@ class Version(NamedTuple):
 
     @property
     def ref(self) -> str:
-        """The version as a command takes it: `name@7`."""
+        """The version in the form commands take: `name@7`."""
         return f"{self.name}@{self.number}"
 
     @property
     def lineage(self) -> dict[str, Any]:
-        """Where it came from: run, time, library versions, contract fingerprint, digest of the held-out rows."""
-        return self._json(LINEAGE)
+        """Its origin: run, time, library versions, contract fingerprint, digest of the held-out rows."""
+        return self._json(LINEAGE_FILE)
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Its figures by part of the data."""
-        return self._json(METRICS)
+        """Its metrics by part of the data."""
+        return self._json(METRICS_FILE)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = read_json(self.folder / name)
+            content: dict[str, Any] = read_json(self.folder / name)
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"{self.folder / name} is missing or damaged: {error}", "restore it, or train again"
             ) from error
-        return found
+        return content
 
 
 class Registry:
-    """All models under one storage folder."""
+    """All models in one storage folder."""
 
     def __init__(self, storage: str | Path) -> None:
         self.root = Path(storage).expanduser().absolute() / "models"
@@ -68,10 +69,10 @@ class Registry:
         return sorted(path.name for path in self.root.glob("*") if (path / "versions").is_dir())
 
     def versions(self, name: str) -> list[Version]:
-        """Return the versions of one model, oldest first; raises `ModelError` for a name that is not there."""
+        """Return the versions of a model, oldest first. Raises `ModelError` for an unknown name."""
         if not re.fullmatch(NAME_PATTERN, name) or not (self.root / name / "versions").is_dir():
             raise ModelError(
-                f"there is no model '{name}' in {self.root}", nearest(name, self.names(), then="Or give --storage")
+                f"there is no model '{name}' in {self.root}", suggest(name, self.names(), then="Or give --storage")
             )
         numbers = sorted(int(p.name) for p in (self.root / name / "versions").iterdir() if p.name.isdigit())
         if not numbers:
@@ -79,36 +80,36 @@ class Registry:
         return [Version(name, number, self.root / name / "versions" / str(number)) for number in numbers]
 
     def find(self, ref: str) -> Version:
-        """Return the version that `name`, `name@alias` or `name@7` means; a bare name means its champion."""
-        name, at, which = ref.partition("@")
+        """Return the version of `name`, `name@alias` or `name@7`; a bare name means its champion."""
+        name, separator, selector = ref.partition("@")
         versions = self.versions(name)
-        if at and not which:
+        if separator and not selector:
             raise ModelError(
-                f"'{ref}' names no version after the @", f"write {name}@{versions[-1].number} or {name}@{DEFAULT_ALIAS}"
+                f"'{ref}' has no version after the @", f"write {name}@{versions[-1].number} or {name}@{DEFAULT_ALIAS}"
             )
-        if which.isdecimal() and which.isascii():
-            number = int(which)
+        if selector.isdecimal() and selector.isascii():
+            number = int(selector)
         else:
             aliases = self.aliases(name)
-            which = which or DEFAULT_ALIAS
-            if which not in aliases:
+            selector = selector or DEFAULT_ALIAS
+            if selector not in aliases:
                 raise ModelError(
-                    f"'{name}' has no alias '{which}' (aliases: {', '.join(aliases) or 'none'}; newest version: {versions[-1].number})",
+                    f"'{name}' has no alias '{selector}' (aliases: {', '.join(aliases) or 'none'}; newest version: {versions[-1].number})",
                     f"use {name}@{versions[-1].number}, or `raymill models promote {name}@{versions[-1].number}`",
                 )
-            number = aliases[which]
+            number = aliases[selector]
         for version in versions:
             if version.number == number:
                 return version
-        have = ", ".join(str(version.number) for version in versions)
-        raise ModelError(f"'{name}' has no version {number} (it has: {have})", "use one of these")
+        numbers = ", ".join(str(version.number) for version in versions)
+        raise ModelError(f"'{name}' has no version {number} (versions: {numbers})", "use one of these")
 
     def register(self, name: str, fill: Callable[[Path], None]) -> Version:
-        """Make the next version from what `fill` writes into an empty folder; it appears whole or not at all."""
-        sweep(self.root / name / "versions")
+        """Create the next version from what `fill` writes into an empty folder. The version appears complete or not at all."""
+        remove_leftovers(self.root / name / "versions")
         while True:
             existing = [int(p.name) for p in (self.root / name / "versions").glob("*") if p.name.isdigit()]
-            # A number that an alias ever meant is not given again, even if its folder was removed.
+            # A number that an alias ever pointed to is not reused, even if its folder was removed.
             number = max([0, *existing, *[move["to"] for move in self.moves(name)]]) + 1
             final = self.root / name / "versions" / str(number)
             try:
@@ -116,7 +117,7 @@ class Registry:
                     fill(folder)
                     _write_manifest(folder)
             except FileExistsError:
-                continue  # another run took this number meanwhile
+                continue  # another run has taken this number
             return Version(name, number, final)
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -124,7 +125,7 @@ class Registry:
         stacks: dict[str, list[int]] = {}
         for move in self.moves(name):
             stack = stacks.setdefault(move["alias"], [])
-            _apply(stack, move)
+            _apply_move(stack, move)
         return {alias: stack[-1] for alias, stack in stacks.items() if stack}
 
     def moves(self, name: str) -> list[dict[str, Any]]:
@@ -133,12 +134,10 @@ class Registry:
         if not path.is_file():
             return []
         try:
-            found: list[dict[str, Any]] = read_json(path)["moves"]
+            moves: list[dict[str, Any]] = read_json(path)["moves"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"{path} is damaged: {error}", "restore it; versions themselves are not touched"
-            ) from error
-        return found
+            raise ModelError(f"{path} is damaged: {error}", "restore it; the versions are not affected") from error
+        return moves
 
     def promote(
         self,
@@ -146,20 +145,18 @@ class Registry:
         alias: str = DEFAULT_ALIAS,
         evidence: dict[str, Any] | None = None,
         *,
-        instead_of: int | None = -1,
+        expected: int | None = _ANY_VERSION,
     ) -> bool:
-        """Let `alias` mean `version` from now on, and keep the evidence for it.
+        """Point `alias` to `version` and store the evidence for it. Returns whether the alias moved.
 
-        With `instead_of` (a version, or None for nobody) the alias moves only if it still means that; returns whether it
-        moved.
+        With `expected` (a version number, or None for an alias that is not set) the alias moves only if it still points
+        there.
         """
         if not re.fullmatch(NAME_PATTERN, alias) or alias.isdigit():
-            raise ModelError(
-                f"'{alias}' cannot be an alias", "use lower-case letters, digits, _ and -, not a number alone"
-            )
-        verify(version)
+            raise ModelError(f"'{alias}' cannot be an alias", "use lowercase letters, digits, _ and -; not only digits")
+        verify_files(version)
         with self._lock(version.name):
-            if instead_of != -1 and self.aliases(version.name).get(alias) != instead_of:
+            if expected != _ANY_VERSION and self.aliases(version.name).get(alias) != expected:
                 return False
             self._append(
                 version.name, {"kind": "promote", "alias": alias, "to": version.number, "evidence": evidence or {}}
@@ -167,30 +164,31 @@ class Registry:
         return True
 
     def rollback(self, name: str, alias: str = DEFAULT_ALIAS) -> Version:
-        """Let `alias` mean the version it meant before its last promotion, and return that version."""
+        """Point `alias` back to its version before the last promotion, and return that version."""
         self.versions(name)
         with self._lock(name):
             stack: list[int] = []
             for move in self.moves(name):
                 if move["alias"] == alias:
-                    _apply(stack, move)
+                    _apply_move(stack, move)
             if len(stack) < 2:
                 raise ModelError(
-                    f"'{name}@{alias}' has no earlier version to go back to", "promote one: `raymill models promote`"
+                    f"'{name}@{alias}' has no earlier version to roll back to",
+                    "promote one with `raymill models promote`",
                 )
             self._append(name, {"kind": "rollback", "alias": alias, "to": stack[-2], "evidence": {"from": stack[-1]}})
         return self.find(f"{name}@{stack[-2]}")
 
     def _append(self, name: str, move: dict[str, Any]) -> None:
-        stamped = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **move}
+        stamped = {"at": utc_now(), **move}
         write_json(self.root / name / "aliases.json", {"moves": [*self.moves(name), stamped]})
 
     def _lock(self, name: str) -> FileLock:
         return FileLock(str(self.root / name / ".aliases.lock"), timeout=30)
 
 
-def _apply(stack: list[int], move: dict[str, Any]) -> None:
-    """Carry one move of an alias out on the stack of versions it meant."""
+def _apply_move(stack: list[int], move: dict[str, Any]) -> None:
+    """Apply one move of an alias to the stack of versions it pointed to."""
     if move["kind"] == "rollback":
         stack.pop()
     elif not stack or stack[-1] != move["to"]:
@@ -204,9 +202,9 @@ def copy_files(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def verify(version: Version) -> None:
-    """Check every file of a version against its manifest; raises `ModelError` naming the first that does not match."""
-    path = version.folder / MANIFEST
+def verify_files(version: Version) -> None:
+    """Check every file of a version against its manifest. Raises `ModelError` naming the first one that does not match."""
+    path = version.folder / MANIFEST_FILE
     try:
         files: dict[str, dict[str, Any]] = read_json(path)["files"]
         expected = {name: (entry["sha256"], entry["bytes"]) for name, entry in files.items()}
@@ -214,16 +212,16 @@ def verify(version: Version) -> None:
         raise ModelError(
             f"{path} is missing or damaged: {error}", f"restore {version.folder}, or train again"
         ) from error
-    present = {p.name for p in version.folder.iterdir() if p.name != MANIFEST}
+    present = {p.name for p in version.folder.iterdir() if p.name != MANIFEST_FILE}
     for extra in sorted(present - set(expected)):
         raise ModelError(
-            f"{version.folder / extra} is not in the manifest of {version.ref}", "remove it: versions do not change"
+            f"{version.folder / extra} is not in the manifest of {version.ref}", "remove it; versions are immutable"
         )
     for name, (digest, size) in expected.items():
         file = version.folder / name
         if name not in present:
             raise ModelError(f"{file} is missing", f"restore {version.folder}, or train again")
-        if file.stat().st_size != size or sha256(file) != digest:
+        if file.stat().st_size != size or file_sha256(file) != digest:
             raise ModelError(
                 f"{file} is damaged: its SHA-256 is not the manifest's", f"restore {version.folder}, or train again"
             )
@@ -231,8 +229,8 @@ def verify(version: Version) -> None:
 
 def _write_manifest(folder: Path) -> None:
     files = {
-        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
+        path.name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
         if path.is_file()
     }
-    write_json(folder / MANIFEST, {"files": files})
+    write_json(folder / MANIFEST_FILE, {"files": files})

@@ -1,4 +1,4 @@
-"""The report on data: one HTML file about prepared rows, to be read before anything is trained on them."""
+"""The report on data: one HTML file about prepared rows, to read before training on them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,50 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.progress import Progress
-from trainer.charts import style
+from trainer.charts.style import PART_COLORS
+from trainer.data.parts import PARTS
 from trainer.data.prepared import Prepared
-from trainer.report import data_charts, data_facts, html, suspects, twins
-from trainer.report.data_facts import PARTS, AllRows
-from trainer.report.suspects import Suspects
-from trainer.tasks import catalog as task_catalog
+from trainer.report.data_charts import draw_class_sizes, draw_length_histogram
+from trainer.report.data_facts import (
+    UsableRows,
+    collect_rows,
+    count_bad_rows,
+    count_classes,
+    describe_lengths,
+    find_typical_words,
+)
+from trainer.report.duplicates import (
+    DEGREES,
+    NEAR_SIMILARITY,
+    count_duplicates,
+    find_contradictions,
+    find_leaks,
+    find_repeated,
+    group_duplicates,
+)
+from trainer.report.html import render_page
+from trainer.report.suspects import Suspects, find_suspects
+from trainer.tasks.catalog import task_of_contract
 
-FILE = "data.html"
-# More classes than that are shown from both ends: the largest and the smallest.
-_CLASSES_SHOWN = 300
-# As many are shown as a table with bars; more get a chart, and the table is folded.
-_FEW_CLASSES = 30
-_CONTRADICTIONS_SHOWN = 20
-_TEXT_SHOWN = 400
+DATA_REPORT_FILE = "data.html"
+# With more classes, only the largest and the smallest are listed.
+_MAX_CLASSES = 300
+# Up to this many classes are shown as a table with bars. More get a chart, and the table is collapsed.
+_MAX_TABLE_CLASSES = 30
+_MAX_CONTRADICTIONS = 20
+_MAX_TEXT = 400
 
 
-class Facts(NamedTuple):
+class DataFacts(NamedTuple):
     """Everything the page shows."""
 
-    rows: AllRows
+    rows: UsableRows
     classes: list[dict[str, Any]]
     lengths: list[dict[str, Any]]
     max_length: int | None
     bad: list[dict[str, Any]]
     left_out: dict[str, int]
-    """Step of the spec -> rows it left out."""
+    """Step of the spec -> rows it removed."""
     duplicates: list[dict[str, Any]]
     repeated: list[dict[str, Any]]
     contradictions: list[dict[str, Any]]
@@ -42,67 +60,82 @@ class Facts(NamedTuple):
     words: dict[str, list[str]]
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures that `--json` prints."""
+        """Return the numbers that `--json` prints."""
         return {
-            "rows": {part: len(self.rows.of(part)) for part in PARTS},
+            "rows": {part: len(self.rows.rows_of(part)) for part in PARTS},
             "classes": len(self.classes),
             "bad_rows": {entry["reason"]: entry["rows"] for entry in self.bad},
             "left_out": self.left_out,
             "at_limit": {entry["part"]: entry["at_limit"] for entry in self.lengths},
             "duplicates": {entry.pop("part"): entry for entry in map(dict, self.duplicates)},
             "contradictions": len(self.contradictions),
-            "leaks": {f"{leak['of']} in {leak['into']}": {d: leak[d] for d in twins.DEGREES} for leak in self.leaks},
-            "suspected_labels": self.suspects.found,
+            "leaks": {
+                f"{leak['source']} in {leak['part']}": {degree: leak[degree] for degree in DEGREES}
+                for leak in self.leaks
+            },
+            "suspected_labels": self.suspects.n_suspects,
             "baseline_accuracy": self.suspects.accuracy if self.suspects.rows else None,
         }
 
 
-def gather(prepared: Prepared, tell: Callable[[Progress], None]) -> Facts:
-    """Return what there is to say about prepared rows; `tell` hears what is being looked at."""
+class Finding(NamedTuple):
+    """One sentence about something that deserves attention."""
+
+    grade: str
+    """bad, note or good."""
+    text: str
+    anchor: str
+    """The id of the section of the page that shows the details."""
+
+
+def collect_facts(prepared: Prepared, on_progress: Callable[[Progress], None]) -> DataFacts:
+    """Return the facts about prepared rows; `on_progress` is called before each step."""
     from trainer.tasks.text.profile import max_length_of
 
-    def step(number: int, what: str) -> None:
-        tell(Progress(done=number, total=5, unit="steps", note=what))
+    def start_step(number: int, note: str) -> None:
+        on_progress(Progress(done=number, total=5, unit="steps", note=note))
 
-    step(0, "reading rows")
-    rows = data_facts.collect(prepared)
-    train = rows.of("train")
+    start_step(0, "reading rows")
+    rows = collect_rows(prepared)
+    train = rows.rows_of("train")
     max_length = max_length_of(prepared.contract)
-    step(1, "looking for equal texts")
-    same = twins.find(rows.texts)
-    step(2, "looking for leaks")
-    leaks = twins.leaks(rows, same)
-    step(3, "looking for wrong labels")
-    doubts = suspects.find([rows.texts[at] for at in train], [rows.labels[at] for at in train], same.case[train])
-    step(4, "counting words")
-    return Facts(
+    start_step(1, "finding duplicates")
+    groups = group_duplicates(rows.texts)
+    start_step(2, "finding leaks")
+    leaks = find_leaks(rows, groups)
+    start_step(3, "finding wrong labels")
+    suspects = find_suspects(
+        [rows.texts[row] for row in train], [rows.labels[row] for row in train], groups.case[train]
+    )
+    start_step(4, "counting words")
+    return DataFacts(
         rows=rows,
-        classes=data_facts.classes(rows, task_catalog.of(prepared.contract).target.labels(prepared.contract.fitted)),
-        lengths=data_facts.lengths(rows, max_length),
+        classes=count_classes(rows, task_of_contract(prepared.contract).target.labels(prepared.contract.fitted)),
+        lengths=describe_lengths(rows, max_length),
         max_length=max_length,
-        bad=data_facts.bad_rows(prepared.folder, list(prepared.summary["left_out"])),
+        bad=count_bad_rows(prepared.folder, list(prepared.summary["left_out"])),
         left_out=dict(prepared.summary.get("left_out", {})),
-        duplicates=twins.duplicates(rows, same),
-        repeated=twins.repeated(rows, same),
-        contradictions=twins.contradictions(rows, same),
+        duplicates=count_duplicates(rows, groups),
+        repeated=find_repeated(rows, groups),
+        contradictions=find_contradictions(rows, groups),
         leaks=leaks,
-        not_compared=same.left_out,
-        suspects=doubts,
-        words=data_facts.typical_words(rows),
+        not_compared=groups.not_compared,
+        suspects=suspects,
+        words=find_typical_words(rows),
     )
 
 
-def write(path: Path, facts: Facts, *, title: str, prepared: Prepared, spec_text: str = "") -> None:
-    """Write the page."""
+def write_data_page(path: Path, facts: DataFacts, *, title: str, prepared: Prepared, spec_text: str = "") -> None:
+    """Write the page to `path`."""
     from markupsafe import Markup
 
     classes = facts.classes
-    left_out = max(0, len(classes) - _CLASSES_SHOWN)
-    if left_out:
-        classes = classes[: _CLASSES_SHOWN // 2] + classes[-_CLASSES_SHOWN // 2 :]
-    few = len(facts.classes) <= _FEW_CLASSES
-    lengths = {part: facts.rows.lengths[facts.rows.of(part)] for part in PARTS}
-    html.write(
+    classes_left_out = max(0, len(classes) - _MAX_CLASSES)
+    if classes_left_out:
+        classes = classes[: _MAX_CLASSES // 2] + classes[-_MAX_CLASSES // 2 :]
+    as_table = len(facts.classes) <= _MAX_TABLE_CLASSES
+    lengths = {part: facts.rows.lengths[facts.rows.rows_of(part)] for part in PARTS}
+    render_page(
         path,
         "data_template.html",
         title=title,
@@ -110,88 +143,123 @@ def write(path: Path, facts: Facts, *, title: str, prepared: Prepared, spec_text
         parts=PARTS,
         facts=facts,
         tiles=_tiles(facts),
-        findings=findings(facts),
-        class_chart=None if few else Markup(data_charts.class_sizes(facts.classes)),
+        findings=list_findings(facts),
+        class_chart=None if as_table else Markup(draw_class_sizes(facts.classes)),
         classes=classes,
-        classes_left_out=left_out,
+        classes_left_out=classes_left_out,
         largest=max((entry["rows"] for entry in facts.classes), default=0) or 1,
-        colours=style.OF_PART,
-        length_chart=Markup(data_charts.length_histogram(lengths, facts.max_length)),
-        contradictions=facts.contradictions[:_CONTRADICTIONS_SHOWN],
-        near=twins.NEAR,
+        colors=PART_COLORS,
+        length_chart=Markup(draw_length_histogram(lengths, facts.max_length)),
+        contradictions=facts.contradictions[:_MAX_CONTRADICTIONS],
+        near=NEAR_SIMILARITY,
         clip=_clip,
-        origin=_origin(prepared),
+        source=_describe_source(prepared),
         spec=spec_text,
     )
 
 
-def findings(facts: Facts) -> list[dict[str, str]]:
-    """Return what deserves a look, gravest first: {grade, text, where}; `grade` is bad, note or good."""
-    found: list[dict[str, str]] = []
+def list_findings(facts: DataFacts) -> list[Finding]:
+    """Return the findings, most serious first; a single good one if nothing stands out."""
+    findings = [
+        *_leak_findings(facts),
+        *_contradiction_findings(facts),
+        *_bad_row_findings(facts),
+        *_suspect_findings(facts),
+        *_length_findings(facts),
+        *_balance_findings(facts),
+    ]
+    if not findings:
+        return [Finding("good", "Nothing stands out: no leaks, no contradictions, no unusable rows", "classes")]
+    return sorted(findings, key=lambda finding: ("bad", "note").index(finding.grade))
 
-    def say(grade: str, text: str, where: str) -> None:
-        found.append({"grade": grade, "text": text[:1].upper() + text[1:], "where": where})
 
+def _leak_findings(facts: DataFacts) -> list[Finding]:
+    findings = []
     for leak in facts.leaks:
-        into, of = leak["into"], leak["of"]
-        if leak["exact"] + leak["case"]:
-            same = _count(leak["exact"] + leak["case"], "row")
-            but = "" if leak["exact"] else ", but for case and punctuation"
-            say("bad", f"{into} holds {same} that {of} has too{but}: figures on them flatter", "leaks")
-        if leak["near"] and into == "test":
-            share = leak["near"] / max(1, len(facts.rows.of(into)))
-            say("note", f"{into} holds {_count(leak['near'], 'row')} ({share:.1%}) nearly the same as in {of}", "leaks")
-    if facts.contradictions:
-        say("bad", f"{_count(len(facts.contradictions), 'text')} with more than one label", "duplicates")
-    bad = sum(entry["rows"] for entry in facts.bad)
-    if bad:
-        reasons = ", ".join(f"{entry['rows']:,} {entry['reason']}" for entry in facts.bad[:3])
-        more = ", …" if len(facts.bad) > 3 else ""
-        say("bad", f"{_count(bad, 'row')} that cannot be used ({reasons}{more})", "bad")
-    doubts = facts.suspects
-    if doubts.found:
-        judge = f"by a simple model that is right on {doubts.accuracy:.0%}"
-        among = f"among {doubts.rows:,} training rows"
-        say("note", f"{_count(doubts.found, 'doubtful label')} {among}, {judge}", "suspects")
-    for entry in facts.lengths:
-        if entry["at_limit"]:
-            say("note", f"{entry['at_limit']:.1%} of {entry['part']} are cut at {facts.max_length} tokens", "lengths")
+        part, source = leak["part"], leak["source"]
+        same = leak["exact"] + leak["case"]
+        if same:
+            rows, are = ("row", "is") if same == 1 else ("rows", "are")
+            different = "" if leak["exact"] else ", with other case or punctuation"
+            text = f"{same:,} {part} {rows} {are} also in {source}{different}: the {part} metrics are too optimistic"
+            findings.append(Finding("bad", text, "leaks"))
+        if leak["near"] and part == "test":
+            share = leak["near"] / max(1, len(facts.rows.rows_of(part)))
+            rows, have = ("row", "has") if leak["near"] == 1 else ("rows", "have")
+            text = f"{leak['near']:,} {part} {rows} ({share:.1%}) {have} a near-duplicate in {source}"
+            findings.append(Finding("note", text, "leaks"))
+    return findings
+
+
+def _contradiction_findings(facts: DataFacts) -> list[Finding]:
+    count = len(facts.contradictions)
+    if not count:
+        return []
+    texts = "1 text has" if count == 1 else f"{count:,} texts have"
+    return [Finding("bad", f"{texts} more than one label", "duplicates")]
+
+
+def _bad_row_findings(facts: DataFacts) -> list[Finding]:
+    count = sum(entry["rows"] for entry in facts.bad)
+    if not count:
+        return []
+    rows = "row" if count == 1 else "rows"
+    reasons = ", ".join(f"{entry['rows']:,} {entry['reason']}" for entry in facts.bad[:3])
+    more = ", …" if len(facts.bad) > 3 else ""
+    return [Finding("bad", f"{count:,} {rows} cannot be used ({reasons}{more})", "bad")]
+
+
+def _suspect_findings(facts: DataFacts) -> list[Finding]:
+    suspects = facts.suspects
+    if not suspects.n_suspects:
+        return []
+    labels = "1 label looks" if suspects.n_suspects == 1 else f"{suspects.n_suspects:,} labels look"
+    model = f"a simple model with an accuracy of {suspects.accuracy:.0%}"
+    return [Finding("note", f"{labels} wrong to {model}, among {suspects.rows:,} training rows", "suspects")]
+
+
+def _length_findings(facts: DataFacts) -> list[Finding]:
+    return [
+        Finding(
+            "note", f"{entry['at_limit']:.1%} of {entry['part']} rows are cut at {facts.max_length} tokens", "lengths"
+        )
+        for entry in facts.lengths
+        if entry["at_limit"]
+    ]
+
+
+def _balance_findings(facts: DataFacts) -> list[Finding]:
     sizes = [entry["train"] for entry in facts.classes]
-    if sizes and max(sizes) > 10 * max(1, min(sizes)):
-        say("note", f"the largest class has {max(sizes):,} training rows, the smallest {min(sizes):,}", "classes")
-    if not found:
-        say("good", "nothing stands out: no leaks, no contradictions, no unusable rows", "classes")
-    return sorted(found, key=lambda entry: ("bad", "note", "good").index(entry["grade"]))
+    if not sizes or max(sizes) <= 10 * max(1, min(sizes)):
+        return []
+    text = f"The largest class has {max(sizes):,} training rows, the smallest {min(sizes):,}"
+    return [Finding("note", text, "classes")]
 
 
-def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
-    """Return (value, name, anchor) of the figures at the top."""
-    tiles = [(f"{len(facts.rows.of(part)):,}", f"{part} rows", "classes") for part in PARTS]
-    into_test = next(leak["exact"] + leak["case"] for leak in facts.leaks if leak["into"] == "test")
+def _tiles(facts: DataFacts) -> list[tuple[str, str, str]]:
+    """Return (value, name, anchor) of the numbers at the top."""
+    tiles = [(f"{len(facts.rows.rows_of(part)):,}", f"{part} rows", "classes") for part in PARTS]
+    test_leaks = next(leak["exact"] + leak["case"] for leak in facts.leaks if leak["part"] == "test")
     tiles += [
         (f"{len(facts.classes):,}", "classes", "classes"),
         (f"{sum(entry['rows'] for entry in facts.bad):,}", "unusable rows", "bad"),
-        (f"{sum(e['exact'] + e['case'] for e in facts.duplicates):,}", "duplicates", "duplicates"),
-        (f"{into_test:,}", "test rows in train", "leaks"),
+        (f"{sum(entry['exact'] + entry['case'] for entry in facts.duplicates):,}", "duplicates", "duplicates"),
+        (f"{test_leaks:,}", "test rows in train", "leaks"),
     ]
     if facts.suspects.rows:
-        tiles.append((f"{facts.suspects.found:,}", "doubtful labels", "suspects"))
+        tiles.append((f"{facts.suspects.n_suspects:,}", "doubtful labels", "suspects"))
     return tiles
 
 
-def _origin(prepared: Prepared) -> list[tuple[str, str]]:
+def _describe_source(prepared: Prepared) -> list[tuple[str, str]]:
     steps = [step.name for step in prepared.contract.steps]
     return [
-        ("prepared data", str(prepared.folder)),
+        ("prepared folder", str(prepared.folder)),
         ("contract fingerprint", prepared.contract.fingerprint),
         ("columns", ", ".join(f"{role}: {column}" for role, column in prepared.contract.columns.items())),
         ("steps", ", ".join(steps)),
     ]
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _clip(text: str) -> str:
-    return text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]}…"
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"

@@ -1,4 +1,4 @@
-"""Templates to HTML files that open without a network: everything is inline, and every value is escaped."""
+"""Renders templates to HTML files that open without a network: everything is inline, and every value is escaped."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from cluster.files import write_bytes
 
 
-def write(path: Path, template: str, **values: Any) -> None:
-    """Write the page that `template` (a file beside this one) makes of `values`; a value it misses is an error."""
+def render_page(path: Path, template: str, **values: Any) -> None:
+    """Render `template`, a file in this folder, with `values` to `path`. Raises if the template uses a missing value."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("trainer.report", "."), autoescape=True, undefined=StrictUndefined)

@@ -1,73 +1,125 @@
-"""What a report shows of a search, beside the table of its trials."""
+"""The sections of a report about a search: its trials, hyperparameters, cost, importance and finalists."""
 
 from __future__ import annotations
 
-from trainer.charts.section import Chart, Column, Section
-from trainer.report import search_charts
-from trainer.runs.result import RunResult, SearchRecord
-from trainer.spec.run import LOWER_IS_BETTER
+from typing import Any
 
-_FEWEST = 2
+from trainer.charts.section import ReportChart, ReportSection, TableColumn
+from trainer.report.search_charts import (
+    draw_cost,
+    draw_importance,
+    draw_parallel,
+    draw_pareto,
+    draw_progress,
+    draw_trials,
+)
+from trainer.runs.result import RunResult, SearchRecord, TrialRecord
+from trainer.spec.evaluate import LOWER_IS_BETTER
+
+_MIN_TRIALS = 2
 
 
-def sections(result: RunResult, metric: str) -> list[Section]:
-    """Return the sections of a search; none where there was none."""
+def trial_sections(result: RunResult, metric: str) -> list[ReportSection]:
+    """Return the chart and the table of all trials, best first; empty if there was no search."""
+    if not result.trials:
+        return []
+    trials = sorted(result.trials, key=lambda trial: _sort_value(trial, metric), reverse=True)
+    winner = trials[0].name
+    keys = sorted({key for trial in trials for key in trial.values})
+    numbers = [*keys, "epochs", "seconds", metric]
+    chart = draw_trials({trial.name: trial.history for trial in trials}, winner, metric)
+    return [
+        ReportSection(
+            "Trials",
+            [ReportChart(chart, full_width=True)],
+            columns=[TableColumn("trial"), *[TableColumn(name, number=True) for name in numbers]],
+            rows=[_trial_row(trial, keys) for trial in trials],
+            best_row=0,
+        )
+    ]
+
+
+def search_sections(result: RunResult, metric: str) -> list[ReportSection]:
+    """Return the hyperparameters, cost, importance and finalists of a search; empty if there was no search."""
     if result.search is None:
         return []
-    judged = [trial for trial in result.trials if trial.metric is not None]
-    winner = result.folder.name.partition("-")[0]  # of a final, the trial that it is of
-    found = []
-    if len(judged) >= _FEWEST:
-        keys = list(dict.fromkeys(key for trial in judged for key in trial.values))
-        more = metric not in LOWER_IS_BETTER
-        lines = search_charts.parallel(judged, keys, metric, winner, more_is_better=more)
-        found.append(
-            Section("Values that were tried", [Chart(lines, "One line a trial: green the winner, paler the worse.")])
-        )
+    evaluated = [trial for trial in result.trials if trial.metric is not None]
+    winner = result.folder.name.partition("-")[0]  # the folder of a re-trained finalist begins with its trial's name
+    sections = []
+    if len(evaluated) >= _MIN_TRIALS:
+        keys = list(dict.fromkeys(key for trial in evaluated for key in trial.values))
+        higher_is_better = metric not in LOWER_IS_BETTER
+        parallel = draw_parallel(evaluated, keys, metric, winner, higher_is_better=higher_is_better)
+        caption = "One line per trial. Green: the winner. Paler lines: worse trials."
+        sections.append(ReportSection("Hyperparameters", [ReportChart(parallel, caption)]))
+        progress = draw_progress(evaluated, metric, higher_is_better=higher_is_better)
         charts = [
-            Chart(search_charts.reached(judged, metric, more_is_better=more), "How soon the search got where it got."),
-            Chart(search_charts.cost(result.trials, winner), "Paler: ended early. Green: the winner."),
+            ReportChart(progress, "Best value over training time."),
+            ReportChart(draw_cost(result.trials, winner), "Green: the winner. Paler bars: trials stopped early."),
         ]
-        found.append(Section("What it cost", charts))
+        sections.append(ReportSection("Search cost", charts))
     if result.search.importance:
         note = (
-            "fANOVA over the trials (Hutter et al. 2014): small with few trials, and blind to keys that hardly varied."
+            "fANOVA over the trials (Hutter et al. 2014). It is imprecise with few trials, and it cannot rate "
+            "hyperparameters that hardly varied."
         )
-        chart = Chart(search_charts.importance(result.search.importance))
-        found.append(Section("What mattered", [chart], note=note))
+        chart = ReportChart(draw_importance(result.search.importance))
+        sections.append(ReportSection("Hyperparameter importance", [chart], note=note))
     if result.search.finalists:
-        found.append(_finals(result.search))
-    return found
+        sections.append(_finalists_section(result.search))
+    return sections
 
 
-def _finals(search: SearchRecord) -> Section:
-    names = list(dict.fromkeys(name for one in search.finalists for name in one.figures))
-    columns = [Column("trial"), Column("seeds", True), *[Column(name, True) for name in names]]
-    columns += [Column("on the front"), Column("does not keep to", wrong=True)]
+def _sort_value(trial: TrialRecord, metric: str) -> float:
+    if trial.metric is None:
+        return float("-inf")
+    return -trial.metric if metric in LOWER_IS_BETTER else trial.metric
+
+
+def _trial_row(trial: TrialRecord, keys: list[str]) -> list[Any]:
+    result = f"{trial.metric:.4f}" if trial.metric is not None else (trial.error or trial.state)
+    values = [_format_value(trial.display_value(key)) for key in keys]
+    return [trial.name, *values, trial.epochs, f"{trial.seconds:.1f}", result]
+
+
+def _format_value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _finalists_section(search: SearchRecord) -> ReportSection:
+    names = list(dict.fromkeys(name for finalist in search.finalists for name in finalist.metrics))
+    columns = [TableColumn("trial"), TableColumn("seeds", True), *[TableColumn(name, True) for name in names]]
+    columns += [TableColumn("on the Pareto front"), TableColumn("violated constraints", wrong=True)]
+    main_metric = search.objectives[0][0]
     rows = [
         [
-            one.name,
-            len(one.seeds),
-            *[_figure(one.figures.get(name)) + _spread(one.seeds, name == search.goals[0][0]) for name in names],
-            "yes" if one.on_front else "",
-            ", ".join(one.broken),
+            finalist.name,
+            len(finalist.seeds),
+            *[
+                _format_metric(finalist.metrics.get(name))
+                + (_format_range(finalist.seeds) if name == main_metric else "")
+                for name in names
+            ],
+            "yes" if finalist.on_front else "",
+            ", ".join(finalist.violated),
         ]
-        for one in search.finalists
+        for finalist in search.finalists
     ]
     charts = []
-    if len(search.goals) > 1:
-        charts = [
-            Chart(search_charts.pareto(search.finalists, search.goals), "The Pareto front in green; x breaks a rule.")
-        ]
-    keeps = f" Constraints: {', '.join(search.constraints)}." if search.constraints else ""
-    return Section("Finals", charts, columns, rows, f"Means over the seeds; the first wins.{keeps}")
+    if len(search.objectives) > 1:
+        caption = "Green: the Pareto front. ×: violates a constraint."
+        charts = [ReportChart(draw_pareto(search.finalists, search.objectives), caption)]
+    constraints = f" Constraints: {', '.join(search.constraints)}." if search.constraints else ""
+    return ReportSection(
+        "Finalists", charts, columns, rows, f"Metrics are means over the seeds. The first finalist wins.{constraints}"
+    )
 
 
-def _figure(value: float | None) -> str:
+def _format_metric(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
-def _spread(seeds: dict[int, float], is_metric: bool) -> str:
-    if not is_metric or len(seeds) < _FEWEST:
+def _format_range(seeds: dict[int, float]) -> str:
+    if len(seeds) < 2:
         return ""
     return f" ({min(seeds.values()):.4f} to {max(seeds.values()):.4f})"

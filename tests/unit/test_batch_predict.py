@@ -1,4 +1,4 @@
-"""Predictions for whole files: what the reader and the actor do with blocks, without Ray."""
+"""Batch prediction: how the reader and the actor handle blocks, without Ray."""
 
 import csv
 import io
@@ -14,6 +14,7 @@ from trainer.data.sources import resolve
 from trainer.inference import batch_predict
 from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
+from trainer.tasks.fitting import fit_target
 
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"}
 
@@ -26,14 +27,14 @@ def picture(seed):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """An untrained model of images: its contract and its folder."""
+    """Return the contract and the folder of an untrained image model."""
     folder = tmp_path_factory.mktemp("model")
     spec = RunSpec.model_validate(
         {"name": "x", "task": "image-classification", "data": {"train": "pictures", "image": {"size": 32}},
          "model": {"config": RESNET}}
     )  # fmt: skip
-    task = task_catalog.get("image-classification")
-    contract = task.fit(task.begin(spec, folder), {"cat": 2, "dog": 3})
+    task = task_catalog.get_task("image-classification")
+    contract = fit_target(task, task.make_contract(spec, folder), {"cat": 2, "dog": 3})
     task.save_model(task.new_model(contract, spec), contract, folder)
     contract.save(folder)
     return contract, folder
@@ -46,18 +47,20 @@ def test_files_of_different_kinds_have_the_same_columns(model, tmp_path, ending)
     (tmp_path / "pictures/a.png").write_bytes(picture(1))
     pq.write_table(pa.table({"image": [picture(seed) for seed in range(300)]}), tmp_path / "bytes.parquet")
     (tmp_path / "paths.csv").write_text("image\npictures/a.png\nnone.png\n")
-    given = [str(tmp_path / name) for name in ("bytes.parquet", "pictures", "paths.csv")]
-    files = resolve.find(given, "input")
-    task = task_catalog.of(contract)
-    read = batch_predict._Read(batch_predict.inputs_of(task, contract), batch_predict._have_paths(task, files))
+    inputs = [str(tmp_path / name) for name in ("bytes.parquet", "pictures", "paths.csv")]
+    files = resolve.find_source_files(inputs, "input")
+    task = task_catalog.task_of_contract(contract)
+    read = batch_predict._ReadBlocks(
+        batch_predict.input_options(task, contract), batch_predict._may_have_paths(task, files)
+    )
     blocks = [block for file in files for block in read(pa.Table.from_pylist([file._asdict()]))]
     assert len({tuple(block.column_names) for block in blocks}) == 1
-    answer = batch_predict._Answer(str(folder), 1, False)
-    answered = list(answer(pa.concat_tables(blocks)))
-    assert [len(part) for part in answered] == [256, 47]  # few images at a time, however Ray Data joined their blocks
+    predict = batch_predict._PredictBlocks(str(folder), 1, False)
+    answers = list(predict(pa.concat_tables(blocks)))
+    assert [len(part) for part in answers] == [256, 47]  # few images at a time, whatever the size of Ray Data's blocks
     output = tmp_path / f"out.{ending}"
-    with batch_predict._writer(output, ending) as write:
-        for part in [*answered, *answer(blocks[0])]:
+    with batch_predict._OutputWriter(output, ending) as write:
+        for part in [*answers, *predict(blocks[0])]:
             write(part)
     rows = rows_of(output)
     assert len(rows) == 303 + 256
@@ -68,9 +71,10 @@ def test_files_of_different_kinds_have_the_same_columns(model, tmp_path, ending)
     assert rows[302]["error"].startswith("no file") and rows[300]["prediction"] in ("cat", "dog")
 
 
-def test_a_column_called_path_is_not_lost(tmp_path):
+def test_a_column_called_path_is_renamed():
     assert (
-        batch_predict._free("path", {"row", "path"}) == "input_path" and batch_predict._free("path", {"row"}) == "path"
+        batch_predict._unused_name("path", {"row", "path"}) == "input_path"
+        and batch_predict._unused_name("path", {"row"}) == "path"
     )
 
 
