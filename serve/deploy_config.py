@@ -1,22 +1,24 @@
-"""The config of an endpoint for `serve deploy`: Ray Serve's own format."""
+"""The config of an endpoint for `serve deploy`, in Ray Serve's own format."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from trainer.spec.run import Serve as ServeSpec
+from trainer.spec.serve import ServeSpec
 
-# Keys that Ray Serve itself is told, and those that mean nothing to a cluster that is there already.
-_RAYS = {"host", "port", "proxy", "insecure", "retries"}
+# Keys of `serve:` that belong to Ray Serve's own options, or that do not apply to a running cluster.
+_EXCLUDED = {"host", "port", "proxy", "insecure", "retries"}
 
 
-def config(model: str, storage: str, spec: ServeSpec) -> dict[str, Any]:
-    """Return the config of a model's endpoint, as `serve deploy` reads it from YAML."""
-    given = spec.model_dump(mode="json", exclude_unset=True)
-    serve = {key: value for key, value in given.items() if key not in _RAYS}
+def build_deploy_config(model: str, storage: str, spec: ServeSpec) -> dict[str, Any]:
+    """Return the config of a model's endpoint, which `serve deploy` reads as YAML."""
+    changed = spec.model_dump(mode="json", exclude_unset=True)
+    serve = {key: value for key, value in changed.items() if key not in _EXCLUDED}
     if spec.keys:
-        serve["keys"] = str(Path(spec.keys).expanduser().absolute())  # read where the application is built
+        serve["keys"] = str(
+            Path(spec.keys).expanduser().absolute()
+        )  # the cluster reads it when it builds the application
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": spec.host, "port": spec.port, "request_timeout_s": spec.timeout_s + 5},
@@ -24,7 +26,7 @@ def config(model: str, storage: str, spec: ServeSpec) -> dict[str, Any]:
             {
                 "name": model.partition("@")[0],
                 "route_prefix": "/",
-                "import_path": "raymill.deploy:build",
+                "import_path": "serve.app:build",
                 "args": {"model": model, "storage": storage, "serve": serve},
             }
         ],

@@ -1,4 +1,4 @@
-"""One replica: verified models behind HTTP. Ray Serve runs as many of these as the spec asks for."""
+"""One replica: verified models behind HTTP. Ray Serve runs as many replicas as the spec asks for."""
 
 from __future__ import annotations
 
@@ -13,82 +13,89 @@ from pydantic import BaseModel, ConfigDict
 
 from serve.asgi.access_log import AccessLog
 from serve.asgi.app import HttpApp
-from serve.asgi.auth import Guard
-from serve.asgi.tracing import Traces
-from serve.asgi.uvicorn_patch import answer_in_one_write
-from serve.model.metrics import ReplicaMetrics, merged
-from serve.model.served_model import ModelSettings, Served
-from serve.ray_metrics import mirrored
+from serve.asgi.auth import ApiKeyAuth
+from serve.asgi.tracing import TraceExporter
+from serve.asgi.uvicorn_patch import patch_uvicorn
+from serve.model.metrics import ReplicaMetrics, merge_pages
+from serve.model.served_model import ModelSettings, ServedModel
+from serve.ray_metrics import mirror_to_ray
 
-_SCRAPE_WITHIN_S = 5.0
+_SCRAPE_TIMEOUT_S = 5.0
 
 
-class Settings(BaseModel):
-    """What a replica is told: plain values, so that a Serve config file can hold them."""
+class ReplicaSettings(BaseModel):
+    """A replica's settings: plain values, so that a Serve config file can hold them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     models: list[ModelSettings]
-    """The first is the one that /predict means."""
+    """/predict uses the first model."""
     replicas: int = 1
-    """How many there are at least: each lets a key ask its share."""
+    """Fewest replicas of the endpoint: each enforces its share of a key's rate."""
     timeout_s: float = 30
     keys: list[dict[str, Any]] = []
-    """Hashed."""
+    """API keys, hashed."""
     access_log: str | None = None
-    """The folder of it."""
+    """The folder of the access log; None for no log."""
     log_bodies: bool = False
-    otlp: str | None = None
+    otlp_endpoint: str | None = None
 
 
 @ray.serve.deployment(name="Endpoint")
 @ray.serve.ingress()
-class Endpoint:
-    """HTTP to predictions."""
+class EndpointReplica:
+    """The Ray Serve deployment: loads the models and answers HTTP."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        answer_in_one_write()
-        self.settings = Settings.model_validate(settings)
+        patch_uvicorn()
+        self.settings = ReplicaSettings.model_validate(settings)
         self.metrics = ReplicaMetrics()
-        models = [Served(each, self.metrics) for each in self.settings.models]
-        told = self.settings
+        models = [ServedModel(model, self.metrics) for model in self.settings.models]
         self._app = HttpApp(
             models,
-            guard=Guard(told.keys, told.replicas),
-            timeout_s=told.timeout_s,
+            auth=ApiKeyAuth(self.settings.keys, self.settings.replicas),
+            timeout_s=self.settings.timeout_s,
             metrics_page=self._all_metrics,
-            access_log=AccessLog(Path(told.access_log), _own_id(), bodies=told.log_bodies) if told.access_log else None,
-            traces=Traces(told.otlp) if told.otlp else None,
-            count_refused=self.metrics.refused,
+            access_log=_open_access_log(self.settings),
+            traces=TraceExporter(self.settings.otlp_endpoint) if self.settings.otlp_endpoint else None,
+            count_rejected=self.metrics.count_rejected,
         )
-        self._mirror = mirrored(self.metrics.registry)
+        self._mirror = mirror_to_ray(self.metrics.registry)
 
     def __serve_build_asgi_app__(self) -> HttpApp:
-        """Return what answers HTTP; asked by Ray Serve once the models are loaded."""
+        """Return the ASGI application; Ray Serve calls this once the models are loaded."""
         return self._app
 
     def check_health(self) -> None:
-        """Raise if no batch can be computed any more: Ray Serve then replaces this replica."""
+        """Raise if a batcher has stopped; Ray Serve then replaces this replica."""
         for served in self._app.models.values():
             if not served.batcher.is_alive:
-                raise RuntimeError(f"the batches of {served.model['name']} have ended")
+                raise RuntimeError(f"the batcher of {served.identity['name']} has stopped")
 
     def own_metrics(self) -> tuple[str, str]:
-        """Return this replica and its own counts; called on all replicas by whichever one is scraped."""
-        return _own_id(), self.metrics.text()
+        """Return this replica's id and its metrics; the replica that is scraped calls this on all replicas."""
+        return _replica_id(), self.metrics.text()
 
     async def _all_metrics(self) -> str:
-        place = ray.serve.get_replica_context()
-        handle = ray.serve.get_deployment_handle(place.deployment, place.app_name)
-        # A replica that is starting, stopping or gone does not keep the others' counts from the page.
-        found: list[Any] = []
+        context = ray.serve.get_replica_context()
+        handle = ray.serve.get_deployment_handle(context.deployment, context.app_name)
+        # The page shows the other replicas even if one is starting, stopping or gone.
+        results: list[Any] = []
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # two classes in Python 3.10
-            asked = handle.broadcast("own_metrics").results_async(timeout_s=_SCRAPE_WITHIN_S, return_exceptions=True)
-            found = await asked
-        return merged(dict([each for each in found if isinstance(each, tuple)] or [self.own_metrics()]))
+            results = await handle.broadcast("own_metrics").results_async(
+                timeout_s=_SCRAPE_TIMEOUT_S, return_exceptions=True
+            )
+        pages = [result for result in results if isinstance(result, tuple)]
+        return merge_pages(dict(pages or [self.own_metrics()]))
 
 
-def _own_id() -> str:
+def _open_access_log(settings: ReplicaSettings) -> AccessLog | None:
+    if settings.access_log is None:
+        return None
+    return AccessLog(Path(settings.access_log), _replica_id(), bodies=settings.log_bodies)
+
+
+def _replica_id() -> str:
     with contextlib.suppress(Exception):
         return str(ray.serve.get_replica_context().replica_id.unique_id)
     return str(os.getpid())

@@ -1,4 +1,4 @@
-"""Start, check and stop the endpoint from a driver process."""
+"""Start and stop an endpoint from a driver process."""
 
 from __future__ import annotations
 
@@ -8,54 +8,55 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import ray.serve
-from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
 
 from cluster.errors import ModelError, RaymillError, ResourceError
-from cluster.progress import WORK
-from serve.app import HeldOutOf, application
-from serve.haproxy import check_access, is_ours
+from cluster.progress import WORK_THREAD
+from cluster.ray_internals import serve_address, serve_is_running
+from serve.app import HeldOutLoader, build_application
+from serve.haproxy import check_access, owns_proxy
 from trainer.registry.registry import Version
-from trainer.spec.run import Serve as ServeSpec
+from trainer.spec.serve import ServeSpec
 
-# How the second line of a `UserError` begins.
+# The start of the second line of a `UserError`.
 _FIX = "fix:"
 
 
 class Endpoint(NamedTuple):
-    """A served version."""
+    """A running endpoint."""
 
     url: str
     started_serve: bool
-    """Whether Ray Serve was started for it, and is to be shut down with it."""
+    """Whether Ray Serve was started for this endpoint, and must be shut down with it."""
 
 
-def start(
+def start_endpoint(
     versions: Sequence[Version],
     spec: ServeSpec,
-    held_out: HeldOutOf | None,
+    held_out: HeldOutLoader | None,
     *,
     log_folder: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Endpoint:
-    """Serve `versions` on the connected Ray; returns once every replica is ready. `held_out` and `say` as `application` has them.
+    """Serve `versions` on the connected Ray; return once all replicas are ready. See `build_application` for `held_out`
+    and `say`.
 
-    Raises `ModelError` if the replicas refuse the model (golden rows, digests), and takes the application down again;
-    `ResourceError` if the address is taken, or Serve runs there already for somebody else's application.
+    Raises `ModelError` if the replicas reject a model (golden rows, digests), after deleting the application;
+    `ResourceError` if the address is taken, or if Ray Serve already runs another application.
     """
     check_access(spec)
     version = versions[0]
-    app = application(versions, spec, held_out, log_folder=log_folder, say=say)
-    started_serve = _get_global_client(raise_if_no_controller_running=False) is None
+    app = build_application(versions, spec, held_out, log_folder=log_folder, say=say)
+    started_serve = not serve_is_running()
     if not started_serve:
-        _must_have_room(version.name)
-        check_access(spec.model_copy(update={"host": _address()[0]}))
+        _check_no_other_application(version.name)
+        check_access(spec.model_copy(update={"host": serve_address().host}))
     try:
         ray.serve.start(
             proxy_location="HeadOnly",
-            # Behind our HAProxy, which listens where the spec says, the replicas listen on this machine alone.
+            # Our HAProxy listens where the spec says; the replicas behind it listen on loopback only.
             http_options={
-                "host": "127.0.0.1" if is_ours() else spec.host,
+                "host": "127.0.0.1" if owns_proxy() else spec.host,
                 "port": spec.port,
                 "request_timeout_s": spec.timeout_s + 5,
             },
@@ -63,45 +64,42 @@ def start(
         )
         ray.serve.run(app, name=version.name, route_prefix="/")
     except RuntimeError as error:
-        reason = _why_not(version.name) or str(error).strip().splitlines()[-1]
-        stop(version.name, started_serve=started_serve)
-        if "ModelError" in reason:
-            text, _, fix = reason.split("ModelError:")[-1].partition(_FIX)
-            raise ModelError(
-                f"{version.ref} is not fit to be served: {text.strip()}",
-                fix.strip() or "restore the version, or train again",
-            ) from error
-        if "address already in use" in str(error).lower():
-            raise ResourceError(f"{spec.host}:{spec.port} is taken", "give another --port") from error
-        raise RaymillError(f"{version.ref} could not be started: {reason}") from error
-    # Where Serve ran already, its proxy keeps the address it has.
-    host, port = (spec.host, spec.port) if is_ours() else _address()
+        reason = _failure_reason(version.name) or str(error).strip().splitlines()[-1]
+        stop_endpoint(version.name, started_serve=started_serve)
+        raise _start_error(version, spec, reason, error) from error
+    # If Serve was already running, its proxy keeps its own address.
+    host, port = (spec.host, spec.port) if owns_proxy() else serve_address()
     return Endpoint(f"http://{f'[{host}]' if ':' in host else host}:{port}", started_serve)
 
 
-def _address() -> tuple[str, int]:
-    """Return where the running Serve listens."""
-    client = _get_global_client()
-    assert client is not None
-    return str(client.http_config.host), client.http_config.port
+def _start_error(version: Version, spec: ServeSpec, reason: str, error: RuntimeError) -> RaymillError:
+    """Return the error to raise for a failed start."""
+    if "ModelError" in reason:
+        text, _, fix = reason.split("ModelError:")[-1].partition(_FIX)
+        return ModelError(
+            f"{version.ref} cannot be served: {text.strip()}", fix.strip() or "restore the version, or train again"
+        )
+    if "address already in use" in str(error).lower():
+        return ResourceError(f"{spec.host}:{spec.port} is in use", "choose another --port")
+    return RaymillError(f"{version.ref} could not be started: {reason}")
 
 
-def _must_have_room(name: str) -> None:
+def _check_no_other_application(name: str) -> None:
     for app in ray.serve.status().applications.keys() - {name}:
         raise ResourceError(
             f"Ray Serve on this cluster already has the application '{app}'",
-            "serve from a Ray of its own, or from one Serve config",
+            "serve on a separate Ray, or put both applications into one Serve config",
         )
 
 
-def stop(name: str, *, started_serve: bool, within_s: float = 1.0) -> None:
-    """Take the application down, waiting at most `within_s` where Ray is stopped next, which ends what is left."""
-    stopping = threading.Thread(target=_take_down, args=[name, started_serve], daemon=True, name=f"{WORK}-stop")
-    stopping.start()
-    stopping.join(within_s)
+def stop_endpoint(name: str, *, started_serve: bool, within_s: float = 1.0) -> None:
+    """Delete the application, waiting at most `within_s`: if Ray is stopped next, that ends the rest."""
+    thread = threading.Thread(target=_shut_down, args=[name, started_serve], daemon=True, name=f"{WORK_THREAD}-stop")
+    thread.start()
+    thread.join(within_s)
 
 
-def _take_down(name: str, started_serve: bool) -> None:
+def _shut_down(name: str, started_serve: bool) -> None:
     with contextlib.suppress(Exception):
         if started_serve:
             ray.serve.shutdown()
@@ -109,14 +107,15 @@ def _take_down(name: str, started_serve: bool) -> None:
             ray.serve.delete(name)
 
 
-def _why_not(name: str) -> str:
-    """Return the line of a replica's traceback that says what was wrong, with the fix below it, if Serve has one."""
-    found: Any = None
+def _failure_reason(name: str) -> str:
+    """Return the line of a replica's traceback that names the error, with the fix below it; "" if Serve reports
+    none."""
+    app: Any = None
     with contextlib.suppress(Exception):
-        found = ray.serve.status().applications.get(name)
-    if found is None or found.status == ApplicationStatus.RUNNING:
+        app = ray.serve.status().applications.get(name)
+    if app is None or app.status == ApplicationStatus.RUNNING:
         return ""
-    messages = [found.message, *[deployment.message for deployment in found.deployments.values()]]
+    messages = [app.message, *[deployment.message for deployment in app.deployments.values()]]
     lines = [line.strip() for message in messages for line in str(message).splitlines()]
     for line, below in zip(reversed(lines), ["", *reversed(lines)], strict=False):
         if "Error" in line and ":" in line and not line.startswith(_FIX):

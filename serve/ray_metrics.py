@@ -1,7 +1,7 @@
-"""The same counts through Ray's own exporter, so that what scrapes a cluster's nodes sees them: `ray_raymill_...`.
+"""A replica's metrics through Ray's own exporter, for scrapers of a cluster's nodes: `ray_raymill_...`.
 
-Every sample is a gauge there that only rises, buckets and sums of histograms among them, so that `rate` and
-`histogram_quantile` work on it as on the endpoint's own page.
+Every sample becomes a gauge that only rises, including buckets and sums of histograms, so that `rate` and
+`histogram_quantile` work as on the endpoint's own page.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-_EVERY_S = 5.0
-_RAYS_SWITCH = "RAY_enable_metrics_collection"
+_INTERVAL_S = 5.0
+# Ray's setting; "0" turns its metrics off.
+_RAY_SETTING = "RAY_enable_metrics_collection"
 
 
-def mirrored(registry: CollectorRegistry) -> Mirror | None:
-    """Return what hands `registry` on to Ray from now on; None where this Ray collects no metrics."""
-    if os.environ.get(_RAYS_SWITCH) == "0":
+def mirror_to_ray(registry: CollectorRegistry) -> RayMetricsMirror | None:
+    """Start to mirror `registry` into Ray's metrics; return None if this Ray collects none."""
+    if os.environ.get(_RAY_SETTING) == "0":
         return None
-    return Mirror(registry)
+    return RayMetricsMirror(registry)
 
 
-class Mirror:
+class RayMetricsMirror:
     """Copies a registry into Ray's metrics every few seconds."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -33,11 +34,11 @@ class Mirror:
         threading.Thread(target=self._run, daemon=True, name="raymill-ray-metrics").start()
 
     def _run(self) -> None:
-        while not self._stop.wait(_EVERY_S):
+        while not self._stop.wait(_INTERVAL_S):
             self.copy()
 
     def copy(self) -> None:
-        """Hand on what there is now."""
+        """Copy the current samples."""
         from ray.util.metrics import Gauge
 
         for family in self._registry.collect():

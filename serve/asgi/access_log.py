@@ -1,4 +1,5 @@
-"""A JSON line for each request, written beside the event loop; what a disk cannot take is counted and left out."""
+"""The access log: one JSON line per request, written in a thread. Lines that the disk cannot take are dropped and
+counted."""
 
 from __future__ import annotations
 
@@ -14,23 +15,23 @@ import orjson
 
 from serve.asgi.exchange import Exchange
 
-# Lines that may wait for a slow disk, requests do not; and how much of a body is in one.
-_MOST, _BODY_BYTES = 10_000, 4096
+# Lines that may wait for a slow disk (requests never wait), and bytes of a body in a line.
+_MAX_LINES, _MAX_BODY_BYTES = 10_000, 4096
 _log = logging.getLogger("raymill.serve")
 
 
 class AccessLog:
-    """The log of one replica: `folder`/access-<replica>.jsonl. Bodies are in it only if `bodies` says so."""
+    """The log of one replica: `folder`/access-<replica>.jsonl. Lines hold request bodies only if `bodies` is true."""
 
     def __init__(self, folder: Path, replica: str, *, bodies: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path, self._bodies = folder / f"access-{replica}.jsonl", bodies
-        self._lines: queue.Queue[bytes] = queue.Queue(_MOST)
-        self.lost = 0
+        self._lines: queue.Queue[bytes] = queue.Queue(_MAX_LINES)
+        self.n_lost = 0
         threading.Thread(target=self._run, daemon=True, name="raymill-access-log").start()
 
     def write(self, exchange: Exchange, status: int, seconds: float) -> None:
-        """Take a request that is over."""
+        """Queue the line of a finished request."""
         served, job = exchange.model, exchange.job
         line: dict[str, Any] = {
             "time": time.time(),
@@ -45,30 +46,36 @@ class AccessLog:
             "bytes": len(exchange.body),
         }
         if served is not None:
-            line |= {"model": served.model["name"], "version": served.model["version"]}
+            line |= {"model": served.identity["name"], "version": served.identity["version"]}
         if job is not None:
-            line |= {"inputs": len(job.raw), "tokens": job.tokens, "queue_ms": round(1000 * job.queue_s, 3),
-                     "tokenize_ms": round(1000 * job.preparing_s, 3), "inference_ms": round(1000 * job.computing_s, 3)}  # fmt: skip
+            line |= {
+                "inputs": len(job.raw),
+                "tokens": job.tokens,
+                "queue_ms": round(1000 * job.queue_s, 3),
+                "preprocess_ms": round(1000 * job.preparing_s, 3),
+                "inference_ms": round(1000 * job.computing_s, 3),
+            }
         if self._bodies:
-            line["body"] = exchange.body[:_BODY_BYTES].decode("utf-8", errors="replace")
+            line["body"] = exchange.body[:_MAX_BODY_BYTES].decode("utf-8", errors="replace")
         try:
             self._lines.put_nowait(orjson.dumps(line) + b"\n")
         except queue.Full:
-            self.lost += 1
+            self.n_lost += 1
 
     def _run(self) -> None:
         while True:
             lines = [self._lines.get()]
-            while len(lines) < _MOST and not self._lines.empty():
+            while len(lines) < _MAX_LINES and not self._lines.empty():
                 lines.append(self._lines.get_nowait())
             try:
-                with open(self._path, "ab", opener=_for_its_owner) as file:
+                with open(self._path, "ab", opener=_open_private) as file:
                     file.write(b"".join(lines))
             except OSError as error:
-                self.lost += len(lines)
-                _log.warning("%s cannot be written (%s); %d lines are lost", self._path, error.strerror, self.lost)
+                self.n_lost += len(lines)
+                _log.warning("cannot write %s (%s); %d lines are lost", self._path, error.strerror, self.n_lost)
                 time.sleep(1.0)
 
 
-def _for_its_owner(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read."""
     return os.open(path, flags, 0o600)

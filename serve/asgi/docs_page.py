@@ -1,4 +1,4 @@
-"""The /docs page: the OpenAPI schema as one small HTML page without external assets (Swagger UI comes from a CDN)."""
+"""The /docs page: the OpenAPI schema as one small HTML page without external assets (Swagger UI uses a CDN)."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ _PAGE = """<!doctype html>
  td { padding: 3px 14px 3px 0; vertical-align: top; } .soft { color: #616e7c; }
 </style></head><body>
 <h1>{{ model.name }}, version {{ model.version }}</h1>
-<p class="soft">Contract {{ model.fingerprint[:16] }}. The machine-readable form of this page is <a href="openapi.json">openapi.json</a>.</p>
+<p class="soft">Contract {{ model.fingerprint[:16] }}. This page as a schema: <a href="openapi.json">openapi.json</a>.</p>
 <pre>curl -s {{ url }}predict -H 'content-type: application/json' -d '{"inputs": [{{ example.input }}]}'</pre>
-{% for options, words in bodies %}<p>Or {{ words }}:</p><pre>curl -s {{ url }}predict {{ options }}</pre>
+{% for options, description in bodies %}<p>Or {{ description }}:</p><pre>curl -s {{ url }}predict {{ options }}</pre>
 {% endfor %}{% for path, verbs in paths.items() %}{% for verb, operation in verbs.items() %}
 <h2><span class="verb">{{ verb.upper() }}</span> <code>{{ path }}</code></h2>
 <p>{{ operation.description }}</p>
 {% if path in ("/predict", "/models/{name}/predict") %}<p>Body:</p><pre>{"inputs": [{{ example.input }}, ...]}</pre>
-<p>Answer:</p><pre>{"predictions": [{{ example.answer }}, ...],
+<p>Response:</p><pre>{"predictions": [{{ example.answer }}, ...],
  "model": {"name": "{{ model.name }}", "version": {{ model.version }}, "fingerprint": "...", "checkpoint": "...", "engine": "{{ model.engine }}"},
- "timing_ms": {"queue": 0.1, "tokenize": 0.2, "inference": 2.4, "total": 3.0}}</pre>
-<p>Headers: <code>x-request-id</code> and W3C <code>traceparent</code>, yours or new ones; <code>server-timing</code>.</p>
+ "timing_ms": {"queue": 0.1, "preprocess": 0.2, "inference": 2.4, "total": 3.0}}</pre>
+<p>Response headers: <code>x-request-id</code> and W3C <code>traceparent</code> (those of the request, or new ones), <code>server-timing</code>.</p>
 <table>{% for status, response in operation.responses.items() %}<tr><td><code>{{ status }}</code></td><td>{{ response.description }}</td></tr>{% endfor %}</table>
 {% endif %}{% endfor %}{% endfor %}
 </body></html>"""
 
 
-def docs_page(
+def render_docs_page(
     openapi: dict[str, Any],
-    model: dict[str, Any],
+    identity: dict[str, Any],
     example: dict[str, Any],
     other_bodies: tuple[tuple[str, str], ...] = (),
 ) -> str:
-    """Return the page for an OpenAPI schema, the model that is served, and an `input` and `answer` of it.
+    """Return the page for an OpenAPI schema, the identity of the served model, and an example with `input` and
+    `answer`.
 
-    `other_bodies` are options of curl for requests that are no JSON, and what they mean.
+    `other_bodies` are pairs for requests that are not JSON: options of curl, and a description.
     """
     from jinja2 import Environment
 
@@ -48,7 +49,7 @@ def docs_page(
     shown = {name: json.dumps(value, ensure_ascii=False) for name, value in example.items()}
     return template.render(
         paths=openapi["paths"],
-        model=model,
+        model=identity,
         example=shown,
         bodies=other_bodies,
         url="http://HOST:PORT/",

@@ -1,4 +1,4 @@
-"""One HTTP request and its answer, as ASGI has them, with the ids that go through all services a request passes."""
+"""One HTTP request and its response, as ASGI messages, with the ids that identify a request across services."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Reply(NamedTuple):
-    """An answer."""
+    """A response."""
 
     status: int
     body: bytes
@@ -32,11 +32,12 @@ class Reply(NamedTuple):
 
 
 class Exchange:
-    """A request. `request_id` and `trace` are taken from its headers or made; `span` is ours in that trace."""
+    """A request and its state. `request_id` and `trace` come from its headers or are new; `span` is our span in that
+    trace."""
 
     __slots__ = (
-        "body", "headers", "job", "key", "method", "model", "parent", "path", "query", "reason", "receive", "request_id",
-        "sampled", "span", "started", "trace",
+        "body", "headers", "job", "key", "method", "model", "parent", "path", "query", "reason", "receive",
+        "request_id", "sampled", "span", "started", "trace",
     )  # fmt: skip
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
@@ -46,11 +47,11 @@ class Exchange:
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-        found = _TRACEPARENT.fullmatch(self.headers.get(b"traceparent", b"").decode("latin-1"))
-        self.trace, self.parent, flags = found.groups() if found else (secrets.token_hex(16), "", "00")
-        self.sampled = bool(int(flags, 16) & 1) if found else True
+        request_id = self.header(b"x-request-id")
+        self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16)
+        parent = _TRACEPARENT.fullmatch(self.header(b"traceparent"))
+        self.trace, self.parent, flags = parent.groups() if parent else (secrets.token_hex(16), "", "00")
+        self.sampled = bool(int(flags, 16) & 1) if parent else True
         self.span = secrets.token_hex(8)
         self.key = ""
         self.reason = "ok"
@@ -59,11 +60,11 @@ class Exchange:
         self.job: Any = None
 
     def header(self, name: bytes) -> str:
-        """Return a header's value, "" where it is not there."""
+        """Return a header's value, "" if it is missing."""
         return self.headers.get(name, b"").decode("latin-1")
 
     async def read(self, max_bytes: int) -> bytes:
-        """Return the body, or refuse it as soon as it is known to be too large."""
+        """Return the body. Raises `RequestError` as soon as it is known to be too large."""
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > max_bytes:
             raise _too_large(max_bytes)
@@ -71,7 +72,7 @@ class Exchange:
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
-                raise RequestError(400, "cut_short", "the client went away before its body was there")
+                raise RequestError(400, "cut_short", "the client disconnected before its whole body arrived")
             body += message.get("body", b"")
             if len(body) > max_bytes:
                 raise _too_large(max_bytes)
@@ -80,7 +81,7 @@ class Exchange:
                 return body
 
     async def answer(self, send: Send, reply: Reply) -> None:
-        """Send an answer, with the trace's ids and where the time went; Ray Serve puts the request's id beside them."""
+        """Send a response with the trace's ids and the time of each stage; Ray Serve adds the request id."""
         headers = [
             (b"content-type", reply.content_type.encode("latin-1")),
             (b"content-length", str(len(reply.body)).encode()),
@@ -93,27 +94,27 @@ class Exchange:
         await send({"type": "http.response.body", "body": reply.body})
 
     def timing_ms(self) -> dict[str, float]:
-        """Return where the time went, in milliseconds."""
+        """Return the time of each stage and the total, in milliseconds."""
         job = self.job
-        parts = {"queue": job.queue_s, "tokenize": job.preparing_s, "inference": job.computing_s}
-        parts["total"] = time.perf_counter() - self.started
-        return {name: round(1000 * seconds, 3) for name, seconds in parts.items()}
+        stages = {"queue": job.queue_s, "preprocess": job.preparing_s, "inference": job.computing_s}
+        stages["total"] = time.perf_counter() - self.started
+        return {name: round(1000 * seconds, 3) for name, seconds in stages.items()}
 
 
 def json_reply(value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
-    """Return a JSON answer."""
+    """Return a JSON response."""
     return Reply(status, orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS), JSON, headers)
 
 
-def refusal(error: RequestError, path: str, retry_after_s: int = 1) -> Reply:
-    """Return what a client is told that asked for what cannot be given; a text where the Open Inference Protocol has one."""
+def error_reply(error: RequestError, path: str, retry_after_s: int = 1) -> Reply:
+    """Build the error response; `/v2` paths get a plain string, as the protocol requires."""
     extra = tuple((name.encode(), value.encode()) for name, value in error.headers)
     if error.status in (429, 503):
         extra += ((b"retry-after", str(retry_after_s).encode()),)
     if error.status == 401:
         extra += ((b"www-authenticate", b"Bearer"),)
-    told = str(error) if path.startswith("/v2") else {"code": error.code, "message": str(error)}
-    return json_reply({"error": told}, error.status, extra)
+    content = str(error) if path.startswith("/v2") else {"code": error.code, "message": str(error)}
+    return json_reply({"error": content}, error.status, extra)
 
 
 def _too_large(max_bytes: int) -> RequestError:

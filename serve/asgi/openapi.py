@@ -1,4 +1,4 @@
-"""The OpenAPI schema of an endpoint, made of pydantic models: what /openapi.json and /docs show."""
+"""The OpenAPI schema of an endpoint, built from pydantic models, for /openapi.json and /docs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from serve.model.served_model import Served
+from serve.model.served_model import ServedModel
 
 
 class PredictRequest(BaseModel):
-    """The body of POST /predict; what an input must be depends on the task, /docs shows one."""
+    """The body of POST /predict. The form of an input depends on the task; /docs shows an example."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -19,29 +19,29 @@ class PredictRequest(BaseModel):
 
 
 class ModelOut(BaseModel):
-    """Which model answered."""
+    """The model that answered."""
 
     name: str
     version: int
     fingerprint: str
-    """Of the contract: how inputs are prepared."""
+    """The contract's fingerprint: it identifies how inputs are prepared."""
     checkpoint: str
-    """SHA-256 of the version's manifest: of every file it has."""
+    """SHA-256 of the version's manifest, and so of all its files."""
     engine: str
-    """What computes."""
+    """The engine that computes the forward pass."""
 
 
 class TimingOut(BaseModel):
-    """Where a request's time went, in milliseconds."""
+    """The time of each stage of a request, in milliseconds."""
 
     queue: float
-    tokenize: float
+    preprocess: float
     inference: float
     total: float
 
 
 class PredictResponse(BaseModel):
-    """The answer of POST /predict, in the order of the inputs."""
+    """The response of POST /predict, in the order of the inputs."""
 
     predictions: list[dict[str, Any]]
     model: ModelOut
@@ -49,7 +49,7 @@ class PredictResponse(BaseModel):
 
 
 class ReadyResponse(BaseModel):
-    """The answer of GET /readyz."""
+    """The response of GET /readyz."""
 
     status: str
     model: ModelOut
@@ -58,20 +58,20 @@ class ReadyResponse(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """What was wrong."""
+    """An error: a stable code and a message."""
 
     code: str
     message: str
 
 
 class ErrorResponse(BaseModel):
-    """The body of every refusal."""
+    """The body of every error response."""
 
     error: ErrorBody
 
 
 class Tensor(BaseModel):
-    """A tensor of the Open Inference Protocol, its elements as JSON, flat or nested as `shape` is."""
+    """A tensor of the Open Inference Protocol; its elements are JSON, flat or nested as in `shape`."""
 
     name: str
     shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -86,83 +86,102 @@ class InferRequest(BaseModel):
 
 
 class ProtocolError(BaseModel):
-    """The body of every refusal on the Open Inference Protocol's paths."""
+    """The body of every error response on the Open Inference Protocol's paths."""
 
     error: str
 
 
-_REFUSALS = {
-    "400": "the body is not JSON, or not UTF-8",
-    "401": "the endpoint needs an API key",
-    "404": "there is no such path, model or version",
-    "405": "the path takes another method",
-    "413": "the body or the number of inputs is over the limit",
-    "422": "the JSON is not what it should be; the message names the place",
-    "429": "too much waits already, or the key asks too often; Retry-After says when to ask again",
-    "500": "the server failed",
-    "504": "no answer within the time limit",
+_ERRORS = {
+    "400": "The body is not JSON or not UTF-8.",
+    "401": "The endpoint needs an API key.",
+    "404": "The path, the model or the version does not exist.",
+    "405": "The path does not accept this method.",
+    "413": "The body is too large or has too many inputs.",
+    "422": "The JSON is not a valid request; the message names the invalid value.",
+    "429": "Too many inputs are waiting, or the key is over its rate limit; Retry-After says when to retry.",
+    "500": "The server failed.",
+    "504": "There was no answer within the time limit.",
 }
 _TYPES: dict[type, dict[str, str]] = {str: {"type": "string"}, list: {"type": "array"}, dict: {"type": "object"}}
-_OF_EVERY = ("401", "405", "429", "500")
+_COMMON_ERRORS = ("401", "405", "429", "500")
 _MODELS = (PredictRequest, PredictResponse, ReadyResponse, ErrorResponse, InferRequest, ProtocolError)
 
 
-def openapi(served: Served, *, alone: bool = True) -> dict[str, Any]:
-    """Return the schema of an endpoint whose first model is `served`; the inputs of several models may be of several kinds."""
-    _, defined = models_json_schema(
+def build_openapi(served: ServedModel, *, alone: bool = True) -> dict[str, Any]:
+    """Return the schema of an endpoint whose first model is `served`.
+
+    With `alone` false there are other models, whose inputs may have another type.
+    """
+    name, version = served.identity["name"], served.identity["version"]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"{name} v{version}", "version": str(version)},
+        "paths": _paths(served),
+        "components": {"schemas": _schemas(served, alone)},
+    }
+
+
+def _schemas(served: ServedModel, alone: bool) -> dict[str, Any]:
+    _, definitions = models_json_schema(
         [(model, "serialization") for model in _MODELS], ref_template="#/components/schemas/{model}"
     )
-    schemas = defined["$defs"]
+    schemas: dict[str, Any] = definitions["$defs"]
     schemas["PredictRequest"]["properties"]["inputs"] |= {
         "items": _TYPES.get(type(served.example["input"]), {}) if alone else {},
         "minItems": 1,
-        "description": f"At most {served.settings.max_inputs}.",
+        "description": f"At most {served.settings.max_inputs} inputs.",
     }
-    predict = {
-        "description": "Answer inputs with the model's predictions.",
+    return schemas
+
+
+def _paths(served: ServedModel) -> dict[str, Any]:
+    predict, name = _predict_operation(served), {"parameters": [_name_parameter(served)]}
+    return {
+        "/predict": {"post": {**predict, "operationId": "predict"}},
+        "/healthz": {"get": _get_json("Whether the process is alive.")},
+        "/readyz": {"get": _get_json("Whether the models are loaded and reproduce their golden rows.", ReadyResponse)},
+        "/metrics": {"get": _get_text("Prometheus metrics of all replicas.", "text/plain")},
+        "/docs": {"get": _get_text("This page.", "text/html")},
+        "/": {"get": _get_text("A page to try the model in the browser.", "text/html")},
+        "/models/{name}/predict": {"post": {**predict, "operationId": "predict_of", **name}},
+        "/v2": {"get": _get_json("Open Inference Protocol: server metadata.", error=ProtocolError)},
+        "/v2/health/live": {"get": _get_text("Open Inference Protocol: server liveness.", "text/plain", ProtocolError)},
+        "/v2/health/ready": {
+            "get": _get_text("Open Inference Protocol: server readiness.", "text/plain", ProtocolError)
+        },
+        "/v2/models/{name}": {
+            "get": {**_get_json("Open Inference Protocol: model metadata.", error=ProtocolError), **name}
+        },
+        "/v2/models/{name}/ready": {
+            "get": {**_get_json("Open Inference Protocol: model readiness.", error=ProtocolError), **name}
+        },
+        "/v2/models/{name}/infer": {"post": {**_infer_operation(), **name}},
+    }
+
+
+def _predict_operation(served: ServedModel) -> dict[str, Any]:
+    example = {"inputs": [served.example["input"]]}
+    return {
+        "description": "Return the model's prediction for each input.",
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {"schema": _ref(PredictRequest), "example": {"inputs": [served.example["input"]]}}
-            },
+            "content": {"application/json": {"schema": _ref(PredictRequest), "example": example}},
         },
         "responses": {
-            "200": _json("the predictions, in the order of the inputs", PredictResponse),
-            **_refused(*_REFUSALS),
+            "200": _json_response("The predictions, in the order of the inputs.", PredictResponse),
+            **_error_responses(*_ERRORS),
         },
     }
-    named = {"parameters": [_name(served)]}
-    paths: dict[str, Any] = {
-        "/predict": {"post": {**predict, "operationId": "predict"}},
-        "/healthz": {"get": _get("The process is alive.")},
-        "/readyz": {"get": _get("The models are loaded and their golden rows came out as recorded.", ReadyResponse)},
-        "/metrics": {"get": _text("Prometheus metrics of all replicas, added up.", "text/plain")},
-        "/docs": {"get": _text("This page.", "text/html")},
-        "/": {"get": _text("A page to try the model by hand.", "text/html")},
-        "/models/{name}/predict": {"post": {**predict, "operationId": "predict_of", **named}},
-        "/v2": {"get": _get("Open Inference Protocol: the server.", error=ProtocolError)},
-        "/v2/health/live": {"get": _text("Open Inference Protocol: alive.", "text/plain", ProtocolError)},
-        "/v2/health/ready": {"get": _text("Open Inference Protocol: ready.", "text/plain", ProtocolError)},
-        "/v2/models/{name}": {"get": {**_get("Open Inference Protocol: a model.", error=ProtocolError), **named}},
-        "/v2/models/{name}/ready": {"get": {**_get("Open Inference Protocol: ready.", error=ProtocolError), **named}},
-        "/v2/models/{name}/infer": {
-            "post": {
-                "description": "Open Inference Protocol: predictions of tensors.",
-                **named,
-                "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(InferRequest)}}},
-                "responses": {
-                    "200": {"description": "tensors", "content": {"application/json": {"schema": {"type": "object"}}}},
-                    **_refused(*_REFUSALS, error=ProtocolError),
-                },
-            }
-        },
-    }
-    title = f"{served.model['name']} v{served.model['version']}"
+
+
+def _infer_operation() -> dict[str, Any]:
     return {
-        "openapi": "3.1.0",
-        "info": {"title": title, "version": str(served.model["version"])},
-        "paths": paths,
-        "components": {"schemas": schemas},
+        "description": "Open Inference Protocol: predictions for tensors.",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(InferRequest)}}},
+        "responses": {
+            "200": {"description": "Tensors.", "content": {"application/json": {"schema": {"type": "object"}}}},
+            **_error_responses(*_ERRORS, error=ProtocolError),
+        },
     }
 
 
@@ -170,27 +189,34 @@ def _ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def _json(description: str, model: type[BaseModel]) -> dict[str, Any]:
+def _json_response(description: str, model: type[BaseModel]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": _ref(model)}}}
 
 
-def _refused(*statuses: str, error: type[BaseModel] = ErrorResponse) -> dict[str, Any]:
-    return {status: _json(_REFUSALS[status], error) for status in statuses}
+def _error_responses(*statuses: str, error: type[BaseModel] = ErrorResponse) -> dict[str, Any]:
+    return {status: _json_response(_ERRORS[status], error) for status in statuses}
 
 
-def _get(
+def _get_json(
     description: str, model: type[BaseModel] | None = None, error: type[BaseModel] = ErrorResponse
 ) -> dict[str, Any]:
     schema = _ref(model) if model else {"type": "object"}
-    found = {"description": "JSON", "content": {"application/json": {"schema": schema}}}
-    return {"description": description, "responses": {"200": found, **_refused(*_OF_EVERY, "404", error=error)}}
+    success = {"description": "JSON", "content": {"application/json": {"schema": schema}}}
+    errors = _error_responses(*_COMMON_ERRORS, "404", error=error)
+    return {"description": description, "responses": {"200": success, **errors}}
 
 
-def _text(description: str, content_type: str, error: type[BaseModel] = ErrorResponse) -> dict[str, Any]:
-    found = {"description": content_type, "content": {content_type: {"schema": {"type": "string"}}}}
-    return {"description": description, "responses": {"200": found, **_refused(*_OF_EVERY, error=error)}}
+def _get_text(description: str, content_type: str, error: type[BaseModel] = ErrorResponse) -> dict[str, Any]:
+    success = {"description": content_type, "content": {content_type: {"schema": {"type": "string"}}}}
+    errors = _error_responses(*_COMMON_ERRORS, error=error)
+    return {"description": description, "responses": {"200": success, **errors}}
 
 
-def _name(served: Served) -> dict[str, Any]:
-    return {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1},
-            "example": served.model["name"]}  # fmt: skip
+def _name_parameter(served: ServedModel) -> dict[str, Any]:
+    return {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+        "example": served.identity["name"],
+    }

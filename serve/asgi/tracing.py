@@ -1,4 +1,5 @@
-"""OpenTelemetry traces of requests: a span for each, with one for each stage in it, sent over OTLP (`serve.otlp`)."""
+"""OpenTelemetry traces: a span for each request, with a child span for each stage, sent over OTLP
+(`serve.otlp_endpoint`)."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from serve.asgi.exchange import Exchange
 from serve.model.metrics import STAGES
 
 
-class Traces:
-    """Sends spans beside the event loop, in batches, as OpenTelemetry's own exporter does."""
+class TraceExporter:
+    """Sends spans in batches from a thread of OpenTelemetry's own exporter."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -21,9 +22,9 @@ class Traces:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as error:
             raise SpecError(
-                f"serve.otlp={url}: {error.name} is not installed", "pip install 'raymill[otel]'"
+                f"serve.otlp_endpoint={url}: {error.name} is not installed", "pip install 'raymill[otel]'"
             ) from error
-        self._ids = _GivenIds()
+        self._ids = _SpanIds()
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": "raymill"}),
             id_generator=self._ids,  # type: ignore[arg-type]
@@ -35,7 +36,7 @@ class Traces:
         self._tracer = self._provider.get_tracer("raymill.serve")
 
     def write(self, exchange: Exchange, status: int, seconds: float) -> None:
-        """Take a request that is over. One that its caller does not sample is not sent."""
+        """Send the spans of a finished request, unless its caller does not sample it."""
         if not exchange.sampled:
             return
         from opentelemetry import trace
@@ -46,30 +47,38 @@ class Traces:
         start = end - int(seconds * 1e9)
         context: Any = None
         if exchange.parent:
-            above = SpanContext(int(exchange.trace, 16), int(exchange.parent, 16), True, TraceFlags(1))
-            context = trace.set_span_in_context(NonRecordingSpan(above))
-        model = exchange.model.model
+            parent = SpanContext(int(exchange.trace, 16), int(exchange.parent, 16), True, TraceFlags(1))
+            context = trace.set_span_in_context(NonRecordingSpan(parent))
         self._ids.next = (int(exchange.trace, 16), int(exchange.span, 16))
-        attributes = {"http.request.method": exchange.method, "url.path": exchange.path,
-                      "http.response.status_code": status, "raymill.request_id": exchange.request_id,
-                      "raymill.model": model["name"], "raymill.version": model["version"],
-                      "raymill.engine": model["engine"]}  # fmt: skip
         name = f"{exchange.method} {exchange.path}"
-        span = self._tracer.start_span(name, context, SpanKind.SERVER, attributes, start_time=start)
+        span = self._tracer.start_span(name, context, SpanKind.SERVER, _attributes(exchange, status), start_time=start)
         if status >= 500:
             span.set_status(Status(StatusCode.ERROR, exchange.reason))
-        job, at = exchange.job, start
+        job, stage_start = exchange.job, start
         if job is not None:
-            within = trace.set_span_in_context(span)
-            for stage, took in zip(STAGES, (job.queue_s, job.preparing_s, job.computing_s), strict=True):
-                inner = self._tracer.start_span(stage, within, start_time=at)
-                at += int(took * 1e9)
-                inner.end(at)
+            inside = trace.set_span_in_context(span)
+            for stage, duration in zip(STAGES, (job.queue_s, job.preparing_s, job.computing_s), strict=True):
+                child = self._tracer.start_span(stage, inside, start_time=stage_start)
+                stage_start += int(duration * 1e9)
+                child.end(stage_start)
         span.end(end)
 
 
-class _GivenIds:
-    """Ids of spans: those that the answer's header names, else at random."""
+def _attributes(exchange: Exchange, status: int) -> dict[str, Any]:
+    identity = exchange.model.identity
+    return {
+        "http.request.method": exchange.method,
+        "url.path": exchange.path,
+        "http.response.status_code": status,
+        "raymill.request_id": exchange.request_id,
+        "raymill.model": identity["name"],
+        "raymill.version": identity["version"],
+        "raymill.engine": identity["engine"],
+    }
+
+
+class _SpanIds:
+    """An id generator for spans: returns the ids from the response's header once, otherwise random ones."""
 
     def __init__(self) -> None:
         from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -80,14 +89,14 @@ class _GivenIds:
     def generate_span_id(self) -> int:
         """Return the id of the next span."""
         if self.next is not None:
-            given, self.next = self.next[1], None
-            return given
+            (_, span_id), self.next = self.next, None
+            return span_id
         return self._random.generate_span_id()
 
     def generate_trace_id(self) -> int:
-        """Return the id of the next trace; asked before `generate_span_id` where a span has no parent."""
+        """Return the id of the next trace; called before `generate_span_id` if a span has no parent."""
         return self.next[0] if self.next is not None else self._random.generate_trace_id()
 
     def is_trace_id_random(self) -> bool:
-        """Whether the trace's id is random, as W3C's flag says: it may be the caller's."""
+        """Whether the trace's id is random, for W3C's flag: no, it may come from the caller."""
         return False

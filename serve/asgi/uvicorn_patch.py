@@ -1,8 +1,9 @@
-"""Answers leave a replica whole, as far as a socket takes them at once: the head and the body in one write.
+"""Write each response's head and body to the socket in one write. Holds all private names of uvicorn that serving uses.
 
-uvicorn writes the head as soon as it is there. A replica that is killed between the two writes leaves a proxy with half an
-answer, which nobody may ask for again elsewhere; and each write wakes the proxy. Ray Serve starts uvicorn itself and does not
-let its protocol be chosen, so the name that uvicorn's `http="auto"` stands for is replaced, in this process alone.
+uvicorn writes the head as soon as it is ready. If a replica is killed between the two writes, a proxy holds half a
+response, and nothing may retry it elsewhere; each write also wakes the proxy. Ray Serve starts uvicorn itself and does
+not let its protocol be chosen. So this replaces `uvicorn.protocols.http.auto.AutoHTTPProtocol`, the class that
+`http="auto"` means, in this process.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ from typing import Any
 
 import uvicorn.protocols.http.auto as auto
 
-_Plain: Any = auto.AutoHTTPProtocol
+_UvicornProtocol: Any = auto.AutoHTTPProtocol
 
 
-class _Gathered:
-    """A transport that writes once for all that was written in one turn of the event loop."""
+class _BufferedTransport:
+    """A transport that joins all writes of one turn of the event loop into one."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
-        self._held: list[bytes] = []
+        self._buffer: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        if not self._held:
+        if not self._buffer:
             self._loop.call_soon(self._flush)
-        self._held.append(data)
+        self._buffer.append(data)
 
     def close(self) -> None:
         self._flush()
@@ -35,16 +36,16 @@ class _Gathered:
         return getattr(self._transport, name)
 
     def _flush(self) -> None:
-        held, self._held = self._held, []
-        if held and not self._transport.is_closing():
-            self._transport.write(b"".join(held))
+        buffer, self._buffer = self._buffer, []
+        if buffer and not self._transport.is_closing():
+            self._transport.write(b"".join(buffer))
 
 
-class _Protocol(_Plain):
+class _OneWriteProtocol(_UvicornProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(_Gathered(transport, asyncio.get_running_loop()))
+        super().connection_made(_BufferedTransport(transport, asyncio.get_running_loop()))
 
 
-def answer_in_one_write() -> None:
-    """Have the uvicorn of this process write each answer at once; before its server starts."""
-    auto.AutoHTTPProtocol = _Protocol
+def patch_uvicorn() -> None:
+    """Make uvicorn servers that start later in this process write each response at once."""
+    auto.AutoHTTPProtocol = _OneWriteProtocol

@@ -1,38 +1,36 @@
-"""TODO docstring."""
+"""Build, time and check one engine on rows like those a replica will see."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from serve.engines.base import Engine
+from cluster.errors import user_error_in
+from cluster.files import new_folder
+from serve.engines.base import Engine, EngineError, error_summary
+from serve.engines.catalog import build_engine, load_engine
 from trainer.inference import golden
 from trainer.inference.predictor import Predictor
 from trainer.tasks.encoder import Columns
 
-# Batches of that many are what a busy replica computes.
+# The batch size of a busy replica.
 _BATCH = 32
-
-
-_SAMPLE, _FOR_METRIC = 256, 1000
-
-
+# Most rows to build and time engines with, and most rows to check them on.
+_SAMPLE, _CHECKED = 256, 1000
+# How long an engine is timed in batches; single rows take a third of it.
 _SECONDS = 1.0
-
-
-# Without held-out rows to check on, scores may differ by this much from the model's own.
-_SAME = 2e-3
-
-
-# A metric is a quotient: three rows of a thousand fewer are 0.3 points, and not a bit more.
+# Without held-out rows, scores may differ by this much from the model's own.
+_SAME_SCORE = 2e-3
+# A metric is a quotient: floating-point error must not decide whether a drop is within the tolerance.
 _ROUNDING = 1e-9
 
 
 class HeldOut(NamedTuple):
-    """Rows with their targets, and by what they are judged."""
+    """Held-out rows with their targets, and the metric that an engine must keep."""
 
     columns: Columns
     targets: np.ndarray
@@ -43,7 +41,7 @@ class HeldOut(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """What was found out about one engine."""
+    """The measurements of one engine."""
 
     name: str
     rows_per_s: float
@@ -53,86 +51,122 @@ class Candidate(NamedTuple):
     """Why it cannot be chosen; empty if it can."""
     metric: float | None = None
     largest_move: float | None = None
-    """Of a score, from the model's own; None where it was not looked at, as a faster one was good enough."""
+    """Largest difference between one of its scores and the model's own; None if it was not checked because a faster
+    engine was good enough."""
 
     note: str = ""
-    """What else is to be known of how it was built."""
+    """A note on how it was built."""
 
     @property
-    def may_be_chosen(self) -> bool:
-        """Whether it computes what it should."""
+    def is_eligible(self) -> bool:
+        """Whether it was checked and keeps the metric."""
         return not self.refused and self.largest_move is not None
 
+    @property
+    def timing_line(self) -> str:
+        """The line that users see once it is timed."""
+        if not self.rows_per_s:
+            return f"{self.name:<18} left out: {self.refused}"
+        line = f"{self.name:<18} {self.rows_per_s:7,.0f} rows/s in batches   {self.single_ms:.2f} ms for one row"
+        return f"{line}   ({self.note})" if self.note else line
 
-class _Measure:
-    """The rows that engines are timed and checked with."""
+    @property
+    def check_line(self) -> str:
+        """The line that users see once it is checked."""
+        metric = "" if self.metric is None else f", metric {self.metric:.4f}"
+        verdict = f"not chosen: {self.refused}" if self.refused else "chosen"
+        return f"{self.name:<18} scores move by at most {self.largest_move:.4f}{metric}: {verdict}"
+
+
+class Benchmark:
+    """The rows that engines of one model are timed and checked on."""
 
     def __init__(self, predictor: Predictor, held_out: HeldOut | None, folder: Path) -> None:
-        self._predictor, self._held_out = predictor, held_out
-        columns = held_out.columns if held_out else predictor.parse(golden.requests(folder))
-        # Rows at random: those of a file often lie by class, or by length.
-        rows = np.random.default_rng(0).permutation(len(next(iter(columns.values()))))[: _SAMPLE + _FOR_METRIC]
-        encoded = predictor.encode({role: [values[at] for at in rows] for role, values in columns.items()})
-        # What engines are made with does not judge them; of golden rows there are too few to part them.
-        apart = min(_SAMPLE, len(rows) // 2) if held_out else 0
-        self.sample = encoded[: apart or _SAMPLE]
-        self.checked, self._rows = encoded[apart:], rows[apart:]
-        self._own = predictor.scores(self.checked)
+        self.predictor, self._held_out = predictor, held_out
+        columns = held_out.columns if held_out else predictor.parse(golden.load_requests(folder))
+        # Random rows: those of a file are often sorted by class or by length.
+        rows = np.random.default_rng(0).permutation(len(next(iter(columns.values()))))[: _SAMPLE + _CHECKED]
+        encoded = predictor.encode({role: [values[row] for row in rows] for role, values in columns.items()})
+        # Engines are not checked on the rows they are built with; there are too few golden rows to separate the two.
+        n_sample = min(_SAMPLE, len(rows) // 2) if held_out else 0
+        self.sample = encoded[: n_sample or _SAMPLE]
+        self.checked, self._rows = encoded[n_sample:], rows[n_sample:]
+        self._own_scores = predictor.scores(self.checked)
 
-    def own(self) -> float | None:
-        """Return the metric of the model itself; None where there are no held-out rows."""
-        return self._metric(self._own)
+    def own_metric(self) -> float | None:
+        """Return the metric of the model itself; None without held-out rows."""
+        return self._metric(self._own_scores)
 
-    def checks(self, engine: Engine) -> tuple[float, float | None]:
-        """Return how far a score moves at most from the model's own, and the metric where rows have targets."""
-        target, fitted = self._predictor.task.target, self._predictor.contract.fitted
-        parts = [engine.logits(self.checked[at : at + _BATCH]) for at in range(0, len(self.checked), _BATCH)]
-        scores = target.scores(fitted, np.concatenate(parts))
-        move = float(np.abs(scores - self._own).max() / target.unit(fitted))
-        return move, self._metric(scores)
+    def build_and_time(self, name: str, folder: Path, scratch: Path) -> Candidate:
+        """Build an engine into `folder` and time it. A failure is recorded in the candidate; a user's mistake is
+        raised."""
+        started = time.perf_counter()
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            with new_folder(folder) as unfinished:
+                note = build_engine(name, self.predictor, self.sample, unfinished, scratch)
+            engine = load_engine(name, self.predictor, folder)
+            build_s = time.perf_counter() - started
+            rows_per_s, single_ms = self._rows_per_s(engine), self._single_ms(engine)
+            return Candidate(name, round(rows_per_s, 1), round(single_ms, 3), round(build_s, 2), note=note)
+        except EngineError as error:
+            reason = str(error)
+        except Exception as error:  # raised by a library that does not support this model
+            mistake = user_error_in(error)
+            if mistake is not None:
+                raise mistake from error
+            reason = error_summary(error)
+        return Candidate(name, 0.0, 0.0, round(time.perf_counter() - started, 2), reason)
 
-    def _metric(self, scores: np.ndarray) -> float | None:
-        if self._held_out is None:
-            return None
-        target = self._predictor.task.target
-        return target.metrics(scores, self._held_out.targets[self._rows], self._held_out.bins).get(
-            self._held_out.metric
-        )
+    def compare(self, engine: Engine) -> tuple[float, float | None]:
+        """Return the largest difference of a score from the model's own, and the metric if there are held-out rows."""
+        target, fitted = self.predictor.task.target, self.predictor.contract.fitted
+        batches = [self.checked[start : start + _BATCH] for start in range(0, len(self.checked), _BATCH)]
+        scores = target.scores(fitted, np.concatenate([engine.logits(batch) for batch in batches]))
+        difference = float(np.abs(scores - self._own_scores).max() / target.unit(fitted))
+        return difference, self._metric(scores)
 
-    def speed(self, engine: Engine) -> tuple[float, float]:
-        """Return rows a second in batches, and the median milliseconds of one row.
-
-        Of each batch the least time counts: whatever else the machine does for a moment must not decide.
-        """
-        batches = [self.sample[at : at + _BATCH] for at in range(0, len(self.sample), _BATCH)]
-        engine.logits(batches[0])
-        least = [0.0] * len(batches)
-        done, began = 0, time.perf_counter()
-        while time.perf_counter() - began < _SECONDS or not done:
-            at = done % len(batches)
-            started = time.perf_counter()
-            engine.logits(batches[at])
-            seconds = time.perf_counter() - started
-            least[at] = min(least[at] or seconds, seconds)
-            done += 1
-        rows_per_s = sum(len(batch) for batch, seconds in zip(batches, least, strict=True) if seconds) / sum(least)
-        took: list[float] = []
-        began = time.perf_counter()
-        while time.perf_counter() - began < _SECONDS / 3 or not took:
-            started = time.perf_counter()
-            engine.logits([self.sample[len(took) % len(self.sample)]])
-            took.append(time.perf_counter() - started)
-        return rows_per_s, float(np.median(took)) * 1000
-
-    def refusal(self, move: float, metric: float | None, own: float | None, tolerance: float) -> str:
-        """Return why an engine may not be chosen, or ""."""
-        if not np.isfinite(move):
-            return "its scores are no numbers"
+    def rejection_reason(self, difference: float, metric: float | None, own: float | None, tolerance: float) -> str:
+        """Return why an engine with these results may not be chosen, or "". `tolerance` is in percent points."""
+        if not np.isfinite(difference):
+            return "its scores are not finite"
         if self._held_out is None or metric is None or own is None:
-            return (
-                "" if move <= _SAME else f"a score moves by {move:.4f}, and there are no held-out rows to check it on"
-            )
+            if difference <= _SAME_SCORE:
+                return ""
+            return f"a score moves by {difference:.4f}, and there are no held-out rows to check the metric on"
         higher = self._held_out.higher_is_better
         gain = metric - own if higher else own - metric
         allowed = tolerance / 100 * (1.0 if higher else abs(own))
         return "" if gain >= -allowed - _ROUNDING else f"{self._held_out.metric} moves from {own:.4f} to {metric:.4f}"
+
+    def _metric(self, scores: np.ndarray) -> float | None:
+        if self._held_out is None:
+            return None
+        targets, bins = self._held_out.targets[self._rows], self._held_out.bins
+        return self.predictor.task.target.metrics(scores, targets, bins).get(self._held_out.metric)
+
+    def _rows_per_s(self, engine: Engine) -> float:
+        """Return rows per second in batches, by each batch's fastest time: other work on the machine must not
+        decide."""
+        batches = [self.sample[start : start + _BATCH] for start in range(0, len(self.sample), _BATCH)]
+        engine.logits(batches[0])
+        fastest = [0.0] * len(batches)
+        n_calls, began = 0, time.perf_counter()
+        while time.perf_counter() - began < _SECONDS or not n_calls:
+            index = n_calls % len(batches)
+            started = time.perf_counter()
+            engine.logits(batches[index])
+            seconds = time.perf_counter() - started
+            fastest[index] = min(fastest[index] or seconds, seconds)
+            n_calls += 1
+        return sum(len(batch) for batch, seconds in zip(batches, fastest, strict=True) if seconds) / sum(fastest)
+
+    def _single_ms(self, engine: Engine) -> float:
+        """Return the median milliseconds of a single row."""
+        durations: list[float] = []
+        began = time.perf_counter()
+        while time.perf_counter() - began < _SECONDS / 3 or not durations:
+            started = time.perf_counter()
+            engine.logits([self.sample[len(durations) % len(self.sample)]])
+            durations.append(time.perf_counter() - started)
+        return float(np.median(durations)) * 1000

@@ -1,7 +1,7 @@
-"""What a replica computes with: the checkpoint as it was trained, or made for the hardware (`serve.engine`).
+"""The engines a replica can compute with: the checkpoint as it was trained, or built for the hardware (`serve.engine`).
 
-An engine is built once from a checkpoint into files (`build`), which a replica loads (`load`). Which one is the fastest that
-keeps the metric is found out by `serve.engines.choose`.
+An engine is built once from a checkpoint into files (`build_engine`), which a replica loads (`load_engine`).
+`serve.engines.choose` finds the fastest one that keeps the metric.
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ from typing import Any, get_args
 
 import numpy as np
 
-from cluster.errors import SpecError, nearest
+from cluster.errors import SpecError, suggest
 from serve.engines.base import Engine
 from trainer.inference.predictor import Predictor
 from trainer.spec.serve import EngineName
 
-#: What stands for the fastest engine that keeps the metric: in batches, and for a single input.
+#: The fastest engine that keeps the metric: in batches, and for a single input.
 AUTO, AUTO_LATENCY = "auto", "auto-latency"
-#: All there are; the first is the one that every model has.
-NAMES = tuple(name for name in get_args(EngineName) if name not in (AUTO, AUTO_LATENCY))
+#: All engines.
+ENGINE_NAMES = tuple(name for name in get_args(EngineName) if name not in (AUTO, AUTO_LATENCY))
+#: The task's own forward pass, which every model has.
+NATIVE = "native"
+
+_MODULES = {
+    NATIVE: "torch_engines",
+    "torch": "torch_engines",
+    "torch-packed": "packed",
+    "onnx": "onnx.engine",
+    "openvino": "onnx.openvino_engine",
+}
 
 
-def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> str:
-    """Write what engine `name` needs of a model into the folder `into`; `sample` are some encoded inputs.
+def build_engine(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> str:
+    """Write the files of engine `name` for a model into the folder `into`; `sample` holds some encoded inputs.
 
-    Returns what is to be known of how it was built, "" as a rule.
-
-    In `scratch` engines of one model share what they are all made from.
-
-    Raises `EngineError` where the model, a library or the hardware does not go with it.
+    Returns a note on how it was built, usually "". `scratch` is a folder for intermediate files that several engines of
+    one model share. Raises `EngineError` if the model, a library or the hardware does not support the engine.
     """
     return _module(name).build(name, predictor, sample, into, scratch) or ""
 
 
-def load(name: str, predictor: Predictor, built: Path) -> Engine:
-    """Return engine `name` from what `build` wrote. Raises `EngineError` as `build` does."""
+def load_engine(name: str, predictor: Predictor, built: Path) -> Engine:
+    """Return engine `name` from the files that `build_engine` wrote. Raises `EngineError` as `build_engine` does."""
     engine: Engine = _module(name).load(name, predictor, built)
     return engine
 
 
 def _module(name: str) -> Any:
-    if name not in NAMES:
-        raise SpecError(f"serve.engine={name} is not known", nearest(name, NAMES))
-    modules = {
-        "native": "torch_engines",
-        "torch": "torch_engines",
-        "torch-packed": "packed",
-        "onnx": "onnx.engine",
-        "openvino": "onnx.openvino_engine",
-    }
-    module = modules.get(name) or modules[name.partition("-")[0]]
+    if name not in ENGINE_NAMES:
+        raise SpecError(f"serve.engine={name} is not a known engine", suggest(name, ENGINE_NAMES))
+    module = _MODULES.get(name) or _MODULES[name.partition("-")[0]]
     return importlib.import_module(f"serve.engines.{module}")

@@ -1,6 +1,6 @@
-"""What BERT and its relatives are made of, as the engines read it that compute these models in their own way.
+"""The weights of BERT and its relatives, for the engines that compute these models in their own way.
 
-Letters in shapes: V words, P positions, K kinds of token, W the model's width.
+Letters in shapes: V vocabulary, P positions, K token types, W the model's width.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from trainer.inference.predictor import Predictor
 if TYPE_CHECKING:
     import torch
 
-# Where the encoder is in the models whose head reads the first token of the last layer.
-_PLACE = {
+# The attribute that holds the encoder, for the models whose head reads the first token of the last layer.
+_ENCODER_ATTRIBUTE = {
     "BertForSequenceClassification": "bert",
     "RobertaForSequenceClassification": "roberta",
     "XLMRobertaForSequenceClassification": "roberta",
@@ -23,38 +23,38 @@ _PLACE = {
 }
 
 
-class Linear(NamedTuple):
-    """A multiplication with a weight, and what follows it."""
+class LinearWeights(NamedTuple):
+    """A linear layer and the activation after it."""
 
     weight: torch.Tensor
     """Shape (out, in)."""
     bias: torch.Tensor
-    then: str = ""
-    """gelu, tanh or nothing."""
+    activation: str = ""
+    """gelu, tanh or none ("")."""
 
 
-class Norm(NamedTuple):
-    """A layer norm; both are of shape (W,)."""
+class NormWeights(NamedTuple):
+    """A layer norm; weight and bias have shape (W,)."""
 
     weight: torch.Tensor
     bias: torch.Tensor
     eps: float
 
 
-class Layer(NamedTuple):
-    """One layer, in the order in which it computes; after both norms' inputs what went into the layer is added."""
+class LayerWeights(NamedTuple):
+    """One encoder layer, in order of computation; each norm is applied after the residual is added."""
 
-    query: Linear
-    key: Linear
-    value: Linear
-    after_attention: Linear
-    attention_norm: Norm
-    widen: Linear
-    narrow: Linear
-    norm: Norm
+    query: LinearWeights
+    key: LinearWeights
+    value: LinearWeights
+    attention_output: LinearWeights
+    attention_norm: NormWeights
+    intermediate: LinearWeights
+    output: LinearWeights
+    output_norm: NormWeights
 
 
-class Encoder(NamedTuple):
+class EncoderWeights(NamedTuple):
     """The weights of a model, in fp32."""
 
     heads: int
@@ -63,70 +63,71 @@ class Encoder(NamedTuple):
     positions: torch.Tensor
     """Shape (P, W)."""
     padding: int | None
-    """RoBERTa and its like count positions from this id on and leave out its tokens; None: from 0 on, all tokens."""
-    kinds: torch.Tensor
-    """Shape (K, W); tokens of a single text, or of a pair's first, are of kind 0."""
-    words_norm: Norm
-    layers: list[Layer]
-    head: list[Linear]
-    """What makes logits of a row's first token, one after the other."""
+    """The padding id from which RoBERTa and its relatives count positions, skipping padding tokens. None: positions
+    count all tokens from 0."""
+    token_types: torch.Tensor
+    """Shape (K, W); tokens of a single text, and of the first of a pair, have type 0."""
+    embedding_norm: NormWeights
+    layers: list[LayerWeights]
+    head: list[LinearWeights]
+    """The linear layers, in order, that turn a row's first token into logits."""
 
 
-def encoder_of(predictor: Predictor) -> Encoder:
-    """Return the weights of a model. Raises `EngineError` for one that it does not know."""
+def read_encoder(predictor: Predictor) -> EncoderWeights:
+    """Return the weights of the predictor's model. Raises `EngineError` for a model of another class or layout."""
     model = predictor.model
-    place = _PLACE.get(type(model).__name__)
-    if place is None:
-        raise EngineError(f"{type(model).__name__} is none of {', '.join(_PLACE)}")
+    attribute = _ENCODER_ATTRIBUTE.get(type(model).__name__)
+    if attribute is None:
+        raise EngineError(f"{type(model).__name__} is not one of {', '.join(_ENCODER_ATTRIBUTE)}")
     try:
-        return _read(model, getattr(model, place))
-    except AttributeError as error:  # another layout than that of the release this was written for
+        return _read_model(model, getattr(model, attribute))
+    except AttributeError as error:  # a release of transformers with another layout
         raise EngineError(f"the model's layers are not as expected: {error}") from error
 
 
-def _read(model: Any, encoder: Any) -> Encoder:
-    words, config = encoder.embeddings, model.config
-    relative = getattr(config, "position_embedding_type", "absolute") != "absolute"
-    decodes = getattr(config, "is_decoder", False)
-    if config.hidden_act != "gelu" or hasattr(encoder, "embeddings_project") or relative or decodes:
-        raise EngineError("its layers are of another kind")
-    counts = type(model).__name__.startswith(("Roberta", "XLMRoberta", "Camembert"))
-    return Encoder(
+def _read_model(model: Any, encoder: Any) -> EncoderWeights:
+    embeddings, config = encoder.embeddings, model.config
+    is_relative = getattr(config, "position_embedding_type", "absolute") != "absolute"
+    is_decoder = getattr(config, "is_decoder", False)
+    if config.hidden_act != "gelu" or hasattr(encoder, "embeddings_project") or is_relative or is_decoder:
+        raise EngineError("its layers have options that this engine does not support")
+    skips_padding = type(model).__name__.startswith(("Roberta", "XLMRoberta", "Camembert"))
+    return EncoderWeights(
         heads=config.num_attention_heads,
-        words=words.word_embeddings.weight.detach().float(),
-        positions=words.position_embeddings.weight.detach().float(),
-        padding=int(words.padding_idx) if counts else None,
-        kinds=words.token_type_embeddings.weight.detach().float(),
-        words_norm=_norm(words.LayerNorm),
-        layers=[_layer(layer) for layer in encoder.encoder.layer],
-        head=_head(model, getattr(encoder, "pooler", None)),
+        words=embeddings.word_embeddings.weight.detach().float(),
+        positions=embeddings.position_embeddings.weight.detach().float(),
+        padding=int(embeddings.padding_idx) if skips_padding else None,
+        token_types=embeddings.token_type_embeddings.weight.detach().float(),
+        embedding_norm=_read_norm(embeddings.LayerNorm),
+        layers=[_read_layer(layer) for layer in encoder.encoder.layer],
+        head=_read_head(model, getattr(encoder, "pooler", None)),
     )
 
 
-def _layer(layer: Any) -> Layer:
-    own, output = layer.attention.self, layer.attention.output
-    return Layer(
-        query=_linear(own.query),
-        key=_linear(own.key),
-        value=_linear(own.value),
-        after_attention=_linear(output.dense),
-        attention_norm=_norm(output.LayerNorm),
-        widen=_linear(layer.intermediate.dense, "gelu"),
-        narrow=_linear(layer.output.dense),
-        norm=_norm(layer.output.LayerNorm),
+def _read_layer(layer: Any) -> LayerWeights:
+    attention, output = layer.attention.self, layer.attention.output
+    return LayerWeights(
+        query=_read_linear(attention.query),
+        key=_read_linear(attention.key),
+        value=_read_linear(attention.value),
+        attention_output=_read_linear(output.dense),
+        attention_norm=_read_norm(output.LayerNorm),
+        intermediate=_read_linear(layer.intermediate.dense, "gelu"),
+        output=_read_linear(layer.output.dense),
+        output_norm=_read_norm(layer.output.LayerNorm),
     )
 
 
-def _head(model: Any, pooler: Any) -> list[Linear]:
+def _read_head(model: Any, pooler: Any) -> list[LinearWeights]:
     if pooler is not None:
-        return [_linear(pooler.dense, "tanh"), _linear(model.classifier)]
-    then = "gelu" if type(model).__name__.startswith("Electra") else "tanh"
-    return [_linear(model.classifier.dense, then), _linear(model.classifier.out_proj)]
+        return [_read_linear(pooler.dense, "tanh"), _read_linear(model.classifier)]
+    activation = "gelu" if type(model).__name__.startswith("Electra") else "tanh"
+    return [_read_linear(model.classifier.dense, activation), _read_linear(model.classifier.out_proj)]
 
 
-def _linear(module: Any, then: str = "") -> Linear:
-    return Linear(module.weight.detach().float(), module.bias.detach().float(), then)
+def _read_linear(module: Any, activation: str = "") -> LinearWeights:
+    return LinearWeights(module.weight.detach().float(), module.bias.detach().float(), activation)
 
 
-def _norm(module: Any) -> Norm:
-    return Norm(module.weight.detach().float(), module.bias.detach().float(), module.eps)
+def _read_norm(module: Any) -> NormWeights:
+    return NormWeights(module.weight.detach().float(), module.bias.detach().float(), module.eps)

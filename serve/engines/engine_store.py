@@ -1,10 +1,11 @@
-"""Where built engines lie: beside the version they are of, a folder for each kind of hardware, with the evidence.
+"""Storage of built engines: beside the version, one folder for each kind of hardware, with the measurements.
 
-models/<name>/engines/<version>/<hardware>/choice.json            what was measured, and what was chosen
-                                           choice-<engine>.json   of an engine that the user named
-                                           built-<id>/<engine>/   its files, whole or not there
-Versions do not change, so nothing of this is in them. A built file is used only with the digest it was built with, and only
-for the checkpoint, libraries and hardware it was measured on.
+models/<name>/engines/<version>/<hardware>/choice.json            the measurements and the chosen engine
+                                           choice-<engine>.json   the same for an engine that the user named
+                                           built-<id>/<engine>/   the engine's files, complete or absent
+
+Versions do not change, so engines are not stored in them. A built file is used only if it has the digest it was built
+with, and only for the checkpoint, libraries and hardware it was measured on.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ModelError
-from cluster.files import read_json, sha256, sha256_of, write_json
+from cluster.files import file_sha256, json_sha256, read_json, write_json
 from serve.engines.catalog import AUTO
-from trainer.registry.registry import MANIFEST, Version
+from trainer.registry.registry import MANIFEST_FILE, Version
 
 CHOICE = "choice.json"
-# Of the files of choices, and of what there is to choose from: what was chosen in another format is measured anew.
-FORMAT = 3
-# Folders of engines that were built before the last one: replicas that run, or come back, may still read them.
-_KEPT = 3
+# Schema version of choice files and of the set of engines; a choice of another version is measured again.
+FORMAT = 4
+# How many older folders of built engines stay: replicas that run or restart may still read them.
+_KEEP_BUILT = 3
 _LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
-def hardware(device: str, threads: int) -> dict[str, Any]:
+def detect_hardware(device: str, threads: int) -> dict[str, Any]:
     """Return what an engine's speed depends on, as plain JSON."""
     name = platform.processor() or platform.machine()
     features = ""
@@ -44,79 +45,79 @@ def hardware(device: str, threads: int) -> dict[str, Any]:
 
 
 def _cpu(name: str) -> tuple[str, str]:
-    """Return a CPU's name and a digest of what it can do, as Linux tells them; elsewhere the name alone."""
+    """Return the CPU's name and a digest of its features, as Linux reports them; elsewhere `name` alone."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:
         return name, ""
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = told.get("flags", told.get("Features", ""))
-    return told.get("model name", name), hashlib.sha256(flags.encode()).hexdigest()[:12]
+    info = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = info.get("flags", info.get("Features", ""))
+    return info.get("model name", name), hashlib.sha256(flags.encode()).hexdigest()[:12]
 
 
 def _libraries() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         try:
-            found[name] = installed(name)
+            versions[name] = installed(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def folder_of(version: Version, found: dict[str, Any]) -> Path:
-    """Return where engines of a version for that hardware lie, whether there are any or not."""
-    kind = f"{found['device']}-{sha256_of(found)[:12]}"
+def engine_folder(version: Version, hardware: dict[str, Any]) -> Path:
+    """Return the folder for engines of a version on that hardware; it may not exist."""
+    kind = f"{hardware['device']}-{json_sha256(hardware)[:12]}"
     return version.folder.parent.parent / "engines" / str(version.number) / kind
 
 
 def checkpoint_digest(version: Version) -> str:
-    """Return the digest of the version's manifest: of every file it has."""
-    return sha256(version.folder / MANIFEST)
+    """Return the digest of the version's manifest, and so of all its files."""
+    return file_sha256(version.folder / MANIFEST_FILE)
 
 
-def choice_of(version: Version, found: dict[str, Any], asked: str) -> dict[str, Any] | None:
-    """Return what was chosen for a version on that hardware before; None if nothing was, or for another checkpoint.
+def load_choice(version: Version, hardware: dict[str, Any], engine: str) -> dict[str, Any] | None:
+    """Return the stored choice for a version on that hardware; None if there is none for this checkpoint.
 
-    `asked` is `serve.engine`: what was measured for each value of it lies in a file of its own.
+    `engine` is the value of `serve.engine`: the measurements for each value are in their own file.
     """
-    path = folder_of(version, found) / _file(asked)
+    path = engine_folder(version, hardware) / _choice_file(engine)
     if not path.is_file():
         return None
     try:
         choice: dict[str, Any] = read_json(path)
         if choice.get("format") != FORMAT:
             return None
-        same = choice["checkpoint"] == checkpoint_digest(version) and choice["hardware"] == found
+        is_current = choice["checkpoint"] == checkpoint_digest(version) and choice["hardware"] == hardware
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{path} is damaged: {error}", "remove its folder; `raymill optimize` makes it again"
-        ) from error
-    return choice if same else None
+        raise ModelError(f"{path} is damaged: {error}", "remove its folder and run `raymill optimize` again") from error
+    return choice if is_current else None
 
 
-def keep(place: Path, choice: dict[str, Any], asked: str) -> None:
-    """Write a choice, and remove what was built long before it."""
-    write_json(place / _file(asked), choice)
-    named = {read_json(path).get("folder", "").split("/")[0] for path in place.glob("choice*.json")}
-    others = [path for path in place.glob("built-*") if path.name not in named]
-    for old in sorted(others, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+def save_choice(folder: Path, choice: dict[str, Any], engine: str) -> None:
+    """Write a choice, and remove old built engines that no choice refers to."""
+    write_json(folder / _choice_file(engine), choice)
+    in_use = {read_json(path).get("folder", "").split("/")[0] for path in folder.glob("choice*.json")}
+    unused = [path for path in folder.glob("built-*") if path.name not in in_use]
+    for old in sorted(unused, key=lambda path: path.stat().st_mtime)[:-_KEEP_BUILT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _file(asked: str) -> str:
-    return CHOICE if asked == AUTO else f"choice-{asked}.json"
+def _choice_file(engine: str) -> str:
+    return CHOICE if engine == AUTO else f"choice-{engine}.json"
 
 
-def digests(built: Path) -> dict[str, str]:
+def file_digests(built: Path) -> dict[str, str]:
     """Return the digest of each file of a built engine."""
-    return {path.name: sha256(path) for path in sorted(built.iterdir()) if path.is_file()} if built.is_dir() else {}
+    return (
+        {path.name: file_sha256(path) for path in sorted(built.iterdir()) if path.is_file()} if built.is_dir() else {}
+    )
 
 
-def must_be_as_built(built: Path, wanted: dict[str, str]) -> None:
-    """Raise `ModelError` where a built engine's files are not those that were measured."""
-    if digests(built) != wanted:
+def check_built_files(built: Path, expected: dict[str, str]) -> None:
+    """Raise `ModelError` if the files of a built engine are not those that were measured."""
+    if file_digests(built) != expected:
         raise ModelError(
             f"{built} is damaged: its files are not those that were measured",
-            f"remove {built.parent}; `raymill optimize` makes it again",
+            f"remove {built.parent} and run `raymill optimize` again",
         )

@@ -1,4 +1,4 @@
-"""Engines that are torch itself: the model as it was trained, in bf16, or compiled."""
+"""Engines that run in torch: the model as it was trained, in bf16, or compiled."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
-    """Nothing is written: the checkpoint is all these need."""
+    """Check that the engine can be loaded; it writes nothing, because the checkpoint is all it needs."""
     load(name, predictor, into)
 
 
 def load(name: str, predictor: Predictor, built: Path) -> Engine:
-    """Return the engine of that name."""
+    """Return the engine called `name`. Raises `EngineError` if the model or the hardware does not support it."""
     if name == "native":
-        return Native(predictor)
+        return NativeEngine(predictor)
     import torch
 
     if not isinstance(predictor.model, torch.nn.Module):
-        raise EngineError(f"{predictor.task.name} of this kind is no torch model")
+        raise EngineError(f"this model of {predictor.task.name} is not a torch model")
     if name == "torch-bf16" and not has_fast_bf16(predictor.device, predictor.threads):
         raise EngineError("multiplying in bf16 is not faster on this hardware")
     if name == "torch-compile":
-        return Torch(predictor, torch.compile(predictor.model, dynamic=True), bf16=False)
-    return Torch(predictor, predictor.model, bf16=True)
+        return TorchEngine(predictor, torch.compile(predictor.model, dynamic=True), bf16=False)
+    return TorchEngine(predictor, predictor.model, bf16=True)
 
 
-class Native(Engine):
-    """The task's own forward pass: what evaluation and batch prediction use."""
+class NativeEngine(Engine):
+    """The task's own forward pass, which evaluation and batch prediction use too."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
     def logits(self, inputs: list[np.ndarray]) -> np.ndarray:
-        made = self._predictor
-        return made.task.forward(made.model, made.contract, inputs, len(inputs), made.device)
+        own = self._predictor
+        return own.task.forward(own.model, own.contract, inputs, len(inputs), own.device)
 
 
-class Torch(Engine):
-    """A module that takes what the task's `collate` makes, in groups of like length."""
+class TorchEngine(Engine):
+    """A module that takes the output of the task's `collate`, in groups of similar length."""
 
     def __init__(self, predictor: Predictor, module: Any, *, bf16: bool) -> None:
         self._predictor, self._module, self._bf16 = predictor, module, bf16
@@ -56,28 +56,28 @@ class Torch(Engine):
     def logits(self, inputs: list[np.ndarray]) -> np.ndarray:
         import torch
 
-        made = self._predictor
         groups = split_by_length([len(ids) for ids in inputs], self.call_tokens)
-        use_threads_of(made)
+        set_threads(self._predictor.threads)
         with torch.no_grad(), self._precision():
-            parts = [self._group(made, [inputs[row] for row in rows]) for rows in groups]
+            parts = [self._group_logits([inputs[row] for row in rows]) for rows in groups]
         joined = torch.cat(parts).float().cpu().numpy()
-        found = np.empty_like(joined)
-        found[[row for rows in groups for row in rows]] = joined
-        return found
+        logits = np.empty_like(joined)
+        logits[[row for rows in groups for row in rows]] = joined
+        return logits
 
-    def _group(self, made: Predictor, inputs: list[np.ndarray]) -> torch.Tensor:
-        batch = made.task.collate(made.contract, inputs)
-        found: torch.Tensor = self._module(**{name: value.to(made.device) for name, value in batch.items()}).logits
-        return found
+    def _group_logits(self, inputs: list[np.ndarray]) -> torch.Tensor:
+        batch = self._predictor.task.collate(self._predictor.contract, inputs)
+        device = self._predictor.device
+        logits: torch.Tensor = self._module(**{name: value.to(device) for name, value in batch.items()}).logits
+        return logits
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return autocast("bf16" if self._bf16 else "fp32", self._predictor.device)
 
 
-def use_threads_of(predictor: Predictor) -> None:
-    """Compute with the predictor's threads from now on: torch counts them for each thread that calls it."""
+def set_threads(threads: int) -> None:
+    """Make torch compute with `threads` threads from now on: it keeps the number for each thread that calls it."""
     import torch
 
-    if torch.get_num_threads() != predictor.threads:
-        torch.set_num_threads(predictor.threads)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

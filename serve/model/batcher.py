@@ -1,8 +1,8 @@
-"""Which inputs go through the model together, and how long each request waited, was prepared and was computed for.
+"""Dynamic batching: choose the inputs that go through the model together, and time each request's stages.
 
-One thread prepares and computes. It never waits for a batch to fill: it takes what is there, up to so many inputs and tokens,
-a turn for each request, so that one with 10,000 inputs shares every batch with those that came after it. While it computes,
-the next requests gather, and that makes the batches. Plain Python; nothing here knows Ray or HTTP.
+One thread prepares and computes. It never waits for a batch to fill: it takes the inputs that are waiting, up to a
+limit of inputs and tokens, in turns by request, so that a request with 10,000 inputs shares every batch with those that
+came after it. While it computes, the next requests queue up and form the next batch. Plain Python, without Ray or HTTP.
 """
 
 from __future__ import annotations
@@ -19,67 +19,70 @@ import numpy as np
 from cluster.errors import RequestError
 
 _log = logging.getLogger("raymill.serve")
-# Inputs that are prepared at a time: a large request must not hold up the others' batches.
+# Inputs that are prepared at a time: a large request must not delay the others' batches.
 _CHUNK = 64
-# How much of the waiting there is counted to say how soon it is worth asking again.
-_REMEMBER = 0.9
+# Weight of the past in the running mean of seconds per input, which predicts when to retry.
+_DECAY = 0.9
+_NOTHING = np.empty(0)
+
+DoneCallback = Callable[[list["Job"]], None]
 
 
-class Limits(NamedTuple):
-    """How much goes together."""
+class BatchLimits(NamedTuple):
+    """Limits on batches and on the queue."""
 
     inputs: int
-    """Most inputs of one batch."""
+    """Most inputs in a batch."""
     tokens: int
-    """Most numbers in the inputs of one batch (tokens of texts); one input may have more."""
+    """Most numbers in the inputs of a batch (for texts: tokens); a single input may have more."""
     waiting: int
-    """Most inputs that may wait; a request that would make more is refused."""
+    """Most inputs that may wait; a request that would exceed it is rejected."""
 
 
-class Model(Protocol):
-    """What batches go through."""
+class BatchModel(Protocol):
+    """A model that computes batches."""
 
     def prepare(self, raw: Sequence[Any]) -> list[np.ndarray | RequestError]:
-        """Return the model inputs of raw ones, or why one cannot be used."""
+        """Return the model input of each raw input, or an error for one that cannot be used."""
 
     def compute(self, inputs: list[np.ndarray]) -> np.ndarray:
         """Return scores, shape (B, C)."""
 
-    def answers(self, scores: np.ndarray) -> list[Any]:
-        """Return what is answered for scores."""
+    def format_answers(self, scores: np.ndarray) -> list[Any]:
+        """Return the answer for each row of scores."""
 
 
 class Job:
-    """One request on its way."""
+    """A request in the batcher."""
 
     __slots__ = (
-        "answers", "begun", "computing_s", "done", "dropped", "error", "finished", "inputs", "left", "prepared",
+        "answers", "computing_s", "done", "dropped", "error", "finished", "inputs", "n_begun", "n_left", "n_prepared",
         "preparing_s", "raw", "started", "tokens", "waiter",
     )  # fmt: skip
 
-    def __init__(self, raw: Sequence[Any], done: Callable[[list[Job]], None]) -> None:
+    def __init__(self, raw: Sequence[Any], done: DoneCallback) -> None:
         self.raw, self.done = raw, done
         self.inputs: list[np.ndarray] = []
         self.answers: list[Any] = [None] * len(raw)
-        self.prepared = self.begun = 0
-        self.left = len(raw)
+        self.n_prepared = self.n_begun = 0
+        self.n_left = len(raw)
         self.error: Exception | None = None
         self.waiter: Any = None
-        """Whatever `done` wakes."""
+        """The object that `done` wakes."""
         self.dropped = False
-        """Nobody waits for it any more."""
+        """Whether the client has stopped waiting."""
         self.tokens = 0
         self.preparing_s = self.computing_s = 0.0
         self.started = self.finished = time.perf_counter()
 
     @property
     def queue_s(self) -> float:
-        """Seconds in which it was neither prepared nor computed for."""
+        """Seconds in which it was neither prepared nor computed."""
         return max(0.0, self.finished - self.started - self.preparing_s - self.computing_s)
 
 
-class Batch(NamedTuple):
-    """What a finished batch was like, for whoever counts."""
+class BatchStats(NamedTuple):
+    """The size and time of a finished batch."""
 
     inputs: int
     tokens: int
@@ -87,9 +90,14 @@ class Batch(NamedTuple):
 
 
 class Batcher:
-    """Takes requests, and calls back for each when it is done. `close` ends its thread."""
+    """Takes requests and calls back when each is done. `close` ends its thread."""
 
-    def __init__(self, model: Model, limits: Limits, on_batch: Callable[[Batch], None] = lambda batch: None) -> None:
+    def __init__(
+        self,
+        model: BatchModel,
+        limits: BatchLimits,
+        on_batch: Callable[[BatchStats], None] = lambda stats: None,
+    ) -> None:
         self._model, self._limits, self._on_batch = model, limits, on_batch
         self._new: deque[Job] = deque()
         self._wake = threading.Condition()
@@ -102,7 +110,7 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its thread still works."""
+        """Whether its thread still runs."""
         return self._thread.is_alive()
 
     @property
@@ -110,16 +118,17 @@ class Batcher:
         """Inputs that are not answered yet."""
         return self._waiting
 
-    def submit(self, raw: Sequence[Any], done: Callable[[list[Job]], None]) -> Job:
-        """Have inputs computed; `done` is called in the batches' thread with all jobs of its that ended together.
+    def submit(self, raw: Sequence[Any], done: DoneCallback) -> Job:
+        """Queue the inputs of a request. `done` is called in the batcher's thread with all of that caller's jobs that
+        finished in the batch.
 
-        Raises `RequestError` 429 at once where too many wait.
+        Raises `RequestError` 429 at once if too many inputs wait.
         """
         job = Job(raw, done)
         with self._wake:
             if self._waiting and self._waiting + len(raw) > self._limits.waiting:
                 raise RequestError(
-                    429, "overloaded", f"{self._waiting} inputs wait already; ask again in {self.retry_after_s} s"
+                    429, "overloaded", f"{self._waiting} inputs are already waiting; retry in {self.retry_after_s} s"
                 )
             self._waiting += len(raw)
             self._new.append(job)
@@ -128,17 +137,17 @@ class Batcher:
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds after which what waits now should be done."""
+        """Whole seconds after which the inputs that wait now should be done."""
         return max(1, round(self._waiting * self._per_input_s + 0.5))
 
     def close(self) -> None:
-        """End the thread after the batch it is at."""
+        """End the thread after its current batch."""
         with self._wake:
             self._closed = True
             self._wake.notify()
         self._thread.join()
 
-    # -- the thread
+    # -- the batcher's thread
 
     def _run(self) -> None:
         while True:
@@ -149,124 +158,130 @@ class Batcher:
                     return
                 self._jobs.extend(self._new)
                 self._new.clear()
-            ended = self._drop_those_left()
-            ended += self._prepare()
-            ended += self._compute()
-            self._tell(ended)
+            finished = self._remove_dropped()
+            finished += self._prepare()
+            finished += self._compute()
+            self._finish(finished)
 
-    def _drop_those_left(self) -> list[Job]:
-        ended = [job for job in self._jobs if job.dropped]
-        for job in ended:
+    def _remove_dropped(self) -> list[Job]:
+        dropped = [job for job in self._jobs if job.dropped]
+        for job in dropped:
             self._jobs.remove(job)
-        return ended
+        return dropped
 
     def _prepare(self) -> list[Job]:
-        """Prepare enough for the next batch, a turn for each request that has something to prepare."""
-        chunk: list[tuple[Job, int]] = []
-        room = _CHUNK
-        for job in self._jobs:
-            ahead = job.prepared - job.begun
-            some = min(room, len(job.raw) - job.prepared, max(0, _CHUNK // 2 - ahead))
-            if some > 0:
-                chunk.append((job, some))
-                room -= some
-            if room <= 0:
-                break
+        """Prepare inputs for the next batch; return the requests with an input that cannot be used."""
+        chunk = self._next_chunk()
         if not chunk:
             return []
         started = time.perf_counter()
-        raw = [value for job, some in chunk for value in job.raw[job.prepared : job.prepared + some]]
+        raw = [value for job, count in chunk for value in job.raw[job.n_prepared : job.n_prepared + count]]
         try:
-            found: Sequence[np.ndarray | Exception] = self._model.prepare(raw)
-        except Exception as error:  # of whatever a task does to its inputs; told to these requests alone
-            found = [error] * len(raw)
-        each_s = (time.perf_counter() - started) / len(raw)
-        ended, at = [], 0
-        for job, some in chunk:
-            for place, value in enumerate(found[at : at + some], job.prepared):
-                if isinstance(value, Exception):
-                    job.error = job.error or _placed(value, place)
-                else:
-                    job.inputs.append(value)
-                    job.tokens += len(value)
-            at += some
-            job.prepared += some
-            job.preparing_s += each_s * some
+            prepared: Sequence[np.ndarray | Exception] = self._model.prepare(raw)
+        except Exception as error:  # any error in a task's preprocessing; it fails only these requests
+            prepared = [error] * len(raw)
+        per_input_s = (time.perf_counter() - started) / len(raw)
+        failed, start = [], 0
+        for job, count in chunk:
+            self._take_prepared(job, prepared[start : start + count])
+            job.preparing_s += per_input_s * count
+            start += count
             if job.error:
                 self._jobs.remove(job)
-                ended.append(job)
-        return ended
+                failed.append(job)
+        return failed
+
+    def _next_chunk(self) -> list[tuple[Job, int]]:
+        """Return how many inputs to prepare for each request: enough for the next batch, in turns by request."""
+        chunk: list[tuple[Job, int]] = []
+        room = _CHUNK
+        for job in self._jobs:
+            ahead = job.n_prepared - job.n_begun
+            count = min(room, len(job.raw) - job.n_prepared, max(0, _CHUNK // 2 - ahead))
+            if count > 0:
+                chunk.append((job, count))
+                room -= count
+            if room <= 0:
+                break
+        return chunk
+
+    def _take_prepared(self, job: Job, values: Sequence[np.ndarray | Exception]) -> None:
+        for index, value in enumerate(values, job.n_prepared):
+            if isinstance(value, Exception):
+                job.error = job.error or _with_index(value, index)
+            else:
+                job.inputs.append(value)
+                job.tokens += len(value)
+        job.n_prepared += len(values)
 
     def _compute(self) -> list[Job]:
-        """Compute one batch; returns the requests that it finished."""
+        """Compute one batch; return the requests that it finished."""
         batch = self._next_batch()
         if not batch:
             return []
-        inputs = [job.inputs[at] for job, at in batch]
+        inputs = [job.inputs[index] for job, index in batch]
         started = time.perf_counter()
         error: Exception | None = None
         try:
-            answers = self._model.answers(self._model.compute(inputs))
-        except Exception as failed:  # the replica goes on; these requests are told
-            error, answers = failed, [None] * len(batch)
+            answers = self._model.format_answers(self._model.compute(inputs))
+        except Exception as failure:  # it fails these requests; the replica continues
+            error, answers = failure, [None] * len(batch)
         seconds = time.perf_counter() - started
-        self._per_input_s = _REMEMBER * self._per_input_s + (1 - _REMEMBER) * seconds / len(batch)
+        self._per_input_s = _DECAY * self._per_input_s + (1 - _DECAY) * seconds / len(batch)
         if error is None:
-            self._on_batch(Batch(len(batch), sum(map(len, inputs)), seconds))
-        ended = []
+            self._on_batch(BatchStats(len(batch), sum(map(len, inputs)), seconds))
+        finished = []
         for job in dict.fromkeys(job for job, _ in batch):
             job.computing_s += seconds
-        for (job, at), answer in zip(batch, answers, strict=True):
-            job.answers[at] = answer
-            job.inputs[at] = _NOTHING
+        for (job, index), answer in zip(batch, answers, strict=True):
+            job.answers[index] = answer
+            job.inputs[index] = _NOTHING
             job.error = job.error or error
-            job.left -= 1
-            if job in self._jobs and (error or job.left == 0):
+            job.n_left -= 1
+            if job in self._jobs and (error or job.n_left == 0):
                 self._jobs.remove(job)
-                ended.append(job)
-        return ended
+                finished.append(job)
+        return finished
 
     def _next_batch(self) -> list[tuple[Job, int]]:
-        """Take a turn for each request until the batch is full; whoever was first comes last next time."""
+        """Take inputs in turns by request until the batch is full; the requests served first come last next time."""
         batch: list[tuple[Job, int]] = []
         tokens = 0
-        ready = deque(job for job in self._jobs if job.begun < job.prepared)
+        ready = deque(job for job in self._jobs if job.n_begun < job.n_prepared)
         while ready and len(batch) < self._limits.inputs:
             job = ready.popleft()
-            size = len(job.inputs[job.begun])
+            size = len(job.inputs[job.n_begun])
             if batch and tokens + size > self._limits.tokens:
                 break
-            batch.append((job, job.begun))
+            batch.append((job, job.n_begun))
             tokens += size
-            job.begun += 1
-            if job.begun < job.prepared:
+            job.n_begun += 1
+            if job.n_begun < job.n_prepared:
                 ready.append(job)
         self._jobs.rotate(-len({id(job) for job, _ in batch}))
         return batch
 
-    def _tell(self, ended: list[Job]) -> None:
-        if not ended:
+    def _finish(self, finished: list[Job]) -> None:
+        """Call back once per caller with its finished requests."""
+        if not finished:
             return
         now = time.perf_counter()
         with self._wake:
-            for job in ended:
+            for job in finished:
                 self._waiting -= len(job.raw)
-        together: dict[Callable[[list[Job]], None], list[Job]] = {}
-        for job in ended:
+        by_caller: dict[DoneCallback, list[Job]] = {}
+        for job in finished:
             job.finished = now
-            together.setdefault(job.done, []).append(job)
-        for done, jobs in together.items():
+            by_caller.setdefault(job.done, []).append(job)
+        for done, jobs in by_caller.items():
             try:
                 done(jobs)
-            except Exception:  # whoever waited is gone, with its event loop; the others' batches go on
-                _log.warning("%d requests ended that nobody waits for any more", len(jobs), exc_info=True)
+            except Exception:  # the caller's event loop is closed; the others' batches continue
+                _log.warning("%d requests finished after their caller was gone", len(jobs), exc_info=True)
 
 
-_NOTHING = np.empty(0)
-
-
-def _placed(error: Exception, place: int) -> Exception:
-    """Return the error of an input with its place in the request."""
+def _with_index(error: Exception, index: int) -> Exception:
+    """Return the error of an input with the input's index in the request."""
     if not isinstance(error, RequestError):
         return error
-    return RequestError(error.status, error.code, f"inputs[{place}] {error}")
+    return RequestError(error.status, error.code, f"inputs[{index}] {error}")

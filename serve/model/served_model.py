@@ -1,4 +1,4 @@
-"""One model version in a replica: verified, loaded with its engine, and behind its batches. No Ray, no HTTP."""
+"""One model version in a replica: verified, loaded with its engine, and behind its batcher. Without Ray or HTTP."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from cluster.errors import ModelError, RequestError
-from serve.engines import choose, engine_store
-from serve.model import body as request_body
-from serve.model.batcher import Batcher, Limits
+from serve.engines.choose import load_chosen_engine
+from serve.engines.engine_store import checkpoint_digest
+from serve.model.batcher import Batcher, BatchLimits
+from serve.model.body import check_input_count, parse_body
 from serve.model.metrics import ModelMetrics, ReplicaMetrics
 from trainer.inference import golden
 from trainer.inference.predictor import Predictor
 from trainer.registry import registry
 from trainer.registry.registry import Version
+from trainer.tasks.roles import input_roles
 
-# By how much more than when it was measured an engine's score may move from the model's own on golden rows.
+# An engine's scores on golden rows may differ from the model's own by this many times the difference that was measured.
 _SLACK = 2.0
+_UNLIMITED = 1 << 62
 
 
 class ModelSettings(BaseModel):
-    """What a replica is told of one model: plain values, so that a Serve config file can hold them."""
+    """A replica's settings for one model: plain values, so that a Serve config file can hold them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -34,7 +37,7 @@ class ModelSettings(BaseModel):
     folder: str
     engine: str = "native"
     choice: dict[str, Any] | None = None
-    """What `serve.engines.choose` found out about it."""
+    """The stored choice of `serve.engines.choose`."""
     threads: int = 1
     on_gpu: bool = False
     max_batch_size: int = 32
@@ -42,113 +45,114 @@ class ModelSettings(BaseModel):
     max_inputs: int = 256
     max_body_bytes: int = 1 << 20
     max_queued: int = 1000
-    too_long: str = "truncate"
+    overlong: str = "truncate"
 
 
-class Served:
-    """Ready only after every file's digest and all golden rows were found right."""
+class ServedModel:
+    """A loaded model. The constructor raises `ModelError` if a file's digest or a golden row is wrong."""
 
     def __init__(self, settings: ModelSettings, metrics: ReplicaMetrics) -> None:
         self.settings = settings
         version = Version(settings.name, settings.version, Path(settings.folder))
-        registry.verify(version)
+        registry.verify_files(version)
         device = "cuda" if settings.on_gpu else "cpu"
         self.predictor = Predictor(version.folder, device=device, threads=settings.threads)
         self.task, self.contract = self.predictor.task, self.predictor.contract
-        self.roles = self.task.subjects(self.contract)
-        self.golden_rows = golden.replay(version.folder, self.predictor)
-        self._engine = choose.load(self.predictor, version, settings.engine, settings.choice)
-        rows = self.predictor.encode(self.predictor.parse(golden.requests(version.folder)))
-        self._must_agree(version, rows)
-        if self._engine.keeps_its_own_weights:
+        self.roles = input_roles(self.task, self.contract)
+        self.golden_rows = golden.verify_golden(version.folder, self.predictor)
+        self._engine = load_chosen_engine(self.predictor, version, settings.engine, settings.choice)
+        rows = self.predictor.encode(self.predictor.parse(golden.load_requests(version.folder)))
+        self._check_engine(version, rows)
+        if self._engine.owns_weights:
             self.predictor.model = None
-        self.model = {
+        self.identity = {
             "name": version.name,
             "version": version.number,
             "fingerprint": self.contract.fingerprint,
-            "checkpoint": engine_store.checkpoint_digest(version),
+            "checkpoint": checkpoint_digest(version),
             "engine": settings.engine,
         }
-        self.metrics = ModelMetrics(metrics, self.model, lambda: self.batcher.waiting)
+        """The `model` of every answer."""
+        self.metrics = ModelMetrics(metrics, self.identity, lambda: self.batcher.waiting)
         self._warm_up(rows)
-        tokens = settings.max_batch_tokens if self.task.token_input else 1 << 62
-        limits = Limits(settings.max_batch_size, tokens, settings.max_queued)
-        self.batcher = Batcher(self, limits, self.metrics.batch)
+        max_tokens = settings.max_batch_tokens if self.task.token_input else _UNLIMITED
+        limits = BatchLimits(settings.max_batch_size, max_tokens, settings.max_queued)
+        self.batcher = Batcher(self, limits, self.metrics.count_batch)
 
     def _warm_up(self, rows: list[np.ndarray]) -> None:
-        """Compute batches of the sizes that will come, so that no request pays for what is made the first time."""
+        """Compute batches of common sizes, so that no request pays for one-time work."""
         for size in {1, 2, self.settings.max_batch_size // 4, self.settings.max_batch_size} if rows else ():
             self._engine.logits((rows * (size // len(rows) + 1))[: max(1, size)])
 
-    def _must_agree(self, version: Version, rows: list[np.ndarray]) -> None:
-        """Raise `ModelError` where the engine does not compute what it did when it was measured."""
-        measured = {one["name"]: one for one in (self.settings.choice or {}).get("candidates", [])}
+    def _check_engine(self, version: Version, rows: list[np.ndarray]) -> None:
+        """Raise `ModelError` if the engine's scores differ from the model's own by more than when it was measured."""
+        measured = {entry["name"]: entry for entry in (self.settings.choice or {}).get("candidates", [])}
         if self.settings.engine not in measured or not rows:
             return
         unit = self.task.target.unit(self.contract.fitted)
-        moved = float(np.abs(self.compute(rows) - self.predictor.scores(rows)).max() / unit)
+        difference = float(np.abs(self.compute(rows) - self.predictor.scores(rows)).max() / unit)
         allowed = _SLACK * max(measured[self.settings.engine]["largest_move"] or 0.0, 1e-3)
-        if not moved <= allowed:
+        if not difference <= allowed:  # written so that NaN fails too
             raise ModelError(
-                f"engine {self.settings.engine} of {version.ref} moves a golden row's score by {moved:.4f}, "
-                f"and did by {allowed / _SLACK:.4f} at most when it was measured",
+                f"engine {self.settings.engine} of {version.ref} moves a golden row's score by {difference:.4f}; "
+                f"when it was measured, by at most {allowed / _SLACK:.4f}",
                 "measure again with `raymill optimize`, or serve with engine=native",
             )
 
-    # -- what `Batcher` asks
+    # -- the `BatchModel` protocol
 
     def prepare(self, raw: Sequence[Any]) -> list[np.ndarray | RequestError]:
-        """Return the model inputs of rows as `rows_of` returns them, or why one cannot be used."""
+        """Return the model input of each row of `parse_inputs`, or an error for one that cannot be used."""
         columns = dict(zip(self.roles, map(list, zip(*raw, strict=True)), strict=True))
-        found = self.predictor.prepared(columns)
-        if not found.reasons or not any(found.reasons):
-            return [self._of_length(ids, row) for ids, row in zip(found.inputs, raw, strict=True)]
-        good = [row for row, reason in zip(raw, found.reasons, strict=True) if not reason]
-        made = iter(self.prepare(good) if good else [])
-        return [_refusal(reason) if reason else next(made) for reason in found.reasons]
+        encoded = self.predictor.encode_with_reasons(columns)
+        if not encoded.reasons or not any(encoded.reasons):
+            return [self._check_length(ids, row) for ids, row in zip(encoded.inputs, raw, strict=True)]
+        usable = [row for row, reason in zip(raw, encoded.reasons, strict=True) if not reason]
+        prepared = iter(self.prepare(usable) if usable else [])
+        return [_cleaning_error(reason) if reason else next(prepared) for reason in encoded.reasons]
 
-    def _of_length(self, ids: np.ndarray, row: Sequence[Any]) -> np.ndarray | RequestError:
-        if self.settings.too_long == "truncate":
+    def _check_length(self, ids: np.ndarray, row: Sequence[Any]) -> np.ndarray | RequestError:
+        if self.settings.overlong == "truncate":
             return ids
-        most = self.task.longest(self.contract)
-        if most is None or len(ids) < most:
+        max_length = self.task.max_length(self.contract)
+        if max_length is None or len(ids) < max_length:
             return ids
-        whole = self.predictor.encoder.length(row)
-        if whole <= most:
+        length = self.predictor.encoder.length(row)
+        if length <= max_length:
             return ids
-        return RequestError(422, "too_long", f"has {whole} tokens; at most {most} are read")
+        return RequestError(422, "too_long", f"has {length} tokens; the model reads at most {max_length}")
 
     def compute(self, inputs: list[np.ndarray]) -> np.ndarray:
         """Return float64 scores, shape (B, C)."""
         return self.task.target.scores(self.contract.fitted, self._engine.logits(inputs))
 
-    def answers(self, scores: np.ndarray) -> list[dict[str, Any]]:
+    def format_answers(self, scores: np.ndarray) -> list[dict[str, Any]]:
         """Return one JSON object for each row of scores."""
         return self.task.target.answer(self.contract.fitted, scores)
 
     # -- requests
 
-    def read(self, body: bytes, content_type: str) -> list[Any]:
+    def parse_body(self, body: bytes, content_type: str) -> list[Any]:
         """Return the inputs of a request's body. Raises `RequestError`."""
-        found = self.task.body_inputs(self.contract, body, content_type) if content_type else None
-        if found is None:
-            return request_body.parse(body, self.settings.max_inputs)
-        return request_body.limited(found, self.settings.max_inputs)
+        inputs = self.task.body_inputs(self.contract, body, content_type) if content_type else None
+        if inputs is None:
+            return parse_body(body, self.settings.max_inputs)
+        return check_input_count(inputs, self.settings.max_inputs)
 
-    def rows_of(self, inputs: Sequence[Any]) -> list[Any]:
-        """Return the raw values of each input, by role. Raises `RequestError` naming the first wrong one."""
+    def parse_inputs(self, inputs: Sequence[Any]) -> list[Any]:
+        """Return each input's raw values in the order of `roles`. Raises `RequestError` for the first invalid one."""
         columns = self.predictor.parse(inputs)
         return list(zip(*[columns[role] for role in self.roles], strict=True))
 
-    def labels_of(self, answers: Sequence[dict[str, Any]]) -> list[list[str]]:
-        """Return the labels that answers are counted by."""
-        return [self.task.target.counted(answer) for answer in answers]
+    def labels_to_count(self, answers: Sequence[dict[str, Any]]) -> list[list[str]]:
+        """Return the labels under which each answer is counted."""
+        return [self.task.target.labels_to_count(answer) for answer in answers]
 
     @functools.cached_property
     def example(self) -> dict[str, Any]:
-        """Return an input and an answer, as documentation shows them."""
+        """An `input` and an `answer` for the documentation."""
         return {"input": self.task.example(self.contract), "answer": self.task.target.example(self.contract.fitted)}
 
 
-def _refusal(reason: str) -> RequestError:
+def _cleaning_error(reason: str) -> RequestError:
     return RequestError(422, "refused_input", f"cannot be used: {reason}")

@@ -1,4 +1,4 @@
-"""The HTTP side of a replica without Ray around it: paths, several models, what fails, who hangs up."""
+"""The HTTP side of a replica without Ray: paths, several models, errors, and clients that disconnect."""
 
 import asyncio
 import json
@@ -8,9 +8,9 @@ import pytest
 
 from serve.asgi.access_log import AccessLog
 from serve.asgi.app import HttpApp
-from serve.asgi.auth import Guard
+from serve.asgi.auth import ApiKeyAuth
 from serve.model.metrics import ReplicaMetrics
-from serve.model.served_model import ModelSettings, Served
+from serve.model.served_model import ModelSettings, ServedModel
 from support.timing import wait_until
 
 TEXT = {"inputs": ["cat dog i want"]}
@@ -19,37 +19,37 @@ TEXT = {"inputs": ["cat dog i want"]}
 @pytest.fixture(scope="module")
 def served(tiny_version):
     metrics = ReplicaMetrics()
-    told = {"version": tiny_version.number, "folder": str(tiny_version.folder), "max_inputs": 10}
-    models = [Served(ModelSettings(name="tiny", **told), metrics)]
-    models.append(Served(ModelSettings(name="tiny", **told), metrics))
-    models[1].model["name"] = "other"
+    settings = {"version": tiny_version.number, "folder": str(tiny_version.folder), "max_inputs": 10}
+    models = [ServedModel(ModelSettings(name="tiny", **settings), metrics)]
+    models.append(ServedModel(ModelSettings(name="tiny", **settings), metrics))
+    models[1].identity["name"] = "other"
     yield models, metrics
-    for one in models:
-        one.batcher.close()
+    for model in models:
+        model.batcher.close()
 
 
-def app_of(served, **changes):
+def make_app(served, **changes):
     models, metrics = served
 
     async def page():
         return metrics.text()
 
-    return HttpApp(models, **{"guard": Guard([]), "timeout_s": 20, "metrics_page": page, **changes})
+    return HttpApp(models, **{"auth": ApiKeyAuth([]), "timeout_s": 20, "metrics_page": page, **changes})
 
 
-def ask(app, *requests):
-    """Send requests (method, path, keywords) in turn; returns the answers."""
+def send(app, *requests):
+    """Send requests (method, path, keywords) in turn; return the responses."""
 
-    async def all_of_them():
+    async def send_all():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
-            return [await client.request(method, path, **how) for method, path, how in requests]
+            return [await client.request(method, path, **keywords) for method, path, keywords in requests]
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(send_all())
 
 
-def test_each_model_answers_under_its_name_and_the_first_without_one(served):
-    replies = ask(
-        app_of(served), ("POST", "/predict", {"json": TEXT}), ("POST", "/predict?model=other", {"json": TEXT}),
+def test_each_model_answers_under_its_name_and_the_first_by_default(served):
+    replies = send(
+        make_app(served), ("POST", "/predict", {"json": TEXT}), ("POST", "/predict?model=other", {"json": TEXT}),
         ("POST", "/models/other/predict", {"json": TEXT}), ("POST", "/predict?model=othr", {"json": TEXT}),
         ("POST", "/models/nobody/predict", {"json": TEXT}), ("GET", "/v2/models/other", {}), ("GET", "/readyz", {}),
     )  # fmt: skip
@@ -68,41 +68,41 @@ def test_each_model_answers_under_its_name_and_the_first_without_one(served):
      ("GET", "/models/tiny/predict", 405), ("POST", "/v2/models/tiny", 405), ("GET", "/%0d%0ax: y", 404)],
 )  # fmt: skip
 def test_paths(served, method, path, status):
-    (reply,) = ask(app_of(served), (method, path, {}))
+    (reply,) = send(make_app(served), (method, path, {}))
     assert reply.status_code == status, reply.text[:200]
 
 
-def test_a_model_that_fails_is_a_500_that_names_the_request_and_says_nothing_else(served, monkeypatch):
+def test_a_failing_model_gives_a_500_that_names_the_request_and_no_details(served, monkeypatch):
     def fails(inputs):
-        raise ValueError("secret of the inside")
+        raise ValueError("secret detail")
 
     monkeypatch.setattr(served[0][0], "compute", fails)
-    (reply,) = ask(app_of(served), ("POST", "/predict", {"json": TEXT, "headers": {"x-request-id": "r-1"}}))
+    (reply,) = send(make_app(served), ("POST", "/predict", {"json": TEXT, "headers": {"x-request-id": "r-1"}}))
     assert reply.status_code == 500 and "r-1" in reply.text and "secret" not in reply.text
     assert 'status="500"' in served[1].text()
 
 
-def test_who_waits_too_long_is_told_and_leaves_the_batches(served, monkeypatch):
+def test_a_request_that_times_out_gets_504_and_leaves_the_queue(served, monkeypatch):
     import threading
 
     gate = threading.Event()
     real = served[0][0].compute
     monkeypatch.setattr(served[0][0], "compute", lambda inputs: gate.wait(20) and real(inputs))
     try:
-        (reply,) = ask(app_of(served, timeout_s=0.2), ("POST", "/predict", {"json": TEXT}))
+        (reply,) = send(make_app(served, timeout_s=0.2), ("POST", "/predict", {"json": TEXT}))
     finally:
         gate.set()
     assert reply.status_code == 504
     wait_until(lambda: served[0][0].batcher.waiting == 0)
 
 
-def test_who_hangs_up_leaves_the_batches(served, monkeypatch):
+def test_a_client_that_disconnects_leaves_the_queue(served, monkeypatch):
     import threading
 
     gate = threading.Event()
     real = served[0][0].compute
     monkeypatch.setattr(served[0][0], "compute", lambda inputs: gate.wait(20) and real(inputs))
-    app = app_of(served)
+    app = make_app(served)
 
     async def hang_up():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
@@ -122,10 +122,10 @@ def test_who_hangs_up_leaves_the_batches(served, monkeypatch):
     assert 'reason="client_gone",status="499"' in served[1].text()
 
 
-def test_the_access_log_has_a_line_a_request_and_bodies_only_if_asked_to(served, tmp_path):
+def test_the_access_log_has_a_line_per_request_and_bodies_only_on_request(served, tmp_path):
     for bodies in (False, True):
-        app = app_of(served, access_log=AccessLog(tmp_path, f"r{bodies}", bodies=bodies))
-        ask(
+        app = make_app(served, access_log=AccessLog(tmp_path, f"r{bodies}", bodies=bodies))
+        send(
             app,
             ("POST", "/predict", {"json": TEXT}),
             ("POST", "/predict", {"content": b"\xff"}),

@@ -1,9 +1,9 @@
-"""Engines of ONNX Runtime for BERT and its relatives: the graph of `encoder_graph`, in fp32 or int8.
+"""ONNX Runtime engines for BERT and its relatives: the graph of `encoder_graph`, in fp32 or int8.
 
-A few channels of what BERT's layers multiply are far larger than the others, and one scale for all of them leaves these few
-bits. So each channel is divided by a scale of its own and its weights are multiplied by it (SmoothQuant, Xiao et al., 2022),
-and each output of a weight has a scale. The channels' scales come from sample rows once and do not change with the request:
-what a text is answered does not depend on what else is in its batch.
+A few channels of the inputs to BERT's products are far larger than the others, and one scale for all channels leaves
+few bits to the small ones. So each channel is divided by its own scale and its weights are multiplied by it
+(SmoothQuant, Xiao et al., 2022), and each output of a weight has a scale. The channels' scales come from sample rows
+and do not change with the request: the answer for a text does not depend on what else is in its batch.
 """
 
 from __future__ import annotations
@@ -15,143 +15,147 @@ from typing import NamedTuple
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, must_be_near, one_line
-from serve.engines.encoder_weights import Encoder, Linear, encoder_of
-from serve.engines.onnx.encoder_graph import Bytes, bytes_times, graph_of, places
-from serve.engines.onnx.session import Onnx, library, session
-from serve.engines.onnx.smoothing import channel_sizes
-from serve.engines.torch_engines import Native
+from serve.engines.base import Engine, EngineError, check_logits_close, error_summary
+from serve.engines.encoder_weights import EncoderWeights, LinearWeights, read_encoder
+from serve.engines.onnx.encoder_graph import QuantParams, build_graph, int8_product, quantized_inputs
+from serve.engines.onnx.session import OnnxEngine, create_session, require_library
+from serve.engines.onnx.smoothing import channel_scales
+from serve.engines.torch_engines import NativeEngine
 from trainer.inference.predictor import Predictor
 
 GRAPH = "encoder.onnx"
-# How much of a channel's size goes into its scale; the rest is left to its weights. The one that moves logits least is taken.
+# How much of a channel's size goes into its scale; its weights absorb the rest. The share that moves logits least is
+# used.
 _SHARES = (0.75, 0.85, 0.95)
-# From fewer rows a channel's largest value is a matter of luck.
-_FEWEST = 64
-# Tokens at a time while channels are looked at: all that is multiplied is kept for so many.
+# With fewer rows, a channel's largest value is a matter of luck.
+_MIN_ROWS = 64
+# Tokens per calibration batch: the inputs of all products are in memory for this many.
 _TOKENS = 512
-# How far the largest logit may move of what logits are apart; what it means for the metric is looked at later.
-_NEAR = {"onnx-fp32": 1e-3, "onnx-int8": 0.25}
-# A place whose values are never further apart than this, each channel divided by its size, carries nothing.
+# How far a logit may move, relative to the range of the logits; whether the metric drops is checked later.
+_TOLERANCE = {"onnx-fp32": 1e-3, "onnx-int8": 0.25}
+# A smaller range of an input, after each channel is divided by its scale, carries no information.
 _TINY = 1e-4
-# What the graph takes of the task's `collate`.
-_TAKEN, _KINDS = ("input_ids", "attention_mask"), "token_type_ids"
+# The tensors from the task's `collate` that the graph takes.
+_REQUIRED, _TOKEN_TYPES = ("input_ids", "attention_mask"), "token_type_ids"
 
 
-class OnnxEncoder(Onnx):
+class OnnxEncoderEngine(OnnxEngine):
     """A session of the encoder's graph."""
 
     call_tokens = 16
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path) -> None:
-    """Write the graph. Raises `EngineError` for other models, few rows, or a CPU that does not multiply bytes whole."""
-    library("onnx", "onnxruntime")
+    """Write the graph. Raises `EngineError` for other models, for too few rows, or if the CPU saturates int8 sums."""
+    require_library("onnx", "onnxruntime")
     if predictor.device != "cpu":
-        raise EngineError("it is for CPUs")
-    encoder = encoder_of(predictor)
+        raise EngineError("it runs on CPUs only")
+    encoder = read_encoder(predictor)
     try:
-        graph = _built(name, _Made(predictor, encoder, _takes_pairs(predictor, sample)), sample)
+        graph = _build_graph(name, _Source(predictor, encoder, _has_token_types(predictor, sample)), sample)
     except EngineError:
         raise
-    except Exception as error:  # of a model that is not what its class says
-        raise EngineError(f"no graph can be made of it: {one_line(error)}") from error
+    except Exception as error:  # a model that is not what its class says
+        raise EngineError(f"no graph can be built from it: {error_summary(error)}") from error
     (into / GRAPH).write_bytes(graph)
 
 
 def load(predictor: Predictor, built: Path) -> Engine:
     """Return the session of the graph in `built`."""
-    return OnnxEncoder(predictor, session(built / GRAPH, predictor))
+    return OnnxEncoderEngine(predictor, create_session(built / GRAPH, predictor))
 
 
-class _Made(NamedTuple):
-    """What graphs are made of."""
+def has_exact_int8_sums(predictor: Predictor) -> bool:
+    """Whether int8 products are exact. x86 CPUs without VNNI saturate sums of two products at 16 bits, by an amount
+    that depends on the text."""
+    largest = np.full((64, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
+    product = create_session(int8_product(*largest).SerializeToString(), predictor).run(None, {})[0]
+    return bool((product == 255 * 127.0 * 64).all())
+
+
+class _Source(NamedTuple):
+    """A model from which graphs are built."""
 
     predictor: Predictor
-    encoder: Encoder
-    pairs: bool
+    encoder: EncoderWeights
+    token_types: bool
 
-    def graph(self, bytes_of: dict[str, Bytes] | None = None, *, seen: bool = False) -> bytes:
-        model = graph_of(self.encoder, pairs=self.pairs, bytes_of=bytes_of, seen=seen)
-        found: bytes = model.SerializeToString()
-        return found
+    def graph(self, params: dict[str, QuantParams] | None = None, *, calibrating: bool = False) -> bytes:
+        model = build_graph(self.encoder, token_types=self.token_types, params=params, calibrating=calibrating)
+        content: bytes = model.SerializeToString()
+        return content
 
     def logits(self, graph: bytes, rows: list[np.ndarray]) -> np.ndarray:
-        return OnnxEncoder(self.predictor, session(graph, self.predictor)).logits(rows)
+        return OnnxEncoderEngine(self.predictor, create_session(graph, self.predictor)).logits(rows)
 
 
-def _takes_pairs(predictor: Predictor, sample: list[np.ndarray]) -> bool:
-    """Return whether tokens have kinds. Raises `EngineError` where the task gives its model what the graph does not take."""
+def _has_token_types(predictor: Predictor, sample: list[np.ndarray]) -> bool:
+    """Return whether tokens have types. Raises `EngineError` if the task's batches are not what the graph takes."""
     batch = predictor.task.collate(predictor.contract, sample[:2])
-    if set(batch) not in ({*_TAKEN}, {*_TAKEN, _KINDS}) or any(
+    if set(batch) not in ({*_REQUIRED}, {*_REQUIRED, _TOKEN_TYPES}) or any(
         str(value.dtype) != "torch.int64" for value in batch.values()
     ):
-        given = ", ".join(f"{name} ({value.dtype})" for name, value in batch.items())
-        raise EngineError(f"its task gives it {given}")
-    return _KINDS in batch
+        tensors = ", ".join(f"{name} ({value.dtype})" for name, value in batch.items())
+        raise EngineError(f"its task passes {tensors}")
+    return _TOKEN_TYPES in batch
 
 
-def _built(name: str, made: _Made, sample: list[np.ndarray]) -> bytes:
-    """Return the graph. In fp32 it must compute what the model does, also where it is then made int8."""
-    rows = sample[:_FEWEST]
-    own = Native(made.predictor).logits(rows)
-    plain = made.graph()
-    must_be_near(made.logits(plain, rows), own, _NEAR["onnx-fp32"])
+def _build_graph(name: str, source: _Source, sample: list[np.ndarray]) -> bytes:
+    """Return the graph. Its fp32 form must match the model, also if int8 is asked for."""
+    rows = sample[:_MIN_ROWS]
+    reference = NativeEngine(source.predictor).logits(rows)
+    fp32 = source.graph()
+    check_logits_close(source.logits(fp32, rows), reference, _TOLERANCE["onnx-fp32"])
     if name == "onnx-fp32":
-        return plain
-    graphs = [made.graph(way) for way in _ways(made, sample)]
-    found = [(made.logits(graph, rows), graph) for graph in graphs]
-    logits, graph = min(found, key=lambda one: float(np.abs(one[0] - own).mean()))
-    must_be_near(logits, own, _NEAR["onnx-int8"])
+        return fp32
+    graphs = [source.graph(params) for params in _calibrate(source, sample)]
+    results = [(source.logits(graph, rows), graph) for graph in graphs]
+    logits, graph = min(results, key=lambda result: float(np.abs(result[0] - reference).mean()))
+    check_logits_close(logits, reference, _TOLERANCE["onnx-int8"])
     return graph
 
 
-def _ways(made: _Made, sample: list[np.ndarray]) -> Iterator[dict[str, Bytes]]:
-    """Return for each share how values become bytes at each place."""
-    if len(sample) < _FEWEST:
-        raise EngineError(f"its scales take {_FEWEST} rows, and there are {len(sample)}")
-    if not multiplies_whole(made.predictor):
-        raise EngineError("this CPU cuts off sums of bytes")
-    ranges = _ranges(made, sample)
+def _calibrate(source: _Source, sample: list[np.ndarray]) -> Iterator[dict[str, QuantParams]]:
+    """Yield, for each share, the quantization of each quantized input."""
+    if len(sample) < _MIN_ROWS:
+        raise EngineError(f"its scales need {_MIN_ROWS} rows, and there are {len(sample)}")
+    if not has_exact_int8_sums(source.predictor):
+        raise EngineError("this CPU saturates int8 sums (it has no VNNI)")
+    ranges = _channel_ranges(source, sample)
     for share in _SHARES:
-        yield {place: _bytes(ranges[place], linears, share) for place, linears in places(made.encoder).items()}
+        inputs = quantized_inputs(source.encoder).items()
+        yield {name: _quant_params(ranges[name], linears, share) for name, linears in inputs}
 
 
-def _bytes(of_channels: tuple[np.ndarray, np.ndarray], linears: list[Linear], share: float) -> Bytes:
-    """Return how values become bytes: all that was seen, each channel divided by its size, from the least to the greatest."""
-    lowest, highest = of_channels
-    of_weights = np.max([linear.weight.abs().amax(0).numpy() for linear in linears], axis=0)
-    sizes = channel_sizes(np.maximum(highest, -lowest), of_weights, share)
-    bottom, top = min(0.0, float((lowest / sizes).min())), max(0.0, float((highest / sizes).max()))
+def _quant_params(ranges: tuple[np.ndarray, np.ndarray], linears: list[LinearWeights], share: float) -> QuantParams:
+    """Return the quantization of an input: its whole range, after each channel is divided by its scale, becomes 0 to
+    255."""
+    lowest, highest = ranges
+    largest_weights = np.max([linear.weight.abs().amax(0).numpy() for linear in linears], axis=0)
+    scales = channel_scales(np.maximum(highest, -lowest), largest_weights, share)
+    bottom, top = min(0.0, float((lowest / scales).min())), max(0.0, float((highest / scales).max()))
     steps = 255 / max(top - bottom, _TINY)
-    return Bytes((steps / sizes).astype(np.float32), round(-bottom * steps))
+    return QuantParams((steps / scales).astype(np.float32), round(-bottom * steps))
 
 
-def _ranges(made: _Made, sample: list[np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the lowest and the highest value that each channel has at each place, shape (in,)."""
-    names, predictor = list(places(made.encoder)), made.predictor
-    seeing = session(made.graph(seen=True), predictor)
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for rows in _alike(sample):
+def _channel_ranges(source: _Source, sample: list[np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the lowest and the highest value of each channel of each quantized input, shape (in,)."""
+    names, predictor = list(quantized_inputs(source.encoder)), source.predictor
+    session = create_session(source.graph(calibrating=True), predictor)
+    ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for rows in _equal_length_batches(sample):
         batch = predictor.task.collate(predictor.contract, rows)
-        feed = {one.name: batch[one.name].numpy() for one in seeing.get_inputs()}
-        for name, values in zip(names, seeing.run(names, feed), strict=True):
+        inputs = {tensor.name: batch[tensor.name].numpy() for tensor in session.get_inputs()}
+        for name, values in zip(names, session.run(names, inputs), strict=True):
             flat = values.reshape(-1, values.shape[-1])
-            lowest, highest = found.get(name, (flat[0], flat[0]))
-            found[name] = np.minimum(lowest, flat.min(0)), np.maximum(highest, flat.max(0))
-    return found
+            lowest, highest = ranges.get(name, (flat[0], flat[0]))
+            ranges[name] = np.minimum(lowest, flat.min(0)), np.maximum(highest, flat.max(0))
+    return ranges
 
 
-def _alike(sample: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Return rows of one length, some at a time: what nobody reads must not be what a scale is made for."""
+def _equal_length_batches(sample: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Yield batches of rows of equal length, so that padding never enters calibration."""
     for length, group in groupby(sorted(sample, key=len), key=len):
         rows, step = list(group), max(1, _TOKENS // max(1, length))
-        for at in range(0, len(rows), step):
-            yield rows[at : at + step]
-
-
-def multiplies_whole(predictor: Predictor) -> bool:
-    """Whether sums of bytes are not cut off on their way, as without VNNI: by how much is up to the text."""
-    largest = np.full((64, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
-    found = session(bytes_times(*largest).SerializeToString(), predictor).run(None, {})[0]
-    return bool((found == 255 * 127.0 * 64).all())
+        for start in range(0, len(rows), step):
+            yield rows[start : start + step]

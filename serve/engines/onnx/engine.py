@@ -1,8 +1,8 @@
-"""Engines of ONNX Runtime: the checkpoint as a graph, in fp32 or with its multiplications in int8.
+"""Engines of ONNX Runtime: the checkpoint as a graph, in fp32 or with int8 products.
 
-BERT and its relatives have a graph of their own (`encoder_onnx`). All others are exported by `torch.onnx.export`, ONNX Runtime's
-own optimiser joins what belongs together (layer norm and the residual, bias and GELU), and its own dynamic quantisation makes
-int8 of the weights, one scale for each output, after channels were made alike (`smooth`).
+BERT and its relatives get a graph of our own (`encoder_engine`). Other models are exported by `torch.onnx.export`. ONNX
+Runtime's optimizer then fuses operations (layer norm with the residual, bias with GELU), and its dynamic quantization
+turns weights into int8, one scale for each output, after the channels are smoothed (`smoothing`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, one_line
+from serve.engines.base import Engine, EngineError, error_summary
 from serve.engines.onnx import encoder_engine
-from serve.engines.onnx.session import Onnx, batch_name, library, session
-from serve.engines.onnx.smoothing import smooth
+from serve.engines.onnx.session import OnnxEngine, collate_name, create_session, require_library
+from serve.engines.onnx.smoothing import smooth_quant
 from trainer.inference.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -28,45 +28,46 @@ if TYPE_CHECKING:
 
 GRAPH = "model.onnx"
 _BATCH = 32
-# Heads and width that the optimiser is told; models it knows nothing of are left as they are.
-_KNOWN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"}
+# Model types that ONNX Runtime's optimizer knows; graphs of others stay as they are.
+_OPTIMIZED_TYPES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"}
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> str:
-    """Write the graph: one of our own where the model is known, else the exporter's. Returns why it is the latter."""
+    """Write a graph: our own for a known model, else the exporter's. Returns why the exporter's was used, or ""."""
     try:
         encoder_engine.build(name, predictor, sample, into)
         return ""
     except EngineError as error:
-        why = f"the exporter's graph: {error}"
-    _optimised(predictor, exported(predictor, sample, scratch), into / GRAPH)
+        reason = f"the exporter's graph: {error}"
+    _optimize_graph(predictor, export_model(predictor, sample, scratch), into / GRAPH)
     if name == "onnx-int8":
-        smooth(into / GRAPH, feeds(predictor, sample, into / GRAPH))
-        int8_of(into / GRAPH, cut_off=not encoder_engine.multiplies_whole(predictor))
-    return why
+        smooth_quant(into / GRAPH, graph_inputs(predictor, sample, into / GRAPH))
+        quantize_graph(into / GRAPH, seven_bits=not encoder_engine.has_exact_int8_sums(predictor))
+    return reason
 
 
 def load(name: str, predictor: Predictor, built: Path) -> Engine:
     """Return the session of the graph in `built`."""
     if (built / encoder_engine.GRAPH).is_file():
         return encoder_engine.load(predictor, built)
-    return Onnx(predictor, session(built / GRAPH, predictor))
+    return OnnxEngine(predictor, create_session(built / GRAPH, predictor))
 
 
-def feeds(predictor: Predictor, sample: list[np.ndarray], graph: Path) -> list[dict[str, np.ndarray]]:
-    """Return the sample as the graph takes it."""
+def graph_inputs(predictor: Predictor, sample: list[np.ndarray], graph: Path) -> list[dict[str, np.ndarray]]:
+    """Return the sample as batches of inputs for the graph."""
     import onnx
 
-    names = [found.name for found in onnx.load(str(graph), load_external_data=False).graph.input]
-    found = []
-    for at in range(0, len(sample), _BATCH):
-        batch = predictor.task.collate(predictor.contract, sample[at : at + _BATCH])
-        found.append({name: batch[batch_name(name)].cpu().numpy() for name in names})
-    return found
+    names = [tensor.name for tensor in onnx.load(str(graph), load_external_data=False).graph.input]
+    inputs = []
+    for start in range(0, len(sample), _BATCH):
+        batch = predictor.task.collate(predictor.contract, sample[start : start + _BATCH])
+        inputs.append({name: batch[collate_name(name)].cpu().numpy() for name in names})
+    return inputs
 
 
-def exported(predictor: Predictor, sample: list[np.ndarray], scratch: Path) -> Path:
-    """Return the model as a graph whose rows, and tokens where it has any, are free in number; made once in `scratch`."""
+def export_model(predictor: Predictor, sample: list[np.ndarray], scratch: Path) -> Path:
+    """Return the model as a graph with free numbers of rows and, for token inputs, of tokens; exported once into
+    `scratch`."""
     path = scratch / GRAPH
     if not path.is_file():
         _export(predictor, sample, path)
@@ -76,93 +77,94 @@ def exported(predictor: Predictor, sample: list[np.ndarray], scratch: Path) -> P
 def _export(predictor: Predictor, sample: list[np.ndarray], path: Path) -> None:
     import torch
 
-    library("onnxruntime", "onnx", "onnxscript")
+    require_library("onnxruntime", "onnx", "onnxscript")
     if not isinstance(predictor.model, torch.nn.Module):
-        raise EngineError(f"{predictor.task.name} of this kind is no torch model")
-    collated = predictor.task.collate(predictor.contract, _two_rows(sample))
+        raise EngineError(f"this model of {predictor.task.name} is not a torch model")
+    collated = predictor.task.collate(predictor.contract, _export_rows(sample))
     batch = {name: value.to(predictor.device) for name, value in collated.items()}
-    free: dict[str, dict[int, Any]] = {}
+    dynamic_shapes: dict[str, dict[int, Any]] = {}
     rows, tokens = torch.export.Dim("rows", min=1), torch.export.Dim("tokens", min=2)
     for name, value in batch.items():
-        free[name] = {0: rows, **({1: tokens} if predictor.task.token_input and value.dim() == 2 else {})}
-    said = io.StringIO()
+        has_tokens = predictor.task.token_input and value.dim() == 2
+        dynamic_shapes[name] = {0: rows, **({1: tokens} if has_tokens else {})}
+    output = io.StringIO()
     try:
         with (
-            _quiet("torch.onnx"),
+            _errors_only("torch.onnx"),
             warnings.catch_warnings(),
-            contextlib.redirect_stdout(said),
-            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(output),
         ):
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                _Logits(predictor.model),
+                _logits_module(predictor.model),
                 (),
                 str(path),
                 kwargs={"batch": batch},
-                dynamic_shapes={"batch": free},
+                dynamic_shapes={"batch": dynamic_shapes},
                 output_names=["logits"],
                 dynamo=True,
                 external_data=False,
                 verbose=False,
             )
-    except Exception as error:  # of whatever the model does that the exporter cannot follow
-        raise EngineError(f"the model cannot be exported: {one_line(error)}") from error
+    except Exception as error:  # any error in a model that the exporter cannot trace
+        raise EngineError(f"the model cannot be exported: {error_summary(error)}") from error
 
 
 @contextlib.contextmanager
-def _quiet(name: str | None) -> Iterator[None]:
-    """Keep a logger, None: the root, from warnings in the block."""
+def _errors_only(name: str | None) -> Iterator[None]:
+    """Silence warnings of a logger (None: the root logger) while the block runs."""
     logger = logging.getLogger(name)
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
 
 
-def _two_rows(sample: list[np.ndarray]) -> list[np.ndarray]:
-    """Return rows of different lengths: from one row or one length the exporter would take it for fixed."""
+def _export_rows(sample: list[np.ndarray]) -> list[np.ndarray]:
+    """Return rows of different lengths: with one row or one length, the exporter would fix that dimension."""
     by_length = sorted(sample, key=len)
     return [by_length[0], by_length[-1], by_length[len(by_length) // 2]]
 
 
-def _Logits(model: Any) -> Any:
+def _logits_module(model: Any) -> Any:
     import torch
 
     class Logits(torch.nn.Module):
-        """A model of transformers' kind that returns nothing but its logits."""
+        """A model of transformers' kind that returns only its logits."""
 
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-            found: torch.Tensor = self.model(**batch).logits
-            return found
+            logits: torch.Tensor = self.model(**batch).logits
+            return logits
 
     return Logits().eval()
 
 
-def _optimised(predictor: Predictor, plain: Path, path: Path) -> None:
+def _optimize_graph(predictor: Predictor, exported: Path, path: Path) -> None:
+    """Write the exported graph to `path`, with ONNX Runtime's fusions if its optimizer knows the model."""
     from onnxruntime.transformers import optimizer
 
     config = getattr(predictor.model, "config", None)
-    kind = getattr(config, "model_type", "")
-    if kind not in _KNOWN:
-        path.write_bytes(plain.read_bytes())
+    if getattr(config, "model_type", "") not in _OPTIMIZED_TYPES:
+        path.write_bytes(exported.read_bytes())
         return
     heads, width = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", 0)
-    found = optimizer.optimize_model(str(plain), model_type="bert", num_heads=heads, hidden_size=width, opt_level=0)
-    found.save_model_to_file(str(path))
+    fused = optimizer.optimize_model(str(exported), model_type="bert", num_heads=heads, hidden_size=width, opt_level=0)
+    fused.save_model_to_file(str(path))
 
 
-def int8_of(path: Path, *, cut_off: bool = False) -> None:
-    """Make the multiplications of a graph int8; with `cut_off` the weights get seven bits, so that no sum is cut off."""
+def quantize_graph(path: Path, *, seven_bits: bool = False) -> None:
+    """Turn a graph's products into int8; with `seven_bits`, weights get seven bits, so that no sum saturates."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    whole = path.with_suffix(".fp32")
-    path.rename(whole)
-    with _quiet(None):  # it wants a preparation that BERT's shapes do not need
-        quantize_dynamic(whole, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=cut_off)
-    whole.unlink()
+    fp32 = path.with_suffix(".fp32")
+    path.rename(fp32)
+    with _errors_only(None):  # it recommends a preprocessing step that these graphs do not need
+        quantize_dynamic(fp32, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=seven_bits)
+    fp32.unlink()

@@ -1,8 +1,8 @@
-"""An ONNX graph whose multiplications lose less when they are made int8: channels of like size go into them.
+"""SmoothQuant (Xiao et al., 2022) for an ONNX graph: scale channels to similar size, so that int8 loses less.
 
-ONNX Runtime gives all that is multiplied one scale, and a few channels of it are far larger than the others. Each channel is
-divided by a scale of its own, and its weights are multiplied by it (SmoothQuant, Xiao et al., 2022): the same product, of
-numbers that fit 8 bits. What several multiplications take is divided once.
+ONNX Runtime quantizes each input of a product with one scale, and a few of its channels are far larger than the others.
+Each channel is divided by its own scale and its weights are multiplied by it: the product is the same, and its factors
+fit 8 bits. An input that several products share is divided once.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from typing import Any
 
 import numpy as np
 
-# How much of a channel's size goes into its scale; the rest is left to its weights.
+# How much of a channel's size goes into its scale; its weights absorb the rest.
 _SHARE = 0.75
 _TINY = 1e-4
-# Nodes whose second input is a weight, shape (in, out).
-_MULTIPLY = ("MatMul", "Attention")
+# Operations whose second input is a weight, shape (in, out).
+_PRODUCTS = ("MatMul", "Attention")
+_FLOAT32 = 1
 
 
-def smooth(path: Path, batches: list[dict[str, np.ndarray]]) -> None:
-    """Rewrite the graph in `path`; `batches` are inputs of it from which channels' sizes are read."""
+def smooth_quant(path: Path, batches: list[dict[str, np.ndarray]]) -> None:
+    """Rewrite the graph in `path`; `batches` are inputs of the graph from which the channels' sizes are measured."""
     import onnx
     from onnx import helper, numpy_helper
 
     model = onnx.load(str(path))
-    weights = {found.name: found for found in model.graph.initializer}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
     by_input: dict[str, list[np.ndarray]] = {}
     for node in model.graph.node:
-        if _multiplies(node, weights):
+        if _is_product(node, weights):
             by_input.setdefault(node.input[0], []).append(numpy_helper.to_array(weights[node.input[1]]))
-    largest = _largest(path, list(by_input), batches)
-    scales = {name: _scale(largest[name], arrays) for name, arrays in by_input.items()}
+    largest = _largest_values(path, list(by_input), batches)
+    scales = {name: _input_scales(largest[name], arrays) for name, arrays in by_input.items()}
     nodes, divided, replaced = [], set(), set()
     for node in model.graph.node:
-        if _multiplies(node, weights):
+        if _is_product(node, weights):
             name, weight = node.input[0], node.input[1]
             if name not in divided:
                 divided.add(name)
@@ -49,50 +50,51 @@ def smooth(path: Path, batches: list[dict[str, np.ndarray]]) -> None:
         nodes.append(copy.deepcopy(node))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    gone = replaced - {name for node in nodes for name in node.input}
-    kept = [copy.deepcopy(found) for found in model.graph.initializer if found.name not in gone]
+    unused = replaced - {name for node in nodes for name in node.input}
+    used = [copy.deepcopy(tensor) for tensor in model.graph.initializer if tensor.name not in unused]
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(used)
     onnx.save(model, str(path))
 
 
-def _multiplies(node: Any, weights: Mapping[str, Any]) -> bool:
+def _is_product(node: Any, weights: Mapping[str, Any]) -> bool:
     return (
-        node.op_type in _MULTIPLY
+        node.op_type in _PRODUCTS
         and node.input[1] in weights
         and len(weights[node.input[1]].dims) == 2
-        and weights[node.input[1]].data_type == 1  # float32
+        and weights[node.input[1]].data_type == _FLOAT32
     )
 
 
-def _scale(largest: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-    """Return by what each channel is divided, float32, shape (in,), for all weights, shape (in, out), that take it."""
-    return channel_sizes(largest, np.max([np.abs(weight).max(1) for weight in weights], axis=0), _SHARE)
+def _input_scales(largest: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    """Return the divisor of each channel, float32, shape (in,), for all weights, shape (in, out), that share the
+    input."""
+    return channel_scales(largest, np.max([np.abs(weight).max(1) for weight in weights], axis=0), _SHARE)
 
 
-def channel_sizes(largest: np.ndarray, of_weights: np.ndarray, share: float) -> np.ndarray:
-    """Return by what channels are divided, float32, shape (in,): as their `largest` values have it, and those `of_weights`.
+def channel_scales(largest: np.ndarray, largest_weights: np.ndarray, share: float) -> np.ndarray:
+    """Return the divisor of each channel, float32, shape (in,), from its largest value and its largest weight.
 
-    `share` says how much of a channel's size is taken from it; the rest is left to its weights.
+    `share` is how much of a channel's size the divisor removes; its weights absorb the rest.
     """
-    sizes: np.ndarray = np.maximum(largest, _TINY) ** share / np.maximum(of_weights, _TINY) ** (1 - share)
-    return sizes.astype(np.float32)
+    scales: np.ndarray = np.maximum(largest, _TINY) ** share / np.maximum(largest_weights, _TINY) ** (1 - share)
+    return scales.astype(np.float32)
 
 
-def _largest(path: Path, names: list[str], batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the largest size that each channel, the last axis, of each named value has in the batches."""
+def _largest_values(path: Path, names: list[str], batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the largest absolute value of each channel (the last axis) of each named tensor over the batches."""
     import onnx
     import onnxruntime
 
     model = onnx.load(str(path))
-    there = {found.name for found in model.graph.output}
+    outputs = {tensor.name for tensor in model.graph.output}
     for name in names:
-        if name not in there:
+        if name not in outputs:
             model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: dict[str, np.ndarray] = {}
+    largest: dict[str, np.ndarray] = {}
     for batch in batches:
         for name, values in zip(names, session.run(names, batch), strict=True):
             sizes = np.abs(values).reshape(-1, values.shape[-1]).max(0)
-            found[name] = np.maximum(found[name], sizes) if name in found else sizes
-    return found
+            largest[name] = np.maximum(largest[name], sizes) if name in largest else sizes
+    return largest

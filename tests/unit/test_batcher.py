@@ -1,4 +1,4 @@
-"""Requests through batches: nothing waits for a batch to fill, nobody is starved, what is wrong is told to whom it concerns."""
+"""The batcher: no batch waits to fill, no request starves, an error fails only the requests it concerns."""
 
 import threading
 import time
@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from cluster.errors import RequestError
-from serve.model.batcher import Batcher, Limits
+from serve.model.batcher import Batcher, BatchLimits
 from support.timing import wait_until
 
-LIMITS = Limits(inputs=8, tokens=100, waiting=1000)
+LIMITS = BatchLimits(inputs=8, tokens=100, waiting=1000)
 
 
-class Doubled:
-    """Inputs are numbers of tokens, answers twice that. Batches wait while `gate` is closed."""
+class DoublingModel:
+    """A model whose inputs are numbers of tokens and whose answers are twice that. Batches wait while `gate` is closed."""
 
     def __init__(self):
         self.gate = threading.Event()
@@ -28,26 +28,26 @@ class Doubled:
 
     def compute(self, inputs):
         assert self.gate.wait(10)
-        if any(len(one) == 99 for one in inputs):
+        if any(len(ids) == 99 for ids in inputs):
             raise ValueError("too much for me")
-        self.batches.append([len(one) for one in inputs])
-        return np.array([[2 * len(one)] for one in inputs])
+        self.batches.append([len(ids) for ids in inputs])
+        return np.array([[2 * len(ids)] for ids in inputs])
 
-    def answers(self, scores):
+    def format_answers(self, scores):
         return [int(score) for (score,) in scores]
 
 
 @pytest.fixture
 def model():
-    return Doubled()
+    return DoublingModel()
 
 
 @pytest.fixture
 def batcher(model):
-    found = Batcher(model, LIMITS)
-    yield found
+    batcher = Batcher(model, LIMITS)
+    yield batcher
     model.gate.set()
-    found.close()
+    batcher.close()
 
 
 class Done:
@@ -58,7 +58,7 @@ class Done:
         self.jobs += jobs
 
 
-def test_one_request_goes_at_once_and_knows_where_its_time_went(batcher):
+def test_a_single_request_is_computed_at_once_and_its_stages_are_timed(batcher):
     done = Done()
     job = batcher.submit([3, 5], done)
     wait_until(lambda: done.jobs)
@@ -67,7 +67,7 @@ def test_one_request_goes_at_once_and_knows_where_its_time_went(batcher):
     assert batcher.waiting == 0
 
 
-def test_what_came_meanwhile_shares_a_batch_and_a_batch_has_its_limits(batcher, model):
+def test_waiting_requests_share_a_batch_within_its_limits(batcher, model):
     done = Done()
     model.gate.clear()
     batcher.submit([1], done)
@@ -78,7 +78,7 @@ def test_what_came_meanwhile_shares_a_batch_and_a_batch_has_its_limits(batcher, 
     model.gate.set()
     wait_until(lambda: len(done.jobs) == 12)
     assert model.batches[0] == [1]
-    assert model.batches[1] == [10] * 8  # by inputs
+    assert model.batches[1] == [10] * 8  # the limit of inputs
     assert all(len(batch) <= 8 and (len(batch) == 1 or sum(batch) <= 100) for batch in model.batches)
 
 
@@ -92,29 +92,29 @@ def test_a_large_request_does_not_starve_those_after_it(batcher, model):
     wait_until(lambda: len(done.jobs) == 4)
     assert done.jobs[-1] is large and large.answers == [2] * 900
     assert [job.answers for job in small] == [[4]] * 3
-    first = next(at for at, batch in enumerate(model.batches) if 2 in batch)
+    first = next(index for index, batch in enumerate(model.batches) if 2 in batch)
     assert first <= 2
-    assert max(model.prepared) <= 64  # nor is it prepared in one piece
+    assert max(model.prepared) <= 64  # it is prepared in pieces, too
 
 
-def test_too_much_is_refused_at_once_and_what_was_accepted_is_answered(batcher, model):
+def test_overload_is_rejected_at_once_and_accepted_requests_are_answered(batcher, model):
     done = Done()
     model.gate.clear()
     batcher.submit([1] * 990, done)
     began = time.perf_counter()
-    with pytest.raises(RequestError) as refused:
+    with pytest.raises(RequestError) as error:
         batcher.submit([1] * 20, done)
-    assert refused.value.status == 429 and time.perf_counter() - began < 1
+    assert error.value.status == 429 and time.perf_counter() - began < 1
     assert batcher.retry_after_s >= 1
     batcher.submit([1] * 10, done)
     model.gate.set()
     wait_until(lambda: len(done.jobs) == 2)
-    # One alone may be larger than what may wait: `serve.max_inputs` is its limit.
+    # A single request may be larger than the queue: `serve.max_inputs` limits it.
     batcher.submit([1] * 1200, done)
     wait_until(lambda: len(done.jobs) == 3)
 
 
-def test_a_wrong_input_names_its_place_and_hurts_nobody_else(batcher):
+def test_an_invalid_input_fails_only_its_request_with_its_index(batcher):
     done = Done()
     wrong, right = batcher.submit([2, 13, 4], done), batcher.submit([3], done)
     wait_until(lambda: len(done.jobs) == 2)
@@ -122,7 +122,7 @@ def test_a_wrong_input_names_its_place_and_hurts_nobody_else(batcher):
     assert right.answers == [6] and batcher.waiting == 0
 
 
-def test_a_model_that_fails_fails_those_in_the_batch_and_goes_on(batcher):
+def test_a_failing_batch_fails_its_requests_and_the_batcher_continues(batcher):
     done = Done()
     wrong = [batcher.submit([99, 1], done), batcher.submit([99, 1, 1], done), batcher.submit([99], done)]
     wait_until(lambda: len(done.jobs) == 3)
@@ -132,7 +132,7 @@ def test_a_model_that_fails_fails_those_in_the_batch_and_goes_on(batcher):
     assert right.answers == [6] and batcher.waiting == 0 and batcher.is_alive
 
 
-def test_a_caller_that_is_gone_does_not_end_the_batches(batcher):
+def test_a_caller_that_is_gone_does_not_stop_the_batcher(batcher):
     def gone(jobs):
         raise RuntimeError("Event loop is closed")
 
@@ -143,7 +143,7 @@ def test_a_caller_that_is_gone_does_not_end_the_batches(batcher):
     assert right.answers == [8] and batcher.is_alive
 
 
-def test_who_hung_up_leaves_the_batches(batcher, model):
+def test_a_dropped_request_leaves_the_queue(batcher, model):
     done = Done()
     model.gate.clear()
     gone = batcher.submit([1] * 500, done)

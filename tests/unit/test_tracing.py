@@ -1,4 +1,4 @@
-"""Traces over OTLP, received by a server that reads OpenTelemetry's own protobuf."""
+"""Traces over OTLP, received by a server that parses OpenTelemetry's protobuf."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from serve.asgi.exchange import Exchange
-from serve.asgi.tracing import Traces
+from serve.asgi.tracing import TraceExporter
 from serve.model.batcher import Job
 from support.timing import wait_until
 
@@ -27,8 +27,9 @@ def receiver():
                 import gzip
 
                 body = gzip.decompress(body)
-            found = ExportTraceServiceRequest.FromString(body)
-            spans.extend(span for one in found.resource_spans for scope in one.scope_spans for span in scope.spans)
+            export = ExportTraceServiceRequest.FromString(body)
+            scopes = [scope for resource in export.resource_spans for scope in resource.scope_spans]
+            spans.extend(span for scope in scopes for span in scope.spans)
             self.send_response(200)
             self.end_headers()
 
@@ -42,10 +43,10 @@ def receiver():
 
 
 class Model:
-    model = {"name": "demo", "version": 3, "engine": "native"}  # noqa: RUF012
+    identity = {"name": "demo", "version": 3, "engine": "native"}  # noqa: RUF012
 
 
-def answered(sampled="01", parent=True):
+def finished_exchange(sampled="01", parent=True):
     headers = [(b"traceparent", f"00-{TRACE}-{PARENT}-{sampled}".encode())] if parent else []
     exchange = Exchange({"method": "POST", "path": "/predict", "headers": headers}, None)
     exchange.model, exchange.job = Model, Job(["x"], lambda jobs: None)
@@ -53,24 +54,23 @@ def answered(sampled="01", parent=True):
     return exchange
 
 
-def test_a_request_is_a_span_in_its_callers_trace_with_its_stages_in_it(receiver):
+def test_a_request_is_a_span_in_its_callers_trace_with_a_child_per_stage(receiver):
     url, spans = receiver
-    traces = Traces(url)
-    exchange, quiet, alone = answered(), answered(sampled="00"), answered(parent=False)
+    traces = TraceExporter(url)
+    exchange, unsampled = finished_exchange(), finished_exchange(sampled="00")
+    alone = finished_exchange(parent=False)
     traces.write(exchange, 200, 0.006)
-    traces.write(quiet, 200, 0.006)
+    traces.write(unsampled, 200, 0.006)
     traces.write(alone, 504, 0.006)
     wait_until(lambda: len(spans) >= 8)
     by_trace = {trace: [span for span in spans if span.trace_id.hex() == trace] for trace in (TRACE, alone.trace)}
-    assert len(spans) == 8 and all(
-        len(found) == 4 for found in by_trace.values()
-    )  # the caller does not sample the other
+    assert len(spans) == 8 and all(len(trace) == 4 for trace in by_trace.values())  # none of the unsampled request
     root = next(span for span in by_trace[TRACE] if span.name == "POST /predict")
     assert root.parent_span_id.hex() == PARENT and root.span_id.hex() == exchange.span
     stages = {span.name: span for span in by_trace[TRACE] if span is not root}
     assert set(stages) == {"queue", "preprocess", "inference"}
     assert all(span.parent_span_id == root.span_id for span in stages.values())
-    took = stages["inference"].end_time_unix_nano - stages["inference"].start_time_unix_nano
-    assert took == pytest.approx(4e6, rel=0.01)
+    duration = stages["inference"].end_time_unix_nano - stages["inference"].start_time_unix_nano
+    assert duration == pytest.approx(4e6, rel=0.01)
     failed = next(span for span in by_trace[alone.trace] if span.name == "POST /predict")
     assert failed.span_id.hex() == alone.span and not failed.parent_span_id and failed.status.code == 2

@@ -1,4 +1,4 @@
-"""Request bodies: texts, or a refusal with the right status that says what is wrong."""
+"""Request bodies: texts, or an error with the right status and a clear message."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ import pytest
 
 from cluster.errors import RequestError
 from serve.asgi.exchange import Exchange
-from serve.model import body as request_body
+from serve.model.body import parse_body
 from trainer.tasks import catalog as task_catalog
 
 WRONG = [
@@ -41,32 +41,32 @@ WRONG = [
 
 
 def parse(body, max_inputs):
-    return task_catalog.get("text-classification").parse(None, request_body.parse(body, max_inputs))["text"]
+    return task_catalog.get_task("text-classification").parse(None, parse_body(body, max_inputs))["text"]
 
 
 @pytest.mark.parametrize(("body", "status", "code"), WRONG)
-def test_refusals(body, status, code):
+def test_invalid_bodies(body, status, code):
     with pytest.raises(RequestError) as caught:
         parse(body, max_inputs=10)
     assert (caught.value.status, caught.value.code) == (status, code)
-    assert len(str(caught.value).encode("utf-8")) > 20  # a refusal can always be sent
+    assert len(str(caught.value).encode("utf-8")) > 20  # the message can always be sent
 
 
-def test_the_place_of_the_mistake_is_named():
+def test_the_message_names_the_invalid_input():
     with pytest.raises(RequestError, match=r"inputs\[1\] is a number"):
         parse(b'{"inputs": ["a", 3]}', 10)
     with pytest.raises(RequestError, match="did you mean 'inputs'"):
         parse(b'{"input": ["a"]}', 10)
 
 
-def test_texts_come_back_as_they_are():
+def test_texts_are_returned_unchanged():
     texts = ["a", "!", "Zoë 🚚", "🚚", "line\nbreak", "x" * 10_000]
     assert parse(json.dumps({"inputs": texts}).encode(), 10) == texts
 
 
 def exchange(*parts, headers=()):
     messages = [
-        {"type": "http.request", "body": part, "more_body": at + 1 < len(parts)} for at, part in enumerate(parts)
+        {"type": "http.request", "body": part, "more_body": index + 1 < len(parts)} for index, part in enumerate(parts)
     ]
 
     async def receive():
@@ -84,11 +84,11 @@ def test_bodies_are_cut_off_at_the_limit_even_without_a_declared_length():
         assert caught.value.status == 413
 
 
-def test_ids_are_taken_and_passed_on_or_made():
+def test_ids_come_from_the_headers_or_are_new():
     trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-    given = exchange(headers=[(b"x-request-id", b"abc-1"), (b"traceparent", f"00-{trace}-{parent}-01".encode())])
-    assert (given.request_id, given.trace, given.parent, given.sampled) == ("abc-1", trace, parent, True)
-    assert given.span != parent and len(given.span) == 16
+    traced = exchange(headers=[(b"x-request-id", b"abc-1"), (b"traceparent", f"00-{trace}-{parent}-01".encode())])
+    assert (traced.request_id, traced.trace, traced.parent, traced.sampled) == ("abc-1", trace, parent, True)
+    assert traced.span != parent and len(traced.span) == 16
     for wrong in (b"", b"00-xyz", b"00-" + b"0" * 31 + b"-" + b"1" * 16 + b"-01", b"\xff" * 60):
-        made = exchange(headers=[(b"traceparent", wrong), (b"x-request-id", wrong + b"\n")])
-        assert len(made.trace) == 32 and made.parent == "" and made.request_id.isprintable()
+        untraced = exchange(headers=[(b"traceparent", wrong), (b"x-request-id", wrong + b"\n")])
+        assert len(untraced.trace) == 32 and untraced.parent == "" and untraced.request_id.isprintable()

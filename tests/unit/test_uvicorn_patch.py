@@ -1,4 +1,4 @@
-"""The head and the body of an answer leave together, however long the application takes between them."""
+"""The head and the body of a response leave together, however long the application takes between them."""
 
 import socket
 import threading
@@ -8,31 +8,31 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http import auto
 
-from serve.asgi import uvicorn_patch
+from serve.asgi.uvicorn_patch import patch_uvicorn
 
 
-async def slow_to_its_body(scope, receive, send):
+async def slow_body(scope, receive, send):
     await receive()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
-    time.sleep(0.1)  # a replica that lost its core: nothing else runs in this loop meanwhile
+    time.sleep(0.1)  # a replica that lost its core: nothing else runs in this loop
     await send({"type": "http.response.body", "body": b"whol" if scope["path"] == "/" else b"othe"})
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def server(request, monkeypatch):
-    monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)  # put back afterwards
-    uvicorn_patch.answer_in_one_write()
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)  # restored after the test
+    patch_uvicorn()
     listening = socket.create_server(("127.0.0.1", 0))
-    found = uvicorn.Server(uvicorn.Config(slow_to_its_body, lifespan="off", log_config=None, loop=request.param))
-    thread = threading.Thread(target=found.run, args=([listening],))
+    server = uvicorn.Server(uvicorn.Config(slow_body, lifespan="off", log_config=None, loop=request.param))
+    thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     yield listening.getsockname()
-    found.should_exit = True
+    server.should_exit = True
     thread.join(20)
     assert not thread.is_alive()
 
 
-def test_an_answer_comes_whole_and_the_connection_is_used_again(server):
+def test_a_response_comes_in_one_piece_and_the_connection_is_reused(server):
     with socket.create_connection(server, timeout=20) as client:
         for path, body in (("/", b"whol"), ("/other", b"othe")):
             client.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())

@@ -1,0 +1,117 @@
+"""Private names of torch, uvicorn and Ray's HAProxy template that serving uses: one test each.
+
+A test that fails after an upgrade says what to do.
+"""
+
+import re
+import subprocess
+
+import pytest
+import torch
+import uvicorn.config
+import uvicorn.protocols.http.auto
+
+from serve import haproxy
+from serve.asgi.uvicorn_patch import patch_uvicorn
+from serve.engines.torch_internals import PackedWeight, has_packed_weights
+from trainer.spec.serve import ServeSpec
+
+TORCH_FIX = (
+    "torch {version} has no usable torch.ops.mkldnn.{name} any more. serve/engines/packed.py then multiplies with "
+    "torch.nn.functional.linear, which is slower for short texts. Look in torch/_inductor for the operation that replaced it "
+    "and use that in serve/engines/torch_internals.py, or delete `PackedWeight` there and measure torch-packed again."
+)
+UVICORN_FIX = (
+    "uvicorn no longer finds its HTTP protocol by the name uvicorn.protocols.http.auto.AutoHTTPProtocol, so responses leave in "
+    "two writes. Find the class that `http='auto'` means now, and replace it in serve/asgi/uvicorn_patch.py."
+)
+HAPROXY_FIX = (
+    "Ray's HAProxy template changed: {change} is not applied. Compare ray/serve/_private/haproxy_templates.py with the `sed` "
+    "expressions in serve/haproxy.py, and use a setting of Ray's if there is one now."
+)
+
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN, so the fallback is used"
+)
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", ["_reorder_linear_weight", "_linear_pointwise"])
+def test_torch_has_the_operation(name):
+    assert hasattr(torch.ops.mkldnn, name), TORCH_FIX.format(version=torch.__version__, name=name)
+
+
+@needs_onednn
+@pytest.mark.parametrize("gelu", [False, True])
+def test_a_packed_weight_computes_the_linear_layer(gelu):
+    assert has_packed_weights()
+    generator = torch.Generator().manual_seed(0)
+    values, weight, bias = (torch.randn(*shape, generator=generator) for shape in [(5, 8), (6, 8), (6,)])
+    expected = torch.nn.functional.linear(values, weight, bias)
+    expected = torch.nn.functional.gelu(expected) if gelu else expected
+    with torch.inference_mode():
+        product = PackedWeight(weight, bias, gelu=gelu)(values)
+    assert torch.allclose(product, expected, atol=1e-5), TORCH_FIX.format(
+        version=torch.__version__, name="_linear_pointwise (it computes something else)"
+    )
+
+
+def test_uvicorn_uses_the_protocol_that_is_replaced(monkeypatch):
+    auto = uvicorn.protocols.http.auto
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)  # restored after the test
+    own = auto.AutoHTTPProtocol
+    assert hasattr(own, "connection_made"), UVICORN_FIX
+    patch_uvicorn()
+    config = uvicorn.Config(lambda scope, receive, send: None, log_config=None)
+    config.load()
+    assert config.http_protocol_class is auto.AutoHTTPProtocol is not own, UVICORN_FIX
+    assert issubclass(config.http_protocol_class, own), UVICORN_FIX
+
+
+def fill_template(port, metrics, stats):
+    """Return the lines of Ray's template with values in place of its variables; its control statements stay."""
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+    values = {
+        "config.metrics_port": metrics,
+        "config.frontend_host": "127.0.0.1",
+        "config.frontend_port": port,
+        "config.stats_port": stats,
+        "server.name": "SERVE_REPLICA_1",
+    }
+    return re.sub(r"{{ ([\w.]+) }}", lambda match: str(values.get(match[1], match[1])), HAPROXY_CONFIG_TEMPLATE)
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """The configuration after the script edited it, for an endpoint at 10.0.0.5:8000."""
+    monkeypatch.setattr(haproxy, "_find_binary", lambda: "true")
+    script, config = tmp_path / "haproxy", tmp_path / "haproxy.cfg"
+    script.write_text(haproxy._script(ServeSpec(host="10.0.0.5", port=8000, insecure=True), 9101, 9102))
+    config.write_text(fill_template(port=8000, metrics=9101, stats=9102))
+    subprocess.run(["sh", script, "-f", config], check=True)
+    return config.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "pattern"),
+    [
+        ("the loopback address of the metrics page", r"^ *bind 127\.0\.0\.1:9101$"),
+        ("the loopback address of the statistics page", r"^ *bind 127\.0\.0\.1:9102$"),
+        ("the address of the endpoint", r"^ *bind 127\.0\.0\.1:8000\n *bind 10\.0\.0\.5:8000$"),
+        ("the mode of the admin socket", r"^ *stats socket .* mode 600 "),
+        ("503 for unknown paths", r"^backend default_backend\n *http-request return status 503 .* hdr Retry-After 1$"),
+        ("the order of idle replicas", r"^ *use-server SERVE_REPLICA_1 if \{ srv_conn\(SERVE_REPLICA_1\) eq 0 \}$"),
+        (
+            "timeouts and buffers of clients",
+            r"^defaults\n *timeout http-request 30s\n *timeout queue 30s\n *option http-",
+        ),
+    ],
+)
+def test_the_script_edits_rays_haproxy_configuration(edited, change, pattern):
+    assert re.search(pattern, edited, re.MULTILINE), HAPROXY_FIX.format(change=change)
+
+
+def test_no_page_of_haproxy_listens_on_all_interfaces(edited):
+    open_lines = [line for line in edited.splitlines() if re.match(r" *bind (\*|\[::\])?:(9101|9102|8000)$", line)]
+    assert not open_lines, HAPROXY_FIX.format(change=f"a bound address ({open_lines})")
