@@ -43,7 +43,7 @@ class BlockStats(BaseModel):
     """Names and counts of one block, as the driver keeps them."""
 
     source: int
-    """Index of the block's file among all files of the run."""
+    """Number of the block's file among all files of the run."""
     number: int
     """Index of the block in its file."""
     name: str
@@ -74,7 +74,7 @@ class EncodedBlock(NamedTuple):
 class BlockMaker:
     """Writes the blocks of one prepared folder. Ray pickles it; each process loads its own tokenizer and steps.
 
-    `parts` holds the part that each source file is for, by the file's index.
+    `parts` holds the part that each source file is for, by the file's number.
     """
 
     def __init__(self, data: DataSpec, contract: Contract, folder: Path, parts: list[str]) -> None:

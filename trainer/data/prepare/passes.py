@@ -45,8 +45,8 @@ def run_local(
     stats: list[BlockStats] = []
     n_rows = 0
     for file in files:
-        for number, rows in enumerate(read_file_blocks(file, options)):
-            stats.append(maker(rows, file.index, number))
+        for block_number, rows in enumerate(read_file_blocks(file, options)):
+            stats.append(maker(rows, file.number, block_number))
             n_rows += len(rows)
             on_progress(Progress(done=n_rows, unit="rows"))
     return stats
@@ -137,11 +137,11 @@ class _ReadFiles:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for item in batch.to_pylist():
             file = SourceFile(**item)
-            for number, rows in enumerate(read_file_blocks(file, self.options)):
+            for block_number, rows in enumerate(read_file_blocks(file, self.options)):
                 yield pa.table(
                     {
-                        "source": pa.array([file.index], pa.int32()),
-                        "number": pa.array([number], pa.int32()),
+                        "source": pa.array([file.number], pa.int32()),
+                        "number": pa.array([block_number], pa.int32()),
                         "rows": pa.array([_pack(rows)], pa.large_binary()),
                     }
                 )

@@ -63,8 +63,8 @@ class SourceFile(NamedTuple):
     """csv, tsv, jsonl, parquet or arrow; for a folder, text or images."""
     part: str
     """train, validation or test."""
-    index: int
-    """Index among all files of the run, which orders the rows."""
+    number: int
+    """Number among all files of the run, from 0, which orders the rows."""
 
 
 def find_source_files(
