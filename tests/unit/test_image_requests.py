@@ -1,4 +1,4 @@
-"""Images in requests: base64, plain bytes, forms, and whatever else clients send."""
+"""Images in requests: base64, plain bytes, forms, and invalid requests."""
 
 import base64
 import io
@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from cluster.errors import RequestError
-from trainer.tasks.images.requests import bodies, image_of, images_of
+from trainer.tasks.images.requests import images_of_body, read_image, read_images
 
-MOST = 10_000
+MAX_PIXELS = 10_000
 
 
 def png(width=4, height=3):
@@ -23,7 +23,7 @@ TEXT = base64.b64encode(PNG).decode()
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [
         TEXT,
         PNG,
@@ -33,12 +33,12 @@ TEXT = base64.b64encode(PNG).decode()
         f"{TEXT[:40]}\n{TEXT[40:]}\r\n",
     ],
 )
-def test_every_form_of_an_image(given):
-    assert image_of(given, "inputs[0]", MOST) == (PNG, 12)
+def test_every_form_of_an_image(value):
+    assert read_image(value, "inputs[0]", MAX_PIXELS) == (PNG, 12)
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "code", "words"),
+    ("value", "status", "code", "message"),
     [
         (7, 422, "wrong_type", "inputs[3] is a number"),
         (None, 422, "wrong_type", "inputs[3] is null"),
@@ -54,16 +54,16 @@ def test_every_form_of_an_image(given):
         ("ü", 422, "invalid_base64", "inputs[3] is not base64"),
         ("https://example.com/a.png", 422, "invalid_base64", "send the image itself"),
         ("data:image/png,abc", 422, "invalid_base64", "is not base64"),
-        (base64.b64encode(b"a text").decode(), 422, "not_an_image", "inputs[3]: no image that can be read"),
+        (base64.b64encode(b"a text").decode(), 422, "not_an_image", "inputs[3]: not an image in a known format"),
         (b"<svg></svg>", 422, "not_an_image", "SVG"),
         (png(101, 100), 413, "image_too_large", "inputs[3]: image over 10,000 pixels"),
     ],
 )
-def test_what_is_refused_and_how(given, status, code, words):
+def test_invalid_images_are_refused(value, status, code, message):
     with pytest.raises(RequestError) as caught:
-        image_of(given, "inputs[3]", MOST)
+        read_image(value, "inputs[3]", MAX_PIXELS)
     assert (caught.value.status, caught.value.code) == (status, code)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 def form(*parts, boundary="b0und", end="--\r\n"):
@@ -76,18 +76,20 @@ def form(*parts, boundary="b0und", end="--\r\n"):
 FILE = 'Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png'
 
 
-def test_bodies_that_are_no_json():
-    assert bodies(b"x", "image/png") == [b"x"]
-    assert bodies(b"x", "application/octet-stream") == [b"x"]
-    assert bodies(b"{}", "application/json") is None and bodies(b"{}", "") is None
-    untold = "application/x-www-form-urlencoded"
-    assert bodies(PNG, untold) == [PNG] and bodies(b' {"inputs": []}', untold) is None
+def test_bodies_that_are_not_json():
+    assert images_of_body(b"x", "image/png") == [b"x"]
+    assert images_of_body(b"x", "application/octet-stream") == [b"x"]
+    assert images_of_body(b"{}", "application/json") is None and images_of_body(b"{}", "") is None
+    curl_default = "application/x-www-form-urlencoded"
+    assert images_of_body(PNG, curl_default) == [PNG] and images_of_body(b' {"inputs": []}', curl_default) is None
     tricky = b"\r\n--b0un\r\n\r\n--\r\n" + bytes(range(256))
-    one = (FILE, tricky)
-    two = ('Content-Disposition: form-data; name="more"; filename=""', PNG)
+    first = (FILE, tricky)
+    second = ('Content-Disposition: form-data; name="more"; filename=""', PNG)
     for kind in ("multipart/form-data; boundary=b0und", 'Multipart/Form-Data; boundary="b0und"; charset=utf-8'):
-        assert bodies(form(one, two), kind) == [tricky, PNG]
-    assert bodies(b"preamble\r\n" + form(one) + b"epilogue", "multipart/form-data; boundary=b0und") == [tricky]
+        assert images_of_body(form(first, second), kind) == [tricky, PNG]
+    assert images_of_body(b"preamble\r\n" + form(first) + b"epilogue", "multipart/form-data; boundary=b0und") == [
+        tricky
+    ]
 
 
 @pytest.mark.parametrize(
@@ -105,14 +107,17 @@ def test_bodies_that_are_no_json():
 )  # fmt: skip
 def test_broken_bodies(body, kind, status, code):
     with pytest.raises(RequestError) as caught:
-        bodies(body, kind)
+        images_of_body(body, kind)
     assert (caught.value.status, caught.value.code) == (status, code)
 
 
-def test_all_images_of_a_request_together_are_held_to_four_times_the_pixels_of_one():
-    assert images_of([png(50, 100), {"image": base64.b64encode(png(50, 100)).decode()}], MOST) == [png(50, 100)] * 2
+def test_all_images_of_a_request_together_may_have_four_times_the_pixels_of_one():
+    assert (
+        read_images([png(50, 100), {"image": base64.b64encode(png(50, 100)).decode()}], MAX_PIXELS)
+        == [png(50, 100)] * 2
+    )
     with pytest.raises(
         RequestError, match=r"inputs\[8\]: the images up to this one have 40,012 pixels .* over 40,000"
     ) as caught:
-        images_of([*[png(50, 100)] * 8, PNG, b"never looked at"], MOST)
+        read_images([*[png(50, 100)] * 8, PNG, b"never read"], MAX_PIXELS)
     assert (caught.value.status, caught.value.code) == (413, "image_too_large")

@@ -1,4 +1,4 @@
-"""Tasks on tables: what their specs may say, rows to inputs, requests to rows."""
+"""Tasks on tables: checks of specs, rows to inputs, requests to rows."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,10 +8,12 @@ from pydantic import TypeAdapter
 from cluster.errors import RequestError, SpecError
 from support.tiny_table import FEATURES, make_table_rows, table_spec
 from trainer.features.fit import fit_tables
-from trainer.features.fitted import Fitted, sizes
-from trainer.spec.features import Columns
+from trainer.features.fitted import FittedFeatures, embedding_sizes
+from trainer.spec.features import FeatureSpecs
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks import resolve
+from trainer.tasks.columns import columns_of
+from trainer.tasks.fitting import add_features, fit_target
 from trainer.tasks.roles import features_of
 
 ROWS = make_table_rows(300, seed=1)
@@ -25,14 +27,14 @@ def task():
 @pytest.fixture(scope="module")
 def contract(task, tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
-    begun = task.begin(resolve.validate(table_spec(folder)), folder)
-    fitted = task.fit(begun, {"high": 150, "low": 150})
+    unfitted = task.make_contract(resolve.validate_spec(table_spec(folder)), folder)
+    fitted = fit_target(task, unfitted, {"high": 150, "low": 150})
     return with_features(task, fitted)
 
 
 def with_features(task, contract, features=FEATURES):
-    rules = TypeAdapter(Columns).validate_python(features)
-    return task.with_features(contract, fit_tables([features_of(cells(ROWS))], rules).fitted)
+    rules = TypeAdapter(FeatureSpecs).validate_python(features)
+    return add_features(task, contract, fit_tables([features_of(cells(ROWS))], rules).fitted)
 
 
 def cells(rows):
@@ -50,14 +52,15 @@ def request(**changed):
     } | changed
 
 
-def refused(task, contract, tmp_path, given):
-    """Return the message with which a request of these inputs is refused, by `parse` or by the encoder."""
+def refusal(task, contract, tmp_path, inputs):
+    """Return the message with which `parse` or the encoder refuses a request of these inputs."""
     try:
-        columns = task.parse(contract, given)
+        columns = task.parse(contract, inputs)
     except RequestError as error:
         assert error.status == 422
         return str(error)
-    (reason,) = [each for each in task.encoder(contract, tmp_path)(columns).reasons or [""] if each is not None]
+    reasons = task.encoder(contract, tmp_path)(columns).reasons or [""]
+    (reason,) = [reason for reason in reasons if reason is not None]
     return reason
 
 
@@ -70,15 +73,15 @@ def refused(task, contract, tmp_path, given):
         ({"data": {"features": {}}}, "data.features is empty", "age: numeric"),
         (
             {"data": {"features": {**FEATURES, "label": "categorical"}}},
-            "which is the column to be predicted",
+            "which is the column to predict",
             "take it out",
         ),
-        ({"data": {"columns": {"label": "age"}}}, "names 'age', which is the column to be predicted", "take it out"),
+        ({"data": {"columns": {"label": "age"}}}, "names 'age', which is the column to predict", "take it out"),
         ({"data": {"columns": {"labl": "spent"}}}, "data.columns has 'labl'", "did you mean 'label'"),
         ({"data": {"steps": ["normalize"]}}, "data.steps has normalize, which is for texts", "take it out"),
         ({"data": {"steps": [{"deduplicate": {"near": 0.8}}]}}, "deduplicate with near", "take it out"),
         ({"data": {"mode": "streaming"}}, "data.mode: streaming", "mode: prepared"),
-        ({"model": {"base": "some/model"}}, "model.base is given", "logistic_regression"),
+        ({"model": {"base": "some/model"}}, "model.base is set", "logistic_regression"),
         ({"model": {"kind": "linear_regression"}}, "linear_regression cannot be used", "logistic_regression"),
         ({"model": {"kind": "forest"}}, "model.kind='forest' is not known", "random_forest"),
         ({"model": {"params": {"max_dept": 3}}}, "model.params.max_dept is not known", "max_depth"),
@@ -86,7 +89,7 @@ def refused(task, contract, tmp_path, given):
         ({"model": {"kind": "mlp"}}, "train.epochs is missing", "epochs: 50"),
         (
             {"train": {"folds": 5}, "data": {"steps": [{"balance": {"how": "oversample"}}]}},
-            "not oversample: a repeated row would be judged twice",
+            "not oversample: a repeated row would count twice in the metrics",
             "how: weight",
         ),
         (
@@ -121,7 +124,7 @@ def refused(task, contract, tmp_path, given):
 )
 def test_specs_that_make_no_sense_are_refused(task, tmp_path, sections, problem, fix):
     with pytest.raises(SpecError) as caught:
-        task.check_spec(resolve.validate(table_spec(tmp_path, **sections)))
+        task.check_spec(resolve.validate_spec(table_spec(tmp_path, **sections)))
     assert problem in caught.value.problem and fix in caught.value.fix
 
 
@@ -131,7 +134,7 @@ def test_a_search_over_kinds_gives_each_its_own_parameters(task, tmp_path):
         "model.params.xgboost.max_depth": {"randint": [2, 5]},
         "model.params.logistic_regression.C": {"loguniform": [0.01, 10]},
     }
-    spec = resolve.validate(
+    spec = resolve.validate_spec(
         table_spec(tmp_path, tune={"space": space, "scheduler": "none"}, train={"epochs": 5, "folds": 3})
     )
     task.check_spec(spec)
@@ -139,8 +142,8 @@ def test_a_search_over_kinds_gives_each_its_own_parameters(task, tmp_path):
 
 def test_the_target_may_be_a_column_of_any_name(tmp_path):
     task = task_catalog.get_task("tabular-classification")
-    spec = resolve.validate(table_spec(tmp_path, data={"columns": {"label": "class"}}))
-    assert task.columns(spec) == {"label": "class", **{f"feature.{name}": name for name in FEATURES}}
+    spec = resolve.validate_spec(table_spec(tmp_path, data={"columns": {"label": "class"}}))
+    assert columns_of(task, spec) == {"label": "class", **{f"feature.{name}": name for name in FEATURES}}
 
 
 # -- rows
@@ -148,12 +151,12 @@ def test_the_target_may_be_a_column_of_any_name(tmp_path):
 
 def test_rows_become_values_and_ids(task, contract, tmp_path):
     encoder = task.encoder(contract, tmp_path)
-    inputs, reasons = encoder.block(cells(ROWS))
+    inputs, reasons = encoder.encode_block(cells(ROWS))
     assert reasons is None and inputs.type == pa.list_(pa.float32())
     matrix = np.stack(inputs.to_numpy(zero_copy_only=False))
-    fitted = Fitted.model_validate(contract.fitted["features"])
-    assert list(sizes(fitted)) == ["shop"] and len(matrix) == 300
-    assert set(matrix[:, -1]) <= {float(at) for at in range(sizes(fitted)["shop"])}
+    fitted = FittedFeatures.model_validate(contract.fitted["features"])
+    assert list(embedding_sizes(fitted)) == ["shop"] and len(matrix) == 300
+    assert set(matrix[:, -1]) <= {float(at) for at in range(embedding_sizes(fitted)["shop"])}
     few = encoder({name: column.to_pylist() for name, column in zip(*_pairs(cells(ROWS[:7])), strict=True)})
     np.testing.assert_array_equal(np.stack(few.inputs), matrix[:7])
 
@@ -187,8 +190,8 @@ def test_a_request_means_the_row_of_a_file(task, contract, tmp_path):
 
 
 def test_a_request_goes_there_and_back(task, contract):
-    given = [request(), request(age=None, country=None)]
-    assert task.as_request(contract, task.parse(contract, given)) == given
+    inputs = [request(), request(age=None, country=None)]
+    assert task.as_request(contract, task.parse(contract, inputs)) == inputs
 
 
 def test_the_example_is_a_request_that_is_answered(task, contract, tmp_path):
@@ -198,42 +201,42 @@ def test_the_example_is_a_request_that_is_answered(task, contract, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("inputs", "message"),
     [
         ([request(), request(agee=3)], "inputs[1]: unknown column 'agee': did you mean 'age'?"),
         ([{"age": 41}], "inputs[0]: no column 'income' (null if it is missing)"),
-        (["DE"], "inputs[0]: 'DE' is no object with the columns age, income"),
-        ([[1, 2]], "inputs[0]: a list is no object"),
-        ([None], "inputs[0]: a value of type NoneType is no object"),
+        (["DE"], "inputs[0]: 'DE' is not an object with the columns age, income"),
+        ([[1, 2]], "inputs[0]: a list is not an object"),
+        ([None], "inputs[0]: a value of type NoneType is not an object"),
         ([request(age=[41])], "inputs[0]: column 'age' is a list"),
         ([request(), request(shop={"name": "x"})], "inputs[1]: column 'shop' is an object"),
-        ([request(age="old")], "age: 'old' is no number"),
-        ([request(age=True)], "age: true is no number"),
+        ([request(age="old")], "age: 'old' is not a number"),
+        ([request(age=True)], "age: true is not a number"),
         ([request(age=float("inf"))], "age: inf is infinite"),
-        ([request(age="1,5")], "age: '1,5' is no number; the decimal sign is a point"),
+        ([request(age="1,5")], "age: '1,5' is not a number; the decimal sign is a point"),
         ([request(member="maybe")], "member: 'maybe' is neither yes nor no"),
         ([request(joined="yesterday")], "joined: 'yesterday'"),
         ([request(country="\ud800")], "country: '?' is not Unicode"),
-        ([request(age="x", member=7)], "age: 'x' is no number; member: 7 is neither yes nor no"),
+        ([request(age="x", member=7)], "age: 'x' is not a number; member: 7 is neither yes nor no"),
     ],
 )
-def test_wrong_requests_name_the_input_and_the_column(task, contract, tmp_path, given, message):
-    assert message in refused(task, contract, tmp_path, given)
+def test_wrong_requests_name_the_input_and_the_column(task, contract, tmp_path, inputs, message):
+    assert message in refusal(task, contract, tmp_path, inputs)
 
 
 @pytest.mark.parametrize("value", [float("nan"), None, "", "NA"])
 def test_missing_values_are_what_the_rule_says(task, contract, tmp_path, value):
-    found = task.encoder(contract, tmp_path)(task.parse(contract, [request(age=value)]))
+    encoded = task.encoder(contract, tmp_path)(task.parse(contract, [request(age=value)]))
     mean = task.encoder(contract, tmp_path)(task.parse(contract, [request(age=None)]))
-    assert found.reasons is None
-    np.testing.assert_array_equal(found.inputs[0], mean.inputs[0])
+    assert encoded.reasons is None
+    np.testing.assert_array_equal(encoded.inputs[0], mean.inputs[0])
 
 
-def test_an_unseen_category_is_refused_where_the_rule_says_so(task, tmp_path):
+def test_an_unseen_category_is_refused_if_the_rule_says_so(task, tmp_path):
     features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
-    begun = task.begin(resolve.validate(table_spec(tmp_path, data={"features": features})), tmp_path)
-    contract = with_features(task, task.fit(begun, {"high": 1, "low": 1}), features)
-    assert refused(task, contract, tmp_path, [request(country="XX")]) == "country: unseen value 'XX'"
+    unfitted = task.make_contract(resolve.validate_spec(table_spec(tmp_path, data={"features": features})), tmp_path)
+    contract = with_features(task, fit_target(task, unfitted, {"high": 1, "low": 1}), features)
+    assert refusal(task, contract, tmp_path, [request(country="XX")]) == "country: unseen value 'XX'"
 
 
 def test_a_row_is_shown_short(task, contract):

@@ -1,4 +1,4 @@
-"""Numbers to predict: reading, exact fitting, figures against scikit-learn, answers."""
+"""The target numbers: reading, exact fitting, metrics against scikit-learn, answers."""
 
 import json
 
@@ -13,6 +13,7 @@ from sklearn.metrics import mean_absolute_error, r2_score
 
 from cluster.errors import DataError, SpecError
 from trainer.targets.numbers import Numbers
+from trainer.targets.report import ScoredRows, prediction_sections
 
 TARGET = Numbers()
 FINITE = st.floats(-1e12, 1e12, allow_subnormal=False)
@@ -22,8 +23,8 @@ def column(*chunks):
     return pa.chunked_array([pa.array(chunk, pa.string()) for chunk in chunks], pa.string())
 
 
-def added(tallies):
-    """As the driver adds them up, and with the way through JSON that notes of blocks take."""
+def add_up(tallies):
+    """Return the sum of tallies as the driver makes it, after the round trip through JSON that block statistics take."""
     total = {}
     for tally in tallies:
         for key, count in json.loads(json.dumps(tally)).items():
@@ -42,16 +43,16 @@ def fitted_to(values):
         (" 3.5 ", None),
         ("-1e3", None),
         (None, None),
-        ("3,5", "value '3,5' is no number; the decimal sign is a point"),
-        ("nan", "value 'nan' is no number"),
-        ("inf", "value 'inf' is no number"),
+        ("3,5", "value '3,5' is not a number; the decimal sign is a point"),
+        ("nan", "value 'nan' is not a number"),
+        ("inf", "value 'inf' is not a number"),
         ("1e999", "value '1e999' is infinite"),
-        ("x" * 90, f"value '{'x' * 40}...' is no number"),
+        ("x" * 90, f"value '{'x' * 40}...' is not a number"),
     ],
 )
 def test_what_is_a_number(cell, reason):
-    (found,) = TARGET.check("value", column(["1"], [cell]))
-    assert found.to_pylist() == [None, reason]
+    (result,) = TARGET.check("value", column(["1"], [cell]))
+    assert result.to_pylist() == [None, reason]
     assert TARGET.encode({}, pa.array([cell], pa.string())).null_count == (reason is not None or cell is None)
 
 
@@ -59,11 +60,11 @@ def test_what_is_a_number(cell, reason):
 @given(st.lists(FINITE, min_size=2, max_size=40), st.randoms(use_true_random=False), st.integers(0, 40))
 def test_no_order_and_no_cut_into_blocks_changes_what_is_fitted(values, random, cut):
     texts = [repr(value) for value in values]
-    whole = TARGET.tally(column(texts))
+    total_at_once = TARGET.tally(column(texts))
     random.shuffle(texts)
     parts = [texts[:cut], texts[cut:]]
     random.shuffle(parts)
-    assert added(TARGET.tally(column(part)) for part in parts) == whole
+    assert add_up(TARGET.tally(column(part)) for part in parts) == total_at_once
 
 
 def test_fitted_are_mean_and_standard_deviation_of_the_training_rows():
@@ -72,16 +73,16 @@ def test_fitted_are_mean_and_standard_deviation_of_the_training_rows():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (["7", "7.0"], "value of all 2 training rows is 7"),
         ([], "no training row"),
-        (["1e300", "-1e300"], "too far from 1"),
-        (["0", "1e-200"], "too far from 1"),
+        (["1e300", "-1e300"], "which float64 cannot square"),
+        (["0", "1e-200"], "which float64 cannot square"),
     ],
 )
-def test_nothing_can_be_learned(values, said):
-    with pytest.raises(DataError, match=said):
+def test_nothing_can_be_learned(values, message):
+    with pytest.raises(DataError, match=message):
         TARGET.fit("value", TARGET.tally(column(values)), None)
 
 
@@ -89,7 +90,7 @@ def test_labels_cannot_be_declared():
     with pytest.raises(SpecError, match="data.labels"):
         TARGET.fit("value", TARGET.tally(column(["1", "2"])), ["1"])
     with pytest.raises(SpecError, match="data.labels"):
-        TARGET.undeclared("value", column(["1", "2"]), ["1"])
+        TARGET.check_declared("value", column(["1", "2"]), ["1"])
 
 
 def test_codes_are_equal_for_equal_numbers_in_every_block():
@@ -112,10 +113,10 @@ def test_encoding_and_scoring_bring_numbers_back(values):
     assert logits.dtype == torch.float32 and logits.shape == (len(values),)
     scores = TARGET.scores(fitted, logits[:, None].numpy())
     assert scores.shape == (len(values), 1) and scores.dtype == np.float64
-    near = 1e-5 * fitted["target"]["std"]
-    np.testing.assert_allclose(scores[:, 0], values, atol=near)
+    tolerance = 1e-5 * fitted["target"]["std"]
+    np.testing.assert_allclose(scores[:, 0], values, atol=tolerance)
     answered = [answer["value"] for answer in TARGET.answer(fitted, scores)]
-    np.testing.assert_allclose(answered, values, atol=2 * near)
+    np.testing.assert_allclose(answered, values, atol=2 * tolerance)
 
 
 def test_training_loss_and_validation_loss_have_one_unit():
@@ -125,36 +126,36 @@ def test_training_loss_and_validation_loss_have_one_unit():
     logits = rng.normal(size=(400, 1)).astype(np.float32)
     loss = float(TARGET.loss_sum(torch.from_numpy(logits), TARGET.tensor(fitted, values))) / 400
     figures = TARGET.metrics(TARGET.scores(fitted, logits), values, 15)
-    assert TARGET.in_units(fitted, loss) == pytest.approx(figures[TARGET.loss], rel=1e-5)
+    assert TARGET.scale_loss(fitted, loss) == pytest.approx(figures[TARGET.loss_metric], rel=1e-5)
 
 
-def test_figures_agree_with_other_libraries():
+def test_metrics_agree_with_other_libraries():
     rng = np.random.default_rng(0)
     true = rng.normal(size=300).round(1)
     predicted = true + rng.normal(size=300).round(1)
-    found = TARGET.metrics(predicted[:, None], true, 15)
-    assert found["rmse"] ** 2 == pytest.approx(found["mse"]) == pytest.approx(np.mean((true - predicted) ** 2))
-    assert found["mae"] == pytest.approx(mean_absolute_error(true, predicted))
-    assert found["r2"] == pytest.approx(r2_score(true, predicted))
-    assert found["pearson"] == pytest.approx(pearsonr(true, predicted).statistic)
-    assert found["spearman"] == pytest.approx(spearmanr(true, predicted).statistic)
-    assert set(found) == set(TARGET.metrics_known)
+    result = TARGET.metrics(predicted[:, None], true, 15)
+    assert result["rmse"] ** 2 == pytest.approx(result["mse"]) == pytest.approx(np.mean((true - predicted) ** 2))
+    assert result["mae"] == pytest.approx(mean_absolute_error(true, predicted))
+    assert result["r2"] == pytest.approx(r2_score(true, predicted))
+    assert result["pearson"] == pytest.approx(pearsonr(true, predicted).statistic)
+    assert result["spearman"] == pytest.approx(spearmanr(true, predicted).statistic)
+    assert set(result) == set(TARGET.metric_names)
 
 
-def test_figures_that_mean_nothing_are_left_out():
+def test_undefined_metrics_are_left_out():
     one, many = np.ones(5), np.arange(5.0)
     assert set(TARGET.metrics(many[:, None], one, 15)) == {"rmse", "mae", "mse"}
     assert set(TARGET.metrics(one[:, None], many, 15)) == {"rmse", "mae", "mse", "r2"}
 
 
 @pytest.mark.parametrize(("std", "shown"), [(77.0, 152.1335), (0.5, 152.133484), (3e6, 150.0)])
-def test_answers_are_rounded_to_what_the_spread_makes_of_use(std, shown):
+def test_answers_are_rounded_to_the_digits_that_matter(std, shown):
     fitted = {"target": {"mean": 0.0, "std": std}}
     answers = TARGET.answer(fitted, np.array([[152.13348416]]))
-    assert answers == [{"value": shown}] and TARGET.counted(answers[0]) == ["value"]
-    written = TARGET.columns(answers)
-    assert written["prediction"].to_pylist() == [shown] and written["score"].to_pylist() == [None]
-    empty = TARGET.columns([])
+    assert answers == [{"value": shown}] and TARGET.labels_to_count(answers[0]) == ["value"]
+    columns = TARGET.prediction_columns(answers)
+    assert columns["prediction"].to_pylist() == [shown] and columns["score"].to_pylist() == [None]
+    empty = TARGET.prediction_columns([])
     assert [kind.type for kind in empty.values()] == [pa.float64(), pa.float64()]
     assert isinstance(TARGET.example(fitted)["value"], float)
 
@@ -162,6 +163,6 @@ def test_answers_are_rounded_to_what_the_spread_makes_of_use(std, shown):
 def test_the_report_lists_the_largest_errors_first():
     fitted = {"target": {"mean": 0.0, "std": 1.0}}
     scores, targets = np.array([[1.0], [5.0], [-9.0]]), np.array([1.0, 2.0, 1.0])
-    charts, worst = TARGET.sections(fitted, ["a", "b", "c"], scores, targets, 15, 2)
+    charts, worst = prediction_sections(TARGET, fitted, ScoredRows(["a", "b", "c"], scores, targets), 15, 2)
     assert len(charts.charts) == 3
     assert [row[0] for row in worst.rows] == ["c", "b"] and worst.rows[0][3] == "-10.000"

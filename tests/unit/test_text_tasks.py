@@ -1,4 +1,4 @@
-"""Pairs, numbers, tags and a task of the user's own: from rows to answers, without Ray."""
+"""Pairs, numbers, tags and a user's own task: from rows to answers, without Ray."""
 
 import json
 import sys
@@ -8,21 +8,23 @@ import pytest
 
 from cluster.errors import ModelError, RequestError, SpecError
 from support.tiny_text import WORDS, make_text_rows
-from trainer.data.prepare.prepare import prepare
+from trainer.data.prepare.prepare import prepare_rows
 from trainer.inference import evaluate, golden, held_out
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
-from trainer.pipeline.run import must_be_there
+from trainer.pipeline.run import check_references
 from trainer.registry import register
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks.resolve import load
-from trainer.training.run import run
+from trainer.tasks.resolve import load_spec
+from trainer.training.callbacks import FunctionCallback
+from trainer.training.context import TrainContext
+from trainer.training.run import run_training
 
 TRAIN = {"epochs": 8, "batch_size": 8, "learning_rate": 3e-3}
 
 
 def rows_with(make, count=160, seed=1):
-    """Return rows of the tiny data, each as `make(text, label, number)` says."""
+    """Return rows of the tiny data, each made by `make(text, label, number)`."""
     return [make(text, label, number) for number, (text, label) in enumerate(make_text_rows(count, seed))]
 
 
@@ -36,31 +38,32 @@ def train(base, folder, rows, *, train=TRAIN, **spec):
     data = {"train": write_jsonl(folder / "rows.jsonl", rows), "max_bad_fraction": 0.1, **spec.pop("data", {})}
     model = {"base": str(base)}
     raw = {"name": "t", "data": data, "model": model, "train": train, "storage": str(folder / "storage"), **spec}
-    loaded = load(raw)
-    must_be_there(loaded)
-    prepared = prepare(loaded, lambda progress: None, folder / "quarantine.parquet")
-    kept = []
+    loaded = load_spec(raw)
+    check_references(loaded)
+    prepared = prepare_rows(loaded, lambda progress: None, folder / "quarantine.parquet")
+    saved = []
 
-    def report(figures, save, state=None):
+    def report(metrics, save):
         if save is not None:
-            target = folder / f"checkpoint_{len(kept)}"
+            target = folder / f"checkpoint_{len(saved)}"
             save(target)
-            kept.append((figures, target))
+            saved.append((metrics, target))
 
-    run(task_catalog.get_task(loaded.task), loaded, prepared, WorkerContext(0, 1, "cpu", 1), report, folder)
-    return loaded, prepared, *kept[-1]
+    task, worker = task_catalog.get_task(loaded.task), WorkerContext(0, 1, "cpu", 1)
+    run_training(TrainContext(task, loaded, prepared, worker, FunctionCallback(report), folder))
+    return loaded, prepared, *saved[-1]
 
 
-def evaluated(spec, prepared, checkpoint):
+def evaluate_and_replay(spec, prepared, checkpoint):
     """Return the evaluation on the held-out rows, after the golden rows were written and replayed."""
-    rows = held_out.held_out(prepared)
-    scores = evaluate.score_here(str(checkpoint), rows.columns, 1, False, 16, None)
-    found = evaluate.judge(prepared.contract, rows, scores, n_bins=5, n_mistakes=3)
-    register._write_golden(checkpoint, Predictor(checkpoint), found.scores, rows.columns)
-    assert golden.replay(checkpoint, Predictor(checkpoint)) == golden.ROWS
-    profile = register._profile_of(checkpoint, Predictor(checkpoint), prepared)
+    rows = held_out.load_held_out(prepared)
+    scores = evaluate.score_locally(str(checkpoint), rows.columns, 1, False, 16, None)
+    evaluation = evaluate.compute_evaluation(prepared.contract, rows, scores, n_bins=5, n_mistakes=3)
+    register._write_golden_rows(checkpoint, Predictor(checkpoint), evaluation.scores, rows.columns)
+    assert golden.verify_golden(checkpoint, Predictor(checkpoint)) == golden.MAX_ROWS
+    profile = register._build_profile(checkpoint, Predictor(checkpoint), prepared)
     json.dumps(profile, allow_nan=False)
-    return found
+    return evaluation
 
 
 def pair(text, label, number):
@@ -72,32 +75,32 @@ def test_pairs(tiny_base, tmp_path):
     spec, prepared, figures, folder = train(
         tiny_base, tmp_path, rows_with(pair, 320), task="text-pair-classification", train={**TRAIN, "epochs": 10}
     )
-    assert prepared.contract.step("tokenize")["second_after"] is not None
-    found = evaluated(spec, prepared, folder)
-    assert np.isfinite(found.metrics["log_loss"]) and figures["macro_f1"] > 0.4
+    assert prepared.contract.step_params("tokenize")["second_after"] is not None
+    evaluation = evaluate_and_replay(spec, prepared, folder)
+    assert np.isfinite(evaluation.metrics["log_loss"]) and figures["macro_f1"] > 0.4
     predictor = Predictor(folder)
     answers = predictor.predict([{"text": "a good hammer", "text_pair": "one saw"}])
     assert set(answers[0]["scores"]) == {"same", "other"}
-    for wrong, said in [
+    for wrong, message in [
         ("a text", r"inputs\[0\] is a text; each must be \{\"text\": \"...\", \"text_pair\": \"...\"\}"),
         ({"text": "a"}, r"inputs\[0\] has no 'text_pair'"),
         ({"text": "a", "text_pair": 3}, r"inputs\[0\].text_pair is a number"),
         ({"text": "a", "text_pair": " "}, r"inputs\[0\].text_pair is empty"),
         ({"text": "a", "text_pair": "b", "text_pear": "c"}, "did you mean 'text_pair'"),
     ]:
-        with pytest.raises(RequestError, match=said):
+        with pytest.raises(RequestError, match=message):
             predictor.predict([wrong])
 
 
-def test_a_pair_is_what_the_library_makes_of_it(tiny_base, tmp_path):
-    """Ids and segment numbers, also where a text spells the separator or is cut."""
+def test_a_pair_is_encoded_as_the_library_does(tiny_base, tmp_path):
+    """Ids and segment numbers agree, also if a text spells the separator or is truncated."""
     import torch
     from transformers import AutoTokenizer
 
     task = task_catalog.get_task("text-pair-classification")
     data = {"train": "t.csv", "max_length": 12}
-    spec = load({"name": "a", "task": task.name, "data": data, "model": {"base": str(tiny_base)}})
-    contract = task.begin(spec, tmp_path)
+    spec = load_spec({"name": "a", "task": task.name, "data": data, "model": {"base": str(tiny_base)}})
+    contract = task.make_contract(spec, tmp_path)
     columns = {
         "text": ["i want a saw", "tell [SEP] me", "for my home and my home and my home", "dog"],
         "text_pair": ["one hammer", "a [CLS] cat", "i really want a good new one here now", "a dog please"],
@@ -111,7 +114,7 @@ def test_a_pair_is_what_the_library_makes_of_it(tiny_base, tmp_path):
     )  # fmt: skip
     for name in ("input_ids", "attention_mask", "token_type_ids"):
         assert torch.equal(batch[name], theirs[name]), name
-    assert task.library_agrees(contract, tmp_path, columns, inputs).startswith("the same ids")
+    assert task.check_against_library(contract, tmp_path, columns, inputs).startswith("the same ids")
 
 
 def test_numbers(tiny_base, tmp_path):
@@ -123,8 +126,8 @@ def test_numbers(tiny_base, tmp_path):
     )
     assert spec.evaluate.metric == "rmse" and spec.evaluate.mode == "min"
     assert sum(prepared.summary["quarantined"].values()) == 3
-    found = evaluated(spec, prepared, folder)
-    assert found.metrics["rmse"] < 5 and found.metrics["r2"] > 0.5
+    evaluation = evaluate_and_replay(spec, prepared, folder)
+    assert evaluation.metrics["rmse"] < 5 and evaluation.metrics["r2"] > 0.5
     assert figures["train_loss"] < 60  # in the units of the target, squared
     (answer,) = Predictor(folder).predict(["a good hammer and a saw"])
     assert answer["value"] == pytest.approx(20.5, abs=5)
@@ -141,19 +144,19 @@ def test_tags(tiny_base, tmp_path):
     spec, prepared, _, folder = train(tiny_base, tmp_path, rows_with(tagged, 240), task="text-multi-label")
     assert prepared.summary["quarantined"] == {} and prepared.contract.fitted["labels"] == sorted(WORDS)
     assert prepared.part("train").targets.shape[1] == 3
-    found = evaluated(spec, prepared, folder)
-    assert found.metrics["micro_f1"] > 0.8
+    evaluation = evaluate_and_replay(spec, prepared, folder)
+    assert evaluation.metrics["micro_f1"] > 0.8
     (answer,) = Predictor(folder).predict(["a good hammer and a saw"])
     assert answer["labels"] == ["tool"] and set(answer["scores"]) == set(WORDS)
 
 
 @pytest.mark.parametrize(
-    ("task", "section", "said"),
+    ("task", "section", "message"),
     [
         ("text-regression", {"evaluate": {"metric": "macro_f1"}}, "macro_f1 is not computed for text-regression"),
         ("text-classification", {"evaluate": {"metric": "rmse"}}, "rmse is not computed for text-classification"),
-        ("text-multi-label", {"data": {"train": "t", "steps": ["balance"]}}, "balance evens classes out"),
-        ("text-regression", {"data": {"train": "t", "split": {"stratify": True}}}, "split.stratify evens classes"),
+        ("text-multi-label", {"data": {"train": "t", "steps": ["balance"]}}, "balance needs classes"),
+        ("text-regression", {"data": {"train": "t", "split": {"stratify": True}}}, "split.stratify needs classes"),
         ("text-regression", {"data": {"train": "t", "labels": ["1", "2"]}}, "data.labels lists classes or tags"),
         (
             "text-classification",
@@ -173,9 +176,9 @@ def test_tags(tiny_base, tmp_path):
         ("trainer.tasks.text.base:TextTask", {}, "is a part of raymill"),
     ],
 )
-def test_what_a_task_cannot_do(task, section, said):
-    with pytest.raises(SpecError, match=said):
-        load({"name": "a", "task": task, "data": {"train": "t"}, "model": {"base": "b"}, **section})
+def test_what_a_task_cannot_do(task, section, message):
+    with pytest.raises(SpecError, match=message):
+        load_spec({"name": "a", "task": task, "data": {"train": "t"}, "model": {"base": "b"}, **section})
 
 
 OWN = '''
@@ -210,7 +213,7 @@ def test_a_task_from_outside_the_package(tiny_base, tmp_path, own_task):
     rows = rows_with(lambda text, label, number: {"text": text, "value": size[label]}, 160)
     spec, prepared, _, folder = train(tiny_base, tmp_path, rows, task="my_tasks:Length", train={**TRAIN, "epochs": 2})
     assert prepared.contract.task == "my_tasks:Length" and (folder / "task_my_tasks.py").read_text() == OWN
-    assert np.isfinite(evaluated(spec, prepared, folder).metrics["rmse"])
+    assert np.isfinite(evaluate_and_replay(spec, prepared, folder).metrics["rmse"])
     assert Predictor(folder).task.example(prepared.contract) == "one of mine"
     own_task.write_text(OWN.replace("one of mine", "changed"))
     with pytest.raises(ModelError, match="is not the source of my_tasks:Length that the model was trained with"):
@@ -221,17 +224,17 @@ def test_a_task_from_outside_the_package(tiny_base, tmp_path, own_task):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
-        ("Length = 3", "is no function and no class"),
-        ("def Length(): pass", "is no task"),
-        ("from trainer.tasks.base import Task\nclass Length(Task): pass", "lacks as_request, begin"),
+        ("Length = 3", "is not a function or a class"),
+        ("def Length(): pass", "is not a task"),
+        ("from trainer.tasks import Task\nclass Length(Task): pass", "lacks as_request, collate"),
         (OWN.replace("target = Numbers()", ""), "lacks target"),
         ("import no_such_thing", "cannot be imported"),
         ("1 / 0", "raised ZeroDivisionError"),
     ],
 )
-def test_what_is_no_task(own_task, source, said):
+def test_what_is_not_a_task(own_task, source, message):
     own_task.write_text(source)
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=message):
         task_catalog.get_task("my_tasks:Length")

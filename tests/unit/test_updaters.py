@@ -12,12 +12,13 @@ from trainer.spec.train import TrainSpec
 
 TRAIN = TrainSpec(learning_rate=1e-2, weight_decay=0.1, warmup_fraction=0.2, layerwise_lr_decay=0.7, max_grad_norm=0.5)
 STEPS = 12
+#: The head of the model: the parameters that loading a base model reports as new.
+HEAD = ("2.weight", "2.bias")
 
 
 def model_of():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 32), torch.nn.LayerNorm(32), torch.nn.Linear(32, 3))
-    model.raymill_new = ["2.weight", "2.bias"]  # the head, as recorded when a base model is loaded
     return model
 
 
@@ -45,7 +46,7 @@ def values_of(updater):
 @pytest.fixture(scope="module")
 def theirs():
     model = model_of()
-    updater = TorchUpdater(model, TRAIN, STEPS, 1, "fp32", "cpu")
+    updater = TorchUpdater(model, TRAIN, STEPS, 1, "fp32", "cpu", new_parameters=HEAD)
     norms = learn(updater, model)
     return values_of(updater), norms, updater.state()[0]
 
@@ -55,7 +56,7 @@ def theirs():
 def test_the_same_steps(theirs, monkeypatch, piece, passes):
     monkeypatch.setattr(flat_updater, "_PIECE", piece)
     model = model_of()
-    updater = FlatUpdater(model, TRAIN, STEPS, 1)
+    updater = FlatUpdater(model, TRAIN, STEPS, 1, new_parameters=HEAD)
     norms = learn(updater, model, passes=passes)
     assert torch.stack(norms).tolist() == pytest.approx(torch.stack(theirs[1]).tolist(), rel=1e-5)
     for name, value in theirs[0].items():
@@ -83,7 +84,7 @@ class Written(torch.autograd.Function):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.03)])
 def test_gradients_that_are_written_in_another_precision(theirs, dtype, tolerance, passes):
     model = model_of()
-    updater = FlatUpdater(model, TRAIN, STEPS, 1, list(model[2].parameters()), dtype)
+    updater = FlatUpdater(model, TRAIN, STEPS, 1, list(model[2].parameters()), dtype, HEAD)
     weight, bias = updater.adjacent_views([model[2].weight]), updater.adjacent_views([model[2].bias])
     assert weight[0].dtype is dtype and weight[0].shape == (3, 32)
 
@@ -110,8 +111,8 @@ def test_adjacent_parameters_are_one_view():
 def test_each_resumes_from_the_state_of_the_other(theirs, first, second):
     def new_updater(kind, model):
         if kind == "flat":
-            return FlatUpdater(model, TRAIN, STEPS, 1)
-        return TorchUpdater(model, TRAIN, STEPS, 1, "fp32", "cpu")
+            return FlatUpdater(model, TRAIN, STEPS, 1, new_parameters=HEAD)
+        return TorchUpdater(model, TRAIN, STEPS, 1, "fp32", "cpu", new_parameters=HEAD)
 
     model = model_of()
     updater = new_updater(first, model)
@@ -134,9 +135,9 @@ def test_rates_follow_the_schedule_in_every_group():
     for kind in ("flat", "torch"):
         model = model_of()
         updater = (
-            FlatUpdater(model, TRAIN, STEPS, 1)
+            FlatUpdater(model, TRAIN, STEPS, 1, new_parameters=HEAD)
             if kind == "flat"
-            else TorchUpdater(model, TRAIN, STEPS, 1, "fp32", "cpu")
+            else TorchUpdater(model, TRAIN, STEPS, 1, "fp32", "cpu", new_parameters=HEAD)
         )
         updater.set_learning_rates(STEPS - 1)
         assert updater.learning_rate_of(model[0].weight) == pytest.approx(1e-2 / 10, rel=0.5)
@@ -144,7 +145,7 @@ def test_rates_follow_the_schedule_in_every_group():
 
 def test_a_step_with_a_non_finite_gradient_is_skipped_in_fp16():
     model = model_of()
-    updater = TorchUpdater(model, TRAIN, STEPS, 1, "fp16", "cpu")
+    updater = TorchUpdater(model, TRAIN, STEPS, 1, "fp16", "cpu", new_parameters=HEAD)
     before = values_of(updater)
     updater.set_learning_rates(1)
     updater.backward((model(torch.ones(8, 6)) * float("inf")).sum(), 8, more=False)

@@ -1,24 +1,24 @@
-"""Where a base model's files are: an installed package, a local folder, or the hub."""
+"""Base models: files in an installed package, a local folder, or the hub."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
 
-from cluster.errors import ModelError
+from cluster.errors import ModelError, first_line
 
 _PACKAGE = "package://"
 # JSON, vocabularies and safetensors; never a pickle or a repository's own Python code.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
-def locate(base: str) -> Path:
-    """Return the folder that holds the base model's files, fetching them from the hub if need be.
+def locate_base_model(base: str) -> Path:
+    """Return the folder with the base model's files; downloads them from the hub if necessary.
 
-    Raises `ModelError` if there is none, or if it holds no config.json or no safetensors weights.
+    Raises `ModelError` if there is no such model, or if it has no config.json or no safetensors weights.
     """
     if base.startswith(_PACKAGE):
-        folder = _in_package(base)
+        folder = _folder_in_package(base)
     elif Path(base).expanduser().is_absolute():
         folder = Path(base).expanduser()
         if not folder.is_dir():
@@ -26,42 +26,53 @@ def locate(base: str) -> Path:
                 f"model.base={base!r}: there is no such folder", "correct the path, or give a hub id as org/name"
             )
     else:
-        folder = _from_hub(base)
+        folder = _download_from_hub(base)
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"model.base={base!r}: {folder} holds no config.json", "name a folder saved by save_pretrained()"
+            f"model.base={base!r}: {folder} has no config.json", "name a folder saved by save_pretrained()"
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"model.base={base!r}: {folder} holds no *.safetensors; raymill reads no pickled weights",
-            "save the model with transformers 5 (safetensors is its format), or choose another",
+            f"model.base={base!r}: {folder} has no *.safetensors; raymill reads no pickled weights",
+            "save the model with transformers 5, which writes safetensors, or choose another",
         )
     return folder
 
 
-def is_local(base: str) -> bool:
-    """Whether the base model's files are on this machine, or nowhere: only a hub id would have to be fetched."""
+def is_local_base(base: str) -> bool:
+    """Whether `base` is a folder or in a package, so that nothing has to be downloaded from the hub."""
     return base.startswith(_PACKAGE) or Path(base).expanduser().is_absolute()
 
 
-def _in_package(base: str) -> Path:
+def max_positions(config: dict[str, object]) -> int:
+    """Return the most tokens that the model of this config.json takes (RoBERTa reserves `pad_token_id + 1`)."""
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return 8192
+    if str(config.get("model_type", "")) in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
+        pad_id = config.get("pad_token_id")
+        return positions - (pad_id if isinstance(pad_id, int) else 1) - 1
+    return positions
+
+
+def _folder_in_package(base: str) -> Path:
     package, _, inner = base.removeprefix(_PACKAGE).partition("/")
     try:
-        found = importlib.util.find_spec(package) if package else None
+        spec = importlib.util.find_spec(package) if package else None
     except (ImportError, ValueError):
-        found = None
-    places = list(found.submodule_search_locations or []) if found else []
-    if not places:
+        spec = None
+    locations = list(spec.submodule_search_locations or []) if spec else []
+    if not locations:
         hint = package.replace("_", "-") or "NAME"
         raise ModelError(f"model.base={base!r}: the package '{package}' is not installed", f"pip install {hint}")
-    root = Path(places[0]).resolve()
+    root = Path(locations[0]).resolve()
     folder = (root / inner).resolve()
     if not folder.is_relative_to(root) or not folder.is_dir():
         raise ModelError(f"model.base={base!r}: the package has no folder '{inner}'", f"look into {root}")
     return folder
 
 
-def _from_hub(base: str) -> Path:
+def _download_from_hub(base: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -74,22 +85,11 @@ def _from_hub(base: str) -> Path:
         ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"model.base={base!r} is no folder beside the spec, and the hub cannot be reached from here",
-            "give a local folder or a package:// base, or fetch it once where there is a network",
+            f"model.base={base!r} is not a folder beside the spec, and the hub cannot be reached",
+            "give a local folder or a package:// base, or download it once on a machine with network access",
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(
-            f"model.base={base!r} could not be fetched from the hub: {str(error).splitlines()[0]}",
+            f"model.base={base!r} could not be downloaded from the hub: {first_line(error)}",
             "correct the id, or give a local folder",
         ) from error
-
-
-def max_positions(config: dict[str, object]) -> int:
-    """Return how many tokens the model of this config.json can take (RoBERTa keeps `pad_token_id + 1` back)."""
-    found = config.get("max_position_embeddings")
-    if not isinstance(found, int):
-        return 8192
-    if str(config.get("model_type", "")) in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
-        pad = config.get("pad_token_id")
-        return found - (pad if isinstance(pad, int) else 1) - 1
-    return found

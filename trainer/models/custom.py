@@ -1,8 +1,8 @@
-"""A model of the user's own, `model.factory: my_module:build`: made by their function, kept as safetensors beside its source.
+"""Models that a user's function builds (`model.factory: my_module:build`), saved as safetensors beside their source.
 
-`build(folder, n_outputs)` returns a torch module that is called with what the task collates and gives an object with
-`logits`. `folder` holds the base model while training (None without a base), and in serving the model's own folder, which has
-the base's config.json: weights are put in afterwards.
+`build(folder, n_outputs)` returns a torch module that takes what the task collates and returns an object with `logits`.
+In training, `folder` is the base model's folder (None without a base). In serving, it is the model's own folder, which
+has the base's config.json; the trained weights are loaded afterwards.
 """
 
 from __future__ import annotations
@@ -14,83 +14,80 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import ModelError, SpecError
 from cluster.files import read_json, write_bytes, write_json
 from trainer.contract import user_code
-from trainer.models import base_model
+from trainer.models.base_model import locate_base_model
+from trainer.models.new_model import FactoryOrigin, NewModel
 
 if TYPE_CHECKING:
     import torch
 
     from trainer.spec.run import RunSpec
 
-#: Says which function makes the model, and the digest of its source.
-FILE = "own_model.json"
+#: Names the function that builds the model, and the digest of its source.
+ORIGIN_FILE = "own_model.json"
 _KEY = "model.factory"
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
-def check(spec: RunSpec) -> None:
-    """Raise `SpecError` where the function is not there, or not the user's."""
+def check_factory(spec: RunSpec) -> None:
+    """Raise `SpecError` if `model.factory` is set and its function does not exist or is not the user's."""
     if spec.model.factory:
-        user_code.find(spec.model.factory, _KEY)
+        user_code.find_source(spec.model.factory, _KEY)
 
 
-def build(spec: RunSpec, n_outputs: int) -> torch.nn.Module:
-    """Return a new model. Raises `SpecError` if the function gives none."""
+def build_custom_model(spec: RunSpec, n_outputs: int) -> NewModel:
+    """Return a new model. Raises `SpecError` if the function does not return a torch module."""
     assert spec.model.factory is not None
-    source = user_code.find(spec.model.factory, _KEY)
-    base = base_model.locate(spec.model.base) if spec.model.base else None
-    model = _module(user_code.load(source)(base, n_outputs), spec.model.factory)
-    model.raymill_source = source  # what `save` writes down
-    model.raymill_base = base
-    model.raymill_outputs = n_outputs
-    return model
+    source = user_code.find_source(spec.model.factory, _KEY)
+    base = locate_base_model(spec.model.base) if spec.model.base else None
+    module = _require_module(user_code.load_user_object(source)(base, n_outputs), spec.model.factory)
+    return NewModel(module, origin=FactoryOrigin(source, base, n_outputs))
 
 
-def is_own(model: Any) -> bool:
-    """Whether `build` made the model."""
-    return hasattr(model, "raymill_source")
-
-
-def save(model: Any, folder: Path) -> None:
-    """Write weights, config, and what made the model. No pickle."""
+def save_custom_model(module: torch.nn.Module, origin: FactoryOrigin, folder: Path) -> None:
+    """Write weights, config and origin of a model. No pickle."""
     from safetensors.torch import save_model
 
-    source: user_code.Source = model.raymill_source
-    save_model(model, str(folder / _WEIGHTS))
-    if model.raymill_base is not None:
-        shutil.copyfile(model.raymill_base / _CONFIG, folder / _CONFIG)
-    copy = _copy_of(source)
+    save_model(module, str(folder / _WEIGHTS))
+    if origin.base is not None:
+        shutil.copyfile(origin.base / _CONFIG, folder / _CONFIG)
+    source, copy = origin.source, f"model_{origin.source.module}.py"
     write_bytes(folder / copy, source.content)
-    made = {"factory": source.path, "source_sha256": source.digest, "copy": copy, "n_outputs": model.raymill_outputs}
-    write_json(folder / FILE, made)
+    description = {
+        "factory": source.path,
+        "source_sha256": source.digest,
+        "copy": copy,
+        "n_outputs": origin.n_outputs,
+    }
+    write_json(folder / ORIGIN_FILE, description)
 
 
-def is_saved_in(folder: Path) -> bool:
-    """Whether `folder` holds a model that `save` wrote."""
-    return (folder / FILE).is_file()
+def holds_custom_model(folder: Path) -> bool:
+    """Whether `folder` holds a model that `save_custom_model` wrote."""
+    return (folder / ORIGIN_FILE).is_file()
 
 
-def load(folder: Path) -> torch.nn.Module:
-    """Return the model in `folder`, if its function's source is the one it was trained with. Raises `ModelError`."""
+def load_custom_model(folder: Path) -> torch.nn.Module:
+    """Return the model in `folder`. Raises `ModelError` if its function's source is not the one it was trained with."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 
-    made = read_json(folder / FILE)
-    source = user_code.pinned(made["factory"], _KEY, made["source_sha256"], made["copy"])
-    model = _module(user_code.load_pinned(source)(folder, made["n_outputs"]), made["factory"])
+    description = read_json(folder / ORIGIN_FILE)
+    factory = description["factory"]
+    source = user_code.find_pinned_source(factory, _KEY, description["source_sha256"], description["copy"])
+    build = user_code.load_pinned_object(source)
+    module = _require_module(build(folder, description["n_outputs"]), factory)
     try:
-        load_model(model, str(folder / _WEIGHTS))
+        load_model(module, str(folder / _WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise ModelError(f"{folder / _WEIGHTS} does not fit {made['factory']}: {error}", "train again") from error
-    return model
+        raise ModelError(f"{folder / _WEIGHTS} does not fit {factory}: {error}", "train again") from error
+    return module
 
 
-def _module(made: Any, path: str) -> Any:
+def _require_module(model: Any, factory: str) -> torch.nn.Module:
     import torch
 
-    if not isinstance(made, torch.nn.Module):
-        raise SpecError(f"{_KEY}: {path} returned {type(made).__name__}, no torch module", "return a torch.nn.Module")
-    return made
-
-
-def _copy_of(source: user_code.Source) -> str:
-    return f"model_{source.module}.py"
+    if not isinstance(model, torch.nn.Module):
+        raise SpecError(
+            f"{_KEY}: {factory} returned {type(model).__name__}, not a torch module", "return a torch.nn.Module"
+        )
+    return model

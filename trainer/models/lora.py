@@ -1,88 +1,87 @@
-"""LoRA: small matrices beside the weights learn, the weights themselves stay (Hu et al. 2021), through peft.
+"""LoRA through peft: small matrices beside the weights are trained, the weights are not (Hu et al. 2021).
 
-Saved `merged` a model is a plain one. Saved as `adapter`, its folder holds the small matrices and the head, and names the
+A model saved as `merged` is a plain one. A folder saved as `adapter` holds the small matrices and the head, and names the
 base model that it needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ModelError, SpecError
 from cluster.files import read_json, write_json
-from trainer.models.pretrained import new_parameters
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.spec.model import Lora
+    from trainer.spec.model import LoraSpec
     from trainer.spec.run import RunSpec
 
-#: Beside an adapter: which base model it belongs to.
-BASE = "base.json"
+#: Names the base model of the adapter in the same folder.
+BASE_FILE = "base.json"
 
 
-def check(lora: Lora) -> None:
-    """Raise `ModelError` where peft is missing."""
+def require_peft() -> None:
+    """Raise `ModelError` if peft is not installed."""
     _peft()
 
 
-def add(model: torch.nn.Module, lora: Lora) -> Any:
-    """Put the small matrices into `model` and freeze all else but what is new in it; returns peft's handle of it."""
+def add_adapters(model: torch.nn.Module, spec: LoraSpec, new_parameters: Collection[str]) -> Any:
+    """Add small matrices to `model` and freeze the rest, except for its `new_parameters`. Returns peft's model."""
     peft = _peft()
-    # What begins at random has to learn, and to be saved: the head, and the pooler where the base model has none.
-    heads = sorted({name.rpartition(".")[0] for name in new_parameters(model) or ()})
+    # Parameters without pre-trained values must learn and be saved: the head, and the pooler if the base has none.
+    new_modules = sorted({name.rpartition(".")[0] for name in new_parameters})
     config = peft.LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.rank,
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets,
-        modules_to_save=heads or None,
+        r=spec.rank,
+        lora_alpha=spec.alpha if spec.alpha is not None else 2 * spec.rank,
+        lora_dropout=spec.dropout,
+        target_modules=spec.targets,
+        modules_to_save=new_modules or None,
     )
     try:
         return peft.get_peft_model(model, config)
     except ValueError as error:
         raise SpecError(
-            f"model.lora.targets={lora.targets} names no layer of this model that can have small matrices",
-            "name the ends of its layers' names, as targets: [query, value]",
+            f"model.lora.targets={spec.targets} matches no layer of this model that LoRA can extend",
+            "give the ends of layer names, for example targets: [query, value]",
         ) from error
 
 
-def inner(handle: Any) -> torch.nn.Module:
-    """Return the model that `handle` was made of."""
-    found: torch.nn.Module = handle.get_base_model()
-    return found
+def base_module(peft_model: Any) -> torch.nn.Module:
+    """Return the model that `peft_model` was made from."""
+    module: torch.nn.Module = peft_model.get_base_model()
+    return module
 
 
-def merged(handle: Any) -> torch.nn.Module:
-    """Return the plain model, the small matrices added to its weights. `handle` is used up."""
-    found: torch.nn.Module = handle.merge_and_unload(safe_merge=True)
-    return found
+def merge_adapters(peft_model: Any) -> torch.nn.Module:
+    """Return the plain model with the small matrices added to its weights. `peft_model` cannot be used afterwards."""
+    module: torch.nn.Module = peft_model.merge_and_unload(safe_merge=True)
+    return module
 
 
-def save(handle: Any, spec: RunSpec, folder: Path) -> None:
-    """Write the adapter, and which base model it belongs to."""
+def save_adapter(peft_model: Any, spec: RunSpec, folder: Path) -> None:
+    """Write the adapter and the name of its base model."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle.save_pretrained(folder, safe_serialization=True)
-    write_json(folder / BASE, {"base": spec.model.base})
+    peft_model.save_pretrained(folder, safe_serialization=True)
+    write_json(folder / BASE_FILE, {"base": spec.model.base})
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether `folder` holds an adapter and no whole model."""
-    return (folder / BASE).is_file()
+def holds_adapter(folder: Path) -> bool:
+    """Whether `folder` holds an adapter and not a full model."""
+    return (folder / BASE_FILE).is_file()
 
 
-def base_of(folder: Path) -> str:
+def base_of_adapter(folder: Path) -> str:
     """Return the base model that the adapter in `folder` needs."""
-    found: str = read_json(folder / BASE)["base"]
-    return found
+    base: str = read_json(folder / BASE_FILE)["base"]
+    return base
 
 
-def load(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
+def load_adapter(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
     """Return `model`, the base with a new head, with the adapter in `folder` merged into it."""
-    handle = _peft().PeftModel.from_pretrained(model, folder, local_files_only=True)
-    return merged(handle)
+    return merge_adapters(_peft().PeftModel.from_pretrained(model, folder, local_files_only=True))
 
 
 def _peft() -> Any:

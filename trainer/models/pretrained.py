@@ -1,26 +1,24 @@
-"""Loading a model of transformers from a folder: safetensors only, no code of others, no network."""
+"""Loading a transformers model from a folder: safetensors only, no remote code, no network."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.errors import ModelError
-
-if TYPE_CHECKING:
-    import torch
+from trainer.models.new_model import NewModel
 
 
-def load(auto_class: str, folder: Path, **config: Any) -> torch.nn.Module:
+def load_pretrained(auto_class: str, folder: Path, **config: Any) -> NewModel:
     """Return the model in `folder` as `transformers.<auto_class>` reads it, in fp32; `config` overrides its config.json.
 
-    Its `raymill_new` names the parameters that `folder` has no values for: its head, mostly.
-    Raises `ModelError` if it cannot be loaded.
+    Its `new_parameters` are those that `folder` has no values for, mostly the head's. Raises `ModelError` if the model
+    cannot be loaded.
     """
     import torch
     import transformers
 
-    quiet()
+    silence_transformers()
     try:
         model, info = getattr(transformers, auto_class).from_pretrained(
             folder,
@@ -31,24 +29,16 @@ def load(auto_class: str, folder: Path, **config: Any) -> torch.nn.Module:
             output_loading_info=True,
             **config,
         )
-    except Exception as error:  # transformers and safetensors raise their own kinds, plain Exception among them
+    except Exception as error:  # transformers and safetensors raise errors of their own, plain Exception among them
         raise ModelError(
             f"{folder} cannot be loaded as a model: {error}", "check model.base, or train again"
         ) from error
-    found: torch.nn.Module = model
     mismatched = {key if isinstance(key, str) else key[0] for key in info.get("mismatched_keys", ())}
-    found.raymill_new = sorted({*info.get("missing_keys", ()), *mismatched})  # type: ignore[assignment]
-    return found
+    return NewModel(model, tuple(sorted({*info.get("missing_keys", ()), *mismatched})))
 
 
-def new_parameters(model: torch.nn.Module) -> list[str] | None:
-    """Return the names of the parameters that the base model had no values for; None where that is not known."""
-    found: list[str] | None = getattr(model, "raymill_new", None)
-    return found
-
-
-def quiet() -> None:
-    """Turn transformers' warnings and progress bars off: raymill shows one line a stage."""
+def silence_transformers() -> None:
+    """Turn off the warnings and progress bars of transformers; raymill shows one line per stage."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

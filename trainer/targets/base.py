@@ -1,6 +1,6 @@
-"""What every kind of target answers: how its raw values are checked and learned, its loss, scores, metrics and report.
+"""The interface of a target: what a model predicts, with its loss, metrics and answers.
 
-`fitted` in the methods is `Contract.fitted`: what `fit` returned, beside what the task fitted for its inputs.
+`fitted` in the methods is `Contract.fitted`: what `Target.fit` returned, next to what the task fitted for its inputs.
 Letters in shapes: B rows, C outputs of the model (classes, tags, or 1 for a number).
 """
 
@@ -14,153 +14,72 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.errors import DataError
-from trainer.contract.row_hash import content_keys
-from trainer.spec.run import Metric
+from trainer.contract.row_hash import hash_contents
+from trainer.spec.evaluate import Metric
+from trainer.targets.arrays import codes_of_hashes, reason_where
+from trainer.targets.label_sets import reorder_scores
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.charts.section import Section
-    from trainer.spec.data import Data
-    from trainer.spec.train import Loss
+    from trainer.spec.data import DataSpec
+    from trainer.spec.train import LossSpec
 
-Fitted = Mapping[str, Any]
-
-# A label is part of URLs, metrics and reports; more than that is usually the wrong column.
-_MAX_LABELS = 10_000
-
-
-#: Keys of a spec that the training loop of `trainer.training` goes by, and estimators for tables do not.
-LOOP = frozenset(
-    {
-        "model.lora",
-        "model.factory",
-        "train.max_steps",
-        "train.max_time_s",
-        "train.micro_batch_size",
-        "train.head_learning_rate",
-        "train.layer_decay",
-        "train.freeze",
-        "train.optimizer",
-        "train.loss",
-        "train.ema_decay",
-        "train.gradient_checkpointing",
-        "train.checkpoint",
-        "cluster.sharding",
-    }
-)
-
-#: Keys of a spec that only some tasks know what to do with: a task or its target says so in `uses`.
-OPTIONAL = LOOP | {
-    "data.image",
-    "data.tag_separator",
-    "model.kind",
-    "model.params",
-    "train.augment",
-    "train.folds",
-}
+#: The fitted part of a contract, plain JSON.
+FittedTarget = Mapping[str, Any]
 
 
 class Target(ABC):
-    """One kind of target. Plain functions of their arguments; nothing is kept between calls."""
+    """Base class of all targets. Methods are plain functions of their arguments and keep no state between calls.
 
-    #: Its name in `Contract.types`.
+    The report's sections about predictions are not part of the class: `trainer.targets.report` has one function per
+    kind of target, and a target without one has no such sections.
+    """
+
+    # ---- Must be written -------------------------------------------------------------------------------------------
+
+    #: Name of the kind of target in `Contract.types`.
     kind: str
-    #: Figures that `metrics` computes and a spec may go by.
-    metrics_known: tuple[Metric, ...]
-    #: What `evaluate.metric` is where the spec does not say.
-    metric: Metric
-    #: The figure of `metrics` that is the validation loss: what learning curves show beside the training loss.
-    loss: str
-    #: Whether rows fall into classes that a spec may declare (`data.labels`), balance and stratify.
-    has_classes = False
-    #: Those of `OPTIONAL` that it goes by.
-    uses: frozenset[str] = frozenset()
-    #: What of `train.loss` its loss can do beside the default.
-    loss_options: frozenset[Literal["focal", "label_smoothing"]] = frozenset()
-    #: Whether `data.labels` may list what there is.
-    has_labels = True
-    #: Whether an empty cell is a value, as no tags are.
-    may_be_empty = False
-    #: Whether raw values may be of any kind (numbers, lists), which are read as text.
-    loose = False
+    #: The metrics that `metrics` computes and that a spec may name in `evaluate.metric`.
+    metric_names: tuple[Metric, ...]
+    #: The default of `evaluate.metric`.
+    default_metric: Metric
+    #: The metric that is the validation loss; learning curves show it next to the training loss.
+    loss_metric: str
 
-    def settings(self, data: Data) -> dict[str, Any]:
-        """Return what of the spec's `data` the target goes by; in `Contract.fitted` before anything is fitted."""
-        return {}
-
-    def canonical(self, fitted: Fitted, values: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return raw values (string, null where empty) in the spelling that all other methods take, by `settings`.
-
-        A mistake in a value stays in it, for `check` to find.
-        """
-        return values
+    # From cells of the target's column to stored values.
 
     @abstractmethod
     def check(self, role: str, values: pa.ChunkedArray) -> list[pa.ChunkedArray]:
-        """Return columns of reasons (string, null where nothing is wrong) for raw `values` (string) of the target `role`.
+        """Return columns of reasons (string, null where the value is good) for raw `values` (string) of column `role`.
 
-        Null and empty values are looked at elsewhere, for all roles alike.
+        Null and empty values are checked elsewhere, in the same way for all roles.
         """
 
     @abstractmethod
     def tally(self, values: pa.ChunkedArray) -> dict[str, int]:
-        """Return what the driver keeps of one block's usable values, to be added up key by key over all blocks."""
+        """Return counts of one block's usable values; raymill adds them up by key over all blocks."""
 
     @abstractmethod
     def fit(self, role: str, tally: Mapping[str, int], declared: list[str] | None) -> dict[str, Any]:
-        """Return what rows to train on teach about the target, plain JSON, from the blocks' tallies added up.
+        """Return what the training rows teach about the target, as plain JSON; `tally` is summed over all blocks.
 
-        `declared` are the spec's `data.labels`. Raises `DataError` where nothing can be learned.
+        `declared` is the spec's `data.labels`. Raises `DataError` if nothing can be learned.
         """
 
-    def undeclared(self, role: str, values: pa.ChunkedArray, declared: list[str]) -> pa.ChunkedArray:
-        """Return a reason where a value is none of those `declared`, else null."""
-        return where(pc.invert(pc.is_in(values, value_set=pa.array(declared, pa.string()))), f"unknown {role}")
+    @abstractmethod
+    def encode(self, fitted: FittedTarget, values: pa.Array) -> pa.Array:
+        """Return the stored form of raw `values` (string): one Arrow type per kind; null for an unknown value."""
 
     @abstractmethod
-    def encode(self, fitted: Fitted, values: pa.Array) -> pa.Array:
-        """Return what the index stores for raw `values` (string): one fixed Arrow type a kind; null for an unknown value."""
-
-    @abstractmethod
-    def array(self, fitted: Fitted, encoded: pa.ChunkedArray) -> np.ndarray:
+    def array(self, fitted: FittedTarget, encoded: pa.ChunkedArray) -> np.ndarray:
         """Return encoded targets as `metrics` takes them: shape (B,), or (B, C) for tags."""
 
-    def codes(self, fitted: Fitted, values: pa.Array) -> np.ndarray:
-        """Return int32 codes, shape (B,): -1 for an unknown value, else not negative and equal for equal targets.
-
-        Each block of rows is asked for its own: a code goes by its value alone, never by the other values of the call.
-        Here: a hash of the raw value. For classes: ids.
-        """
-        known = self.encode(fitted, values).is_valid().to_numpy(zero_copy_only=False)
-        keys = content_keys([value or "" for value in values.to_pylist()])
-        return np.where(known, code_of(keys), np.int32(-1))
-
-    def labels(self, fitted: Fitted) -> list[str]:
-        """Return the names of the model's outputs: classes or tags; empty for a number."""
-        found: list[str] = fitted.get("labels", [])
-        return found
-
-    def groups(self, fitted: Fitted) -> list[str]:
-        """Return the groups that rows are counted by: the classes, or one group of all rows."""
-        return self.labels(fitted) if self.has_classes else [""]
-
-    def unit(self, fitted: Fitted) -> float:
-        """Return how much a score has to move to matter: 1 for probabilities, of numbers their standard deviation."""
-        return 1.0
-
-    def width(self, fitted: Fitted) -> int:
-        """Return the number of outputs of the model."""
-        return max(1, len(self.labels(fitted)))
-
-    def as_learned(self, fitted: Fitted, targets: np.ndarray) -> np.ndarray:
-        """Return the same as `tensor` for models that are not torch's: int64 class ids, or float32 numbers, shape (B,)."""
-        return self.tensor(fitted, targets).numpy()
+    # Loss and metrics.
 
     @abstractmethod
-    def tensor(self, fitted: Fitted, targets: np.ndarray) -> torch.Tensor:
-        """Return targets as `loss_sum` takes them, from what `array` returned."""
+    def tensor(self, fitted: FittedTarget, targets: np.ndarray) -> torch.Tensor:
+        """Return targets as `loss_sum` takes them, from the result of `array`."""
 
     @abstractmethod
     def loss_sum(
@@ -168,101 +87,108 @@ class Target(ABC):
         logits: torch.Tensor,
         targets: torch.Tensor,
         weights: torch.Tensor | None = None,
-        how: Loss | None = None,
+        spec: LossSpec | None = None,
     ) -> torch.Tensor:
-        """Return the summed loss of a batch: logits (B, C), targets of `tensor`. Summed, so that workers' parts add up.
+        """Return the summed loss of a batch, for logits (B, C) and targets as `tensor` returns them.
 
-        `weights` (C,) weighs the rows of each class; `how` is the spec's `train.loss` where it is not the default.
+        It is a sum, not a mean, so that the parts of several workers add up. `weights` (C,) weights the rows of each
+        class; `spec` is `train.loss` if it is not the default.
         """
 
-    def in_units(self, fitted: Fitted, loss: float) -> float:
-        """Return a mean of `loss_sum` in the units of the figure `loss`."""
-        return loss
-
     @abstractmethod
-    def scores(self, fitted: Fitted, logits: np.ndarray) -> np.ndarray:
-        """Return float64 scores, shape (B, C), of float logits (B, C): probabilities, or the number itself."""
+    def scores(self, fitted: FittedTarget, logits: np.ndarray) -> np.ndarray:
+        """Return float64 scores (B, C) for float logits (B, C): probabilities, or the number itself."""
 
     @abstractmethod
     def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
-        """Return the figures of `metrics_known`, and others, for scores (B, C) and targets as `array` returns them.
+        """Return the metrics in `metric_names`, and any others, for scores (B, C) and targets as `array` returns them.
 
-        One that cannot be computed for these rows is left out.
+        `n_bins` is the number of calibration bins. A metric that these rows do not define is left out.
         """
 
-    @abstractmethod
-    def answer(self, fitted: Fitted, scores: np.ndarray) -> list[dict[str, Any]]:
-        """Return one JSON object for each row of scores (B, C), as HTTP clients see it."""
+    # Answers.
 
     @abstractmethod
-    def columns(self, answers: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
-        """Return the columns `prediction` and `score` of a file of predictions; types do not depend on the answers."""
+    def answer(self, fitted: FittedTarget, scores: np.ndarray) -> list[dict[str, Any]]:
+        """Return one JSON object per row of scores (B, C), as HTTP clients see it."""
 
     @abstractmethod
-    def counted(self, answer: dict[str, Any]) -> list[str]:
-        """Return the labels under which a replica counts one answer."""
+    def prediction_columns(self, answers: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
+        """Return the columns `prediction` and `score` of a prediction file; their types do not depend on the answers."""
 
     @abstractmethod
-    def example(self, fitted: Fitted) -> dict[str, Any]:
-        """Return an answer as documentation shows it."""
+    def example(self, fitted: FittedTarget) -> dict[str, Any]:
+        """Return an example answer for the documentation."""
 
-    @abstractmethod
-    def aligned(self, scores: np.ndarray, theirs: Fitted, ours: Fitted) -> np.ndarray:
-        """Return scores of a model fitted as `theirs` in the columns of `ours`; a label it lacks scores 0."""
+    # ---- May be overridden -----------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def sections(
-        self, fitted: Fitted, shown: Sequence[str], scores: np.ndarray, targets: np.ndarray, n_bins: int, n_worst: int
-    ) -> list[Section]:
-        """Return the report's sections about scores (B, C): charts, tables, the worst rows.
+    #: Whether rows fall into classes that a spec may declare (`data.labels`), balance and stratify.
+    has_classes = False
+    #: Whether `data.labels` may list the labels.
+    has_labels = True
+    #: Whether an empty cell is a value, such as "no tags".
+    may_be_empty = False
+    #: Whether raw values may have any type (numbers, lists); they are read as text.
+    accepts_any_type = False
+    #: The options of `train.loss` that `loss_sum` implements.
+    loss_options: frozenset[Literal["focal", "label_smoothing"]] = frozenset()
+    #: The keys in `trainer.tasks.spec_keys.OPTIONAL_KEYS` that this target uses.
+    used_keys: frozenset[str] = frozenset()
 
-        `shown` is how a page shows each row's input (markup where it is a `markupsafe.Markup`).
+    def settings(self, data: DataSpec) -> dict[str, Any]:
+        """Return the settings that the target takes from the spec's `data`; in `Contract.fitted` from the start."""
+        return {}
+
+    def canonicalize(self, fitted: FittedTarget, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return raw values (string, null where empty) in the spelling that all other methods take, by `settings`.
+
+        Mistakes in a value are left in it, for `check` to find.
         """
+        return values
 
-
-def in_columns_of(scores: np.ndarray, theirs: Sequence[str], ours: Sequence[str]) -> np.ndarray:
-    """Return scores whose columns are labels `theirs` in the columns of `ours`; a label that is lacking scores 0."""
-    found = np.zeros((len(scores), len(ours)))
-    place = {label: column for column, label in enumerate(theirs)}
-    for column, label in enumerate(ours):
-        if label in place:
-            found[:, column] = scores[:, place[label]]
-    return found
-
-
-def known_labels(role: str, counts: Mapping[str, int], declared: list[str] | None) -> list[str]:
-    """Return the sorted labels to learn: those `declared`, or those with `counts` in the training rows.
-
-    Raises `DataError` if a declared one has no rows, and if there are too many.
-    """
-    labels = sorted(declared) if declared is not None else sorted(counts)
-    absent = [label for label in labels if label not in counts]
-    if absent:
-        raise DataError(
-            f"no training row has the label {absent[0]!r}, which data.labels names",
-            "add rows of it, or take it out",
+    def check_declared(self, role: str, values: pa.ChunkedArray, declared: list[str]) -> pa.ChunkedArray:
+        """Return a reason where a value is not in `declared`, else null."""
+        return reason_where(
+            pc.invert(pc.is_in(values, value_set=pa.array(declared, pa.string()))),
+            f"unknown {role}",
         )
-    if len(labels) > _MAX_LABELS:
-        raise DataError(
-            f"the {role} column has {len(labels)} different labels; at most {_MAX_LABELS} can be learned",
-            f"check data.columns.{role}: it looks like an id or a text",
-        )
-    return labels
 
+    def codes(self, fitted: FittedTarget, values: pa.Array) -> np.ndarray:
+        """Return int32 codes, shape (B,): -1 for an unknown value, else non-negative and equal for equal targets.
 
-def code_of(keys: np.ndarray) -> np.ndarray:
-    """Return int32 codes that are not negative, for uint64 hashes."""
-    return (keys >> np.uint64(33)).astype(np.int32)
+        A code depends on its value alone, never on the other values of the call: each block is coded on its own.
+        The default is a hash of the raw value.
+        """
+        known = self.encode(fitted, values).is_valid().to_numpy(zero_copy_only=False)
+        keys = hash_contents([value or "" for value in values.to_pylist()])
+        return np.where(known, codes_of_hashes(keys), np.int32(-1))
 
+    def labels(self, fitted: FittedTarget) -> list[str]:
+        """Return the names of the model's outputs: classes or tags; empty for a number."""
+        labels: list[str] = fitted.get("labels", [])
+        return labels
 
-def where(condition: pa.ChunkedArray, reason: str) -> pa.ChunkedArray:
-    """Return `reason` where `condition` holds, else null."""
-    return pc.if_else(condition, reason, pa.scalar(None, pa.string()))
+    def width(self, fitted: FittedTarget) -> int:
+        """Return the number of model outputs, C."""
+        return max(1, len(self.labels(fitted)))
 
+    def training_values(self, fitted: FittedTarget, targets: np.ndarray) -> np.ndarray:
+        """Return targets for estimators that do not use torch: int64 class ids or float32 numbers, shape (B,)."""
+        return self.tensor(fitted, targets).numpy()
 
-def missed(losses: torch.Tensor) -> torch.Tensor:
-    """Return the probability that is not given to the truth, for cross entropies: what focal loss weighs rows by."""
-    import torch
+    def scale_loss(self, fitted: FittedTarget, loss: float) -> float:
+        """Return a mean of `loss_sum` in the units of the metric `loss_metric`."""
+        return loss
 
-    # Not quite 0: the gradient of a power below 1 is infinite there.
-    return (-torch.expm1(-losses)).clamp_min(1e-7)
+    def unit(self, fitted: FittedTarget) -> float:
+        """Return the size of a score change that matters: 1 for probabilities, the standard deviation for numbers."""
+        return 1.0
+
+    def labels_to_count(self, answer: dict[str, Any]) -> list[str]:
+        """Return the labels under which a replica counts one answer in its metrics."""
+        return ["value"]
+
+    def align_scores(self, scores: np.ndarray, theirs: FittedTarget, ours: FittedTarget) -> np.ndarray:
+        """Return the scores of a model fitted as `theirs` in the columns of `ours`; a label it lacks scores 0."""
+        labels = self.labels(ours)
+        return reorder_scores(scores, self.labels(theirs), labels) if labels else scores

@@ -1,4 +1,4 @@
-"""Cells that hold tags: a JSON list of texts, as `["red", "blue"]`, or tags with a separator between them, as `red|blue`."""
+"""Cells that hold tags: a JSON list of texts such as `["red", "blue"]`, or tags with a separator such as `red|blue`."""
 
 from __future__ import annotations
 
@@ -9,72 +9,73 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.text import is_blank, is_unicode
-from trainer.features.cells import distinct, shown
+from trainer.features.cells import distinct_values, format_cell
 
-#: What stands between tags where the spec does not say.
-SEPARATOR = "|"
+#: The default of `data.tag_separator`.
+DEFAULT_SEPARATOR = "|"
 
 
-class Tagged(NamedTuple):
-    """The tags of a column's cells, each different cell read once."""
+class TagCells(NamedTuple):
+    """The tags in a column of cells; each distinct cell is read once."""
 
     tags: list[list[str]]
-    """Of each different cell, as they stand there; empty where there is a reason."""
+    """The tags of each distinct cell, in the cell's order; empty if there is a reason."""
     reasons: list[str | None]
-    """Of each different cell: why it cannot be used."""
-    at: np.ndarray
-    """int64, shape (B,): the place of each row's cell among the different ones."""
+    """Why each distinct cell cannot be used, or None."""
+    cell_of_row: np.ndarray
+    """int64, shape (B,): the index of each row's cell among the distinct ones."""
 
 
-def split(cell: str | None, separator: str = SEPARATOR) -> list[str]:
-    """Return the tags of one cell, trimmed; none for an empty one. What begins with `[` is JSON.
+def split_tags(cell: str | None, separator: str = DEFAULT_SEPARATOR) -> list[str]:
+    """Return the trimmed tags of one cell; an empty cell has none. A cell that begins with `[` is JSON.
 
-    Whole numbers and true/false of a JSON list are tags as JSON writes them. Raises `ValueError` for what is no list.
+    Integers and true/false in a JSON list become tags in their JSON spelling. Raises `ValueError` if the JSON is not a
+    list of such values.
     """
     text = (cell or "").strip()
     if not text:
         return []
     if not text.startswith("["):
         return [tag.strip() for tag in text.split(separator)]
-    found = json.loads(text)
-    if not all(isinstance(tag, (str, int)) and is_unicode(str(tag)) for tag in found):  # a bool is an int
+    tags = json.loads(text)
+    if not all(isinstance(tag, (str, int)) and is_unicode(str(tag)) for tag in tags):  # a bool is an int
         raise ValueError("not all of them are texts")
-    return [tag.strip() if isinstance(tag, str) else json.dumps(tag) for tag in found]
+    return [tag.strip() if isinstance(tag, str) else json.dumps(tag) for tag in tags]
 
 
-def canonical(cell: str | None, separator: str = SEPARATOR) -> str:
-    """Return a cell as a JSON list, with its mistakes; one that cannot be taken apart comes back as it is."""
+def canonical_tags(cell: str | None, separator: str = DEFAULT_SEPARATOR) -> str:
+    """Return a cell as a JSON list, with any mistakes left in; a cell that cannot be split is returned unchanged."""
     try:
-        return json.dumps(split(cell, separator), ensure_ascii=False)
+        return json.dumps(split_tags(cell, separator), ensure_ascii=False)
     except (ValueError, RecursionError):
         return cell or ""
 
 
-def read(cells: pa.Array | pa.ChunkedArray) -> Tagged:
+def read_tags(cells: pa.Array | pa.ChunkedArray) -> TagCells:
     """Return the tags of a column of strings; null is an empty cell."""
-    values, at = distinct(cells)
-    tags: list[list[str]] = []
+    values, cell_of_row = distinct_values(cells)
+    tags_by_cell: list[list[str]] = []
     reasons: list[str | None] = []
-    seen: set[str] = set()  # tags known to be visible: most come again and again
+    visible: set[str] = set()  # tags known to be visible: most tags repeat
     for value in values:
-        found, reason = _judged(value, seen)
-        tags.append([] if reason else found)
+        tags, reason = _read_cell(value, visible)
+        tags_by_cell.append([] if reason else tags)
         reasons.append(reason)
-    return Tagged(tags, reasons, at)
+    return TagCells(tags_by_cell, reasons, cell_of_row)
 
 
-def _judged(cell: str | None, seen: set[str]) -> tuple[list[str], str | None]:
-    """Return the tags of a cell, and what is wrong with it."""
+def _read_cell(cell: str | None, visible: set[str]) -> tuple[list[str], str | None]:
+    """Return the tags of a cell, and why it cannot be used or None."""
     try:
-        tags = split(cell)
+        tags = split_tags(cell)
     except (ValueError, RecursionError):
-        return [], f"no JSON list of texts: {shown(cell)}"
+        return [], f"a value that is not a JSON list of texts: {format_cell(cell)}"
     for tag in tags:
-        if tag not in seen:
+        if tag not in visible:
             if is_blank(tag):
-                return tags, f"an empty tag: {shown(cell)}"
-            seen.add(tag)
+                return tags, f"an empty tag: {format_cell(cell)}"
+            visible.add(tag)
     if len(set(tags)) < len(tags):
-        twice = next(tag for place, tag in enumerate(tags) if tag in tags[:place])
-        return tags, f"a tag twice: {shown(twice)} in {shown(cell)}"
+        repeated = next(tag for position, tag in enumerate(tags) if tag in tags[:position])
+        return tags, f"a repeated tag: {format_cell(repeated)} in {format_cell(cell)}"
     return tags, None

@@ -1,11 +1,11 @@
-"""The tasks there are, by the name that a spec gives them. A new one is a file here and a line in `TASKS`."""
+"""The built-in tasks by name. To add one, write a file in this package and add a line to `TASKS`."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
 
-from cluster.errors import SpecError, nearest
+from cluster.errors import SpecError, suggest
 
 if TYPE_CHECKING:
     from trainer.contract.contract import Contract
@@ -22,28 +22,28 @@ TASKS = {
 }
 
 
-def get(name: str) -> Task:
-    """Return the task called `name`, or the user's own of `module:Class`; raises `SpecError` for one that is not there."""
-    if is_own(name):
-        from trainer.tasks import custom
+def get_task(name: str) -> Task:
+    """Return the task called `name`, or the user's own at `module:Class`. Raises `SpecError` if it does not exist."""
+    if is_custom_task(name):
+        from trainer.tasks.custom import load_custom_task
 
-        return custom.load(name)
+        return load_custom_task(name)
     if name not in TASKS:
-        raise SpecError(f"task='{name}' is not known", nearest(name, TASKS))
+        raise SpecError(f"task='{name}' is not a known task", suggest(name, TASKS))
     module, _, attribute = TASKS[name].partition(":")
     task: Task = getattr(importlib.import_module(module), attribute)()
     return task
 
 
-def of(contract: Contract) -> Task:
-    """Return the task of a contract; raises `ModelError` where it is the user's own and its source has changed."""
-    if is_own(contract.task):
-        from trainer.tasks import custom
+def task_of_contract(contract: Contract) -> Task:
+    """Return the task of a contract. Raises `ModelError` if it is the user's own and its source has changed."""
+    if is_custom_task(contract.task):
+        from trainer.tasks.custom import custom_task_of_contract
 
-        return custom.of(contract)
-    return get(contract.task)
+        return custom_task_of_contract(contract)
+    return get_task(contract.task)
 
 
-def is_own(name: str) -> bool:
-    """Whether `name` is `module:Class`, a task of the user's own."""
+def is_custom_task(name: str) -> bool:
+    """Whether `name` is a `module:Class`, a task of the user's own."""
     return ":" in name

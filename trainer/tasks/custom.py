@@ -1,4 +1,7 @@
-"""A task of the user's own, `module:Class`: only from the user's own modules, and only the source that a model was trained with."""
+"""Tasks of the user's own, named `module:Class`.
+
+They come only from the user's own modules, and a model is used only with the source that it was trained with.
+"""
 
 from __future__ import annotations
 
@@ -16,41 +19,39 @@ if TYPE_CHECKING:
 _KEY = "task"
 
 
-def load(path: str) -> Task:
-    """Return the task at `module:Class`; raises `SpecError` if it is not there, not the user's, or no task."""
-    return _task(path, user_code.load(user_code.find(path, _KEY)))
+def load_custom_task(path: str) -> Task:
+    """Return the task at `module:Class`. Raises `SpecError` if it does not exist, is not the user's, or is not a task."""
+    return _make_task(path, user_code.load_user_object(user_code.find_source(path, _KEY)))
 
 
-def of(contract: Contract) -> Task:
-    """Return the task of a contract; raises `ModelError` if its source is not what the model was trained with."""
-    copy = _copy_of(contract.task)
-    source = user_code.pinned(contract.task, _KEY, contract.files.get(copy), copy)
-    return _task(contract.task, user_code.load_pinned(source))
+def custom_task_of_contract(contract: Contract) -> Task:
+    """Return the task of a contract. Raises `ModelError` if its source is not the one the model was trained with."""
+    copy = _copy_name(contract.task)
+    source = user_code.find_pinned_source(contract.task, _KEY, contract.files.get(copy), copy)
+    return _make_task(contract.task, user_code.load_pinned_object(source))
 
 
-def pin(contract: Contract, folder: Path) -> Contract:
-    """Return the contract with the digest of its task's source, of which `folder` gets a copy to read."""
-    source = user_code.find(contract.task, _KEY)
-    copy = _copy_of(contract.task)
+def pin_task_source(contract: Contract, folder: Path) -> Contract:
+    """Return the contract with the digest of its task's source, and write a copy of the source into `folder`."""
+    source = user_code.find_source(contract.task, _KEY)
+    copy = _copy_name(contract.task)
     write_bytes(folder / copy, source.content)
     return contract.model_copy(update={"files": {**contract.files, copy: source.digest}})
 
 
-def _task(path: str, made: object) -> Task:
+def _make_task(path: str, task_class: object) -> Task:
     from trainer.tasks.base import Task
 
-    if not (isinstance(made, type) and issubclass(made, Task)):
-        raise SpecError(
-            f"task: {path} is no task", "name a class of yours that is a subclass of trainer.tasks.base.Task"
-        )
-    missing = sorted(getattr(made, "__abstractmethods__", ()))
-    missing += [name for name in ("roles", "target") if not hasattr(made, name)]
+    if not (isinstance(task_class, type) and issubclass(task_class, Task)):
+        raise SpecError(f"task: {path} is not a task", "name a class of yours that is a subclass of trainer.tasks.Task")
+    missing = sorted(getattr(task_class, "__abstractmethods__", ()))
+    missing += [name for name in ("roles", "target") if not hasattr(task_class, name)]
     if missing:
-        raise SpecError(f"task: {path} lacks {', '.join(missing)}", "write them into the class (docs/tasks.md)")
-    task: Task = made()
+        raise SpecError(f"task: {path} lacks {', '.join(missing)}", "write them in the class (see docs/tasks.md)")
+    task: Task = task_class()
     task.name = path
     return task
 
 
-def _copy_of(path: str) -> str:
+def _copy_name(path: str) -> str:
     return f"task_{path.partition(':')[0]}.py"

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Encoders: from cleaned raw values to model inputs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import pyarrow as pa
 
 from cluster.errors import DataError
 
-# What the offsets of an Arrow list column, int32, can say.
-_MOST_NUMBERS = 2**31 - 1
+# The largest offset of an Arrow list column (int32).
+_MAX_NUMBERS = 2**31 - 1
 
-
-#: Raw values by role, all lists equally long: how requests and rows to be scored travel.
+#: Raw values by role, all lists equally long: the form of requests and of rows to predict.
 Columns = Mapping[str, Sequence[Any]]
 
 
@@ -23,43 +22,50 @@ class Encoded(NamedTuple):
     """Model inputs of some rows."""
 
     inputs: list[np.ndarray]
-    """One 1-D array for each row; it means nothing where there is a reason."""
+    """One 1-D array per row; without meaning if the row has a reason."""
     reasons: list[str | None] | None = None
-    """For each row why it cannot be used, or None; None altogether where all can."""
+    """Why each row cannot be used, or None for a good row; None as a whole if all rows are good."""
 
 
 class Encoder(ABC):
-    """Cleaned raw values to model inputs: the same function for training rows and requests."""
+    """Turns cleaned raw values into model inputs; the same function for training rows and requests."""
 
-    #: Arrow type of one number of an input.
-    number: pa.DataType = pa.int32()
+    # ---- Must be written -------------------------------------------------------------------------------------------
 
     @abstractmethod
     def __call__(self, columns: Columns) -> Encoded:
-        """Return the model inputs of a few rows, as a request has them."""
+        """Return the model inputs of a few rows, such as those of a request."""
+
+    # ---- May be overridden -----------------------------------------------------------------------------------------
+
+    #: Arrow type of the numbers in an input.
+    number_type: pa.DataType = pa.int32()
 
     def length(self, row: Sequence[Any]) -> int:
-        """Return how many numbers the input of a row (its values by role, in order) has before it is cut."""
-        raise NotImplementedError(f"{type(self).__name__} cuts nothing")
+        """Return the length of one row's input before truncation; `row` has its values by role, in order.
 
-    def block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
-        """Return the same for a whole block of rows (a column for each role), as a list column, and the reasons.
-
-        Raises `DataError` for inputs of more numbers than a list column can hold.
+        Called only if the task's `max_length` is not None.
         """
-        found = self({name: rows[name].to_pylist() for name in rows.column_names})
-        inputs = found.inputs
-        offsets = offsets_of(inputs)
+        raise NotImplementedError(f"{type(self).__name__} does not truncate inputs")
+
+    def encode_block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
+        """Return the inputs of a block of rows (one column per role) as a list column, and reasons as in `Encoded`.
+
+        Raises `DataError` if the inputs have more numbers than a list column can hold.
+        """
+        encoded = self({name: rows[name].to_pylist() for name in rows.column_names})
+        inputs = encoded.inputs
+        offsets = list_offsets(inputs)
         joined = np.concatenate(inputs) if inputs else np.empty(0)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined).cast(self.number)), found.reasons
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined).cast(self.number_type)), encoded.reasons
 
 
-def offsets_of(inputs: Sequence[Any]) -> np.ndarray:
-    """Return where each input begins in all of them joined, int32, shape (B + 1,). Raises `DataError` beyond int32."""
+def list_offsets(inputs: Sequence[Any]) -> np.ndarray:
+    """Return the offset of each input in their concatenation, int32, shape (B + 1,). Raises `DataError` beyond int32."""
     ends = np.cumsum([0, *map(len, inputs)], dtype=np.int64)
-    if ends[-1] > _MOST_NUMBERS:
+    if ends[-1] > _MAX_NUMBERS:
         raise DataError(
-            f"the inputs of {len(inputs):,} rows that are made at a time have {ends[-1]:,} numbers, over {_MOST_NUMBERS:,}",
-            "make the inputs smaller: of images by a smaller data.image.size",
+            f"a block of {len(inputs):,} rows has inputs of {ends[-1]:,} numbers together; the limit is {_MAX_NUMBERS:,}",
+            "make the inputs smaller; for images, set a smaller data.image.size",
         )
     return ends.astype(np.int32)

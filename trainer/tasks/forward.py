@@ -1,4 +1,4 @@
-"""Batched inference with a torch model."""
+"""Batched prediction with a torch model."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ def torch_forward(
     model.eval()
     order = np.argsort([-len(ids) for ids in inputs], kind="stable")
     parts = []
-    with torch.no_grad():  # and not inference mode: what a sharded model gathers in it, no step could use
+    # Not inference mode: the training step could not use the parameters that a sharded model gathers in it.
+    with torch.no_grad():
         for start in range(0, len(order), batch_size):
             batch = collate([inputs[row] for row in order[start : start + batch_size]])
             logits_BC = model(**{name: value.to(device) for name, value in batch.items()}).logits
             parts.append(logits_BC.float().cpu().numpy())
     if not parts:
         return np.empty((0, width), dtype=np.float32)
-    logits = np.concatenate(parts)
-    unsorted = np.empty_like(logits)
-    unsorted[order] = logits
-    return unsorted
+    sorted_logits = np.concatenate(parts)
+    logits = np.empty_like(sorted_logits)
+    logits[order] = sorted_logits
+    return logits

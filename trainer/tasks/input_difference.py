@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The first difference between two model inputs, as text for error messages."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 
 def input_difference(recorded: list[Any], now: list[Any], folder: Path) -> str:
-    """Return which number is another one, with the tokens if `folder` has a tokenizer; "" if all are equal."""
-    parts = []
+    """Return the first number that differs, with its tokens if `folder` has a tokenizer; "" if the inputs are equal."""
+    differences = []
     if len(recorded) != len(now):
-        parts.append(f"length of inputs: {len(recorded)} -> {len(now)}")
-    place = next((at for at, pair in enumerate(zip(recorded, now, strict=False)) if pair[0] != pair[1]), None)
-    if place is not None:
-        before, after = recorded[place], now[place]
-        parts.append(f"inputs[{place}]: recorded {before}, now {after}{_as_tokens(before, after, folder)}")
-    return ", ".join(parts)
+        differences.append(f"length of inputs: {len(recorded)} -> {len(now)}")
+    pairs = zip(recorded, now, strict=False)
+    first = next((number for number, (before, after) in enumerate(pairs) if before != after), None)
+    if first is not None:
+        before, after = recorded[first], now[first]
+        differences.append(f"inputs[{first}]: recorded {before}, now {after}{_as_tokens(before, after, folder)}")
+    return ", ".join(differences)
 
 
 def _as_tokens(before: Any, after: Any, folder: Path) -> str:
@@ -25,5 +26,4 @@ def _as_tokens(before: Any, after: Any, folder: Path) -> str:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(path))
-    first, second = tokenizer.id_to_token(before), tokenizer.id_to_token(after)
-    return f" (token {first!r} -> {second!r})"
+    return f" (token {tokenizer.id_to_token(before)!r} -> {tokenizer.id_to_token(after)!r})"

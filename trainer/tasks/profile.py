@@ -1,16 +1,17 @@
-"""What a model's rows looked like when it was trained: the figures that live traffic is held against later.
+"""The profile of a model: a description of its rows at training time, for your own monitoring.
 
-`profile.json` lies beside contract.json in a registered version. Everything in it follows from the rows' content alone:
-not from their order, the machine, or numpy's random numbers. Its fields:
+Registration writes `profile.json` beside contract.json; raymill itself does not read it, except for the importances in
+the report of a table's model. Its content depends only on the rows' content: not on their order, the machine, or numpy's
+random numbers. Its fields:
 
     version     1; raised when a field changes its meaning
-    part        the part whose inputs are described: "train", or "validation" where training rows were not kept
+    part        the part whose inputs are described: "train", or "validation" if training rows were streamed
     rows        part -> number of rows
-    labels      part -> {label: share of the part's rows with it}, every label of the contract, also those with share 0
-    target      numbers only: part -> {mean, quantiles}; quantiles are 21 values, of 0 %, 5 % ... 100 %
-    columns     the profiles of `data.features` (quantiles of numbers, shares of categories); {} where there are none
+    labels      part -> {label: share of the part's rows with it}, for every label of the contract, share 0 included
+    target      numbers only: part -> {mean, quantiles}; quantiles are 21 values, for 0 %, 5 % ... 100 %
+    columns     the profiles of `data.features` (quantiles of numbers, shares of categories); {} if there are none
 
-What the task says of its inputs stands beside these: of texts, see `trainer.tasks.text.profile`.
+The task adds fields about its inputs; for texts, see `trainer.tasks.text.profile`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from trainer.contract.contract import Contract
-from trainer.tasks import catalog as task_catalog
-from trainer.tasks.rows import Rows
+from trainer.tasks.catalog import task_of_contract
+from trainer.tasks.rows import RowsView
 
-FILE = "profile.json"
+PROFILE_FILE = "profile.json"
 VERSION = 1
 #: The steps of all quantiles, in percent.
 PERCENT = tuple(range(0, 101, 5))
@@ -32,43 +33,46 @@ PERCENT = tuple(range(0, 101, 5))
 _DECIMALS = 4
 
 
-def build(parts: Mapping[str, Rows], contract: Contract) -> dict[str, Any]:
-    """Return what every task's profile has, as plain JSON. `parts` has "train" and "validation", and may have "test"."""
-    target = task_catalog.of(contract).target
+def build_profile(parts: Mapping[str, RowsView], contract: Contract) -> dict[str, Any]:
+    """Return the fields of every task's profile, as plain JSON.
+
+    `parts` has "train" and "validation", and may have "test".
+    """
+    target = task_of_contract(contract).target
     labels = target.labels(contract.fitted)
     return {
         "version": VERSION,
         "part": described_part(parts),
-        "rows": {name: len(each) for name, each in parts.items()},
-        "labels": {name: label_shares(each.targets, labels) for name, each in parts.items()} if labels else {},
-        "target": {} if labels else {name: distribution(each.targets) for name, each in parts.items()},
+        "rows": {name: len(rows) for name, rows in parts.items()},
+        "labels": {name: label_shares(rows.targets, labels) for name, rows in parts.items()} if labels else {},
+        "target": {} if labels else {name: distribution(rows.targets) for name, rows in parts.items()},
     }
 
 
-def described_part(parts: Mapping[str, Rows]) -> str:
-    """Return the part whose inputs are described: "validation" where training rows were streamed."""
+def described_part(parts: Mapping[str, RowsView]) -> str:
+    """Return the part whose inputs are described: "train", or "validation" if training rows were streamed."""
     return "train" if len(parts["train"]) else "validation"
 
 
 def distribution(values: np.ndarray) -> dict[str, Any]:
-    """Return mean and quantiles (0, 5 ... 100 %, linear between values) of numbers; null and [] for none."""
+    """Return mean and quantiles (0, 5 ... 100 %, linear between values) of numbers; null and [] for no values."""
     if not len(values):
         return {"mean": None, "quantiles": []}
-    return {"mean": rounded(values.mean()), "quantiles": rounded(np.percentile(values, PERCENT))}
+    return {"mean": round_values(values.mean()), "quantiles": round_values(np.percentile(values, PERCENT))}
 
 
 def label_shares(targets: np.ndarray, labels: list[str]) -> dict[str, float]:
     """Return label -> share of the rows with it, in the contract's order, for ids (B,) or tags (B, C)."""
     counts = np.bincount(targets, minlength=len(labels)) if targets.ndim == 1 else targets.sum(axis=0, dtype=np.int64)
-    return {label: round(float(counts[at] / max(1, len(targets))), 6) for at, label in enumerate(labels)}
+    return {label: round(float(counts[index] / max(1, len(targets))), 6) for index, label in enumerate(labels)}
 
 
-def share(chosen: np.ndarray) -> float:
-    """Return the share of True, to 6 decimals."""
-    return round(float(chosen.mean()), 6) if len(chosen) else 0.0
+def share_of_true(mask: np.ndarray) -> float:
+    """Return the share of True, to 6 decimals; 0 for an empty mask."""
+    return round(float(mask.mean()), 6) if len(mask) else 0.0
 
 
-def rounded(values: Any) -> Any:
-    """Return numbers to 4 decimals, as plain lists."""
-    # Adding 0.0 makes -0.0 a plain 0.0.
+def round_values(values: Any) -> Any:
+    """Return numbers rounded to 4 decimals, as plain lists."""
+    # Adding 0.0 turns -0.0 into 0.0.
     return (np.round(np.asarray(values, dtype=np.float64), _DECIMALS) + 0.0).tolist()

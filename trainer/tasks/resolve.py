@@ -24,6 +24,7 @@ from trainer.spec.parse import (
 from trainer.spec.run import RunSpec
 from trainer.spec.train import LossSpec
 from trainer.targets.base import Target
+from trainer.tasks.spec_keys import unused_keys
 
 if TYPE_CHECKING:
     from trainer.tasks.base import Task
@@ -80,7 +81,7 @@ def resolve_defaults(spec: RunSpec) -> dict[str, Any]:
 
     raw = spec.model_dump(mode="json")
     task = task_catalog.get_task(spec.task)
-    for key in {*task.unused(), *task.own_defaults}:
+    for key in {*unused_keys(task.used_keys | task.target.used_keys), *task.own_defaults}:
         section, _, name = key.partition(".")
         if name not in getattr(spec, section).model_fields_set:
             raw[section].pop(name, None)
@@ -97,9 +98,9 @@ def _complete(spec: RunSpec) -> RunSpec:
     _check_modes(spec, task)
     _check_classes(spec, task)
     metric = _choose_metric(spec, task)
-    if metric not in task.target.metrics_known:
+    if metric not in task.target.metric_names:
         raise SpecError(
-            f"evaluate.metric={metric} is not computed for {spec.task}", suggest(metric, task.target.metrics_known)
+            f"evaluate.metric={metric} is not computed for {spec.task}", suggest(metric, task.target.metric_names)
         )
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"metric": metric})})
 
@@ -110,7 +111,7 @@ def _choose_metric(spec: RunSpec, task: Task) -> Any:
     goals = spec.tune.objective.goals if spec.tune and spec.tune.objective else []
     _check_goals(spec, goals, task)
     if not goals:
-        return task.target.metric if metric == "auto" else metric
+        return task.target.default_metric if metric == "auto" else metric
     first = next(goal.name for goal in goals if goal.name not in (*SERVING_METRICS, *TRIAL_METRICS))
     if metric not in ("auto", first):
         raise SpecError(
@@ -121,7 +122,7 @@ def _choose_metric(spec: RunSpec, task: Task) -> Any:
 
 def _check_goals(spec: RunSpec, goals: list[Goal], task: Task) -> None:
     general = (*SERVING_METRICS, *TRIAL_METRICS)
-    known = [*task.target.metrics_known, *general]
+    known = [*task.target.metric_names, *general]
     constraints = spec.tune.parsed_constraints if spec.tune else []
     for name in [item.name for item in (*goals, *constraints)]:
         if name not in known:
@@ -138,7 +139,7 @@ def _check_goals(spec: RunSpec, goals: list[Goal], task: Task) -> None:
 def _check_keys_are_used(spec: RunSpec, task: Task) -> None:
     """Raise `SpecError` for keys that the task ignores: the user who set them expects an effect."""
     space = spec.tune.space if spec.tune else {}
-    for key in task.unused():
+    for key in unused_keys(task.used_keys | task.target.used_keys):
         section, _, name = key.partition(".")
         if name in getattr(spec, section).model_fields_set:
             raise SpecError(f"{key} is given, and {spec.task} does not use it", "take it out")

@@ -1,18 +1,29 @@
-"""TODO docstring."""
+"""Roles: the parts that columns play in a task, such as `text`, `label` or `group`."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
 
-#: Roles beside the task's own, for `split.column`.
+from trainer.contract.contract import Contract
+
+if TYPE_CHECKING:
+    from trainer.tasks.base import Task
+
+#: Roles of the columns that `split.column` names; any task may have them.
 GROUP, TIME = "group", "time"
 
-
-#: Begins the roles of `data.features`.
+#: Prefix of the roles of `data.features`: column `age` has the role `feature.age`.
 FEATURE = "feature."
 
 
+def input_roles(task: Task, contract: Contract) -> list[str]:
+    """Return the roles of an input, in order: all roles but the target's."""
+    return [role for role in contract.columns if role != task.target_role]
+
+
 def features_of(rows: pa.Table) -> pa.Table:
-    """Return the columns of `data.features` alone, under the user's names."""
-    own = {name.removeprefix(FEATURE): rows[name] for name in rows.column_names if name.startswith(FEATURE)}
-    return pa.table(own)
+    """Return only the columns of `data.features`, under the user's column names."""
+    columns = {name.removeprefix(FEATURE): rows[name] for name in rows.column_names if name.startswith(FEATURE)}
+    return pa.table(columns)

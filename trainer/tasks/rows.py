@@ -1,4 +1,4 @@
-"""The rows of one part, as a task sees them: what its profile and its report may read."""
+"""The view of prepared rows that a task's profile and report use."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, Protocol
 import numpy as np
 
 
-class Rows(Protocol):
-    """The rows of one part (train, validation or test). `trainer.data.prepared.Rows` implements it."""
+class RowsView(Protocol):
+    """The rows of one part (train, validation or test). `trainer.data.prepared.PreparedRows` implements it."""
 
     @property
     def targets(self) -> np.ndarray:
-        """The encoded targets, shape (rows,) or (rows, C), as the task's target stores them."""
+        """The encoded targets, shape (rows,) or (rows, C), as `Target.array` returns them."""
 
     @property
     def lengths(self) -> np.ndarray:
-        """The int32 number of values of each input, shape (rows,)."""
+        """The int32 number of values in each input, shape (rows,)."""
 
     def __len__(self) -> int: ...
 
@@ -24,10 +24,10 @@ class Rows(Protocol):
         """Return the model input of one row, 1-D."""
 
     def matrix(self) -> np.ndarray:
-        """Return all inputs of equal length, float32, shape (rows, values)."""
+        """Return all inputs of equal length as float32, shape (rows, values)."""
 
     def raw(self, role: str, first: int | None = None) -> list[Any]:
         """Return the raw values of one role for all rows, or for the `first` ones."""
 
     def char_lengths(self, role: str) -> np.ndarray:
-        """Return the int64 lengths in characters of one role's raw values, shape (rows,)."""
+        """Return the lengths in characters of one role's raw values, int64, shape (rows,)."""

@@ -1,6 +1,6 @@
-"""Figures of a classifier, from its scores and the true classes. Plain functions of arrays.
+"""Metrics of a classifier, from its scores and the true classes. Plain functions of arrays.
 
-Letters in shapes: B rows, C classes.
+Letters in shapes: B rows, C classes, T distinct thresholds.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 
 
 def classification_metrics(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins: int) -> dict[str, float]:
-    """Return the single figures: accuracy, F1s, precision, recall, ROC-AUC, PR-AUC, log loss, calibration error.
+    """Return accuracy, F1 scores, precision, recall, ROC-AUC, PR-AUC, log loss and calibration error.
 
-    ROC-AUC and PR-AUC are one-vs-rest, averaged over the classes that occur; left out where only one class occurs.
+    ROC-AUC and PR-AUC are one-vs-rest, averaged over the classes that occur; they are left out if only one class occurs.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -26,7 +26,7 @@ def classification_metrics(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins:
         targets_B, predicted_B, labels=classes, average="weighted", zero_division=0
     )
     rows = np.arange(len(targets_B))
-    figures = {
+    metrics = {
         "accuracy": float((predicted_B == targets_B).mean()),
         "macro_f1": float(macro[2]),
         "weighted_f1": float(weighted[2]),
@@ -36,31 +36,31 @@ def classification_metrics(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins:
         "calibration_error": calibration(scores_BC, targets_B, n_bins)["error"],
     }
     if len(present) > 1:
-        figures.update(areas(scores_BC[:, present], targets_B[:, None] == present))
-    return figures
+        metrics.update(areas_under_curves(scores_BC[:, present], targets_B[:, None] == present))
+    return metrics
 
 
-def by_class(scores_BC: np.ndarray, targets_B: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+def metrics_by_class(scores_BC: np.ndarray, targets_B: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
     """Return precision, recall, F1 and number of rows of each class."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    found = precision_recall_fscore_support(
+    columns = precision_recall_fscore_support(
         targets_B, scores_BC.argmax(axis=1), labels=np.arange(len(labels)), average=None, zero_division=0
     )
     return [
         {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
-        for label, p, r, f, n in zip(labels, *found, strict=True)
+        for label, p, r, f, n in zip(labels, *columns, strict=True)
     ]
 
 
-def confusion(scores_BC: np.ndarray, targets_B: np.ndarray) -> np.ndarray:
+def confusion_matrix(scores_BC: np.ndarray, targets_B: np.ndarray) -> np.ndarray:
     """Return int counts, shape (C, C): row = true class, column = predicted class."""
     n = scores_BC.shape[1]
     return np.bincount(targets_B * n + scores_BC.argmax(axis=1), minlength=n * n).reshape(n, n)
 
 
 def calibration(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins: int) -> dict[str, Any]:
-    """Return the expected calibration error (Guo et al. 2017, equal-width bins) and the bins behind it."""
+    """Return the expected calibration error (Guo et al. 2017, equal-width bins) and its non-empty bins."""
     confidence_B = scores_BC.max(axis=1)
     right_B = scores_BC.argmax(axis=1) == targets_B
     bin_B = np.minimum((confidence_B * n_bins).astype(int), n_bins - 1)
@@ -79,41 +79,45 @@ def calibration(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins: int) -> di
     }
 
 
-class Ranked(NamedTuple):
-    """Rows of one class (or tag) against the others, ranked by score: what ROC and precision-recall are made of."""
+class RankedScores(NamedTuple):
+    """Cumulative counts of one class (or tag) against the rest, for ROC and precision-recall curves.
+
+    There is one entry per distinct score, the highest score first.
+    """
 
     hits_T: np.ndarray
-    """int64: rows of the class from each different score upwards, the highest score first."""
+    """int64: rows of the class with this score or a higher one."""
     misses_T: np.ndarray
-    """int64: other rows, in the same way."""
+    """int64: other rows with this score or a higher one."""
 
 
-def ranked(hits_B: np.ndarray, scores_B: np.ndarray) -> Ranked:
-    """Return the counts for one class; bool `hits_B` says which rows are of it. Both kinds of rows must be there."""
+def rank_scores(hits_B: np.ndarray, scores_B: np.ndarray) -> RankedScores:
+    """Return the counts for one class; bool `hits_B` marks its rows. There must be rows of both kinds."""
     order = np.argsort(-scores_B, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores_B[order])), len(order) - 1)  # equal scores share a threshold
     hits_T = np.cumsum(hits_B[order], dtype=np.int64)[last]
-    return Ranked(hits_T, last + 1 - hits_T)
+    return RankedScores(hits_T, last + 1 - hits_T)
 
 
-def average_precision(found: Ranked) -> float:
+def average_precision(ranked: RankedScores) -> float:
     """Return the mean precision over the rows of the class, each at its own threshold."""
-    precision_T = found.hits_T / (found.hits_T + found.misses_T)
-    return float((np.diff(found.hits_T, prepend=0) * precision_T).sum() / found.hits_T[-1])
+    precision_T = ranked.hits_T / (ranked.hits_T + ranked.misses_T)
+    return float((np.diff(ranked.hits_T, prepend=0) * precision_T).sum() / ranked.hits_T[-1])
 
 
-def areas(scores_BC: np.ndarray, hits_BC: np.ndarray) -> dict[str, float]:
-    """Return `roc_auc`, and `pr_auc` as average precision: means over the columns.
+def areas_under_curves(scores_BC: np.ndarray, hits_BC: np.ndarray) -> dict[str, float]:
+    """Return `roc_auc`, and `pr_auc` as average precision; both are means over the columns.
 
     Every column of `hits_BC` (bool) must have rows of both kinds.
     """
-    found = [ranked(hits_B, score_B) for hits_B, score_B in zip(hits_BC.T, scores_BC.T, strict=True)]
+    ranked_C = [rank_scores(hits_B, score_B) for hits_B, score_B in zip(hits_BC.T, scores_BC.T, strict=True)]
     return {
-        "roc_auc": float(np.mean([_roc_area(each) for each in found])),
-        "pr_auc": float(np.mean([average_precision(each) for each in found])),
+        "roc_auc": float(np.mean([_area_under_roc(ranked) for ranked in ranked_C])),
+        "pr_auc": float(np.mean([average_precision(ranked) for ranked in ranked_C])),
     }
 
 
-def _roc_area(found: Ranked) -> float:
-    below = np.diff(found.misses_T, prepend=0) * (found.hits_T - 0.5 * np.diff(found.hits_T, prepend=0))
-    return float(below.sum() / (found.hits_T[-1] * found.misses_T[-1]))
+def _area_under_roc(ranked: RankedScores) -> float:
+    hits_below_T = ranked.hits_T - 0.5 * np.diff(ranked.hits_T, prepend=0)
+    area = np.diff(ranked.misses_T, prepend=0) * hits_below_T
+    return float(area.sum() / (ranked.hits_T[-1] * ranked.misses_T[-1]))

@@ -1,12 +1,12 @@
-"""TODO docstring."""
+"""The main metrics of a model in one line of text, for the console and the report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Of a model that predicts classes, tags, or a number.
-_LOOKED_FOR = (
+# Of all kinds of target; those that a model lacks are left out.
+_MAIN_METRICS = (
     "accuracy",
     "exact_match",
     "micro_f1",
@@ -20,14 +20,14 @@ _LOOKED_FOR = (
 )
 
 
-def figures_line(figures: Mapping[str, Any]) -> str:
-    """Return the figures most people look for, and what is a mean over folds, as one line of text."""
-    over_folds = [name for name in figures if f"{name}_std" in figures]
-    shown = [name for name in dict.fromkeys([*_LOOKED_FOR, *over_folds]) if name in figures]
-    return "  ".join(f"{name} {figures[name]:.4f}{_over_folds(figures, name)}" for name in shown)
+def metrics_line(metrics: Mapping[str, Any]) -> str:
+    """Return the main metrics, and those that are means over folds, as one line of text."""
+    over_folds = [name for name in metrics if f"{name}_std" in metrics]
+    shown = [name for name in dict.fromkeys([*_MAIN_METRICS, *over_folds]) if name in metrics]
+    return "  ".join(f"{name} {metrics[name]:.4f}{_spread_over_folds(metrics, name)}" for name in shown)
 
 
-def _over_folds(figures: Mapping[str, Any], name: str) -> str:
-    """Return how far the folds of a cross-validation are apart, where the figure is the mean over some."""
-    std = figures.get(f"{name}_std")
+def _spread_over_folds(metrics: Mapping[str, Any], name: str) -> str:
+    """Return the standard deviation over the folds of a cross-validation; "" if there are no folds."""
+    std = metrics.get(f"{name}_std")
     return "" if std is None else f" ± {std:.4f}"

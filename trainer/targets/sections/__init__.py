@@ -1,0 +1,1 @@
+"""Report sections about predictions, by kind of target, and their charts."""

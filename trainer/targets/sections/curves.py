@@ -1,35 +1,38 @@
-"""The section of a report about how well scores part the rows of a class or tag from the others."""
+"""The report section with ROC and precision-recall curves."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from trainer.charts.section import Chart, Section
-from trainer.targets.metrics.classification import ranked
+from trainer.charts.section import ReportChart, ReportSection
+from trainer.targets.metrics.classification import rank_scores
 from trainer.targets.sections import charts
 
 
-def curves(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]) -> list[Section]:
-    """Return ROC and precision-recall of scores (B, C) and 0/1 truth, or nothing where no label parts the rows."""
+def curve_sections(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]) -> list[ReportSection]:
+    """Return ROC and precision-recall curves of scores (B, C) against 0/1 truth.
+
+    Labels that all rows or no rows have are left out; without any other label there is no section.
+    """
     n_hits_C = hits_BC.sum(axis=0)
-    both = np.flatnonzero((n_hits_C > 0) & (n_hits_C < len(hits_BC)))
-    if not len(both):
+    with_both = np.flatnonzero((n_hits_C > 0) & (n_hits_C < len(hits_BC)))
+    if not len(with_both):
         return []
-    found = {labels[at]: ranked(hits_BC[:, at], scores_BC[:, at]) for at in both}
+    curves = {labels[label]: rank_scores(hits_BC[:, label], scores_BC[:, label]) for label in with_both}
     pooled = None
-    if len(found) > charts.MOST_CURVES:
-        pooled = ranked(hits_BC[:, both].ravel(), scores_BC[:, both].ravel())
+    if len(curves) > charts.MAX_CURVES:
+        pooled = rank_scores(hits_BC[:, with_both].ravel(), scores_BC[:, with_both].ravel())
     return [
-        Section(
+        ReportSection(
             "ROC and precision-recall",
             charts=[
-                Chart(
-                    charts.roc(found, pooled),
-                    "Each threshold of a score is a point. On the dashed line scores tell nothing.",
+                ReportChart(
+                    charts.roc_chart(curves, pooled),
+                    "One point per threshold. On the dashed line, scores are no better than chance.",
                 ),
-                Chart(
-                    charts.precision_recall(found, pooled),
-                    "Of what is found, how much is right, against how much of what there is is found.",
+                ReportChart(
+                    charts.precision_recall_chart(curves, pooled),
+                    "Precision: the share of predictions that are right. Recall: the share of true rows that are found.",
                 ),
             ],
         )

@@ -1,4 +1,4 @@
-"""What a report says about a model that predicts a number. Letters in shapes: B rows."""
+"""Report sections of a model that predicts a number. Letters in shapes: B rows."""
 
 from __future__ import annotations
 
@@ -6,50 +6,53 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainer.charts.section import Chart, Column, Section
+from trainer.charts.section import ReportChart, ReportSection, TableColumn
 from trainer.targets.sections import charts
 
 
-def sections(
-    shown: Sequence[str], predicted_B: np.ndarray, targets_B: np.ndarray, n_worst: int, digits: int
-) -> list[Section]:
-    """Return charts of predictions and errors, and the `n_worst` rows with the largest errors.
+def number_sections(
+    shown_inputs: Sequence[str], predicted_B: np.ndarray, targets_B: np.ndarray, n_mistakes: int, decimals: int
+) -> list[ReportSection]:
+    """Return charts of predictions and errors, and the `n_mistakes` rows with the largest errors.
 
-    Numbers are shown with so many `digits` behind the point.
+    `decimals` is the number of decimals that matter; the table shows two fewer.
     """
     errors_B = predicted_B - targets_B
-    worst = np.argsort(-np.abs(errors_B), kind="stable")[:n_worst]
+    worst = np.argsort(-np.abs(errors_B), kind="stable")[:n_mistakes]
 
-    def number(value: float) -> str:
-        return f"{value:,.{max(0, digits - 2)}f}"
+    def as_text(value: float) -> str:
+        return f"{value:,.{max(0, decimals - 2)}f}"
 
     return [
-        Section(
+        ReportSection(
             "Predictions and errors",
             charts=[
-                Chart(
-                    charts.predicted_against_true(predicted_B, targets_B),
-                    "On the dashed line a prediction is right. Darker: more rows.",
+                ReportChart(
+                    charts.scatter_chart(predicted_B, targets_B),
+                    "On the dashed line a prediction is right. Darker means more rows.",
                 ),
-                Chart(
-                    charts.residuals(predicted_B, targets_B),
-                    "Error is predicted minus true. A slope or a bend is something the model has not learned.",
+                ReportChart(
+                    charts.residual_chart(predicted_B, targets_B),
+                    "The error is predicted minus true. A slope or a bend shows something the model has not learned.",
                 ),
-                Chart(
-                    charts.residual_histogram(errors_B),
-                    f"Mean error {number(errors_B.mean())}, half of all rows are within "
-                    f"{number(float(np.median(np.abs(errors_B))))}.",
+                ReportChart(
+                    charts.residual_histogram_chart(errors_B),
+                    f"The mean error is {as_text(errors_B.mean())}; half of all rows are within "
+                    f"{as_text(float(np.median(np.abs(errors_B))))}.",
                 ),
             ],
         ),
-        Section(
+        ReportSection(
             "Largest errors",
             columns=[
-                Column("input"),
-                Column("true", number=True),
-                Column("predicted", number=True, wrong=True),
-                Column("error", number=True),
+                TableColumn("input"),
+                TableColumn("true", number=True),
+                TableColumn("predicted", number=True, wrong=True),
+                TableColumn("error", number=True),
             ],
-            rows=[[shown[at], number(targets_B[at]), number(predicted_B[at]), number(errors_B[at])] for at in worst],
+            rows=[
+                [shown_inputs[row], as_text(targets_B[row]), as_text(predicted_B[row]), as_text(errors_B[row])]
+                for row in worst
+            ],
         ),
     ]

@@ -1,4 +1,4 @@
-"""What a report says about a model that predicts tags. Letters in shapes: B rows, C tags."""
+"""Report sections of a model that predicts tags. Letters in shapes: B rows, C tags."""
 
 from __future__ import annotations
 
@@ -6,68 +6,77 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainer.charts.section import Column, Section
-from trainer.targets.metrics.multilabel import THRESHOLD, by_tag
-from trainer.targets.sections.curves import curves
+from trainer.charts.section import ReportSection, TableColumn
+from trainer.targets.metrics.multilabel import THRESHOLD, metrics_by_tag
+from trainer.targets.sections.curves import curve_sections
 
-_MOST_SHOWN = 5
+_MAX_SHOWN = 5
 
 
-def sections(
-    labels: list[str], shown: Sequence[str], scores_BC: np.ndarray, targets_BC: np.ndarray, n_worst: int
-) -> list[Section]:
-    """Return curves, figures by tag, and the `n_worst` rows that have the most confident mistake."""
+def tag_sections(
+    labels: list[str], shown_inputs: Sequence[str], scores_BC: np.ndarray, targets_BC: np.ndarray, n_mistakes: int
+) -> list[ReportSection]:
+    """Return curves, metrics by tag, and the `n_mistakes` rows with the most confident mistakes."""
     true_BC = targets_BC.astype(bool)
-    figures = sorted(by_tag(scores_BC, targets_BC, labels), key=lambda row: float(row["f1"]))
-    names = ("precision", "recall", "f1")
     return [
-        *curves(scores_BC, true_BC, labels),
-        Section(
-            "By tag",
-            columns=[
-                Column("tag"),
-                *[Column(name, number=True) for name in ("precision", "recall", "F1", "average precision", "rows")],
-            ],
-            rows=[
-                [row["label"], *[f"{row[name]:.3f}" for name in names], _area(row["average_precision"]), row["rows"]]
-                for row in figures
-            ],
-            note=f"A tag is predicted from a score of {THRESHOLD} on.",
-        ),
-        _mistakes(labels, shown, scores_BC, true_BC, n_worst),
+        *curve_sections(scores_BC, true_BC, labels),
+        _by_tag(labels, scores_BC, targets_BC),
+        _mistakes(labels, shown_inputs, scores_BC, true_BC, n_mistakes),
     ]
 
 
-def _mistakes(
-    labels: list[str], shown: Sequence[str], scores_BC: np.ndarray, true_BC: np.ndarray, count: int
-) -> Section:
-    wrong_BC = (scores_BC >= THRESHOLD) != true_BC
-    # How far the worst tag of a row is on the wrong side; it is 0 at most where nothing is wrong.
-    off_B = np.where(wrong_BC, np.abs(scores_BC - THRESHOLD), -1.0).max(axis=1)
-    wrong = np.flatnonzero(wrong_BC.any(axis=1))
-    worst = wrong[np.argsort(-off_B[wrong], kind="stable")][:count]
-
-    def tags(at: int, which_C: np.ndarray) -> str:
-        found = np.flatnonzero(which_C)
-        found = found[np.argsort(-np.abs(scores_BC[at, found] - THRESHOLD), kind="stable")]
-        more = f", and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
-        return ", ".join(f"{labels[tag]} ({scores_BC[at, tag]:.3f})" for tag in found[:_MOST_SHOWN]) + more
-
-    return Section(
-        "Most confident mistakes",
-        columns=[Column("input"), Column("true tags"), Column("missing"), Column("wrong", wrong=True)],
-        rows=[
-            [
-                shown[at],
-                ", ".join(labels[tag] for tag in np.flatnonzero(true_BC[at])),
-                tags(at, wrong_BC[at] & true_BC[at]),
-                tags(at, wrong_BC[at] & ~true_BC[at]),
-            ]
-            for at in worst
+def _by_tag(labels: list[str], scores_BC: np.ndarray, targets_BC: np.ndarray) -> ReportSection:
+    by_tag = sorted(metrics_by_tag(scores_BC, targets_BC, labels), key=lambda row: float(row["f1"]))
+    names = ("precision", "recall", "f1")
+    return ReportSection(
+        "By tag",
+        columns=[
+            TableColumn("tag"),
+            *[TableColumn(name, number=True) for name in ("precision", "recall", "F1", "average precision", "rows")],
         ],
-        note="The score of a tag stands behind it." if len(worst) else "There are none.",
+        rows=[
+            [row["label"], *[f"{row[name]:.3f}" for name in names], _as_text(row["average_precision"]), row["rows"]]
+            for row in by_tag
+        ],
+        note=f"A tag is predicted if its score is {THRESHOLD} or more.",
     )
 
 
-def _area(value: float | None) -> str:
+def _mistakes(
+    labels: list[str], shown_inputs: Sequence[str], scores_BC: np.ndarray, true_BC: np.ndarray, count: int
+) -> ReportSection:
+    wrong_BC = (scores_BC >= THRESHOLD) != true_BC
+    # The distance from the threshold of a row's worst tag; below 0 if the row has no mistake.
+    distance_B = np.where(wrong_BC, np.abs(scores_BC - THRESHOLD), -1.0).max(axis=1)
+    wrong = np.flatnonzero(wrong_BC.any(axis=1))
+    worst = wrong[np.argsort(-distance_B[wrong], kind="stable")][:count]
+
+    def list_tags(row: int, selected_C: np.ndarray) -> str:
+        tags = np.flatnonzero(selected_C)
+        tags = tags[np.argsort(-np.abs(scores_BC[row, tags] - THRESHOLD), kind="stable")]
+        more = f", and {len(tags) - _MAX_SHOWN} more" if len(tags) > _MAX_SHOWN else ""
+        return ", ".join(f"{labels[tag]} ({scores_BC[row, tag]:.3f})" for tag in tags[:_MAX_SHOWN]) + more
+
+    return ReportSection(
+        "Most confident mistakes",
+        columns=[
+            TableColumn("input"),
+            TableColumn("true tags"),
+            TableColumn("missing"),
+            TableColumn("wrong", wrong=True),
+        ],
+        rows=[
+            [
+                shown_inputs[row],
+                ", ".join(labels[tag] for tag in np.flatnonzero(true_BC[row])),
+                list_tags(row, wrong_BC[row] & true_BC[row]),
+                list_tags(row, wrong_BC[row] & ~true_BC[row]),
+            ]
+            for row in worst
+        ],
+        note="Each tag's score is in parentheses." if len(worst) else "There are no mistakes.",
+    )
+
+
+def _as_text(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"

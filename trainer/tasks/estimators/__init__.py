@@ -1,0 +1,1 @@
+"""Estimators for tables: linear models, trees, boosting, and a small network."""

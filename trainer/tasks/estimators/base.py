@@ -1,4 +1,4 @@
-"""What every estimator for tables answers: it is fitted epoch by epoch, gives logits, and is saved without pickle.
+"""The interface of an estimator for tables: it is fitted epoch by epoch, gives logits, and is saved without pickle.
 
 Letters in shapes: B rows, V float inputs, K columns of ids, C outputs (classes, or 1 for a number).
 """
@@ -13,48 +13,47 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from cluster.files import sha256, write_json
+from cluster.files import file_sha256, write_json
 from trainer.contract.contract import Contract
-from trainer.features.fitted import Fitted, names, sizes
-from trainer.spec.run import Train
+from trainer.features.fitted import FittedFeatures, embedding_sizes, output_names
+from trainer.spec.train import TrainSpec
 from trainer.targets.base import Target
 from trainer.tasks.estimators.params import Params
 
 #: Describes the saved estimator; its weights lie beside it.
-FILE = "estimator.json"
+ESTIMATOR_FILE = "estimator.json"
 
-
-#: Stands in for a class that an estimator has not seen; the logarithm of it is still a number.
-SMALLEST = 1e-15
+#: The probability of a class that an estimator has not seen; its logarithm is still a number.
+SMALLEST_PROBABILITY = 1e-15
 
 
 @dataclass(frozen=True)
-class Table:
+class FeatureTable:
     """Encoded rows, as `trainer.features` makes them."""
 
     values: np.ndarray
     """float32, shape (B, V)."""
     ids: np.ndarray
-    """int64, shape (B, K): places in lists of categories."""
+    """int64, shape (B, K): indices into lists of categories."""
     sizes: tuple[int, ...]
-    """How many ids each of the K columns has."""
+    """The number of ids of each of the K columns."""
 
     def __len__(self) -> int:
         return len(self.values)
 
     @classmethod
-    def of(cls, fitted: Fitted, matrix: np.ndarray) -> Table:
+    def from_matrix(cls, fitted: FittedFeatures, matrix: np.ndarray) -> FeatureTable:
         """Return model inputs, float32 of shape (B, V + K) as the task's encoder makes them, as a table."""
-        at = len(names(fitted))
-        ids = matrix[:, at:].astype(np.int64)
-        return cls(np.ascontiguousarray(matrix[:, :at]), ids, tuple(sizes(fitted).values()))
+        n_values = len(output_names(fitted))
+        ids = matrix[:, n_values:].astype(np.int64)
+        return cls(np.ascontiguousarray(matrix[:, :n_values]), ids, tuple(embedding_sizes(fitted).values()))
 
-    def take(self, rows: np.ndarray) -> Table:
-        """Return some of the rows."""
-        return Table(self.values[rows], self.ids[rows], self.sizes)
+    def take(self, rows: np.ndarray) -> FeatureTable:
+        """Return the rows with these numbers."""
+        return FeatureTable(self.values[rows], self.ids[rows], self.sizes)
 
     def one_hot(self) -> np.ndarray:
-        """Return float32 of shape (B, V + sum of sizes): each id as an output of its own."""
+        """Return float32 of shape (B, V + sum of sizes), with one output per id."""
         parts = [self.values]
         for column, size in enumerate(self.sizes):
             parts.append(np.zeros((len(self), size), np.float32))
@@ -62,61 +61,64 @@ class Table:
         return np.concatenate(parts, axis=1)
 
     def codes(self) -> np.ndarray:
-        """Return float32 of shape (B, V + K): the ids as numbers after the values."""
+        """Return float32 of shape (B, V + K), with the ids as numbers after the values."""
         return np.concatenate([self.values, self.ids.astype(np.float32)], axis=1)
 
-    def are_categories(self, most: int) -> list[bool]:
-        """Return for each column of `codes` whether it holds at most `most` different ids."""
-        return [False] * self.values.shape[1] + [size <= most for size in self.sizes]
+    def are_categories(self, max_ids: int) -> list[bool]:
+        """Return for each column of `codes` whether it holds ids, at most `max_ids` different ones."""
+        return [False] * self.values.shape[1] + [size <= max_ids for size in self.sizes]
 
 
-class Goal(NamedTuple):
-    """What is to be learned of a table's rows."""
+class TrainingLabels(NamedTuple):
+    """What an estimator learns to predict for the rows of a table."""
 
     y: np.ndarray
-    """int64 class ids or float32 standardised numbers, shape (B,)."""
+    """int64 class ids or float32 standardized numbers, shape (B,)."""
     n_classes: int
-    """C; 0 where numbers are learned."""
+    """C; 0 for numbers."""
     weights: np.ndarray | None
-    """float32 weights of the rows, shape (B,); None where all count alike."""
+    """float32 weights of the rows, shape (B,); None if all rows count alike."""
 
     @property
     def width(self) -> int:
-        """How many outputs the estimator has."""
+        """The number of outputs of the estimator."""
         return max(1, self.n_classes)
 
-    def take(self, rows: np.ndarray) -> Goal:
-        """Return the goal of some of the rows."""
+    def take(self, rows: np.ndarray) -> TrainingLabels:
+        """Return the labels of the rows with these numbers."""
         return self._replace(y=self.y[rows], weights=None if self.weights is None else self.weights[rows])
 
 
-def goal_of(target: Target, contract: Contract, targets: np.ndarray, weights_C: list[float] | None = None) -> Goal:
-    """Return what is learned from `targets` as the rows of prepared data have them; `weights_C` weighs the classes."""
-    y = target.as_learned(contract.fitted, targets)
+def training_labels(
+    target: Target, contract: Contract, targets: np.ndarray, weights_C: list[float] | None = None
+) -> TrainingLabels:
+    """Return the labels for `targets` of prepared rows; `weights_C` are the weights of the classes."""
+    y = target.training_values(contract.fitted, targets)
     if not target.has_classes:
-        return Goal(y, 0, None)
-    return Goal(y, target.width(contract.fitted), np.asarray(weights_C, np.float32)[y] if weights_C else None)
+        return TrainingLabels(y, 0, None)
+    weights_B = np.asarray(weights_C, np.float32)[y] if weights_C else None
+    return TrainingLabels(y, target.width(contract.fitted), weights_B)
 
 
-def mean_loss(goal: Goal, logits: np.ndarray) -> float:
-    """Return the mean cross entropy, or squared error, of logits (B, C); weights of rows do not count."""
-    if not goal.n_classes:
-        return float(np.square(logits[:, 0].astype(np.float64) - goal.y).mean())
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    of_true = shifted[np.arange(len(goal.y)), goal.y]
-    return float((np.log(np.exp(shifted).sum(axis=1)) - of_true).mean())
+def mean_loss(labels: TrainingLabels, logits: np.ndarray) -> float:
+    """Return the mean cross entropy, or squared error, of logits (B, C); ignores the weights of rows."""
+    if not labels.n_classes:
+        return float(np.square(logits[:, 0].astype(np.float64) - labels.y).mean())
+    shifted_BC = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    true_B = shifted_BC[np.arange(len(labels.y)), labels.y]
+    return float((np.log(np.exp(shifted_BC).sum(axis=1)) - true_B).mean())
 
 
-def spread(count: int, most: int) -> np.ndarray:
-    """Return at most `most` of `count` places, evenly spread."""
-    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+def spread_rows(count: int, max_rows: int) -> np.ndarray:
+    """Return the numbers of at most `max_rows` of `count` rows, evenly spread."""
+    return np.linspace(0, count - 1, min(count, max_rows)).astype(np.int64)
 
 
-class Means(NamedTuple):
-    """What a fit may use, and which share of the rows is its own."""
+class FitContext(NamedTuple):
+    """The settings and resources of a fit, and the worker's rank among those that share it."""
 
-    train: Train
-    """Epochs, seed and, for a network, the optimiser's settings."""
+    train: TrainSpec
+    """Epochs, seed and, for a network, the optimizer's settings."""
     threads: int = 1
     device: str = "cpu"
     rank: int = 0
@@ -124,55 +126,61 @@ class Means(NamedTuple):
 
 
 class Estimator(ABC):
-    """One model for tables. It is made with its parameters, then fitted or loaded once."""
+    """A model for tables. It is created with its parameters, then fitted or loaded once."""
 
+    # ---- Must be written -------------------------------------------------------------------------------------------
+
+    #: Its name in `model.kind`.
     kind: ClassVar[str]
-    #: Name of the file that holds its weights.
-    file: ClassVar[str]
-    #: Its section of parameters.
+    #: Name of the file with its weights.
+    weights_file: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, table: FeatureTable, labels: TrainingLabels, context: FitContext) -> Iterator[None]:
+        """Learn from all rows. Yields after each epoch; `logits` and `save` may be called then.
+
+        With several workers, all of them call this with all rows, and each uses its share. Raises `SpecError` for
+        parameters that the library refuses.
+        """
+
+    @abstractmethod
+    def logits(self, table: FeatureTable) -> np.ndarray:
+        """Return float32 logits (B, C), whose softmax gives the probabilities, or standardized numbers (B, 1).
+
+        A row's result does not depend on the rows beside it, except for the last bits.
+        """
+
+    @abstractmethod
+    def _save(self, path: Path) -> dict[str, Any]:
+        """Write the weights to `path`. Returns what else `_load` needs, as JSON."""
+
+    @abstractmethod
+    def _load(self, path: Path, description: dict[str, Any]) -> None:
+        """Read what `_save` wrote. Any error about a damaged file may be raised; `load_estimator` catches them."""
+
+    # ---- May be overridden -----------------------------------------------------------------------------------------
+
+    #: The class of its parameters.
     params_type: ClassVar[type[Params]] = Params
-    #: Whether it learns classes and numbers.
+    #: Whether it learns classes, and whether it learns numbers.
     learns_classes: ClassVar[bool] = True
     learns_numbers: ClassVar[bool] = True
-    #: Package of the extra `tabular` without which it cannot be used; None for what every installation has.
+    #: The package of the extra `tabular` that it needs; None if every installation can use it.
     needs: ClassVar[str | None] = None
-    #: Whether it is fitted in `train.epochs` steps; else there is one.
+    #: Whether it is fitted in `train.epochs` epochs; otherwise in one.
     has_epochs: ClassVar[bool] = False
-    #: How several workers that fit it together are joined; "none" where there can be one only.
+    #: How workers that fit it together are joined; "none" if only one worker can fit it.
     backend: ClassVar[Literal["torch", "xgboost", "none"]] = "none"
 
     def __init__(self, params: Params) -> None:
         self.params = params
 
-    @abstractmethod
-    def fit(self, table: Table, goal: Goal, means: Means) -> Iterator[None]:
-        """Learn from all rows; yields after each epoch, when `logits` and `save` may be called.
-
-        With several workers all call it with all rows, and each takes its share. Raises `SpecError` for parameters that
-        the library refuses.
-        """
-
-    @abstractmethod
-    def logits(self, table: Table) -> np.ndarray:
-        """Return float32 of shape (B, C): softmax gives the probabilities; or standardised numbers, shape (B, 1).
-
-        A row's figures do not depend on the rows beside it, but for the last bits.
-        """
+    def to(self, device: str, threads: int) -> Estimator:
+        """Return the estimator ready to predict on `device`; on a CPU, with this number of threads."""
+        return self
 
     def save(self, folder: Path) -> None:
         """Write the fitted estimator to `folder`."""
-        path = folder / self.file
-        about = {"kind": self.kind, "params": self.params.model_dump(mode="json"), **self._save(path)}
-        write_json(folder / FILE, {**about, "sha256": sha256(path)})
-
-    @abstractmethod
-    def _save(self, path: Path) -> dict[str, Any]:
-        """Write the weights to `path`; returns what else `_load` needs to know, as JSON."""
-
-    @abstractmethod
-    def _load(self, path: Path, about: dict[str, Any]) -> None:
-        """Read what `_save` wrote. Whatever is wrong with a file may be raised as it comes: `load` makes one error of it."""
-
-    def to(self, device: str, threads: int) -> Estimator:
-        """Return the estimator ready to predict on `device`, on a CPU with so many threads."""
-        return self
+        path = folder / self.weights_file
+        description = {"kind": self.kind, "params": self.params.model_dump(mode="json"), **self._save(path)}
+        write_json(folder / ESTIMATOR_FILE, {**description, "sha256": file_sha256(path)})

@@ -1,25 +1,23 @@
-"""Estimators for tables, by the name that `model.kind` gives them. A new one is a file here and a line in `KINDS`."""
+"""Estimators for tables, by their name in `model.kind`. To add one, write a file here and a line in `ESTIMATORS`."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from cluster.errors import ModelError, SpecError, nearest
-from cluster.files import read_json, sha256
+from cluster.errors import ModelError, SpecError, first_line, suggest
+from cluster.files import file_sha256, read_json
 from trainer.spec.run import RunSpec
-from trainer.tasks.estimators.base import FILE, Estimator
+from trainer.tasks.estimators.base import ESTIMATOR_FILE, Estimator
 
 if TYPE_CHECKING:
     from trainer.tasks.estimators.params import Params
 
-
-KINDS = {
+ESTIMATORS = {
     "logistic_regression": "linear:LogisticRegression",
     "linear_regression": "linear:LinearRegression",
     "random_forest": "trees:RandomForest",
@@ -28,96 +26,98 @@ KINDS = {
     "mlp": "mlp:Mlp",
 }
 
-
-#: Trees boosted on histograms need no scaling, take categories as they are and do well untuned on most tables.
-DEFAULT = "gradient_boosting"
-
-
-def get(kind: str) -> type[Estimator]:
-    """Return the class of a kind; raises `SpecError` for one that is not there."""
-    if kind not in KINDS:
-        raise SpecError(f"model.kind='{kind}' is not known", nearest(kind, KINDS))
-    module, _, name = KINDS[kind].partition(":")
-    found: type[Estimator] = getattr(importlib.import_module(f"trainer.tasks.estimators.{module}"), name)
-    return found
+#: Histogram gradient boosting needs no scaling, handles categories directly and does well untuned on most tables.
+DEFAULT_KIND = "gradient_boosting"
 
 
-def must_be_installed(kind: type[Estimator]) -> None:
-    """Raise `ModelError` where the kind's package is not installed."""
-    if kind.needs and importlib.util.find_spec(kind.needs) is None:
+def get_estimator_class(kind: str) -> type[Estimator]:
+    """Return the class of a kind. Raises `SpecError` if there is no such kind."""
+    if kind not in ESTIMATORS:
+        raise SpecError(f"model.kind='{kind}' is not known", suggest(kind, ESTIMATORS))
+    module, _, name = ESTIMATORS[kind].partition(":")
+    estimator_class: type[Estimator] = getattr(importlib.import_module(f"trainer.tasks.estimators.{module}"), name)
+    return estimator_class
+
+
+def estimator_kinds(*, classes: bool) -> list[str]:
+    """Return the kinds that learn classes, or with `classes=False` those that learn numbers."""
+    by_kind = {kind: get_estimator_class(kind) for kind in ESTIMATORS}
+    return [kind for kind, cls in by_kind.items() if (cls.learns_classes if classes else cls.learns_numbers)]
+
+
+def require_installed(estimator_class: type[Estimator]) -> None:
+    """Raise `ModelError` if the estimator's package is not installed."""
+    package = estimator_class.needs
+    if package and importlib.util.find_spec(package) is None:
         raise ModelError(
-            f"model.kind={kind.kind} needs the package {kind.needs}, which is not installed",
+            f"model.kind={estimator_class.kind} needs the package {package}, which is not installed",
             "pip install 'raymill[tabular]'",
         )
 
 
-def read_params(kind: str, given: dict[str, Any]) -> Params:
-    """Return the parameters of `kind` out of `model.params`; those grouped under another kind are held to its rules only.
+def new_estimator(spec: RunSpec) -> Estimator:
+    """Return the spec's estimator, not yet fitted. Raises `SpecError` or `ModelError` if it cannot be created."""
+    estimator_class = get_estimator_class(spec.model.kind or DEFAULT_KIND)
+    require_installed(estimator_class)
+    return estimator_class(read_params(estimator_class.kind, spec.model.params))
 
-    Raises `SpecError` for a parameter that the kind does not have or a value outside its bounds.
+
+def load_estimator(folder: Path) -> Estimator:
+    """Return the estimator that `Estimator.save` wrote. Raises `ModelError` if the files are damaged or not an estimator."""
+    try:
+        description = read_json(folder / ESTIMATOR_FILE)
+        estimator_class = get_estimator_class(description["kind"])
+        require_installed(estimator_class)
+        estimator = estimator_class(estimator_class.params_type.model_validate(description["params"]))
+        path = folder / estimator_class.weights_file
+        # Checked before a library sees the file: with a truncated one, some end the process or use up all memory.
+        if file_sha256(path) != description["sha256"]:
+            raise ValueError(f"{path.name} was changed: its SHA-256 is not the one in {ESTIMATOR_FILE}")
+        estimator._load(path, description)
+    except ModelError:
+        raise
+    except Exception as error:  # each library raises errors of its own for a damaged file
+        raise ModelError(
+            f"{folder} holds no model that can be read: {type(error).__name__}: {first_line(error)}",
+            "restore the folder, or train again",
+        ) from error
+    return estimator
+
+
+def read_params(kind: str, values: dict[str, Any]) -> Params:
+    """Return the parameters of `kind` in `model.params`. Those grouped under another kind are only validated.
+
+    Raises `SpecError` for a parameter that the kind does not have, or a value outside its bounds.
     """
-    groups = {name: value for name, value in given.items() if name in KINDS}
+    groups = {name: value for name, value in values.items() if name in ESTIMATORS}
     for name, group in groups.items():
         if not isinstance(group, dict):
-            raise SpecError(f"model.params.{name}={group!r} is no section", f"write it as {name}: {{...}}")
-        _validated(name, group, f"model.params.{name}")
-    plain = {name: value for name, value in given.items() if name not in KINDS}
-    return _validated(kind, {**plain, **groups.get(kind, {})}, "model.params")
+            raise SpecError(f"model.params.{name}={group!r} is not a section", f"write it as {name}: {{...}}")
+        _validate_params(name, group, f"model.params.{name}")
+    plain = {name: value for name, value in values.items() if name not in ESTIMATORS}
+    return _validate_params(kind, {**plain, **groups.get(kind, {})}, "model.params")
 
 
-def _validated(kind: str, given: dict[str, Any], where: str) -> Params:
-    section = get(kind).params_type
-    for name in given:
+def _validate_params(kind: str, values: dict[str, Any], prefix: str) -> Params:
+    section = get_estimator_class(kind).params_type
+    for name in values:
         if name not in section.model_fields:
             raise SpecError(
-                f"{where}.{name} is not known to {kind}", f"{nearest(name, section.model_fields)}{_owner(name, kind)}"
+                f"{prefix}.{name} is not known to {kind}",
+                f"{suggest(name, section.model_fields)}{_other_owner(name, kind)}",
             )
     try:
-        return section.model_validate(given)
+        return section.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         rule = first["msg"][0].lower() + first["msg"][1:]
-        raise SpecError(f"{where}.{name}={given[name]!r}: {rule}", "change the value") from None
+        raise SpecError(f"{prefix}.{name}={values[name]!r}: {rule}", "change the value") from None
 
 
-def _owner(name: str, kind: str) -> str:
-    """Where another kind has a parameter of this name, say how it is given to that one alone."""
-    owners = [other for other in KINDS if other != kind and name in get(other).params_type.model_fields]
+def _other_owner(name: str, kind: str) -> str:
+    """Return a hint on how to set the parameter for another kind that has it; "" if there is none."""
+    owners = [
+        other for other in ESTIMATORS if other != kind and name in get_estimator_class(other).params_type.model_fields
+    ]
     return f"; for {owners[0]} alone it is model.params.{owners[0]}.{name}" if owners else ""
-
-
-def known(*, classes: bool) -> Iterable[str]:
-    """Return the kinds that learn classes, or numbers."""
-    return [name for name in KINDS if (get(name).learns_classes if classes else get(name).learns_numbers)]
-
-
-def load(folder: Path) -> Estimator:
-    """Return the estimator that `Estimator.save` wrote. Raises `ModelError` for files that are damaged or no estimator."""
-
-    try:
-        about = read_json(folder / FILE)
-        kind = get(about["kind"])
-        must_be_installed(kind)
-        found = kind(kind.params_type.model_validate(about["params"]))
-        path = folder / kind.file
-        # Before a library sees the file: some end the whole process, or take all memory, over one that is cut short.
-        if sha256(path) != about["sha256"]:
-            raise ValueError(f"{path.name} was changed: its SHA-256 is not the one in {FILE}")
-        found._load(path, about)
-    except ModelError:
-        raise
-    except Exception as error:  # each library has its own kinds for a file that is none of its
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"{folder} holds no model that can be read: {type(error).__name__}: {first}",
-            "restore the folder, or train again",
-        ) from error
-    return found
-
-
-def new(spec: RunSpec) -> Estimator:
-    """Return the spec's estimator, not fitted yet. Raises `SpecError` or `ModelError` for one that cannot be made."""
-    kind = get(spec.model.kind or DEFAULT)
-    must_be_installed(kind)
-    return kind(read_params(kind.kind, spec.model.params))

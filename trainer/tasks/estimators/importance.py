@@ -1,4 +1,4 @@
-"""How much each column matters to a fitted estimator: permutation importance, the same measure for every kind."""
+"""Permutation importance: how much each column matters to a fitted estimator, measured alike for every kind."""
 
 from __future__ import annotations
 
@@ -8,56 +8,64 @@ import numpy as np
 
 from trainer.contract.contract import Contract
 from trainer.features.categorical import FittedCategorical
-from trainer.features.fitted import Fitted
+from trainer.features.fitted import FittedFeatures
 from trainer.targets.base import Target
-from trainer.tasks.estimators.base import Estimator, Table, goal_of, mean_loss, spread
+from trainer.tasks.estimators.base import Estimator, FeatureTable, mean_loss, spread_rows, training_labels
 
-_MOST_ROWS = 2_000
+_MAX_ROWS = 2_000
 _REPEATS = 5
-# A table with more columns is shuffled once for each: a forward pass of all rows every time.
+# Each shuffle costs a forward pass over all rows, so a table with more columns is shuffled once per column.
 _MANY_COLUMNS = 200
 _SEED = 20_240
 
 
-def importance(
-    target: Target, contract: Contract, model: Estimator, table: Table, targets: np.ndarray
+def permutation_importance(
+    target: Target, contract: Contract, model: Estimator, table: FeatureTable, targets: np.ndarray
 ) -> dict[str, Any]:
-    """Return by how much the loss of held-out rows grows when a column's cells are shuffled among them, as JSON.
+    """Return how much the loss of held-out rows grows when a column's cells are shuffled among the rows, as JSON.
 
-    `{figure, value, rows, repeats, columns: [{name, rise, std}]}`, the largest rise first; all outputs of a column move together.
+    `{figure, value, rows, repeats, columns: [{name, rise, std}]}`, the largest rise first. All outputs of a column are
+    shuffled together.
     """
-    some = spread(len(table), _MOST_ROWS)
-    table = table.take(some)
-    goal = goal_of(target, contract, targets[some])
+    sample = spread_rows(len(table), _MAX_ROWS)
+    table = table.take(sample)
+    labels = training_labels(target, contract, targets[sample])
 
-    def loss(rows: Table) -> float:
-        return target.in_units(contract.fitted, mean_loss(goal, model.logits(rows)))
+    def loss(rows: FeatureTable) -> float:
+        return target.scale_loss(contract.fitted, mean_loss(labels, model.logits(rows)))
 
-    before = loss(table)
+    loss_before = loss(table)
     rng = np.random.default_rng(_SEED)
     columns: list[dict[str, Any]] = []
-    places = _places(Fitted.model_validate(contract.fitted["features"]))
-    repeats = _REPEATS if len(places) <= _MANY_COLUMNS else 1
-    for name, values, ids in places:
+    outputs = _outputs_by_column(FittedFeatures.model_validate(contract.fitted["features"]))
+    repeats = _REPEATS if len(outputs) <= _MANY_COLUMNS else 1
+    for name, values, ids in outputs:
         rises = []
         for _ in range(repeats):
             order = rng.permutation(len(table))
-            shuffled = Table(table.values.copy(), table.ids.copy(), table.sizes)
+            shuffled = FeatureTable(table.values.copy(), table.ids.copy(), table.sizes)
             shuffled.values[:, values] = table.values[order][:, values]
             shuffled.ids[:, ids] = table.ids[order][:, ids]
-            rises.append(loss(shuffled) - before)
+            rises.append(loss(shuffled) - loss_before)
         columns.append({"name": name, "rise": float(np.mean(rises)), "std": float(np.std(rises))})
     columns.sort(key=lambda column: -float(column["rise"]))
-    return {"figure": target.loss, "value": before, "rows": len(table), "repeats": repeats, "columns": columns}
+    return {
+        "figure": target.loss_metric,
+        "value": loss_before,
+        "rows": len(table),
+        "repeats": repeats,
+        "columns": columns,
+    }
 
 
-def _places(fitted: Fitted) -> list[tuple[str, slice, slice]]:
-    """Return for each column its float outputs and its column of ids."""
-    found = []
-    at = id_at = 0
+def _outputs_by_column(fitted: FittedFeatures) -> list[tuple[str, slice, slice]]:
+    """Return each column's name, the range of its float outputs, and the range of its ids."""
+    outputs = []
+    value_start = id_start = 0
     for column in fitted.columns:
-        as_id = isinstance(column, FittedCategorical) and column.rules.as_ids
-        width, ids = len(column.names), int(as_id)
-        found.append((column.name, slice(at, at + width), slice(id_at, id_at + ids)))
-        at, id_at = at + width, id_at + ids
-    return found
+        n_values = len(column.names)
+        n_ids = int(isinstance(column, FittedCategorical) and column.rules.as_ids)
+        value_end, id_end = value_start + n_values, id_start + n_ids
+        outputs.append((column.name, slice(value_start, value_end), slice(id_start, id_end)))
+        value_start, id_start = value_end, id_end
+    return outputs

@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from trainer.tasks.estimators import params
-from trainer.tasks.estimators.base import Means, Table
-from trainer.tasks.estimators.sklearn_base import FittedBySklearn
+from trainer.tasks.estimators.base import FeatureTable, FitContext
+from trainer.tasks.estimators.params import LogisticParams, RidgeParams
+from trainer.tasks.estimators.sklearn_base import SklearnEstimator
 
 
-class _Linear(FittedBySklearn):
-    def classes(self) -> tuple[Any, Any]:
+class _Linear(SklearnEstimator):
+    def model_classes(self) -> tuple[Any, Any]:
         from sklearn import linear_model
 
         return linear_model.LogisticRegression, linear_model.Ridge
 
-    def settings(self, table: Table, means: Means, *, classes: bool) -> dict[str, Any]:
+    def model_settings(self, table: FeatureTable, context: FitContext, *, classes: bool) -> dict[str, Any]:
         return self.params.model_dump()
 
-    def inputs(self, table: Table) -> np.ndarray:
+    def model_inputs(self, table: FeatureTable) -> np.ndarray:
         return table.one_hot()
 
 
@@ -28,7 +28,7 @@ class LogisticRegression(_Linear):
     """Logistic regression with an L2 penalty; several classes share one softmax."""
 
     kind = "logistic_regression"
-    params_type = params.Logistic
+    params_type = LogisticParams
     learns_numbers = False
 
 
@@ -36,5 +36,5 @@ class LinearRegression(_Linear):
     """Least squares with an L2 penalty."""
 
     kind = "linear_regression"
-    params_type = params.Ridge
+    params_type = RidgeParams
     learns_classes = False

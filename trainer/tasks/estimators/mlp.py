@@ -1,4 +1,7 @@
-"""A small network for tables in torch: embeddings for columns of ids, saved as safetensors."""
+"""A small torch network for tables, with embeddings for columns of ids. It is saved as safetensors.
+
+Letters in shapes: B rows, C outputs.
+"""
 
 from __future__ import annotations
 
@@ -8,77 +11,76 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.optim import batch_plan
-from trainer.tasks.estimators import params
-from trainer.tasks.estimators.base import Estimator, Goal, Means, Table
+from trainer.optim.batch_plan import plan_batches, shard_rows, steps_per_epoch
+from trainer.spec.train import TrainSpec
+from trainer.tasks.estimators.base import Estimator, FeatureTable, FitContext, TrainingLabels
+from trainer.tasks.estimators.params import MlpParams
 
 if TYPE_CHECKING:
     import torch
 
-# The default of `train.learning_rate` is for fine-tuning; a new network would hardly move.
+# The default of `train.learning_rate` is for fine-tuning and is too low for a new network.
 _LEARNING_RATE = 2e-3
-_ROWS_AT_ONCE = 8192
+_BATCH_ROWS = 8192
 
 
 class Mlp(Estimator):
-    """Fully connected layers; an epoch is one pass over the rows."""
+    """Fully connected layers. An epoch is one pass over the rows."""
 
     kind = "mlp"
-    file = "model.safetensors"
-    params_type = params.Mlp
+    weights_file = "model.safetensors"
+    params_type = MlpParams
     has_epochs = True
     backend = "torch"
 
-    def fit(self, table: Table, goal: Goal, means: Means) -> Iterator[None]:
-        """Learn by AdamW; several workers share each step, whose loss is the mean over all its rows."""
+    def fit(self, table: FeatureTable, labels: TrainingLabels, context: FitContext) -> Iterator[None]:
+        """Learn with AdamW. Several workers share each step, whose loss is the mean over all its rows."""
         import torch
 
-        from trainer.optim.distributed.parallel import distributed
-        from trainer.optim.lr_schedule import factor
-        from trainer.optim.optimizer import optimizer
+        from trainer.optim.distributed.parallel import distribute_model
+        from trainer.optim.lr_schedule import lr_factor
+        from trainer.optim.optimizer import build_optimizer
 
-        train = means.train
-        if "learning_rate" not in train.model_fields_set:
-            train = train.model_copy(update={"learning_rate": _LEARNING_RATE})
+        train = _with_default_rate(context.train)
         torch.manual_seed(train.seed)
-        self._made(table.values.shape[1], table.sizes, goal.n_classes)
-        self.to(means.device, means.threads)
-        torch.manual_seed(train.seed + means.rank)  # workers drop out different units
-        stepped = distributed(self._network, means.device, means.workers)
-        steps = train.epochs * batch_plan.steps_per_epoch(len(table), train.batch_size)
-        by_gradient = optimizer(self._network, train)
-        values, ids, y = (torch.from_numpy(part).to(means.device) for part in (table.values, table.ids, goal.y))
-        weights = None if goal.weights is None else torch.from_numpy(goal.weights).to(means.device)
-        same_length = np.zeros(len(table), np.int32)
-        done = 0
+        self._build_network(table.values.shape[1], table.sizes, labels.n_classes)
+        self.to(context.device, context.threads)
+        torch.manual_seed(train.seed + context.rank)  # workers drop out different units
+        network = distribute_model(self._network, context.device, context.workers)
+        n_steps = train.epochs * steps_per_epoch(len(table), train.batch_size)
+        optimizer = build_optimizer(self._network, train)
+        values, ids, y = (torch.from_numpy(part).to(context.device) for part in (table.values, table.ids, labels.y))
+        weights = None if labels.weights is None else torch.from_numpy(labels.weights).to(context.device)
+        equal_lengths = np.zeros(len(table), np.int32)
+        step = 0
         for epoch in range(1, train.epochs + 1):
             self._network.train()
-            for rows in batch_plan.plan(same_length, train.seed, epoch, train.batch_size):
-                for group in by_gradient.param_groups:
-                    group["lr"] = group["peak"] * factor(train, done, steps)
-                done += 1
-                mine = batch_plan.share(rows, means.rank, means.workers)
-                at = torch.from_numpy(
-                    mine if len(mine) else rows[:1]
-                )  # without rows of its own: joins with a loss of 0
-                losses = _losses(stepped(values[at], ids[at]), y[at])
-                loss = (losses if weights is None else losses * weights[at]).sum() * (1.0 if len(mine) else 0.0)
-                (loss * (means.workers / len(rows))).backward()
+            for rows in plan_batches(equal_lengths, train.seed, epoch, train.batch_size):
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * lr_factor(train, step, n_steps)
+                step += 1
+                own_rows = shard_rows(rows, context.rank, context.workers)
+                # A worker without rows takes part in the step with a loss of 0.
+                batch = torch.from_numpy(own_rows if len(own_rows) else rows[:1])
+                losses_B = _losses(network(values[batch], ids[batch]), y[batch])
+                weighted_B = losses_B if weights is None else losses_B * weights[batch]
+                loss = weighted_B.sum() * (1.0 if len(own_rows) else 0.0)
+                (loss * (context.workers / len(rows))).backward()
                 torch.nn.utils.clip_grad_norm_(self._network.parameters(), train.max_grad_norm)
-                by_gradient.step()
-                by_gradient.zero_grad(set_to_none=True)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             yield
 
-    def logits(self, table: Table) -> np.ndarray:
+    def logits(self, table: FeatureTable) -> np.ndarray:
         """Return the network's outputs."""
         import torch
 
         self._network.eval()
         parts = []
         with torch.inference_mode():
-            for at in range(0, len(table), _ROWS_AT_ONCE):
+            for start in range(0, len(table), _BATCH_ROWS):
                 values, ids = (
-                    torch.from_numpy(part[at : at + _ROWS_AT_ONCE]).to(self._device)
+                    torch.from_numpy(part[start : start + _BATCH_ROWS]).to(self._device)
                     for part in (table.values, table.ids)
                 )
                 parts.append(self._network(values, ids).float().cpu().numpy())
@@ -92,7 +94,7 @@ class Mlp(Estimator):
         self._network.to(device)
         return self
 
-    def _made(self, n_values: int, sizes: tuple[int, ...], n_classes: int) -> None:
+    def _build_network(self, n_values: int, sizes: tuple[int, ...], n_classes: int) -> None:
         from trainer.tasks.estimators.mlp_network import Network
 
         self._n_values, self._sizes, self._n_classes = n_values, sizes, n_classes
@@ -104,12 +106,20 @@ class Mlp(Estimator):
         save_file({name: part.cpu().contiguous() for name, part in self._network.state_dict().items()}, path)
         return {"n_classes": self._n_classes, "n_values": self._n_values, "sizes": list(self._sizes)}
 
-    def _load(self, path: Path, about: dict[str, Any]) -> None:
+    def _load(self, path: Path, description: dict[str, Any]) -> None:
         from safetensors.torch import load_file
 
-        self._made(int(about["n_values"]), tuple(about["sizes"]), int(about["n_classes"]))
+        n_values, n_classes = int(description["n_values"]), int(description["n_classes"])
+        self._build_network(n_values, tuple(description["sizes"]), n_classes)
         self._network.load_state_dict(load_file(path))
         self.to("cpu", 1)
+
+
+def _with_default_rate(train: TrainSpec) -> TrainSpec:
+    """Return the settings with the network's own default of the learning rate."""
+    if "learning_rate" in train.model_fields_set:
+        return train
+    return train.model_copy(update={"learning_rate": _LEARNING_RATE})
 
 
 def _losses(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

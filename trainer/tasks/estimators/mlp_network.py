@@ -1,4 +1,4 @@
-"""The network behind `model.kind: mlp`. Letters in shapes: B rows, V float inputs, K columns of ids, C outputs."""
+"""The network of `model.kind: mlp`. Letters in shapes: B rows, V float inputs, K columns of ids, C outputs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-_WIDEST = 32
+_MAX_EMBEDDING = 32
 
 
 class Network(nn.Module):
-    """Values and an embedding of each column of ids, through layers of Linear, LayerNorm, ReLU and dropout."""
+    """Values and an embedding per column of ids, through layers of Linear, LayerNorm, ReLU and dropout."""
 
     def __init__(
         self,
@@ -23,17 +23,17 @@ class Network(nn.Module):
         embedding: int | None,
     ) -> None:
         super().__init__()
-        widths = [embedding or min(_WIDEST, (size + 1) // 2 + 1) for size in sizes]
+        widths = [embedding or min(_MAX_EMBEDDING, (size + 1) // 2 + 1) for size in sizes]
         self.embeddings = nn.ModuleList(nn.Embedding(size, width) for size, width in zip(sizes, widths, strict=True))
         layers: list[nn.Module] = []
-        before = n_values + sum(widths)
+        n_inputs = n_values + sum(widths)
         for width in hidden:
-            layers += [nn.Linear(before, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout)]
-            before = width
-        self.layers = nn.Sequential(*layers, nn.Linear(before, n_outputs))
+            layers += [nn.Linear(n_inputs, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout)]
+            n_inputs = width
+        self.layers = nn.Sequential(*layers, nn.Linear(n_inputs, n_outputs))
 
     def forward(self, values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Return float32 of shape (B, C) for float32 `values` (B, V) and int64 `ids` (B, K)."""
         parts = [values, *(table(ids[:, column]) for column, table in enumerate(self.embeddings))]
-        found: torch.Tensor = self.layers(torch.cat(parts, dim=1))
-        return found
+        outputs: torch.Tensor = self.layers(torch.cat(parts, dim=1))
+        return outputs

@@ -1,7 +1,7 @@
-"""What the estimators of scikit-learn have in common: one fit, probabilities as logits, files by skops.
+"""The base of scikit-learn's estimators: one fit, probabilities as logits, files by skops.
 
-skops builds an object only of types that it or we name, so that a file cannot bring code; on top of that the loaded
-object must be of the very class that its kind has.
+skops builds an object only from types that skops or raymill lists, so a file cannot bring code. In addition, the loaded
+object must have exactly the class of its kind.
 """
 
 from __future__ import annotations
@@ -14,63 +14,64 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cluster.errors import SpecError, UserError
-from trainer.tasks.estimators.base import SMALLEST, Estimator, Goal, Means, Table
+from trainer.tasks.estimators.base import SMALLEST_PROBABILITY, Estimator, FeatureTable, FitContext, TrainingLabels
 
 
-class FittedBySklearn(Estimator):
+class SklearnEstimator(Estimator):
     """An estimator of scikit-learn."""
 
     needs = "skops"
-    file = "model.skops"
-    #: Full names of the types that its files may hold beside those that skops knows to be harmless.
-    trusted: ClassVar[tuple[str, ...]] = ()
+    weights_file = "model.skops"
+    #: Full names of the types that its files may contain, besides those that skops considers harmless.
+    trusted_types: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def classes(self) -> tuple[Any, Any]:
-        """Return scikit-learn's classes for classes and for numbers."""
+    def model_classes(self) -> tuple[Any, Any]:
+        """Return scikit-learn's classes: the one that learns classes, and the one that learns numbers."""
 
     @abstractmethod
-    def settings(self, table: Table, means: Means, *, classes: bool) -> dict[str, Any]:
-        """Return the arguments that the class of scikit-learn is made with."""
+    def model_settings(self, table: FeatureTable, context: FitContext, *, classes: bool) -> dict[str, Any]:
+        """Return the arguments of scikit-learn's class."""
 
-    def inputs(self, table: Table) -> np.ndarray:
-        """Return what the model sees of the rows, float32 of shape (B, any)."""
+    def model_inputs(self, table: FeatureTable) -> np.ndarray:
+        """Return the rows as scikit-learn's model takes them, float32 of shape (B, any)."""
         return table.codes()
 
     _model: Any
 
-    def fit(self, table: Table, goal: Goal, means: Means) -> Iterator[None]:
-        """Learn from all rows in one step. Raises `UserError` where the rows hold one class only."""
-        _limit(means.threads)
-        classes = goal.n_classes > 0
-        self._n_classes = goal.n_classes
-        if classes and len(np.unique(goal.y)) < 2:
+    def fit(self, table: FeatureTable, labels: TrainingLabels, context: FitContext) -> Iterator[None]:
+        """Learn from all rows in one step. Raises `UserError` if the rows have only one class."""
+        _limit_threads(context.threads)
+        classes = labels.n_classes > 0
+        self._n_classes = labels.n_classes
+        if classes and len(np.unique(labels.y)) < 2:
             raise UserError(
-                f"{self.kind} has rows of one class only to learn from", "use fewer train.folds, or more rows"
+                f"{self.kind} has only rows of one class to learn from", "use fewer train.folds, or more rows"
             )
-        made: Any = self.classes()[0 if classes else 1](**self.settings(table, means, classes=classes))
+        model: Any = self.model_classes()[0 if classes else 1](**self.model_settings(table, context, classes=classes))
         try:
-            self._model = made.fit(self.inputs(table), goal.y, sample_weight=goal.weights)
+            self._model = model.fit(self.model_inputs(table), labels.y, sample_weight=labels.weights)
         except ValueError as error:
             raise SpecError(f"{self.kind} refuses its parameters or rows: {error}", "change model.params") from error
-        self._one_thread()
+        self._predict_with_one_thread()
         yield
 
-    def logits(self, table: Table) -> np.ndarray:
+    def logits(self, table: FeatureTable) -> np.ndarray:
         """Return logarithms of the probabilities, or the numbers."""
         if not self._n_classes:
-            return self._model.predict(self.inputs(table)).astype(np.float32).reshape(-1, 1)
-        found = np.full((len(table), self._n_classes), SMALLEST)
+            return self._model.predict(self.model_inputs(table)).astype(np.float32).reshape(-1, 1)
         # A fold may lack a class.
-        found[:, self._model.classes_] = np.clip(self._model.predict_proba(self.inputs(table)), SMALLEST, 1.0)
-        return np.log(found).astype(np.float32)
+        scores_BC = np.full((len(table), self._n_classes), SMALLEST_PROBABILITY)
+        predicted = self._model.predict_proba(self.model_inputs(table))
+        scores_BC[:, self._model.classes_] = np.clip(predicted, SMALLEST_PROBABILITY, 1.0)
+        return np.log(scores_BC).astype(np.float32)
 
     def to(self, device: str, threads: int) -> Estimator:
-        _limit(threads)
+        _limit_threads(threads)
         return self
 
-    def _one_thread(self) -> None:
-        # Several threads add up trees in the order they end, which changes the last bits.
+    def _predict_with_one_thread(self) -> None:
+        # Several threads add up trees in the order in which they finish, which changes the last bits.
         if "n_jobs" in self._model.get_params():
             self._model.set_params(n_jobs=1)
 
@@ -80,25 +81,25 @@ class FittedBySklearn(Estimator):
         skops.io.dump(self._model, path)
         return {"n_classes": self._n_classes}
 
-    def _load(self, path: Path, about: dict[str, Any]) -> None:
+    def _load(self, path: Path, description: dict[str, Any]) -> None:
         import skops.io
 
-        self._n_classes = int(about["n_classes"])
-        self._model = skops.io.load(path, trusted=list(self.trusted))
-        wanted = self.classes()[0 if self._n_classes else 1]
-        if type(self._model) is not wanted:
-            raise TypeError(f"{path.name} holds a {type(self._model).__name__}, not a {wanted.__name__}")
+        self._n_classes = int(description["n_classes"])
+        self._model = skops.io.load(path, trusted=list(self.trusted_types))
+        expected = self.model_classes()[0 if self._n_classes else 1]
+        if type(self._model) is not expected:
+            raise TypeError(f"{path.name} holds a {type(self._model).__name__}, not a {expected.__name__}")
         if self._n_classes and not set(self._model.classes_) <= set(range(self._n_classes)):
-            raise ValueError(f"{path.name} knows other classes than {self._n_classes}")
+            raise ValueError(f"{path.name} has other classes than 0 to {self._n_classes - 1}")
 
 
-def _limit(threads: int) -> None:
-    """Keep OpenMP and BLAS in this process to so many threads; by themselves they take every core there is.
+def _limit_threads(threads: int) -> None:
+    """Limit the threads of OpenMP and BLAS in this process; by default they use every core.
 
-    On 2 busy cores gradient boosting in 5 folds took 197 s without this.
+    Without this limit, gradient boosting in 5 folds took 197 s on 2 busy cores.
     """
     import sklearn.ensemble
     from threadpoolctl import threadpool_limits
 
-    assert sklearn.ensemble  # what is loaded later would not be limited
+    assert sklearn.ensemble  # libraries that are loaded later would not be limited
     threadpool_limits(limits=threads)

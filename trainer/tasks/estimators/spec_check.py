@@ -1,4 +1,4 @@
-"""What a spec for a table may say, looked at before any row is read."""
+"""Checks of a spec for a table, before any row is read."""
 
 from __future__ import annotations
 
@@ -6,84 +6,99 @@ from typing import Any
 
 from cluster.errors import SpecError
 from trainer.spec.run import RunSpec
-from trainer.steps import cleaner
-from trainer.tasks.estimators import catalog as estimator_catalog
+from trainer.steps.cleaner import dataset_steps
+from trainer.tasks.estimators.catalog import (
+    DEFAULT_KIND,
+    estimator_kinds,
+    get_estimator_class,
+    read_params,
+    require_installed,
+)
 
 _PARAMS = "model.params."
 
 
-def data(spec: RunSpec, task: str) -> None:
-    """Raise `SpecError` for what `data` and `train` cannot mean for a table."""
-    on_rows = {step.name for step in cleaner.of_whole(spec.data)}
+def check_table_data(spec: RunSpec, task: str) -> None:
+    """Raise `SpecError` for settings of `data` and `train` that a table cannot have."""
+    usable = {step.name for step in dataset_steps(spec.data)}
     for step in spec.data.steps:
-        if step.name not in on_rows or (step.deduplicate and step.deduplicate.near):
+        if step.name not in usable or (step.deduplicate and step.deduplicate.near):
             raise SpecError(
-                f"data.steps has {step.name}{'' if step.name not in on_rows else ' with near'}, which is for texts; "
+                f"data.steps has {step.name}{'' if step.name not in usable else ' with near'}, which is for texts; "
                 f"{task} has none",
-                "take it out; how cells are read is said in data.features",
+                "take it out; data.features defines how cells are read",
             )
         if spec.train.folds and step.balance and step.balance.how != "weight":
             raise SpecError(
-                f"train.folds goes with balance: {{how: weight}} only, not {step.balance.how}: a repeated row would be "
-                "judged twice",
+                f"train.folds works only with balance: {{how: weight}}, not {step.balance.how}: a repeated row would "
+                "count twice in the metrics",
                 "set how: weight, or leave train.folds out",
             )
     if spec.train.folds and spec.data.split.by != "content":
         raise SpecError(
-            f"train.folds deals rows out by their content, not by {spec.data.split.by} as data.split says",
-            "leave train.folds out: the validation rows are split by it",
+            f"train.folds splits rows by their content, but data.split splits by {spec.data.split.by}",
+            "leave train.folds out; data.split then makes the validation rows",
         )
 
 
-def model(spec: RunSpec, *, classes: bool, task: str) -> None:
-    """Raise `SpecError` or `ModelError` for an estimator that is not there or cannot do what the spec asks.
+def check_table_model(spec: RunSpec, *, classes: bool, task: str) -> None:
+    """Raise `SpecError` or `ModelError` if an estimator does not exist or cannot do what the spec asks.
 
-    Of a search every kind is looked at, and the ends of every parameter's range.
+    For a search, every kind is checked, and both ends of every parameter's range.
     """
     for key in ("base", "config", "dropout"):
         if getattr(spec.model, key) is not None:
             raise SpecError(
-                f"model.{key} is given, but {task} fits an estimator", f"take it out; model.kind {_one_of(classes)}"
+                f"model.{key} is set, but {task} fits an estimator", f"take it out; model.kind {_kind_hint(classes)}"
             )
     space = spec.tune.space if spec.tune else {}
-    searched = space["model.kind"].edges if "model.kind" in space else None
-    kinds = [str(kind) for kind in searched or [spec.model.kind or estimator_catalog.DEFAULT]]
-    for name in kinds:
-        kind = estimator_catalog.get(name)
-        if not (kind.learns_classes if classes else kind.learns_numbers):
-            raise SpecError(f"model.kind={name} cannot be used by {task}", _one_of(classes))
-        estimator_catalog.must_be_installed(kind)
-        if spec.cluster.most_workers > 1 and kind.backend == "none":
-            raise SpecError(
-                f"cluster.workers={spec.cluster.most_workers}, but model.kind={name} is fitted by one process",
-                "set cluster.workers: 1 with cluster.cpus_per_worker, or use xgboost or mlp",
-            )
-        given = spec.model.params
-        estimator_catalog.read_params(name, given)
-        for key, domain in space.items():
-            if key.startswith(_PARAMS):
-                for value in domain.edges:
-                    estimator_catalog.read_params(name, _with(given, key.removeprefix(_PARAMS).split("."), value))
-        # An estimator by epochs with the default of 3, which is for fine-tuning, would learn next to nothing.
-        if name == "mlp" and "epochs" not in spec.train.model_fields_set and "train.epochs" not in space:
-            raise SpecError(
-                "train.epochs is missing; model.kind=mlp learns in passes over the rows",
-                "give it, as train: {epochs: 50}",
-            )
+    searched = space["model.kind"].sample_values if "model.kind" in space else None
+    kinds = [str(kind) for kind in searched or [spec.model.kind or DEFAULT_KIND]]
+    for kind in kinds:
+        _check_kind(kind, spec, classes=classes, task=task)
+        _check_params(kind, spec)
     if len(kinds) > 1 and spec.tune and spec.tune.scheduler == "asha" and spec.train.epochs > spec.tune.grace_epochs:
         raise SpecError(
-            "tune.scheduler: asha compares trials after the same number of epochs, which means nothing between kinds",
+            "tune.scheduler: asha compares trials after the same number of epochs, which has no meaning across kinds",
             "set tune.scheduler: none",
         )
 
 
-def _with(given: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    """Return nested `given` with one more value."""
+def _check_kind(kind: str, spec: RunSpec, *, classes: bool, task: str) -> None:
+    estimator_class = get_estimator_class(kind)
+    if not (estimator_class.learns_classes if classes else estimator_class.learns_numbers):
+        raise SpecError(f"model.kind={kind} cannot be used by {task}", _kind_hint(classes))
+    require_installed(estimator_class)
+    if spec.cluster.max_workers > 1 and estimator_class.backend == "none":
+        raise SpecError(
+            f"cluster.workers={spec.cluster.max_workers}, but model.kind={kind} is fitted by one process",
+            "set cluster.workers: 1 with cluster.cpus_per_worker, or use xgboost or mlp",
+        )
+
+
+def _check_params(kind: str, spec: RunSpec) -> None:
+    space = spec.tune.space if spec.tune else {}
+    read_params(kind, spec.model.params)
+    for key, domain in space.items():
+        if key.startswith(_PARAMS):
+            path = key.removeprefix(_PARAMS).split(".")
+            for value in domain.sample_values:
+                read_params(kind, _with_value(spec.model.params, path, value))
+    # The default of 3 epochs is for fine-tuning; a new network would learn next to nothing.
+    if kind == "mlp" and "epochs" not in spec.train.model_fields_set and "train.epochs" not in space:
+        raise SpecError(
+            "train.epochs is missing; model.kind=mlp learns in passes over the rows",
+            "set it, for example train: {epochs: 50}",
+        )
+
+
+def _with_value(values: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """Return nested `values` with another value at `path`."""
     if len(path) == 1:
-        return {**given, path[0]: value}
-    inner = given.get(path[0])
-    return {**given, path[0]: _with(inner if isinstance(inner, dict) else {}, path[1:], value)}
+        return {**values, path[0]: value}
+    inner = values.get(path[0])
+    return {**values, path[0]: _with_value(inner if isinstance(inner, dict) else {}, path[1:], value)}
 
 
-def _one_of(classes: bool) -> str:
-    return f"can be {', '.join(estimator_catalog.known(classes=classes))}"
+def _kind_hint(classes: bool) -> str:
+    return f"can be {', '.join(estimator_kinds(classes=classes))}"

@@ -4,52 +4,52 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.tasks.estimators import params
-from trainer.tasks.estimators.base import Means, Table
-from trainer.tasks.estimators.sklearn_base import FittedBySklearn
+from trainer.tasks.estimators.base import FeatureTable, FitContext
+from trainer.tasks.estimators.params import BoostingParams, ForestParams
+from trainer.tasks.estimators.sklearn_base import SklearnEstimator
 
-# More categories of one column scikit-learn does not split by set; beyond, ids are taken as numbers.
-_MOST_CATEGORIES = 255
+# scikit-learn splits at most this many categories of a column by set; the ids of more are treated as numbers.
+_MAX_CATEGORIES = 255
 
 
-class RandomForest(FittedBySklearn):
+class RandomForest(SklearnEstimator):
     """Trees on samples of the rows, averaged."""
 
     kind = "random_forest"
-    params_type = params.Forest
-    trusted = ("sklearn.tree._tree.Tree",)
+    params_type = ForestParams
+    trusted_types = ("sklearn.tree._tree.Tree",)
 
-    def classes(self) -> tuple[Any, Any]:
+    def model_classes(self) -> tuple[Any, Any]:
         from sklearn import ensemble
 
         return ensemble.RandomForestClassifier, ensemble.RandomForestRegressor
 
-    def settings(self, table: Table, means: Means, *, classes: bool) -> dict[str, Any]:
-        return {**self.params.model_dump(), "random_state": means.train.seed, "n_jobs": means.threads}
+    def model_settings(self, table: FeatureTable, context: FitContext, *, classes: bool) -> dict[str, Any]:
+        return {**self.params.model_dump(), "random_state": context.train.seed, "n_jobs": context.threads}
 
 
-class GradientBoosting(FittedBySklearn):
-    """Trees on histograms, each on what the ones before left over."""
+class GradientBoosting(SklearnEstimator):
+    """Trees on histograms, each fitted to the errors of those before it."""
 
     kind = "gradient_boosting"
-    params_type = params.Boosting
-    # The last two are how scikit-learn passes on columns of categories.
-    trusted = (
+    params_type = BoostingParams
+    # scikit-learn uses the last two to handle columns of categories.
+    trusted_types = (
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "functools.partial",
         "sklearn.utils.validation.check_array",
     )
 
-    def classes(self) -> tuple[Any, Any]:
+    def model_classes(self) -> tuple[Any, Any]:
         from sklearn import ensemble
 
         return ensemble.HistGradientBoostingClassifier, ensemble.HistGradientBoostingRegressor
 
-    def settings(self, table: Table, means: Means, *, classes: bool) -> dict[str, Any]:
-        categories = table.are_categories(_MOST_CATEGORIES)
+    def model_settings(self, table: FeatureTable, context: FitContext, *, classes: bool) -> dict[str, Any]:
+        categories = table.are_categories(_MAX_CATEGORIES)
         return {
             **self.params.model_dump(),
-            "random_state": means.train.seed,
+            "random_state": context.train.seed,
             "early_stopping": False,
             "categorical_features": categories if any(categories) else None,
         }

@@ -1,4 +1,4 @@
-"""Gradient boosting of XGBoost, by one worker or several together (`ray.train.xgboost` joins them)."""
+"""Gradient boosting of XGBoost, fitted by one worker or by several that `ray.train.xgboost` joins."""
 
 from __future__ import annotations
 
@@ -8,60 +8,61 @@ from typing import Any
 
 import numpy as np
 
-from cluster.errors import SpecError
-from trainer.optim.batch_plan import share
-from trainer.tasks.estimators import params
-from trainer.tasks.estimators.base import Estimator, Goal, Means, Table
+from cluster.errors import SpecError, first_line
+from trainer.optim.batch_plan import shard_rows
+from trainer.tasks.estimators.base import Estimator, FeatureTable, FitContext, TrainingLabels
+from trainer.tasks.estimators.params import XGBoostParams
 
-_MOST_CATEGORIES = 255
+_MAX_CATEGORIES = 255
 
 
 class XGBoost(Estimator):
-    """Boosted trees; an epoch is the `train.epochs`-th part of the rounds."""
+    """Boosted trees. The rounds are divided evenly over `train.epochs` epochs."""
 
     kind = "xgboost"
-    # Not UBJ: reading one that is cut short, XGBoost 3.2 takes all memory or ends the process; of JSON it raises.
-    file = "model.json"
-    params_type = params.XGBoost
+    # Not UBJ: with a truncated UBJ file, XGBoost 3.2 uses all memory or ends the process; with JSON it raises.
+    weights_file = "model.json"
+    params_type = XGBoostParams
     needs = "xgboost"
     has_epochs = True
     backend = "xgboost"
 
-    def fit(self, table: Table, goal: Goal, means: Means) -> Iterator[None]:
+    def fit(self, table: FeatureTable, labels: TrainingLabels, context: FitContext) -> Iterator[None]:
         """Learn round by round from this worker's share of the rows."""
         import xgboost
 
-        given = self.params.model_dump()
-        rounds = given.pop("n_estimators")
-        mine = share(np.arange(len(table)), means.rank, means.workers)
-        rows = self._matrix(table.take(mine), goal.take(mine), means.threads)
-        self._n_classes = goal.n_classes
+        values = self.params.model_dump()
+        n_rounds = values.pop("n_estimators")
+        own_rows = shard_rows(np.arange(len(table)), context.rank, context.workers)
+        rows = self._matrix(table.take(own_rows), labels.take(own_rows), context.threads)
+        self._n_classes = labels.n_classes
         try:
             self._booster = xgboost.Booster(
                 {
-                    **given,
-                    **_objective(goal.n_classes),
+                    **values,
+                    **_objective(labels.n_classes),
                     "tree_method": "hist",
-                    "seed": means.train.seed,
-                    "nthread": means.threads,
-                    "device": means.device,
+                    "seed": context.train.seed,
+                    "nthread": context.threads,
+                    "device": context.device,
                     "verbosity": 0,
                 },
                 [rows],
             )
-            done = 0
-            for epoch in range(1, means.train.epochs + 1):
-                upto = round(rounds * epoch / means.train.epochs)
-                for at in range(done, upto):
-                    self._booster.update(rows, at)
-                done = upto
+            first = 0
+            for epoch in range(1, context.train.epochs + 1):
+                end = round(n_rounds * epoch / context.train.epochs)
+                for number in range(first, end):
+                    self._booster.update(rows, number)
+                first = end
                 yield
         except xgboost.core.XGBoostError as error:
-            first = str(error).strip().splitlines()[0]
-            raise SpecError(f"xgboost refuses its parameters or rows: {first}", "change model.params") from error
+            raise SpecError(
+                f"xgboost refuses its parameters or rows: {first_line(error)}", "change model.params"
+            ) from error
 
-    def logits(self, table: Table) -> np.ndarray:
-        """Return margins; of two classes XGBoost has one, the second's over the first."""
+    def logits(self, table: FeatureTable) -> np.ndarray:
+        """Return margins. For two classes XGBoost has one margin, the second class's over the first's."""
         margins = self._booster.predict(self._matrix(table), output_margin=True).astype(np.float32)
         if self._n_classes == 2:
             return np.stack([np.zeros_like(margins), margins], axis=1)
@@ -71,14 +72,14 @@ class XGBoost(Estimator):
         self._booster.set_param({"device": device, "nthread": threads})
         return self
 
-    def _matrix(self, table: Table, goal: Goal | None = None, threads: int = 1) -> Any:
+    def _matrix(self, table: FeatureTable, labels: TrainingLabels | None = None, threads: int = 1) -> Any:
         import xgboost
 
-        types = ["c" if is_category else "q" for is_category in table.are_categories(_MOST_CATEGORIES)]
+        types = ["c" if is_category else "q" for is_category in table.are_categories(_MAX_CATEGORIES)]
         return xgboost.DMatrix(
             table.codes(),
-            label=None if goal is None else goal.y,
-            weight=None if goal is None else goal.weights,
+            label=None if labels is None else labels.y,
+            weight=None if labels is None else labels.weights,
             feature_types=types,
             enable_categorical=True,
             nthread=threads,
@@ -88,10 +89,10 @@ class XGBoost(Estimator):
         self._booster.save_model(path)
         return {"n_classes": self._n_classes}
 
-    def _load(self, path: Path, about: dict[str, Any]) -> None:
+    def _load(self, path: Path, description: dict[str, Any]) -> None:
         import xgboost
 
-        self._n_classes = int(about["n_classes"])
+        self._n_classes = int(description["n_classes"])
         self._booster = xgboost.Booster(model_file=path)
         self.to("cpu", 1)
 

@@ -1,1 +1,1 @@
-"""Images: bytes of a file to pixels of one size, and how training changes them at random."""
+"""The task on images: from the bytes of a file to pixels of one size, and random changes in training."""

@@ -1,6 +1,6 @@
-"""Bytes of an image file to pixels of one size: the same for a training row and a request.
+"""From the bytes of an image file to pixels of one size; the same for a training row and a request.
 
-The first frame is taken, turned as its EXIF orientation says; transparent pixels stand on black; 16 bits become 8.
+Only the first frame is used, rotated by its EXIF orientation. Transparent pixels are drawn on black; 16 bits become 8.
 """
 
 from __future__ import annotations
@@ -12,144 +12,154 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-#: What may be read. Others that Pillow knows are rare, and each is a further parser that strangers can send bytes to.
+#: The formats that are read. Pillow knows others, but they are rare, and each is one more parser open to hostile bytes.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
-_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC,
-             "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}  # fmt: skip
+_RESAMPLE = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
 
-# Ours is looked at before anything is decoded, and says how many pixels are too many.
+# raymill checks its own limit before it decodes anything.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-class Unusable(Exception):
-    """An image that cannot be used; the text is the reason, the same for all images that fail alike."""
+class UnusableImage(Exception):
+    """An image that cannot be used. The text is the reason, the same for all images that fail alike."""
 
 
-class TooLarge(Unusable):
-    """An image of too many pixels."""
+class ImageTooLarge(UnusableImage):
+    """An image with too many pixels."""
 
 
-class Form(NamedTuple):
-    """What all images of one model are made: the parameters of the contract's step `image`."""
+class ImageForm(NamedTuple):
+    """The size and format to which all images of one model are brought: the parameters of the contract's step `image`."""
 
     height: int
     width: int
     mode: str
-    """rgb or grey."""
+    """rgb or gray."""
     resize: str
     """crop, stretch or pad."""
     short: int
-    """`crop`: what the shorter side is made before the middle of height x width is cut out, pixels."""
+    """For `crop`: the length in pixels of the shorter side before the middle of height x width is cut out."""
     resample: str
     """bilinear, bicubic, lanczos or nearest."""
     max_pixels: int
 
     @classmethod
-    def of(cls, params: dict[str, Any]) -> Form:
-        """Return the form that a contract's step describes; what else the step holds does not matter here."""
+    def from_params(cls, params: dict[str, Any]) -> ImageForm:
+        """Return the form that a contract's step describes; ignores the step's other parameters."""
         return cls(**{name: params[name] for name in cls._fields})
 
     @property
     def channels(self) -> int:
-        """Numbers of one pixel."""
+        """The number of channels: 3 or 1."""
         return 3 if self.mode == "rgb" else 1
 
 
-def opened(raw: bytes, max_pixels: int) -> Image.Image:
-    """Return an image of which the header was read and nothing decoded yet. Raises `Unusable`."""
+def open_image(raw: bytes, max_pixels: int) -> Image.Image:
+    """Return an image of which only the header has been read. Raises `UnusableImage`."""
     try:
         image = Image.open(io.BytesIO(raw), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _too_large(max_pixels) from None
-    except Exception:  # Pillow raises its own kinds, and of damaged bytes whatever its parsers stumble over
-        raise Unusable(_not_read(raw)) from None
+    except Exception:  # Pillow's own errors, and for damaged bytes whatever its parsers raise
+        raise UnusableImage(_why_unreadable(raw)) from None
     if image.width * image.height > max_pixels:
         raise _too_large(max_pixels)
     return image
 
 
-def decode(raw: bytes, form: Form) -> np.ndarray:
-    """Return the pixels as uint8, shape (height, width, channels). Raises `Unusable`."""
-    return _pixels(_fitted(upright_in_8_bits(opened(raw, form.max_pixels), form.mode), form))
+def decode_image(raw: bytes, form: ImageForm) -> np.ndarray:
+    """Return the pixels as uint8, shape (height, width, channels). Raises `UnusableImage`."""
+    return _pixels(_resize(decode_upright(open_image(raw, form.max_pixels), form.mode), form))
 
 
-def upright_in_8_bits(image: Image.Image, mode: str) -> Image.Image:
-    """Return an image of `opened` decoded, as RGB or L (`mode` rgb or grey). Raises `Unusable`."""
+def decode_upright(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image from `open_image` decoded and upright, in 8 bits, as RGB or L for `mode` rgb or gray.
+
+    Raises `UnusableImage`.
+    """
     try:
         image.load()
-        return _in_mode(_upright(image), mode)
-    except Unusable:
+        return _convert_mode(_rotate_by_exif(image), mode)
+    except UnusableImage:
         raise
     except Exception:
-        raise Unusable("truncated or damaged image") from None
+        raise UnusableImage("truncated or damaged image") from None
 
 
-def _too_large(max_pixels: int) -> TooLarge:
-    return TooLarge(f"image over {max_pixels:,} pixels")
+def _too_large(max_pixels: int) -> ImageTooLarge:
+    return ImageTooLarge(f"image over {max_pixels:,} pixels")
 
 
-def _not_read(raw: bytes) -> str:
+def _why_unreadable(raw: bytes) -> str:
     start = raw[:512].lstrip()
     if start.startswith((b"<svg", b"<?xml")):
         return "an SVG drawing, not an image of pixels"
-    return f"no image that can be read ({', '.join(FORMATS)})"
+    return f"not an image in a known format ({', '.join(FORMATS)})"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _rotate_by_exif(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # a damaged EXIF block; the pixels are good
         return image
 
 
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+def _convert_mode(image: Image.Image, mode: str) -> Image.Image:
     """Return the image in 8 bits as RGB or L."""
     if image.mode == "F":
-        raise Unusable("image of floating point numbers")
-    if image.mode.startswith("I"):  # Pillow's own conversion cuts at 255
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
+        raise UnusableImage("image of floating point numbers")
+    if image.mode.startswith("I"):  # Pillow's own conversion clips at 255
+        image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.has_transparency_data:
-        seen = image.convert("RGBA")
-        black = Image.new("RGBA", seen.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, seen)
+        with_alpha = image.convert("RGBA")
+        black = Image.new("RGBA", with_alpha.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, with_alpha)
     if mode == "rgb":
         return image.convert("RGB")
     return image if image.mode == "L" else image.convert("RGB").convert("L")
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Of 16 bits, which Pillow keeps in 16 or 32."""
-    found: np.ndarray = ((np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return found
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Return uint8 for 16-bit values, which Pillow stores in 16 or 32 bits."""
+    scaled: np.ndarray = ((np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return scaled
 
 
-def _fitted(image: Image.Image, form: Form) -> Image.Image:
+def _resize(image: Image.Image, form: ImageForm) -> Image.Image:
     size = (form.width, form.height)
-    how = _RESAMPLE[form.resample]
+    resample = _RESAMPLE[form.resample]
     if form.resize == "stretch":
-        return image if image.size == size else image.resize(size, how)
+        return image if image.size == size else image.resize(size, resample)
     if form.resize == "pad":
         scale = min(form.width / image.width, form.height / image.height)
         inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         padded = Image.new(image.mode, size)
-        padded.paste(image.resize(inner, how), ((form.width - inner[0]) // 2, (form.height - inner[1]) // 2))
+        padded.paste(image.resize(inner, resample), ((form.width - inner[0]) // 2, (form.height - inner[1]) // 2))
         return padded
-    return _cropped(image, form, how)
+    return _crop(image, form, resample)
 
 
-def _cropped(image: Image.Image, form: Form, how: Image.Resampling) -> Image.Image:
-    """Fit the shorter side and cut out the middle, in one go: a strip of 1 x 50,000,000 must not be blown up first."""
+def _crop(image: Image.Image, form: ImageForm, resample: Image.Resampling) -> Image.Image:
+    """Resize the shorter side and cut out the middle in one call.
+
+    In two calls, a strip of 1 x 50,000,000 pixels would be enlarged before it is cut.
+    """
     shorter = min(image.size)
-    whole_width, whole_height = (int(form.short * side / shorter) for side in image.size)
-    left, top = (whole_width - form.width) // 2, (whole_height - form.height) // 2
-    per_x, per_y = image.width / whole_width, image.height / whole_height
+    full_width, full_height = (int(form.short * side / shorter) for side in image.size)
+    left, top = (full_width - form.width) // 2, (full_height - form.height) // 2
+    per_x, per_y = image.width / full_width, image.height / full_height
     box = (left * per_x, top * per_y, (left + form.width) * per_x, (top + form.height) * per_y)
-    # The sums above may end a rounding beyond the edge, which Pillow refuses.
+    # Rounding may put the box slightly beyond the edge, which Pillow refuses.
     right, bottom = min(box[2], image.width), min(box[3], image.height)
-    return image.resize((form.width, form.height), how, box=(box[0], box[1], right, bottom))
+    return image.resize((form.width, form.height), resample, box=(box[0], box[1], right, bottom))
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    found = np.asarray(image, dtype=np.uint8)
-    return found[:, :, None] if found.ndim == 2 else found
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels

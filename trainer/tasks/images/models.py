@@ -1,4 +1,4 @@
-"""Models of transformers for images: a pre-trained one with a new head, or a new one from a config."""
+"""transformers models for images: a pre-trained one with a new head, or a new one from a config."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cluster.errors import ModelError, SpecError, nearest
+from cluster.errors import ModelError, SpecError, first_line, suggest
 from cluster.files import read_json
-from trainer.models import pretrained
+from trainer.models.new_model import NewModel
+from trainer.models.pretrained import load_pretrained, silence_transformers
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
-# Known from the labels and `data.image`: two places that say it could say different things.
-_SET_HERE = {
+# raymill sets these from the labels and from `data.image`; a second value could contradict the first.
+_SET_BY_RAYMILL = {
     "num_labels": "the training rows' labels",
     "id2label": "the training rows' labels",
     "label2id": "the training rows' labels",
@@ -25,112 +26,121 @@ _SET_HERE = {
 }
 
 
-class Input(NamedTuple):
-    """What a model is fed."""
+class ImageShape(NamedTuple):
+    """The shape of one model input."""
 
     channels: int
     height: int
     width: int
 
 
-def new_config(given: dict[str, Any], fed: Input, labels: list[str]) -> PretrainedConfig:
-    """Return the transformers config of `model.config`; raises `SpecError` for one that is none."""
+def new_config(values: dict[str, Any], shape: ImageShape, labels: list[str]) -> PretrainedConfig:
+    """Return the transformers config of `model.config`. Raises `SpecError` if it is not a valid one."""
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as KNOWN
 
-    rest = dict(given)
-    kind = rest.pop("model_type", None)
-    if kind not in KNOWN:
-        what = f"model.config.model_type={kind!r} is no model for images" if kind else "model.config has no model_type"
-        raise SpecError(what, nearest(str(kind), KNOWN) if kind else "add one, as model_type: resnet")
-    for key in rest:
-        if key in _SET_HERE:
-            raise SpecError(f"model.config.{key} comes from {_SET_HERE[key]}", "take it out of model.config")
-    standard = AutoConfig.for_model(kind)
-    known = {*standard.to_dict(), *standard.attribute_map} - {"transformers_version", "architectures", "dtype"}
-    for key in rest:
-        if key not in known:
-            raise SpecError(f"model.config.{key} is no key of transformers' {kind}", nearest(key, known))
+    known_types = _known_model_types()
+    own_values = dict(values)
+    model_type = own_values.pop("model_type", None)
+    if model_type is None:
+        raise SpecError("model.config has no model_type", "add one, for example model_type: resnet")
+    if model_type not in known_types:
+        raise SpecError(
+            f"model.config.model_type={model_type!r} is not a model for images", suggest(str(model_type), known_types)
+        )
+    for key in own_values:
+        if key in _SET_BY_RAYMILL:
+            raise SpecError(f"model.config.{key} comes from {_SET_BY_RAYMILL[key]}", "take it out of model.config")
+    default = AutoConfig.for_model(model_type)
+    known_keys = {*default.to_dict(), *default.attribute_map} - {"transformers_version", "architectures", "dtype"}
+    for key in own_values:
+        if key not in known_keys:
+            raise SpecError(f"model.config.{key} is not a key of transformers' {model_type}", suggest(key, known_keys))
     try:
-        found = AutoConfig.for_model(kind, **rest)
-        return _fitted(found, fed, labels)
-    except Exception as error:  # transformers' configs raise whatever their own checks do
-        said = " ".join(line.strip() for line in str(error).splitlines()) or repr(error)
-        raise SpecError(f"model.config is no config of transformers' {kind}: {said[:500]}", "correct it") from error
+        return _set_shape_and_labels(AutoConfig.for_model(model_type, **own_values), shape, labels)
+    except Exception as error:  # transformers' configs raise whatever their own checks raise
+        message = " ".join(line.strip() for line in str(error).splitlines()) or repr(error)
+        raise SpecError(
+            f"model.config is not a valid config of transformers' {model_type}: {message[:500]}", "correct it"
+        ) from error
 
 
-def from_config(given: dict[str, Any], fed: Input, labels: list[str]) -> torch.nn.Module:
+def model_from_config(values: dict[str, Any], shape: ImageShape, labels: list[str]) -> torch.nn.Module:
     """Return a new model with random weights."""
     from transformers import AutoModelForImageClassification
 
-    pretrained.quiet()
-    model: torch.nn.Module = AutoModelForImageClassification.from_config(new_config(given, fed, labels))
+    silence_transformers()
+    model: torch.nn.Module = AutoModelForImageClassification.from_config(new_config(values, shape, labels))
     return model
 
 
-def from_base(folder: Path, fed: Input, labels: list[str]) -> torch.nn.Module:
+def model_from_base(folder: Path, shape: ImageShape, labels: list[str]) -> NewModel:
     """Return a pre-trained model with a new head."""
-    changes = {"image_size": _image_size(fed)} if "image_size" in read_json(folder / "config.json") else {}
-    return load(folder, ignore_mismatched_sizes=True, **changes, **_of_labels(labels))
+    changes = {"image_size": _image_size(shape)} if "image_size" in read_json(folder / "config.json") else {}
+    return load_image_model(folder, ignore_mismatched_sizes=True, **changes, **_label_settings(labels))
 
 
-def load(folder: Path, **changes: Any) -> torch.nn.Module:
+def load_image_model(folder: Path, **changes: Any) -> NewModel:
     """Return the model saved in `folder`. Raises `ModelError` if it cannot be loaded."""
-    return pretrained.load("AutoModelForImageClassification", folder, **changes)
+    return load_pretrained("AutoModelForImageClassification", folder, **changes)
 
 
-def check_config(given: dict[str, Any], fed: Input) -> None:
-    """Raise `SpecError` if no model can be made of a `model.config`, or it takes no images of this size."""
-    problem = _problem(new_config(given, fed, ["a", "b"]).to_json_string(), fed)
+def check_config(values: dict[str, Any], shape: ImageShape) -> None:
+    """Raise `SpecError` if `model.config` gives no model, or a model that does not take images of this shape."""
+    problem = _problem(new_config(values, shape, ["a", "b"]).to_json_string(), shape)
     if problem:
         raise SpecError(
-            f"the model of model.config cannot take images of {fed.height} x {fed.width} pixels: {problem}",
+            f"the model of model.config cannot take images of {shape.height} x {shape.width} pixels: {problem}",
             "correct model.config, or change data.image.size",
         )
 
 
-def check_base(folder: Path, fed: Input) -> None:
-    """Raise `ModelError` or `SpecError` if the base model is not one for images, or not for images like these."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as KNOWN
-
+def check_base(folder: Path, shape: ImageShape) -> None:
+    """Raise `ModelError` if the base model is not a model for images, `SpecError` if images have the wrong shape for it."""
     config = read_json(folder / "config.json")
-    kind = config.get("model_type")
-    if kind not in KNOWN:
+    model_type = config.get("model_type")
+    if model_type not in _known_model_types():
         raise ModelError(
-            f"the base model is of the kind {kind!r}, which is none for images",
-            "take one of resnet, vit, convnext, ...",
+            f"the base model has the type {model_type!r}, which is not for images",
+            "choose a model such as resnet, vit or convnext",
         )
     channels = config.get("num_channels", 3)
-    if channels != fed.channels:
+    if channels != shape.channels:
         raise SpecError(
-            f"the base model takes {channels} channels, and data.image.mode gives {fed.channels}",
-            f"set data.image.mode to {'rgb' if channels == 3 else 'grey'}",
+            f"the base model takes {channels} channels, and data.image.mode gives {shape.channels}",
+            f"set data.image.mode to {'rgb' if channels == 3 else 'gray'}",
         )
-    trained = config.get("image_size")
-    if trained is None or trained == _image_size(fed):
+    trained_size = config.get("image_size")
+    if trained_size is None or trained_size == _image_size(shape):
         return
-    if _shapes(json.dumps(config)) != _shapes(json.dumps({**config, "image_size": _image_size(fed)})):
+    resized = {**config, "image_size": _image_size(shape)}
+    if _weight_shapes(json.dumps(config)) != _weight_shapes(json.dumps(resized)):
         raise SpecError(
-            f"data.image.size={fed.height}, but the base model was trained for images of {trained} pixels and takes no others",
-            f"set data.image.size to {trained}, or take it out",
+            f"data.image.size={shape.height}, but the base model takes only images of {trained_size} pixels",
+            f"set data.image.size to {trained_size}, or take it out",
         )
 
 
-def _fitted(config: PretrainedConfig, fed: Input, labels: list[str]) -> PretrainedConfig:
+def _known_model_types() -> Any:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+    return MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+
+def _set_shape_and_labels(config: PretrainedConfig, shape: ImageShape, labels: list[str]) -> PretrainedConfig:
     if hasattr(config, "num_channels"):
-        config.num_channels = fed.channels
+        config.num_channels = shape.channels
     if hasattr(config, "image_size"):
-        config.image_size = _image_size(fed)
-    for name, value in _of_labels(labels).items():
+        config.image_size = _image_size(shape)
+    for name, value in _label_settings(labels).items():
         setattr(config, name, value)
     return config
 
 
-def _image_size(fed: Input) -> int | list[int]:
-    return fed.height if fed.height == fed.width else [fed.height, fed.width]
+def _image_size(shape: ImageShape) -> int | list[int]:
+    return shape.height if shape.height == shape.width else [shape.height, shape.width]
 
 
-def _of_labels(labels: list[str]) -> dict[str, Any]:
+def _label_settings(labels: list[str]) -> dict[str, Any]:
     return {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
@@ -138,8 +148,8 @@ def _of_labels(labels: list[str]) -> dict[str, Any]:
     }
 
 
-def _without_weights(config_json: str) -> torch.nn.Module:
-    """Return the model on torch's device `meta`: shapes alone, no memory and no arithmetic."""
+def _model_without_weights(config_json: str) -> torch.nn.Module:
+    """Return the model on torch's device `meta`: only shapes, no memory and no arithmetic."""
     import torch
     from transformers import AutoConfig, AutoModelForImageClassification
 
@@ -151,21 +161,22 @@ def _without_weights(config_json: str) -> torch.nn.Module:
 
 
 @lru_cache(maxsize=8)
-def _problem(config_json: str, fed: Input) -> str:
-    """Return why images cannot go through the model, "" if they can."""
+def _problem(config_json: str, shape: ImageShape) -> str:
+    """Return why the model cannot take images of this shape, or "" if it can."""
     import torch
 
     try:
-        model = _without_weights(config_json)
+        model = _model_without_weights(config_json)
         with torch.inference_mode():
-            model(pixel_values=torch.empty(2, *fed, device="meta"))
-    except NotImplementedError:  # something that torch cannot do without values: nothing is known
+            model(pixel_values=torch.empty(2, *shape, device="meta"))
+    except NotImplementedError:  # an operation that torch cannot do without values: no conclusion
         return ""
-    except Exception as error:  # whatever the model's own code stumbles over
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    except Exception as error:  # whatever the model's own code raises
+        return first_line(error)
     return ""
 
 
 @lru_cache(maxsize=8)
-def _shapes(config_json: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((name, tuple(value.shape)) for name, value in _without_weights(config_json).state_dict().items())
+def _weight_shapes(config_json: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    weights = _model_without_weights(config_json).state_dict()
+    return tuple((name, tuple(value.shape)) for name, value in weights.items())

@@ -1,4 +1,4 @@
-"""How images are made alike: what a base model was trained with, what the spec says, and the same for transformers."""
+"""The preprocessing of images: from the spec, else from the base model; and the same settings for transformers."""
 
 from __future__ import annotations
 
@@ -8,49 +8,51 @@ from typing import Any
 
 from cluster.errors import ModelError, SpecError
 from cluster.files import read_json
-from trainer.spec.data import Image
+from trainer.spec.data import ImageSpec
 
-#: Read by transformers' AutoImageProcessor: beside the model, so that its folder works without raymill.
-FILE = "preprocessor_config.json"
+#: Read by transformers' AutoImageProcessor; it makes the model's folder usable without raymill.
+PREPROCESSOR_FILE = "preprocessor_config.json"
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _DEFAULT_SIZE = 224
-# What ConvNextImageProcessor does, which ResNet and RegNet were published with: from here on nothing is cut off.
+# As in ConvNextImageProcessor, with which ResNet and RegNet were published: images of this size or more are not cropped.
 _NO_CROP_FROM, _CROP_PCT = 384, 224 / 256
 
 
-def step_params(image: Image, base: Path | None) -> dict[str, Any]:
-    """Return the parameters of the contract's step `image`: what the spec says, else the base model's, else our own.
+def step_params(image: ImageSpec, base: Path | None) -> dict[str, Any]:
+    """Return the parameters of the contract's step `image`: those of the spec, else the base model's, else raymill's.
 
-    Raises `SpecError` for as many means as the images have no channels, `ModelError` for a base whose preparation
-    cannot be done here.
+    Raises `SpecError` if the number of means or standard deviations does not match the channels, and `ModelError` if
+    raymill cannot preprocess images as the base model requires.
     """
-    found = _of_base(base) if base else _plain(_DEFAULT_SIZE, _DEFAULT_SIZE, "crop", None)
-    if image.resize and image.resize != found["resize"]:
-        found = _plain(found["height"], found["width"], image.resize, None)
+    params = _base_params(base) if base else _plain_params(_DEFAULT_SIZE, _DEFAULT_SIZE, "crop", None)
+    if image.resize and image.resize != params["resize"]:
+        params = _plain_params(params["height"], params["width"], image.resize, None)
     if image.size:
-        short = round(image.size * found["short"] / min(found["height"], found["width"]))
-        found = {**found, "height": image.size, "width": image.size, "short": short}
+        short = round(image.size * params["short"] / min(params["height"], params["width"]))
+        params = {**params, "height": image.size, "width": image.size, "short": short}
     channels = 3 if image.mode == "rgb" else 1
-    for name, given in {"mean": image.mean, "std": image.std}.items():
-        found[name] = (
-            _by_channel(given, channels, f"data.image.{name}") if given else _of_channels(found.get(name), channels)
+    for name, values in {"mean": image.mean, "std": image.std}.items():
+        params[name] = (
+            _spread_over_channels(values, channels, f"data.image.{name}")
+            if values
+            else _fit_to_channels(params.get(name), channels)
         )
-    return {"resample": "bilinear", **found, "mode": image.mode, "max_pixels": image.max_pixels}
+    return {"resample": "bilinear", **params, "mode": image.mode, "max_pixels": image.max_pixels}
 
 
 def library_config(params: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the preprocessor_config.json by which transformers makes the same pixels, or None where it has none such."""
-    form = {"crop": "CLIPImageProcessor", "stretch": "ViTImageProcessor"}.get(params["resize"])
-    if form is None:
+    """Return the preprocessor_config.json with which transformers makes the same pixels, or None if it cannot."""
+    processor = {"crop": "CLIPImageProcessor", "stretch": "ViTImageProcessor"}.get(params["resize"])
+    if processor is None:
         return None
-    whole = {"height": params["height"], "width": params["width"]}
-    cut = {"size": {"shortest_edge": params["short"]}, "do_center_crop": True, "crop_size": whole}
+    size = {"height": params["height"], "width": params["width"]}
+    crop = {"size": {"shortest_edge": params["short"]}, "do_center_crop": True, "crop_size": size}
     return {
-        "image_processor_type": form,
+        "image_processor_type": processor,
         "do_convert_rgb": params["mode"] == "rgb",
         "do_resize": True,
-        **(cut if params["resize"] == "crop" else {"size": whole}),
+        **(crop if params["resize"] == "crop" else {"size": size}),
         "resample": next(number for number, name in _RESAMPLE.items() if name == params["resample"]),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -60,78 +62,87 @@ def library_config(params: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _of_base(base: Path) -> dict[str, Any]:
-    if not (base / FILE).is_file():
+def _base_params(base: Path) -> dict[str, Any]:
+    if not (base / PREPROCESSOR_FILE).is_file():
         size = read_json(base / "config.json").get("image_size")
         height, width = _sides(size if isinstance(size, (int, list)) else _DEFAULT_SIZE)
-        return _plain(height, width, "crop", None)
+        return _plain_params(height, width, "crop", None)
     try:
-        return _taken_apart(read_json(base / FILE))
+        return _params_of_config(read_json(base / PREPROCESSOR_FILE))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{base / FILE} cannot be read: {error!r}", "save it again, or give data.image.size, mean and std"
+            f"{base / PREPROCESSOR_FILE} cannot be read: {error!r}",
+            "save it again, or give data.image.size, mean and std",
         ) from error
 
 
-def _taken_apart(config: dict[str, Any]) -> dict[str, Any]:
+def _params_of_config(config: dict[str, Any]) -> dict[str, Any]:
+    _check_supported(config)
+    params = _params_of_size(config)
+    if isinstance(config.get("resample"), int):
+        params["resample"] = _RESAMPLE.get(config["resample"], "bilinear")
+    normalizes = config.get("do_normalize", True)
+    return {
+        **params,
+        "mean": config.get("image_mean") if normalizes else [0.0],
+        "std": config.get("image_std") if normalizes else [1.0],
+    }
+
+
+def _check_supported(config: dict[str, Any]) -> None:
     factor = config.get("rescale_factor", 1 / 255)
-    if config.get("do_flip_channel_order") or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
-        what = (
-            "the channels in the order blue, green, red"
-            if config.get("do_flip_channel_order")
-            else f"pixels times {factor}"
-        )
-        raise ModelError(f"{FILE} of the base model asks for {what}", "take another base model; this is not done here")
+    if config.get("do_flip_channel_order"):
+        required = "channels in the order blue, green, red"
+    elif not math.isclose(factor, 1 / 255, rel_tol=1e-3):
+        required = f"pixels times {factor}"
+    else:
+        return
+    raise ModelError(f"{PREPROCESSOR_FILE} of the base model requires {required}", "choose another base model")
+
+
+def _params_of_size(config: dict[str, Any]) -> dict[str, Any]:
     size = config.get("size", _DEFAULT_SIZE)
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     crop = config.get("crop_size")
     if crop is not None and config.get("do_center_crop", True):
         height, width = _sides(crop)
-        found = _plain(height, width, "crop", max(min(_sides(size)), height, width))
-    elif config.get("crop_pct") is not None or kind.startswith("ConvNext"):
+        return _plain_params(height, width, "crop", max(min(_sides(size)), height, width))
+    if config.get("crop_pct") is not None or kind.startswith("ConvNext"):
         side = min(_sides(size))
         crops = side < _NO_CROP_FROM
         pct = config.get("crop_pct") or _CROP_PCT
-        found = _plain(side, side, "crop" if crops else "stretch", int(side / pct) if crops else None)
-    else:
-        height, width = _sides(size)
-        only_short = isinstance(size, dict) and "shortest_edge" in size
-        found = _plain(height, width, "crop" if only_short else "stretch", None)
-    if isinstance(config.get("resample"), int):
-        found["resample"] = _RESAMPLE.get(config["resample"], "bilinear")
-    normal = config.get("do_normalize", True)
-    return {
-        **found,
-        "mean": config.get("image_mean") if normal else [0.0],
-        "std": config.get("image_std") if normal else [1.0],
-    }
+        return _plain_params(side, side, "crop" if crops else "stretch", int(side / pct) if crops else None)
+    height, width = _sides(size)
+    has_short_side = isinstance(size, dict) and "shortest_edge" in size
+    return _plain_params(height, width, "crop" if has_short_side else "stretch", None)
 
 
 def _sides(size: Any) -> tuple[int, int]:
-    """Return (height, width) of a size in any of the forms there are."""
+    """Return (height, width) of a size in any of the forms that transformers uses."""
     if isinstance(size, dict):
-        found = size.get("shortest_edge")
-        return (found, found) if found else (int(size["height"]), int(size["width"]))
+        short = size.get("shortest_edge")
+        return (short, short) if short else (int(size["height"]), int(size["width"]))
     if isinstance(size, (list, tuple)):
         return int(size[0]), int(size[-1])
     return int(size), int(size)
 
 
-def _plain(height: int, width: int, resize: str, short: int | None) -> dict[str, Any]:
+def _plain_params(height: int, width: int, resize: str, short: int | None) -> dict[str, Any]:
     return {"height": height, "width": width, "resize": resize, "short": short or max(height, width)}
 
 
-def _by_channel(values: list[float], channels: int, what: str) -> list[float]:
-    """Return one value a channel; a single one stands for all."""
+def _spread_over_channels(values: list[float], channels: int, key: str) -> list[float]:
+    """Return one value per channel; a single value is used for all."""
     if len(values) not in (1, channels):
         raise SpecError(
-            f"{what} has {len(values)} values, images have {channels} channels", "give one value, or one a channel"
+            f"{key} has {len(values)} values, but images have {channels} channels",
+            "give one value, or one per channel",
         )
     return [float(value) for value in values] * (channels // len(values))
 
 
-def _of_channels(values: list[float] | None, channels: int) -> list[float]:
-    """Return a base model's values for as many channels; of three, a grey image takes the mean."""
+def _fit_to_channels(values: list[float] | None, channels: int) -> list[float]:
+    """Return a base model's values for this number of channels; a gray image takes the mean of three."""
     values = values or [0.5]
     if len(values) != channels:
         values = [sum(values) / len(values)] * channels

@@ -1,4 +1,4 @@
-"""An image as a report shows it: small, inside the page."""
+"""An image as a report shows it: small, and embedded in the page."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import io
 from markupsafe import Markup
 from PIL import Image
 
-from trainer.tasks.images.decode import Unusable, opened, upright_in_8_bits
+from trainer.tasks.images.decode import UnusableImage, decode_upright, open_image
 
-#: Longer side on the page, pixels.
+#: Length of the longer side on the page, in pixels.
 SIDE = 56
-# An image in a report may be one that no request may send.
+# A report may show images that are too large for a request.
 _MAX_PIXELS = 170_000_000
 
 
 def thumbnail(raw: bytes) -> Markup:
-    """Return an <img> with the picture in it; a small image is shown larger, pixel by pixel. Damaged ones are words."""
+    """Return an <img> element; a small image is enlarged pixel by pixel. A damaged image becomes text."""
     try:
-        image = upright_in_8_bits(opened(raw, _MAX_PIXELS), "rgb")
-    except Unusable as error:
+        image = decode_upright(open_image(raw, _MAX_PIXELS), "rgb")
+    except UnusableImage as error:
         return Markup("<em>{}</em>").format(str(error))
     width, height = image.size
     scale = SIDE / max(width, height)
-    shown = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if scale < 1:
-        image = image.resize(shown, Image.Resampling.BILINEAR)
+        image = image.resize(size, Image.Resampling.BILINEAR)
     sink = io.BytesIO()
     image.save(sink, "PNG")
     content = base64.b64encode(sink.getvalue()).decode("ascii")
     return Markup(
         '<img src="data:image/png;base64,{}" width="{}" height="{}" alt="{} x {} pixels" style="image-rendering: {}">'
-    ).format(content, *shown, width, height, "pixelated" if scale > 1 else "auto")
+    ).format(content, *size, width, height, "pixelated" if scale > 1 else "auto")

@@ -1,0 +1,1 @@
+"""Tasks on tables: columns of mixed kinds, with an estimator as the model."""

@@ -1,51 +1,54 @@
-"""What a report says about how much each column of a table matters."""
+"""The report section on how much each column of a table matters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.charts.section import Chart, Section
+from trainer.charts.section import ReportChart, ReportSection
 from trainer.charts.style import BLUE, GRID, INK, as_svg, new_figure
 
-_MOST = 20
+_MAX_COLUMNS = 20
+_MAX_NAME_LENGTH = 32
 
 
-def sections(found: Mapping[str, Any] | None) -> list[Section]:
-    """Return a section from what `trainer.tasks.estimators.importance` wrote; none without it."""
-    if not found or not found["columns"]:
+def importance_sections(importance: Mapping[str, Any] | None) -> list[ReportSection]:
+    """Return a section for the result of `permutation_importance`; none without a result."""
+    if not importance or not importance["columns"]:
         return []
-    shown = found["columns"][:_MOST]
-    left = len(found["columns"]) - len(shown)
-    figure = found["figure"].replace("_", " ")
+    shown = importance["columns"][:_MAX_COLUMNS]
+    n_hidden = len(importance["columns"]) - len(shown)
+    metric = importance["figure"].replace("_", " ")
     return [
-        Section(
+        ReportSection(
             "Importance of the columns",
             charts=[
-                Chart(
-                    bars(shown, f"rise of the {figure}"),
-                    f"By how much the {figure} of {found['rows']:,} held-out rows ({found['value']:.4g}) grows when a "
-                    f"column's cells are shuffled among them; the line is one standard deviation of {found['repeats']} shuffles. "
-                    "Columns that say the same stand in for each other and look small."
-                    + (f" {left} more columns are not shown." if left else ""),
+                ReportChart(
+                    importance_chart(shown, f"increase of the {metric}"),
+                    f"The increase of the {metric} of {importance['rows']:,} held-out rows ({importance['value']:.4g}) "
+                    "when a column's cells are shuffled among them; the line is one standard deviation of "
+                    f"{importance['repeats']} shuffles. Columns that carry the same information replace each other and "
+                    "look unimportant." + (f" {n_hidden} more columns are not shown." if n_hidden else ""),
                 )
             ],
         )
     ]
 
 
-_LONGEST_NAME = 32
-
-
-def bars(columns: Sequence[Mapping[str, Any]], label: str) -> str:
-    """Return a horizontal bar for each column, the first on top, with its standard deviation."""
+def importance_chart(columns: Sequence[Mapping[str, Any]], label: str) -> str:
+    """Return a horizontal bar per column as SVG, the first on top, with its standard deviation."""
     figure = new_figure(8, 0.6 + 0.26 * len(columns))
     axes = figure.subplots()
-    places = range(len(columns), 0, -1)
-    rises = [column["rise"] for column in columns]
-    axes.barh(places, rises, xerr=[column["std"] for column in columns], color=BLUE, height=0.7,
-              error_kw={"ecolor": INK, "elinewidth": 0.8})  # fmt: skip
-    axes.set_yticks(places, [_short(column["name"]) for column in columns])
+    positions = range(len(columns), 0, -1)
+    axes.barh(
+        positions,
+        [column["rise"] for column in columns],
+        xerr=[column["std"] for column in columns],
+        color=BLUE,
+        height=0.7,
+        error_kw={"ecolor": INK, "elinewidth": 0.8},
+    )
+    axes.set_yticks(positions, [_shorten(column["name"]) for column in columns])
     axes.set(xlabel=label)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -56,6 +59,6 @@ def bars(columns: Sequence[Mapping[str, Any]], label: str) -> str:
     return as_svg(figure)
 
 
-def _short(name: str) -> str:
-    shown = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "..."
-    return shown.replace("$", r"\$")  # a dollar sign would begin a formula
+def _shorten(name: str) -> str:
+    text = name if len(name) <= _MAX_NAME_LENGTH else name[:_MAX_NAME_LENGTH] + "..."
+    return text.replace("$", r"\$")  # a dollar sign would begin a formula

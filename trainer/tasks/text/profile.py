@@ -1,15 +1,15 @@
-"""What a profile says of texts, beside what `trainer.tasks.profile` says of all rows. Its fields:
+"""The fields of `profile.json` that describe texts, besides those in `trainer.tasks.profile`:
 
-tokens      lengths of the described rows in tokens, as the model got them, special tokens included:
-            {mean, quantiles}; quantiles are 21 values, of 0 %, 5 % ... 100 %
-max_length  tokens at which a row is cut
-cut_share   share of rows that reach max_length: nearly all of them were cut
-characters  lengths of the raw texts in Unicode characters, before any cleaning (of a pair: together)
-unknown     {token_share, row_share}: share of tokens that are the tokenizer's unknown token, and of rows that have
-            one; special tokens count as tokens. null where the tokenizer has no unknown token (byte-level ones)
-embedding   a sketch of what the texts are about, null for a model without an input embedding:
-              rows        rows it was made from, at most 2,000: those with the smallest SHA-256 of their token ids
-              dimensions  of the projection: 16
+tokens      lengths of the described rows in tokens, as model inputs, with special tokens:
+            {mean, quantiles}; quantiles are 21 values, for 0 %, 5 % ... 100 %
+max_length  the length in tokens to which a row is truncated
+cut_share   the share of rows with max_length tokens; nearly all of them are truncated
+characters  lengths of the raw texts in Unicode characters, before any cleaning (for a pair, both texts together)
+unknown     {token_share, row_share}: the share of tokens that are the tokenizer's unknown token, and of rows that have
+            one; special tokens count as tokens. null if the tokenizer has no unknown token (byte-level ones)
+embedding   a sketch of the texts' topics, null for a model without an input embedding:
+              rows        the number of rows in the sketch, at most 2,000: those with the smallest SHA-256 of their ids
+              dimensions  the dimensions of the projection: 16
               seed, from  the projection is `projection(from, seed)`; `from` is the width of the embedding
               mean, std   16 values each, over those rows (std: population)
               quantiles   16 lists of 21 values
@@ -27,17 +27,17 @@ from typing import Any
 import numpy as np
 
 from trainer.contract.contract import Contract
-from trainer.tasks.profile import PERCENT, described_part, distribution, rounded, share
-from trainer.tasks.rows import Rows
+from trainer.tasks.profile import PERCENT, described_part, distribution, round_values, share_of_true
+from trainer.tasks.rows import RowsView
 
 SEED = 20_240
 DIMENSIONS = 16
-_SKETCHED_ROWS = 2_000
-_KEPT_ROWS = 256
+_SKETCH_ROWS = 2_000
+_SAMPLE_ROWS = 256
 
 
-def build(
-    parts: Mapping[str, Rows],
+def build_text_profile(
+    parts: Mapping[str, RowsView],
     contract: Contract,
     roles: Sequence[str],
     embedding_VD: np.ndarray | None,
@@ -45,75 +45,75 @@ def build(
 ) -> dict[str, Any]:
     """Return the fields as plain JSON.
 
-    `roles` are those of the texts; `embedding_VD` is the trained model's input embedding, shape (vocabulary, width), if any, and
-    `tokenizer` the content of its tokenizer.json.
+    `roles` are the roles of the texts, `embedding_VD` is the trained model's input embedding, shape (vocabulary, width),
+    or None, and `tokenizer` is the content of its tokenizer.json.
     """
     rows = parts[described_part(parts)]
     lengths = np.asarray(rows.lengths)
     max_length = max_length_of(contract)
-    unknown_id = unknown_id_of(tokenizer)
+    unknown_id = unknown_token_id(tokenizer)
     return {
         "tokens": distribution(lengths),
         "max_length": max_length,
-        "cut_share": share(lengths >= max_length) if max_length else None,
+        "cut_share": share_of_true(lengths >= max_length) if max_length else None,
         "characters": distribution(np.sum([rows.char_lengths(role) for role in roles], axis=0)),
         "unknown": None if unknown_id is None else unknown_shares(rows, unknown_id),
-        "embedding": None if embedding_VD is None else sketch(rows, embedding_VD),
+        "embedding": None if embedding_VD is None else sketch_embeddings(rows, embedding_VD),
     }
 
 
-def unknown_shares(rows: Rows, unknown_id: int) -> dict[str, float]:
+def unknown_shares(rows: RowsView, unknown_id: int) -> dict[str, float]:
     """Return the share of tokens that are `unknown_id`, and of rows that have one."""
-    found = [int((rows.inputs(row) == unknown_id).sum()) for row in range(len(rows))]
+    unknown_B = [int((rows.inputs(row) == unknown_id).sum()) for row in range(len(rows))]
     n_tokens = int(np.sum(rows.lengths, dtype=np.int64))
     return {
-        "token_share": round(sum(found) / max(1, n_tokens), 6),
-        "row_share": share(np.array(found) > 0),
+        "token_share": round(sum(unknown_B) / max(1, n_tokens), 6),
+        "row_share": share_of_true(np.array(unknown_B) > 0),
     }
 
 
-def unknown_id_of(tokenizer: dict[str, Any]) -> int | None:
-    """Return the id of the unknown token of a tokenizer.json, or None where it has none."""
+def unknown_token_id(tokenizer: dict[str, Any]) -> int | None:
+    """Return the id of the unknown token in a tokenizer.json, or None if it has none."""
     model = tokenizer.get("model", {})
-    if isinstance(model.get("unk_id"), int):  # Unigram names it by its place
+    if isinstance(model.get("unk_id"), int):  # Unigram stores the id itself
         return int(model["unk_id"])
     token = model.get("unk_token")
     added = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", [])}
     vocabulary = model.get("vocab", {})
-    found = added.get(token, vocabulary.get(token) if isinstance(vocabulary, dict) else None)
-    return found if isinstance(found, int) else None
+    token_id = added.get(token, vocabulary.get(token) if isinstance(vocabulary, dict) else None)
+    return token_id if isinstance(token_id, int) else None
 
 
 def max_length_of(contract: Contract) -> int | None:
-    """Return the tokens at which the contract cuts a row; None where it has no such step."""
-    found = next((step.params.get("max_length") for step in contract.steps if step.name == "tokenize"), None)
-    return found if isinstance(found, int) else None
+    """Return the length in tokens to which the contract truncates a row; None if it has no such step."""
+    length = next((step.params.get("max_length") for step in contract.steps if step.name == "tokenize"), None)
+    return length if isinstance(length, int) else None
 
 
-def sketch(rows: Rows, embedding_VD: np.ndarray) -> dict[str, Any]:
-    """Return the embedding sketch of at most 2,000 of `rows`, chosen by their content."""
+def sketch_embeddings(rows: RowsView, embedding_VD: np.ndarray) -> dict[str, Any]:
+    """Return the embedding sketch of at most 2,000 of `rows`, selected by their content."""
 
     def digest(row: int) -> bytes:
         return hashlib.sha256(np.ascontiguousarray(rows.inputs(row), dtype="<i4").tobytes()).digest()
 
-    chosen = [row for _, row in heapq.nsmallest(_SKETCHED_ROWS, ((digest(row), row) for row in range(len(rows))))]
-    vectors = project([rows.inputs(row) for row in chosen], embedding_VD)
+    selected = [row for _, row in heapq.nsmallest(_SKETCH_ROWS, ((digest(row), row) for row in range(len(rows))))]
+    vectors = project_inputs([rows.inputs(row) for row in selected], embedding_VD)
     return {
-        "rows": len(chosen),
+        "rows": len(selected),
         "dimensions": DIMENSIONS,
         "seed": SEED,
         "from": int(embedding_VD.shape[1]),
-        "mean": rounded(vectors.mean(axis=0)) if chosen else [],
-        "std": rounded(vectors.std(axis=0)) if chosen else [],
-        "quantiles": rounded(np.percentile(vectors, PERCENT, axis=0).T) if chosen else [],
-        "sample": rounded(vectors[:_KEPT_ROWS]),
+        "mean": round_values(vectors.mean(axis=0)) if selected else [],
+        "std": round_values(vectors.std(axis=0)) if selected else [],
+        "quantiles": round_values(np.percentile(vectors, PERCENT, axis=0).T) if selected else [],
+        "sample": round_values(vectors[:_SAMPLE_ROWS]),
     }
 
 
-def project(inputs: list[np.ndarray], embedding_VD: np.ndarray, seed: int = SEED) -> np.ndarray:
-    """Return float64 vectors, shape (rows, 16), of rows of token ids: mean input embedding, then `projection`.
+def project_inputs(inputs: list[np.ndarray], embedding_VD: np.ndarray, seed: int = SEED) -> np.ndarray:
+    """Return the projected mean input embedding of each row of token ids, float64, shape (rows, 16).
 
-    Live traffic has to go through this very function to be compared with a profile.
+    To compare other texts with a profile, project them with this function.
     """
     width = embedding_VD.shape[1]
     means = np.zeros((len(inputs), width))
@@ -126,10 +126,10 @@ def project(inputs: list[np.ndarray], embedding_VD: np.ndarray, seed: int = SEED
 def projection(width: int, seed: int = SEED) -> np.ndarray:
     """Return the float64 projection, shape (width, 16): random signs, scaled so that distances keep their size.
 
-    The signs are bits of SHAKE-256, so that they are the same in every version of numpy.
+    The signs are bits of SHAKE-256, so they are the same in every version of numpy.
     """
     n_signs = width * DIMENSIONS
     bits = np.frombuffer(hashlib.shake_256(f"raymill projection {seed}".encode()).digest((n_signs + 7) // 8), np.uint8)
     signs = 1.0 - 2.0 * np.unpackbits(bits)[:n_signs]
-    found: np.ndarray = signs.reshape(width, DIMENSIONS) / np.sqrt(DIMENSIONS)
-    return found
+    matrix: np.ndarray = signs.reshape(width, DIMENSIONS) / np.sqrt(DIMENSIONS)
+    return matrix

@@ -1,4 +1,4 @@
-"""Text classification: one text in, one of the labels seen in training out."""
+"""The built-in tasks on texts: each combines texts with a target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainer.tasks.text.base import TextTask
 
 
 class TextClassification(TextTask):
-    """A text to its class."""
+    """Predicts the class of a text."""
 
     name = "text-classification"
     roles = {"text": "the text to classify", "label": "its class"}  # noqa: RUF012  read-only
@@ -17,7 +17,7 @@ class TextClassification(TextTask):
 
 
 class TextMultiLabel(TextTask):
-    """A text to its tags."""
+    """Predicts the tags of a text."""
 
     name = "text-multi-label"
     roles = {"text": "the text", "labels": "its tags"}  # noqa: RUF012
@@ -26,17 +26,17 @@ class TextMultiLabel(TextTask):
 
 
 class TextPairClassification(TextTask):
-    """Two texts to the class of what is between them."""
+    """Predicts the class of a pair of texts."""
 
     name = "text-pair-classification"
     roles = {"text": "the first text", "text_pair": "the second text", "label": "the pair's class"}  # noqa: RUF012
     request = '{"text": "...", "text_pair": "..."}'
-    texts = ("text", "text_pair")
+    text_roles = ("text", "text_pair")
     target = Classes()
 
 
 class TextRegression(TextTask):
-    """A text to a number."""
+    """Predicts a number for a text."""
 
     name = "text-regression"
     roles = {"text": "the text", "value": "its number"}  # noqa: RUF012

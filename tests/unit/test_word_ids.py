@@ -1,4 +1,4 @@
-"""Tokenizing by word gives the library's own ids, whatever the text."""
+"""Tokenizing by word gives the same ids as the library, for any text."""
 
 import pyarrow as pa
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from trainer.tasks.text.word_ids import WordIds
+from trainer.tasks.text.word_ids import WordTokenizer
 
 WORDS = ["the", "a", "of", "1", "card", "##s", "##x", "b", "c", "é", "中", "?", ".", "-", "i", "##i", "##̈", "s", "x"]
 
@@ -63,43 +63,43 @@ TEXTS = st.lists(
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
-def test_equal_to_the_library_for_any_text(tokenizer):
-    words = WordIds(tokenizer, tokenizer.truncation["max_length"])
-    assert words.suits
+def test_ids_equal_the_library_for_any_text(tokenizer):
+    word_tokenizer = WordTokenizer(tokenizer, tokenizer.truncation["max_length"])
+    assert word_tokenizer.is_exact
 
     @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
     @given(TEXTS)
     def check(texts):
-        found = words.column(pa.array(texts, pa.string()))
-        assert found is not None  # or the comparison with the library has failed
-        assert found.to_pylist() == [each.ids for each in tokenizer.encode_batch_fast(texts)]
+        ids = word_tokenizer.encode_column(pa.array(texts, pa.string()))
+        assert ids is not None  # else the comparison with the library failed
+        assert ids.to_pylist() == [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
 
     check()
 
 
 def test_slices_and_many_words():
     tokenizer = make(max_length=64)
-    words = WordIds(tokenizer, 64)
+    word_tokenizer = WordTokenizer(tokenizer, 64)
     texts = pa.array([f"card {n % 7} of the {'x' * (n % 5)}  ?" for n in range(5000)])
-    expected = [each.ids for each in tokenizer.encode_batch_fast(texts.to_pylist())]
-    assert words.column(texts).to_pylist() == expected
-    assert words.column(texts[100:200]).to_pylist() == expected[100:200]
-    assert words.column(texts[:0]) is None
+    expected = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts.to_pylist())]
+    assert word_tokenizer.encode_column(texts).to_pylist() == expected
+    assert word_tokenizer.encode_column(texts[100:200]).to_pylist() == expected[100:200]
+    assert word_tokenizer.encode_column(texts[:0]) is None
 
 
-def test_left_to_the_library_where_it_would_not_be_exact_or_not_faster():
-    assert not WordIds(make(added=["the card"]), 12).suits
-    assert not WordIds(make(pre_tokenizer=pre_tokenizers.ByteLevel()), 12).suits
-    assert not WordIds(make(normalizer=normalizers.Replace(" ", "_")), 12).suits
-    assert not WordIds(make(), 2).suits
-    different = pa.array([f"w{n} v{n} u{n}" for n in range(2000)])
-    assert WordIds(make(), 12).column(different) is None
+def test_texts_are_left_to_the_library_if_words_are_not_exact_or_not_faster():
+    assert not WordTokenizer(make(added=["the card"]), 12).is_exact
+    assert not WordTokenizer(make(pre_tokenizer=pre_tokenizers.ByteLevel()), 12).is_exact
+    assert not WordTokenizer(make(normalizer=normalizers.Replace(" ", "_")), 12).is_exact
+    assert not WordTokenizer(make(), 2).is_exact
+    distinct = pa.array([f"w{n} v{n} u{n}" for n in range(2000)])
+    assert WordTokenizer(make(), 12).encode_column(distinct) is None
 
 
-def test_a_tokenizer_that_differs_is_found_out():
-    """The sample of each block that the library encodes too is what catches a rule nobody thought of."""
+def test_a_tokenizer_that_differs_is_detected():
+    """The library encodes a sample of each block too, which catches rules of a tokenizer that raymill does not know."""
     tokenizer = make()
-    words = WordIds(tokenizer, 12)
+    word_tokenizer = WordTokenizer(tokenizer, 12)
     tokenizer.post_processor = processors.TemplateProcessing(single="[SEP] $A", special_tokens=[("[SEP]", 3)])
-    assert words.column(pa.array(["the card"])) is None
-    assert not words.suits
+    assert word_tokenizer.encode_column(pa.array(["the card"])) is None
+    assert not word_tokenizer.is_exact

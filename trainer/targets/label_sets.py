@@ -1,0 +1,42 @@
+"""Helpers for targets with a fixed set of labels: classes and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cluster.errors import DataError
+
+# A label is part of URLs, metrics and reports; a column with more labels is usually the wrong column.
+_MAX_LABELS = 10_000
+
+
+def known_labels(role: str, counts: Mapping[str, int], declared: list[str] | None) -> list[str]:
+    """Return the sorted labels to learn: the `declared` ones, or else those with `counts` in the training rows.
+
+    Raises `DataError` if a declared label has no rows, or if there are too many labels.
+    """
+    labels = sorted(declared) if declared is not None else sorted(counts)
+    absent = [label for label in labels if label not in counts]
+    if absent:
+        raise DataError(
+            f"no training row has the label {absent[0]!r}, which data.labels names",
+            "add rows with this label, or take it out",
+        )
+    if len(labels) > _MAX_LABELS:
+        raise DataError(
+            f"the {role} column has {len(labels)} different labels; the limit is {_MAX_LABELS}",
+            f"check data.columns.{role}: the column looks like an id or a text",
+        )
+    return labels
+
+
+def reorder_scores(scores: np.ndarray, from_labels: Sequence[str], to_labels: Sequence[str]) -> np.ndarray:
+    """Return scores with one column per label of `from_labels` in the order of `to_labels`; a missing label scores 0."""
+    reordered = np.zeros((len(scores), len(to_labels)))
+    column_of = {label: column for column, label in enumerate(from_labels)}
+    for column, label in enumerate(to_labels):
+        if label in column_of:
+            reordered[:, column] = scores[:, column_of[label]]
+    return reordered

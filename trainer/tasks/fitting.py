@@ -1,0 +1,51 @@
+"""Contracts before and after fitting: their unfitted form, and what the training rows add to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from trainer.contract.contract import Contract, Step
+from trainer.spec.run import RunSpec
+from trainer.tasks.columns import columns_of
+
+if TYPE_CHECKING:
+    from trainer.features.fitted import FittedFeatures
+    from trainer.tasks.base import Task
+
+
+def unfitted_contract(
+    task: Task,
+    spec: RunSpec,
+    steps: Sequence[Step] = (),
+    files: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | None = None,
+) -> Contract:
+    """Return a task's contract before anything is fitted.
+
+    `files` maps each file that the encoder reads to its SHA-256. `types` maps the roles of an input to the types of
+    their values; by default every role in `text_roles` is a text.
+    """
+    input_types = dict.fromkeys(task.text_roles, "text") if types is None else types
+    return Contract(
+        task=spec.task,
+        columns=columns_of(task, spec),
+        types={**input_types, task.target_role: task.target.kind},
+        steps=list(steps),
+        fitted={},
+        files=dict(files or {}),
+    )
+
+
+def fit_target(task: Task, contract: Contract, tally: Mapping[str, int], declared: list[str] | None = None) -> Contract:
+    """Return the contract with the fitted target; `declared` is the spec's `data.labels`. Raises `DataError`."""
+    fitted = task.target.fit(task.target_role, tally, declared)
+    return contract.model_copy(update={"fitted": {**contract.fitted, **fitted}})
+
+
+def add_features(task: Task, contract: Contract, features: FittedFeatures) -> Contract:
+    """Return the contract with the fitted columns of `data.features`, if the task's inputs are made from them."""
+    if not task.learns_from_features:
+        return contract
+    fitted = {**contract.fitted, "features": features.model_dump(mode="json")}
+    return contract.model_copy(update={"fitted": fitted})

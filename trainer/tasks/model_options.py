@@ -1,0 +1,43 @@
+"""What a task may override about its model: training, prediction, devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.contract.contract import Contract
+    from trainer.spec.run import RunSpec
+
+
+class ModelOptions:
+    """Defaults for a torch model that raymill's training loop trains."""
+
+    #: The accepted values of `model`, described for people; `raymill tasks` prints it.
+    models = ""
+    #: The tensor of `collate` that holds token ids. Training may then leave out embedding rows of unused tokens.
+    token_input: str | None = None
+    #: A training loop of your own in place of raymill's; see `trainer.training.run` for its argument.
+    train: Callable[..., None] | None = None
+
+    def pad_id(self, contract: Contract) -> int:
+        """Return the id with which `collate` pads `token_input`."""
+        return 0
+
+    def augment(
+        self, spec: RunSpec, contract: Contract, batch: dict[str, torch.Tensor], targets: torch.Tensor, seed: int
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return a randomly changed training batch and its targets; the same `seed` gives the same result.
+
+        The default changes nothing.
+        """
+        return batch, targets
+
+    def to_device(self, model: Any, device: str, threads: int) -> Any:
+        """Return the loaded model ready to predict on `device`; on a CPU, with this number of threads."""
+        import torch
+
+        torch.set_num_threads(threads)
+        return model.to(device).eval()

@@ -1,0 +1,38 @@
+"""The keys of a spec that only some tasks and targets use. A spec that sets an unused key is refused."""
+
+from __future__ import annotations
+
+#: The keys that the torch training loop (`trainer.training.loop`) uses, and that estimators for tables do not.
+TORCH_LOOP_KEYS = frozenset(
+    {
+        "model.lora",
+        "model.factory",
+        "train.max_steps",
+        "train.max_time_s",
+        "train.micro_batch_size",
+        "train.head_learning_rate",
+        "train.layerwise_lr_decay",
+        "train.freeze",
+        "train.optimizer",
+        "train.loss",
+        "train.ema_decay",
+        "train.gradient_checkpointing",
+        "train.checkpoint",
+        "cluster.strategy",
+    }
+)
+
+#: All keys that some tasks do not use. A task or its target names those that it uses in `used_keys`.
+OPTIONAL_KEYS = TORCH_LOOP_KEYS | {
+    "data.image",
+    "data.tag_separator",
+    "model.kind",
+    "model.params",
+    "train.augment",
+    "train.folds",
+}
+
+
+def unused_keys(used_keys: frozenset[str]) -> list[str]:
+    """Return the optional keys of a spec that are not in `used_keys`, those of a task and its target together."""
+    return sorted(OPTIONAL_KEYS - used_keys)
