@@ -112,7 +112,7 @@ def test_batch_predictions_of_wrong_files(outcome, storage, tmp_path):
         (good, "out.xlsx", "ends in .csv, .jsonl or .parquet"),
         (other, "out.csv", "no column 'text'"),
         (good, "no/such/folder/out.csv", "no folder"),
-        (good, "in.csv", "is the input too"),
+        (good, "in.csv", "is also an input"),
     ]:
         with pytest.raises(DataError, match=message):
             raymill.predict("tiny", str(source), tmp_path / output, storage=storage)

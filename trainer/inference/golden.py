@@ -19,18 +19,12 @@ from trainer.tasks.encoder import Columns
 from trainer.tasks.input_difference import input_difference
 
 GOLDEN_FILE = "golden.json"
-
-
 #: Number of golden rows of a version.
 MAX_ROWS = 8
-
-
 # fp32 differs by about 1e-6 between CPUs; a wrong tokenizer, weight or label order differs by far more.
 _TOLERANCE = 1e-3
-
-
-# Inputs of texts and tables are stored in full. An image has 150,000 numbers: of these, the first are stored.
-_MOST_NUMBERS, _FIRST_NUMBERS = 4096, 256
+# Inputs of texts and tables are stored in full. An image has 150,000 numbers: only the first are stored, and a digest.
+_MAX_NUMBERS, _FIRST_NUMBERS = 4096, 256
 
 
 def select_rows(predictor: Predictor, columns: Columns) -> tuple[list[int], dict[str, list[Any]]]:
@@ -103,7 +97,7 @@ def verify_golden(folder: Path, predictor: Predictor) -> int:
 
 def _stored_input(inputs: np.ndarray) -> list[Any]:
     """Return the stored form of a row's input: all numbers, or for a long one (an image) the first numbers and a digest."""
-    if len(inputs) <= _MOST_NUMBERS:
+    if len(inputs) <= _MAX_NUMBERS:
         return inputs.tolist()
     return [*inputs[:_FIRST_NUMBERS].tolist(), hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest()]
 
