@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from cluster.errors import ResourceError
+from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.training.checkpoint.background_writer import BackgroundWriter
 from trainer.training.checkpoint.best_model import BestModels, has_model, newest_model
 from trainer.training.checkpoint.checkpoints import Checkpoints
+from trainer.training.checkpoint.train_state import TrainState
+from trainer.training.worker import CheckpointingCallback
 
 TENSORS = {"a": torch.ones(3)}
 
@@ -74,3 +77,15 @@ def test_damaged_checkpoints_are_skipped_and_unreadable_ones_are_an_error(tmp_pa
     path.mkdir()  # reading it raises an OSError, which says nothing about its content
     with pytest.raises(ResourceError, match="step 20 .* cannot be read"):
         checkpoints.load_newest(notices.append)
+
+
+def test_the_best_metric_is_reset_if_its_model_was_lost(tmp_path):
+    callback = CheckpointingCallback(tmp_path, WorkerContext(0, 1, "cpu", 1), lambda metrics: None)
+    state = TrainState(epoch=3, best=0.9, best_epoch=2, since_best=1)
+    callback.on_begin(state)
+    assert (state.best, state.best_epoch, state.since_best) == (None, 0, 0)
+    assert "the model of epoch 2" in (tmp_path / "notices.jsonl").read_text()
+    callback({"epoch": 3}, writes("3"))
+    state = TrainState(epoch=4, best=0.8, best_epoch=3, since_best=1)
+    callback.on_begin(state)
+    assert (state.best, state.best_epoch, state.since_best) == (0.8, 3, 1)

@@ -1,4 +1,4 @@
-"""Fitting estimators on prepared tables, judged by validation rows or by cross-validation, without Ray."""
+"""Fitting estimators on prepared tables, with a validation part or with cross-validation, without Ray."""
 
 import json
 
@@ -121,16 +121,16 @@ def test_folds_of_equal_rows_are_one_and_classes_are_dealt_out():
     rng = np.random.default_rng(0)
     keys = rng.integers(0, 300, 1000).astype(np.uint64)
     groups = (keys % 3 == 0).astype(np.int64)
-    found = folds.assign_folds(keys, groups, 5, seed=1)
+    fold_of_row = folds.assign_folds(keys, groups, 5, seed=1)
     for key in set(keys.tolist()):
-        assert len(set(found[keys == key])) == 1
+        assert len(set(fold_of_row[keys == key])) == 1
     _, first = np.unique(keys, return_index=True)
     for group in (0, 1):
-        counts = np.bincount(found[first][groups[first] == group], minlength=5)
+        counts = np.bincount(fold_of_row[first][groups[first] == group], minlength=5)
         assert counts.max() - counts.min() <= 1
     order = rng.permutation(1000)
-    np.testing.assert_array_equal(folds.assign_folds(keys[order], groups[order], 5, seed=1), found[order])
-    assert (folds.assign_folds(keys, groups, 5, seed=2) != found).any()
+    np.testing.assert_array_equal(folds.assign_folds(keys[order], groups[order], 5, seed=1), fold_of_row[order])
+    assert (folds.assign_folds(keys, groups, 5, seed=2) != fold_of_row).any()
 
 
 def test_more_folds_than_rows_are_refused():
@@ -171,7 +171,9 @@ def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
 def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
     rows = make_table_rows(60, seed=5)
     for at, row in enumerate(rows):
-        row["label"] = "high" if at % 30 == 0 else "low"  # two of one class: some fold has none to be judged by
+        row["label"] = (
+            "high" if at % 30 == 0 else "low"
+        )  # two of one class, so some fold has none in its validation rows
     write_rows(tmp_path / "train.csv", rows)
     write_rows(tmp_path / "test.csv", make_table_rows(30, seed=6))
     with pytest.raises(UserError, match=r"roc_auc cannot be computed.*too much alike"):
@@ -184,9 +186,9 @@ def test_rows_that_the_fitted_columns_refuse_are_named(rows, tmp_path):
     prepared, _, folder = trained(rows, tmp_path, data={"features": features})
     unseen = [*make_table_rows(2, seed=4), {**make_table_rows(1, seed=5)[0], "country": "NZ"}]
     path = write_rows(tmp_path / "unseen.csv", unseen)
-    found = evaluate.read_labeled(str(path), prepared.contract)
-    with pytest.raises(DataError, match=r"row 3 of the rows to be judged.*NZ"):
-        evaluate.score_locally(str(folder), found.columns, 1, False, 8, None)
+    labeled = evaluate.read_labeled(str(path), prepared.contract)
+    with pytest.raises(DataError, match=r"row 3 of the evaluated rows.*NZ"):
+        evaluate.score_locally(str(folder), labeled.columns, 1, False, 8, None)
     spec = resolve.load_spec(table_spec(rows, data={"features": features, "test": str(path)}))
     with pytest.raises(DataError, match=rf"row 3 of {path} cannot be used.*NZ"):
         prepared_of(spec, tmp_path)
@@ -209,9 +211,9 @@ def test_importance_is_of_whole_columns(rows, tmp_path):
     prepared, _, folder = trained(rows, tmp_path, "tabular-regression", model={"kind": "linear_regression"})
     predictor = Predictor(folder)
     profile = predictor.task.profile({"test": prepared.part("test")}, predictor.contract, predictor.model, folder)
-    found = profile["importance"]
-    assert found["figure"] == "mse" and found["rows"] == 150
-    by_name = {column["name"]: column["rise"] for column in found["columns"]}
+    importance = profile["importance"]
+    assert importance["figure"] == "mse" and importance["rows"] == 150
+    by_name = {column["name"]: column["rise"] for column in importance["columns"]}
     assert set(by_name) == set(FEATURES)
     assert next(iter(by_name)) in ("age", "member") and by_name["age"] > 20 * abs(by_name["joined"])
     (folder / "profile.json").write_text(json.dumps(profile))

@@ -50,11 +50,11 @@ def test_focal_loss_of_tags():
     truth = torch.tensor([[1.0, 0.0, 1.0]] * 3)
     right = torch.where(truth > 0, LOGITS.sigmoid(), 1 - LOGITS.sigmoid())
     expected = ((1 - right) ** 1.5 * -right.log()).mean(1).sum()
-    found = make_loss(LossSpec(kind="focal", gamma=1.5), Tags())(LOGITS, truth, None)
-    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    loss = make_loss(LossSpec(kind="focal", gamma=1.5), Tags())(LOGITS, truth, None)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_what_a_target_does_not_have_is_refused():
+def test_options_that_a_target_does_not_support_are_errors():
     with pytest.raises(SpecError, match="focal is for classes and tags, not for a number"):
         check_loss(LossSpec(kind="focal"), Numbers())
     with pytest.raises(SpecError, match="label_smoothing is for classes, not for a tags"):
@@ -63,14 +63,14 @@ def test_what_a_target_does_not_have_is_refused():
         check_loss(LossSpec(function="nowhere:loss"), Classes())
 
 
-def test_a_function_of_the_users_own(tmp_path, monkeypatch):
+def test_a_users_own_loss(tmp_path, monkeypatch):
     (tmp_path / "my_losses_of_test.py").write_text(
         "def half(logits, targets, weights):\n    return 0.5 * (logits.sum() - targets.sum())\n"
         "def rows(logits, targets, weights):\n    return logits.sum(1)\n"
     )
     monkeypatch.chdir(tmp_path)
-    found = make_loss(LossSpec(function="my_losses_of_test:half"), Classes())(LOGITS, TARGETS, None)
-    assert float(found) == pytest.approx(0.5 * float(LOGITS.sum() - 2))
+    loss = make_loss(LossSpec(function="my_losses_of_test:half"), Classes())(LOGITS, TARGETS, None)
+    assert float(loss) == pytest.approx(0.5 * float(LOGITS.sum() - 2))
     with pytest.raises(SpecError, match=r"returned \(3,\), not one number"):
         make_loss(LossSpec(function="my_losses_of_test:rows"), Classes())(LOGITS, TARGETS, None)
 

@@ -1,8 +1,9 @@
-"""What a training may be told to do, each on the tiny model: the loop without Ray."""
+"""The options of a training, each on the tiny model: the loop without Ray."""
 
 import json
 import shutil
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,23 +43,23 @@ def plain(spec_of, tmp_path_factory):
 
 
 def test_a_step_of_several_passes_is_the_same_step(spec_of, plain, tmp_path):
-    found = train_in_process(spec_of({"micro_batch_size": 3}), tmp_path)
-    assert found.losses == pytest.approx(plain.losses, abs=2e-6)
+    training = train_in_process(spec_of({"micro_batch_size": 3}), tmp_path)
+    assert training.losses == pytest.approx(plain.losses, abs=2e-6)
 
 
-def test_layers_computed_again_give_the_same_steps(spec_of, plain, tmp_path):
-    found = train_in_process(spec_of({"gradient_checkpointing": True}), tmp_path)
-    assert found.losses == pytest.approx(plain.losses, abs=2e-6)
+def test_gradient_checkpointing_gives_the_same_steps(spec_of, plain, tmp_path):
+    training = train_in_process(spec_of({"gradient_checkpointing": True}), tmp_path)
+    assert training.losses == pytest.approx(plain.losses, abs=2e-6)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_other_precisions_learn_the_same(spec_of, plain, tmp_path, precision):
-    found = train_in_process(spec_of({"precision": precision}), tmp_path)
-    assert found.losses == pytest.approx(plain.losses, abs=0.05)
+    training = train_in_process(spec_of({"precision": precision}), tmp_path)
+    assert training.losses == pytest.approx(plain.losses, abs=0.05)
     assert json.loads((tmp_path / "hardware.json").read_text())["precision"] == precision
 
 
-def test_lines_by_step_say_how_it_goes(plain):
+def test_metrics_by_step(plain):
     first, last = plain.steps[0], plain.steps[-1]
     assert [line["step"] for line in plain.steps] == list(range(1, len(plain.steps) + 1))
     assert last["loss"] < first["loss"] and last["epoch"] == 2 and last["learning_rate"] < 5e-3
@@ -68,23 +69,23 @@ def test_lines_by_step_say_how_it_goes(plain):
 
 
 def test_freezing_and_layer_rates(spec_of, tiny_base, tmp_path):
-    found = train_in_process(spec_of({"freeze": ["bert.embeddings.*"], "layerwise_lr_decay": 0.8}), tmp_path)
-    kept, base = load_file(found.best / "model.safetensors"), load_file(tiny_base / "model.safetensors")
-    assert torch.equal(kept["bert.embeddings.word_embeddings.weight"], base["embeddings.word_embeddings.weight"])
+    training = train_in_process(spec_of({"freeze": ["bert.embeddings.*"], "layerwise_lr_decay": 0.8}), tmp_path)
+    saved, base = load_file(training.best / "model.safetensors"), load_file(tiny_base / "model.safetensors")
+    assert torch.equal(saved["bert.embeddings.word_embeddings.weight"], base["embeddings.word_embeddings.weight"])
     name = "encoder.layer.1.output.dense.weight"
-    assert not torch.equal(kept[f"bert.{name}"], base[name])
+    assert not torch.equal(saved[f"bert.{name}"], base[name])
 
 
-def test_the_running_mean_is_what_is_kept(spec_of, plain, tmp_path):
-    found = train_in_process(spec_of({"ema_decay": 0.9}), tmp_path)
-    assert found.losses == plain.losses
-    mean, last = (load_file(each.best / "model.safetensors")["classifier.weight"] for each in (found, plain))
+def test_ema_weights_are_saved(spec_of, plain, tmp_path):
+    training = train_in_process(spec_of({"ema_decay": 0.9}), tmp_path)
+    assert training.losses == plain.losses
+    mean, last = (load_file(run.best / "model.safetensors")["classifier.weight"] for run in (training, plain))
     assert not torch.equal(mean, last) and torch.allclose(mean, last, atol=0.02)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("train", [{}, {"ema_decay": 0.9}])
-def test_words_that_no_text_has_are_saved_with_the_rest(spec_of, tiny_base, tmp_path, precision, train):
+def test_unused_embedding_rows_are_saved_with_the_rest(spec_of, tiny_base, tmp_path, precision, train):
     from transformers import AutoModel
 
     base = tmp_path / "base"
@@ -92,39 +93,39 @@ def test_words_that_no_text_has_are_saved_with_the_rest(spec_of, tiny_base, tmp_
     model = AutoModel.from_pretrained(base)
     model.resize_token_embeddings(2000)
     model.save_pretrained(base)
-    found = train_in_process(spec_of({"precision": precision, **train}, model={"base": str(base)}), tmp_path / "run")
-    kept = load_file(found.best / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    training = train_in_process(spec_of({"precision": precision, **train}, model={"base": str(base)}), tmp_path / "run")
+    saved = load_file(training.best / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
     before = load_file(base / "model.safetensors")["embeddings.word_embeddings.weight"]
-    assert kept.shape == before.shape and kept.dtype == torch.float32
-    assert torch.allclose(kept[-500:], before[-500:], rtol=0.01) and not torch.equal(kept[:256], before[:256])
-    assert len(Predictor(found.best, device="cpu", threads=1).predict(["a good apple"])) == 1
+    assert saved.shape == before.shape and saved.dtype == torch.float32
+    assert torch.allclose(saved[-500:], before[-500:], rtol=0.01) and not torch.equal(saved[:256], before[:256])
+    assert len(Predictor(training.best, device="cpu", threads=1).predict(["a good apple"])) == 1
 
 
 @pytest.fixture(scope="module")
 def without_pooler(tiny_base, tmp_path_factory):
-    """A base model whose pooler begins at random, as many have it."""
+    """A base model without a pooler's weights, such as many on the hub."""
     folder = tmp_path_factory.mktemp("without") / "base"
     shutil.copytree(tiny_base, folder)
     weights = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if "pooler" not in name}
-    assert len(kept) == len(weights) - 2
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    saved = {name: value for name, value in weights.items() if "pooler" not in name}
+    assert len(saved) == len(weights) - 2
+    save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
-def test_what_begins_at_random_learns_and_is_saved_beside_lora(spec_of, without_pooler, tmp_path):
+def test_new_parameters_learn_and_are_saved_beside_lora(spec_of, without_pooler, tmp_path):
     lora = {"rank": 4, "targets": ["query", "value"], "save": "adapter"}
-    found = train_in_process(spec_of({"epochs": 3}, model={"base": str(without_pooler), "lora": lora}), tmp_path)
-    inputs = [found.prepared.part("validation").inputs(row) for row in range(20)]
+    training = train_in_process(spec_of({"epochs": 3}, model={"base": str(without_pooler), "lora": lora}), tmp_path)
+    inputs = [training.prepared.part("validation").inputs(row) for row in range(20)]
     torch.manual_seed(1)
-    first = Predictor(found.best).scores(inputs)
+    first = Predictor(training.best).scores(inputs)
     torch.manual_seed(2)
-    assert np.array_equal(Predictor(found.best).scores(inputs), first)
+    assert np.array_equal(Predictor(training.best).scores(inputs), first)
 
 
 def test_lora_needs_a_pre_trained_model(spec_of, tiny_base, tmp_path):
     model = {"base": str(tiny_base), "factory": "my_module:build", "lora": {"rank": 4}}
-    with pytest.raises(SpecError, match=r"with model.factory take it out"):
+    with pytest.raises(SpecError, match=r"take model.factory out"):
         train_in_process(spec_of(model=model), tmp_path)
 
 
@@ -132,15 +133,15 @@ def test_lora_needs_a_pre_trained_model(spec_of, tiny_base, tmp_path):
 def test_lora_learns_beside_the_weights(spec_of, tiny_base, tmp_path, save):
     lora = {"rank": 8, "targets": ["query", "key", "value", "dense"], "save": save}
     spec = spec_of({"epochs": 20}, model={"base": str(tiny_base), "lora": lora})
-    found = train_in_process(spec, tmp_path)
-    assert found.losses[-1] < 0.3
-    files = {path.name for path in found.best.iterdir()}
+    training = train_in_process(spec, tmp_path)
+    assert training.losses[-1] < 0.3
+    files = {path.name for path in training.best.iterdir()}
     assert ("adapter_model.safetensors" in files) == (save == "adapter")
     assert ("model.safetensors" in files) == (save == "merged")
-    ours = Predictor(found.best)
-    rows = found.prepared.part("validation")
+    ours = Predictor(training.best)
+    rows = training.prepared.part("validation")
     scores = ours.scores([rows.inputs(row) for row in range(len(rows))])
-    reached = max(found.epochs, key=lambda epoch: epoch["macro_f1"])
+    reached = max(training.epochs, key=lambda epoch: epoch["macro_f1"])
     assert Classes().metrics(scores, rows.targets, 15)["log_loss"] == pytest.approx(reached["log_loss"], abs=1e-5)
     weights, base = dict(ours.model.named_parameters()), load_file(tiny_base / "model.safetensors")
     assert torch.equal(weights["bert.embeddings.word_embeddings.weight"], base["embeddings.word_embeddings.weight"])
@@ -148,26 +149,26 @@ def test_lora_learns_beside_the_weights(spec_of, tiny_base, tmp_path, save):
     assert not torch.equal(weights[f"bert.{query}"], base[query])
 
 
-def test_lora_for_layers_that_are_not_there_is_refused(spec_of, tiny_base, tmp_path):
+def test_lora_for_unknown_layers_is_an_error(spec_of, tiny_base, tmp_path):
     model = {"base": str(tiny_base), "lora": {"targets": ["nothing"]}}
-    with pytest.raises(SpecError, match=r"model.lora.targets=\['nothing'\] names no layer"):
+    with pytest.raises(SpecError, match=r"model.lora.targets=\['nothing'\] matches no layer"):
         train_in_process(spec_of(model=model), tmp_path)
 
 
-def test_it_ends_after_so_many_steps(spec_of, tmp_path):
-    found = train_in_process(spec_of({"max_steps": 20}), tmp_path)
-    assert len(found.steps) == 20 and len(found.epochs) == 1
-    assert found.steps[-1]["learning_rate"] < 0.1 * max(line["learning_rate"] for line in found.steps)
-    assert found.best is not None
+def test_it_ends_after_max_steps(spec_of, tmp_path):
+    training = train_in_process(spec_of({"max_steps": 20}), tmp_path)
+    assert len(training.steps) == 20 and len(training.epochs) == 1
+    assert training.steps[-1]["learning_rate"] < 0.1 * max(line["learning_rate"] for line in training.steps)
+    assert training.best is not None
 
 
 def test_it_ends_when_time_is_up_and_counts_the_time_before_an_interruption(spec_of, tmp_path):
     train = {"epochs": 10_000, "max_time_s": 2, "checkpoint": {"every_steps": 5}}
     started = time.monotonic()
-    found = train_in_process(spec_of(train), tmp_path)
+    training = train_in_process(spec_of(train), tmp_path)
     assert 1.5 < time.monotonic() - started < 30
-    n_steps = len(found.steps)
-    # Going on finds its time used up, but for what came after the last checkpoint; without counting it would double.
+    n_steps = len(training.steps)
+    # The resumed training has only the time since the last checkpoint left; without counting, the steps would double.
     again = train_in_process(spec_of(train), tmp_path)
     assert len(again.steps) <= 1.5 * n_steps
 
@@ -187,7 +188,7 @@ from transformers import AutoConfig, AutoModel
 
 
 class Mean(torch.nn.Module):
-    """The mean of all tokens of the base, and a head."""
+    """The mean of the base's token outputs, and a head."""
 
     def __init__(self, base, n_outputs):
         super().__init__()
@@ -209,26 +210,26 @@ def nothing(base, n_outputs):
 '''
 
 
-def test_a_model_of_the_users_own(spec_of, tiny_base, tmp_path, monkeypatch):
+def test_a_users_own_model(spec_of, tiny_base, tmp_path, monkeypatch):
     (tmp_path / "my_model_of_test.py").write_text(MY_MODEL)
     monkeypatch.chdir(tmp_path)
     model = {"base": str(tiny_base), "factory": "my_model_of_test:build"}
-    found = train_in_process(spec_of({"epochs": 4}, model=model), tmp_path / "run")
-    assert found.epochs[-1]["accuracy"] > 0.8
-    rows = found.prepared.part("validation")
+    training = train_in_process(spec_of({"epochs": 4}, model=model), tmp_path / "run")
+    assert training.epochs[-1]["accuracy"] > 0.8
+    rows = training.prepared.part("validation")
     inputs = [rows.inputs(row) for row in range(len(rows))]
-    before = Predictor(found.best).scores(inputs)
+    before = Predictor(training.best).scores(inputs)
     copy = tmp_path / "elsewhere"
-    shutil.copytree(found.best, copy)
+    shutil.copytree(training.best, copy)
     assert np.array_equal(Predictor(copy).scores(inputs), before)
-    with pytest.raises(SpecError, match="returned NoneType, no torch module"):
+    with pytest.raises(SpecError, match="returned NoneType, not a torch module"):
         train_in_process(spec_of(model={**model, "factory": "my_model_of_test:nothing"}), tmp_path / "nothing")
     (tmp_path / "my_model_of_test.py").write_text(MY_MODEL + "\n# changed\n")
     with pytest.raises(UserError, match="is not the source of my_model_of_test:build that the model was trained with"):
         Predictor(copy)
 
 
-def test_a_gradient_that_is_no_number_names_step_and_rows(spec_of, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_names_step_and_rows(spec_of, tmp_path, monkeypatch):
     (tmp_path / "bad_loss_of_test.py").write_text(
         "import torch\ncalls = []\n"
         "def bad(logits, targets, weights):\n"
@@ -245,18 +246,18 @@ def test_a_gradient_that_is_no_number_names_step_and_rows(spec_of, tmp_path, mon
         train_in_process(spec, tmp_path / "run")
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch_and_with_another_number_of_passes(spec_of, plain, tmp_path):
+def test_a_run_resumes_in_the_middle_of_an_epoch(spec_of, plain, tmp_path):
     train = {"checkpoint": {"every_steps": 4, "keep": 1}}
-    train_in_process(spec_of({**train, "max_steps": 9}), tmp_path)  # an end that is none for the schedule
+    train_in_process(spec_of({**train, "max_steps": 9}), tmp_path)  # the schedule does not end here
     shutil.rmtree(tmp_path / "tensorboard")
     saved = json.loads(next(tmp_path.glob("checkpoints/step-*/state.json")).read_text())["position"]
     assert (saved["step"], saved["epoch"]) == (8, 1)
-    found = train_in_process(spec_of(train), tmp_path)
-    assert [line["step"] for line in found.steps] == [line["step"] for line in plain.steps]
-    assert len(found.epochs) == 2 and [epoch["epoch"] for epoch in found.epochs] == [1, 2]
+    training = train_in_process(spec_of(train), tmp_path)
+    assert [line["step"] for line in training.steps] == [line["step"] for line in plain.steps]
+    assert len(training.epochs) == 2 and [epoch["epoch"] for epoch in training.epochs] == [1, 2]
 
 
-def test_a_checkpoint_of_another_model_is_told_of(spec_of, tmp_path):
+def test_a_checkpoint_of_another_model_is_an_error(spec_of, tmp_path):
     train_in_process(spec_of({"checkpoint": {"every_steps": 4}, "max_steps": 8}), tmp_path)
     with pytest.raises(UserError, match="checkpoint of step 8 .* another model or spec"):
         train_in_process(spec_of({"freeze": ["bert.*"]}), tmp_path)
@@ -279,17 +280,25 @@ class _Member(EpochCallback):
 
 
 @pytest.mark.parametrize(("own", "saved"), [(0.0, [3]), (None, [3]), (2.0, [])])
-def test_who_goes_on_from_anothers_weights_is_judged_by_its_own_best_model(spec_of, tmp_path, own, saved):
+def test_a_member_that_takes_over_weights_keeps_its_own_best_metric(spec_of, tmp_path, own, saved):
     def train(folder, member, **changes):
         loaded = load_spec(spec_of({"epochs": 3, **changes}))
         prepared = preparing.prepare_rows(loaded, lambda progress: None, tmp_path / "quarantine.parquet")
         folder.mkdir()
-        shutil.copytree(tmp_path / "handed", folder, dirs_exist_ok=True)
+        shutil.copytree(tmp_path / "handover", folder, dirs_exist_ok=True)
         task, worker = task_catalog.get_task(loaded.task), WorkerContext(0, 1, "cpu", 1)
         run_training(TrainContext(task, loaded, prepared, worker, member, folder))
 
-    (tmp_path / "handed").mkdir()
-    train(tmp_path / "donor", _Member(tmp_path / "handed", None))
+    (tmp_path / "handover").mkdir()
+    train(tmp_path / "donor", _Member(tmp_path / "handover", None))
     taker = _Member(tmp_path, own)
     train(tmp_path / "taker", taker, learning_rate=1e-12)  # as good as the donor's second epoch, and no better
     assert taker.saved == saved
+
+
+def test_a_tasks_own_loop_gets_the_context(tmp_path):
+    contexts = []
+    task = SimpleNamespace(train=contexts.append)
+    context = TrainContext(task, None, None, WorkerContext(0, 1, "cpu", 1), None, tmp_path)
+    run_training(context)
+    assert contexts == [context]

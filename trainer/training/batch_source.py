@@ -133,7 +133,7 @@ class StreamedBatches:
         """Return no rows: Ray Data does not say which rows it delivered."""
         return np.empty(0, np.int64)
 
-    def _steps(self, pool: pa.FeatureTable, rng: np.random.Generator) -> Iterator[BatchStep]:
+    def _steps(self, pool: pa.Table, rng: np.random.Generator) -> Iterator[BatchStep]:
         """Yield one pool's rows in batches of similar length. All workers draw the same order of batches."""
         column = pool[INPUTS].combine_chunks()
         column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column

@@ -93,7 +93,7 @@ def _parts(context: TrainContext) -> Iterator[EstimatorRows]:
     spec, prepared, target = context.spec, context.prepared, context.task.target
     features = FittedFeatures.model_validate(prepared.contract.fitted["features"])
     train, validation = prepared.part("train"), prepared.part("validation")
-    tables = [FeatureTable.of(features, rows.matrix()) for rows in (train, validation)]
+    tables = [FeatureTable.from_matrix(features, rows.matrix()) for rows in (train, validation)]
     weights = prepared.summary["class_weights"]
     if not spec.train.folds:
         labels = training_labels(target, prepared.contract, train.targets, weights)

@@ -67,7 +67,7 @@ def iter_folds(prepared: Prepared, codes: np.ndarray, n_folds: int, seed: int) -
         yield Fold(train, validation[usable], table)
 
 
-def read_raw_features(prepared: Prepared) -> pa.FeatureTable:
+def read_raw_features(prepared: Prepared) -> pa.Table:
     """Return the raw cells of the training rows followed by the validation rows, by the user's column names."""
     parts = [prepared.part("train"), prepared.part("validation")]
     columns = {role: name for role, name in prepared.contract.columns.items() if role.startswith(FEATURE)}

@@ -13,6 +13,7 @@ from typing import Any
 from cluster.connect import joins_cluster, local_ray
 from cluster.errors import RaymillError, ResourceError, UserError, first_line
 from cluster.ray_internals import data_parallel_trainer
+from trainer.tasks.estimators.backend import worker_backend
 from trainer.data.prepared import Prepared
 from trainer.data.sources.resolve import SourceFile
 from trainer.runs import journal
@@ -192,7 +193,7 @@ def _new_name(folder: Path) -> str:
 
 def _trainer_type(spec: RunSpec) -> Any:
     """Return Ray Train's trainer for the way in which the task connects its workers."""
-    backend = task_catalog.get_task(spec.task).backend(spec)
+    backend = worker_backend(task_catalog.get_task(spec.task), spec)
     if backend == "torch":
         import ray.train.torch
 

@@ -48,11 +48,11 @@ class _EncodeBlocks:
     def __init__(self, maker: BlockMaker) -> None:
         self.maker = maker
 
-    def __call__(self, batch: pa.FeatureTable) -> Iterator[pa.FeatureTable]:
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for rows, source, _ in passes.unpack_blocks(batch):
             yield self._encode(rows, source)
 
-    def _encode(self, rows: pa.FeatureTable, source: Any) -> pa.FeatureTable:
+    def _encode(self, rows: pa.Table, source: Any) -> pa.Table:
         block = self.maker.encode(rows)
         parts = self.maker.row_parts(block.facts, source)
         targets = encode_targets(self.maker.task, self.maker.contract, block.facts["target"]).encoded

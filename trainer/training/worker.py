@@ -9,6 +9,7 @@ from typing import Any
 from cluster import errors
 from cluster.errors import UserError
 from cluster.files import read_json, write_json
+from trainer.tasks.roles import input_roles
 from trainer.data.prepared import Prepared
 from trainer.inference import golden
 from trainer.optim.distributed.collectives import broadcast_object
@@ -129,7 +130,7 @@ def _check_against_library(prepared: Prepared) -> None:
     """Raise `ModelError` before training, not after it, if the model's own library makes other inputs than ours."""
     rows, contract = prepared.part("test"), prepared.contract
     task = task_catalog.task_of_contract(contract)
-    raw = {role: rows.raw(role, golden.MAX_ROWS) for role in task.subjects(contract)}
-    columns, _ = Cleaner(contract).columns(raw, task.texts)
+    raw = {role: rows.raw(role, golden.MAX_ROWS) for role in input_roles(task, contract)}
+    columns, _ = Cleaner(contract).columns(raw, task.text_roles)
     inputs = [rows.inputs(row) for row in range(min(golden.MAX_ROWS, len(rows)))]
-    task.library_agrees(contract, prepared.folder, columns, inputs)
+    task.check_against_library(contract, prepared.folder, columns, inputs)
