@@ -1,4 +1,4 @@
-"""What differs between two contracts: every field by its place, nothing when they are equal."""
+"""Differences between two contracts: every field by its path, none if they are equal."""
 
 import json
 
@@ -7,10 +7,10 @@ import pytest
 from cluster.errors import ModelError
 from cluster.files import file_sha256
 from support.tiny_text import write_csv
-from trainer.contract import show
 from trainer.contract.contract import CONTRACT_FILE, Contract, Step
 from trainer.contract.diff import compare_contracts
-from trainer.registry import contracts as model_contracts
+from trainer.contract.show import format_contract
+from trainer.registry.contracts import find_contract
 
 A, B = "a" * 64, "b" * 64
 
@@ -30,7 +30,7 @@ def make(**changes):
     return Contract(**values).model_dump(mode="json")
 
 
-def told(before, after):
+def changes_between(before, after):
     return [str(change) for change in compare_contracts(before, after)]
 
 
@@ -55,19 +55,21 @@ def test_equal_contracts_do_not_differ():
     ],
 )
 def test_what_changed_is_named_by_field(change, lines):
-    assert told(make(), make(**change)) == [line.replace("{}", str(make()["preparation_version"])) for line in lines]
+    assert changes_between(make(), make(**change)) == [
+        line.replace("{}", str(make()["preparation_version"])) for line in lines
+    ]
 
 
 def test_steps_in_another_order_and_twice():
     steps = [Step(name="x", params={"n": 1}), Step(name="y", params={}), Step(name="x", params={"n": 2})]
-    assert told(make(steps=steps), make(steps=[steps[1], steps[0], steps[2]])) == [
+    assert changes_between(make(steps=steps), make(steps=[steps[1], steps[0], steps[2]])) == [
         "steps: another order, 'x', 'y', 'x#2' -> 'y', 'x', 'x#2'"
     ]
     changed = [*steps[:2], Step(name="x", params={"n": 3})]
-    assert told(make(steps=steps), make(steps=changed)) == ["steps['x#2'].n: 2 -> 3"]
+    assert changes_between(make(steps=steps), make(steps=changed)) == ["steps['x#2'].n: 2 -> 3"]
 
 
-def test_fields_that_nobody_knows_yet_are_compared_too():
+def test_unknown_fields_are_compared_too():
     before = {"schema": {"age": {"type": "int", "range": [0, 9]}}, "x": 1, "bins": [1, 1, 2], "of": [[1], [2]]}
     after = {
         "schema": {"age": {"type": "float", "range": [0, 10]}},
@@ -76,7 +78,7 @@ def test_fields_that_nobody_knows_yet_are_compared_too():
         "of": [[1], [3]],
         "new": [1],
     }
-    assert told(before, after) == [
+    assert changes_between(before, after) == [
         "schema.age.type: int -> float",
         "schema.age.range: removed 9",
         "schema.age.range: added 10",
@@ -98,30 +100,30 @@ def test_empty_exactly_when_the_fingerprints_are_equal():
 
 def test_long_lists_and_texts_are_cut_for_people():
     labels = [f"label {n}" for n in range(100)]
-    (line,) = told(make(fitted={"labels": []}), make(fitted={"labels": labels}))
+    (line,) = changes_between(make(fitted={"labels": []}), make(fitted={"labels": labels}))
     assert line.endswith("'label 4' and 95 more")
-    assert len(told({"x": "a" * 999}, {"x": "b"})[0]) < 150
+    assert len(changes_between({"x": "a" * 999}, {"x": "b"})[0]) < 150
 
 
 def test_a_folder_is_read_and_a_changed_one_refused(tmp_path):
     write_csv(tmp_path / "tokenizer.json", [])
     contract = Contract(**make(files={"tokenizer.json": file_sha256(tmp_path / "tokenizer.json")}))
     contract.save(tmp_path)
-    found = model_contracts.find_contract(str(tmp_path), tmp_path / "no storage")
-    assert (found.fingerprint, found.contract) == (contract.fingerprint, contract.model_dump(mode="json"))
-    lines = show.format_contract(found._asdict())
+    named = find_contract(str(tmp_path), tmp_path / "no storage")
+    assert (named.fingerprint, named.contract) == (contract.fingerprint, contract.model_dump(mode="json"))
+    lines = format_contract(named._asdict())
     assert "  2. tokenize     max_length 128, pad_id 0" in lines and "  labels       3: a, b, c" in lines
     (tmp_path / "tokenizer.json").write_text("other")
     with pytest.raises(ModelError, match="tokenizer.json is missing or changed"):
-        model_contracts.find_contract(str(tmp_path), tmp_path)
-    with pytest.raises(ModelError, match=r"holds no contract\.json"):
-        model_contracts.find_contract(str(tmp_path.parent), tmp_path)
+        find_contract(str(tmp_path), tmp_path)
+    with pytest.raises(ModelError, match=r"has no contract\.json"):
+        find_contract(str(tmp_path.parent), tmp_path)
     with pytest.raises(ModelError, match="there is no model 'nobody'"):
-        model_contracts.find_contract("nobody", tmp_path)
+        find_contract("nobody", tmp_path)
 
 
 def test_a_contract_of_another_code_version_can_still_be_read(tmp_path):
     old = {**make(), "preparation_version": 0, "what_it_had_then": [1]}
     (tmp_path / CONTRACT_FILE).write_text(json.dumps({"fingerprint": A, **old}))
-    found = model_contracts.find_contract(str(tmp_path), tmp_path)
-    assert found.contract == old and "what_it_had_then: 1: 1" in show.format_contract(found._asdict())
+    named = find_contract(str(tmp_path), tmp_path)
+    assert named.contract == old and "what_it_had_then: 1: 1" in format_contract(named._asdict())

@@ -8,9 +8,10 @@ from cluster.files import json_sha256, write_json
 from serve.engines import engine_store
 from support.tiny_text import tiny_spec
 from trainer.contract.contract import CONTRACT_FILE, PREPARATION_VERSION, load_contract
-from trainer.data.prepare import prepare as preparing
+from trainer.data.prepare import staging
+from trainer.data.prepare.prepare import find_prepared, prepare_rows
 from trainer.registry.register import load_registered_rows
-from trainer.registry.registry import LINEAGE, Registry
+from trainer.registry.registry import LINEAGE_FILE, Registry
 from trainer.runs.folder import RESOLVED_SPEC_FILE, create_run, load_run_spec
 from trainer.runs.resume import load_for_repeat, load_for_resume
 from trainer.tasks.resolve import load_spec
@@ -46,7 +47,7 @@ def test_a_contract_of_another_version_is_refused(tmp_path, fields):
 def test_a_registered_version_of_before_is_refused_before_its_lineage_is_read(tmp_path):
     def fill(folder):
         write_old_contract(folder)
-        write_json(folder / LINEAGE, {"prepared data": "/p", "digest of the held-out rows": "00"})
+        write_json(folder / LINEAGE_FILE, {"prepared data": "/p", "digest of the held-out rows": "00"})
 
     version = Registry(str(tmp_path)).register("demo", fill)
     with pytest.raises(ModelError, match="was written by another version of raymill"):
@@ -56,18 +57,22 @@ def test_a_registered_version_of_before_is_refused_before_its_lineage_is_read(tm
 def test_rows_that_another_version_prepared_are_prepared_again(tiny_base, tiny_data, tmp_path, monkeypatch):
     spec = load_spec(tiny_spec(tiny_base, tiny_data, tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(preparing, "PREPARATION_VERSION", PREPARATION_VERSION - 1)
-        earlier = preparing.prepare_rows(spec, lambda progress: None, tmp_path / "quarantine.parquet")
-        assert preparing.find_prepared(spec).folder == earlier.folder
-    assert preparing.find_prepared(spec) is None
-    again = preparing.prepare_rows(spec, lambda progress: None, tmp_path / "quarantine.parquet")
+        patch.setattr(staging, "PREPARATION_VERSION", PREPARATION_VERSION - 1)
+        earlier = prepare_rows(spec, lambda progress: None, tmp_path / "quarantine.parquet")
+        assert find_prepared(spec).folder == earlier.folder
+    assert find_prepared(spec) is None
+    again = prepare_rows(spec, lambda progress: None, tmp_path / "quarantine.parquet")
     assert again.folder != earlier.folder
 
 
 def test_an_engine_choice_of_another_version_is_measured_again(tmp_path):
     version = Registry(str(tmp_path)).register("demo", lambda folder: write_old_contract(folder))
     hardware = {"device": "cpu", "name": "a"}
-    choice = {"format": engine_store.FORMAT, "checkpoint": engine_store.checkpoint_digest(version), "hardware": hardware}
+    choice = {
+        "format": engine_store.FORMAT,
+        "checkpoint": engine_store.checkpoint_digest(version),
+        "hardware": hardware,
+    }
     folder = engine_store.engine_folder(version, hardware)
     folder.mkdir(parents=True)
     engine_store.save_choice(folder, choice, "auto")

@@ -148,7 +148,8 @@ WRONG_DATA = [
     ("split: {by: time, column: at, validation_from: 2026-03-01}", "belong together"),
     ("split: {by: time, column: at, validation_from: 2026-03-02, test_from: 2026-03-02}", "must be before"),
     (
-        "split: {by: time, column: at, validation_from: '2026-03-01T23:30:00-02:00', test_from: '2026-03-02T01:00:00Z'}",
+        "split: {by: time, column: at, validation_from: '2026-03-01T23:30:00-02:00', "
+        "test_from: '2026-03-02T01:00:00Z'}",
         "must be before test_from=2026-03-02T01:00:00Z (without a zone they are UTC)",
     ),
 ]

@@ -1,4 +1,4 @@
-"""A function of the user's: only from the user's own modules, only the source that was pinned, and always its newest."""
+"""Functions of the user: only from the user's own modules, only the pinned source, and always the newest one."""
 
 import hashlib
 import importlib
@@ -21,14 +21,14 @@ def digest_of(path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def a_contract(path, digest):
+def contract_with(path, digest):
     step = Step(name="python", params={"function": path, "source_sha256": digest})
     return Contract(task="text-classification", columns={}, steps=[step], fitted={}, files={})
 
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Write a module into the working directory; all that were imported are forgotten afterwards."""
+    """Write a module into the working directory; imported modules are removed from `sys.modules` afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
@@ -45,12 +45,12 @@ def write(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def made(path):
+def make_step(path):
     return custom.make({"function": path, "source_sha256": find_source(path).digest})
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("subprocess:getoutput", "part of Python"),
         ("os:system", "part of Python"),
@@ -69,15 +69,15 @@ def made(path):
         ("my_steps", "is not a valid module:name"),
     ],
 )
-def test_what_is_not_the_users_is_refused_by_training_and_by_a_model(tmp_path, path, said):
-    with pytest.raises(SpecError, match=said):
+def test_what_is_not_the_users_is_refused_by_training_and_by_a_model(tmp_path, path, message):
+    with pytest.raises(SpecError, match=message):
         custom.pin_function(path, tmp_path)
     assert list(tmp_path.iterdir()) == []
     module = sys.modules.get(path.partition(":")[0])
     digest = digest_of(module.__file__) if getattr(module, "__file__", None) else "0" * 64
-    with pytest.raises(ModelError, match=said) as caught:
-        Cleaner(a_contract(path, digest))
-    assert "of your working directory" in caught.value.fix or "is not a valid" in said
+    with pytest.raises(ModelError, match=message) as caught:
+        Cleaner(contract_with(path, digest))
+    assert "of your working directory" in caught.value.fix or "is not a valid" in message
 
 
 def test_a_contract_without_its_keys_is_refused():
@@ -91,9 +91,9 @@ def test_nothing_runs_before_the_digest_is_compared(write, tmp_path):
         write(name, "open('ran', 'w').close()\n\n\ndef clean(text):\n    return text\n")
     for path in ("trap:clean", "pack.trap:clean", "pack:clean", "bare.trap:clean"):
         with pytest.raises(ModelError, match="is not the source"):
-            Cleaner(a_contract(path, "0" * 64))
+            Cleaner(contract_with(path, "0" * 64))
         assert not (tmp_path / "ran").exists()
-        assert made(path)("a") == "a"
+        assert make_step(path)("a") == "a"
         (tmp_path / "ran").unlink()
 
 
@@ -101,12 +101,12 @@ def test_modules_of_packages_and_of_folders(write, tmp_path):
     write("pack/__init__.py", "MARK = 'p'\n")
     write("pack/deep/__init__.py", "from ..deep import below\n")
     write("pack/deep/below.py", "from .. import MARK\n\n\ndef clean(text):\n    return text + MARK\n")
-    assert made("pack.deep.below:clean")("a") == "ap"
+    assert make_step("pack.deep.below:clean")("a") == "ap"
     params, files = custom.pin_function("pack.deep.below:clean", tmp_path)
     assert files == {"step_pack.deep.below.py": params["source_sha256"]}
     assert importlib.import_module("pack.deep.below").clean("a") == "ap"
     with pytest.raises(SpecError, match="no module 'pack.deep.beneath'"):
-        made("pack.deep.beneath:clean")
+        make_step("pack.deep.beneath:clean")
 
 
 @pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
@@ -137,22 +137,22 @@ def test_what_has_no_source_is_refused(tmp_path, monkeypatch):
         find_source("empty_folder:clean")
 
 
-def test_an_edited_module_is_loaded_anew(write):
+def test_an_edited_module_is_loaded_again(write):
     """Same length, same second: neither the loaded module nor Python's cache of compiled files must be taken."""
     file = write("my_own.py", "def clean(text):\n    return text + '1'\n")
     times = file.stat()
-    first = made("my_own:clean")
+    first = make_step("my_own:clean")
     importlib.import_module("my_own")
     write("my_own.py", "def clean(text):\n    return text + '2'\n")
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert made("my_own:clean")("a") == "a2"
-    assert first("a") == "a1"  # made from the old source, and held to it
+    assert make_step("my_own:clean")("a") == "a2"
+    assert first("a") == "a1"  # built from the old source
 
 
 def test_a_module_is_run_once_as_long_as_it_stays_the_same(write, tmp_path):
     write("counted.py", "open('runs', 'a').write('x')\n\n\ndef clean(text):\n    return text\n")
     for _ in range(3):
-        made("counted:clean")
+        make_step("counted:clean")
     assert (tmp_path / "runs").read_text() == "x"
 
 
@@ -162,27 +162,27 @@ def test_a_compiled_file_that_says_otherwise_is_not_run(write):
     times = file.stat()
     write("my_own.py", "def clean(text):\n    return 'right'\n")
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert made("my_own:clean")("a") == "right"
+    assert make_step("my_own:clean")("a") == "right"
 
 
-def test_a_function_that_is_defined_elsewhere_is_refused_with_its_place(write):
+def test_a_function_that_is_defined_elsewhere_is_refused_with_its_module(write):
     write("helpers.py", "def clean(text):\n    return text\n")
     write("shown.py", "from helpers import clean\nfrom subprocess import getoutput\nimport json\nclean_too = clean\n")
     with pytest.raises(SpecError, match="shown:clean_too is defined in helpers") as caught:
-        made_for_spec("shown:clean_too")
+        load_for_spec("shown:clean_too")
     assert "write helpers:clean" in caught.value.fix
     with pytest.raises(ModelError, match="defined in subprocess"):
-        made("shown:getoutput")
+        make_step("shown:getoutput")
     with pytest.raises(SpecError, match="is not a function or a class"):
-        made_for_spec("shown:json")
+        load_for_spec("shown:json")
 
 
-def made_for_spec(path):
+def load_for_spec(path):
     return load_user_object(find_source(path))
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("import sys\nsys.exit('bye')\n", "importing my_own raised SystemExit: bye"),
         ("1 / 0\n", "importing my_own raised ZeroDivisionError"),
@@ -191,14 +191,14 @@ def made_for_spec(path):
         ("x = 'a\0b'\n", "importing my_own raised"),
     ],
 )
-def test_a_module_that_cannot_be_imported(write, tmp_path, source, said):
+def test_a_module_that_cannot_be_imported(write, tmp_path, source, message):
     write("my_own.py", source)
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=message):
         custom.pin_function("my_own:clean", tmp_path)
     assert "my_own" not in sys.modules
     assert not (tmp_path / "step_my_own.py").exists()
     write("my_own.py", "def clean(text):\n    return text\n")  # repaired in the same process
-    assert made("my_own:clean")("a") == "a"
+    assert make_step("my_own:clean")("a") == "a"
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,13 @@ def test_a_module_that_cannot_be_imported(write, tmp_path, source, said):
 )
 def test_what_a_function_may_do_wrong_becomes_the_rows_reason(write, body, reason):
     write("my_own.py", f"def clean(text):\n    {body}\n")
-    contract = a_contract("my_own:clean", digest_of("my_own.py"))
+    contract = contract_with("my_own:clean", digest_of("my_own.py"))
     texts, reasons = Cleaner(contract)(["a"])
     assert texts == ["a"] and (reasons[0] or "").startswith(reason)
 
 
-def test_the_places_that_python_itself_names():
-    """Whatever lies where pip installs or Python has its own library is found to be no user's."""
+def test_the_folders_that_python_itself_names():
+    """Files in the folders of pip and of Python's library are not the user's."""
     for key in ("stdlib", "purelib"):
         with pytest.raises(SpecError):
             _check_not_installed(Path(sysconfig.get_paths()[key]) / "anything.py", "anything:run", "data.steps")

@@ -1,8 +1,8 @@
 """The contract: the exact rules that turn a raw row into model inputs, fixed in training and replayed by serving.
 
 It is plain JSON beside the weights and the tokenizer's file, under one SHA-256 fingerprint. The fingerprint covers what
-changes a model's input: columns, steps with their parameters and fitted values, tokenizer files, task, code version. It does
-not cover the order of rows, paths, the machine or the number of blocks.
+changes a model's input: columns, steps with their parameters and fitted values, tokenizer files, task, code version. It
+does not cover the order of rows, paths, the machine or the number of blocks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from cluster.errors import ModelError
 from cluster.files import file_sha256, json_sha256, read_json, write_json
 
-#: Version of the code that turns rows into inputs, and of the names in a contract. Raise it when the same raw row would give
-#: another model input than before (tests pin the inputs), or when a step or a parameter gets another name. Models of another
-#: version are refused; rows are prepared again, because prepared folders are found by it.
+#: Version of the code that turns rows into inputs, and of the names in a contract. Raise it when the same raw row would
+#: give another model input than before (tests pin the inputs), or when a step or a parameter gets another name. Models
+#: of another version are refused; rows are prepared again, because prepared folders are found by it.
 PREPARATION_VERSION = 3
 
 CONTRACT_FILE = "contract.json"

@@ -1,8 +1,8 @@
 """Compare two contracts field by field, as plain JSON.
 
 Nothing here depends on the fields of a contract, so contracts of older and newer versions can be compared too. Only two
-shapes are not compared key by key: items of a list that have a `name` (steps) are matched by name, and lists of plain values
-(labels) are compared by their content and their order.
+shapes are not compared key by key: items of a list that have a `name` (steps) are matched by name, and lists of plain
+values (labels) are compared by their content and their order.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ def hash_contents(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
 def hash_position(keys: np.ndarray, seed: int, purpose: str = "split") -> np.ndarray:
     """Return a number in [0, 1) for each key: evenly spread, equal for equal keys, different for each seed and purpose.
 
-    Applies the finalizer of SplitMix64 to each key and a digest of seed and purpose, wrapping. Without the purpose, a sample
-    with the seed of the split would select exactly the rows that are held out.
+    Applies the finalizer of SplitMix64 to each key and a digest of seed and purpose, wrapping. Without the purpose, a
+    sample with the seed of the split would select exactly the rows that are held out.
     """
     salt = int.from_bytes(hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest(), "little")
     with np.errstate(over="ignore"):

@@ -1,9 +1,9 @@
-"""Load a function or class of the user by `module:name`: only from the user's own modules, and only the source that was
-checked.
+"""Load a function or class by `module:name`: only from the user's own modules, and only the source that was checked.
 
-A contract may come from anywhere, and it names a module and a digest. Modules of the standard library and of site-packages
-are known to everyone, and so are their digests: a digest alone would let a contract call any function of them. A module is
-therefore located without running it, refused if it is not the user's, and loaded from the bytes whose digest was compared.
+A contract may come from anywhere, and it names a module and a digest. Modules of the standard library and of
+site-packages are known to everyone, and so are their digests: a digest alone would let a contract call any function of
+them. A module is therefore located without running it, refused if it is not the user's, and loaded from the bytes whose
+digest was compared.
 """
 
 from __future__ import annotations
@@ -113,7 +113,10 @@ def _as_model_error(error: SpecError) -> ModelError:
 
 
 def load_user_object(source: UserSource) -> Any:
-    """Run the module of `source`, unless the same bytes already ran, and return its function or class. Raises `SpecError`."""
+    """Return the function or class that `source` names, after running its module unless the same bytes already ran.
+
+    Raises `SpecError`.
+    """
     name, attribute, key = source.module, source.path.partition(":")[2], source.key
     digest, module = _loaded.get(name, ("", None))
     if module is None or digest != source.digest or sys.modules.get(name) is not module:
@@ -175,7 +178,7 @@ def _check_not_installed(location: Path, path: str, key: str) -> None:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Loads the bytes whose digest was compared: not a file that changed since, and not a cached one of the same second."""
+    """Loads the bytes whose digest was compared, never a file that changed since or a cached compiled file."""
 
     def __init__(self, source: UserSource) -> None:
         super().__init__(source.module, str(source.file))

@@ -79,8 +79,8 @@ class DataSpec(SpecSection):
     labels: list[Annotated[str, Field(min_length=1)]] | None = None
     """The allowed classes: rows with another label are bad rows. Default: the classes of the training rows."""
     tag_separator: Annotated[str, Field(min_length=1)] = "|"
-    """Separates the tags in a cell, for example `red|blue`. A cell that begins with `[` is a JSON list of tags. Only for
-    tasks that predict tags."""
+    """Separates the tags in a cell, for example `red|blue`. A cell that begins with `[` is a JSON list of tags. Only
+    for tasks that predict tags."""
     max_chars: Annotated[int, Field(ge=1)] = 100_000
     """A longer text is a bad row."""
     allow_issues: list[AllowableIssue] = Field(default_factory=list)

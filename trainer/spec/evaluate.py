@@ -1,4 +1,4 @@
-"""The `evaluate:` and `promote:` sections of a spec: which metric decides, and when a new version becomes the champion."""
+"""The `evaluate:` and `promote:` sections of a spec: how models are compared, and when the champion changes."""
 
 from __future__ import annotations
 

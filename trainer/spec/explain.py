@@ -1,4 +1,4 @@
-"""The message for one mistake in a spec: from an error of pydantic to a sentence that names the key, the value and the rule."""
+"""Turn pydantic's error about a spec into a sentence that names the key, the value and the rule."""
 
 from __future__ import annotations
 

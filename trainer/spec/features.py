@@ -1,7 +1,7 @@
 """The `data.features:` section of a spec: the columns of a table by kind (numeric, categorical, boolean, date).
 
-Each kind is fitted and applied by its own module in `trainer.features`. Words for a missing value are compared after white
-space at both ends is removed.
+Each kind is fitted and applied by its own module in `trainer.features`. Words for a missing value are compared after
+white space at both ends is removed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ CYCLES = {"quarter": 4, "month": 12, "day_of_year": 366, "day": 31, "weekday": 7
 DatePart = Literal[
     "elapsed", "year", "quarter", "month", "day_of_year", "day", "weekday", "weekend", "hour", "minute", "second"
 ]
+_DEFAULT_PARTS: tuple[DatePart, ...] = ("elapsed", "month", "weekday")
 
 
 class NumericSpec(SpecSection):
@@ -119,7 +120,7 @@ class DateSpec(SpecSection):
 
     kind: Literal["date"] = "date"
     """Kind of the column."""
-    parts: list[DatePart] = Field(default_factory=lambda: ["elapsed", "month", "weekday"], min_length=1)  # type: ignore[arg-type]
+    parts: list[DatePart] = Field(default_factory=lambda: list(_DEFAULT_PARTS), min_length=1)
     """Outputs, in order. `elapsed`: 0 at the first training date, 1 at the last, more for later dates; `year`: years
     since the year of the first date; `weekday`: Monday is 0; `weekend`: 1 on Saturday and Sunday."""
     cyclic: bool = True

@@ -29,8 +29,8 @@ class ModelSpec(SpecSection):
     """What is trained: a pre-trained model, a new model from a config, or an estimator for tables."""
 
     base: Annotated[str, Field(min_length=1)] | None = None
-    """A hub id, a local folder, or `package://some_package/folder` inside an installed Python package. Text tasks require
-    it; image tasks take it or `config`."""
+    """A hub id, a local folder, or `package://some_package/folder` inside an installed Python package. Text tasks
+    require it; image tasks take it or `config`."""
     config: dict[str, Any] | None = None
     """Images: a transformers config, for example `{model_type: resnet, depths: [1, 1]}`. The model is built from it and
     trained from scratch."""
@@ -50,9 +50,10 @@ class ModelSpec(SpecSection):
     @model_validator(mode="after")
     def _check_one_model(self) -> ModelSpec:
         if self.lora and (self.factory or self.config is not None):
+            other = "model.factory" if self.factory else "model.config"
             raise ValueError(
-                f"model.lora needs a pre-trained model; take it out, or take model.{'factory' if self.factory else 'config'} "
-                "out: all weights of a model with random weights must be trained"
+                f"model.lora needs a pre-trained model; take it out, or take {other} out: a new model must train "
+                "all weights"
             )
         if self.base is not None and self.config is not None:
             raise ValueError("give model.base or model.config, not both: a config means a new model")

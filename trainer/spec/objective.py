@@ -1,4 +1,4 @@
-"""The `tune.objective:` and `tune.constraints:` keys of a spec: which metrics a search optimizes and which it bounds."""
+"""The `tune.objective:` and `tune.constraints:` keys of a spec: the metrics that a search optimizes or bounds."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def _absolute_path(path: str, folder: Path) -> str:
 
 
 def _absolute_base(base: str, folder: Path) -> str:
-    """Return the absolute path of a local base model. A hub id looks like a relative path: it is a folder if one exists."""
+    """Return a local base model as an absolute path. What looks like a hub id is a folder if the folder exists."""
     is_local = base.startswith((".", "~", "/")) or ("://" not in base and len(base) < 250 and (folder / base).is_dir())
     return _absolute_path(base, folder) if is_local else base
 
@@ -196,7 +196,7 @@ def _check_searchable(spec: RunSpec, key: str, domain: DomainSpec) -> None:
         raise SpecError(f"tune.space.{key} would compare trials on different rows", "take it out of the space")
     if key.startswith(_CONTENT_KEYS) and spec.data.validation is None:
         raise SpecError(
-            f"tune.space.{key} would hold out other rows for each value: the part of a row depends on its cleaned content",
+            f"tune.space.{key} would hold out other rows for each value: a row's part depends on its cleaned content",
             "give separate validation rows with data.validation",
         )
     if key.startswith(("data.", "model.base")) and domain.choice is None:

@@ -1,7 +1,7 @@
 """Renamed keys and values of the spec. An old one is refused, and the error names the new one.
 
-To rename a key or a value, add a line to `KEYS` or `VALUES`; nothing else has to change. Keys are dotted and complete; `*`
-stands for the index of a list item.
+To rename a key or a value, add a line to `KEYS` or `VALUES`; nothing else has to change. Keys are dotted and complete;
+`*` stands for the index of a list item.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 def new_key(key: str) -> str | None:
-    """Return the present name of a dotted key, or None if the key is not renamed. Keys of `tune.space` are renamed too."""
+    """Return the present name of a dotted key, or None if it is not renamed. `tune.space.KEY` follows KEY."""
     if key.startswith(_SPACE):
         inner = new_key(key.removeprefix(_SPACE))
         return inner and f"{_SPACE}{inner}"

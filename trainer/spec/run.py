@@ -1,8 +1,8 @@
 """The spec: every key that a run.yaml may hold, with its default and its meaning.
 
-The other modules of this package define the sections `data:`, `model:`, `train:`, `tune:`, `evaluate:`, `promote:`, `serve:`
-and `track:`. All are frozen pydantic models; none imports torch or ray. `trainer.spec.parse` reads a file and applies
-`--set`.
+The other modules of this package define the sections `data:`, `model:`, `train:`, `tune:`, `evaluate:`, `promote:`,
+`serve:` and `track:`. All are frozen pydantic models; none imports torch or ray. `trainer.spec.parse` reads a file and
+applies `--set`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class ClusterSpec(SpecSection):
     cpus: Positive | None = None
     """CPU cores of the Ray that is started on this machine. Default: all cores."""
     workers: IntRange = 1
-    """Number of processes of one training. Each worker takes its part of every batch. `[1, 4]`: at least one and at most
-    four: a training continues with fewer workers when a node leaves the cluster, and with more when one joins."""
+    """Number of processes of one training. Each worker takes its part of every batch. `[1, 4]`: at least one and at
+    most four: a training continues with fewer workers when a node leaves the cluster, and with more when one joins."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """With several workers: `ddp` puts the whole model into each worker, `fsdp` a shard of every weight (FSDP2)."""
     cpus_per_worker: Positive | None = None
@@ -90,8 +90,8 @@ class RunSpec(SpecSection):
         workers, size = self.cluster.max_workers, self.train.batch_size
         if size < workers:
             raise ValueError(
-                f"train.batch_size={size} is under cluster.workers={workers}, so some workers would have no rows; use at "
-                f"least {workers}"
+                f"train.batch_size={size} is under cluster.workers={workers}, so some workers would have no rows; "
+                f"use at least {workers}"
             )
         if self.data.mode == "streaming" and workers != self.cluster.min_workers:
             raise ValueError(

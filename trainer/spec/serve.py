@@ -53,11 +53,11 @@ class ServeSpec(SpecSection):
     """GPUs of one replica."""
 
     engine: EngineName = "auto"
-    """Computes the forward pass. `auto`: time all engines on this hardware once and use the fastest in batches that keeps
-    the metric; `auto-latency`: the fastest for a single input. `raymill optimize` does this in advance."""
+    """Computes the forward pass. `auto`: time all engines on this hardware once and use the fastest in batches that
+    keeps the metric; `auto-latency`: the fastest for a single input. `raymill optimize` does this in advance."""
     max_metric_drop: Annotated[float, Field(ge=0, le=100)] = 0.3
-    """How much worse `evaluate.metric` may be with a faster engine: in points of 100, and in percent for metrics of which
-    a lower value is better."""
+    """How much worse `evaluate.metric` may be with a faster engine: in points of 100, and in percent for metrics of
+    which a lower value is better."""
     max_batch_size: Positive = 32
     """Most inputs in one forward pass. A batch never waits to be full."""
     max_batch_tokens: Positive = 8192

@@ -44,7 +44,7 @@ class TrackSpec(SpecSection):
     """Where metrics are sent besides the run's folder, which always has them, including files for TensorBoard."""
 
     every_steps: Positive = 10
-    """Optimizer steps per record. A record holds loss, learning rate, gradient norm, speed and memory over these steps."""
+    """Optimizer steps per record of loss, learning rate, gradient norm, speed and memory."""
     prometheus: bool = False
     """Serve the metrics for Prometheus on a free loopback port while the training runs.
     `<storage>/prometheus/*.json` names the port for `file_sd_configs`. On a cluster, Ray's own exporter has them in any

@@ -111,5 +111,5 @@ class TrainSpec(SpecSection):
     augment: AugmentSpec = Field(default_factory=AugmentSpec)
     """Random changes of images. Images only."""
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
-    """Tables only: evaluate a training by cross-validation, the mean over this many folds of the training and validation
-    rows; the model itself is then fitted on all of them. Default: evaluate on the validation rows."""
+    """Tables only: evaluate a training by cross-validation, the mean over this many folds of the training and
+    validation rows; the model itself is then fitted on all of them. Default: evaluate on the validation rows."""

@@ -41,14 +41,14 @@ class TuneSpec(SpecSection):
     space: dict[str, DomainSpec]
     """Keys of the spec to search over, for example `train.learning_rate: {loguniform: [1e-5, 1e-3]}`."""
     algorithm: Literal["tpe", "cmaes", "nsga2", "random", "grid"] = "tpe"
-    """Sampler of Optuna: `tpe` (MOTPE for several objectives), `cmaes` for numbers only, `nsga2` for several objectives,
-    `random`; or `grid`: every combination of a space that has only choices."""
+    """Sampler of Optuna: `tpe` (MOTPE for several objectives), `cmaes` for numbers only, `nsga2` for several
+    objectives, `random`; or `grid`: every combination of a space that has only choices."""
     trials: Positive | None = None
     """Number of trials. Default: 10, and for a grid all its combinations."""
     scheduler: Literal["asha", "median", "hyperband", "pbt", "none"] = "asha"
     """Stops trials early, after `grace_epochs`. `asha`: those that are behind after the same number of epochs;
-    `hyperband`: the same, but trials wait for each other; `median`: those worse than the median. `pbt` trains all trials
-    at once; every `grace_epochs` the worst continue with the weights and the changed values of the best."""
+    `hyperband`: the same, but trials wait for each other; `median`: those worse than the median. `pbt` trains all
+    trials at once; every `grace_epochs` the worst continue with the weights and the changed values of the best."""
     grace_epochs: Positive = 1
     """Epochs of every trial before `scheduler` may stop it. `hyperband` has its own rule."""
     objective: ObjectiveSpec | None = None
@@ -57,8 +57,8 @@ class TuneSpec(SpecSection):
     constraints: list[str] = Field(default_factory=list)
     """Bounds that the winner must satisfy, for example `serve.p99_ms <= 20` or `model.size_mb <= 50`."""
     finalists: Positive | None = None
-    """Number of the best trials that are trained with more seeds and load-tested in serving. Default: 3 if the spec asks
-    for either."""
+    """Number of the best trials that are trained with more seeds and load-tested in serving. Default: 3 if the spec
+    asks for either."""
     seeds: Annotated[int, Field(ge=1, le=20)] = 1
     """Number of seeds that each finalist is trained with. The best on average wins, which makes luck less likely."""
     load_test: LoadTestSpec = Field(default_factory=LoadTestSpec)
@@ -153,7 +153,7 @@ class TuneSpec(SpecSection):
     def measures_serving(self) -> bool:
         """Whether the objective or a constraint names a metric of serving."""
         goals = self.objective.goals if self.objective else []
-        names = [item.name for item in (*goals, *self.parsed_constraints)]
+        names = [*[goal.name for goal in goals], *[constraint.name for constraint in self.parsed_constraints]]
         return any(name in SERVING_METRICS for name in names)
 
     @property

@@ -28,7 +28,7 @@ _STEP_MAKERS: dict[str, Callable[[dict[str, Any]], TextStep]] = {
 
 
 def contract_steps(data: DataSpec, folder: Path) -> tuple[list[Step], dict[str, str]]:
-    """Return the steps that clean single texts, in requests too, and the files they write into `folder` (name -> SHA-256)."""
+    """Return the steps that clean single texts, and the files that they write into `folder` (name -> SHA-256)."""
     steps: list[Step] = []
     files: dict[str, str] = {}
     for step in data.steps:
@@ -43,7 +43,7 @@ def contract_steps(data: DataSpec, folder: Path) -> tuple[list[Step], dict[str, 
 
 
 def dataset_steps(data: DataSpec) -> list[StepSpec]:
-    """Return the steps that work on all rows together (deduplicate, balance, sample). Requests do not go through them."""
+    """Return the steps that work on all rows together (deduplicate, balance, sample); requests skip them."""
     return [step for step in data.steps if step.name not in _STEP_MAKERS]
 
 
@@ -71,7 +71,7 @@ class Cleaner:
     def columns(
         self, columns: Mapping[str, Sequence[Any]], texts: Sequence[str]
     ) -> tuple[dict[str, Sequence[Any]], list[str | None]]:
-        """Return raw values by role with the roles in `texts` cleaned, and for each row the reason why it is refused."""
+        """Return raw values by role, those in `texts` cleaned, and for each row the reason why it is refused."""
         cleaned = dict(columns)
         reasons: list[str | None] = [None] * len(next(iter(columns.values())))
         for role in texts if self else ():

@@ -1,7 +1,7 @@
 """Call a function of the user, named by its Python path. The contract holds the digest of its source, the model a copy.
 
-The copy is for people to read. Only the user's own module runs, and only if its source is the one that the model was trained
-with: the digest is compared before anything of the module runs.
+The copy is for people to read. Only the user's own module runs, and only if its source is the one that the model was
+trained with: the digest is compared before anything of the module runs.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# Kind -> a character that every match contains, and the pattern. Each repeat is bounded or followed by a character that it
-# cannot match itself, and no text matches in two ways, so that no pattern takes more than linear time.
+# Kind -> a character that every match contains, and the pattern. Each repeat is bounded or followed by a character that
+# it cannot match itself, and no text matches in two ways, so that no pattern takes more than linear time.
 _KNOWN = {
     "email": ("@", r"(?<![\w.+-])[\w.+-]+@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"),
     "card": (r"\d", r"(?<!\d)\d(?:[ \u00a0-]?\d){12,}"),
@@ -22,7 +22,7 @@ _KNOWN = {
     ),
     "url": ("[:.]", r"(?i)\b(?:https?://|www\.)[^\s<>\"']+"),
 }
-# In this order, an e-mail address inside a URL, or a card number that looks like a telephone number, gets the wider kind.
+# In this order, an e-mail address in a URL, or a card number that looks like a phone number, gets the wider kind.
 _ORDER = ("url", "email", "card", "ip", "phone")
 
 _GROUP = re.compile(r"\d+")
@@ -51,10 +51,10 @@ def _compile_known(kind: str) -> tuple[Callable[[str], Any], Callable[..., str],
 
 
 def _replace_cards(match: re.Match[str]) -> str:
-    """Return a run of digit groups with its card numbers replaced: 13 to 19 digits in whole groups with a right check digit.
+    """Return a run of digit groups with its card numbers replaced.
 
-    Numbers that overlap are replaced together, because the remaining part of one could belong to the real number.
-    """
+    A card number has 13 to 19 digits in whole groups, with a right check digit. Numbers that overlap are replaced
+    together, because the remaining part of one could belong to the real number."""
     run = match.group()
     groups = [group.span() for group in _GROUP.finditer(run)]
     digits_before = [0]  # the number of digits before each group

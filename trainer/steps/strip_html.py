@@ -1,7 +1,8 @@
 """Turn HTML into the text that a reader sees.
 
-This is a scanner of its own because `html.parser` takes quadratic time on broken tags and hides everything after a tag that
-is never closed. The scanner reads a text once; what is not a tag, or does not surely hide anything, stays in the text.
+This is a scanner of its own because `html.parser` takes quadratic time on broken tags and hides everything after a tag
+that is never closed. The scanner reads a text once; what is not a tag, or does not surely hide anything, stays in the
+text.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# Elements that a reader does not see, if they are closed. A title outside the head is text: e-mails and clippings have one.
+# Elements that a reader does not see, if they are closed. A title outside the head is text, for example in e-mails.
 _HIDDEN = {
     name: re.compile(rf"</{name}[\s/>]", re.IGNORECASE) for name in ("script", "style", "template", "noscript", "head")
 }
@@ -19,7 +20,7 @@ _HIDDEN = {
 _INLINE = frozenset({"a", "abbr", "b", "bdi", "bdo", "cite", "code", "em", "font", "i", "kbd", "mark", "q", "s", "samp",
                      "small", "span", "strong", "sub", "sup", "tt", "u", "var", "wbr"})  # fmt: skip
 
-# "<" and what makes it a tag. The name is bounded: only known names count, and "<a<a<a" must not be read again and again.
+# The begin of a tag. The name is bounded, because only known names count and "<a<a<a" must not be read repeatedly.
 _TAG = re.compile(r"<(?:(/?)([A-Za-z][^\s/>]{0,15})|!--|[!?]|/>)")
 # The end of a tag, or the begin of a quoted value, which may hold a ">".
 _MARK = re.compile(r""">|=\s*["']""")
@@ -68,7 +69,7 @@ def _unescape(piece: str) -> str:
 
 
 class _TagScanner:
-    """Finds the ends of the tags in one text. It remembers failed searches, so that no part is searched for every tag."""
+    """Finds the ends of the tags in one text, and remembers failed searches so that none is repeated for every tag."""
 
     def __init__(self, text: str) -> None:
         self._text = text

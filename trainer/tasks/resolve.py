@@ -124,7 +124,7 @@ def _check_goals(spec: RunSpec, goals: list[Goal], task: Task) -> None:
     general = (*SERVING_METRICS, *TRIAL_METRICS)
     known = [*task.target.metric_names, *general]
     constraints = spec.tune.parsed_constraints if spec.tune else []
-    for name in [item.name for item in (*goals, *constraints)]:
+    for name in [*[goal.name for goal in goals], *[constraint.name for constraint in constraints]]:
         if name not in known:
             raise SpecError(f"tune: {name} is not computed for {spec.task}", suggest(name, known))
     for goal in goals:
