@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from cluster.errors import ResourceError, SpecError, suggest
 from cluster.files import read_json, write_bytes, write_json
 from trainer.runs.environment import write_environment
+from trainer.spec.parse import read_spec_file
+from trainer.spec.renames import find_old_keys, new_key
 from trainer.spec.run import RunSpec
 from trainer.tasks.resolve import load_spec, resolve_defaults
 
@@ -98,9 +100,22 @@ def list_runs(storage: Path) -> list[Path]:
     return sorted(folders, key=lambda path: path.name.split("-")[-3:])
 
 
-def load_run_spec(folder: Path) -> RunSpec:
-    """Return the complete spec of the run in `folder`."""
-    return load_spec(folder / RESOLVED_SPEC_FILE)
+def load_run_spec(folder: Path, overrides: Iterable[str] = ()) -> RunSpec:
+    """Return the complete spec of the run in `folder`, with overrides applied.
+
+    Raises `SpecError` if a version of raymill with other keys wrote it.
+    """
+    path = folder / RESOLVED_SPEC_FILE
+    try:
+        return load_spec(path, overrides)
+    except SpecError as error:
+        old_key = next(find_old_keys(read_spec_file(path)), None)
+        if old_key is None:
+            raise
+        raise SpecError(
+            f"an earlier version of raymill wrote the run {folder.name}: its spec has {old_key}, now {new_key(old_key)}",
+            "start the run again with its spec and the new keys",
+        ) from error
 
 
 def save_spec(spec: RunSpec, path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from cluster.errors import SpecError
 from trainer.runs.environment import list_differences, read_precision
-from trainer.runs.folder import RESOLVED_SPEC_FILE, find_run, load_run_spec, run_kind, save_resolved_spec
+from trainer.runs.folder import find_run, load_run_spec, run_kind, save_resolved_spec
 from trainer.runs.journal import RESULT
+from trainer.spec.renames import check_key
 from trainer.spec.run import RunSpec
-from trainer.tasks.resolve import load_spec
 
 # Keys that do not change the result of a training.
 _CHANGEABLE_KEYS = ("cluster.", "serve.", "track.", "train.checkpoint.", "train.max_failures", "train.max_time_s")
@@ -50,7 +50,7 @@ def load_for_resume(run: str, storage: Path, overrides: Iterable[str]) -> tuple[
         raise SpecError(
             f"{folder.name} is neither a training nor a search, so it cannot be resumed", "start it again with its spec"
         )
-    spec = load_spec(folder / RESOLVED_SPEC_FILE, changes)
+    spec = load_run_spec(folder, changes)
     save_resolved_spec(spec, folder)
     (folder / RESULT).unlink(missing_ok=True)  # a finished search that gets more trials is not finished
     return spec, folder, kind
@@ -62,7 +62,7 @@ def load_for_repeat(run: str, storage: Path, overrides: Iterable[str]) -> tuple[
     # `auto` chooses by measuring, and could choose another precision today.
     precision = read_precision(folder)
     precision_override = [f"train.precision={precision}"] if precision else []
-    spec = load_spec(folder / RESOLVED_SPEC_FILE, [*precision_override, *overrides])
+    spec = load_run_spec(folder, [*precision_override, *overrides])
     return spec, list_differences(folder)
 
 
@@ -70,6 +70,7 @@ def _check_changes(folder: Path, changes: Iterable[str], *, is_search: bool) -> 
     """Raise `SpecError` for an override that would change the result of the run."""
     changeable = (*_CHANGEABLE_KEYS, *(_CHANGEABLE_KEYS_OF_A_SEARCH if is_search else ()))
     for change in changes:
+        check_key(change.partition("=")[0].strip())
         if not change.startswith(changeable):
             raise SpecError(
                 f"--set {change} would change the result of this run",

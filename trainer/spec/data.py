@@ -55,7 +55,7 @@ class ImageSpec(SpecSection):
     """An image with more pixels is a bad row, and in a request a 413: decoding it could use up all memory."""
 
 
-#: Problems found by comparing rows that a spec may allow.
+#: Problems that a spec may allow; they are found by comparing rows with each other.
 AllowableIssue = Literal["duplicate", "contradicting labels", "also in train", "also in validation"]
 ALLOWABLE_ISSUES = get_args(AllowableIssue)
 
@@ -84,7 +84,7 @@ class DataSpec(SpecSection):
     max_chars: Annotated[int, Field(ge=1)] = 100_000
     """A longer text is a bad row."""
     allow_issues: list[AllowableIssue] = Field(default_factory=list)
-    """Problems that do not make a row bad, of those that are found by comparing rows with each other."""
+    """Problems between rows that are allowed, for example duplicates: such rows are used and do not count as bad."""
     steps: list[StepItem] = Field(default_factory=list)
     """Cleaning, in order: a step's name, a name with parameters, or `module:function` of your own."""
     image: ImageSpec = Field(default_factory=ImageSpec)
@@ -95,7 +95,7 @@ class DataSpec(SpecSection):
     split: SplitSpec = Field(default_factory=SplitSpec)
     """How rows are held out."""
     max_length: Annotated[int, Field(ge=4, le=8192)] = 256
-    """Longest input in tokens. A longer input is cut at the end. The model's own limit applies too."""
+    """Maximum length of an input in tokens. A longer input is cut at the end. The model's own limit applies too."""
     max_bad_fraction: Fraction = 0.01
     """Share of bad rows above which a run stops before training. Bad rows are always listed with their reason."""
     mode: Literal["prepared", "streaming"] = "prepared"

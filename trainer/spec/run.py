@@ -41,12 +41,12 @@ class ClusterSpec(SpecSection):
 
     @property
     def min_workers(self) -> int:
-        """Lowest number of workers of one training."""
+        """Minimum number of workers of one training."""
         return range_ends(self.workers)[0]
 
     @property
     def max_workers(self) -> int:
-        """Highest number of workers of one training."""
+        """Maximum number of workers of one training."""
         return range_ends(self.workers)[1]
 
 

@@ -59,20 +59,20 @@ class ServeSpec(SpecSection):
     """How much worse `evaluate.metric` may be with a faster engine: in points of 100, and in percent for metrics of
     which a lower value is better."""
     max_batch_size: Positive = 32
-    """Most inputs in one forward pass. A batch never waits to be full."""
+    """Maximum number of inputs in one forward pass. A batch never waits to be full."""
     max_batch_tokens: Positive = 8192
-    """Most tokens of texts in one forward pass. It does not limit images and table rows."""
+    """Maximum number of tokens of texts in one forward pass. It does not limit images and table rows."""
 
     max_inputs: Positive = 256
-    """Most inputs in one request; a larger request gets a 413."""
+    """Maximum number of inputs in one request; a larger request gets a 413."""
     max_body_bytes: Positive | None = None
-    """Largest request body; a larger body gets a 413. Default: 1 MiB, for images 16 MiB."""
+    """Maximum size of a request body in bytes; a larger body gets a 413. Default: 1 MiB, for images 16 MiB."""
     overlong: Literal["truncate", "reject"] = "truncate"
     """A text with more tokens than `data.max_length` is cut as in training (`truncate`) or gets a 422 (`reject`)."""
     timeout_s: Annotated[float, Field(gt=0)] = 30
     """Seconds until an unanswered request gets a 504."""
     max_queued: Positive = 1000
-    """Most inputs that wait in one replica; a request beyond it gets a 429 with Retry-After at once."""
+    """Maximum number of inputs that wait in one replica; a request beyond it gets a 429 with Retry-After at once."""
     retries: Annotated[int, Field(ge=0, le=3)] = 0
     """How many times HAProxy sends a request to another replica if a replica disappears without an answer."""
 
@@ -85,10 +85,10 @@ class ServeSpec(SpecSection):
 
     @property
     def min_replicas(self) -> int:
-        """Lowest number of replicas."""
+        """Minimum number of replicas."""
         return range_ends(self.replicas)[0]
 
     @property
     def max_replicas(self) -> int:
-        """Highest number of replicas."""
+        """Maximum number of replicas."""
         return range_ends(self.replicas)[1]

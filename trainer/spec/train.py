@@ -64,8 +64,8 @@ class TrainSpec(SpecSection):
     batch_size: Positive = 32
     """Rows per optimizer step, over all workers together, whatever their number."""
     micro_batch_size: Positive | None = None
-    """Most rows that a worker puts through the model at a time. Larger parts of a batch take several passes (gradient
-    accumulation), with the same result. Default: all at once."""
+    """Maximum number of rows that a worker puts through the model at a time. Larger parts of a batch take several
+    passes (gradient accumulation), with the same result. Default: all at once."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-5
     """Peak learning rate, reached after the warm-up."""
     head_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None

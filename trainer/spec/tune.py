@@ -60,7 +60,7 @@ class TuneSpec(SpecSection):
     """Number of the best trials that are trained with more seeds and load-tested in serving. Default: 3 if the spec
     asks for either."""
     seeds: Annotated[int, Field(ge=1, le=20)] = 1
-    """Number of seeds that each finalist is trained with. The best on average wins, which makes luck less likely."""
+    """Number of seeds that each finalist is trained with. The best on average wins, so that luck counts less."""
     load_test: LoadTestSpec = Field(default_factory=LoadTestSpec)
     """How finalists are measured in serving."""
     initial_points: list[dict[str, Any]] = Field(default_factory=list)
