@@ -253,7 +253,7 @@ def _floor(options: argparse.Namespace, mode: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     spec, prepared = _load_rows(options)
-    model = load_pretrained("AutoModel", base_model.locate_base_model(spec.model.base))
+    model = load_pretrained("AutoModel", base_model.locate_base_model(spec.model.base)).module
     layers = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embeddings" not in name)
     tokens = float(prepared.part("train").lengths.mean())
     width, inner = model.config.hidden_size, model.config.intermediate_size

@@ -87,7 +87,7 @@ def test_the_outcome_and_its_files(outcome, storage):
 def test_bad_images_are_listed(outcome, storage):
     prepared = prepare.find_prepared(load_spec(storage / "runs" / Path(outcome.report).parent.name / "spec.yaml"))
     assert prepared.summary["quarantined"] == {
-        "no image that can be read (PNG, JPEG, WEBP, BMP, GIF, TIFF)": 1,
+        "not an image in a known format (PNG, JPEG, WEBP, BMP, GIF, TIFF)": 1,
         "truncated or damaged image": 1,
     }
 
@@ -164,5 +164,5 @@ def test_a_changed_image_under_the_same_path_is_prepared_again(pictures, tmp_pat
 
 def test_too_many_bad_images_stop_a_run(pictures, tmp_path):
     spec = load_spec(spec_of(pictures, tmp_path, data={"max_bad_fraction": 0.0}))
-    with pytest.raises(DataError, match="no image that can be read|truncated"):
+    with pytest.raises(DataError, match="not an image in a known format|truncated"):
         prepare.prepare_rows(spec, lambda _: None, tmp_path / "bad.parquet", with_ray=False)

@@ -10,7 +10,7 @@ from trainer.report.page import ReportPage, write_page
 from trainer.report.search_sections import trial_sections
 from trainer.report.training_sections import learning_curve_sections
 from trainer.runs.result import RunResult, TrialRecord
-from trainer.targets.base import reorder_scores
+from trainer.targets.label_sets import reorder_scores
 from trainer.targets.sections import charts
 from trainer.tasks.resolve import load_spec
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from trainer.contract.contract import Contract
 from trainer.steps.cleaner import Cleaner
-from trainer.targets.base import reason_where
+from trainer.targets.arrays import reason_where
 from trainer.tasks.base import Task
 from trainer.tasks.roles import input_roles
 
