@@ -89,7 +89,7 @@ def test_a_run_of_before_is_neither_resumed_nor_repeated(tmp_path):
     resolved["serve"]["idle_s"] = resolved["serve"].pop("downscale_delay_s")
     path.write_text(yaml.safe_dump(resolved))
     for load in (load_for_resume, load_for_repeat):
-        with pytest.raises(SpecError, match="an earlier version of raymill wrote the run") as caught:
+        with pytest.raises(SpecError, match="an earlier raymill wrote the run") as caught:
             load(folder.name, tmp_path, [])
         assert "serve.idle_s, now serve.downscale_delay_s" in caught.value.problem
         assert "start the run again" in caught.value.fix

@@ -113,7 +113,7 @@ def load_run_spec(folder: Path, overrides: Iterable[str] = ()) -> RunSpec:
         if old_key is None:
             raise
         raise SpecError(
-            f"an earlier version of raymill wrote the run {folder.name}: its spec has {old_key}, now {new_key(old_key)}",
+            f"an earlier raymill wrote the run {folder.name}: its spec has {old_key}, now {new_key(old_key)}",
             "start the run again with its spec and the new keys",
         ) from error
 
