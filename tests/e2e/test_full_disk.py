@@ -73,7 +73,7 @@ def test_a_full_disk_is_reported_and_the_run_continues(small_disk, tiny_base, ti
         assert sorted(path.name for path in run.glob("checkpoints/step-*")) == checkpoints
         filler.unlink()
         assert command.process.wait(240) == 0, command.output
-        assert "and the run goes on" in command.output and "No space left" in command.output
+        assert "and the run continues" in command.output and "No space left" in command.output
         assert steps_of(run) == list(range(1, STEPS + 1))
         assert (run / "checkpoints" / f"step-{STEPS:08d}" / "state.json").is_file()
         assert len(list(run.glob("checkpoints/best-*/model.safetensors"))) == 1

@@ -107,7 +107,7 @@ def kill_worker_and_finish(command, folder, title):
 def test_a_worker_that_is_killed_is_replaced_and_nothing_differs(base, tiny_data, uninterrupted, tmp_path):
     command = RunningCommand("-m", "raymill", "train", write_training_spec(base, tiny_data, tmp_path))
     try:
-        run = kill_worker_and_finish(command, tmp_path, "ray::Alone")
+        run = kill_worker_and_finish(command, tmp_path, "ray::SingleWorker")
         assert "the worker died and is replaced" in command.output
         TrainingResult(run).assert_equal(uninterrupted)
     finally:

@@ -151,7 +151,7 @@ def test_a_missing_server_does_not_stop_the_training(tiny_base, tiny_data, tmp_p
     track = {"mlflow": {"uri": f"http://127.0.0.1:{free_port()}"}}
     spec = tiny_spec(tiny_base, tiny_data, tmp_path / "storage", train={**TRAIN, "epochs": 1}, track=track)
     done = run_raymill("train", write_spec(tmp_path / "run.yaml", spec))
-    assert done.code == 0 and "mlflow gets no figures of this run" in done.stderr, done
+    assert done.code == 0 and "mlflow gets no metrics of this run" in done.stderr, done
 
 
 @pytest.mark.skipif(not PROMETHEUS, reason="Debian's prometheus is not installed (.ci/run installs it)")
