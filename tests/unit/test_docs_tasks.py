@@ -42,7 +42,7 @@ def working_directory(tmp_path, monkeypatch):
 
 
 def train_task(spec, folder):
-    """Prepare and train in this process. Return prepared rows, the folder of the best checkpoint, and the epochs' metrics."""
+    """Prepare and train in this process. Return prepared rows, the best checkpoint's folder, and the epochs' metrics."""
     loaded = load_spec(spec)
     task = task_catalog.get_task(loaded.task)
     task.check_spec(loaded)

@@ -24,7 +24,7 @@ def column(*chunks):
 
 
 def add_up(tallies):
-    """Return the sum of tallies as the driver makes it, after the round trip through JSON that block statistics take."""
+    """Return the sum of tallies as the driver makes it, after a round trip through JSON, as in block statistics."""
     total = {}
     for tally in tallies:
         for key, count in json.loads(json.dumps(tally)).items():

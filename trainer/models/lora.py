@@ -1,7 +1,7 @@
 """LoRA through peft: small matrices beside the weights are trained, the weights are not (Hu et al. 2021).
 
-A model saved as `merged` is a plain one. A folder saved as `adapter` holds the small matrices and the head, and names the
-base model that it needs.
+A model saved as `merged` is a plain one. A folder saved as `adapter` holds the small matrices and the head, and names
+the base model that it needs.
 """
 
 from __future__ import annotations

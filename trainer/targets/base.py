@@ -114,7 +114,7 @@ class Target(ABC):
 
     @abstractmethod
     def prediction_columns(self, answers: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
-        """Return the columns `prediction` and `score` of a prediction file; their types do not depend on the answers."""
+        """Return the columns `prediction` and `score` of a prediction file; types do not depend on the answers."""
 
     @abstractmethod
     def example(self, fitted: FittedTarget) -> dict[str, Any]:

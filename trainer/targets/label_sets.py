@@ -33,7 +33,7 @@ def known_labels(role: str, counts: Mapping[str, int], declared: list[str] | Non
 
 
 def reorder_scores(scores: np.ndarray, from_labels: Sequence[str], to_labels: Sequence[str]) -> np.ndarray:
-    """Return scores with one column per label of `from_labels` in the order of `to_labels`; a missing label scores 0."""
+    """Return scores, with columns `from_labels`, in the columns `to_labels`; a missing label scores 0."""
     reordered = np.zeros((len(scores), len(to_labels)))
     column_of = {label: column for column, label in enumerate(from_labels)}
     for column, label in enumerate(to_labels):

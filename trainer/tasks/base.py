@@ -107,7 +107,7 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, ABC):
     def forward(
         self, model: Any, contract: Contract, inputs: list[np.ndarray], batch_size: int, device: str
     ) -> np.ndarray:
-        """Return float32 logits, shape (rows, C), in the order of `inputs`. The default runs a torch model in batches."""
+        """Return float32 logits, shape (rows, C), in the order of `inputs`. The default runs torch in batches."""
         from trainer.tasks.forward import torch_forward
 
         collate = functools.partial(self.collate, contract)

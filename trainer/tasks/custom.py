@@ -20,7 +20,7 @@ _KEY = "task"
 
 
 def load_custom_task(path: str) -> Task:
-    """Return the task at `module:Class`. Raises `SpecError` if it does not exist, is not the user's, or is not a task."""
+    """Return the task at `module:Class`. Raises `SpecError` if it is missing, not the user's, or not a task."""
     return _make_task(path, user_code.load_user_object(user_code.find_source(path, _KEY)))
 
 

@@ -61,11 +61,12 @@ class Encoder(ABC):
 
 
 def list_offsets(inputs: Sequence[Any]) -> np.ndarray:
-    """Return the offset of each input in their concatenation, int32, shape (B + 1,). Raises `DataError` beyond int32."""
+    """Return the offset of each input in their concatenation, int32, shape (B + 1,). Raises `DataError` on overflow."""
     ends = np.cumsum([0, *map(len, inputs)], dtype=np.int64)
     if ends[-1] > _MAX_NUMBERS:
         raise DataError(
-            f"a block of {len(inputs):,} rows has inputs of {ends[-1]:,} numbers together; the limit is {_MAX_NUMBERS:,}",
+            f"a block of {len(inputs):,} rows has inputs of {ends[-1]:,} numbers together; "
+            f"the limit is {_MAX_NUMBERS:,}",
             "make the inputs smaller; for images, set a smaller data.image.size",
         )
     return ends.astype(np.int32)

@@ -1,8 +1,8 @@
 """The profile of a model: a description of its rows at training time, for your own monitoring.
 
 Registration writes `profile.json` beside contract.json; raymill itself does not read it, except for the importances in
-the report of a table's model. Its content depends only on the rows' content: not on their order, the machine, or numpy's
-random numbers. Its fields:
+the report of a table's model. Its content depends only on the content of the rows, not on their order, the machine, or
+numpy's random numbers. Its fields:
 
     version     1; raised when a field changes its meaning
     part        the part whose inputs are described: "train", or "validation" if training rows were streamed

@@ -14,7 +14,7 @@ import numpy as np
 def classification_metrics(scores_BC: np.ndarray, targets_B: np.ndarray, n_bins: int) -> dict[str, float]:
     """Return accuracy, F1 scores, precision, recall, ROC-AUC, PR-AUC, log loss and calibration error.
 
-    ROC-AUC and PR-AUC are one-vs-rest, averaged over the classes that occur; they are left out if only one class occurs.
+    ROC-AUC and PR-AUC are one-vs-rest, averaged over the classes that occur, and left out if only one class occurs.
     """
     from sklearn.metrics import precision_recall_fscore_support
 

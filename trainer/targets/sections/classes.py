@@ -20,7 +20,7 @@ def class_sections(
     n_bins: int,
     n_mistakes: int,
 ) -> list[ReportSection]:
-    """Return confusion matrix and calibration, curves, metrics by class, and the `n_mistakes` most confident mistakes."""
+    """Return confusion matrix, calibration, curves, metrics by class, and the `n_mistakes` most confident mistakes."""
     return [
         _confusion_and_calibration(labels, scores_BC, targets_B, n_bins),
         *curve_sections(scores_BC, targets_B[:, None] == np.arange(len(labels)), labels),

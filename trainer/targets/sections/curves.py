@@ -32,7 +32,8 @@ def curve_sections(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]
                 ),
                 ReportChart(
                     charts.precision_recall_chart(curves, pooled),
-                    "Precision: the share of predictions that are right. Recall: the share of true rows that are found.",
+                    "Precision is the share of predictions that are right, recall the share of true rows that are "
+                    "predicted.",
                 ),
             ],
         )

@@ -63,7 +63,7 @@ def new_estimator(spec: RunSpec) -> Estimator:
 
 
 def load_estimator(folder: Path) -> Estimator:
-    """Return the estimator that `Estimator.save` wrote. Raises `ModelError` if the files are damaged or not an estimator."""
+    """Return the estimator that `Estimator.save` wrote. Raises `ModelError` if the files are damaged or foreign."""
     try:
         description = read_json(folder / ESTIMATOR_FILE)
         estimator_class = get_estimator_class(description["kind"])

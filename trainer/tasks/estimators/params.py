@@ -92,7 +92,7 @@ class XGBoostParams(Params):
 
 
 class MlpParams(Params):
-    """Fully connected layers over the values and an embedding per column of ids; the section `train:` sets the steps."""
+    """Fully connected layers over the values and an embedding per column of ids; `train:` sets the steps."""
 
     hidden: Annotated[list[Positive], Field(min_length=1, max_length=8)] = Field(default_factory=lambda: [64, 64])
     """Width of each layer."""

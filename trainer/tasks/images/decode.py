@@ -35,7 +35,7 @@ class ImageTooLarge(UnusableImage):
 
 
 class ImageForm(NamedTuple):
-    """The size and format to which all images of one model are brought: the parameters of the contract's step `image`."""
+    """The common size and format of all images of one model: the parameters of the contract's step `image`."""
 
     height: int
     width: int

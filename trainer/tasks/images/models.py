@@ -95,7 +95,7 @@ def check_config(values: dict[str, Any], shape: ImageShape) -> None:
 
 
 def check_base(folder: Path, shape: ImageShape) -> None:
-    """Raise `ModelError` if the base model is not a model for images, `SpecError` if images have the wrong shape for it."""
+    """Raise `ModelError` if the base model is not for images, `SpecError` if images have the wrong shape for it."""
     config = read_json(folder / "config.json")
     model_type = config.get("model_type")
     if model_type not in _known_model_types():

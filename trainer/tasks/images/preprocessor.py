@@ -15,7 +15,7 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _DEFAULT_SIZE = 224
-# As in ConvNextImageProcessor, with which ResNet and RegNet were published: images of this size or more are not cropped.
+# As in ConvNextImageProcessor, which ResNet and RegNet use too: images of this size or more are not cropped.
 _NO_CROP_FROM, _CROP_PCT = 384, 224 / 256
 
 

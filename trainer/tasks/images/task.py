@@ -184,7 +184,7 @@ class ImageClassification(Task):
         return {"pixel_values": pixels}, targets
 
     def _base(self, spec: RunSpec) -> Path | None:
-        """Return the base model's folder, or None for a model from a config. Raises `SpecError` if the spec has neither."""
+        """Return the base model's folder, or None for a new model. Raises `SpecError` if the spec has neither."""
         if spec.model.base is None and spec.model.config is None and spec.model.factory is None:
             raise SpecError(
                 f"model.base and model.config are missing; {self.name} needs one of them",

@@ -45,7 +45,7 @@ def build_text_profile(
 ) -> dict[str, Any]:
     """Return the fields as plain JSON.
 
-    `roles` are the roles of the texts, `embedding_VD` is the trained model's input embedding, shape (vocabulary, width),
+    `roles` are the roles of the texts, `embedding_VD` is the trained model's input embedding (shape: vocabulary, width)
     or None, and `tokenizer` is the content of its tokenizer.json.
     """
     rows = parts[described_part(parts)]

@@ -1,8 +1,9 @@
 """Token ids of many texts, tokenizing each distinct word once. The ids equal those of the `tokenizers` library.
 
 With tokenizers of the BERT family, a space always ends a token, so the ids of a text are those of its space-separated
-words, one after the other. Texts repeat their words: of the 200,000 words in a block of messages, some 5,000 are distinct.
-Arrow and numpy split texts, find the distinct words and gather ids; the library sees only words it has not seen before.
+words, one after the other. Texts repeat their words: of the 200,000 words in a block of messages, some 5,000 are
+distinct. Arrow and numpy split texts, find the distinct words and gather ids; the library sees only words it has not
+seen before.
 Other tokenizers (byte-level BPE, SentencePiece), where a space belongs to the next token, are left to the library.
 """
 
