@@ -12,8 +12,8 @@ from trainer.models.new_model import NewModel
 def load_pretrained(auto_class: str, folder: Path, **config: Any) -> NewModel:
     """Return the model in `folder` as `transformers.<auto_class>` reads it, in fp32.
 
-    `config` overrides its config.json. The result's `new_parameters` are those that `folder` has no values for, mostly the
-    head's. Raises `ModelError` if the model cannot be loaded.
+    `config` overrides its config.json. The result's `new_parameters` are those that `folder` has no values for, mostly
+    the head's. Raises `ModelError` if the model cannot be loaded.
     """
     import torch
     import transformers

@@ -1,7 +1,7 @@
 """The tasks on tables: columns of mixed kinds, rows as JSON objects, an estimator as the model.
 
-The columns are those of `data.features`; each has a role of its own, `feature.<column>`. The task's `Target` says what is
-predicted.
+The columns are those of `data.features`; each has a role of its own, `feature.<column>`. The task's `Target` defines
+what is predicted.
 """
 
 from __future__ import annotations

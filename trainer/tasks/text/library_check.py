@@ -37,7 +37,7 @@ def compare_token_ids(folder: Path, texts: list[list[str]], inputs: list[np.ndar
         if difference:
             difference = difference.replace("recorded", f"by {library}").replace("now", "by raymill")
             raise ModelError(
-                f"golden row {row}, {difference}: raymill, which reads tokenizer.json, and {library} make different inputs",
+                f"golden row {row}, {difference}: raymill (by tokenizer.json) and {library} make different inputs",
                 "save the base model's tokenizer again with save_pretrained(), so that its files agree; train again",
             )
     return f"the same ids as {library} for {len(texts[0])} rows"
