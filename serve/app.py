@@ -1,4 +1,4 @@
-"""The Serve application for registered models: `serve run serve.app:build model=name@champion` or `raymill serve`."""
+"""The Serve application for registered models: `serve run raymill.deploy:build model=name@champion` or `raymill serve`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HeldOutLoader = Callable[[Version], HeldOut | None]
 
 
 class BuildArguments(BaseModel):
-    """The arguments of `serve run serve.app:build`, as `key=value`."""
+    """The arguments of `serve run raymill.deploy:build`, as `key=value`."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 

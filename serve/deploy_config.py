@@ -26,7 +26,7 @@ def build_deploy_config(model: str, storage: str, spec: ServeSpec) -> dict[str, 
             {
                 "name": model.partition("@")[0],
                 "route_prefix": "/",
-                "import_path": "serve.app:build",
+                "import_path": "raymill.deploy:build",
                 "args": {"model": model, "storage": storage, "serve": serve},
             }
         ],

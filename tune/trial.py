@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import os
 import shutil
 import tempfile
 import threading
@@ -39,6 +40,9 @@ from tune.trial_store import TrialStore
 _POLL_EVERY_S = 0.3
 # A training with several workers that is stopped early has this long to finish its steps and end its processes.
 _END_WITHIN_S = 600.0
+# How long Ray Tune waits for a stopped trial's thread before the next trial reuses its process. If the thread takes
+# longer, the next trial fails: on a busy machine the default of 2 s is too short.
+_THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 
 # Set in a trial's process once Ray Tune wants it to end.
 _ending = threading.Event()
@@ -82,6 +86,7 @@ def run_trial(
     """
     import ray.tune
 
+    os.environ.setdefault(*_THREAD_TIMEOUT)
     name = ray.tune.get_context().get_trial_name()
     values = values_in_config(config)
     base_spec = resolve.validate_spec(base)

@@ -161,7 +161,7 @@ def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
     folder.mkdir()
     write_rows(folder / "train.csv", plain)
     write_rows(folder / "test.csv", make_table_rows(30, seed=4))
-    features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
+    features = {**FEATURES, "country": {"kind": "categorical", "unseen": "reject"}}
     spec = resolve.load_spec(table_spec(folder, data={"features": features}, train={"folds": 3}))
     prepared = prepared_of(spec, tmp_path)
     n_rows = len(folds.read_raw_features(prepared))
@@ -182,7 +182,7 @@ def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
 
 
 def test_rows_that_the_fitted_columns_refuse_are_named(rows, tmp_path):
-    features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
+    features = {**FEATURES, "country": {"kind": "categorical", "unseen": "reject"}}
     prepared, _, folder = trained(rows, tmp_path, data={"features": features})
     unseen = [*make_table_rows(2, seed=4), {**make_table_rows(1, seed=5)[0], "country": "NZ"}]
     path = write_rows(tmp_path / "unseen.csv", unseen)

@@ -49,7 +49,7 @@ def test_columns_without_a_value():
 
 
 def test_bad_cells_stop_the_fit_and_check_table_finds_their_rows():
-    columns = {"age": NumericSpec(missing="refuse"), "when": DateSpec()}
+    columns = {"age": NumericSpec(missing="reject"), "when": DateSpec()}
     rows = {"age": [1, "abc", None, 4], "when": ["2020-01-01", "yesterday", "2020-01-02", None]}
     with pytest.raises(
         DataError, match=r"column 'age' cannot be used in 2 of 4 rows, for example: 'abc' is not a number"

@@ -27,7 +27,7 @@ def test_categories_as_scikit_learn_encodes_them():
     rng = random.Random(3)
     table = {"a": rng.choices(["red", "green", "blue"], k=200), "b": rng.choices(list("vwxyz"), k=200)}
     rows = np.array([table["a"], table["b"]], dtype=object).T
-    one_hot = fit_tables([table], dict.fromkeys(table, CategoricalSpec(unseen="zero", missing="refuse"))).fitted
+    one_hot = fit_tables([table], dict.fromkeys(table, CategoricalSpec(unseen="zero", missing="reject"))).fitted
     reference = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(rows)
     assert np.array_equal(transform_table(one_hot, table), reference.transform(rows))
     strange = {"a": ["mauve", "red"], "b": ["v", "?"]}
@@ -71,7 +71,7 @@ def test_unseen_missing_and_rare_categories():
     assert encoded.ids.dtype == np.int32
     assert encoded.ids[:, 0].tolist() == [0] * 5 + [1] * 3 + [2, 3]
     assert encode_table(fitted, {"x": ["?"]}).ids.tolist() == [[2]]
-    fitted, _ = fit_and_encode(CategoricalSpec(unseen="refuse", missing="refuse"), ["a", "b"])
+    fitted, _ = fit_and_encode(CategoricalSpec(unseen="reject", missing="reject"), ["a", "b"])
     assert encode_table(fitted, {"x": ["a", "z", ""]}).reasons == [None, "x: unseen value 'z'", "x: is missing"]
     _, encoded = fit_and_encode(CategoricalSpec(encode="ordinal", missing="most_frequent"), cells)
     assert encoded.values[-1, 0] == 0
@@ -82,7 +82,7 @@ def test_unseen_missing_and_rare_categories():
     )
     assert transform_table(fitted, {"x": ["small", "medium", "large", "huge"]})[:, 0].tolist() == [0, 1, 2, 3]
     with pytest.raises(DataError, match="has 2 values outside its categories, for example 'b'"):
-        fit_and_encode(CategoricalSpec(max_categories=1, unseen="refuse"), cells)
+        fit_and_encode(CategoricalSpec(max_categories=1, unseen="reject"), cells)
     with pytest.raises(SpecError, match="categories of column 'x' repeats a category"):
         fit_and_encode(CategoricalSpec(categories=["a", "a "]), cells)
 

@@ -40,7 +40,7 @@ def test_duplicates_are_bad_rows_or_left_out_by_a_step(prepare_with):
 
 
 def test_undersampling_balances_the_training_rows(prepare_with):
-    plain, under = prepare_with(), prepare_with({"balance": {"how": "undersample"}})
+    plain, under = prepare_with(), prepare_with({"balance": {"method": "undersample"}})
     smallest = min(training_rows_by_class(plain))
     assert all(smallest * 0.7 <= count <= smallest * 1.3 for count in training_rows_by_class(under))
     for part in ("validation", "test"):
@@ -49,7 +49,7 @@ def test_undersampling_balances_the_training_rows(prepare_with):
 
 def test_oversampling_balances_the_training_rows(prepare_with):
     largest = max(training_rows_by_class(prepare_with()))
-    counts = np.bincount(prepare_with({"balance": {"how": "oversample"}}).part("train").targets)
+    counts = np.bincount(prepare_with({"balance": {"method": "oversample"}}).part("train").targets)
     assert counts.min() >= 0.8 * largest
     assert counts.max() == largest
 
@@ -73,7 +73,7 @@ def test_a_sample_takes_a_fraction_or_a_number_of_training_rows(prepare_with):
 
 def test_a_sample_with_the_splits_seed_takes_other_rows(tiny_base, tmp_path):
     write_csv(tmp_path / "train.csv", make_text_rows(900, seed=6))
-    steps = [{"sample": {"fraction": 0.3, "seed": 13}}, {"balance": {"how": "undersample"}}]
+    steps = [{"sample": {"fraction": 0.3, "seed": 13}}, {"balance": {"method": "undersample"}}]
     data = {"train": str(tmp_path / "train.csv"), "steps": steps, "split": {"seed": 13, "test": 0.3}}
     prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
     assert 120 < prepared.summary["rows"]["train"] < 200
@@ -90,7 +90,7 @@ def test_each_of_two_samples_takes_its_share(tiny_base, tmp_path):
 def test_repeated_rows_are_counted_and_can_be_removed(tiny_base, tmp_path):
     rows = [row for row in make_text_rows(600, seed=6) if row[1] != "tool" or int(row[0].split()[-1]) % 9 == 2]
     write_csv(tmp_path / "train.csv", rows)
-    data = {"train": str(tmp_path / "train.csv"), "steps": [{"balance": {"how": "oversample"}}]}
+    data = {"train": str(tmp_path / "train.csv"), "steps": [{"balance": {"method": "oversample"}}]}
     prepared = prepare({**tiny_spec(tiny_base, tmp_path, tmp_path), "data": data}, tmp_path)
     train = prepared.part("train")
     assert len(train) == prepared.summary["rows"]["train"] + prepared.summary["repeated"] > len(train.without_repeats())

@@ -88,7 +88,7 @@ def refusal(task, contract, tmp_path, inputs):
         ({"cluster": {"workers": 2}}, "is fitted by one process", "xgboost or mlp"),
         ({"model": {"kind": "mlp"}}, "train.epochs is missing", "epochs: 50"),
         (
-            {"train": {"folds": 5}, "data": {"steps": [{"balance": {"how": "oversample"}}]}},
+            {"train": {"folds": 5}, "data": {"steps": [{"balance": {"method": "oversample"}}]}},
             "not oversample: a repeated row would count twice in the metrics",
             "how: weight",
         ),
@@ -233,7 +233,7 @@ def test_missing_values_are_what_the_rule_says(task, contract, tmp_path, value):
 
 
 def test_an_unseen_category_is_refused_if_the_rule_says_so(task, tmp_path):
-    features = {**FEATURES, "country": {"kind": "categorical", "unseen": "refuse"}}
+    features = {**FEATURES, "country": {"kind": "categorical", "unseen": "reject"}}
     unfitted = task.make_contract(resolve.validate_spec(table_spec(tmp_path, data={"features": features})), tmp_path)
     contract = with_features(task, fit_target(task, unfitted, {"high": 1, "low": 1}), features)
     assert refusal(task, contract, tmp_path, [request(country="XX")]) == "country: unseen value 'XX'"

@@ -79,7 +79,7 @@ class PreparedRows:
         return np.unique(np.concatenate(per_shard)) if per_shard else np.empty(0, np.int32)
 
     def without_repeats(self) -> PreparedRows:
-        """Return the same rows without the copies that `balance: {how: oversample}` added."""
+        """Return the same rows without the copies that `balance: {method: oversample}` added."""
         shard_and_offset = self._shard_B.astype(np.int64) << 32 | self._offset_B
         _, first = np.unique(shard_and_offset, return_index=True)
         return self if len(first) == len(self) else self.take(np.sort(first))

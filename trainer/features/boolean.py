@@ -15,7 +15,7 @@ from trainer.features.cells import (
     format_cell,
     make_missing_test,
     parse_cells,
-    refuse_missing,
+    reject_missing,
 )
 from trainer.spec.features import BooleanSpec
 from trainer.spec.section import SpecSection
@@ -24,7 +24,7 @@ from trainer.spec.section import SpecSection
 def read_booleans(rules: BooleanSpec, cells: Cells) -> ParsedColumn:
     """Return int64 0 or 1 for each cell."""
     parsed = parse_cells(cells, _make_parser(rules), np.int64, make_missing_test(rules.missing_words))
-    return refuse_missing(parsed, rules.missing)
+    return reject_missing(parsed, rules.missing)
 
 
 def _make_parser(rules: BooleanSpec) -> Callable[[Any], int | BadCell]:
@@ -48,7 +48,7 @@ class FittedBoolean(SpecSection):
     name: str
     rules: BooleanSpec
     fill: bool | None
-    """Replaces a missing value; None if such a row is refused."""
+    """Replaces a missing value; None if such a row is rejected."""
 
     @property
     def names(self) -> list[str]:
@@ -73,4 +73,4 @@ def fit_boolean(name: str, rules: BooleanSpec, no: int, yes: int) -> FittedBoole
                 "leave the column out, or set its missing to true or false",
             )
         return FittedBoolean(name=name, rules=rules, fill=yes > no)
-    return FittedBoolean(name=name, rules=rules, fill=None if rules.missing == "refuse" else rules.missing)
+    return FittedBoolean(name=name, rules=rules, fill=None if rules.missing == "reject" else rules.missing)

@@ -19,7 +19,7 @@ from trainer.features.cells import (
     format_cell,
     make_missing_test,
     parse_cells,
-    refuse_missing,
+    reject_missing,
 )
 from trainer.spec.features import CategoricalSpec
 from trainer.spec.section import SpecSection
@@ -52,7 +52,7 @@ def read_categories(rules: CategoricalSpec, cells: Cells) -> ParsedColumn:
         return word if isinstance(word, BadCell) else codes.setdefault(word, len(codes))
 
     is_missing = make_missing_test(rules.missing_words, any_case=False)
-    parsed = refuse_missing(parse_cells(cells, parse, np.int64, is_missing), rules.missing)
+    parsed = reject_missing(parse_cells(cells, parse, np.int64, is_missing), rules.missing)
     return parsed._replace(words=list(codes))
 
 
@@ -122,7 +122,7 @@ class FittedCategorical(SpecSection):
     categories: list[str]
     """In the order of their codes; empty for a hash."""
     fill: str | None
-    """Category that replaces a missing one; None if missing has a code of its own or is refused."""
+    """Category that replaces a missing one; None if missing has a code of its own or is rejected."""
 
     @functools.cached_property
     def _codes(self) -> dict[str, int]:
@@ -151,7 +151,7 @@ class FittedCategorical(SpecSection):
         code_by_word = np.array([self._code_of(word) for word in parsed.words] or [-1], np.int64)
         codes = code_by_word[parsed.values]
         bad = dict(parsed.bad)
-        if self.rules.unseen == "refuse" and not self.rules.is_hash:
+        if self.rules.unseen == "reject" and not self.rules.is_hash:
             unseen = np.flatnonzero((codes < 0) & ~parsed.missing)
             words = {int(row): parsed.words[parsed.values[row]] for row in unseen if row not in bad}
             bad = {row: f"unseen value {format_cell(word)}" for row, word in words.items()} | bad
@@ -206,17 +206,17 @@ def _select_categories(name: str, rules: CategoricalSpec, counts: CategoryCounts
     else:
         frequent = [word for word in words_by_count(counts) if counts.words[word] >= rules.min_count]
         categories = sorted(frequent[: rules.max_categories])
-    if rules.unseen == "refuse":
+    if rules.unseen == "reject":
         _check_all_selected(name, counts, set(categories))
     return categories
 
 
 def _check_all_selected(name: str, counts: CategoryCounts, categories: set[str]) -> None:
-    """Raise `DataError` if `unseen: refuse` would refuse training rows."""
+    """Raise `DataError` if `unseen: reject` would reject training rows."""
     left_out = [word for word in words_by_count(counts) if word not in categories]
     if left_out:
         raise DataError(
             f"column '{name}' has {len(left_out)} values outside its categories, for example "
-            f"{format_cell(left_out[0])}, and unseen: refuse would refuse their rows",
+            f"{format_cell(left_out[0])}, and unseen: reject would reject their rows",
             "raise max_categories, lower min_count, add to categories, or set unseen: other",
         )

@@ -102,9 +102,9 @@ def parse_cells(
     return ParsedColumn(plain[codes], missing[codes], bad, [])
 
 
-def refuse_missing(parsed: ParsedColumn, rule: Any) -> ParsedColumn:
-    """Return the column with missing cells marked as bad if `rule` is "refuse", else unchanged."""
-    if rule != "refuse":
+def reject_missing(parsed: ParsedColumn, rule: Any) -> ParsedColumn:
+    """Return the column with missing cells marked as bad if `rule` is "reject", else unchanged."""
+    if rule != "reject":
         return parsed
     bad = parsed.bad | {int(row): "is missing" for row in np.flatnonzero(parsed.missing)}
     return parsed._replace(missing=np.zeros(len(parsed.missing), bool), bad=bad)

@@ -21,7 +21,7 @@ from trainer.features.cells import (
     format_cell,
     make_missing_test,
     parse_cells,
-    refuse_missing,
+    reject_missing,
 )
 from trainer.features.sketch import Sketch, quantile
 from trainer.spec.features import CYCLES, DateSpec
@@ -44,9 +44,9 @@ def read_dates(rules: DateSpec, cells: Cells) -> ParsedColumn:
     """Return int64 microseconds since 1970 in UTC. Finer fractions are truncated; years are limited to 1 to 9999."""
     cells = as_arrow(cells)
     if isinstance(cells, pa.Array) and (pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type)):
-        return refuse_missing(_read_arrow(cells), rules.missing)
+        return reject_missing(_read_arrow(cells), rules.missing)
     parsed = parse_cells(cells, _make_parser(rules), np.int64, make_missing_test(rules.missing_words))
-    return refuse_missing(parsed, rules.missing)
+    return reject_missing(parsed, rules.missing)
 
 
 def _read_arrow(cells: pa.Array) -> ParsedColumn:
@@ -129,7 +129,7 @@ class FittedDate(SpecSection):
     last: str
     """The latest training row."""
     fill: str | None
-    """Replaces a missing date; None if such a row is refused."""
+    """Replaces a missing date; None if such a row is rejected."""
 
     @property
     def names(self) -> list[str]:
@@ -173,7 +173,7 @@ def fit_date(name: str, rules: DateSpec, sketch: Sketch) -> FittedDate:
         raise DataError(f"column '{name}' has no date in any row", "leave the column out")
     first, last = int(sketch.low[0]), int(sketch.high[-1])
     middle = min(max(math.floor(quantile(sketch, 0.5, as_floats=False)), first), last)
-    fills = {"median": format_date(middle), "first": format_date(first), "last": format_date(last), "refuse": None}
+    fills = {"median": format_date(middle), "first": format_date(first), "last": format_date(last), "reject": None}
     return FittedDate(
         name=name, rules=rules, first=format_date(first), last=format_date(last), fill=fills[rules.missing]
     )

@@ -19,7 +19,7 @@ from trainer.features.cells import (
     format_cell,
     make_missing_test,
     parse_cells,
-    refuse_missing,
+    reject_missing,
 )
 from trainer.features.exact import exact_mean, exact_std, exact_sums
 from trainer.features.sketch import Sketch, build_sketch, keys_from_floats, merge_sketches, quantile, value_at_rank
@@ -60,7 +60,7 @@ def read_numbers(rules: NumericSpec, cells: Cells) -> ParsedColumn:
         stands_for_missing[list(bad)] = False
         missing = missing | stands_for_missing
         values = np.where(missing, 0.0, values)
-    return refuse_missing(ParsedColumn(values, missing, bad, []), rules.missing)
+    return reject_missing(ParsedColumn(values, missing, bad, []), rules.missing)
 
 
 def _parse_number(value: Any) -> float | BadCell:
@@ -101,7 +101,7 @@ class FittedNumeric(SpecSection):
     center: float
     scale: float
     fill: float | None
-    """Replaces a missing value; None if such a row is refused."""
+    """Replaces a missing value; None if such a row is rejected."""
 
     @property
     def names(self) -> list[str]:
@@ -151,4 +151,4 @@ def fit_numeric(name: str, rules: NumericSpec, moments: Moments) -> FittedNumeri
 def _fill_value(rules: NumericSpec, mean: float, median: float) -> float | None:
     if isinstance(rules.missing, float):
         return rules.missing + 0.0
-    return {"mean": mean + 0.0, "median": median + 0.0, "zero": 0.0, "refuse": None}[rules.missing]
+    return {"mean": mean + 0.0, "median": median + 0.0, "zero": 0.0, "reject": None}[rules.missing]

@@ -10,7 +10,7 @@ from trainer.data.prepared import Prepared
 from trainer.runs.folder import run_kind
 from trainer.runs.journal import NOTICES, read_json_lines
 from trainer.tasks import catalog as task_catalog
-from trainer.training.checkpoint.checkpoints import Snapshots
+from trainer.training.checkpoint.checkpoints import Checkpoints
 
 
 def print_row_counts(console: Console, prepared: Prepared) -> None:
@@ -33,7 +33,7 @@ def print_row_counts(console: Console, prepared: Prepared) -> None:
 
 def print_resume_hint(console: Console, folder: Path, *, is_search: bool) -> None:
     """Print the command that resumes the run in `folder`, if it has a checkpoint or trials to resume from."""
-    steps = Snapshots(folder, keep=1).steps()
+    steps = Checkpoints(folder, keep=1).steps()
     if is_search and (folder / "trials").is_dir():
         start = "with the trials so far"
     elif steps:

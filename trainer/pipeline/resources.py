@@ -30,11 +30,11 @@ def plan_resources(spec: RunSpec, nodes: list[Node]) -> ResourcePlan:
         total = max(1, int(sum(node.cpus for node in nodes)) - _ray_data_cpus(spec))
         by_gpu = capacity(nodes, 0, gpus) if gpus else total
         # An elastic training starts with as many workers as fit now.
-        workers = max(spec.cluster.fewest_workers, min(spec.cluster.most_workers, total, by_gpu))
+        workers = max(spec.cluster.min_workers, min(spec.cluster.max_workers, total, by_gpu))
         trials = max(1, min(max_trials, min(total, by_gpu) // workers))
         largest = int(max((node.cpus for node in nodes if node.gpus >= gpus), default=1)) - _ray_data_cpus(spec)
         cpus = max(1, min(largest, total // (trials * workers)))
-    trials_that_fit = capacity(nodes, cpus, gpus) // spec.cluster.fewest_workers
+    trials_that_fit = capacity(nodes, cpus, gpus) // spec.cluster.min_workers
     return ResourcePlan(cpus_per_worker=cpus, trials_at_once=max(1, min(max_trials, trials_that_fit)))
 
 
@@ -45,7 +45,7 @@ def _ray_data_cpus(spec: RunSpec) -> int:
 
 def list_demands(spec: RunSpec, plan: ResourcePlan, *, serving: bool = True) -> list[Demand]:
     """Return what each stage holds at the same time, in the order they run."""
-    workers, gpus = spec.cluster.fewest_workers, spec.cluster.gpus_per_worker
+    workers, gpus = spec.cluster.min_workers, spec.cluster.gpus_per_worker
     cpus, trials = float(plan.cpus_per_worker), plan.trials_at_once
     ray_data_cpus = _ray_data_cpus(spec) / workers
     key_of_a_worker = "cluster.gpus_per_worker" if gpus else "cluster.cpus_per_worker"
@@ -53,7 +53,7 @@ def list_demands(spec: RunSpec, plan: ResourcePlan, *, serving: bool = True) -> 
     if spec.tune:
         stage, processes = "tune", f"{trials} trials at a time with {workers} workers each"
     else:
-        at_least = "at least " if spec.cluster.most_workers > workers else ""
+        at_least = "at least " if spec.cluster.max_workers > workers else ""
         reading = " and the reading for them" if ray_data_cpus else ""
         stage, processes = "train", f"{at_least}{workers} workers{reading}"
     demands = [
@@ -68,5 +68,5 @@ def list_demands(spec: RunSpec, plan: ResourcePlan, *, serving: bool = True) -> 
 
 def serving_demand(serve: ServeSpec) -> Demand:
     """Return what an endpoint holds with its largest number of replicas."""
-    most = serve.most_replicas
+    most = serve.max_replicas
     return Demand("serve", f"{most} replicas", most, serve.cpus_per_replica, serve.gpus_per_replica, "serve.replicas")

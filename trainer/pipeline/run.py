@@ -27,6 +27,7 @@ from trainer.runs.journal import RESULT
 from trainer.runs.result import RunResult
 from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
+from trainer.tasks.columns import columns_of
 from trainer.training.launch import is_single_worker, launch_training, start_single_worker
 
 
@@ -142,7 +143,7 @@ def check_references(spec: RunSpec, *, fetch: bool = True) -> None:
     Without `fetch`, a hub model is not checked: the check would download it.
     """
     task = task_catalog.get_task(spec.task)
-    task.columns(spec)
+    columns_of(task, spec)
     spec_sources.check_sources_exist(spec)
     if fetch or spec.model.base is None or base_model.is_local_base(spec.model.base):
         task.check_spec(spec)

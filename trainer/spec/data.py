@@ -132,11 +132,11 @@ class DataSpec(SpecSection):
             return self
         for step in self.steps:
             samples_by_count = step.sample and not step.sample.fraction
-            repeats_or_drops = step.balance and step.balance.how != "weight"
+            repeats_or_drops = step.balance and step.balance.method != "weight"
             if step.name == "deduplicate" or samples_by_count or repeats_or_drops:
                 raise ValueError(
                     f"mode: streaming cannot do the step {step.name} as given, because it compares all rows; "
-                    "use mode: prepared, balance: {how: weight} or sample: {fraction: ...}"
+                    "use mode: prepared, balance: {method: weight} or sample: {fraction: ...}"
                 )
         if self.split.by == "time" and not self.split.test_from:
             raise ValueError("mode: streaming with split.by: time needs validation_from and test_from, not shares")

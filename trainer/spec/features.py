@@ -32,9 +32,9 @@ class NumericSpec(SpecSection):
     scale: Literal["standard", "min_max", "robust", "none"] = "standard"
     """`standard`: mean 0, standard deviation 1; `min_max`: 0 to 1 over the training rows, other values may lie outside;
     `robust`: median 0, distance between the quartiles 1; `none`: unchanged. A constant column becomes 0."""
-    missing: Literal["mean", "median", "zero", "refuse"] | float = "mean"
+    missing: Literal["mean", "median", "zero", "reject"] | float = "mean"
     """Replaces a missing value before scaling: the mean or the median of the training rows, 0, a number of your own, or
-    `refuse`: the row is a bad row."""
+    `reject`: the row is a bad row."""
     indicator: bool = False
     """Add an output that is 1 if the value is missing, else 0."""
     missing_words: list[str] = Field(default_factory=lambda: list(MISSING_WORDS))
@@ -50,10 +50,10 @@ class CategoricalSpec(SpecSection):
     encode: Literal["one_hot", "ordinal", "hash", "ids", "hash_ids"] = "one_hot"
     """`one_hot`: an output for each category; `ordinal`: one output, the index of the category; `hash`: an output for
     each of `buckets`; `ids` and `hash_ids`: a whole number for an embedding table, separate from the other outputs."""
-    unseen: Literal["other", "zero", "refuse"] = "other"
+    unseen: Literal["other", "zero", "reject"] = "other"
     """Meaning of a category that is not in the fitted list. `other`: one more category; `zero`: all outputs are 0
-    (`one_hot` only); `refuse`: a bad row. A hash has no unseen categories."""
-    missing: Literal["category", "most_frequent", "refuse"] = "category"
+    (`one_hot` only); `reject`: a bad row. A hash has no unseen categories."""
+    missing: Literal["category", "most_frequent", "reject"] = "category"
     """Meaning of a missing value: a category of its own, the most frequent category, or a bad row."""
     categories: list[Annotated[str, Field(min_length=1)]] | None = None
     """The categories in order, for example [small, medium, large]. Default: those of the training rows, sorted."""
@@ -100,8 +100,8 @@ class BooleanSpec(SpecSection):
     """Words for yes, in any case."""
     false_words: list[str] = Field(default_factory=lambda: ["false", "f", "no", "n", "0"])
     """Words for no, in any case."""
-    missing: Literal["most_frequent", "refuse"] | bool = "most_frequent"
-    """Replaces a missing value: the more frequent of the two, `true`, `false`, or `refuse`: the row is a bad row."""
+    missing: Literal["most_frequent", "reject"] | bool = "most_frequent"
+    """Replaces a missing value: the more frequent of the two, `true`, `false`, or `reject`: the row is a bad row."""
     indicator: bool = False
     """Add an output that is 1 if the value is missing, else 0."""
     missing_words: list[str] = Field(default_factory=lambda: list(MISSING_WORDS))
@@ -131,8 +131,8 @@ class DateSpec(SpecSection):
     2026-03-01T12:00:00+01:00."""
     unit: Literal["s", "ms"] | None = None
     """Unit of numbers: seconds or milliseconds since 1970. Default: a number is not a valid date."""
-    missing: Literal["median", "first", "last", "refuse"] = "median"
-    """Replaces a missing date: the median, first or last date of the training rows, or `refuse`: the row is a bad
+    missing: Literal["median", "first", "last", "reject"] = "median"
+    """Replaces a missing date: the median, first or last date of the training rows, or `reject`: the row is a bad
     row."""
     indicator: bool = False
     """Add an output that is 1 if the value is missing, else 0."""

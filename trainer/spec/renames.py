@@ -15,6 +15,7 @@ from cluster.errors import SpecError
 #: Old key -> new key. Keys below a renamed one are renamed with it.
 KEYS = {
     "data.allow": "data.allow_issues",
+    "data.steps.*.balance.how": "data.steps.*.balance.method",
     "data.steps.*.normalise": "data.steps.*.normalize",
     "train.layer_decay": "train.layerwise_lr_decay",
     "tune.points": "tune.initial_points",

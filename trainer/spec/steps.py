@@ -63,7 +63,7 @@ class DeduplicateSpec(SpecSection):
 class BalanceSpec(SpecSection):
     """Give all classes the same weight in training."""
 
-    how: Literal["undersample", "oversample", "weight"] = "weight"
+    method: Literal["undersample", "oversample", "weight"] = "weight"
     """`undersample`: leave rows of larger classes out; `oversample`: repeat rows of smaller classes; `weight`: weight
     the loss."""
 

@@ -24,7 +24,7 @@ def subsample(facts: Facts, data: DataSpec, verdicts: np.ndarray, parts: np.ndar
             share = step.sample.fraction or min(1.0, (step.sample.rows or 0) / max(1, train_G.sum()))
             position = functools.partial(hash_position, seed=step.sample.seed, purpose=f"{SAMPLE} {number}")
             _leave_out(facts, verdicts, parts, np.full(len(train_G), share), position, SAMPLED)
-        elif step.balance and step.balance.how == "undersample":
+        elif step.balance and step.balance.method == "undersample":
             smallest = train_G[train_G > 0].min() if train_G.any() else 0
             position = functools.partial(hash_position, seed=data.split.seed, purpose="undersample")
             _leave_out(facts, verdicts, parts, smallest / np.maximum(train_G, 1), position, BALANCED)
@@ -32,7 +32,7 @@ def subsample(facts: Facts, data: DataSpec, verdicts: np.ndarray, parts: np.ndar
 
 def oversampling_factors(facts: Facts, data: DataSpec, verdicts: np.ndarray, parts: np.ndarray) -> np.ndarray | None:
     """Return how often training rows of each class are used, float64, shape (classes,); None without oversampling."""
-    if not any(step.balance and step.balance.how == "oversample" for step in dataset_steps(data)):
+    if not any(step.balance and step.balance.method == "oversample" for step in dataset_steps(data)):
         return None
     train_G = facts.counts(verdicts, parts)[:, TRAIN]
     return train_G.max(initial=0) / np.maximum(train_G, 1)

@@ -71,6 +71,6 @@ def _requested_verdicts(data: DataSpec) -> set[int]:
 
 def _class_weights(train_C: np.ndarray, data: DataSpec) -> list[float] | None:
     """Return the weight of each class, 1 on average over the rows; None unless the spec weights classes."""
-    if not any(step.balance and step.balance.how == "weight" for step in dataset_steps(data)):
+    if not any(step.balance and step.balance.method == "weight" for step in dataset_steps(data)):
         return None
     return [round(float(train_C.sum() / (len(train_C) * max(1, count))), 6) for count in train_C]

@@ -28,9 +28,9 @@ def check_table_data(spec: RunSpec, task: str) -> None:
                 f"{task} has none",
                 "take it out; data.features defines how cells are read",
             )
-        if spec.train.folds and step.balance and step.balance.how != "weight":
+        if spec.train.folds and step.balance and step.balance.method != "weight":
             raise SpecError(
-                f"train.folds works only with balance: {{how: weight}}, not {step.balance.how}: a repeated row would "
+                f"train.folds works only with balance: {{method: weight}}, not {step.balance.method}: a repeated row would "
                 "count twice in the metrics",
                 "set how: weight, or leave train.folds out",
             )
