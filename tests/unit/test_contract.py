@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from trainer.tasks.fitting import fit_target
 
 from cluster.errors import DataError, ModelError, SpecError
 from cluster.files import file_sha256
@@ -13,6 +12,7 @@ from trainer.contract import contract as contracts
 from trainer.contract.contract import Contract, Step
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.columns import resolve_columns
+from trainer.tasks.fitting import fit_target
 from trainer.tasks.resolve import load_spec
 
 

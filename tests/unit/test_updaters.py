@@ -18,8 +18,7 @@ HEAD = ("2.weight", "2.bias")
 
 def model_of():
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(6, 32), torch.nn.LayerNorm(32), torch.nn.Linear(32, 3))
-    return model
+    return torch.nn.Sequential(torch.nn.Linear(6, 32), torch.nn.LayerNorm(32), torch.nn.Linear(32, 3))
 
 
 def data(step):

@@ -13,7 +13,6 @@ from typing import Any
 from cluster.connect import joins_cluster, local_ray
 from cluster.errors import RaymillError, ResourceError, UserError, first_line
 from cluster.ray_internals import data_parallel_trainer
-from trainer.tasks.estimators.backend import worker_backend
 from trainer.data.prepared import Prepared
 from trainer.data.sources.resolve import SourceFile
 from trainer.runs import journal
@@ -22,6 +21,7 @@ from trainer.runs.result import RunResult
 from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks import resolve
+from trainer.tasks.estimators.backend import worker_backend
 from trainer.training.checkpoint.best_model import newest_model
 from trainer.training.checkpoint.export import read_epoch
 from trainer.training.worker import FAILURE, read_failure, run_worker

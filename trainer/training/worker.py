@@ -9,7 +9,6 @@ from typing import Any
 from cluster import errors
 from cluster.errors import UserError
 from cluster.files import read_json, write_json
-from trainer.tasks.roles import input_roles
 from trainer.data.prepared import Prepared
 from trainer.inference import golden
 from trainer.optim.distributed.collectives import broadcast_object
@@ -19,6 +18,7 @@ from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import Cleaner
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks import resolve
+from trainer.tasks.roles import input_roles
 from trainer.training.batch_source import BatchSource, StreamedBatches
 from trainer.training.callbacks import EpochCallback, ModelWriter, SaveFn
 from trainer.training.checkpoint.background_writer import BackgroundWriter
