@@ -71,7 +71,7 @@ def _raymill_side(spec: str, scratch: Path) -> tuple[list[str], str]:
 
 def _bare_side(spec: str, scratch: Path) -> tuple[list[str], str]:
     from trainer.models import base_model
-    from trainer.tasks.resolve import load_spec
+    from trainer.tasks.load_spec import load_spec
 
     parsed = load_spec(spec)
     settings: dict[str, Any] = {

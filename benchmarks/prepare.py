@@ -109,7 +109,7 @@ def _raymill(options: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     from cluster.connect import connect_to_ray
     from trainer.data.prepare import prepare as preparing
-    from trainer.tasks.resolve import load_spec
+    from trainer.tasks.load_spec import load_spec
 
     storage = options.folder / "storage"
     shutil.rmtree(storage, ignore_errors=True)

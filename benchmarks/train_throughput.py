@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace, side: str, mode: dict[str, Any], steps: in
 def _load_rows(options: argparse.Namespace, **train: Any) -> tuple[Any, Any]:
     """Return the spec and its prepared rows."""
     from trainer.data.prepare import prepare as preparing
-    from trainer.tasks.resolve import load_spec
+    from trainer.tasks.load_spec import load_spec
 
     train = {"batch_size": options.batch_size, "learning_rate": options.learning_rate, **train}
     changes = [f"train.{key}={json.dumps(value)}" for key, value in train.items()]

@@ -138,7 +138,7 @@ def _loop(options: argparse.Namespace) -> None:
     from trainer.data.prepare import prepare as preparing
     from trainer.models import base_model
     from trainer.optim.precision import resolve_precision
-    from trainer.tasks.resolve import load_spec
+    from trainer.tasks.load_spec import load_spec
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     quiet()
@@ -223,7 +223,7 @@ def _spec_file(options: argparse.Namespace, scratch: Path) -> Path:
     """Write a spec that searches over about `options.rows` rows of the given spec and holds out validation rows."""
     import yaml
 
-    from trainer.tasks.resolve import load_spec
+    from trainer.tasks.load_spec import load_spec
 
     raw = load_spec(options.spec).model_dump(mode="json", exclude_unset=True)
     raw["data"].pop("test", None)

@@ -9,7 +9,6 @@ from raymill.own_packages import guard
 
 guard()  # before anything imports one of the four packages: a user's own serve.py may be first on the import path
 
-from raymill.catalog import tasks
 from raymill.contracts import contract_diff, contract_show
 from raymill.endpoint import deploy_config, optimize, serve, serve_versions, wait_for_interrupt
 from raymill.inference import evaluate, load, predict
@@ -17,6 +16,7 @@ from raymill.registry import models, promote, rollback, show
 from raymill.run_listing import runs
 from raymill.session import STORAGE
 from raymill.stages import data_report, plan, prepare, repeat, resume, run, train, tune
+from raymill.task_listing import tasks
 
 __all__ = [
     "STORAGE",

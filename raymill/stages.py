@@ -28,7 +28,7 @@ def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[
     from cluster.plan import check_fits, joined_nodes, local_nodes
     from trainer.pipeline.resources import list_demands, plan_resources
     from trainer.pipeline.run import check_references
-    from trainer.tasks.resolve import load_spec
+    from trainer.tasks.load_spec import load_spec
 
     loaded = load_spec(spec, overrides)
     check_references(loaded, fetch=False)
@@ -81,7 +81,7 @@ def data_report(
     )
     from trainer.runs.folder import SPEC_FILE
     from trainer.tasks.catalog import get_task
-    from trainer.tasks.resolve import load_spec
+    from trainer.tasks.load_spec import load_spec
 
     loaded = load_spec(spec, overrides)
     task = get_task(loaded.task)
@@ -252,7 +252,7 @@ def _new_run(
     without_search: bool = False,
 ) -> Run:
     from trainer.pipeline.run import Run
-    from trainer.tasks.resolve import load_spec
+    from trainer.tasks.load_spec import load_spec
 
     loaded = load_spec(spec, overrides)
     if without_search:

@@ -84,7 +84,7 @@ def tiny_version(tiny_base: Path, tiny_data: Path, tmp_path_factory: pytest.Temp
     from support.local_training import train_in_process
     from trainer.registry import register
     from trainer.runs.result import RunResult
-    from trainer.tasks.resolve import load_spec
+    from trainer.tasks.load_spec import load_spec
 
     folder = tmp_path_factory.mktemp("tiny_version")
     spec = tiny_spec(tiny_base, tiny_data, folder)

@@ -9,7 +9,7 @@ from cluster.progress import Progress, ProgressTable, read_progress
 from trainer.runs.result import TrialRecord
 from trainer.spec.run import RunSpec
 from tune.schedulers import max_epochs
-from tune.time_budget import TimeBudget
+from tune.stop_rules import TimeBudget
 from tune.trial_store import TrialStore, max_or_min
 
 # Rows of the table: running trials first, then the best of the others.

@@ -11,7 +11,7 @@ from cluster.progress import Progress
 from trainer.pipeline.resources import ResourcePlan
 from trainer.runs.result import Finalist, RunResult, SearchRecord, TrialRecord
 from trainer.spec.run import RunSpec
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 from trainer.training.launch import load_result
 from tune.dashboard import Dashboard
 from tune.finalists import best_run_name, points_with_more_seeds, rank_trials, score_finalists, select_finalists
@@ -19,7 +19,7 @@ from tune.objectives import list_goals, trial_goals
 from tune.point import Point
 from tune.sampler import Sampler
 from tune.search_space import preparation_key, spec_without_search
-from tune.time_budget import TimeBudget
+from tune.stop_rules import TimeBudget
 from tune.trial_runner import TrialRunner
 from tune.trial_store import TrialStore, original_name
 from tune.warm_start import initial_points, number_points, warm_start_sampler
@@ -128,8 +128,8 @@ class Search:
         point, checkpoint = self._store.read_point(name), self._store.best_checkpoint(name)
         if checkpoint is None:
             raise RaymillError(f"the model of trial {name} is missing in {self._folder}")
-        base = resolve.validate_spec(spec_without_search(self._spec))
-        spec = resolve.override_spec(base, point.values)
+        base = load_spec.validate_spec(spec_without_search(self._spec))
+        spec = load_spec.override_spec(base, point.values)
         prepared = Path(self._prepared[preparation_key(point.values)])
         return load_result(spec, prepared, self._store.folder(name), checkpoint)
 

@@ -10,7 +10,7 @@ from typing import Any
 from trainer.spec.run import RunSpec
 from trainer.spec.space import DomainSpec
 from trainer.spec.tune import MUTABLE_KEYS, TuneSpec
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 
 #: Keys of the space that change the prepared rows. The rows of each of their values are prepared before the search.
 _PREPARATION_KEYS = ("data.", "model.base")
@@ -34,7 +34,7 @@ def specs_to_prepare(spec: RunSpec, tried: Sequence[Mapping[str, Any]] = ()) -> 
     ]
     points += [{key: value for key, value in point.items() if key in keys} for point in spec.tune.initial_points]
     points += [{key: value for key, value in point.items() if key.startswith(_PREPARATION_KEYS)} for point in tried]
-    return {preparation_key(point): resolve.override_spec(spec, point) for point in points}
+    return {preparation_key(point): load_spec.override_spec(spec, point) for point in points}
 
 
 def _omission(tune: TuneSpec, key: str) -> list[Any]:

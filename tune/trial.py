@@ -24,7 +24,7 @@ from cluster.errors import UserError
 from cluster.ray_internals import finish_trial_session
 from trainer.runs.journal import read_history
 from trainer.spec.run import RunSpec
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 from trainer.training.callbacks import EpochCallback, SaveFn
 from trainer.training.checkpoint.best_model import newest_model
 from trainer.training.checkpoint.checkpoints import FOLDER, Checkpoints
@@ -89,10 +89,10 @@ def run_trial(
     os.environ.setdefault(*_THREAD_TIMEOUT)
     name = ray.tune.get_context().get_trial_name()
     values = values_in_config(config)
-    base_spec = resolve.validate_spec(base)
+    base_spec = load_spec.validate_spec(base)
     store = TrialStore(Path(folder), base_spec)
     try:
-        spec = resolve.override_spec(base_spec, values)
+        spec = load_spec.override_spec(base_spec, values)
         rows = Path(prepared[preparation_key(values)])
     except UserError as error:  # the values do not go together: another attempt would fail too
         write_failure(store.folder(name), error)

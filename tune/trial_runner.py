@@ -18,7 +18,7 @@ from tune.point import POINT_KEY, Point, ray_trial_name, to_ray_config, trial_na
 from tune.sampler import Sampler
 from tune.schedulers import build_scheduler, needs_every_checkpoint
 from tune.search_space import spec_without_search
-from tune.time_budget import TimeBudget
+from tune.stop_rules import TimeBudget
 from tune.trial import make_trainable
 from tune.trial_store import TrialStore
 

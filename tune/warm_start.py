@@ -13,7 +13,7 @@ from trainer.runs.result import TrialRecord
 from trainer.spec.objective import Goal
 from trainer.spec.run import RunSpec
 from trainer.spec.tune import TuneSpec
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 from tune.point import Point, trial_name
 from tune.ray_searcher import tell_sampler
 from tune.sampler import Sampler
@@ -78,7 +78,7 @@ def _read_training(spec: RunSpec, earlier: RunSpec, folder: Path) -> list[TrialR
     if not history:
         return []
     assert spec.tune is not None
-    raw = resolve.resolve_defaults(earlier)
+    raw = load_spec.resolve_defaults(earlier)
     values = {key: value for key in spec.tune.space if (value := _value_at(raw, key)) is not None}
     metrics = summarize_history(history, spec)
     metric, seconds = metrics[spec.evaluate.metric], metrics["train.seconds"]

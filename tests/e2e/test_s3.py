@@ -21,8 +21,8 @@ import pytest
 from cluster.errors import DataError
 from cluster.ports import free_port
 from trainer.data.readers.read import BLOCK_ROWS, read_blocks
-from trainer.data.sources import resolve
-from trainer.data.sources.resolve import SourceFile
+from trainer.data.sources import source_files
+from trainer.data.sources.source_files import SourceFile
 
 COLUMNS = {"text": "body", "label": "kind"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -87,7 +87,7 @@ def bucket(options: str) -> str:
 def read(address: str, options: str, file_format: str = "auto") -> list[dict[str, object]]:
     """Return the rows, read as in a Ray worker, which gets each file as a dict."""
     rows = []
-    for file in resolve.find_source_files(address + options, "train", file_format):
+    for file in source_files.find_source_files(address + options, "train", file_format):
         for block in read_blocks(SourceFile(**json.loads(json.dumps(file._asdict()))), COLUMNS):
             rows += block.to_pylist()
     return rows
@@ -98,7 +98,7 @@ def test_files_patterns_and_formats(bucket: str) -> None:
     assert [row["text"] for row in read("s3://rows/**/part-*.csv", bucket)] == ["d", "a", "b", "c"]
     assert [row["text"] for row in read("s3://rows/rows.jsonl.gz", bucket)] == [f"text {n}" for n in range(5)]
     assert [row["label"] for row in read("s3://rows/rows.arrow", bucket)] == ["x", "y", "x"]
-    [file] = resolve.find_source_files(f"s3://rows/rows.parquet{bucket}", "train")
+    [file] = source_files.find_source_files(f"s3://rows/rows.parquet{bucket}", "train")
     assert [len(block) for block in read_blocks(file, COLUMNS)] == [BLOCK_ROWS, BLOCK_ROWS, 40_000 - 2 * BLOCK_ROWS]
 
 
@@ -131,9 +131,10 @@ def test_errors_have_one_line(bucket: str, address: str, message: str) -> None:
 
 def test_the_digest_depends_on_address_size_and_time(bucket: str) -> None:
     one, two = (
-        resolve.digest_files(resolve.find_source_files(f"s3://rows/csv/part-{n}.csv{bucket}", "train")) for n in (1, 2)
+        source_files.digest_files(source_files.find_source_files(f"s3://rows/csv/part-{n}.csv{bucket}", "train"))
+        for n in (1, 2)
     )
-    again = resolve.digest_files(resolve.find_source_files(f"s3://rows/csv/part-1.csv{bucket}", "train"))
+    again = source_files.digest_files(source_files.find_source_files(f"s3://rows/csv/part-1.csv{bucket}", "train"))
     assert one == again != two
 
 
@@ -143,7 +144,7 @@ def test_a_file_that_is_deleted_after_it_was_listed(bucket: str) -> None:
     for name in ("gone.csv", "gone.parquet"):
         with system.open_output_stream(f"rows/{name}", compression=None) as sink:
             sink.write(b"body,kind\na,x\n")
-        [file] = resolve.find_source_files(f"s3://rows/{name}{bucket}", "train")
+        [file] = source_files.find_source_files(f"s3://rows/{name}{bucket}", "train")
         system.delete_file(f"rows/{name}")
         with pytest.raises(DataError, match="there is no such file"):
             list(read_blocks(file, COLUMNS))

@@ -15,7 +15,7 @@ import raymill
 from cluster.errors import DataError
 from trainer.data.prepare import prepare
 from trainer.registry.registry import Registry
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 COLORS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 CONFIG = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}

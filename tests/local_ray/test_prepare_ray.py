@@ -8,7 +8,7 @@ import pytest
 from cluster.errors import DataError
 from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.prepare import prepare as preparing
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 from trainer.training.stream import stream_training_rows
 
 

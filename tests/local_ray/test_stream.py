@@ -7,7 +7,7 @@ from cluster.plan import Node, check_fits
 from support.tiny_text import tiny_spec
 from trainer.data.prepare import prepare as preparing
 from trainer.pipeline.resources import list_demands, plan_resources
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 from trainer.training.launch import launch_training
 
 

@@ -8,7 +8,7 @@ from trainer.data.prepare.prepare import prepare_rows
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 from trainer.training.callbacks import FunctionCallback
 from trainer.training.context import TrainContext
 from trainer.training.launch import launch_training
@@ -29,7 +29,7 @@ def prepare(spec, folder, with_ray=False):
 
 def fit_with_one_worker(rows, folder, task, **sections):
     """Fit a model in this process; return its scores of the test rows, and their targets."""
-    spec = resolve.load_spec(table_spec(rows, task, **sections))
+    spec = load_spec.load_spec(table_spec(rows, task, **sections))
     prepared = prepare(spec, folder)
     model = folder / "last"
     callback = FunctionCallback(lambda metrics, save: save and save(model))
@@ -40,7 +40,7 @@ def fit_with_one_worker(rows, folder, task, **sections):
 
 def fit_with_two_workers(rows, folder, task, **sections):
     """Fit a model with two workers; return its scores of the test rows, and its history."""
-    spec = resolve.load_spec(table_spec(rows, task, cluster={"workers": 2}, **sections))
+    spec = load_spec.load_spec(table_spec(rows, task, cluster={"workers": 2}, **sections))
     prepared = prepare(spec, folder)
     result = launch_training(spec, prepared.folder, folder, 1.0)
     return Predictor(result.checkpoint).scores(list(prepared.part("test").matrix())), result.history
@@ -48,8 +48,8 @@ def fit_with_two_workers(rows, folder, task, **sections):
 
 def test_ray_data_prepares_the_same_rows(rows, tmp_path):
     spec = table_spec(rows, storage=str(tmp_path / "local"))
-    local = prepare(resolve.load_spec(spec), tmp_path)
-    with_ray = prepare(resolve.load_spec({**spec, "storage": str(tmp_path / "ray")}), tmp_path, with_ray=True)
+    local = prepare(load_spec.load_spec(spec), tmp_path)
+    with_ray = prepare(load_spec.load_spec({**spec, "storage": str(tmp_path / "ray")}), tmp_path, with_ray=True)
     assert local.contract.fingerprint == with_ray.contract.fingerprint
     for part in ("train", "validation", "test"):
         np.testing.assert_array_equal(local.part(part).matrix(), with_ray.part(part).matrix())

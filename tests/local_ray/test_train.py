@@ -11,7 +11,7 @@ from trainer.data.prepare import prepare as preparing
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 from trainer.training.callbacks import FunctionCallback
 from trainer.training.context import TrainContext
 from trainer.training.launch import launch_training

@@ -10,7 +10,7 @@ from cluster.ray_internals import live_actors
 from support.timing import wait_until
 from support.tiny_text import tiny_spec
 from trainer.pipeline.run import Run
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 from tune.stage import run_search
 
 TRAIN = {"epochs": 2, "batch_size": 16}

@@ -10,7 +10,7 @@ from trainer.data.prepare import prepare as preparing
 from trainer.data.prepared import Prepared
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks.catalog import get_task
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 from trainer.training.callbacks import FunctionCallback
 from trainer.training.context import TrainContext
 from trainer.training.run import run_training

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainer.data.sources import resolve
+from trainer.data.sources import source_files
 from trainer.inference import batch_predict
 from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
@@ -48,7 +48,7 @@ def test_files_of_different_kinds_have_the_same_columns(model, tmp_path, ending)
     pq.write_table(pa.table({"image": [picture(seed) for seed in range(300)]}), tmp_path / "bytes.parquet")
     (tmp_path / "paths.csv").write_text("image\npictures/a.png\nnone.png\n")
     inputs = [str(tmp_path / name) for name in ("bytes.parquet", "pictures", "paths.csv")]
-    files = resolve.find_source_files(inputs, "input")
+    files = source_files.find_source_files(inputs, "input")
     task = task_catalog.task_of_contract(contract)
     read = batch_predict._ReadBlocks(
         batch_predict.input_options(task, contract), batch_predict._may_have_paths(task, files)

@@ -13,7 +13,7 @@ from trainer.contract.contract import Contract, Step
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.columns import resolve_columns
 from trainer.tasks.fitting import fit_target
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 
 def make(**changes):

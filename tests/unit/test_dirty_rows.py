@@ -9,7 +9,7 @@ import pytest
 from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.prepare.prepare import prepare_rows
 from trainer.data.prepare.quarantine import TooManyBadRows
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 GOOD = make_text_rows(40, seed=8)
 NEAR = "please tell me now if my hammer is here at home, since i really want a new one for it and a good one"

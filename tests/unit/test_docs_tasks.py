@@ -16,10 +16,10 @@ from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import Task
 from trainer.tasks import catalog as task_catalog
+from trainer.tasks.load_spec import load_spec
 from trainer.tasks.model_options import ModelOptions
 from trainer.tasks.reporting import Reporting
 from trainer.tasks.request_options import RequestOptions
-from trainer.tasks.resolve import load_spec
 from trainer.tasks.row_options import RowOptions
 from trainer.training.callbacks import FunctionCallback
 from trainer.training.context import TrainContext

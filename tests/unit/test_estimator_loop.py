@@ -14,7 +14,7 @@ from trainer.inference import evaluate
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 from trainer.tasks.roles import input_roles
 from trainer.training import folds
 from trainer.training.callbacks import FunctionCallback
@@ -39,7 +39,7 @@ def prepared_of(spec, folder):
 
 def trained(rows, tmp_path, task="tabular-classification", worker=WORKER, **sections):
     """Return the prepared rows, every epoch's metrics, and the folder of the best epoch's checkpoint."""
-    spec = resolve.load_spec(table_spec(rows, task, **sections))
+    spec = load_spec.load_spec(table_spec(rows, task, **sections))
     prepared = prepared_of(spec, tmp_path)
     reached = []
 
@@ -139,7 +139,7 @@ def test_more_folds_than_rows_are_refused():
 
 
 def test_the_columns_of_a_fold_know_nothing_of_the_rows_it_is_judged_by(rows, tmp_path):
-    spec = resolve.load_spec(table_spec(rows, data={"features": {"income": {"kind": "numeric", "missing": "mean"}}}))
+    spec = load_spec.load_spec(table_spec(rows, data={"features": {"income": {"kind": "numeric", "missing": "mean"}}}))
     prepared = prepared_of(spec, tmp_path)
     raw = folds.read_raw_features(prepared)["income"].to_pylist()
     cells = np.array([np.nan if cell in (None, "", "NA") else float(cell) for cell in raw])
@@ -162,7 +162,7 @@ def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
     write_rows(folder / "train.csv", plain)
     write_rows(folder / "test.csv", make_table_rows(30, seed=4))
     features = {**FEATURES, "country": {"kind": "categorical", "unseen": "reject"}}
-    spec = resolve.load_spec(table_spec(folder, data={"features": features}, train={"folds": 3}))
+    spec = load_spec.load_spec(table_spec(folder, data={"features": features}, train={"folds": 3}))
     prepared = prepared_of(spec, tmp_path)
     n_rows = len(folds.read_raw_features(prepared))
     assert sum(len(fold.validation) for fold in folds.iter_folds(prepared, np.zeros(n_rows, int), 3, 42)) == n_rows - 1
@@ -189,7 +189,7 @@ def test_rows_that_the_fitted_columns_refuse_are_named(rows, tmp_path):
     labeled = evaluate.read_labeled(str(path), prepared.contract)
     with pytest.raises(DataError, match=r"row 3 of the evaluated rows.*NZ"):
         evaluate.score_locally(str(folder), labeled.columns, 1, False, 8, None)
-    spec = resolve.load_spec(table_spec(rows, data={"features": features, "test": str(path)}))
+    spec = load_spec.load_spec(table_spec(rows, data={"features": features, "test": str(path)}))
     with pytest.raises(DataError, match=rf"row 3 of {path} cannot be used.*NZ"):
         prepared_of(spec, tmp_path)
 
@@ -230,7 +230,7 @@ def test_parquet_with_types_of_its_own_gives_the_same_inputs(rows, tmp_path):
     import pyarrow.parquet as pq
 
     # With files for all parts: the split goes by the cells' texts, and a csv may write a number in another way.
-    plain = resolve.load_spec(table_spec(rows, data={"validation": str(rows / "validation.csv")}))
+    plain = load_spec.load_spec(table_spec(rows, data={"validation": str(rows / "validation.csv")}))
     options = pyarrow.csv.ConvertOptions(
         column_types={"member": pa.string()}, null_values=["", "NA"], strings_can_be_null=True
     )
@@ -239,6 +239,6 @@ def test_parquet_with_types_of_its_own_gives_the_same_inputs(rows, tmp_path):
         assert typed.schema.field("age").type == pa.int64() and pa.types.is_date(typed.schema.field("joined").type)
         pq.write_table(typed, tmp_path / f"{part}.parquet")
     files = {part: str(tmp_path / f"{part}.parquet") for part in ("train", "validation", "test")}
-    typed = resolve.load_spec(table_spec(rows, data=files))
+    typed = load_spec.load_spec(table_spec(rows, data=files))
     one, two = prepared_of(plain, tmp_path), prepared_of(typed, tmp_path)
     np.testing.assert_allclose(one.part("test").matrix(), two.part("test").matrix(), atol=1e-6)

@@ -4,7 +4,7 @@ import pytest
 
 from trainer.runs.result import TrialRecord
 from trainer.spec.objective import Constraint, Goal
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 from tune.finalists import best_run_name, points_with_more_seeds, rank_trials, score_finalists, select_finalists
 from tune.objectives import list_goals, pareto_front, violated_constraints
 

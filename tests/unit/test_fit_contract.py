@@ -7,7 +7,7 @@ import pytest
 
 from cluster.errors import DataError
 from trainer.data.prepare.prepare import prepare_rows
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 
 def prepare(folder, rows, task, base, **data):

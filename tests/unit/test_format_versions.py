@@ -14,7 +14,7 @@ from trainer.registry.register import load_registered_rows
 from trainer.registry.registry import LINEAGE_FILE, Registry
 from trainer.runs.folder import RESOLVED_SPEC_FILE, create_run, load_run_spec
 from trainer.runs.resume import load_for_repeat, load_for_resume
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 # As the version before wrote it: the step is `normalise` there.
 OLD_CONTRACT = {

@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.registry.gate import decide_promotion
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 
 def spec(**promote):

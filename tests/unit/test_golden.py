@@ -13,7 +13,7 @@ from trainer.inference import evaluate, golden
 from trainer.inference.predictor import Predictor
 from trainer.registry import register
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 from trainer.tasks.text import library_check
 from trainer.training.checkpoint import export
 

@@ -16,7 +16,7 @@ from trainer.spec.data import ImageSpec
 from trainer.spec.run import RunSpec
 from trainer.spec.train import AugmentSpec
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 from trainer.tasks.encoder import list_offsets
 from trainer.tasks.fitting import fit_target
 from trainer.tasks.images.augment import augment_images
@@ -272,7 +272,7 @@ def test_nothing_is_changed_unless_asked_for():
 
 
 def test_the_example_of_a_hub_model_is_a_spec():
-    spec = resolve.load_spec("examples/resnet_finetune/run.yaml")
+    spec = load_spec.load_spec("examples/resnet_finetune/run.yaml")
     assert (spec.task, spec.model.base) == ("image-classification", "microsoft/resnet-50")
-    many = resolve.load_spec("examples/resnet_finetune/run.yaml", ["cluster.workers=8", "cluster.gpus_per_worker=1"])
+    many = load_spec.load_spec("examples/resnet_finetune/run.yaml", ["cluster.workers=8", "cluster.gpus_per_worker=1"])
     assert many.cluster.workers == 8

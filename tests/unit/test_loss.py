@@ -9,7 +9,7 @@ from trainer.spec.train import LossSpec
 from trainer.targets.classes import Classes
 from trainer.targets.numbers import Numbers
 from trainer.targets.tags import Tags
-from trainer.tasks.resolve import check_loss
+from trainer.tasks.load_spec import check_loss
 from trainer.training.loss import make_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 0.0]])

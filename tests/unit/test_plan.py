@@ -6,7 +6,7 @@ import raymill
 from cluster.errors import DataError, ResourceError
 from cluster.plan import Demand, Node, capacity, check_fits
 from trainer.pipeline.resources import list_demands, plan_resources
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 TWO = [Node(2, 0)]
 SEARCH = {"trials": 4, "space": {"train.learning_rate": {"uniform": [0.1, 0.2]}}}

@@ -13,7 +13,7 @@ from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.arrow import write_ipc
 from trainer.data.prepare.prepare import find_prepared, prepare_rows
 from trainer.tasks.catalog import get_task
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 PARTS = ("train", "validation", "test")
 

@@ -5,7 +5,7 @@ import pytest
 
 from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.data.prepare.prepare import prepare_rows
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 
 def prepare(spec, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import DataError
 from trainer.data.readers.read import read_blocks
-from trainer.data.sources.resolve import check_named_once, digest_files, find_source_files
+from trainer.data.sources.source_files import check_named_once, digest_files, find_source_files
 
 COLUMNS = {"text": "body", "label": "kind"}
 

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import DataError
 from trainer.data.readers.read import read_blocks
-from trainer.data.sources.resolve import find_source_files
+from trainer.data.sources.source_files import find_source_files
 
 COLUMNS = {"text": "text", "label": "label"}
 BAD = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\x02\0\0\0\x03\0\0\0"), pa.py_buffer(b"\xff\xfea"))

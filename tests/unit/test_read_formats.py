@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from cluster.errors import DataError
 from trainer.data.readers.blocks import BLOCK_SIZE
 from trainer.data.readers.read import BLOCK_ROWS, read_blocks
-from trainer.data.sources.resolve import find_source_files
+from trainer.data.sources.source_files import find_source_files
 
 COLUMNS = {"text": "body", "label": "kind"}
 ROWS = [(f'text {n}, "quoted"\nand\tmore é', f"k{n % 3}") for n in range(20)]

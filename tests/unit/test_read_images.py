@@ -10,7 +10,7 @@ from cluster.errors import DataError
 from trainer.data.readers import blocks as row_reader
 from trainer.data.readers.read import digest_source_data, read_blocks
 from trainer.data.readers.read_options import ReadOptions
-from trainer.data.sources.resolve import find_source_files
+from trainer.data.sources.source_files import find_source_files
 
 COLUMNS = {"image": "file", "label": "kind"}
 BINARY = frozenset({"image"})

@@ -5,7 +5,7 @@ import pytest
 
 from cluster.errors import DataError
 from trainer.data.readers.read import read_blocks
-from trainer.data.sources.resolve import digest_files, find_source_files
+from trainer.data.sources.source_files import digest_files, find_source_files
 
 COLUMNS = {"text": "anything", "label": "at all"}
 

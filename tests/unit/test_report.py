@@ -12,7 +12,7 @@ from trainer.report.training_sections import learning_curve_sections
 from trainer.runs.result import RunResult, TrialRecord
 from trainer.targets.label_sets import reorder_scores
 from trainer.targets.sections import charts
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 LABELS = ["$a_{$", "<b>", "x\\foo$", "Zoë 🚚"]
 

@@ -7,7 +7,7 @@ import pytest
 from cluster.errors import ResourceError, SpecError
 from trainer.runs.folder import create_run, lock_run
 from trainer.runs.resume import load_for_resume
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 
 def test_the_kind_of_a_run_does_not_depend_on_its_name(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trainer.report.search_sections import search_sections
 from trainer.runs.result import Finalist, RunResult, SearchRecord, TrialRecord
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 SPEC = load_spec({"name": "a", "data": {"train": "a.csv"}, "model": {"base": "b"}})
 

@@ -4,7 +4,7 @@ import pytest
 
 from cluster.errors import SpecError
 from trainer.spec.tune import TuneSpec
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 
 def test_a_grid_has_each_point_once():

@@ -5,7 +5,7 @@ import traceback
 import pytest
 
 from cluster.errors import DataError
-from trainer.data.sources.resolve import check_source, find_source_files
+from trainer.data.sources.source_files import check_source, find_source_files
 from trainer.spec.data import QuerySpec
 
 UNREACHABLE = "s3://bucket/part-*.csv?endpoint_override=127.0.0.1:9&scheme=http"

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import DataError
 from trainer.data.readers.read import read_blocks
-from trainer.data.sources.resolve import find_source_files
+from trainer.data.sources.source_files import find_source_files
 
 COLUMNS = {"text": "text", "label": "label"}
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ def test_a_dataset_without_a_local_copy_while_offline(tmp_path):
 
 def test_a_hub_that_does_not_answer_is_reported_at_once(tmp_path):
     code = (
-        "from pathlib import Path; from trainer.data.sources.resolve import find_source_files\n"
+        "from pathlib import Path; from trainer.data.sources.source_files import find_source_files\n"
         f"find_source_files('hf://nobody/nothing', 'train', snapshots=Path({str(tmp_path)!r}))"
     )
     env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}

@@ -10,7 +10,7 @@ import sqlalchemy
 from cluster.errors import DataError, ResourceError
 from trainer.data.readers.read import read_blocks
 from trainer.data.sources.query import _query_error
-from trainer.data.sources.resolve import digest_files, find_source_files
+from trainer.data.sources.source_files import digest_files, find_source_files
 from trainer.spec.data import QuerySpec
 
 COLUMNS = {"text": "body", "label": "kind"}

@@ -7,7 +7,7 @@ import pytest
 from cluster.errors import DataError
 from trainer.data.sources.pattern import compile_glob
 from trainer.data.sources.remote import without_options
-from trainer.data.sources.resolve import find_source_files
+from trainer.data.sources.source_files import find_source_files
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from cluster.errors import SpecError
 from trainer.spec.parse import read_spec_file
 from trainer.spec.run import RunSpec
-from trainer.tasks.resolve import load_spec, override_spec
+from trainer.tasks.load_spec import load_spec, override_spec
 
 ROOT = Path(__file__).parents[2]
 TEN_LINES = """\

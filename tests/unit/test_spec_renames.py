@@ -7,9 +7,9 @@ from cluster.errors import SpecError, classify_error
 from raymill.cli.main import cli
 from raymill.cli.options import RENAMED_COMMANDS
 from trainer.spec import renames
-from trainer.spec.explain import _known_keys
+from trainer.spec.error_messages import _known_keys
 from trainer.spec.renames import KEYS, VALUES, explain_renamed_key, new_key, new_value
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 SPEC = {"name": "a", "data": {"train": "a.csv"}, "model": {"base": "b"}}
 SPACE = {"train.learning_rate": {"loguniform": [1e-5, 1e-2]}}

@@ -8,7 +8,7 @@ import pytest
 from cluster.errors import ModelError, SpecError
 from trainer.contract.contract import Contract
 from trainer.steps.cleaner import Cleaner, contract_steps
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 
 def contract_of(step_list, folder):

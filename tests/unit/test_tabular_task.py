@@ -11,7 +11,7 @@ from trainer.features.fit import fit_tables
 from trainer.features.fitted import FittedFeatures, embedding_sizes
 from trainer.spec.features import FeatureSpecs
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 from trainer.tasks.columns import columns_of
 from trainer.tasks.fitting import add_features, fit_target
 from trainer.tasks.roles import features_of
@@ -27,7 +27,7 @@ def task():
 @pytest.fixture(scope="module")
 def contract(task, tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
-    unfitted = task.make_contract(resolve.validate_spec(table_spec(folder)), folder)
+    unfitted = task.make_contract(load_spec.validate_spec(table_spec(folder)), folder)
     fitted = fit_target(task, unfitted, {"high": 150, "low": 150})
     return with_features(task, fitted)
 
@@ -124,7 +124,7 @@ def refusal(task, contract, tmp_path, inputs):
 )
 def test_specs_that_make_no_sense_are_refused(task, tmp_path, sections, problem, fix):
     with pytest.raises(SpecError) as caught:
-        task.check_spec(resolve.validate_spec(table_spec(tmp_path, **sections)))
+        task.check_spec(load_spec.validate_spec(table_spec(tmp_path, **sections)))
     assert problem in caught.value.problem and fix in caught.value.fix
 
 
@@ -134,7 +134,7 @@ def test_a_search_over_kinds_gives_each_its_own_parameters(task, tmp_path):
         "model.params.xgboost.max_depth": {"randint": [2, 5]},
         "model.params.logistic_regression.C": {"loguniform": [0.01, 10]},
     }
-    spec = resolve.validate_spec(
+    spec = load_spec.validate_spec(
         table_spec(tmp_path, tune={"space": space, "scheduler": "none"}, train={"epochs": 5, "folds": 3})
     )
     task.check_spec(spec)
@@ -142,7 +142,7 @@ def test_a_search_over_kinds_gives_each_its_own_parameters(task, tmp_path):
 
 def test_the_target_may_be_a_column_of_any_name(tmp_path):
     task = task_catalog.get_task("tabular-classification")
-    spec = resolve.validate_spec(table_spec(tmp_path, data={"columns": {"label": "class"}}))
+    spec = load_spec.validate_spec(table_spec(tmp_path, data={"columns": {"label": "class"}}))
     assert columns_of(task, spec) == {"label": "class", **{f"feature.{name}": name for name in FEATURES}}
 
 
@@ -234,7 +234,7 @@ def test_missing_values_are_what_the_rule_says(task, contract, tmp_path, value):
 
 def test_an_unseen_category_is_refused_if_the_rule_says_so(task, tmp_path):
     features = {**FEATURES, "country": {"kind": "categorical", "unseen": "reject"}}
-    unfitted = task.make_contract(resolve.validate_spec(table_spec(tmp_path, data={"features": features})), tmp_path)
+    unfitted = task.make_contract(load_spec.validate_spec(table_spec(tmp_path, data={"features": features})), tmp_path)
     contract = with_features(task, fit_target(task, unfitted, {"high": 1, "low": 1}), features)
     assert refusal(task, contract, tmp_path, [request(country="XX")]) == "country: unseen value 'XX'"
 

@@ -15,7 +15,7 @@ from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.pipeline.run import check_references
 from trainer.registry import register
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 from trainer.training.callbacks import FunctionCallback
 from trainer.training.context import TrainContext
 from trainer.training.run import run_training

@@ -18,7 +18,7 @@ from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.targets.classes import Classes
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 from trainer.training.callbacks import EpochCallback
 from trainer.training.context import TrainContext
 from trainer.training.run import run_training

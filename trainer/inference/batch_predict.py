@@ -23,8 +23,8 @@ from trainer.data.prepare.passes import quiet_ray_data
 from trainer.data.prepare.row_checks import check_rows, reject_rows
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import ReadOptions, make_read_options
-from trainer.data.sources.resolve import INPUT, SourceFile, find_source_files
 from trainer.data.sources.row_folder import ROW_ENDINGS
+from trainer.data.sources.source_files import INPUT, SourceFile, find_source_files
 from trainer.inference.predictor import Predictor
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract

@@ -23,7 +23,7 @@ from trainer.contract.contract import Contract
 from trainer.data.prepare.row_checks import check_rows
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import make_read_options
-from trainer.data.sources.resolve import INPUT, find_source_files
+from trainer.data.sources.source_files import INPUT, find_source_files
 from trainer.steps.cleaner import Cleaner
 from trainer.targets.report import ScoredRows, prediction_sections
 from trainer.tasks.base import Task

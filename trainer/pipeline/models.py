@@ -26,7 +26,7 @@ from trainer.report.page import REPORT_FILE, ReportPage, write_page
 from trainer.runs.folder import RAY_LOG, SPEC_FILE
 from trainer.spec.run import RunSpec
 from trainer.tasks.catalog import task_of_contract
-from trainer.tasks.resolve import load_spec
+from trainer.tasks.load_spec import load_spec
 
 
 def evaluate_version(

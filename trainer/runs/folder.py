@@ -19,7 +19,7 @@ from trainer.runs.environment import write_environment
 from trainer.spec.parse import read_spec_file
 from trainer.spec.renames import find_old_keys, new_key
 from trainer.spec.run import RunSpec
-from trainer.tasks.resolve import load_spec, resolve_defaults
+from trainer.tasks.load_spec import load_spec, resolve_defaults
 
 #: The spec as the user wrote it.
 SPEC_FILE = "spec.yaml"

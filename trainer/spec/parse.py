@@ -1,6 +1,6 @@
 """Read a spec: YAML with `${VARIABLES}`, `--set` overrides, relative paths, and the rules of a search space.
 
-`trainer.tasks.resolve.load_spec` calls these functions and then fills in what the spec leaves to its task.
+`trainer.tasks.load_spec.load_spec` calls these functions and then fills in what the spec leaves to its task.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.errors import SpecError
-from trainer.spec.explain import explain_error
+from trainer.spec.error_messages import explain_error
 from trainer.spec.renames import check_key
 from trainer.spec.run import RunSpec
 from trainer.spec.space import DomainSpec

@@ -14,13 +14,13 @@ from cluster.connect import joins_cluster, local_ray
 from cluster.errors import RaymillError, ResourceError, UserError, first_line
 from cluster.ray_internals import data_parallel_trainer
 from trainer.data.prepared import Prepared
-from trainer.data.sources.resolve import SourceFile
+from trainer.data.sources.source_files import SourceFile
 from trainer.runs import journal
 from trainer.runs.journal import read_history
 from trainer.runs.result import RunResult
 from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 from trainer.tasks.estimators.backend import worker_backend
 from trainer.training.checkpoint.best_model import newest_model
 from trainer.training.checkpoint.export import read_epoch
@@ -108,7 +108,7 @@ class SingleWorker:
 
     def train(self, config: dict[str, Any]) -> None:
         """Train to the end."""
-        spec = resolve.validate_spec(config["spec"])
+        spec = load_spec.validate_spec(config["spec"])
         device = "cuda" if spec.cluster.gpus_per_worker > 0 else "cpu"
         run_worker(config, 0, 1, device, lambda metrics: None)
 
@@ -219,7 +219,7 @@ def worker_entry(config: dict[str, Any]) -> None:
     import ray.train
 
     context = ray.train.get_context()
-    spec = resolve.validate_spec(config["spec"])
+    spec = load_spec.validate_spec(config["spec"])
     shard = ray.train.get_dataset_shard("train") if spec.data.mode == "streaming" else None
     run_worker(
         config,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     LossSum = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
 
 
-_KEY = "train.loss.function"  # also in trainer.tasks.resolve, which does not import torch
+_KEY = "train.loss.function"  # also in trainer.tasks.load_spec, which does not import torch
 
 
 def make_loss(spec: LossSpec, target: Target) -> LossSum:

@@ -17,7 +17,7 @@ from trainer.runs import journal
 from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import Cleaner
 from trainer.tasks import catalog as task_catalog
-from trainer.tasks import resolve
+from trainer.tasks import load_spec
 from trainer.tasks.roles import input_roles
 from trainer.training.batch_source import BatchSource, StreamedBatches
 from trainer.training.callbacks import EpochCallback, ModelWriter, SaveFn
@@ -68,7 +68,7 @@ def read_failure(folder: Path) -> UserError | None:
 
 
 def _train(config: dict[str, Any], folder: Path, worker: WorkerContext, report: ReportFn, shard: Any) -> None:
-    spec = resolve.validate_spec(config["spec"])
+    spec = load_spec.validate_spec(config["spec"])
     prepared = Prepared(Path(config["prepared"]))
     if worker.rank == 0:
         _check_against_library(prepared)

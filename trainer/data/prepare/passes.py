@@ -16,7 +16,7 @@ from cluster.progress import Progress
 from trainer.data.prepare.block_maker import BlockMaker, BlockStats
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import ReadOptions
-from trainer.data.sources.resolve import SourceFile
+from trainer.data.sources.source_files import SourceFile
 from trainer.tasks.roles import GROUP, TIME
 
 if TYPE_CHECKING:

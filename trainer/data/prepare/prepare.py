@@ -12,14 +12,14 @@ from pathlib import Path
 from cluster.files import OWNER_FILE, new_folder, storage_error
 from trainer.data.folder import QUARANTINE, make_subfolders
 from trainer.data.prepare.block_maker import BlockMaker
-from trainer.data.prepare.finish import finish_preparation
 from trainer.data.prepare.fit_contract import fit_on_usable_rows
 from trainer.data.prepare.passes import OnProgress, estimate_text_bytes, run_local, run_ray
 from trainer.data.prepare.quarantine import copy_quarantine
 from trainer.data.prepare.staging import Staging, prepared_root, stage_preparation
+from trainer.data.prepare.write_prepared import finish_preparation
 from trainer.data.prepared import Prepared
 from trainer.data.readers.read_options import read_options_of_spec
-from trainer.data.sources.resolve import SourceFile
+from trainer.data.sources.source_files import SourceFile
 from trainer.spec.run import RunSpec
 from trainer.tasks.catalog import get_task
 

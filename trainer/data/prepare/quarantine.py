@@ -18,7 +18,7 @@ from trainer.data.folder import BAD, INPUTS, QUARANTINE, SHARDS
 from trainer.data.parts import PARTS
 from trainer.data.prepare.block_maker import BlockStats
 from trainer.data.prepare.verdicts import REASONS, SAMPLED
-from trainer.data.sources.resolve import SourceFile
+from trainer.data.sources.source_files import SourceFile
 from trainer.spec.data import ALLOWABLE_ISSUES
 from trainer.spec.split import SplitSpec
 from trainer.tasks.base import Task

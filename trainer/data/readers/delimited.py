@@ -22,6 +22,8 @@ from trainer.data.readers.blocks import (
     to_block,
 )
 
+#: Delimiter by format; the formats are those of `data.format` in `trainer.spec.data`.
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 # Characters of lines that are read together.
 _CHUNK_CHARS = 1 << 16
 # A cell with more lines comes from an unbalanced quote, not from a long message.

@@ -15,15 +15,15 @@ from cluster.errors import DataError, first_line
 from cluster.files import json_sha256
 from trainer.data.readers.blocks import BLOCK_ROWS as BLOCK_ROWS
 from trainer.data.readers.columnar import read_arrow, read_parquet
-from trainer.data.readers.delimited import read_delimited
+from trainer.data.readers.delimited import DELIMITERS, read_delimited
 from trainer.data.readers.file_cells import file_stamp, load_files, resolve_cell
 from trainer.data.readers.image_folder import read_image_folder
 from trainer.data.readers.jsonl import read_jsonl
 from trainer.data.readers.read_options import ReadOptions
 from trainer.data.readers.text_folder import read_text_folder
 from trainer.data.sources.remote import is_remote, remote_error
-from trainer.data.sources.resolve import SourceFile, digest_files
 from trainer.data.sources.row_folder import ROW_ENDINGS
+from trainer.data.sources.source_files import SourceFile, digest_files
 from trainer.data.sources.streams import damage_error, open_binary, open_random_access
 
 
@@ -116,8 +116,7 @@ def _read_format(
             if file.format == "jsonl":
                 yield from read_jsonl(stream, file.path, columns, loose)
             else:
-                delimiter = "\t" if file.format == "tsv" else ","
-                yield from read_delimited(stream, file.path, columns, loose, delimiter)
+                yield from read_delimited(stream, file.path, columns, loose, DELIMITERS[file.format])
 
 
 def _read_error(path: str, error: BaseException) -> DataError:

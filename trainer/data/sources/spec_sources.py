@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.parts import PARTS
-from trainer.data.sources.resolve import (
+from trainer.data.sources.source_files import (
     SourceFile,
     check_named_once,
     check_source,

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from cluster.errors import SpecError, suggest
 from trainer.contract.user_code import find_source
+from trainer.spec.error_messages import explain_error
 from trainer.spec.evaluate import LOWER_IS_BETTER
-from trainer.spec.explain import explain_error
 from trainer.spec.objective import SERVING_METRICS, TRIAL_METRICS, Goal
 from trainer.spec.parse import (
     apply_override,

@@ -1,4 +1,4 @@
-"""The time budget of a search, over all its attempts."""
+"""The rules that end a search as a whole: for now its time budget, over all its attempts."""
 
 from __future__ import annotations
 
