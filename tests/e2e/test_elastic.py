@@ -8,7 +8,7 @@ import pytest
 from support.commands import RunningCommand, run_raymill
 from support.tiny_text import tiny_spec, write_spec
 
-# Slow enough to remove and add nodes meanwhile; fast as soon as the file `hurry` exists.
+# A loss that is slow enough to remove and add nodes meanwhile, and fast once the file `hurry` exists.
 SLOW_LOSS = """
 import pathlib
 import time

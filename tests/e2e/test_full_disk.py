@@ -87,7 +87,7 @@ def test_damaged_checkpoints_are_skipped(tiny_base, tiny_data, tmp_path):
     command = RunningCommand("-m", "raymill", "train", path, cwd=tmp_path)
     try:
         command.wait_until(lambda: len(list(tmp_path.glob("storage/runs/*/checkpoints/step-*"))) == 2, "checkpoints")
-        # All at once: a worker left alone would save another checkpoint.
+        # Kill all at once: a worker that lives longer would save another checkpoint.
         for process in [*command.descendants(), command.process]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -97,7 +97,7 @@ def test_damaged_checkpoints_are_skipped(tiny_base, tiny_data, tmp_path):
     (run,) = tmp_path.glob("storage/runs/*")
     first, second = sorted(run.glob("checkpoints/step-*"))
     tensors = second / "state.safetensors"
-    tensors.write_bytes(tensors.read_bytes()[:-100])  # as after a disk that lost a write it had confirmed
+    tensors.write_bytes(tensors.read_bytes()[:-100])  # as if the disk had lost a write that it confirmed
     unfinished = run / "checkpoints" / ".step-00000999.0123abcd"
     unfinished.mkdir()
     done = run_raymill("train", "--resume", run, "--json", cwd=tmp_path)

@@ -162,7 +162,7 @@ async def load(url, key, per_s, seconds, meanwhile=None, inputs=("my good dog",)
 
 
 def test_a_single_client_is_answered_by_one_replica(server, client):
-    """If both are idle it is always the first one, whose weights are in the CPU cache."""
+    """If both replicas are idle, the first one always answers: its weights are in the CPU cache."""
 
     def inputs_by_replica():
         lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("raymill_inputs_total{")]

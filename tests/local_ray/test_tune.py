@@ -59,7 +59,7 @@ def test_trials_with_several_workers_are_stopped_early_and_leave_no_actor_and_no
     space = {"train.learning_rate": {"loguniform": [1e-7, 1e-2]}}
     points = [{"train.learning_rate": rate} for rate in (5e-3, 1e-7)]
     tune = {"trials": 2, "space": space, "initial_points": points, "scheduler": "asha"}
-    train = {"epochs": 40, "batch_size": 16}  # long enough for the search to stop it before it is over
+    train = {"epochs": 40, "batch_size": 16}  # long enough for the search to stop the trial before it ends
     before = set(live_actors_and_groups())  # left by earlier tests
     result = search_tiny(tiny_base, tiny_data, storage, tune, train=train, cluster={"workers": 2})
     by_rate = {trial.values["train.learning_rate"]: trial for trial in result.trials}
@@ -121,7 +121,7 @@ def test_a_population_copies_its_best_member(tiny_base, tiny_data, storage):
     worst = next(trial for trial in result.trials if trial.name == "0001")
     assert worst.values["train.learning_rate"] > 1e-6 * 2
     assert worst.metric > 0.5 and worst.state == "finished"
-    # The epochs it took over are the other's. If these were the last ones, none is left to train.
+    # The trial takes over the other's epochs. If those were the last ones, it has none left to train.
     epochs = [line["epoch"] for line in worst.history]
     assert epochs[0] == 1 and epochs == sorted(set(epochs))
     assert max(trial.history[-1]["epoch"] for trial in result.trials) == 16

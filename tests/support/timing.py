@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def best_cpu_seconds(work: Callable[[], object], enough: float, tries: int = 3) -> float:
-    """Return the fewest seconds of this process's CPU time that `work` took; stop trying once it is under `enough`."""
+    """Return the least CPU time in seconds that `work` took in `tries` calls. Stop early once it is below `enough`."""
     best = float("inf")
     for _ in range(tries):
         started = time.process_time()

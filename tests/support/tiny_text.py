@@ -43,7 +43,7 @@ def tiny_spec(base: Path, rows: Path, storage: Path, **sections: object) -> dict
         "data": {"train": str(rows / "train.csv"), "test": str(rows / "test.csv")},
         "model": {"base": str(base)},
         "train": {"epochs": 6, "batch_size": 8, "learning_rate": 1e-3},
-        "serve": {"engine": "native"},  # other engines take seconds to build; tests that need one name it
+        "serve": {"engine": "native"},  # other engines take seconds to build; a test that needs one sets `serve.engine`
         "storage": str(storage),
         **sections,
     }

@@ -49,7 +49,7 @@ ROWS = all_rows(
 def test_equal_texts_by_degree():
     assert fold_text("Don't  STOP,me—now!") == "dont stop me now"
     assert fold_text("???") == "???"
-    assert fold_text("हिन्दी।") == "हिन्दी"  # signs that belong to letters stay
+    assert fold_text("हिन्दी।") == "हिन्दी"  # accents that belong to letters stay
     counts = count_duplicates(ROWS, group_duplicates(ROWS.texts))
     assert counts[0] == {"part": "train", "exact": 1, "case": 1, "near": 0}
     assert counts[2] == {"part": "test", "exact": 0, "case": 0, "near": 0}
@@ -93,7 +93,7 @@ def test_changed_labels_are_found():
     texts, labels = zip(*rows, strict=True)
     suspects = find_suspects(texts, labels, np.arange(len(texts)))
     hits = [row["text"] in {texts[index] for index in wrong} for row in suspects.worst]
-    # It misses the uncertain ones.
+    # Wrong labels of which the model is uncertain are not found.
     assert sum(hits) >= 5 and suspects.n_suspects == len(suspects.worst) <= 12 and hits[0]
     assert suspects.worst[0]["probability"] > 0.5 > suspects.worst[0]["label_probability"]
     assert suspects.rows == 600 and suspects.accuracy > 0.9
@@ -110,7 +110,7 @@ def test_the_note_says_why_nothing_was_checked():
     rare = ["cat dog", "hammer saw"] * 40 + ["cat hammer"]
     assert (
         find_suspects(rare, ["a", "t"] * 40 + ["once"], np.arange(81)).n_suspects == 0
-    )  # one row is too little to know a class
+    )  # the model cannot know a class with one row
 
 
 def test_bad_rows_by_reason(tmp_path):

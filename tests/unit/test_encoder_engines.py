@@ -88,7 +88,7 @@ def test_every_engine_computes_what_the_model_of_its_family_does(family, predict
 
 @pytest.mark.parametrize("family", ["Bert", "XLMRoberta"])
 def test_a_text_that_contains_the_padding_token(family, predictor, inputs, tmp_path):
-    """RoBERTa's positions skip it, BERT's do not."""
+    """RoBERTa's position ids skip the padding token, BERT's do not."""
     other = with_family(family, predictor)
     pad = predictor.task.pad_id(predictor.contract)
     odd = [np.insert(ids, [1, 3], pad) for ids in inputs]

@@ -156,7 +156,7 @@ def test_the_columns_of_a_fold_know_nothing_of_the_rows_it_is_judged_by(rows, tm
 
 def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
     plain = make_table_rows(60, seed=3)
-    plain[7]["country"] = "NZ"  # once: the fold that holds it out has not seen it
+    plain[7]["country"] = "NZ"  # occurs once, so the fold that holds this row out has not seen it
     folder = tmp_path / "rare"
     folder.mkdir()
     write_rows(folder / "train.csv", plain)
@@ -176,7 +176,7 @@ def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
         )  # two of one class, so some fold has none in its validation rows
     write_rows(tmp_path / "train.csv", rows)
     write_rows(tmp_path / "test.csv", make_table_rows(30, seed=6))
-    with pytest.raises(UserError, match=r"roc_auc cannot be computed.*too much alike"):
+    with pytest.raises(UserError, match=r"roc_auc cannot be computed.*too similar"):
         trained(tmp_path, tmp_path, train={"folds": 5}, evaluate={"metric": "roc_auc"},
                 data={"split": {"validation": 0.2}})  # fmt: skip
 

@@ -91,8 +91,8 @@ def test_a_run_of_before_is_neither_resumed_nor_repeated(tmp_path):
     for load in (load_for_resume, load_for_repeat):
         with pytest.raises(SpecError, match="an earlier raymill wrote the run") as caught:
             load(folder.name, tmp_path, [])
-        assert "serve.idle_s, now serve.downscale_delay_s" in caught.value.problem
-        assert "start the run again" in caught.value.fix
+        assert "`serve.idle_s`, now called `serve.downscale_delay_s`" in caught.value.problem
+        assert "start a new run" in caught.value.fix
 
 
 def test_an_old_key_given_to_a_resumed_run_names_the_new_one(tmp_path):

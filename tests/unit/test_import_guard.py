@@ -1,4 +1,4 @@
-"""A user's own serve.py and the like do not hide raymill's packages, or the error names the file that does."""
+"""A user's own serve.py or trainer.py does not hide raymill's packages, or the error names the file that does."""
 
 import subprocess
 import sys

@@ -84,7 +84,7 @@ IMPORTS = {name: imports_of(path) - {name} for name, path in MODULES.items()}
 
 
 def package_of(module: str) -> str:
-    """Return the package a module lies in; `raymill.__main__` starts the command line and counts as one of its own."""
+    """Return the package of a module; `raymill.__main__` starts the command line and counts as a package of its own."""
     if module == "raymill.__main__" or MODULES[module].name == "__init__.py":
         return module
     return module.rpartition(".")[0]
@@ -99,11 +99,13 @@ def test_every_package_has_its_place_in_the_order():
 def test_packages_import_downwards(module):
     below = PACKAGES[: PACKAGES.index(package_of(module)) + 1] if module != "trainer" else []
     upwards = {name for name in IMPORTS[module] if package_of(name) not in below}
-    assert not upwards, f"{module} imports {sorted(upwards)}, which stand above {package_of(module)} in PACKAGES"
+    assert not upwards, (
+        f"{module} imports {sorted(upwards)}, which are above {package_of(module)}: they come after it in PACKAGES"
+    )
 
 
 def test_no_files_import_each_other():
-    # What is left after files that import nothing of the rest are taken out again and again imports in a circle.
+    # Remove the files that import none of the remaining ones, again and again. Files that stay import in a circle.
     left = dict(IMPORTS)
     while True:
         free = {module for module, used in left.items() if not used & left.keys()}

@@ -1,4 +1,4 @@
-"""Losses: against their formulas, and refused where a target does not have them."""
+"""Losses: against their formulas, and refused for targets that they do not fit."""
 
 import numpy as np
 import pytest

@@ -30,7 +30,7 @@ ALLOWED = {("tune/sampler.py", "tell")}  # Optuna's ask-and-tell interface
 
 
 def names_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield every name that a file gives to something, with its line."""
+    """Yield every name that a file defines, with its line."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name, node.lineno

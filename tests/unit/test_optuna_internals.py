@@ -1,4 +1,4 @@
-"""Optuna still has every private name that `tune.optuna_internals` uses. One test a name: a failure says what to do."""
+"""Optuna still has every private name that `tune.optuna_internals` uses. A failing test says what to do."""
 
 import optuna
 import pytest

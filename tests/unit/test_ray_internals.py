@@ -1,4 +1,4 @@
-"""Ray still has every private name that `cluster.ray_internals` uses. One test a name: a failure says what to do."""
+"""Ray still has every private name that `cluster.ray_internals` uses. A failing test says what to do."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""Redaction: what is found among other digits and signs, what is left, and that no text takes more than linear time."""
+"""Redaction: what it finds among other digits and signs, what it leaves, and that its time is linear in the text."""
 
 from functools import partial
 
@@ -32,7 +32,7 @@ def step(*kinds, **patterns):
         ("x4111111111111111y", "x[CARD]y"),
         ("4111 1111 1111 1112", "4111 1111 1111 1112"),
         ("4111 1111 1111", "4111 1111 1111"),
-        ("41111111111111111111111", "41111111111111111111111"),  # 23 digits are none
+        ("41111111111111111111111", "41111111111111111111111"),  # 23 digits are not a card number
         ("4222222222222", "[CARD]"),
         ("12345678901234 on 2024-05-03", "12345678901234 on 2024-05-03"),
     ],
@@ -48,14 +48,14 @@ groups = st.lists(st.text("0123456789", min_size=1, max_size=7), max_size=5)
 def test_a_card_is_found_whatever_digits_are_beside_it(before, after, card):
     found = step("card")(" ".join([*before, card, *after]))
     assert "[CARD]" in found
-    # All of it: what is left of the digits stood before or behind it.
+    # The whole card number is gone: the digits that are left stood before or after it.
     left, _, right = found.partition("[CARD]")
     assert " ".join(before).startswith(left.strip()) and " ".join(after).endswith(right.rpartition("[CARD]")[2].strip())
 
 
 @given(st.text("0123456789 -", max_size=60))
 def test_every_run_of_groups_with_a_right_check_digit_is_replaced_and_nothing_else(text):
-    """Held against the rule written down plainly."""
+    """The implementation agrees with the rule written in plain Python."""
     import re
 
     spans = [(found.start(), found.end()) for found in re.finditer(r"\d+", text)]

@@ -1,4 +1,4 @@
-"""HTML to text: what is seen stays, what is no tag for sure stays too, and no input takes more than linear time."""
+"""HTML to text: visible text stays, text that only looks like a tag stays too, and time is linear in the input."""
 
 from functools import partial
 

@@ -292,7 +292,7 @@ def test_a_member_that_takes_over_weights_keeps_its_own_best_metric(spec_of, tmp
     (tmp_path / "handover").mkdir()
     train(tmp_path / "donor", _Member(tmp_path / "handover", None))
     taker = _Member(tmp_path, own)
-    train(tmp_path / "taker", taker, learning_rate=1e-12)  # as good as the donor's second epoch, and no better
+    train(tmp_path / "taker", taker, learning_rate=1e-12)  # no epoch is better than the donor's second one
     assert taker.saved == saved
 
 

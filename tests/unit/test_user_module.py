@@ -138,7 +138,7 @@ def test_what_has_no_source_is_refused(tmp_path, monkeypatch):
 
 
 def test_an_edited_module_is_loaded_again(write):
-    """Same length, same second: neither the loaded module nor Python's cache of compiled files must be taken."""
+    """The new source has the same length and time. Neither the loaded module nor Python's .pyc file may be used."""
     file = write("my_own.py", "def clean(text):\n    return text + '1'\n")
     times = file.stat()
     first = make_step("my_own:clean")

@@ -71,7 +71,7 @@ def test_ids_equal_the_library_for_any_text(tokenizer):
     @given(TEXTS)
     def check(texts):
         ids = word_tokenizer.encode_column(pa.array(texts, pa.string()))
-        assert ids is not None  # else the comparison with the library failed
+        assert ids is not None  # None would mean that the comparison with the library failed
         assert ids.to_pylist() == [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
 
     check()

@@ -1,1 +1,1 @@
-"""What reports are drawn with: sections of charts and tables, and the style of all charts."""
+"""The building blocks of reports: sections with charts and a table, and the style of all charts."""

@@ -1,1 +1,1 @@
-"""Predictions of a trained model: one path for evaluation, batch prediction, golden rows and replicas."""
+"""Predict with a trained model. Evaluation, batch prediction, golden rows and replicas all use this code."""

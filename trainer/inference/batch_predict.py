@@ -1,4 +1,4 @@
-"""Batch prediction with Ray Data: every input row comes out, in order, with an answer or the reason why there is none."""
+"""Batch prediction with Ray Data: every input row is written, in order, with its answer or why it has none."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def predict_files(
 ) -> dict[str, int]:
     """Write a line for each row of the `inputs` files to `output` (.csv, .jsonl or .parquet) and return the counts.
 
-    Columns: row number, the inputs under the names of their columns (for images and for files of a folder: `path`, which
-    may be null), prediction, score, error (null if there is an answer).
+    Columns: row number, the inputs under the names of their columns, prediction, score, and error, which is null for a
+    row with an answer. For images and for files of a folder there is also `path`, which may be null.
     Raises `DataError` if a file is missing or damaged; call `check_files` first for the quick checks.
     """
     import ray.data
@@ -67,7 +67,7 @@ def predict_files(
         .map_batches(
             _PredictBlocks,
             fn_constructor_args=[str(folder), max(1, int(cpus)), gpus > 0],
-            # Blocks of images are limited in bytes, so the actor takes them whole and splits them itself.
+            # Blocks of images are limited in bytes, so the actor receives them unsplit and splits them itself.
             batch_size=None if task.binary_roles else _BATCH_ROWS,
             batch_format="pyarrow",
             num_cpus=cpus,
@@ -105,7 +105,9 @@ def check_files(inputs: str | list[str], output: Path, contract: Contract) -> No
             "name an output that ends in .csv, .jsonl or .parquet",
         )
     if not output.parent.is_dir():
-        raise DataError(f"there is no folder {output.parent} to write {output.name} to", "create it, or name another")
+        raise DataError(
+            f"there is no folder {output.parent} to write {output.name} to", "create the folder, or name another one"
+        )
     options = input_options(task_of_contract(contract), contract)
     for file in find_source_files(inputs, INPUT):
         if Path(file.path).resolve() == output.resolve():
@@ -119,12 +121,12 @@ def input_options(task: Task, contract: Contract) -> ReadOptions:
 
 
 def _may_have_paths(task: Task, files: list[SourceFile]) -> bool:
-    """Return whether some rows may be files. The same for all files, because all blocks must have the same columns."""
+    """Return whether blocks get a `path` column: all of them do if any file has paths, because columns must agree."""
     return bool(task.binary_roles) or any(file.format in ROW_ENDINGS for file in files)
 
 
 class _ReadBlocks:
-    """Reads files (one per line) into blocks of rows with the index of their file, and with a path if `has_paths`."""
+    """Reads the files of a batch into blocks of rows. Adds the number of the file, and `path` if `has_paths`."""
 
     def __init__(self, options: ReadOptions, has_paths: bool) -> None:
         self.options, self.has_paths = options, has_paths

@@ -45,7 +45,7 @@ class LabeledRows:
     targets: list[str | None]
     """Raw values of the target."""
     digest: str
-    """Hex digest of the rows' content, in any order: evaluations with equal digests are comparable."""
+    """Hex digest of the rows' content, whatever their order. Evaluations with equal digests are comparable."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -162,7 +162,7 @@ def compute_evaluation(
 
 
 class _RowPreviews(Sequence[str]):
-    """The rows as a report shows them, made on demand: the report shows few rows, and thumbnails take time."""
+    """The rows as a report shows them. Computed on demand: the report shows few rows, and thumbnails take time."""
 
     def __init__(self, task: Task, contract: Contract, rows: LabeledRows) -> None:
         self._task, self._contract, self._rows = task, contract, rows
@@ -176,7 +176,7 @@ class _RowPreviews(Sequence[str]):
 
 
 def encode_targets(contract: Contract, rows: LabeledRows) -> np.ndarray:
-    """Return the targets of rows as encoded by the contract. Raises `DataError` for a target it does not know."""
+    """Return the targets of rows as the contract encodes them. Raises `DataError` for a target it does not know."""
     task = task_of_contract(contract)
     target = task.target
     raw = pa.array(rows.targets, pa.string())
@@ -187,6 +187,8 @@ def encode_targets(contract: Contract, rows: LabeledRows) -> np.ndarray:
         problem = "the model was not trained on" if target.has_labels else "cannot be read"
         raise DataError(
             f"{encoded.null_count} rows have a value of {task.target_role} that {problem}: {examples}",
-            "remove these rows, or train with them" if target.has_labels else "remove these rows, or repair them",
+            "remove these rows, or train a model with them"
+            if target.has_labels
+            else "remove these rows, or repair them",
         )
     return target.array(contract.fitted, pa.chunked_array([encoded]))

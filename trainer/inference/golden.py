@@ -21,17 +21,18 @@ from trainer.tasks.input_difference import input_difference
 GOLDEN_FILE = "golden.json"
 #: Number of golden rows of a version.
 MAX_ROWS = 8
-# fp32 differs by about 1e-6 between CPUs; a wrong tokenizer, weight or label order differs by far more.
+# fp32 scores differ by about 1e-6 between CPUs; a wrong tokenizer, weight or label order differs by far more.
 _TOLERANCE = 1e-3
-# Inputs of texts and tables are stored in full. An image has 150,000 numbers: only the first are stored, and a digest.
+# Inputs of texts and tables are stored in full. An image has 150,000 numbers: the first ones and a digest are stored.
 _MAX_NUMBERS, _FIRST_NUMBERS = 4096, 256
 
 
 def select_rows(predictor: Predictor, columns: Columns) -> tuple[list[int], dict[str, list[Any]]]:
     """Return the indices of the golden rows, and the raw values to store for them.
 
-    A model's folder must not contain what its `redact` step removes. With this step the cleaned texts are stored, of rows
-    that cleaning does not change further: their model inputs, and therefore their scores, are the same.
+    A model's folder must not contain what its `redact` step removes. If the contract has this step, the cleaned texts
+    are stored, and only rows are selected whose cleaned texts stay the same when cleaned again. For these rows, raw and
+    cleaned texts have the same model inputs, and therefore the same scores.
     """
     n_rows = len(next(iter(columns.values())))
     if all(step.name != "redact" for step in predictor.contract.steps):
@@ -112,16 +113,16 @@ def _encode_row(predictor: Predictor, row: int, raw: Any) -> np.ndarray:
 def _drift_error(row: int, difference: str) -> ModelError:
     return ModelError(
         f"golden row {row}, {difference}",
-        "serve with the library versions in the version's lineage.json, or train again",
+        "install the library versions that the version's lineage.json lists, or train again",
     )
 
 
 def score_difference(recorded: list[float], now: list[float], labels: list[str], tolerance: float) -> str:
-    """Return a text about the score that moved most if it moved by more than `tolerance`, else an empty text."""
+    """Describe the score that changed most. Return an empty string if it changed by at most `tolerance`."""
     if len(recorded) != len(now):
         return f"length of scores: {len(recorded)} -> {len(now)}"
     gap_C = np.abs(np.asarray(now, float) - np.asarray(recorded, float))
-    if gap_C.size == 0 or gap_C.max() <= tolerance:  # false for NaN
+    if gap_C.size == 0 or gap_C.max() <= tolerance:  # a NaN fails this test, so it is reported
         return ""
     worst = int(gap_C.argmax())
     name = repr(labels[worst]) if worst < len(labels) else str(worst)

@@ -1,4 +1,4 @@
-"""Predictions of a checkpoint folder: the one path that evaluation, batch prediction and replicas share. No Ray.
+"""Predict with the model in a checkpoint folder. Evaluation, batch prediction and replicas use this; it needs no Ray.
 
 Letters in shapes: B rows, C outputs.
 """
@@ -38,9 +38,9 @@ class Predictor:
         return self.cleaner.columns(columns, self.task.text_roles)
 
     def encode_with_reasons(self, columns: Columns) -> Encoded:
-        """Return the model inputs of raw values, cleaned by the contract's steps, with the reasons of bad rows.
+        """Return the model inputs of raw values, cleaned by the contract's steps, and the reason for each bad row.
 
-        If a step refuses a row, nothing is encoded.
+        If a step rejects any row, no row is encoded.
         """
         cleaned, reasons = self.clean(columns)
         if any(reasons):
@@ -48,7 +48,7 @@ class Predictor:
         return self.encoder(cleaned)
 
     def encode(self, columns: Columns) -> list[np.ndarray]:
-        """Return the model inputs of raw values. Raises `RequestError` naming the first row that a step or the encoder refuses."""
+        """Return the model inputs of raw values. Raises `RequestError` naming the first rejected row."""
         encoded = self.encode_with_reasons(columns)
         _raise_first(encoded.reasons or ())
         return encoded.inputs
@@ -65,7 +65,7 @@ class Predictor:
         return self.task.target.answer(self.contract.fitted, self.scores(inputs, batch_size)) if inputs else []
 
     def predict(self, inputs: Sequence[Any], batch_size: int = 64) -> list[dict[str, Any]]:
-        """Return the answer to each input, both in the form of the HTTP API."""
+        """Return the answer to each input. Inputs and answers have the form of the HTTP API."""
         return self.answers(self.encode(self.parse(inputs)), batch_size) if len(inputs) else []
 
 

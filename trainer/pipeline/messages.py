@@ -14,14 +14,14 @@ from trainer.training.checkpoint.checkpoints import Checkpoints
 
 
 def print_row_counts(console: Console, prepared: Prepared) -> None:
-    """Print how many rows each part has, how many steps left out, and how many are bad and why."""
+    """Print the number of rows in each part, the rows that steps left out, and the bad rows by reason."""
     rows: dict[str, int] = prepared.summary["rows"]
     bad: dict[str, int] = prepared.summary["quarantined"]
     left_out: dict[str, int] = prepared.summary["left_out"]
     labels = task_catalog.task_of_contract(prepared.contract).target.labels(prepared.contract.fitted)
     counts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
     repeated = prepared.summary["repeated"]
-    repetitions = f" (and {repeated:,} repetitions by balance)" if repeated else ""
+    repetitions = f" (and {repeated:,} repeated by the step `balance`)" if repeated else ""
     console.detail(f"{counts} rows{repetitions}" + (f", {len(labels)} labels" if labels else ""))
     if left_out:
         console.table("Rows left out by your steps", ["step", "rows"], list(left_out.items()))
@@ -44,7 +44,7 @@ def print_resume_hint(console: Console, folder: Path, *, is_search: bool) -> Non
 
 
 class NoticePrinter:
-    """Prints each notice that workers append to a run's folder once."""
+    """Prints the notices that workers append to a run's folder, each of them once."""
 
     def __init__(self, console: Console, folder: Path) -> None:
         self._console, self._path = console, folder / NOTICES

@@ -1,4 +1,4 @@
-"""Registered models on files: metrics on labeled rows, predictions for unlabeled ones."""
+"""Evaluate registered models on labeled rows, and predict with them for files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def evaluate_version(
 ) -> dict[str, Any]:
     """Return the metrics of `version` on `data`, or on the held-out rows it was registered with, and write a report.
 
-    Computes in this process, or in a Ray task if an `address` is given.
+    Scores the rows in this process, or in a Ray task if an `address` is given.
     """
     contract = load_contract(version.folder)
     rows = read_labeled(data, contract) if data else load_registered_rows(version)
@@ -108,7 +108,7 @@ def predict_version(
             stack.enter_context(connect_to_ray(address, quiet=console.quiet))
         nodes = joined_nodes()
         check_fits([Demand("predict", "reading and one model", 1, 1, 0, "nothing")], nodes)
-        # The model's actor lives on one node. Half a core stays free for Ray Data, which would wait forever without it.
+        # The model's actor runs on one node. Half a core or more stays free for Ray Data, which else waits forever.
         largest = max((node.cpus for node in nodes), default=0.0)
         cpus = largest - 1 if largest >= 2 else largest - 0.5
 
@@ -140,6 +140,6 @@ def _create_folder(storage: Path, version: Version, kind: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(
-            f"{storage} cannot be written: {error.strerror}", "give a folder you may write to with --storage"
+            f"{storage} cannot be written: {error.strerror}", "name a folder that you may write to with `--storage`"
         ) from error
     return folder

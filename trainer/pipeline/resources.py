@@ -39,12 +39,12 @@ def plan_resources(spec: RunSpec, nodes: list[Node]) -> ResourcePlan:
 
 
 def _ray_data_cpus(spec: RunSpec) -> int:
-    """Return the cores to leave for Ray Data while it feeds the workers; without one it would wait forever."""
+    """Return the cores to leave for Ray Data while it feeds the workers; without a core it waits forever."""
     return 1 if spec.data.mode == "streaming" else 0
 
 
 def list_demands(spec: RunSpec, plan: ResourcePlan, *, serving: bool = True) -> list[Demand]:
-    """Return what each stage holds at the same time, in the order they run."""
+    """Return the resources that each stage needs at once, in the order of the stages."""
     workers, gpus = spec.cluster.min_workers, spec.cluster.gpus_per_worker
     cpus, trials = float(plan.cpus_per_worker), plan.trials_at_once
     ray_data_cpus = _ray_data_cpus(spec) / workers
@@ -67,6 +67,6 @@ def list_demands(spec: RunSpec, plan: ResourcePlan, *, serving: bool = True) -> 
 
 
 def serving_demand(serve: ServeSpec) -> Demand:
-    """Return what an endpoint holds with its largest number of replicas."""
+    """Return the resources that an endpoint needs with its largest number of replicas."""
     most = serve.max_replicas
     return Demand("serve", f"{most} replicas", most, serve.cpus_per_replica, serve.gpus_per_replica, "serve.replicas")

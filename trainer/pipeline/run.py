@@ -32,7 +32,9 @@ from trainer.training.launch import is_single_worker, launch_training, start_sin
 
 
 class Run:
-    """A run between its stages. Ray must be connected for `train`, and for a `prepare` that finds no prepared rows.
+    """One run of a spec. Its methods run its stages, and it holds what they share.
+
+    Ray must be connected for `train`, and for `prepare` unless the rows were prepared earlier.
 
     `trainer.pipeline.finish` evaluates, registers and reports its result.
     """
@@ -51,21 +53,21 @@ class Run:
         console.redirect_ray_output(self.folder / RAY_LOG)
 
     def size_resources(self, nodes: list[Node], *, serving: bool = False) -> None:
-        """Choose CPUs per worker and concurrent trials for these nodes. Raises `ResourceError` if the spec cannot fit."""
+        """Choose CPUs per worker and concurrent trials for these nodes. Raises `ResourceError` if it does not fit."""
         self.resources = plan_resources(self.spec, nodes)
         check_fits(list_demands(self.spec, self.resources, serving=serving), nodes)
 
     @cached_property
     def files(self) -> list[SourceFile]:
-        """The files of the spec's data. They are listed, and queries are run, once: all stages use the same rows."""
+        """The files of the spec's data. Files are listed and queries run only once, so all stages use the same rows."""
         if spec_sources.has_fetched_source(self.spec):
             return self.stages.run("fetch", lambda: spec_sources.list_source_files(self.spec), Progress)
         return spec_sources.list_source_files(self.spec)
 
     def prepare(self, spec: RunSpec | None = None) -> Prepared:
-        """Return the prepared rows, made or reused, and print their counts.
+        """Prepare the rows, or reuse rows that were prepared earlier, and print their counts.
 
-        A search passes variants of the run's spec. A resumed run returns the rows that it started with.
+        A search passes variants of the run's spec. A resumed run uses the rows that it started with.
         """
         spec = spec or self.spec
         is_own_spec = spec is self.spec
@@ -103,11 +105,11 @@ class Run:
             return Prepared(folder)
         raise DataError(
             f"the prepared rows of this run are gone: {folder}",
-            f"train again with `raymill train --from {self.folder.name}`, which prepares them again",
+            f"train again with `raymill train --from {self.folder.name}`, which prepares the rows again",
         )
 
     def start_worker_early(self) -> None:
-        """Start the training process now if preparing the rows leaves it the cores."""
+        """Start the training process now if preparing the rows leaves enough cores for it."""
         if is_single_worker(self.spec) and (
             read_prepared_path(self.folder)
             or preparing.is_small_data(self.spec, self.files)
@@ -131,16 +133,16 @@ class Run:
         )
 
     def write_outcome(self, **fields: Any) -> Outcome:
-        """Write the outcome with these fields and the seconds so far into the run's folder, and return it."""
+        """Write the outcome, with these fields and the stages' seconds so far, into the run's folder. Return it."""
         outcome = Outcome(run=str(self.folder), stages=dict(self.stages.seconds), **fields)
         write_json(self.folder / RESULT, outcome.as_dict())
         return outcome
 
 
 def check_references(spec: RunSpec, *, fetch: bool = True) -> None:
-    """Raise if the spec names a task, column role, file or base model that does not exist. Needs no Ray, reads no rows.
+    """Raise if the spec names a task, column role, file or base model that does not exist.
 
-    Without `fetch`, a hub model is not checked: the check would download it.
+    Needs no Ray and reads no rows. Without `fetch`, a hub model is not checked: the check would download it.
     """
     task = task_catalog.get_task(spec.task)
     columns_of(task, spec)

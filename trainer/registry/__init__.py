@@ -1,1 +1,1 @@
-"""The registry of models: versions, aliases, registration of a finished training, and the gate to the champion."""
+"""The registry of models: versions, aliases, registration of a trained model, and the gate before promotion."""

@@ -1,4 +1,4 @@
-"""Finds contracts by a model's name or a folder, for reading and comparing them."""
+"""Find contracts by a model's name or a folder, to read and compare them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ class NamedContract(NamedTuple):
 def find_contract(model: str, storage: str | Path) -> NamedContract:
     """Return the contract of a registered model, or of a folder with a contract.json.
 
-    Raises `ModelError` if the model does not exist or a file was changed. A contract of another code version cannot be
-    served, but it can be read and compared.
+    Raises `ModelError` if the model does not exist or a file was changed. A contract with another
+    `preparation_version` cannot be served, but it can be read and compared.
     """
     folder = Path(model).expanduser()
     if (folder / CONTRACT_FILE).is_file():
         return _read_contract(model, folder.absolute(), {})
     if folder.is_dir() and "/" in model:
-        raise ModelError(f"{folder} has no {CONTRACT_FILE}", "name a prepared folder, a model's folder or a model")
+        raise ModelError(
+            f"{folder} has no {CONTRACT_FILE}", "name a prepared folder, a model's folder, or a registered model"
+        )
     version = Registry(storage).find(model)
     verify_files(version)
     return _read_contract(version.ref, version.folder, version.lineage)

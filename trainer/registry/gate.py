@@ -1,4 +1,4 @@
-"""The gate: decides whether a candidate takes the alias. A pure function of two models' metrics on the same rows."""
+"""The gate: decides whether an alias moves to a new version. Depends only on two models' metrics on the same rows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ class GateDecision(NamedTuple):
 def decide_promotion(
     spec: RunSpec, candidate: dict[str, float], champion: dict[str, float] | None, champion_ref: str = ""
 ) -> GateDecision:
-    """Compare metrics on the same held-out rows by the spec's rule. `champion` is None if the alias is not set."""
+    """Compare metrics on the same held-out rows. `champion` is None if the alias is not set.
+
+    The rule is `promote` in trainer/spec/evaluate.py.
+    """
     metric, rule = spec.evaluate.metric, spec.promote
     if not rule.enabled:
         return GateDecision(False, "promote.enabled is false", {"metric": metric})
     if metric not in candidate or (champion is not None and metric not in champion):
         model = "the candidate" if metric not in candidate else champion_ref
         reason = (
-            f"{metric} of {model} cannot be computed on these held-out rows; promote it with `raymill models promote`"
+            f"{metric} of {model} cannot be computed on these held-out rows; "
+            "promote the candidate with `raymill models promote`"
         )
         return GateDecision(False, reason, {"metric": metric})
     value = candidate[metric]

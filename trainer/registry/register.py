@@ -43,11 +43,13 @@ def load_registered_rows(version: Version) -> LabeledRows:
     try:
         rows = load_held_out(Prepared(folder))
         if rows.digest != version.lineage["held_out_digest"]:
-            raise DataError(f"{folder} has other rows than those it was registered with", "restore the folder")
+            raise DataError(
+                f"{folder} no longer has the rows that the version was registered with", "restore the folder"
+            )
         return rows
     except (ModelError, DataError, OSError) as error:
         raise ModelError(
-            f"the held-out rows of {version.ref} cannot be read: {error}", "give labeled rows with --data FILE"
+            f"the held-out rows of {version.ref} cannot be read: {error}", "give labeled rows with `--data FILE`"
         ) from error
 
 
@@ -74,7 +76,7 @@ def _installed(names: tuple[str, ...]) -> list[str]:
 def register_version(result: RunResult, evaluation: Evaluation, rows: LabeledRows, lineage: dict[str, Any]) -> Version:
     """Create the next version of `result.spec.name` from its checkpoint, metrics, golden rows, profile and lineage.
 
-    Raises `ModelError` naming row and field if the base library's own tokenizer gives a golden row other ids.
+    Raises `ModelError` naming row and field if the library that made the base model encodes a golden row differently.
     """
     prepared = Prepared(result.prepared)
 
@@ -142,7 +144,7 @@ class _Candidate(NamedTuple):
 def promote_if_better(
     spec: RunSpec, version: Version, evaluation: Evaluation, rows: LabeledRows, *, cpus: float, gpus: float
 ) -> GateDecision:
-    """Promote `version` if it beats the champion on the same rows. The registry stores the evidence with the move."""
+    """Promote `version` if it beats the champion on the same rows. The registry stores the evidence for it."""
     candidate = _Candidate(spec, version, evaluation, rows, cpus, gpus)
     registry = Registry(spec.storage)
     while True:
@@ -172,7 +174,7 @@ def _compare_with_champion(candidate: _Candidate, registry: Registry, champion_n
 
 
 def _check_comparable(candidate: Version, champion: Version) -> None:
-    """Raise `ModelError` if the two read different columns or predict something else, so that they cannot share rows.
+    """Raise `ModelError` if the two cannot be evaluated on the same rows: their columns or kinds of target differ.
 
     If rows are split by content, other columns also mean that other rows were held out.
     """
@@ -184,7 +186,8 @@ def _check_comparable(candidate: Version, champion: Version) -> None:
         )
     if set(input_roles(our_task, ours)) != set(input_roles(their_task, theirs)):
         raise ModelError(
-            f"{champion.ref} reads other columns", "use another name, or promote with `raymill models promote`"
+            f"{champion.ref} reads other columns than the new version",
+            "use another name, or promote with `raymill models promote`",
         )
 
 

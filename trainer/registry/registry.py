@@ -35,7 +35,7 @@ class Version(NamedTuple):
 
     @property
     def ref(self) -> str:
-        """The version in the form commands take: `name@7`."""
+        """The version as commands accept it: `name@7`."""
         return f"{self.name}@{self.number}"
 
     @property
@@ -53,7 +53,7 @@ class Version(NamedTuple):
             content: dict[str, Any] = read_json(self.folder / name)
         except (OSError, ValueError) as error:
             raise ModelError(
-                f"{self.folder / name} is missing or damaged: {error}", "restore it, or train again"
+                f"{self.folder / name} is missing or damaged: {error}", "restore the file, or train again"
             ) from error
         return content
 
@@ -72,7 +72,7 @@ class Registry:
         """Return the versions of a model, oldest first. Raises `ModelError` for an unknown name."""
         if not re.fullmatch(NAME_PATTERN, name) or not (self.root / name / "versions").is_dir():
             raise ModelError(
-                f"there is no model '{name}' in {self.root}", suggest(name, self.names(), then="Or give --storage")
+                f"there is no model '{name}' in {self.root}", suggest(name, self.names(), then="Or give `--storage`")
             )
         numbers = sorted(int(p.name) for p in (self.root / name / "versions").iterdir() if p.name.isdigit())
         if not numbers:
@@ -136,7 +136,11 @@ class Registry:
         try:
             moves: list[dict[str, Any]] = read_json(path)["moves"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path} is damaged: {error}", "restore it; the versions are not affected") from error
+            raise ModelError(
+                f"{path} is damaged: {error}",
+                "restore aliases.json from a backup, or delete it and promote a version again; "
+                "deleting it loses the aliases and their history, but no version",
+            ) from error
         return moves
 
     def promote(
@@ -149,8 +153,8 @@ class Registry:
     ) -> bool:
         """Point `alias` to `version` and store the evidence for it. Returns whether the alias moved.
 
-        With `expected` (a version number, or None for an alias that is not set) the alias moves only if it still points
-        there.
+        `expected` is the version number that the alias is known to point to, or None if it is known not to be set. If
+        that has changed meanwhile, the alias does not move.
         """
         if not re.fullmatch(NAME_PATTERN, alias) or alias.isdigit():
             raise ModelError(f"'{alias}' cannot be an alias", "use lowercase letters, digits, _ and -; not only digits")
@@ -215,7 +219,8 @@ def verify_files(version: Version) -> None:
     present = {p.name for p in version.folder.iterdir() if p.name != MANIFEST_FILE}
     for extra in sorted(present - set(expected)):
         raise ModelError(
-            f"{version.folder / extra} is not in the manifest of {version.ref}", "remove it; versions are immutable"
+            f"{version.folder / extra} is not in the manifest of {version.ref}",
+            "remove this file: a version must not change",
         )
     for name, (digest, size) in expected.items():
         file = version.folder / name
@@ -223,7 +228,8 @@ def verify_files(version: Version) -> None:
             raise ModelError(f"{file} is missing", f"restore {version.folder}, or train again")
         if file.stat().st_size != size or file_sha256(file) != digest:
             raise ModelError(
-                f"{file} is damaged: its SHA-256 is not the manifest's", f"restore {version.folder}, or train again"
+                f"{file} is damaged: its SHA-256 is not the one in the manifest",
+                f"restore {version.folder}, or train again",
             )
 
 

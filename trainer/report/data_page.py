@@ -42,7 +42,7 @@ _MAX_TEXT = 400
 
 
 class DataFacts(NamedTuple):
-    """Everything the page shows."""
+    """All facts that the page shows."""
 
     rows: UsableRows
     classes: list[dict[str, Any]]
@@ -79,7 +79,7 @@ class DataFacts(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One sentence about something that deserves attention."""
+    """One sentence about a problem in the data, or that nothing stands out."""
 
     grade: str
     """bad, note or good."""
@@ -159,7 +159,7 @@ def write_data_page(path: Path, facts: DataFacts, *, title: str, prepared: Prepa
 
 
 def list_findings(facts: DataFacts) -> list[Finding]:
-    """Return the findings, most serious first; a single good one if nothing stands out."""
+    """Return the findings, most serious first. If nothing stands out, a single finding says so."""
     findings = [
         *_leak_findings(facts),
         *_contradiction_findings(facts),
@@ -237,7 +237,7 @@ def _balance_findings(facts: DataFacts) -> list[Finding]:
 
 
 def _tiles(facts: DataFacts) -> list[tuple[str, str, str]]:
-    """Return (value, name, anchor) of the numbers at the top."""
+    """Return (value, name, anchor) of each number at the top of the page."""
     tiles = [(f"{len(facts.rows.rows_of(part)):,}", f"{part} rows", "classes") for part in PARTS]
     test_leaks = next(leak["exact"] + leak["case"] for leak in facts.leaks if leak["part"] == "test")
     tiles += [

@@ -1,7 +1,7 @@
 """Texts that occur more than once: duplicates within a part, leaks between parts, the same text with several labels.
 
-Two texts are the same to one of three degrees: `exact`; `case` (equal after lowercasing and without punctuation); `near`
-(most five-character pieces in common, as in the step `deduplicate: {near: 0.8}`).
+Texts are compared by three degrees, strictest first: `exact`; `case` (equal in lowercase and without punctuation); and
+`near` (most five-character pieces in common, as in the step `deduplicate: {near: 0.8}`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from trainer.data.parts import PARTS
 from trainer.data.prepare import minhash
 from trainer.report.data_facts import UsableRows
 
-#: Share of common pieces from which two texts are near-duplicates.
+#: Two texts are near-duplicates if they have at least this share of their pieces in common.
 NEAR_SIMILARITY = 0.8
-#: Distinct texts that are compared for near-duplicates; the page says if there are more.
+#: Only this many distinct texts are compared for near-duplicates; the page says how many were not.
 MAX_NEAR_TEXTS = 50_000
 DEGREES = ("exact", "case", "near")
 _MAX_EXAMPLES = 8
-# An example shows the most similar of at most this many texts.
+# An example of a leak shows the most similar text of the other part, among at most this many.
 _MAX_COMPARED = 50
 
 
@@ -59,7 +59,7 @@ class DuplicateGroups:
     """Number of distinct texts beyond the limit, which were not compared for near-duplicates."""
 
     def of_degree(self, degree: str) -> np.ndarray:
-        """Return the group of each row to one of `DEGREES`."""
+        """Return the group of each row by one of `DEGREES`."""
         return {"exact": self.exact, "case": self.case, "near": self.near}[degree]
 
 
@@ -86,7 +86,7 @@ def _number_groups(keys: Sequence[str]) -> np.ndarray:
 
 
 def count_duplicates(rows: UsableRows, groups: DuplicateGroups) -> list[dict[str, Any]]:
-    """Return {part, exact, case, near}: rows of each part beyond the first of their group, each counted once."""
+    """Return {part, exact, case, near}: how many rows of each part repeat one, counted once by the strictest degree."""
     entries = []
     for part in PARTS:
         members = rows.rows_of(part)
@@ -111,7 +111,7 @@ def find_repeated(rows: UsableRows, groups: DuplicateGroups) -> list[dict[str, A
 
 
 def find_contradictions(rows: UsableRows, groups: DuplicateGroups) -> list[dict[str, Any]]:
-    """Return {text, labels: [(label, rows)]} of texts that are equal except for case and have several labels."""
+    """Return {text, labels: [(label, rows)]} of texts with several labels; case and punctuation do not matter."""
     order = np.argsort(groups.case, kind="stable")
     borders = np.flatnonzero(np.diff(groups.case[order])) + 1
     entries = []
@@ -125,11 +125,11 @@ def find_contradictions(rows: UsableRows, groups: DuplicateGroups) -> list[dict[
 
 
 def find_leaks(rows: UsableRows, groups: DuplicateGroups) -> list[dict[str, Any]]:
-    """Return for each pair of parts the rows of the held-out part whose text is also in the earlier part.
+    """Count, for each pair of parts, the rows of the later part whose text is also in the earlier part.
 
-    Each entry: {source, part, rows, exact, case, near, share, examples}. `source` is the earlier part and `share` is of
-    the rows of `part`. Every row counts once, by its strictest degree. Examples have {degree, text, other, label,
-    other_label}.
+    Each entry: {source, part, rows, exact, case, near, share, examples}. `source` is the earlier part, `part` the later
+    one, and `share` the fraction of the rows of `part` that leak. Every row counts once, by its strictest degree.
+    Examples have {degree, text, other, label, other_label}.
     """
     entries = []
     for source, part in (("train", "test"), ("train", "validation"), ("validation", "test")):

@@ -37,7 +37,7 @@ class ReportPage:
     """The rows that the metrics were computed on."""
     metrics: Mapping[str, float]
     main_metric: str
-    """The metric that decides; it is highlighted."""
+    """The metric that picks epochs, trials and versions; the page highlights it."""
     sections: Sequence[ReportSection]
     lineage: Mapping[str, Any]
     """The origin of the model, as name and value; underscores in names are shown as spaces."""

@@ -13,12 +13,12 @@ from trainer.runs.result import Finalist, TrialRecord
 # An axis with more distinct numbers labels only its ends.
 _MAX_LABELS = 8
 _MAX_LABEL_LENGTH = 22
-# Ratio of the largest to the smallest value from which an axis is logarithmic.
+# An axis is logarithmic if its largest value is at least this many times its smallest.
 _LOG_RATIO = 30.0
 
 
 def draw_trials(history_by_trial: dict[str, list[dict[str, Any]]], best: str, metric: str) -> str:
-    """Return a chart of the metric of every trial by epoch; the winner stands out."""
+    """Return a chart of the metric of every trial by epoch; the winner is green."""
     figure = new_figure(8, 2.8)
     axes = figure.subplots()
     last_epoch = 1

@@ -47,7 +47,7 @@ class Suspects:
 def find_suspects(texts: Sequence[str], labels: Sequence[str], text_groups: np.ndarray) -> Suspects:
     """Return the rows whose label looks wrong, among at most 20,000 rows, sampled by their content.
 
-    `text_groups` numbers the rows by text: rows with equal numbers are never in training and held out at the same time.
+    `text_groups` has one number per row, equal for equal texts. Rows with the same text and label are in the same fold.
     """
     digests = [hashlib.sha256(f"{text}\0{label}".encode()).digest() for text, label in zip(texts, labels, strict=True)]
     sample = sorted(range(len(texts)), key=digests.__getitem__)[:MAX_ROWS]
@@ -129,7 +129,7 @@ def out_of_fold_probabilities(
 def find_doubtful(
     probability_BC: np.ndarray, target: np.ndarray, text_groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (rows, suggested classes) of the rows for which another class than their own is confidently predicted."""
+    """Return (rows, suggested classes) of the rows for which the model confidently predicts another class."""
     n_classes = probability_BC.shape[1]
     of_label = probability_BC[np.arange(len(target)), target]
     threshold_C = np.ones(n_classes)

@@ -9,7 +9,7 @@ import numpy as np
 
 from trainer.charts.style import BLUE, ORANGE, as_svg, new_figure, style_axes
 
-# A longer series is drawn as the means of this many groups of neighbors.
+# A series with more points is drawn as the means of this many groups of adjacent points.
 _MAX_POINTS = 600
 
 

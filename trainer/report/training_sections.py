@@ -15,7 +15,7 @@ from trainer.runs.result import RunResult
 
 
 def learning_curve_sections(result: RunResult, metric: str, loss: str) -> list[ReportSection]:
-    """Return the learning curves; empty after a single epoch. `loss` is the metric that is the validation loss."""
+    """Return the learning curves; empty after a single epoch. `loss` names the validation loss."""
     if len(result.history) < 2:
         return []
     chart = ReportChart(draw_learning_curves(result.history, metric, loss), full_width=True)

@@ -1,4 +1,4 @@
-"""The folder of one run: its spec as written and in full, its environment, its log, its progress, its report."""
+"""The folder of one run: its spec as written and with every key, its environment, log, progress and report."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def create_run(spec: RunSpec, kind: str) -> Path:
 
 
 def run_kind(folder: Path) -> str:
-    """Return what the run in `folder` does: train, tune, run, ...; an empty string if the folder is not a run's.
+    """Return what the run in `folder` does: train, tune, run, ...; an empty string if the folder is not that of a run.
 
     Only the end of the folder's name counts, because a spec's own name may contain such a word.
     """
@@ -77,7 +77,8 @@ def lock_run(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise ResourceError(
-            f"another process still works on the run {folder.name}", "wait until it ends, or stop it, then try again"
+            f"another process still works on the run {folder.name}",
+            "wait until it ends, or stop it, and then try again",
         ) from None
     try:
         yield
@@ -91,7 +92,9 @@ def find_run(run: str, storage: Path) -> Path:
         if _is_run(folder):
             return folder.absolute()
     names = sorted(path.name for path in _runs_folder(storage).glob("*") if _is_run(path))
-    raise SpecError(f"there is no run {run!r} in {_runs_folder(storage)}, nor such a folder", suggest(run, names[-10:]))
+    raise SpecError(
+        f"{run!r} is neither a run in {_runs_folder(storage)} nor the folder of a run", suggest(run, names[-10:])
+    )
 
 
 def list_runs(storage: Path) -> list[Path]:
@@ -113,13 +116,13 @@ def load_run_spec(folder: Path, overrides: Iterable[str] = ()) -> RunSpec:
         if old_key is None:
             raise
         raise SpecError(
-            f"an earlier raymill wrote the run {folder.name}: its spec has {old_key}, now {new_key(old_key)}",
-            "start the run again with its spec and the new keys",
+            f"an earlier raymill wrote the run {folder.name}: its spec has `{old_key}`, now called `{new_key(old_key)}`",
+            "rename the old keys in its spec, and start a new run",
         ) from error
 
 
 def save_spec(spec: RunSpec, path: Path) -> None:
-    """Write a spec as the YAML that `raymill run` takes."""
+    """Write a spec as YAML that `raymill run` accepts."""
     _write_yaml(spec.model_dump(mode="json", exclude_unset=True), path)
 
 

@@ -1,4 +1,4 @@
-"""The files that a run appends lines to while it works: epochs, steps and notices, and the file of its result."""
+"""The files to which a run appends its epochs, steps and notices while it works, and the file of its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of a training or a search: the only thing that evaluating, registering and reporting take from it."""
+"""The result of a training or a search. Evaluation, registration and the report need nothing else of it."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class SearchRecord:
     importance: dict[str, float]
     """The fraction of the metric's variance that each key explains, largest first; empty if there are few trials."""
     finalists: list[Finalist]
-    """Empty if the search has no finals."""
+    """Empty if the search neither trains its best trials again nor load-tests them."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished training: a run's only one, or the winner of its search."""
+    """The result of a run's only training, or of the winner of its search."""
 
     checkpoint: Path
     """Folder with the best epoch's weights (safetensors), config, tokenizer and contract."""
@@ -83,7 +83,7 @@ class RunResult:
     history: list[dict[str, Any]]
     """One entry per epoch."""
     folder: Path
-    """The folder of its history and its metrics by step: the run's own; in a search, the winner's."""
+    """The folder with the history and the metrics by step: the run's folder; in a search, the winner's."""
     trials: list[TrialRecord] = field(default_factory=list)
     """All trials of the search in the order they started; empty without a search."""
     search: SearchRecord | None = None

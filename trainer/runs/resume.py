@@ -14,7 +14,7 @@ from trainer.spec.run import RunSpec
 
 # Keys that do not change the result of a training.
 _CHANGEABLE_KEYS = ("cluster.", "serve.", "track.", "train.checkpoint.", "train.max_failures", "train.max_time_s")
-# Keys that change what a search tries next and how long it goes on. Trials that have started keep their values.
+# Keys that change what a search tries next and how long it continues. Trials that have started keep their values.
 _CHANGEABLE_KEYS_OF_A_SEARCH = (
     "tune.space.",
     "tune.trials",
@@ -48,7 +48,8 @@ def load_for_resume(run: str, storage: Path, overrides: Iterable[str]) -> tuple[
         )
     if kind not in ("train", "tune", "run"):
         raise SpecError(
-            f"{folder.name} is neither a training nor a search, so it cannot be resumed", "start it again with its spec"
+            f"{folder.name} is neither a training nor a search, so it cannot be resumed",
+            "start a new run with its spec",
         )
     spec = load_run_spec(folder, changes)
     save_resolved_spec(spec, folder)
@@ -59,7 +60,7 @@ def load_for_resume(run: str, storage: Path, overrides: Iterable[str]) -> tuple[
 def load_for_repeat(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunSpec, list[str]]:
     """Return the complete spec of an earlier run for a new one, and the differences between then and now in words."""
     folder = find_run(run, storage)
-    # `auto` chooses by measuring, and could choose another precision today.
+    # `train.precision: auto` measures, and could choose another precision today.
     precision = read_precision(folder)
     precision_override = [f"train.precision={precision}"] if precision else []
     spec = load_run_spec(folder, [*precision_override, *overrides])
@@ -80,5 +81,5 @@ def _check_changes(folder: Path, changes: Iterable[str], *, is_search: bool) -> 
 
 def _how_to_continue(folder: Path, *, can_grow: bool) -> str:
     if can_grow:
-        return f"add trials to it, for example with --resume {folder.name} --set tune.trials=40"
-    return f"repeat it with --from {folder.name}"
+        return f"add trials to it, for example with `--resume {folder.name} --set tune.trials=40`"
+    return f"repeat it with `raymill train --from {folder.name}`"
