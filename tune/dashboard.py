@@ -12,10 +12,10 @@ from tune.schedulers import max_epochs
 from tune.stop_rules import TimeBudget
 from tune.trial_store import TrialStore, max_or_min
 
-# Rows of the table: running trials first, then the best of the others.
+# The maximum number of rows in the table: running trials first, then the best of the other trials.
 _MAX_ROWS = 10
 _MAX_VALUE_CHARS = 24
-# With fewer ended trials their mean length says little about the others.
+# With fewer ended trials, their mean length says little about the other trials.
 _MIN_ENDED_FOR_MEAN = 3
 
 
@@ -29,7 +29,7 @@ class Dashboard:
         self._remark = ""
 
     def set_remark(self, text: str) -> None:
-        """Show what the search does when no trial runs."""
+        """Set the text that says what the search does while no trial runs."""
         self._remark = text
 
     def progress(self, budget: TimeBudget) -> Progress:
@@ -48,7 +48,7 @@ class Dashboard:
         return self._tune.n_trials + self._tune.n_finalists * (self._tune.seeds - 1)
 
     def _epochs_to_come(self, trials: Sequence[TrialRecord], epochs: dict[str, float], longest: int) -> float:
-        """Estimate the epochs left: a trial to come is as long as the ended ones are on average."""
+        """Estimate the epochs left. For a trial to come, take the mean of the ended trials."""
         ended = [trial for trial in trials if trial.state != "running"]
         mean = sum(trial.epochs for trial in ended) / len(ended) if ended else float(longest)
         not_started = max(0, self._n_planned - len(trials)) * mean
@@ -80,7 +80,7 @@ class Dashboard:
         return trials
 
     def _epochs_done(self, trial: TrialRecord, longest: int) -> float:
-        """Return the epochs of a trial, with the share of its current epoch."""
+        """Return the epochs that a trial has done, including the share done of its current epoch."""
         if trial.state != "running":
             return float(trial.epochs)
         parts = read_progress(self._store.folder(trial.name) / "progress")

@@ -13,12 +13,15 @@ from tune.objectives import list_goals, pareto_front, violated_constraints
 from tune.point import Point
 from tune.trial_store import original_name, reseeded_name
 
-# Keys that change what a served model costs. Trials that differ in them are different kinds.
+# Prefixes of the keys that change the cost of serving a model. Trials that differ in such a key are of different kinds.
 _SERVING_COST_KEYS = ("model.", "data.")
 
 
 def rank_trials(spec: RunSpec, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials with an evaluation: those that violate fewest known constraints first, then the best first."""
+    """Return the evaluated trials, sorted by the number of violated constraints, then by the first goal, best first.
+
+    A constraint on a metric that a trial does not have is ignored.
+    """
     assert spec.tune is not None
     goal, constraints = list_goals(spec)[0], spec.tune.parsed_constraints
 
@@ -48,7 +51,7 @@ def select_finalists(spec: RunSpec, trials: Sequence[TrialRecord]) -> list[Trial
 
 
 def points_with_more_seeds(spec: RunSpec, finalists: Sequence[TrialRecord]) -> list[Point]:
-    """Return a point for each finalist and each further seed of `tune.seeds`."""
+    """Return a point for each finalist and each of the `tune.seeds` - 1 further seeds."""
     assert spec.tune is not None
     seeds = range(spec.train.seed + 1, spec.train.seed + spec.tune.seeds)
     return [
@@ -66,7 +69,8 @@ def score_finalists(
 ) -> list[Finalist]:
     """Return the finalists, the best first, with means over their seeds.
 
-    `reseeded` are their trainings with further seeds; `serving` has, by name, the metrics of a load test.
+    `reseeded` are their trainings with further seeds; `serving` maps names of trials to the metrics of their load
+    tests.
     """
     assert spec.tune is not None
     goals, constraints = list_goals(spec), spec.tune.parsed_constraints
@@ -114,6 +118,6 @@ def best_run_name(spec: RunSpec, finalist: Finalist) -> str:
 
 
 def _order(goals: Sequence[Goal], finalist: Finalist) -> tuple[Any, ...]:
-    """Return the sort key: constraints, then the Pareto front, then the goals in order."""
+    """Return the sort key: the number of violated constraints, then the Pareto front, then the goals in order."""
     scores = [-goal.sign * finalist.metrics.get(goal.name, -goal.sign * float("inf")) for goal in goals]
     return (len(finalist.violated), not finalist.on_front, *scores)

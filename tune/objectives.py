@@ -16,14 +16,15 @@ def list_goals(spec: RunSpec) -> list[Goal]:
 
 
 def trial_goals(goals: Sequence[Goal]) -> list[Goal]:
-    """Return the goals that every trial has a value for, without being served."""
+    """Return the goals that every trial has a value for: all but the metrics of a load test."""
     return [goal for goal in goals if not goal.is_serving_metric]
 
 
 def pareto_front(goals: Sequence[Goal], candidates: Sequence[Mapping[str, float]]) -> list[bool]:
-    """Return for each candidate's metrics whether they are on the Pareto front.
+    """Return for each candidate, given by its metrics, whether it is on the Pareto front.
 
-    A candidate is on it if no other is as good by every goal and better by one. A missing metric counts as the worst.
+    A candidate is on the front if no other candidate is at least as good by every goal and better by one. A missing
+    metric counts as the worst value.
     """
     scores = [
         [goal.sign * metrics.get(goal.name, -goal.sign * float("inf")) for goal in goals] for metrics in candidates
@@ -38,7 +39,10 @@ def pareto_front(goals: Sequence[Goal], candidates: Sequence[Mapping[str, float]
 def violated_constraints(
     constraints: Sequence[Constraint], metrics: Mapping[str, float], *, ignore_missing: bool = False
 ) -> list[str]:
-    """Return the constraints that `metrics` violate. A missing metric violates, unless `ignore_missing`."""
+    """Return the constraints that `metrics` violate.
+
+    A missing metric violates its constraint, unless `ignore_missing`.
+    """
     return [
         str(constraint)
         for constraint in constraints

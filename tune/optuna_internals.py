@@ -11,6 +11,6 @@ from typing import Any
 
 def contains_value(distribution: Any, value: float) -> bool:
     """Return whether a value lies in a distribution: within its bounds, and on its steps."""
-    # Why: a point of the user's or of an earlier search may lie outside the space, and `add_trial` raises for it.
+    # Why: a point of the spec or of an earlier search may lie outside the space, and `add_trial` rejects it.
     # Replaced by: a public `contains` of Optuna's distributions, or bounds and step compared here.
     return bool(distribution._contains(value))

@@ -1,11 +1,12 @@
-"""A point of the search space, and how it travels in the config of a Ray Tune trial."""
+"""A point of the search space, and its form in the config of a Ray Tune trial."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-#: The key of a trial's config that holds its point: at the top level Ray Tune reads the dots in our keys as nesting.
+#: The key of a trial's config that holds its point. At the top level, Ray Tune would read the dots in our keys as
+#: nesting.
 POINT_KEY = "point"
 _NAME_KEY = "trial"
 
@@ -33,5 +34,5 @@ def values_in_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ray_trial_name(trial: Any) -> str:
-    """Return the name that Ray Tune gives to a trial. Its config may be replaced while it runs; its name stays."""
+    """Return the name for a Ray Tune trial. A trial's config may be replaced while it runs; its name stays."""
     return str(trial.config[POINT_KEY][_NAME_KEY])

@@ -31,7 +31,7 @@ class QueueSearcher(Searcher):
     ) -> None:
         """Sample at most `n_new` points, with names that continue after `last_number`.
 
-        `epochs` is the length of a trial whose values do not name `train.epochs`.
+        `epochs` is the number of epochs of a trial whose values do not set `train.epochs`.
         """
         super().__init__(metric=goals[0].name, mode=goals[0].mode)
         self._store, self._goals, self._epochs = store, list(goals), epochs
@@ -69,7 +69,10 @@ class QueueSearcher(Searcher):
             tell_sampler(self._sampler, self._goals, self._store.read(name))
 
     def _record_end(self, name: str, error: bool) -> None:
-        """Record an end that the trial could not record itself: an error, or a stop, possibly at its last epoch."""
+        """Record the end of a trial whose process could not record it.
+
+        The process died, or Ray Tune stopped the trial, perhaps at its last epoch.
+        """
         record = self._store.read(name)
         if error:
             self._store.end(name, "failed", "its process died")

@@ -1,4 +1,7 @@
-"""Choose the next point of a search with Optuna's samplers, by ask and tell. Ray is not used here."""
+"""Choose the next point of a search with Optuna's samplers, by ask and tell. This module does not use Ray.
+
+The names are `tune.algorithm` in trainer/spec/tune.py.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tune.optuna_internals import contains_value
 if TYPE_CHECKING:
     import optuna
 
-# Samplers that search over the keys which all trials share: one trial that lacks a key would end the search over it.
+# These samplers search only over the keys that all trials have: one trial without a key would end the search over it.
 _NEED_ALL_KEYS = ("cmaes", "nsga2")
 _MIN_TRIALS_FOR_IMPORTANCE = 5
 
@@ -25,7 +28,7 @@ class Sampler:
     """An Optuna study of one search. Optuna sees a `choice` value as its index, because a value may be a list."""
 
     def __init__(self, tune: TuneSpec, goals: Sequence[Goal], known: int = 0) -> None:
-        """`goals` are those that every trial has a value for.
+        """`goals` are the goals that every trial has a value for.
 
         `known` is the number of points that were tried before. The seed depends on it, so that a resumed search samples
         new points.
@@ -61,13 +64,13 @@ class Sampler:
         *,
         stopped: bool = False,
     ) -> None:
-        """Record the result of a trial, whether it was asked for here or not.
+        """Record the result of a trial, whether `ask` returned it or not.
 
         `scores` are its metrics in the order of the goals, None if it failed. `by_epoch` is the first goal by epoch;
-        `stopped` says that the trial was stopped early, so that these are all that is known.
+        `stopped` says that the trial was stopped early, so that its later values are unknown.
         """
         is_single = len(self._goals) == 1
-        # TPE ranks a pruned trial behind all that reached the same epoch. Other samplers do not support pruned trials.
+        # TPE ranks a pruned trial behind all complete trials. Other samplers do not support pruned trials.
         pruned = stopped and bool(by_epoch) and is_single and self._tune.algorithm == "tpe"
         state = _trial_state(failed=scores is None, pruned=pruned)
         result = list(scores) if scores is not None and not pruned else None
@@ -83,7 +86,7 @@ class Sampler:
     def _add_trial(
         self, values: Mapping[str, Any], state: Any, result: list[float] | None, intermediate: dict[int, float]
     ) -> None:
-        """Add a trial that was not asked for here, unless the sampler cannot learn from it."""
+        """Add a trial that `ask` did not return, unless the sampler cannot learn from it."""
         import optuna
 
         params = self._to_params(values)
@@ -102,7 +105,7 @@ class Sampler:
     def importance(self) -> dict[str, float]:
         """Return the share of the first goal's variance that each key explains (fANOVA), the largest first.
 
-        Empty with fewer than 5 finished trials, or if all of them have the same value.
+        Return {} with fewer than 5 finished trials, or if all of them have the same value.
         """
         import optuna
 
@@ -120,7 +123,7 @@ class Sampler:
         return {name: float(share) for name, share in shares.items()}
 
     def _lacks_a_key(self, values: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
-        """Return whether a key that is searched at `values` is missing in `params`."""
+        """Return whether `params` lacks a key that the space searches for these `values`."""
         return any(self._tune.is_searched(key, values) and key not in params for key in self._tune.ordered_keys)
 
     def _to_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +158,7 @@ def _with_first_goal_only(trial: Any) -> Any:
 def _build_optuna_sampler(tune: TuneSpec, seed: int) -> Any:
     import optuna
 
-    # This many points are random before a sampler uses what it has learned.
+    # The number of random points before a sampler uses the results of earlier points.
     n_startup = max(3, min(10, tune.n_trials // 3))
     if tune.algorithm in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)

@@ -1,4 +1,7 @@
-"""The schedulers of a search: which of Ray Tune's stops trials early."""
+"""The choice of the Ray Tune scheduler that stops the trials of a search early.
+
+The names are `tune.scheduler` in trainer/spec/tune.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tune.search_space import perturb_point
 
 # ASHA and HyperBand let one in this many trials continue past a rung.
 _REDUCTION = 3
-# The share of PBT's trials that take over the state of as many others.
+# PBT: the worst trials take over the states of the best trials. This is the share of each of the two groups.
 _QUANTILE = 0.25
 _MIN_TRIALS_FOR_QUANTILE = 4
 _MIN_TRIALS_FOR_MEDIAN = 3
@@ -52,30 +55,31 @@ def build_scheduler(spec: RunSpec) -> Any:
 
 
 def _explore(tune: TuneSpec, random: Random, config: dict[str, Any]) -> dict[str, Any]:
-    """Return the new config of a trial that resumes from another's weights."""
+    """Return the new config of a trial that resumes from another trial's weights."""
     return {**config, POINT_KEY: perturb_point(tune, config[POINT_KEY], random)}
 
 
 def needs_every_checkpoint(spec: RunSpec) -> bool:
-    """Return whether trials pause, or resume from others' checkpoints, so that each epoch needs a complete one."""
+    """Return whether trials may pause or resume from other trials, so that each epoch needs a complete checkpoint."""
     return spec.tune is not None and spec.tune.scheduler in ("hyperband", "pbt") and stops_early(spec)
 
 
 def stops_early(spec: RunSpec) -> bool:
     """Return whether the scheduler may stop or pause trials before their last epoch.
 
-    HyperBand and PBT pause trials and resume them elsewhere, which needs the state of the training after every epoch.
-    Trials with several workers have that state in other processes, so they work with ASHA and median only.
+    HyperBand and PBT pause trials and resume them in other processes, which needs the state of the training after every
+    epoch. Trials with several workers have that state in their workers' processes, so they work with ASHA and median
+    only.
     """
     if spec.tune is None or spec.tune.scheduler == "none":
         return False
     if spec.cluster.workers == 1:
         return True
-    # Estimators do not look for a stop request.
+    # Several workers are stopped by a stop request, which the loop of the estimators does not read.
     return spec.tune.scheduler in ("asha", "median") and not task_catalog.get_task(spec.task).learns_from_features
 
 
 def max_epochs(spec: RunSpec) -> int:
-    """Return the most epochs that a trial may take."""
+    """Return the maximum number of epochs of a trial."""
     domain = spec.tune.space.get("train.epochs") if spec.tune else None
     return int(max(domain.sample_values)) if domain else spec.train.epochs

@@ -1,4 +1,4 @@
-"""A search: many trials with Ray Tune, the best of which becomes a `RunResult` like that of any training."""
+"""A search: many trials with Ray Tune. The best trial becomes a `RunResult`, like any training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tune.trial_runner import TrialRunner
 from tune.trial_store import TrialStore, original_name
 from tune.warm_start import initial_points, number_points, warm_start_sampler
 
-#: Measures the cost of serving a model: from its training's result to `trainer.spec.tune.SERVING_METRICS`.
+#: Load-tests a model: takes its training's result, and returns the metrics in `trainer.spec.tune.SERVING_METRICS`.
 Measure = Callable[[RunResult], Mapping[str, float]]
 
 
@@ -71,7 +71,10 @@ class Search:
         return self._dashboard.progress(self._budget)
 
     def _points_to_queue(self, started: Sequence[str]) -> list[Point]:
-        """Return the points to queue: ended trials replay their metrics, others resume; then the spec's points."""
+        """Return the points to queue, in order: ended trials, unfinished trials, and the points of the spec.
+
+        An ended trial replays its metrics; an unfinished trial resumes.
+        """
         earlier = [self._store.read_point(name) for name in started]
         ended = [point for point in earlier if self._store.has_ended(point.name)]
         unfinished = [point for point in earlier if not self._store.has_ended(point.name)]
@@ -104,13 +107,13 @@ class Search:
         return metrics
 
     def _conclude(self, scored: list[Finalist], importance: dict[str, float]) -> RunResult:
-        """Return the winner's result with the record of the search, and delete the models of the others."""
+        """Return the winner's result with the record of the search, and delete the models of all other trials."""
         best = scored[0]
         if best.violated:
             values = ", ".join(f"{name} {value:.4g}" for name, value in best.metrics.items())
             raise UserError(
                 f"no finalist satisfies {' and '.join(best.violated)}; the closest, {best.name}, has {values}",
-                f"relax tune.constraints, and resume with `raymill tune --resume {self._folder.name} --set ...`",
+                f"relax the constraints: `raymill tune --resume {self._folder.name} --set 'tune.constraints=[...]'`",
             )
         objectives = [(goal.name, goal.mode) for goal in list_goals(self._spec)]
         has_finals = self._tune.n_finalists > 0
@@ -142,5 +145,8 @@ class Search:
         if errors:
             return RaymillError(f"no trial of the search reached an evaluation: {errors[0]}")
         if self._tune.time_budget_s is None:
-            return RaymillError(f"no trial of the search in {self._folder} has a model any more")
-        return UserError("no trial reached an evaluation within tune.time_budget_s", "raise it, or lower train.epochs")
+            return RaymillError(f"the models of all trials of the search in {self._folder} are missing")
+        return UserError(
+            f"no trial reached an evaluation within tune.time_budget_s={self._tune.time_budget_s:g}",
+            "raise `tune.time_budget_s`, or lower `train.epochs`",
+        )

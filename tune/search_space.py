@@ -1,4 +1,4 @@
-"""The search space of a spec: the prepared rows its values need, and how population-based training changes values."""
+"""The search space of a spec: the prepared rows that its values need, and the changes of values by PBT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.spec.space import DomainSpec
 from trainer.spec.tune import MUTABLE_KEYS, TuneSpec
 from trainer.tasks import load_spec
 
-#: Keys of the space that change the prepared rows. The rows of each of their values are prepared before the search.
+#: Prefixes of the keys that change the prepared rows. The rows of every value are prepared before the search.
 _PREPARATION_KEYS = ("data.", "model.base")
 # Population-based training resamples a value with this probability, and otherwise multiplies it by one of the factors.
 _RESAMPLE_PROBABILITY, _FACTORS = 0.25, (0.8, 1.2)
@@ -38,7 +38,7 @@ def specs_to_prepare(spec: RunSpec, tried: Sequence[Mapping[str, Any]] = ()) -> 
 
 
 def _omission(tune: TuneSpec, key: str) -> list[Any]:
-    """Return the mark for an omitted key if the key is conditional."""
+    """Return `[_OMITTED]` if the key is conditional, so that a point may lack it, else []."""
     return [_OMITTED] if tune.space[key].when else []
 
 
@@ -48,7 +48,7 @@ def preparation_key(values: Mapping[str, Any]) -> str:
 
 
 def perturb_point(tune: TuneSpec, values: Mapping[str, Any], random: Random) -> dict[str, Any]:
-    """Return a point near `values` for a trial that takes over another's weights: inside the space, and on its steps.
+    """Return a point near `values`, in the space and on its steps, for a trial that takes over another trial's weights.
 
     Keys that may change during training are resampled one time in four, and otherwise multiplied by 0.8 or 1.2, as in
     population-based training (Jaderberg et al. 2017).

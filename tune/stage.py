@@ -19,14 +19,14 @@ from tune.warm_start import VARIANTS, read_variants
 def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | None = None) -> RunResult:
     """Prepare every variant of the rows that the space needs, then search. Return the winner.
 
-    A resumed run keeps its trials. `measure` load-tests a model in serving, if the spec asks for it.
+    A resumed run keeps its trials. `measure` load-tests a model in serving, if the spec has serving metrics.
     """
     prepared = _prepare_variants(run)
     tune = run.spec.tune
     if tune and tune.scheduler != "none" and not stops_early(run.spec):
         run.console.detail(
-            f"tune.scheduler={tune.scheduler} needs single-worker trials and is ignored; "
-            "asha and median work with several workers",
+            f"tune.scheduler={tune.scheduler} is ignored: trials with several workers can use asha and median only, and "
+            "estimators neither; set `cluster.workers: 1` to use it",
             style="yellow",
         )
     search = Search(
@@ -44,7 +44,7 @@ def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]
 
 def _prepare_variants(run: Run) -> dict[str, str]:
     """Return the prepared folders of the search by `preparation_key`, and write them into the run's folder."""
-    # A resumed search has unfinished trials, and one of them may win, even if the space has changed since.
+    # Earlier trials of a resumed search need their rows: one of them may win, even if the space has changed since.
     earlier = read_variants(run.folder)
     specs = specs_to_prepare(run.spec, TrialStore(run.folder, run.spec).all_values())
     new = {key: str(run.prepare(spec).folder) for key, spec in specs.items() if key not in earlier}
@@ -67,4 +67,4 @@ def _print_finalists(console: Console, search: SearchRecord) -> None:
         ]
         for finalist in search.finalists
     ]
-    console.table("Finals", ["trial", "seeds", *names, "on the front", "does not keep to"], rows)
+    console.table("Finals", ["trial", "seeds", *names, "on the front", "violates"], rows)

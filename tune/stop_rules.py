@@ -1,4 +1,4 @@
-"""The rules that end a search as a whole: for now its time budget, over all its attempts."""
+"""The rules that end a whole search: its time budget, which counts all attempts together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TimeBudget:
         self._started = self._written = time.monotonic()
 
     def save(self) -> None:
-        """Write the seconds to the file, at most every few seconds."""
+        """Write the elapsed seconds to the file, unless they were written in the last 5 s."""
         if time.monotonic() - self._written > _WRITE_EVERY_S:
             self._written = time.monotonic()
             write_json(self._path, {_KEY: round(self.seconds, 1)})

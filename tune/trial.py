@@ -1,7 +1,7 @@
-"""One trial: the training loop in the trial's own actor, or a Ray Train run beside it if it has several workers.
+"""One trial: the training loop in the trial's own actor, or a Ray Train run beside the actor for several workers.
 
 A nested Ray Train run costs about 20 s of start-up on 2 cores, and its checkpoints reach Ray Tune only as a path in the
-metrics. So a trial with one worker runs the same loop in the actor that Ray Tune already has, and reuses.
+metrics. So a trial with one worker runs the same loop in the actor that Ray Tune starts anyway, and reuses.
 
 A trial's folder holds its history and its checkpoints. An interrupted trial resumes from them, and an ended one replays
 its metrics: Ray Tune's scheduler sees both as if nothing had happened.
@@ -44,20 +44,20 @@ _END_WITHIN_S = 600.0
 # longer, the next trial fails: on a busy machine the default of 2 s is too short.
 _THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 
-# Set in a trial's process once Ray Tune wants it to end.
+# Set in a trial's process once Ray Tune wants to end the trial.
 _ending = threading.Event()
 
 
 class _GracefulTrainable:
     """Lets a trial's training end before Ray Tune kills its process.
 
-    Ray Tune kills the process as soon as the trial is told to end, and Ray Train's controller with it. The workers'
-    placement group would stay (its cleaner asks the dashboard, ray 2.60), and the next trial would wait for those cores
-    forever.
+    Ray Tune kills the process at once when it ends the trial, and Ray Train's controller with it. The workers'
+    placement group would stay, because its cleaner needs the dashboard (ray 2.60), and the next trial would wait for
+    its cores forever.
     """
 
     def cleanup(self) -> None:
-        """End the training, then clean up what Ray Tune has of the trial."""
+        """End the training, then clean up Ray Tune's state of the trial."""
         _ending.set()
         finish_trial_session(_END_WITHIN_S)
         super().cleanup()  # type: ignore[misc]
@@ -94,7 +94,7 @@ def run_trial(
     try:
         spec = load_spec.override_spec(base_spec, values)
         rows = Path(prepared[preparation_key(values)])
-    except UserError as error:  # the values do not go together: another attempt would fail too
+    except UserError as error:  # the values contradict each other: another attempt would fail too
         write_failure(store.folder(name), error)
         store.end(name, "failed", str(error))
         return
@@ -108,7 +108,7 @@ def run_trial(
         _restore_state(Path(checkpoint.path), store.folder(name))
         store.start(Point(name, values))  # the values may be another trial's by now
     elif every_checkpoint and (newest := _newer_checkpoint(store, name)) is not None:
-        _restore_state(newest, store.folder(name))  # the search was interrupted, and only Ray Tune has the last epoch
+        _restore_state(newest, store.folder(name))  # an interrupted search: only Ray Tune's folder has the last epoch
     train = _train_in_process if spec.cluster.workers == 1 else _train_distributed
     try:
         train(spec, rows, store.folder(name), threads, reporter)
@@ -135,7 +135,7 @@ def _restore_state(checkpoint: Path, folder: Path) -> None:
 
 
 def _newer_checkpoint(store: TrialStore, name: str) -> Path | None:
-    """Return a trial's checkpoint in Ray Tune's folder if it is further than the state in its own folder."""
+    """Return a trial's checkpoint in Ray Tune's folder if it has more steps than the state in its own folder."""
     own_steps = Checkpoints(store.folder(name), keep=1).steps()
     candidates = [(step, path) for path in store.checkpoints(name) for step in Checkpoints(path, keep=1).steps()[:1]]
     step, newest = max(candidates, key=lambda candidate: candidate[0], default=(0, None))
@@ -150,7 +150,7 @@ class _TuneReporter(EpochCallback):
         self._took_over, self._n_reported = took_over, 0
 
     def replay(self) -> None:
-        """Report the epochs of a trial that has ended, with its best model at the last one."""
+        """Report the epochs of a trial that has ended, and with the last epoch its best model."""
         self._report_up_to(None, self._store.best_checkpoint(self._name))
 
     def on_begin(self, state: TrainState) -> None:
@@ -180,7 +180,10 @@ class _TuneReporter(EpochCallback):
             self._report_up_to(epoch, folder)
 
     def _report_up_to(self, epoch: int | None, folder: Path | None) -> None:
-        """Report every epoch that was not reported yet, including those before an interruption."""
+        """Report every epoch that was not reported yet, including those before an interruption.
+
+        If every checkpoint is needed, report the last epoch only.
+        """
         import ray.tune
 
         lines = [
@@ -229,10 +232,10 @@ def _train_distributed(spec: RunSpec, rows: Path, folder: Path, threads: int, re
         while thread.is_alive() and not _ending.is_set():
             thread.join(_POLL_EVERY_S)
             history = read_history(folder)
-            # While the training runs, the last epoch's model may still be on its way to storage.
+            # While the training runs, the last epoch's model may not be on storage yet.
             complete = history[: len(history) if not thread.is_alive() else -1]
             for line in complete[n_reported:]:
-                reporter(line, _model_writer(folder, int(line["epoch"])))  # does not return if it ends the trial
+                reporter(line, _model_writer(folder, int(line["epoch"])))  # does not return if Ray Tune ends the trial
                 n_reported += 1
     finally:
         if thread.is_alive():

@@ -1,4 +1,4 @@
-"""Run trials with Ray Tune and release what they leave behind."""
+"""Run trials with Ray Tune, and free the resources of those that have ended."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from tune.stop_rules import TimeBudget
 from tune.trial import make_trainable
 from tune.trial_store import TrialStore
 
-# A trial that only waits for its workers asks for some memory: Ray Tune wants a bundle that is not empty, and any share
-# of a CPU would be missing where the workers need all of them.
+# The resources of a trial that only waits for its workers. Ray Tune rejects an empty request, and a share of a CPU
+# would be missing if the workers need all CPUs.
 _WAITING_TRIAL_MEMORY_BYTES = 1 << 20
 _RAY_TUNE_ENVIRONMENT = {
     # Ray Tune's own files for each trial (csv, json, TensorBoard) repeat ours and cost some ms per evaluation.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # A failed trial has no metrics to report. That is in its record, and no reason to end the search.
+    # A failed trial reports no metrics. Its record says why, and the search continues.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # The newer output prints two lines on stdout even with verbose=0.
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-# Checkpoints of each trial that other trials may resume from: one must still exist when they come to it.
+# The number of checkpoints that a trial keeps. Another trial may resume from one of them some epochs later.
 _CHECKPOINTS_TO_RESUME_FROM = 8
-# How long to wait for stopped trainings after all trials are over.
+# How long to wait for stopped trainings after all trials have ended.
 _END_WITHIN_S, _POLL_EVERY_S = 60.0, 0.2
 
 
 class _TrialSource(NamedTuple):
-    """Where Ray Tune takes its trials from: a grid of all points for PBT, otherwise a searcher."""
+    """The source of Ray Tune's trials: a grid of all points for PBT, otherwise a searcher."""
 
     n_trials: int
     param_space: dict[str, Any]
@@ -48,7 +48,7 @@ class _TrialSource(NamedTuple):
 
 
 class TrialRunner:
-    """Runs the trials of one search on the connected Ray. Failed trials are recorded in the store and raise nothing."""
+    """Runs the trials of one search on the connected Ray. A failed trial is recorded in the store, not raised."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class TrialRunner:
         self._is_single_worker = spec.cluster.workers == 1
 
     def run_search(self, points: Sequence[Point], sampler: Sampler, n_new: int) -> None:
-        """Run `points` and `n_new` sampled ones with the spec's scheduler, within the time budget."""
+        """Run `points` and `n_new` sampled points with the spec's scheduler, within the time budget."""
         if points or n_new:
             source = self._build_source(points, sampler, n_new)
             self._run(source, build_scheduler(self._spec), needs_every_checkpoint(self._spec), self._budget.remaining_s)
@@ -133,7 +133,7 @@ class TrialRunner:
         if self._tune.scheduler == "pbt":
             return self._build_population(points, sampler, n_new, last_number)
         searcher: Any = self._build_searcher(points, sampler=sampler, n_new=n_new, last_number=last_number)
-        # Trials that pause for each other are all started, and the cores limit them. Others would wait forever.
+        # Trials that pause for each other must all start, or they would wait forever. The cores limit how many run.
         if not (needs_every_checkpoint(self._spec) and self._is_single_worker):
             searcher = self._limit(searcher)
         return _TrialSource(len(points) + n_new, {}, searcher)
@@ -157,7 +157,7 @@ class TrialRunner:
         return QueueSearcher(self._store, self._goals, points, epochs=self._spec.train.epochs, **options)
 
     def _limit(self, searcher: Any) -> Any:
-        """Limit the concurrent trials to those that there is room for. Others would wait forever for their workers."""
+        """Limit the number of concurrent trials by the resources. More trials would wait forever for their workers."""
         from ray.tune.search import ConcurrencyLimiter
 
         return ConcurrencyLimiter(searcher, max_concurrent=self._resources.trials_at_once)

@@ -3,7 +3,7 @@
 trials/0007/values.json       the values it tries      trials/0007-seed-43   a finalist trained with another seed
             history.jsonl     its epochs
             model.json        the size of its weights
-            ended.json        how it ended; without this file it is to be resumed
+            ended.json        how it ended; without this file, the trial is resumed
 tune-1/0007/checkpoint_...    Ray Tune's copy of the best epoch's model
 """
 
@@ -44,16 +44,16 @@ class TrialStore:
         return self._folder / _TRIALS / name
 
     def names(self, *, reseeded: bool) -> list[str]:
-        """Return the names of the trials that were started, sorted: the reseeded ones, or the others."""
+        """Return the sorted names of the trials that were started: only the reseeded trials, or only the others."""
         started = [path.parent.name for path in (self._folder / _TRIALS).glob(f"*/{_VALUES}")]
         return sorted(name for name in started if (_SEED_INFIX in name) is reseeded)
 
     def all_names(self) -> list[str]:
-        """Return the names of all trials that were started, the reseeded ones last."""
+        """Return the names of all trials that were started, the reseeded trials last."""
         return [*self.names(reseeded=False), *self.names(reseeded=True)]
 
     def new_attempt_name(self) -> str:
-        """Return a new name for Ray Tune's folder: under an old one it would read the state that it pickled."""
+        """Return a new name for Ray Tune's folder: under an old name, Ray Tune would read its pickled state."""
         return f"{_ATTEMPT_PREFIX}{1 + len(list(self._folder.glob(f'{_ATTEMPT_PREFIX}*')))}"
 
     def start(self, point: Point) -> None:
@@ -119,8 +119,8 @@ class TrialStore:
             try:
                 value = float(read_epoch(path)[self.metric])
             except (OSError, ValueError, KeyError):
-                continue  # incomplete
-            # Of equal ones take the later: a killed attempt may have left the earlier half copied.
+                continue  # an incomplete checkpoint
+            # If two are equal, take the later: a killed attempt may have left an incomplete copy.
             if best is None or self._select_best(value, best[0]) == value:
                 best = value, path
         return best[1] if best else None
@@ -160,5 +160,5 @@ def reseeded_name(name: str, seed: int) -> str:
 
 
 def original_name(name: str) -> str:
-    """Return the name of the trial that a reseeded one repeats; any other trial's own name."""
+    """Return the name of the trial that a reseeded trial repeats; for any other trial, its own name."""
     return name.partition(_SEED_INFIX)[0]

@@ -20,12 +20,12 @@ from tune.sampler import Sampler
 from tune.search_space import preparation_key
 from tune.trial_store import TrialStore, summarize_history
 
-#: File of a search with its prepared folders by `preparation_key`.
+#: The file of a search that maps each `preparation_key` to its prepared folder.
 VARIANTS = "variants.json"
 
 
 def read_variants(folder: Path) -> dict[str, str]:
-    """Return the prepared folders of a search by `preparation_key`, as far as they still exist."""
+    """Return the prepared folders of a search that still exist, by `preparation_key`."""
     variants: dict[str, str] = read_json(folder / VARIANTS) if (folder / VARIANTS).is_file() else {}
     return {key: prepared for key, prepared in variants.items() if Path(prepared).is_dir()}
 
@@ -41,7 +41,7 @@ def number_points(points: Sequence[Mapping[str, Any]], last_number: int) -> list
 
 
 def warm_start_sampler(spec: RunSpec, goals: Sequence[Goal], sampler: Sampler, prepared: Mapping[str, str]) -> None:
-    """Tell the sampler the results of the trials in `tune.warm_start` that used exactly the rows of this search."""
+    """Tell the sampler the results of the trials in `tune.warm_start` that used the prepared rows of this search."""
     assert spec.tune is not None
     for run in spec.tune.warm_start:
         for trial in read_earlier_trials(spec, run, set(prepared.values())):
@@ -50,7 +50,9 @@ def warm_start_sampler(spec: RunSpec, goals: Sequence[Goal], sampler: Sampler, p
 
 
 def read_earlier_trials(spec: RunSpec, run: str, prepared: set[str]) -> list[TrialRecord]:
-    """Return the ended trials of an earlier search, or an earlier training as one trial, without those on other rows.
+    """Return the ended trials of an earlier search, or an earlier training as one trial.
+
+    Trials that did not use one of the `prepared` folders are left out.
 
     Raises `SpecError` if the run does not exist.
     """
@@ -69,7 +71,7 @@ def _read_search(spec: RunSpec, folder: Path, prepared: set[str]) -> list[TrialR
     def matches(name: str) -> bool:
         return store.has_ended(name) and variants.get(preparation_key(store.read_point(name).values)) in prepared
 
-    # The metrics are read only after the rows match.
+    # Read metrics only of trials that used the same prepared rows.
     return [store.read(name) for name in store.names(reseeded=False) if matches(name)]
 
 

@@ -1,4 +1,4 @@
-"""The batch plan: which rows make step k of epoch e, as a pure function of (lengths, seed, epoch, global batch size).
+"""The batch plan: the rows of each step of an epoch, a pure function of (lengths, seed, epoch, global batch size).
 
 It does not depend on the number of workers, on Ray's scheduling or on interruptions, so a run with 1 worker takes the
 same steps as one with 4. Rows of similar length share a step, so that little of a batch is padding.
@@ -10,13 +10,13 @@ import math
 
 import numpy as np
 
-#: Rows are sorted by length within pools of this many batches: large enough to waste little on padding (under 3% here),
-#: small enough that a step's rows still differ from epoch to epoch.
+#: Rows are sorted by length within pools of this many batches. A larger pool needs less padding (with this size, under
+#: 3% of a batch); a smaller pool mixes rows more, so that a step's rows differ from epoch to epoch.
 POOL_BATCHES = 200
 
 
 def plan_batches(lengths: np.ndarray, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
-    """Return the rows (int64 indices) of each step of one epoch, in order. Any step may be the short one.
+    """Return the rows (int64 indices) of each step of one epoch, in order. One step, at any position, may be short.
 
     `lengths` is int32 of shape (rows,); `batch_size` counts the rows of all workers together.
     """
@@ -32,12 +32,12 @@ def plan_batches(lengths: np.ndarray, seed: int, epoch: int, batch_size: int) ->
 
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
-    """Return the number of steps that `plan_batches` makes of `n_rows`."""
+    """Return the number of steps that `plan_batches` returns for `n_rows` rows."""
     pool = batch_size * POOL_BATCHES
     full, rest = divmod(n_rows, pool)
     return full * POOL_BATCHES + math.ceil(rest / batch_size)
 
 
 def shard_rows(rows: np.ndarray, rank: int, workers: int) -> np.ndarray:
-    """Return the rows of one step that worker `rank` computes: every `workers`-th, so that lengths stay balanced."""
+    """Return the rows of one step for worker `rank`: every `workers`-th, so that all workers get similar lengths."""
     return rows[rank::workers]

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class EMA:
-    """Averages of all trainable parameters. Without a decay it stores none, and the weights themselves are used."""
+    """Exponential moving averages of the trainable parameters.
+
+    If `decay` is None, it stores nothing and the current weights are used.
+    """
 
     def __init__(self, updater: Updater, decay: float | None) -> None:
         self._updater, self._decay = updater, decay

@@ -1,4 +1,7 @@
-"""Learning rate schedules. Each is a pure function of the step, so a checkpoint stores no schedule state."""
+"""Learning rate schedules. Each is a pure function of the step, so a checkpoint stores no schedule state.
+
+The names are `train.schedule` in trainer/spec/train.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""torch's optimizers for a training: which parameters learn, and the learning rate of each."""
+"""The torch optimizer of a training: which parameters learn, and the learning rate of each.
+
+The names are `train.optimizer` in trainer/spec/train.py.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return AdamW with weight decay on matrices only. Each group's `peak` is its highest learning rate.
 
-    `new_parameters` names those without pre-trained values. Raises `ModelError` for `adamw_8bit` without a GPU or
-    without bitsandbytes.
+    `new_parameters` names the parameters without pre-trained values. Raises `ModelError` for `adamw_8bit` without a GPU
+    or without bitsandbytes.
     """
     import torch
 
@@ -35,7 +38,7 @@ def build_optimizer(
 
 
 def freeze_parameters(model: torch.nn.Module, patterns: Iterable[str]) -> None:
-    """Exclude the parameters whose names match from training.
+    """Exclude the parameters whose names match one of `patterns` (with `*`) from training.
 
     Raises `SpecError` for a pattern that matches no parameter, or if no parameter is left to train.
     """
@@ -47,13 +50,13 @@ def freeze_parameters(model: torch.nn.Module, patterns: Iterable[str]) -> None:
         for name in matches:
             model.get_parameter(name).requires_grad_(False)
     if not any(value.requires_grad for value in model.parameters()):
-        raise SpecError("train.freeze leaves no parameter to train", "freeze fewer parameters")
+        raise SpecError("train.freeze leaves no parameter to train", "remove patterns from `train.freeze`")
 
 
 def group_parameters(
     model: torch.nn.Module, train: TrainSpec, new_parameters: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return the trainable parameters in groups with one learning rate each, groups with weight decay first."""
+    """Return the trainable parameters in groups of equal learning rate; groups with weight decay come first."""
     trainable = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     depth = layer_depths([name for name, _ in trainable], new_parameters)
     _check_has_head(depth, train)
@@ -79,7 +82,9 @@ def _check_has_head(depth: dict[str, int], train: TrainSpec) -> None:
     highest = max(depth.values(), default=0)
     has_head = any(depth[name] == highest > 0 and not _LAYER.search(name) for name in depth)
     if (train.head_learning_rate or train.layerwise_lr_decay) and not has_head:
-        raise SpecError(f"train.{key}: the parameters of this model's head cannot be identified", f"remove train.{key}")
+        raise SpecError(
+            f"train.{key}: the parameters of this model's head cannot be identified", f"remove `train.{key}`"
+        )
 
 
 def _is_head(name: str) -> bool:
@@ -89,7 +94,7 @@ def _is_head(name: str) -> bool:
 def layer_depths(names: Iterable[str], new: Iterable[str] = ()) -> dict[str, int]:
     """Return the depth of each parameter: 0 for embeddings, 1 for the first layer, the highest for the head.
 
-    The head is every parameter that is `new` in the model, or whose name is a usual name of a head.
+    The head is every parameter in `new`, and every parameter with a usual name of a head, for example `classifier`.
     """
     known, heads = list(names), set(new)
     layers = {name: int(match.group(1)) + 1 for name in known if (match := _LAYER.search(name))}
@@ -101,10 +106,12 @@ def _build_adamw_8bit(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     import torch
 
     if not torch.cuda.is_available():
-        raise ModelError("train.optimizer=adamw_8bit needs a GPU, and this worker has none", "use adamw")
+        raise ModelError(
+            "train.optimizer=adamw_8bit needs a GPU, and this worker has none", "set `train.optimizer: adamw`"
+        )
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
-        raise ModelError("train.optimizer=adamw_8bit needs bitsandbytes", "pip install raymill[8bit]") from error
+        raise ModelError("train.optimizer=adamw_8bit needs bitsandbytes", "pip install 'raymill[8bit]'") from error
     optimizer: torch.optim.Optimizer = AdamW8bit(groups)
     return optimizer

@@ -1,4 +1,7 @@
-"""The precision of matrix multiplications in training, and whether bf16 is faster on this hardware."""
+"""The precision of matrix multiplications in training, and whether bf16 is faster on this hardware.
+
+The names are `train.precision` in trainer/spec/train.py.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ if TYPE_CHECKING:
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
-# The shape of a matrix multiplication in a small encoder's training step. bf16 is used only if it is at least this much
-# faster; otherwise its rounding is not worth it.
+# The shape of a matrix multiplication in a small encoder's training step.
 _SHAPE = (512, 768, 768)
+# bf16 rounds more, so it is used only if it is faster than fp32 by at least this factor.
 _MIN_SPEEDUP = 1.3
 _TRIES = 6
 
@@ -23,17 +26,17 @@ _TRIES = 6
 def resolve_precision(
     requested: Literal["auto", "bf16", "fp16", "fp32"], device_type: str, threads: int = 1
 ) -> Precision:
-    """Return the precision that `train.precision` means on this hardware."""
+    """Return the precision to use on this hardware if `train.precision` is `requested`."""
     if requested != "auto":
         return requested
     return "bf16" if has_fast_bf16(device_type, threads) else "fp32"
 
 
 def has_fast_bf16(device_type: str, threads: int = 1) -> bool:
-    """Return whether bf16 pays off: on a GPU if it has tensor cores for it; on a CPU it is measured in about 20 ms.
+    """Return whether bf16 pays off. A GPU needs tensor cores for bf16; on a CPU, a measurement of about 20 ms decides.
 
-    The CPU's feature flags alone do not decide: of two CPUs with AVX512-BF16, one multiplied in bf16 at 161 GFLOP/s
-    against 283 in fp32, the other at 900 against 216.
+    A CPU's feature flags are not enough. Two CPUs with AVX512-BF16 were measured: one multiplied at 161 GFLOP/s in bf16
+    and 283 in fp32, the other at 900 in bf16 and 216 in fp32.
     """
     import torch
 
@@ -66,7 +69,7 @@ def _time_matmul(dtype: torch.dtype) -> float:
 
 
 def autocast(precision: Precision, device_type: str) -> contextlib.AbstractContextManager[Any]:
-    """Return the context in which a forward pass multiplies in `precision`."""
+    """Return a context manager; a forward pass in it computes matrix products in `precision`."""
     import torch
 
     if precision == "fp32":

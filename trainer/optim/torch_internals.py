@@ -1,7 +1,8 @@
 """The private names of torch and transformers that training uses, all in one file.
 
-Each function says why no public name does and what would replace it. `tests/unit/test_torch_internals.py` has a test
-for every name, so that an upgrade which drops one fails there and not in a training.
+Each function says why no public name is enough and what would replace the private one.
+`tests/unit/test_torch_internals.py` has a test for every name, so that an upgrade that drops a name fails in this test
+and not in a training.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ def cpu_has_bf16_instructions() -> bool:
 
 
 def lerp_all(averages: list[torch.Tensor], values: list[torch.Tensor], weight: float) -> None:
-    """Move each of `averages` toward its value by `weight`, in place.
+    """Move each tensor of `averages` toward the tensor at the same index of `values` by the share `weight`, in place.
 
     Private: `torch._foreach_lerp_`. It updates all tensors in one call, and on a GPU in one kernel. A loop over the
-    public `Tensor.lerp_` gives the same numbers and would replace it, at one kernel launch per parameter and step.
+    public `Tensor.lerp_` gives the same numbers and would replace it, at the cost of one kernel launch per parameter
+    and step.
     """
     import torch
 
@@ -38,7 +40,7 @@ def lerp_all(averages: list[torch.Tensor], values: list[torch.Tensor], weight: f
 def is_running_norm(module: torch.nn.Module) -> bool:
     """Return whether `module` is a batch or instance norm, which keeps running statistics in its buffers.
 
-    Private: `torch.nn.modules.batchnorm._NormBase`, the common base class of all of them. A tuple of the public classes
+    Private: `torch.nn.modules.batchnorm._NormBase`, the common base class of these norms. A tuple of the public classes
     (BatchNorm1d to 3d, SyncBatchNorm, InstanceNorm1d to 3d) would replace it; it would miss other subclasses.
     """
     import torch
@@ -47,11 +49,11 @@ def is_running_norm(module: torch.nn.Module) -> bool:
 
 
 def softmax_backward(gradient: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of the input of a softmax over the last axis, from that of its `output`.
+    """Return the gradient of a softmax's input, from the `gradient` of its `output`. The softmax is over the last axis.
 
     Private: `torch.ops.aten._softmax_backward_data`. The hand-written BERT layer has no autograd graph, and torch has
     no public function for one backward step. `output * (gradient - (gradient * output).sum(-1, keepdim=True))` would
-    replace it: three more passes over memory, and other rounding.
+    replace it, at the cost of three more passes over memory, and with different rounding.
     """
     import torch
 
@@ -60,7 +62,7 @@ def softmax_backward(gradient: torch.Tensor, output: torch.Tensor) -> torch.Tens
 
 
 def gelu_backward(gradient: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of the input `values` of GELU, from that of its output.
+    """Return the gradient of GELU's input `values`, from the `gradient` of its output.
 
     Undocumented: `torch.ops.aten.gelu_backward`, for the same reason as `softmax_backward`. GELU's derivative, written
     out with `torch.erf`, would replace it.
@@ -74,7 +76,7 @@ def gelu_backward(gradient: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 def layer_norm_forward(
     values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the layer norm of `values` over the last axis, with the mean and the reciprocal deviation of each row.
+    """Return the layer norm of `values` over the last axis, and the mean and reciprocal standard deviation of each row.
 
     Undocumented: `torch.native_layer_norm`. The public `torch.nn.functional.layer_norm` does not return the statistics,
     which the backward step needs. Computing them a second time would replace it.
@@ -92,7 +94,7 @@ def layer_norm_backward(
     weight: torch.Tensor,
     bias: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients of the input, the weight and the bias of a layer norm, from that of its output.
+    """Return the gradients of a layer norm's input, weight and bias, from the `gradient` of its output.
 
     Undocumented: `torch.ops.aten.native_layer_norm_backward`, for the same reason as `softmax_backward`. The textbook
     formula in public operations would replace it.
@@ -106,7 +108,7 @@ def layer_norm_backward(
 
 
 def attention_implementation(config: Any) -> str:
-    """Return the name of the attention that a transformers model with this config computes, such as `sdpa`; else "".
+    """Return the attention implementation that a transformers config names, for example `sdpa`; "" if it names none.
 
     Private: `_attn_implementation` of transformers' `PreTrainedConfig`. transformers has a public method that sets the
     implementation and none that returns it; a public getter would replace this.

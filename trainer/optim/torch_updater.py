@@ -47,7 +47,7 @@ class TorchUpdater:
         return float(next(g["lr"] for g in groups if any(value is parameter for value in g["params"])))
 
     def backward(self, loss_sum: torch.Tensor, rows: int, *, more: bool) -> None:
-        # DDP and FSDP average over workers, but the loss of a step is the mean over all its rows on any worker.
+        # DDP and FSDP average gradients over workers, but the loss of a step is the mean over the rows of all workers.
         self._scaler.scale(loss_sum * (self._workers / rows)).backward()
 
     def update(self) -> torch.Tensor | None:
@@ -92,5 +92,5 @@ class TorchUpdater:
 
 
 def _shard_state(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Return a state tensor as this worker needs it: sharded like its parameter, unless it is a step counter."""
+    """Return this worker's part of a state tensor: sharded like its parameter, or all of it if it is a step counter."""
     return shard_like(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)

@@ -1,4 +1,4 @@
-"""The interface of an updater: it turns gradients into new weights and owns all state of that."""
+"""The interface of an updater, which turns gradients into new weights and owns the optimizer's state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Updater(Protocol):
     """An optimizer with its gradients, its learning rates and its weights.
 
-    Each worker has one; all ranks call it alike.
+    Each worker has one; all workers make the same calls in the same order.
     """
 
     @property
@@ -34,15 +34,15 @@ class Updater(Protocol):
     def update(self) -> torch.Tensor | None:
         """Take the step with the clipped gradients of all workers, then set them to zero.
 
-        Returns their norm before clipping. Returns None in fp16: there, a step with a non-finite gradient is skipped,
-        and the loss is scaled less from then on.
+        Return the norm of the gradients before clipping. Return None in fp16: there, a step with a non-finite gradient
+        is skipped, and later losses are scaled by a smaller factor.
         """
 
     def was_skipped(self) -> bool:
         """Return whether the last `update` skipped the step."""
 
     def sync_model(self) -> None:
-        """Copy `values` into the model after something wrote into them."""
+        """Copy `values` into the model. Call this after `values` were written to."""
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Return the optimizer's full tensors by `<parameter>.<key>`, and the rest of its state as JSON values."""

@@ -26,11 +26,11 @@ class BatchStep(NamedTuple):
     inputs: list[np.ndarray]
     """The inputs of each row, 1-D."""
     targets: np.ndarray
-    """The targets of the rows, in the form of the target's `array`."""
+    """The targets of the rows, as `Target.array` returns them."""
     rows: int
-    """The number of rows of the step on all workers together."""
+    """The number of rows of the step, over all workers."""
     has_rows: bool
-    """False if a short step has no rows for this worker: it then joins the all-reduce with a loss of zero."""
+    """False if a short step has no rows for this worker; the worker then joins the all-reduce with a loss of zero."""
     positions: np.ndarray
     """The position of each row in the whole step, int64. It does not depend on the number of workers."""
 
@@ -49,20 +49,23 @@ class BatchStep(NamedTuple):
 
 
 class BatchSource(Protocol):
-    """Where the training loop gets its batches."""
+    """A source of batches for the training loop."""
 
     n_rows: int
-    """The rows of one epoch on all workers together."""
+    """The number of rows of one epoch, over all workers."""
     steps_per_epoch: int
 
     is_exact: bool
     """Whether a step always has the same rows, so that a run can resume in the middle of an epoch."""
 
     def iter_steps(self, epoch: int, first: int = 0) -> Iterator[BatchStep]:
-        """Yield the steps of one epoch (from 1) from step `first` (from 0): the same number on all workers."""
+        """Yield the steps of `epoch` (from 1), beginning with step `first` (from 0).
+
+        All workers get the same number of steps.
+        """
 
     def rows_of(self, epoch: int, step: int) -> np.ndarray:
-        """Return the indices of the training rows of one step on all workers together; empty if they are not known."""
+        """Return the indices of the training rows of one step, over all workers; empty if they are not known."""
 
 
 class PreparedBatches:
@@ -114,7 +117,7 @@ class StreamedBatches:
     def iter_steps(self, epoch: int, first: int = 0) -> Iterator[BatchStep]:
         """Yield steps until the stream of this epoch ends.
 
-        Raises `DataError` if it has another number of rows than counted.
+        Raises `DataError` if its number of rows differs from the number that preparation counted.
         """
         assert first == 0, "a stream cannot start in the middle"
         pool_rows = batch_plan.POOL_BATCHES * self._batch_size
@@ -126,7 +129,7 @@ class StreamedBatches:
         if n_rows != self._n_own_rows:
             raise DataError(
                 f"a worker got {n_rows} rows in epoch {epoch}, but preparation counted {self._n_own_rows}",
-                "the files have changed during the run: run again",
+                "the files have changed during the run; run again and leave them unchanged",
             )
 
     def rows_of(self, epoch: int, step: int) -> np.ndarray:
@@ -134,7 +137,7 @@ class StreamedBatches:
         return np.empty(0, np.int64)
 
     def _steps(self, pool: pa.Table, rng: np.random.Generator) -> Iterator[BatchStep]:
-        """Yield one pool's rows in batches of similar length. All workers draw the same order of batches."""
+        """Yield one pool's rows in batches of similar length. Their random order is the same on all workers."""
         column = pool[INPUTS].combine_chunks()
         column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
         offsets, values = column.offsets.to_numpy(), column.values.to_numpy()

@@ -1,4 +1,4 @@
-"""Callbacks: how a training reports every epoch to whoever started it."""
+"""Callbacks that a training calls after every epoch, to report metrics and to save models."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class EpochCallback(ABC):
         """
 
     def on_begin(self, state: TrainState) -> None:  # noqa: B027 (an optional hook)
-        """Correct the best metric in `state`, which may come from a checkpoint, before the first step."""
+        """Correct the best metric in `state` before the first step; `state` may come from a checkpoint."""
 
     def settle(self) -> None:  # noqa: B027 (an optional hook)
         """Wait until the newest model is on storage or its write has failed."""
 
 
 class FunctionCallback(EpochCallback):
-    """Calls a function with the metrics and `save` of every epoch."""
+    """After each epoch, calls a function with the metrics and with `save`."""
 
     def __init__(self, function: Callable[[dict[str, Any], SaveFn | None], None]) -> None:
         self._function = function

@@ -1,7 +1,7 @@
-"""Training with only the embedding rows that the data uses: exact, and a third less work for the optimizer.
+"""Training with only the embedding rows that the data uses: the same result, with a third less work for the optimizer.
 
 An embedding row whose token never occurs has a zero gradient in every step. AdamW changes it by weight decay alone, so
-it can stay out of the model and be multiplied by the product of all decays when the weights are saved. Some thousand
+it can stay out of the model and be multiplied by the product of all decays when the weights are saved. A few thousand
 sentences use about a tenth of MiniLM's 30,522 rows; the other nine tenths would be half of all parameters that the
 optimizer updates.
 """
@@ -19,14 +19,14 @@ from trainer.data.prepared import PreparedRows
 if TYPE_CHECKING:
     import torch
 
-# Special tokens come first in a vocabulary, and some models find padding by its id: these ids do not change.
+# Ids below this do not change: special tokens come first in a vocabulary, and some models find padding by its id.
 _N_FIXED_IDS = 256
 
 
 class CompactVocabulary:
-    """Replaces a model's word embedding by its used rows during training.
+    """Replaces a model's word embedding with the rows that the data uses, during training.
 
-    If that would not pay off, it does nothing.
+    It does nothing if the data uses most rows, or if the model does not allow the replacement.
     """
 
     def __init__(self, model: torch.nn.Module, parts: list[PreparedRows] | None, pad_id: int, decay: float) -> None:
@@ -44,7 +44,7 @@ class CompactVocabulary:
         if parts is None:
             return
         if not all(hasattr(model, name) for name in ("get_input_embeddings", "get_output_embeddings", "config")):
-            return  # a user's own model
+            return  # a custom model
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         # An embedding that is also the output layer gets gradients in every row.
         tied = model.get_output_embeddings()  # type: ignore[operator]
@@ -57,7 +57,7 @@ class CompactVocabulary:
         used[:_N_FIXED_IDS] = True
         for rows in parts:
             used[rows.tokens()] = True
-        # Some models look for padding or the end of a text by an id in their config: such ids must not change.
+        # Some models find padding or the end of a text by an id in their config: these ids must not change.
         special = [v for k, v in vars(model.config).items() if k.endswith("_token_id") and isinstance(v, int)]
         highest = max([*special, embedding.padding_idx or 0, pad_id])
         if used.sum() > 0.7 * n_rows or highest >= _N_FIXED_IDS:
@@ -73,11 +73,11 @@ class CompactVocabulary:
 
     @property
     def weight(self) -> torch.Tensor | None:
-        """The weight of the compact embedding; None if nothing was replaced."""
+        """The weight of the compact embedding; None if the model keeps its full embedding."""
         return self._compact.weight if self._new_ids is not None else None
 
     def remap(self, batch: dict[str, torch.Tensor], token_input: str | None) -> dict[str, torch.Tensor]:
-        """Return the batch with the token ids of `token_input` changed to rows of the compact embedding."""
+        """Return the batch with the token ids in `token_input` replaced by row indices of the compact embedding."""
         if self._new_ids is None or token_input is None:
             return batch
         return {**batch, token_input: self._new_ids[batch[token_input]]}

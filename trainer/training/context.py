@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What is trained, on which rows, by which worker. Every worker has one; only `worker` differs between them."""
+    """The task, spec, rows and worker of a training. The contexts of its workers differ in `worker` only."""
 
     task: Task
     spec: RunSpec
@@ -27,6 +27,6 @@ class TrainContext:
     callback: EpochCallback
     """Called after every epoch."""
     folder: Path
-    """Receives history, metrics, progress and checkpoints; a training resumes from the newest checkpoint in it."""
+    """The folder for history, metrics, progress and checkpoints; a training resumes from its newest checkpoint."""
     stream: BatchSource | None = None
     """Training rows straight from Ray Data; None to read the prepared rows."""

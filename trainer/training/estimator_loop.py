@@ -47,7 +47,7 @@ class EstimatorRows(NamedTuple):
     validation: FeatureTable | None = None
     """None for the estimator of all rows."""
     validation_targets: np.ndarray | None = None
-    """In the form that the target's `metrics` takes."""
+    """As `Target.metrics` takes them."""
 
 
 def train_estimator(context: TrainContext) -> None:
@@ -67,7 +67,7 @@ def train_estimator(context: TrainContext) -> None:
     log = TrainingLog(context.folder if worker.rank == 0 else None, spec, len(parts[-1].table))
     if worker.rank == 0:
         write_hardware(context.folder, worker)
-    log.begin(TrainState())  # after a worker's death, estimators are fitted from the start
+    log.begin(TrainState())  # there are no checkpoints: if a worker dies, fitting starts again
     best = BestTracker(spec)
     for epoch in range(1, epochs + 1):
         log.begin_epoch(epoch)
@@ -89,7 +89,7 @@ def train_estimator(context: TrainContext) -> None:
 
 
 def _parts(context: TrainContext) -> Iterator[EstimatorRows]:
-    """Yield the rows of each estimator; the last one is the model that is saved."""
+    """Yield the rows of each estimator; the last estimator is the model that is saved."""
     spec, prepared, target = context.spec, context.prepared, context.task.target
     features = FittedFeatures.model_validate(prepared.contract.fitted["features"])
     train, validation = prepared.part("train"), prepared.part("validation")

@@ -18,7 +18,7 @@ from trainer.tasks.roles import FEATURE
 
 
 class Fold(NamedTuple):
-    """One fold: indices into the training rows followed by the validation rows."""
+    """One fold. `train` and `validation` index the table of all training rows followed by all validation rows."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -29,15 +29,16 @@ class Fold(NamedTuple):
 def assign_folds(keys: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Return the fold of each row, int64 of shape (B,).
 
-    Equal `keys` (uint64) share a fold, and folds have equal shares of each group.
+    Rows with equal `keys` (uint64) share a fold, and all folds have equal shares of each group.
 
-    If equal keys are in several groups, the group of the first one counts. The result depends on the rows' content and
-    the seed, not on their order. Raises `DataError` for fewer different rows than folds.
+    If rows with equal keys are in several groups, the group of the first row counts. The result depends on the content
+    of the rows and the seed, not on the order of the rows. Raises `DataError` for fewer different rows than folds.
     """
     distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     if len(distinct) < n_folds:
         raise DataError(
-            f"train.folds={n_folds}, but there are {len(distinct)} different rows to train on", "use fewer folds"
+            f"train.folds={n_folds} needs at least {n_folds} different rows to train on, not {len(distinct)}",
+            "lower `train.folds`, or give more rows",
         )
     order = np.lexsort((hash_position(distinct, seed, "folds"), groups[first]))
     fold_of_key = np.empty(len(distinct), np.int64)
@@ -50,7 +51,7 @@ def iter_folds(prepared: Prepared, codes: np.ndarray, n_folds: int, seed: int) -
 
     Folds have equal shares of each class in `codes`, shape (B,).
 
-    Features are fitted again for each fold, so that its validation rows do not leak into them. Rows that serving would
+    Features are fitted again for each fold, so that its validation rows do not influence them. Rows that serving would
     then reject (for example a category that the fold's training rows do not have) are left out of the validation rows.
     """
     raw = read_raw_features(prepared)
@@ -68,7 +69,7 @@ def iter_folds(prepared: Prepared, codes: np.ndarray, n_folds: int, seed: int) -
 
 
 def read_raw_features(prepared: Prepared) -> pa.Table:
-    """Return the raw cells of the training rows followed by the validation rows, by the user's column names."""
+    """Return the raw cells of the training rows followed by the validation rows, with the user's column names."""
     parts = [prepared.part("train"), prepared.part("validation")]
     columns = {role: name for role, name in prepared.contract.columns.items() if role.startswith(FEATURE)}
     return pa.table(

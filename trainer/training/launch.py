@@ -1,7 +1,7 @@
-"""Launching a training on Ray: a single worker in its own actor, several with Ray Train around the same loop.
+"""Launching a training on Ray: a single worker runs in its own actor, several workers run the same loop in Ray Train.
 
-A single worker needs nothing that Ray Train adds (a controller, a placement group, a process group). Without it, the
-first step starts in half the time. The one service that matters stays: a worker that dies is replaced.
+A single worker needs nothing that Ray Train adds (a controller, a placement group, a process group). Without Ray Train,
+the first step starts in half the time. A worker that dies is replaced in both cases.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from trainer.training.checkpoint.best_model import newest_model
 from trainer.training.checkpoint.export import read_epoch
 from trainer.training.worker import FAILURE, read_failure, run_worker
 
-# Attempts to place the workers before the run fails: the placement may be possible and still never come. Ray's default
-# is to try forever.
+# Attempts to place the workers before the run fails. Ray's default is to try forever, although a placement that seems
+# possible may never succeed.
 _CONTROLLER_FAILURES = 3
-# In an elastic training such a failure means that the plan used nodes that had just left.
+# In an elastic training, a placement also fails if Ray planned with nodes that had just left: allow more attempts.
 _ELASTIC_CONTROLLER_FAILURES = 20
 # The interval at which an elastic training checks whether it should have more or fewer workers.
 _RESIZE_EVERY_S = 10.0
-# Ray Train's own settings, read when a run starts. The health check interval is how soon a worker's end is seen (2 s by
-# default). The preemption watcher watches for nodes that a cloud takes back: on one machine it only costs a process.
+# Ray Train reads these environment variables when a run starts. The health check interval is the time until a worker's
+# end is noticed (2 s by default). The preemption watcher looks for nodes that a cloud takes back: on one machine it
+# only costs a process.
 _RAY_TRAIN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 _RAY_TRAIN_LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 # After a node has left, Ray Train first waits this long for the old number of workers (a minute by default).
@@ -52,7 +53,7 @@ def launch_training(
     """Train and return the best epoch's checkpoint. Resumes from the newest checkpoint in `folder`, if there is one.
 
     `folder` receives history, metrics, progress and checkpoints. `files` are the source files of streamed training
-    rows, if they are already listed; `actor` is the result of `start_single_worker`, if it was started early.
+    rows, if they are already listed; `actor` is the result of `start_single_worker`, if it was called early.
 
     Raises the worker's own `UserError`, or `RaymillError` if workers died more often than `train.max_failures`.
     """
@@ -77,7 +78,7 @@ def launch_training(
     if best is None:
         raise ResourceError(
             f"no model could be written to {folder}",
-            "see notices.jsonl in this folder; check free space and permissions",
+            "read notices.jsonl in this folder; check free space and permissions",
         )
     return load_result(spec, prepared, folder, best)
 
@@ -114,7 +115,7 @@ class SingleWorker:
 
 
 def start_single_worker(spec: RunSpec, cpus: float) -> Any:
-    """Start and return the actor for a training. It holds its cores and its GPU from now on."""
+    """Start and return the actor for a training. The actor holds its cores and its GPU from now on."""
     import ray
 
     gpus = spec.cluster.gpus_per_worker
@@ -139,7 +140,9 @@ def _fit_single(spec: RunSpec, config: dict[str, Any], cpus: float, actor: Any) 
                 raise killed from error
             reason = first_line(error)
             if attempt == spec.train.max_failures:
-                raise RaymillError(f"the worker died {attempt + 1} times, the last time: {reason}") from error
+                raise RaymillError(
+                    f"the worker died more often than train.max_failures={attempt} allows: {reason}"
+                ) from error
             journal.append_notice(
                 Path(config["folder"]),
                 f"the worker died and is replaced; the run resumes from its last checkpoint ({reason})",
@@ -192,7 +195,7 @@ def _new_name(folder: Path) -> str:
 
 
 def _trainer_type(spec: RunSpec) -> Any:
-    """Return Ray Train's trainer for the way in which the task connects its workers."""
+    """Return the Ray Train trainer that connects the workers as the task needs it."""
     backend = worker_backend(task_catalog.get_task(spec.task), spec)
     if backend == "torch":
         import ray.train.torch
@@ -206,7 +209,7 @@ def _trainer_type(spec: RunSpec) -> Any:
 
 
 def _open_datasets(spec: RunSpec, prepared: Path, files: list[SourceFile] | None) -> dict[str, Any] | None:
-    """Return the datasets that Ray Data streams to the workers; None if they read prepared rows themselves."""
+    """Return the datasets that Ray Data streams to the workers; None if the workers read prepared rows themselves."""
     if spec.data.mode == "prepared":
         return None
     from trainer.training.stream import stream_training_rows
@@ -226,7 +229,7 @@ def worker_entry(config: dict[str, Any]) -> None:
         context.get_world_rank(),
         context.get_world_size(),
         _device(spec),
-        lambda metrics: ray.train.report(metrics),  # all ranks report equally often
+        lambda metrics: ray.train.report(metrics),  # all ranks must report the same number of times
         shard,
     )
 

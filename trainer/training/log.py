@@ -54,7 +54,7 @@ class TrainingLog:
         self.progress.update(self._progress())
 
     def log_steps(self, state: TrainState, metrics: Mapping[str, float], *, steps: int, rows: int, tokens: int) -> None:
-        """Write a line about the last few steps: their `metrics`, and their speed over all workers."""
+        """Write a line for the steps since the last line: their `metrics`, and their speed over all workers."""
         now = time.monotonic()
         seconds, self._last_line = now - self._last_line, now
         line: dict[str, Any] = {
@@ -86,7 +86,7 @@ class TrainingLog:
             journal.append_notice(self.folder, text)
 
     def finish(self) -> None:
-        """Set the progress to complete, also if early stopping left rows out, and close the trackers."""
+        """Set the progress to complete, even if the training stopped early, and close the trackers."""
         self._done = self._total
         self.progress.update(self._progress(), force=True)
         self._trackers.close()
@@ -104,14 +104,14 @@ class TrainingLog:
 
 
 def _filter_lines(path: Path, predicate: Callable[[dict[str, Any]], bool]) -> None:
-    """Rewrite a file of JSON lines with those that satisfy `predicate`; a truncated line is dropped."""
+    """Keep the lines of a JSON Lines file that satisfy `predicate`. A truncated line is dropped."""
     lines: Iterable[dict[str, Any]] = read_json_lines(path)
     if path.is_file():
         write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines if predicate(line)).encode())
 
 
 def _memory_bytes() -> int:
-    """Return the memory in use: the GPU's if this process uses one, else this process's own."""
+    """Return this process's memory in bytes: the peak on its GPU if it uses one, else its resident memory."""
     import psutil
     import torch
 

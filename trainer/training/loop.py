@@ -70,7 +70,7 @@ class TrainLoop:
         self._window = StepWindow(worker)
 
     def run(self) -> None:
-        """Train to the end, or for as long as the spec allows."""
+        """Train until the last epoch, early stopping, a limit of the spec or a stop request."""
         import torch
 
         torch.set_num_threads(self._worker.threads)
@@ -111,7 +111,7 @@ class TrainLoop:
         self._started_at = self._saved_at - self._state.seconds
 
     def _load_newest(self) -> LoadedCheckpoint | None:
-        """Return the newest complete checkpoint: rank 0 chooses it, the other ranks read the same one."""
+        """Return the newest complete checkpoint: rank 0 chooses it, and the other ranks load the same step."""
         checkpoint = self._checkpoints.load_newest(self._log.notice) if self._worker.rank == 0 else None
         step = broadcast_object(checkpoint.step if checkpoint else None, self._worker)  # all ranks
         return checkpoint if checkpoint or step is None else self._checkpoints.load(step)
@@ -142,7 +142,7 @@ class TrainLoop:
             self._check_steps(is_last=number + 1 == self._batches.steps_per_epoch)
 
     def _check_steps(self, *, is_last: bool) -> None:
-        """Every few steps: check that their losses are finite, log them, and save or stop if it is time to."""
+        """Every few steps: check that the losses are finite, log the steps, and save or stop if it is time."""
         state, every = self._state, self._spec.train.checkpoint.every_steps
         is_save_step = self._batches.is_exact and every is not None and state.step % every == 0
         if not (is_last or is_save_step or self._is_done or state.step % self._spec.track.every_steps == 0):
@@ -221,7 +221,7 @@ class TrainLoop:
         step = (self._state.epoch - 1) * self._batches.steps_per_epoch + number + 1
         return UserError(
             f"training diverged: {problem} at step {step} (epoch {self._state.epoch}){where}",
-            "lower train.learning_rate, raise train.warmup_fraction, or check these rows",
+            "lower `train.learning_rate`, raise `train.warmup_fraction`, or check the rows",
         )
 
     # -- epochs
@@ -245,9 +245,9 @@ class TrainLoop:
             self._save()
 
     def _validate(self, model: torch.nn.Module) -> dict[str, float]:
-        """Return the metrics on the validation rows. Each rank computes its share; all ranks get the whole result."""
+        """Return the metrics on the validation rows. Each rank computes its share; all ranks get the same result."""
         rows, worker, contract = self._prepared.part("validation"), self._worker, self._prepared.contract
-        # The same number on every worker, because a sharded model runs on all of them together.
+        # Every worker gets the same number of rows, because a sharded model runs on all workers together.
         share = -(-len(rows) // worker.workers)
         own = np.minimum(np.arange(share) * worker.workers + worker.rank, len(rows) - 1)
         inputs = [rows.inputs(row) for row in own]

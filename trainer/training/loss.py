@@ -1,4 +1,7 @@
-"""The training loss: the target's own loss with the spec's options, or a user's function."""
+"""The training loss: the target's own loss with the spec's options, or a user's function.
+
+The options are `train.loss` in trainer/spec/train.py.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,13 @@ _KEY = "train.loss.function"  # also in trainer.tasks.load_spec, which does not 
 def make_loss(spec: LossSpec, target: Target) -> LossSum:
     """Return the function that computes the summed loss of a batch.
 
-    Raises `SpecError` if the user's function does not exist, or, when called, does not return one number.
+    Raises `SpecError` if the user's function does not exist. The returned function raises `SpecError` if the user's
+    function does not return one number.
     """
     if spec.function:
         return _load_user_loss(spec.function)
     if spec == LossSpec():
-        return target.loss_sum  # a user's own target need not take the options
+        return target.loss_sum  # a custom target's `loss_sum` may not take the options
     return lambda logits, targets, weights: target.loss_sum(logits, targets, weights, spec)
 
 

@@ -1,4 +1,4 @@
-"""The choice of a training loop: the task's own, the one for estimators, or the one for torch models."""
+"""The choice of a training loop: the task's own loop, the estimator loop or the torch loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trainer.training.context import TrainContext
 def run_training(context: TrainContext) -> None:
     """Train with the task's own loop if it has one, else with the estimator loop or the torch loop.
 
-    All ranks call this. The loops are imported here because only one of them needs torch.
+    All ranks call this. The loops are imported in this function because only the torch loop needs torch.
     """
     if context.task.train is not None:
         context.task.train(context)

@@ -1,6 +1,6 @@
 """The window of the last few steps.
 
-Their losses are read from the device once per window, so that no step waits for it.
+Their losses are read from the device once per window, so that not every step waits for the device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class StepStats(NamedTuple):
     grad_norm: float
     """The norm of the last step's gradient."""
     first_bad: int | None
-    """The first step (from 0) with a loss or gradient that is not finite."""
+    """The index in the window of the first step with a loss or gradient that is not finite; None if there is none."""
     steps: int
     rows: int
     tokens: int
@@ -35,7 +35,7 @@ class StepStats(NamedTuple):
 
 
 class StepWindow:
-    """Collects steps until `flush`."""
+    """Collects the losses and counts of steps until `flush`."""
 
     def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
@@ -49,8 +49,8 @@ class StepWindow:
     def add(self, loss: torch.Tensor, norm: torch.Tensor | None, rows: int, tokens: int) -> None:
         """Add one step.
 
-        `loss` is this worker's summed loss; `norm` that of the full gradient, None if a scaler may skip the step;
-        `rows` counts the rows of all workers; `tokens` counts this worker's tokens.
+        `loss` is this worker's summed loss; `norm` is the norm of the full gradient, None if a gradient scaler may skip
+        the step; `rows` counts the rows of all workers; `tokens` counts this worker's tokens.
         """
         self._losses.append(loss)
         if norm is not None:

@@ -8,7 +8,7 @@ _FILE = "end"
 
 
 def request_stop(folder: Path) -> None:
-    """Ask the training in `folder` to stop after its next few steps, without validating them."""
+    """Ask the training in `folder` to stop after its next few steps, without a validation."""
     (folder / _FILE).touch()
 
 
@@ -18,5 +18,5 @@ def is_stop_requested(folder: Path) -> bool:
 
 
 def clear_stop_request(folder: Path) -> None:
-    """Let a training in `folder` resume."""
+    """Remove the stop request, so that a training in `folder` can resume."""
     (folder / _FILE).unlink(missing_ok=True)

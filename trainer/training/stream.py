@@ -1,7 +1,7 @@
 """Streaming: training rows straight from the source files, for data that should not be stored a second time.
 
-Each epoch Ray Data reads, checks, cleans and tokenizes the training files again and hands the rows to the workers. The
-same functions decide row by row which rows are used, in preparation and here.
+Each epoch Ray Data reads, checks, cleans and tokenizes the training files again and hands the rows to the workers.
+Preparation and streaming use the same functions to decide row by row which rows are used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def stream_training_rows(spec: RunSpec, prepared: Prepared, files: list[SourceFile] | None = None) -> ray.data.Dataset:
-    """Return the training rows of `spec` as a Ray dataset with `inputs` (lists) and `target`, in the index's format.
+    """Return the training rows of `spec` as a Ray dataset. `inputs` are lists; `target` is encoded as in index.arrow.
 
     Raises `DataError` if the files have changed since `prepared` counted their rows.
     """
@@ -36,7 +36,7 @@ def stream_training_rows(spec: RunSpec, prepared: Prepared, files: list[SourceFi
     options = read_options_of_spec(spec, prepared.contract)
     if read.digest_source_data(files, options) != prepared.summary["sources"]:
         raise DataError(
-            "the files of data.train have changed since they were prepared", "run again to prepare them again"
+            "the files of data.train have changed since they were prepared", "run again; the rows are prepared again"
         )
     maker = BlockMaker(spec.data, prepared.contract, prepared.folder, [file.part for file in files])
     training = [file for file in files if file.part == "train"]

@@ -1,4 +1,4 @@
-"""The train module: everything that an optimizer step changes, namely the model, its optimizer and their companions.
+"""The train module: everything that an optimizer step changes, such as the model, its optimizer and its EMA.
 
 Letters in shapes: B rows of this worker's part of a pass, C outputs.
 """
@@ -75,7 +75,7 @@ class TrainModule:
                 worker.device_type,
                 self._new_parameters,
             )
-        # By the parameter and not by its name: the full word embedding has the same name as the compact one.
+        # Keyed by parameter, not by name: the full word embedding has the same name as the compact embedding.
         parameters = dict(self.model.named_parameters())
         self._masters = {id(parameters[name]): value for name, value in self._updater.values.items()}
         norms = [module for module in self.model.modules() if is_running_norm(module)]
@@ -86,7 +86,7 @@ class TrainModule:
         self._class_weights = torch.tensor(weights, device=worker.device) if weights else None
 
     def _flat_updater(self) -> FlatUpdater:
-        """Return the updater for CPUs. Install the leaner BERT layers if the model supports them."""
+        """Return the updater for CPUs. Install the faster BERT layers if the model supports them."""
         train, layers = self._spec.train, None
         if self._masks is not None and self._task.token_input == "input_ids" and not train.gradient_checkpointing:
             layers = install_bert_layers(self.model, self._masks)
@@ -99,7 +99,7 @@ class TrainModule:
         return updater
 
     def _compact_vocabulary(self, model: torch.nn.Module, batches: BatchSource) -> CompactVocabulary:
-        # Decided by the spec, not by the current number of workers: a checkpoint may be resumed on any number of them.
+        # The spec decides, not the current number of workers: a checkpoint may be resumed on any number of workers.
         is_known = batches.is_exact and self._task.token_input and self._spec.cluster.strategy != "fsdp"
         parts = [self._prepared.part("train"), self._prepared.part("validation")] if is_known else None
         pad_id = self._task.pad_id(self._prepared.contract) if self._task.token_input else 0
@@ -116,7 +116,7 @@ class TrainModule:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Take optimizer step `number` (from 0) of `epoch`, after `total_steps` steps over all epochs.
 
-        Returns this worker's summed loss, and the gradient's norm from `Updater.update`.
+        Returns this worker's summed loss, and the norm of the gradient that `Updater.update` returned.
         """
         self._updater.set_learning_rates(total_steps)
         passes = step.micro_batches(self._spec.train.micro_batch_size, self._worker.workers)
@@ -178,7 +178,7 @@ class TrainModule:
             reshard(self.model)  # weights gathered for evaluation are not those of the next step
 
     def make_writer(self, metrics: dict[str, Any]) -> Callable[[Path], None]:
-        """Return a function that writes a copy of the present model to a folder, at any later time.
+        """Copy the current model, and return a function that writes the copy to a folder at any later time.
 
         All ranks call this.
         """
@@ -203,7 +203,7 @@ class TrainModule:
             full = {name: full_tensor(value).cpu() for name, value in self.model.state_dict().items()}  # all ranks
             if self._worker.rank != 0:
                 return None
-            model = copy.deepcopy(self._skeleton)  # this copy may still be written when the next one is made
+            model = copy.deepcopy(self._skeleton)  # a background write may still read the previous copy
             (lora.base_module(model) if self._adapters is not None else model).load_state_dict(full)
             return model
         # Copied straight to the CPU (a GPU may have no memory for a second model), and in fp32.
@@ -218,7 +218,7 @@ class TrainModule:
     # -- checkpoints
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Return every tensor that a step changes, copied to the CPU, and the rest of the state.
+        """Return every tensor that a step changes, copied to the CPU, and the rest of the state as JSON values.
 
         All ranks call this.
         """
@@ -265,8 +265,10 @@ def seed_everything(seed: int) -> None:
 
 def _enable_gradient_checkpointing(model: Any) -> None:
     if not getattr(model, "supports_gradient_checkpointing", False):
-        raise SpecError("train.gradient_checkpointing: this model does not support it", "remove the key")
-    if hasattr(model, "activation_checkpointing_enable"):  # its name in transformers since 5.2x
+        raise SpecError(
+            "train.gradient_checkpointing: this model does not support it", "remove `train.gradient_checkpointing`"
+        )
+    if hasattr(model, "activation_checkpointing_enable"):  # the method's name in transformers since 5.2x
         model.activation_checkpointing_enable({"use_reentrant": False})
     else:
         model.gradient_checkpointing_enable({"use_reentrant": False})

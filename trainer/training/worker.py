@@ -1,4 +1,4 @@
-"""The training worker: what every process that trains runs, with Ray Train or alone."""
+"""The training worker: the code of every training process, in Ray Train or in a single actor."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from trainer.training.checkpoint.train_state import TrainState
 from trainer.training.context import TrainContext
 from trainer.training.run import run_training
 
-#: The file with a user error that a worker met. Another attempt would meet it again, so none is made.
+#: The file with a `UserError` that a worker raised. Another attempt would raise it again, so none is made.
 FAILURE = "failure.json"
 
-#: Takes the metrics of every epoch, on every rank.
+#: Called with the metrics of every epoch, on every rank.
 ReportFn = Callable[[dict[str, Any]], None]
 
 
@@ -39,8 +39,8 @@ def run_worker(
 ) -> None:
     """Train with `config` and save the best model in the run's folder; call `report` after every epoch on every rank.
 
-    A `UserError` is written to the folder and raised, so that workers that wait for this one are stopped; the next
-    attempt then returns at once.
+    A `UserError` is written to the folder and raised, so that the workers that wait for this worker are stopped. The
+    next attempt then returns at once.
     """
     folder = Path(config["folder"])
     if (folder / FAILURE).is_file():
@@ -102,7 +102,7 @@ class CheckpointingCallback(EpochCallback):
         if self._worker.rank == 0:
             journal.append_notice(
                 self._folder,
-                f"the model of epoch {state.best_epoch}, the best so far, was not saved; the next best one will be",
+                f"the model of epoch {state.best_epoch}, the best so far, was lost; the next best model is saved",
             )
         state.best, state.best_epoch, state.since_best = None, 0, 0
 
@@ -111,7 +111,7 @@ class CheckpointingCallback(EpochCallback):
         self._models.settle()
 
     def finish(self) -> None:
-        """Write the last model and delete the older ones."""
+        """Write the last model and delete the older models."""
         if self._worker.rank == 0:
             self._models.write_pending()
             self._models.settle()
@@ -127,7 +127,7 @@ def _open_stream(spec: RunSpec, prepared: Prepared, worker: WorkerContext, shard
 
 
 def _check_against_library(prepared: Prepared) -> None:
-    """Raise `ModelError` before training, not after it, if the model's own library makes other inputs than ours."""
+    """Before training, raise `ModelError` if the model's own library computes other inputs than ours."""
     rows, contract = prepared.part("test"), prepared.contract
     task = task_catalog.task_of_contract(contract)
     raw = {role: rows.raw(role, golden.MAX_ROWS) for role in input_roles(task, contract)}

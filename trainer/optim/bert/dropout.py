@@ -1,9 +1,9 @@
-"""Deterministic dropout for CPUs: a row's mask depends on the row alone. It costs a tenth of torch's dropout.
+"""Deterministic dropout for CPUs: a row's mask depends on the row alone. It takes a tenth of torch's time.
 
-torch draws masks one number at a time from a stateful generator, on one core: a seventh of a MiniLM training step. Here
-the mask of a row is a hash of (seed, epoch, step, the row's position in the step, dropout site), computed for eight
-units at a time. So a row drops the same units on any worker and in any batch, and a resumed run needs no generator
-state. On GPUs, torch's own dropout is fast and stays in use.
+torch draws masks one number at a time from a stateful generator, on one core, which takes a seventh of a MiniLM
+training step. Here the mask of a row is a hash of (seed, epoch, step, the row's position in the step, dropout site),
+computed for eight units at a time. So a row drops the same units on any worker and in any batch, and a resumed run
+needs no generator state. On GPUs, torch's own dropout is fast and stays in use.
 
 The hash is SplitMix64 (Steele, Lea, Flood 2014: Fast splittable pseudorandom number generators).
 """
@@ -18,10 +18,12 @@ import torch
 from trainer.optim.torch_internals import attention_implementation
 
 _GOLDEN = 0x9E3779B97F4A7C15
-# One increment for each axis of a mask: odd numbers far from each other.
+# One increment for each axis of a mask. A unit's hash input is its row's key plus index * increment for each axis,
+# modulo 2**64. Increments are odd, so that no two indices of an axis add the same number, and far from each other, so
+# that sums over the axes differ too. Two units with the same input would always be dropped together.
 _AXES = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0xAEF17502108EF2D9, 0xF1357AEA2E62A9C5)
 _WORD = 2**64 - 1
-# A rate is rounded to 1/256 if that is within this relative distance of it, else to 1/65536.
+# A dropout rate is rounded to a multiple of 1/256 if the relative error is at most this, else to one of 1/65536.
 _TOLERANCE = 0.05
 
 
@@ -36,7 +38,7 @@ def _mix(words: np.ndarray) -> np.ndarray:
 
 
 def make_row_keys(seed: int, epoch: int, step: int, positions: np.ndarray) -> np.ndarray:
-    """Return a uint64 key, shape (B,), for each row by its position in one step over all workers."""
+    """Return a uint64 key for each row, shape (B,), from its position among the rows of all workers in a step."""
     base = 0
     for part in (seed, epoch, step):
         base = int(_mix(np.array([(base + part * _GOLDEN + _GOLDEN) & _WORD], np.uint64))[0])
@@ -44,7 +46,7 @@ def make_row_keys(seed: int, epoch: int, step: int, positions: np.ndarray) -> np
 
 
 class RowMasks:
-    """Dropout masks of the rows that are in the model."""
+    """The dropout masks of the rows in the current forward and backward pass."""
 
     def __init__(self) -> None:
         self._keys_B: np.ndarray | None = None
@@ -54,7 +56,10 @@ class RowMasks:
         self._keys_B = keys_B
 
     def mask(self, site: int, shape: torch.Size, rate: float, dtype: torch.dtype) -> torch.Tensor | None:
-        """Return 0 for each dropped unit and 1 / (1 - rate) elsewhere; None if `shape` does not begin with the rows."""
+        """Return a mask with 0 for each dropped unit and 1 / (1 - rate) elsewhere.
+
+        Return None if `shape` does not have 2 to 5 axes, or if its first axis is not the rows of `set_rows`.
+        """
         keys_B = self._keys_B
         if keys_B is None or len(shape) < 2 or len(shape) > 1 + len(_AXES) or shape[0] != len(keys_B):
             return None
@@ -76,7 +81,7 @@ class RowMasks:
         return torch.from_numpy(np.multiply(draws < threshold, scale, dtype=np.float32)).to(dtype)
 
     def dropout(self, site: int, values: torch.Tensor, rate: float) -> torch.Tensor:
-        """Return `values`, shape (B, ...), with the dropped units of this `site` set to 0."""
+        """Return `values`, shape (B, ...), times the mask of this `site`."""
         if rate <= 0.0:
             return values
         mask = self.mask(site, values.shape, rate, values.dtype) if rate < 1.0 else None
@@ -84,7 +89,7 @@ class RowMasks:
 
 
 class RowDropout(torch.nn.Module):
-    """Replaces one `torch.nn.Dropout`. Layers that share one also share its masks within a step."""
+    """A replacement of one `torch.nn.Dropout`. Layers that share a module also share its masks within a step."""
 
     def __init__(self, masks: RowMasks, site: int, p: float) -> None:
         super().__init__()
@@ -95,7 +100,7 @@ class RowDropout(torch.nn.Module):
 
 
 def install_row_dropout(model: torch.nn.Module) -> RowMasks:
-    """Replace every `torch.nn.Dropout` of `model`, and the dropout in transformers' attention. Return their masks."""
+    """Replace every `torch.nn.Dropout` of `model`, and the dropout in transformers' attention; return their masks."""
     masks = RowMasks()
     site = 0
     replacements: dict[int, RowDropout] = {}
@@ -111,7 +116,7 @@ def install_row_dropout(model: torch.nn.Module) -> RowMasks:
 
 
 def _install_attention(model: Any, masks: RowMasks, site: int) -> None:
-    """Use the same masks in the attention of a transformers model, which takes a rate and has no dropout module."""
+    """Use `masks` in a transformers model's attention too, which takes a dropout rate and has no dropout module."""
     if not hasattr(model, "set_attn_implementation") or attention_implementation(model.config) != "sdpa":
         return
     from transformers import AttentionInterface, AttentionMaskInterface

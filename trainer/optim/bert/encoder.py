@@ -1,15 +1,16 @@
-"""A leaner encoder for BERT and its relatives on CPUs: less work for the same weights, names and numbers.
+"""A faster encoder for BERT and similar models on CPUs, with the same weights, parameter names and results.
 
-- A head that reads the first token needs only that token of the last layer, which saves almost all of that layer: one
-  sixth of MiniLM's arithmetic.
-- Query, key and value are one multiplication, and activations between layers stay in the precision of the matrices.
+- If the head reads only the first token, the last layer computes only this token. That saves almost all work of the
+  layer: one sixth of MiniLM's arithmetic.
+- Query, key and value are computed in one multiplication, and activations between layers stay in the precision of the
+  matrices.
 - Dropout depends on the row alone (`trainer.optim.bert.dropout`).
-- If a `FlatUpdater` holds all their weights, the layers run by hand (`trainer.optim.bert.layer`). Otherwise, for
-  example with LoRA or frozen layers, they run by autograd.
+- If a `FlatUpdater` holds all weights of the layers, training uses hand-written forward and backward passes
+  (`trainer.optim.bert.layer`). Otherwise, for example with LoRA or frozen layers, it uses autograd.
 
 `BertLayers` replaces the model's own encoder and keeps its layers, so weights keep their names. It is installed only if
-it gives the same logits. Letters in shapes: B rows, T tokens, Q tokens whose output is needed, W the model's width, H
-heads, D = W / H.
+the model then gives the same logits. Letters in shapes: B rows, T tokens, Q tokens whose output is needed, W the
+model's width, H heads, D = W / H.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ _FIRST_TOKEN = {
     "ElectraForSequenceClassification": "electra",
     "ErnieForSequenceClassification": "ernie",
 }
-# The allowed difference between its logits and the original encoder's, both in fp32.
+# The allowed difference between the logits with `BertLayers` and with the original encoder, both in fp32.
 _ABSOLUTE, _RELATIVE = 2e-5, 1e-3
 
 
 class BertLayers(torch.nn.Module):
-    """Replaces `BertEncoder` and its relatives in a model that reads the first token of the output."""
+    """A replacement of `BertEncoder`, or a similar encoder, in a model whose head reads only the first token."""
 
     def __init__(self, layers: torch.nn.ModuleList, masks: RowMasks) -> None:
         super().__init__()
@@ -69,13 +70,13 @@ class BertLayers(torch.nn.Module):
         return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_states.dtype
 
     def direct_parameters(self) -> list[torch.nn.Parameter]:
-        """Return the parameters that `attach` can train by hand; none if a layer is not a standard one."""
+        """Return the parameters for the hand-written passes; [] if a layer is not standard or a parameter is frozen."""
         parameters = list(self.layer.parameters())
         standard = all(_is_standard(layer) for layer in self.layer)
         return parameters if standard and all(value.requires_grad for value in parameters) else []
 
     def attach(self, updater: FlatUpdater) -> None:
-        """Run training passes by hand from now on, if `updater` holds the weights of all layers side by side."""
+        """Use the hand-written passes in training, if `updater` holds the weights of each layer in adjacent memory."""
         layers = [_layer_views(layer, updater, number) for number, layer in enumerate(self.layer)]
         self._by_hand = [layer for layer in layers if layer is not None] if None not in layers else []
 
@@ -104,7 +105,7 @@ class BertLayers(torch.nn.Module):
 
 
 def _attention_site(layer: int) -> int:
-    """Return the dropout site of a layer's attention: a number above the sites of all modules."""
+    """Return the dropout site of a layer's attention: a number above the sites of all dropout modules."""
     return 100_000 + layer
 
 
@@ -122,7 +123,7 @@ def _is_standard(layer: Any) -> bool:
 
 
 def _layer_views(layer: Any, updater: FlatUpdater, number: int) -> Layer | None:
-    """Return a layer's weights as views of the updater's tensors; None if they are not adjacent there."""
+    """Return a layer's weights as views of the updater's tensors; None if they are not adjacent in these."""
     own, output = layer.attention.self, layer.attention.output
     linears = {
         "query_key_value": [own.query, own.key, own.value],
@@ -177,7 +178,7 @@ def _add_and_norm(own: Any, values: torch.Tensor, residual: torch.Tensor) -> tor
 def install_bert_layers(model: torch.nn.Module, masks: RowMasks) -> BertLayers | None:
     """Install `BertLayers` in a supported model and return them; return None for any other model.
 
-    `masks` are those of the model's dropout modules.
+    `masks` is what `install_row_dropout` returned for the model.
     """
     attribute = _FIRST_TOKEN.get(type(model).__name__)
     config = getattr(model, "config", None)

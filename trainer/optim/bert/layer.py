@@ -1,8 +1,8 @@
-"""One BERT layer with hand-written forward and backward passes: a third of autograd's operations for the same numbers.
+"""One BERT layer with hand-written forward and backward passes: a third of autograd's operations, the same results.
 
 Weights are views of a `FlatUpdater`'s tensors, and gradients are written directly into its gradient tensor: nothing is
-cast, concatenated, allocated or accumulated on the way. Query, key and value are one multiplication. If only the first
-token of the output is needed, everything but keys and values is computed for that token alone.
+cast, concatenated, allocated or accumulated on the way. Query, key and value are computed in one multiplication. If
+only the first token of the output is needed, everything but keys and values is computed for that token alone.
 
 Letters in shapes: B rows, T tokens, Q tokens whose output is needed, W the model's width, H heads, D = W / H,
 M = B * Q, N = B * T, I the intermediate width of the feed-forward block.
@@ -35,7 +35,7 @@ class Linear(NamedTuple):
         torch.sum(gradient, 0, out=self.bias_gradient)
 
     def slice_outputs(self, start: int, end: int) -> Linear:
-        """Return the part that computes the outputs from `start` to `end`."""
+        """Return views of the rows that compute the outputs from `start` to `end`."""
         return Linear(*(part[start:end] for part in self))
 
 
@@ -49,7 +49,7 @@ class Norm(NamedTuple):
     eps: float
 
     def __call__(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the normalized values, their mean and their reciprocal deviation."""
+        """Return the normalized values, their mean and their reciprocal standard deviation."""
         return layer_norm_forward(values, self.weight, self.bias, self.eps)
 
     def backward(
@@ -80,7 +80,7 @@ class Layer(NamedTuple):
 
 
 class LayerFunction(torch.autograd.Function):
-    """Maps values (B, T, W) to values (B, Q, W). `mask` (B, 1, 1, T) is added to the scores, or None."""
+    """Maps values (B, T, W) to values (B, Q, W). `mask`, shape (B, 1, 1, T) or None, is added to the scores."""
 
     @staticmethod
     def forward(
@@ -93,7 +93,7 @@ class LayerFunction(torch.autograd.Function):
         residual_MW = values_BTW[:, 0].contiguous() if first_only else values_NW
 
         def split_heads(flat: torch.Tensor, parts: int, length: int) -> torch.Tensor:
-            """(B * length, parts * W) to (parts, B * H, length, D)."""
+            """Rearrange (B * length, parts * W) to (parts, B * H, length, D)."""
             split = flat.view(rows, length, parts, layer.heads, head).permute(2, 0, 3, 1, 4).contiguous()
             return split.view(parts, rows * layer.heads, length, head)
 
@@ -155,7 +155,7 @@ class LayerFunction(torch.autograd.Function):
         scores = softmax_backward(scores, weights).mul_(head**-0.5)
 
         def merge_heads(parts: list[torch.Tensor], length: int) -> torch.Tensor:
-            """(B * H, length, D) of each part to (B * length, parts * W)."""
+            """Rearrange parts of shape (B * H, length, D) to one tensor (B * length, parts * W)."""
             stacked = torch.stack(parts).view(len(parts), rows, layer.heads, length, head)
             return stacked.permute(1, 3, 0, 2, 4).reshape(rows * length, len(parts) * width)
 
@@ -180,7 +180,7 @@ _NO_GRADIENTS = (None, None, None, None)
 
 
 def _drop_in_place(values_MW: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Return `values_MW` times the dropout mask; overwrites them."""
+    """Multiply `values_MW` by the dropout mask in place, and return it."""
     return values_MW if mask is None else values_MW.mul_(mask.view(values_MW.shape))
 
 

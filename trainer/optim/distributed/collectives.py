@@ -21,7 +21,7 @@ def broadcast_object(value: T, worker: WorkerContext) -> T:
 
 
 def all_gather_object(value: T, worker: WorkerContext) -> list[T]:
-    """Return the values of all ranks, by rank."""
+    """Return the values of all ranks, in the order of the ranks."""
     if worker.workers == 1:
         return [value]
     import torch

@@ -1,4 +1,7 @@
-"""Distributed models: DDP (every worker holds the whole model) or FSDP2 (every worker holds a shard of each weight)."""
+"""Distributed models: DDP (every worker holds the whole model) or FSDP2 (every worker holds a shard of each weight).
+
+The names are `cluster.strategy` in trainer/spec/run.py.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
 def distribute_model(
     model: torch.nn.Module, device: str, workers: int, strategy: Literal["ddp", "fsdp"] = "ddp"
 ) -> Any:
-    """Return the model that averages gradients over the workers of this process group. All ranks call this."""
+    """Return `model` wrapped to average its gradients over the workers of this process group. All ranks call this."""
     if workers == 1:
         return model
     if strategy == "fsdp":
@@ -39,7 +42,7 @@ def _shard_model(model: torch.nn.Module, device: str, workers: int) -> torch.nn.
 
 
 def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the repeated layers of a model: the items of its outermost module lists. FSDP gathers each on its own."""
+    """Return the repeated layers of a model: the items of its outermost module lists. FSDP gathers them one by one."""
     import torch
 
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
@@ -48,7 +51,7 @@ def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 def reshard(model: torch.nn.Module) -> None:
-    """Free the gathered weights of a sharded model: they may be outdated, or inference tensors, by the next step."""
+    """Free the gathered weights of a sharded model: by the next step they may be outdated, or inference tensors."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
@@ -63,7 +66,7 @@ def full_tensor(value: torch.Tensor) -> torch.Tensor:
 
 
 def shard_like(value: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Return this worker's shard of `value`, sharded like `reference`; if that is whole, `value` on its device."""
+    """Return this worker's shard of `value`. If `reference` is not sharded, return all of `value` on its device."""
     mesh = getattr(reference, "device_mesh", None)
     if mesh is None:
         return value.to(reference.device)

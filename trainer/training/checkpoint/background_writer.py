@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class BackgroundWriter:
-    """Runs writes in order on one thread; a failure is reported, not raised, and what was saved before stays."""
+    """Runs writes in order on one thread. A failed write is reported, not raised; earlier saved files stay."""
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         self._notify = notify
@@ -20,7 +20,7 @@ class BackgroundWriter:
         return self._last is not None and not self._last.done()
 
     def submit(self, label: str, write: Callable[[], None]) -> None:
-        """Run `write` after all earlier ones; `label` names it in the notice of a failure."""
+        """Run `write` after all earlier ones; `label` names the write in the notice if it fails."""
         self._last = self._pool.submit(self._run, label, write)
 
     def wait(self) -> None:

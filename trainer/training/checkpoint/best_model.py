@@ -33,8 +33,8 @@ class BestTracker:
         if self._metric not in metrics:
             raise UserError(
                 f"evaluate.metric={self._metric} cannot be computed: there are too few validation rows, or their "
-                "targets are too much alike",
-                "use another metric, or more validation rows",
+                "targets are too similar",
+                "set another `evaluate.metric`, or give more validation rows",
             )
         value, state = metrics[self._metric], self._state
         is_better = state.best is None or (value > state.best if self._mode == "max" else value < state.best)
@@ -46,19 +46,19 @@ class BestTracker:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the last `train.early_stopping_patience` epochs brought no better one."""
+        """Whether none of the last `train.early_stopping_patience` epochs was the best so far."""
         return self._patience is not None and self._state.since_best >= self._patience
 
 
 class BestModels:
-    """Saves the best epoch's model in a run's folder. If a write fails, it is tried again with the next epoch."""
+    """Saves the best epoch's model in a run's folder. A failed write is tried again after the next epoch."""
 
     def __init__(self, run: Path, writer: BackgroundWriter) -> None:
         self._run, self._writer = run, writer
         self._pending: tuple[int, Callable[[Path], None]] | None = None
 
     def save(self, epoch: int, write: Callable[[Path], None], *, deferred: bool) -> None:
-        """Have `write` save the model of `epoch`: now, or in the background if `deferred`."""
+        """Save the model of `epoch` with `write`: in the background if `deferred`, else now."""
         self._pending = epoch, write
         if deferred:
             self.write_pending()
@@ -75,7 +75,7 @@ class BestModels:
         self._writer.wait()
 
     def delete_older(self) -> None:
-        """Delete models referenced only by checkpoints that will not be resumed."""
+        """Delete all models but the newest. Call this when no checkpoint will be resumed any more."""
         for old in _model_folders(self._run)[1:]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -100,7 +100,7 @@ class BestModels:
         for old in _model_folders(self._run)[1:]:
             if _epoch_of(old) not in referenced:
                 shutil.rmtree(old, ignore_errors=True)
-        if self._pending is pending:  # not replaced by a later epoch meanwhile
+        if self._pending is pending:  # no later epoch has replaced it meanwhile
             self._pending = None
 
 
@@ -136,5 +136,5 @@ def check_finite_loss(loss: float, epoch: int) -> None:
     if not math.isfinite(loss):
         raise UserError(
             f"training diverged: the loss is {loss} in epoch {epoch}",
-            "lower train.learning_rate, or raise train.warmup_fraction",
+            "lower `train.learning_rate`, or raise `train.warmup_fraction`",
         )

@@ -1,4 +1,4 @@
-"""Checkpoints: every tensor that a step changes, and the training's state. Each is complete or absent.
+"""Checkpoints: every tensor that a step changes, and the training's state. A checkpoint is complete or absent.
 
     checkpoints/step-00000200/state.safetensors     trainable weights, buffers, optimizer, EMA
                               state.json            train state, precision, digest of the tensors
@@ -67,7 +67,10 @@ class Checkpoints:
             shutil.rmtree(self._path(old), ignore_errors=True)
 
     def load_newest(self, notify: Callable[[str], None]) -> LoadedCheckpoint | None:
-        """Return the newest complete checkpoint; a damaged one is reported by `notify` and skipped."""
+        """Return the newest complete checkpoint; skip damaged checkpoints, and report each to `notify`.
+
+        Raises `ResourceError` if a checkpoint cannot be read.
+        """
         for step in self.steps():
             try:
                 return self.load(step)
@@ -76,7 +79,7 @@ class Checkpoints:
             except OSError as error:  # it may be complete, and readable later
                 raise ResourceError(
                     f"the checkpoint of step {step} in {self._folder} cannot be read: {error.strerror or error}",
-                    "check that the storage is available and readable, then resume with --resume",
+                    "check that the storage is available and readable, then run again with `--resume`",
                 ) from error
         return None
 
@@ -89,7 +92,7 @@ class Checkpoints:
         return epochs
 
     def load(self, step: int) -> LoadedCheckpoint:
-        """Return the checkpoint of `step`. Raises `OSError`, `ValueError` or `KeyError` if it is not as written."""
+        """Return the checkpoint of `step`. Raises `OSError`, `ValueError` or `KeyError` if it is damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 

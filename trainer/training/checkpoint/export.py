@@ -24,7 +24,7 @@ _ABOUT_ROWS = {contracts.CONTRACT_FILE, SUMMARY, FEATURE_PROFILE}
 def export_model(
     folder: Path, task: Task, model: Any, contract: Contract, prepared: Path, epoch: dict[str, Any]
 ) -> None:
-    """Write `model`, the files that turn a raw row into its input, and the metrics of its `epoch` to `folder`.
+    """Write `model`, the files that turn a raw row into model inputs, and the metrics of its `epoch` to `folder`.
 
     `model` is None if it is already in `folder`.
     """
@@ -32,7 +32,7 @@ def export_model(
     if model is not None:
         task.save_model(model, contract, folder)
     for path in prepared.iterdir():
-        # The contract's files and the tokenizer's other files, but no shards and no files that describe the rows.
+        # Copy the contract's files and the tokenizer's other files, but no shards and no files that describe the rows.
         is_tokenizer = path.is_file() and path.suffix in {".json", ".txt"} and path.name not in _ABOUT_ROWS
         if is_tokenizer or path.name in contract.files:
             shutil.copyfile(path, folder / path.name)

@@ -23,9 +23,9 @@ class TrainState(BaseModel):
     best: float | None = None
     """The best value of `evaluate.metric` so far."""
     best_epoch: int = 0
-    """The epoch with the best value; its model lies beside the checkpoints."""
+    """The epoch with the best value; its model is saved beside the checkpoints."""
     since_best: int = 0
-    """Epochs since the best one."""
+    """Epochs since the best epoch."""
 
     def advance(self, rows: int) -> None:
         """Move past one step of `rows` rows."""

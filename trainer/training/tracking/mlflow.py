@@ -1,7 +1,7 @@
 """A run in MLflow: the spec as parameters, metrics by step, the run's files, and the registered version with its alias.
 
 Only the client is needed (mlflow-skinny). mlflow.json in the run's folder names its MLflow run, so a resumed training
-continues the same one.
+continues the same MLflow run.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from trainer.spec.run import RunSpec
 from trainer.training.tracking.queued import QueuedTracker
 
 FILE = "mlflow.json"
-# The limits of a store, on parameters in one call and on the length of a value (mlflow.utils.validation).
+# MLflow's limits: the number of parameters in one call, and the length of a value (mlflow.utils.validation).
 _PARAMS_PER_CALL, _MAX_PARAM_LENGTH = 100, 500
-# Give up on a server that does not answer after seconds, not after MLflow's many minutes.
+# Give up on an unresponsive server within seconds. With MLflow's defaults it takes many minutes.
 _CLIENT_ENV = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _FILES = (
     "spec.yaml",
@@ -55,7 +55,10 @@ class MlflowTracker:
 
 
 def start(spec: RunSpec, folder: Path) -> QueuedTracker:
-    """Return the tracker of `folder`'s MLflow run, created or continued. Raises `ModelError` without the client."""
+    """Create or continue the MLflow run of `folder`, and return its tracker.
+
+    Raises `ModelError` if MLflow's client is not installed.
+    """
     client = _client(spec)
     return QueuedTracker(MlflowTracker(client, _ensure_run(client, spec, folder)))
 
@@ -85,7 +88,7 @@ def _client(spec: RunSpec) -> Any:
     try:
         from mlflow import MlflowClient
     except ImportError as error:
-        raise ModelError("track.mlflow needs MLflow's client", "pip install raymill[mlflow]") from error
+        raise ModelError("track.mlflow needs MLflow's client", "pip install 'raymill[mlflow]'") from error
     assert spec.track.mlflow is not None
     return MlflowClient(tracking_uri=spec.track.mlflow.uri)
 

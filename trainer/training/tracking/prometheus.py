@@ -1,8 +1,8 @@
-"""A training's metrics for Prometheus: on a port of this process if the spec asks for it, else through Ray's exporter.
+"""A training's metrics for Prometheus: with `track.prometheus` on a port of this process, else by Ray's exporter.
 
-`<storage>/prometheus/<run>.json` names the port in the format of `file_sd_configs`, so that a server finds it by
-itself. These files are not in the runs' own folders because `file_sd_configs` allows a `*` only in the last part of a
-path.
+`<storage>/prometheus/<run>.json` names the port in the format of `file_sd_configs`, so that a Prometheus server
+discovers the port. These files are not in the runs' own folders because `file_sd_configs` allows a `*` only in the last
+part of a path.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GAUGES = {
     "train/rows_per_s": ("raymill_train_rows_per_second", "Rows trained on per second, all workers together."),
     "train/tokens_per_s": ("raymill_train_tokens_per_second", "Tokens trained on per second, all workers together."),
     "train/step_time_s": ("raymill_train_step_seconds", "Seconds per optimizer step."),
-    "train/memory_bytes": ("raymill_train_memory_bytes", "Memory of the first worker: of its GPU if it has one."),
+    "train/memory_bytes": ("raymill_train_memory_bytes", "Memory of the first worker: GPU memory if it uses a GPU."),
     "train/epoch": ("raymill_train_epoch", "The current epoch."),
 }
 _STEP = ("raymill_train_step", "Optimizer steps done.")
@@ -34,7 +34,7 @@ SetFn = Callable[[float], None]
 
 
 class PrometheusTracker:
-    """Sets gauges, whichever exporter serves them."""
+    """Sets gauges. They are served on a port of this process or by Ray's exporter."""
 
     def __init__(self, make_gauge: Callable[[str, str], SetFn], stop: Callable[[], None]) -> None:
         self._set = {name: make_gauge(*about) for name, about in _GAUGES.items()}
@@ -67,7 +67,8 @@ def start(spec: RunSpec, folder: Path) -> PrometheusTracker:
 
     def make_gauge(name: str, about: str) -> SetFn:
         gauge = Gauge(name, about, _LABELS, registry=registry)
-        return lambda value: gauge.labels(**labels).set(value)  # no labels before the first value: it would read as 0
+        # Label the gauge with its first value, not before: a labeled gauge reads 0 until it is set.
+        return lambda value: gauge.labels(**labels).set(value)
 
     def stop() -> None:
         targets.unlink(missing_ok=True)
@@ -79,7 +80,7 @@ def start(spec: RunSpec, folder: Path) -> PrometheusTracker:
 
 
 def _ray_gauges(labels: dict[str, str]) -> Callable[[str, str], SetFn]:
-    """Return the function that makes a gauge of Ray's. Outside of a Ray process the gauge does nothing."""
+    """Return a function that creates a gauge in Ray's exporter. Outside of a Ray process the gauge does nothing."""
     import ray
 
     if not ray.is_initialized():

@@ -14,7 +14,7 @@ _CLOSE_TIMEOUT_S = 30.0
 
 
 class QueuedTracker:
-    """Calls `tracker` on its own thread. An exception there is raised by the next call here."""
+    """Calls `tracker` on a separate thread. If it raises an exception, the next `log` or `close` raises it."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
@@ -31,14 +31,14 @@ class QueuedTracker:
         self._work.put(lambda: self._tracker.log(step, copy))
 
     def close(self) -> None:
-        """Wait until everything is sent, for half a minute at most."""
+        """Wait until everything is sent. Raises `TimeoutError` after half a minute."""
         self._work.put(self._tracker.close)
         self._work.put(None)
         self._thread.join(_CLOSE_TIMEOUT_S)
         if self._failure:
             raise self._failure
         if self._thread.is_alive():
-            raise TimeoutError("not all metrics could be sent")
+            raise TimeoutError(f"not all metrics were sent within {_CLOSE_TIMEOUT_S:.0f} s")
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:

@@ -35,7 +35,7 @@ class TensorBoardTracker:
         now = time.time()
         for name, value in metrics.items():
             self._writer.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
-        self._writer.flush()  # so that a killed process leaves everything it logged
+        self._writer.flush()  # so that the file has all logged metrics if the process is killed
 
     def close(self) -> None:
         """Flush and close the file."""

@@ -1,7 +1,7 @@
-"""All trackers of a run beside its own folder: TensorBoard, MLflow, Weights & Biases, Prometheus.
+"""All trackers of a run, in addition to the files in its folder: TensorBoard, MLflow, Weights & Biases, Prometheus.
 
-A new tracker is a module with a class that has `log` and `close` and a function `start`, and its name in
-`start_trackers`.
+To add a tracker, write a module with a `Tracker` class and a function `start`, and add its name to `start_trackers`.
+The keys are `track` in trainer/spec/track.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Trackers:
-    """Several trackers as one. If one fails, `notify` gets a sentence and it is dropped: it never stops a training."""
+    """Several trackers as one. A tracker that fails is dropped and reported to `notify`; it never stops a training."""
 
     def __init__(self, trackers: Sequence[tuple[str, Tracker]], notify: Callable[[str], None] = print) -> None:
         self._trackers, self._notify = list(trackers), notify
@@ -30,7 +30,7 @@ class Trackers:
         self._for_each(lambda tracker: tracker.log(step, metrics))
 
     def close(self) -> None:
-        """Have all trackers send what is still pending."""
+        """Close all trackers, which send what is still pending."""
         self._for_each(lambda tracker: tracker.close())
 
     def _for_each(self, call: Callable[[Tracker], None]) -> None:
@@ -43,9 +43,9 @@ class Trackers:
 
 
 def start_trackers(spec: RunSpec, folder: Path, notify: Callable[[str], None]) -> Trackers:
-    """Return the trackers that the spec names, for the run in `folder`; a resumed run continues in the same ones.
+    """Return the trackers of the run in `folder` that the spec names. A resumed run continues in the same trackers.
 
-    If a tracker is not installed or does not answer, `notify` gets a sentence and the run does without it.
+    If a tracker is not installed or does not answer, `notify` gets a sentence and the run continues without it.
     """
     names = ["tensorboard", "prometheus"]
     names += [name for name in ("mlflow", "wandb") if getattr(spec.track, name) is not None]

@@ -1,4 +1,4 @@
-"""A run in Weights & Biases, offline by default: `wandb sync` sends the files in the run's folder."""
+"""A run in Weights & Biases, offline by default: `wandb sync` then sends the files in the run's folder."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class WandbTracker:
 def start(spec: RunSpec, folder: Path) -> WandbTracker:
     """Return a W&B run named after the folder; a resumed run has the same id.
 
-    Raises `ModelError` without the package.
+    Raises `ModelError` if wandb is not installed.
     """
     try:
         import wandb
     except ImportError as error:
-        raise ModelError("track.wandb needs wandb", "pip install raymill[wandb]") from error
+        raise ModelError("track.wandb needs wandb", "pip install 'raymill[wandb]'") from error
     assert spec.track.wandb is not None
     run = wandb.init(
         project=spec.track.wandb.project or spec.name,
@@ -49,7 +49,7 @@ def start(spec: RunSpec, folder: Path) -> WandbTracker:
     # A resumed run logs some steps for a second time: plot by our own step, not by W&B's.
     run.define_metric("*", step_metric="step")
     tracker = WandbTracker(run)
-    # If the run was killed, W&B lost the metrics its process had not written yet. The run's own files have them.
+    # If the run was killed, W&B lost the metrics that its process had not written yet: send those in the run's files.
     for step, metrics in read_tracked_metrics(folder):
         tracker.log(step, metrics)
     return tracker
