@@ -81,9 +81,9 @@ def test_unseen_missing_and_rare_categories():
         CategoricalSpec(encode="ordinal", categories=["small", "medium", "large"]), ["large", "small"]
     )
     assert transform_table(fitted, {"x": ["small", "medium", "large", "huge"]})[:, 0].tolist() == [0, 1, 2, 3]
-    with pytest.raises(DataError, match="has 2 values outside its categories, for example 'b'"):
+    with pytest.raises(DataError, match="'x': 2 of its values are not among its categories, for example 'b'"):
         fit_and_encode(CategoricalSpec(max_categories=1, unseen="reject"), cells)
-    with pytest.raises(SpecError, match="categories of column 'x' repeats a category"):
+    with pytest.raises(SpecError, match="categories of column 'x' hold an empty, overlong or repeated category"):
         fit_and_encode(CategoricalSpec(categories=["a", "a "]), cells)
 
 

@@ -102,7 +102,7 @@ def test_parquet_with_whole_numbers_as_labels(tmp_path):
         ("a.txt", b"hello\n", "format is not known"),
         ("a.csv", b"body,body,kind\na,b,c\n", "2 columns called 'body'"),
         ("a.csv", b'body,kind\n"never closed,x\nb,y\nc,z\n', "row 1, which begins before line"),
-        ("a.csv", b'body,kind\n"a"b,x\n', "is not csv"),
+        ("a.csv", b'body,kind\n"a"b,x\n', "is not valid csv"),
         ("a.csv", "body,kind\n".encode("utf-16"), "no column 'body'"),
         ("a.csv", gzip.compress(b"body,kind\na,b\n"), "no column 'body'"),
     ],
@@ -184,10 +184,10 @@ def test_a_folder_of_texts_inside_another_is_rejected(tmp_path):
 @pytest.mark.parametrize(
     ("role", "fix"),
     [
-        ("text", "did you mean 'body'? Set data.columns: {text: NAME}"),
-        ("group", "Set data.split.column: NAME"),
-        ("time", "Set data.split.column: NAME"),
-        ("feature.bodi", "Write the column's own name in data.features"),
+        ("text", "did you mean 'body'? Set `data.columns: {text: NAME}`"),
+        ("group", "Set `data.split.column: NAME`"),
+        ("time", "Set `data.split.column: NAME`"),
+        ("feature.bodi", "Write the column's exact name in `data.features`"),
     ],
 )
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])

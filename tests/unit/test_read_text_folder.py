@@ -113,5 +113,5 @@ def test_a_broken_link_is_reported(reviews):
 
 def test_a_folder_has_no_other_columns(reviews):
     [file] = find_source_files(str(reviews), "train")
-    with pytest.raises(DataError, match="nothing for the group"):
+    with pytest.raises(DataError, match="but no group"):
         list(read_blocks(file, {**COLUMNS, "group": "user"}, frozenset({"group"})))

@@ -47,7 +47,7 @@ def test_a_secret_is_found_anywhere_in_a_list(tmp_path, given):
         ("hf://name:", "is not a valid name on the hub"),
         ([], "names no file"),
         (QuerySpec(url="postgresql://me:geheim@host/db", query="select 1"), "holds a password"),
-        (QuerySpec(url="env:NOT_THERE_AT_ALL", query="select 1"), "no environment variable NOT_THERE_AT_ALL"),
+        (QuerySpec(url="env:NOT_THERE_AT_ALL", query="select 1"), "environment variable NOT_THERE_AT_ALL is not set"),
     ],
 )
 def test_sources_that_are_wrong(given, message):

@@ -20,7 +20,7 @@ from trainer.data.sources.source_files import find_source_files
         ("https://me:geheim@host/a.csv", "https:// addresses are not supported"),
         ("s3://bucket/a.csv?regio=x", "no option 'regio'\n  fix: did you mean 'region'"),
         ("s3:///a.csv", "names no bucket"),
-        ("s3://buck*/a.csv", "pattern for its bucket"),
+        ("s3://buck*/a.csv", "glob pattern in its bucket"),
         ("ftp://host/a.csv", r"ftp:// addresses are not supported"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Read and write Arrow files, and tell which columns hold bytes."""
+"""Read and write Arrow files, and check whether a column holds bytes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from cluster.files import storage_error
 
-#: Fields of the struct {bytes, path}, in which `datasets` stores images.
+#: Fields of the struct {bytes, path}, in which the Hugging Face `datasets` library stores images.
 BYTES, PATH = "bytes", "path"
-#: Most rows of a block with bytes (images). Fewer than for text: decoded images are much larger than their files.
+#: Maximum number of rows in a block with bytes (images). Fewer than for text: decoded images are much larger than
+#: their files.
 BINARY_BLOCK_ROWS = 256
 
 
@@ -30,7 +31,7 @@ def read_ipc(path: Path) -> pa.Table:
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds bytes, alone or as {bytes, path}."""
+    """Whether a column of this type holds bytes: plain, or in a {bytes, path} struct."""
     if pa.types.is_struct(kind):
         field = kind.get_field_index(BYTES)
         return field >= 0 and holds_bytes(kind.field(field).type)

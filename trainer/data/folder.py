@@ -6,7 +6,7 @@ from pathlib import Path
 
 #: Subfolder of the Arrow shards: the usable rows with their raw values and model inputs.
 SHARDS = "shards"
-#: Subfolders that exist only during preparation: the facts about usable rows, and the bad rows.
+#: Subfolders that exist only during preparation: the facts about usable rows (see `prepare/facts.py`) and bad rows.
 FACTS, BAD = "facts", "bad"
 INDEX = "index.arrow"
 SUMMARY = "prepare.json"

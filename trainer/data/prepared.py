@@ -1,11 +1,13 @@
 """Prepared rows on storage: memory-mapped Arrow shards, and an index that says which row is where.
 
     prepared/<fingerprint>-<key>/
-      contract.json  tokenizer.json ...   the contract that the rows were encoded by
-      shards/00000-00000.arrow            source file, row number, raw values, model inputs; in the order of the files
+      contract.json  tokenizer.json ...   the contract that encoded the rows
+      shards/0000000-0000000.arrow        row number, raw values, model inputs of each usable row; the name holds the
+                                          numbers of the source file and of the block in it
       index.arrow                         part, shard, offset, target, length; one line for each use of a usable row
+                                          (oversampling uses a row several times)
       quarantine.parquet                  rows that are not used, with their reasons (only if there are any)
-      columns.json                        profile of the columns of `data.features` (only if there are any)
+      columns.json                        profile of the columns of `data.features` (only if the spec names any)
       prepare.json                        counts
 
 Shards hold every usable row once, whatever its part, so that a split needs no second pass over the texts. If training
@@ -38,11 +40,11 @@ class PreparedRows:
         self._shard_B = index["shard"].to_numpy()
         self._offset_B = index["offset"].to_numpy()
         self.lengths = index["length"].to_numpy()
-        """int32 lengths of the inputs (texts: in tokens), shape (rows,); 0 for a task whose inputs have one length."""
+        """int32 lengths of the inputs (texts: in tokens), shape (rows,); 0 for a task with fixed-length inputs."""
 
     @cached_property
     def targets(self) -> np.ndarray:
-        """The targets as the target's `array` returns them; for classes, int32 ids of shape (rows,)."""
+        """The targets, as returned by `array` of the task's target; for classes, int32 ids of shape (rows,)."""
         task = task_of_contract(self._contract)
         return task.target.array(self._contract.fitted, self._index["target"])
 
@@ -62,7 +64,7 @@ class PreparedRows:
         return values[offsets[offset] : offsets[offset + 1]]
 
     def matrix(self) -> np.ndarray:
-        """Return all inputs as one array, shape (rows, width), for tasks whose inputs have one length."""
+        """Return all inputs as one array, shape (rows, width). The inputs must have the same length."""
         inputs = [self.inputs(row) for row in range(len(self))]
         return np.stack(inputs) if inputs else np.empty((0, 0), np.float32)
 
@@ -94,7 +96,7 @@ class PreparedRows:
         return shard, int(self._shards[shard]["row"][int(self._offset_B[row])].as_py())
 
     def raw(self, role: str, first: int | None = None) -> list[Any]:
-        """Return the raw values of one role for all rows, or for the `first` ones."""
+        """Return the raw values of one role for all rows; if `first` is a number, only for that many rows."""
         shard_B, offset_B = self._shard_B[:first], self._offset_B[:first]
         values = np.empty(len(shard_B), dtype=object)
         # Shard by shard: Arrow cannot concatenate columns of over 2 GB of text.
@@ -133,13 +135,13 @@ class Prepared:
     def source(self, part: str, row: int) -> str:
         """Return where one row of a part comes from, for example `train.csv, row 12`."""
         shard, number = self.part(part).origin(row)
-        files: list[str] = self.summary.get("files", [])  # prepared folders of earlier releases name none
+        files: list[str] = self.summary.get("files", [])  # prepared folders of earlier releases list no files
         file = int(sorted(self.summary["shards"])[shard].partition("-")[0])
         return f"{files[file]}, row {number}" if file < len(files) else f"row {number}"
 
     @property
     def feature_profile(self) -> dict[str, Any]:
-        """The profile of the columns of `data.features`, as `trainer.features.profile` writes it; empty without any."""
+        """The profile of the columns of `data.features`, as `trainer.features.profile` writes it; {} if none."""
         path = self.folder / FEATURE_PROFILE
         profile: dict[str, Any] = read_json(path) if path.is_file() else {}
         return profile

@@ -70,7 +70,7 @@ def fit_boolean(name: str, rules: BooleanSpec, no: int, yes: int) -> FittedBoole
         if no + yes == 0:
             raise DataError(
                 f"column '{name}' has no value in any row, so there is no most frequent one",
-                "leave the column out, or set its missing to true or false",
+                "remove the column, or set its `missing` to true or false",
             )
         return FittedBoolean(name=name, rules=rules, fill=yes > no)
     return FittedBoolean(name=name, rules=rules, fill=None if rules.missing == "reject" else rules.missing)

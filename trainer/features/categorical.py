@@ -31,10 +31,10 @@ _MAX_LENGTH = 256
 
 
 class CategoryCounts(NamedTuple):
-    """Rows of each category, in arbitrary order."""
+    """Number of rows of each category, in arbitrary order."""
 
     words: dict[str, int]
-    """Category -> rows. With over `MAX_COUNTED` categories: hash group, for example '17' -> rows."""
+    """Number of rows by category; with over `MAX_COUNTED` categories, by hash group, for example '17'."""
     grouped: bool
 
 
@@ -78,13 +78,13 @@ def normalize_category(rules: CategoricalSpec, value: Any) -> str | BadCell:
 
 
 def count_categories(parsed: ParsedColumn) -> CategoryCounts:
-    """Return the rows of each category of a parsed column."""
+    """Return the number of rows of each category of a parsed column."""
     counts = np.bincount(parsed.present_values(), minlength=len(parsed.words))
     return _limit_counts({word: int(count) for word, count in zip(parsed.words, counts, strict=True) if count})
 
 
 def merge_counts(first: CategoryCounts, second: CategoryCounts) -> CategoryCounts:
-    """Return the counts of the rows of both. Whether they are grouped depends on all words, not on the order."""
+    """Return the counts of the combined rows. Whether they are grouped depends on all words, not on their order."""
     if first.grouped or second.grouped:
         return CategoryCounts(dict(Counter(_group_by_hash(first).words) + Counter(_group_by_hash(second).words)), True)
     small, large = sorted((first.words, second.words), key=len)
@@ -180,14 +180,14 @@ def fit_categorical(name: str, rules: CategoricalSpec, counts: CategoryCounts) -
     if counts.grouped and (not rules.is_hash or rules.missing == "most_frequent"):
         raise DataError(
             f"column '{name}' has over {MAX_COUNTED:,} different values, more than are counted",
-            "use encode: hash or hash_ids with missing: category, or leave the column out if it is an id of the row",
+            "use `encode: hash` or `hash_ids` with `missing: category`, or remove the column if it holds row ids",
         )
     categories = [] if rules.is_hash else _select_categories(name, rules, counts)
     fill = None
     if rules.missing == "most_frequent":
         if not counts.words:
             raise DataError(
-                f"column '{name}' has no value in any row, so there is no most frequent one", "set missing: category"
+                f"column '{name}' has no value in any row, so there is no most frequent one", "set `missing: category`"
             )
         fill = words_by_count(counts)[0]
     return FittedCategorical(name=name, rules=rules, categories=categories, fill=fill)
@@ -199,9 +199,9 @@ def _select_categories(name: str, rules: CategoricalSpec, counts: CategoryCounts
         categories = [word for word in normalized if isinstance(word, str) and word]
         if len(set(categories)) < len(rules.categories):
             raise SpecError(
-                f"categories of column '{name}' repeats a category, or has an empty or overlong one, "
-                "after the rules for whitespace and case",
-                "list each category once, as it is after whitespace and lowercase",
+                f"the categories of column '{name}' hold an empty, overlong or repeated category "
+                "once `whitespace` and `lowercase` are applied",
+                f"in `categories`, list each category once, with 1 to {_MAX_LENGTH} characters",
             )
     else:
         frequent = [word for word in words_by_count(counts) if counts.words[word] >= rules.min_count]
@@ -216,7 +216,7 @@ def _check_all_selected(name: str, counts: CategoryCounts, categories: set[str])
     left_out = [word for word in words_by_count(counts) if word not in categories]
     if left_out:
         raise DataError(
-            f"column '{name}' has {len(left_out)} values outside its categories, for example "
-            f"{format_cell(left_out[0])}, and unseen: reject would reject their rows",
-            "raise max_categories, lower min_count, add to categories, or set unseen: other",
+            f"`unseen: reject` would reject training rows of column '{name}': "
+            f"{len(left_out)} of its values are not among its categories, for example {format_cell(left_out[0])}",
+            "raise `max_categories`, lower `min_count`, add the values to `categories`, or set `unseen: other`",
         )

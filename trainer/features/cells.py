@@ -33,7 +33,7 @@ class ParsedColumn(NamedTuple):
     values: np.ndarray
     """float64, int64 microseconds, or int64 indices into `words`; 0 where missing or bad."""
     missing: np.ndarray
-    """bool: the cell is empty and that is allowed."""
+    """bool: the cell is missing, and the rules of the column allow that."""
     bad: dict[int, str]
     """Row -> reason."""
     words: list[str]
@@ -69,7 +69,7 @@ def distinct_values(cells: Cells) -> tuple[list[Any], np.ndarray]:
 
 
 def as_arrow(cells: Cells) -> pa.Array | list[Any]:
-    """Return one Arrow array if the cells have a type of their own, else a list."""
+    """Return one Arrow array if the cells are typed (Arrow or numpy), else a list."""
     if isinstance(cells, pa.ChunkedArray):
         cells = cells.combine_chunks()
         if isinstance(cells, pa.ChunkedArray):  # pyarrow leaves several chunks if one array would be too large
@@ -124,7 +124,7 @@ def make_missing_test(words: list[str], *, any_case: bool = True) -> Callable[[A
 
 
 def format_cell(value: Any) -> str:
-    """Return a cell as messages show it: short, in JSON's words."""
+    """Return a cell as messages show it: shortened, with booleans as in JSON."""
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     if isinstance(value, (dt.date, int, float, np.number)):

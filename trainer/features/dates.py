@@ -125,9 +125,9 @@ class FittedDate(SpecSection):
     name: str
     rules: DateSpec
     first: str
-    """The earliest training row, ISO 8601 in UTC."""
+    """The earliest date of the training rows, ISO 8601 in UTC."""
     last: str
-    """The latest training row."""
+    """The latest date of the training rows."""
     fill: str | None
     """Replaces a missing date; None if such a row is rejected."""
 
@@ -170,7 +170,7 @@ class FittedDate(SpecSection):
 def fit_date(name: str, rules: DateSpec, sketch: Sketch) -> FittedDate:
     """Return the fitted column. Raises `DataError` if no row has a date."""
     if sketch.total == 0:
-        raise DataError(f"column '{name}' has no date in any row", "leave the column out")
+        raise DataError(f"column '{name}' has no date in any row", "remove the column")
     first, last = int(sketch.low[0]), int(sketch.high[-1])
     middle = min(max(math.floor(quantile(sketch, 0.5, as_floats=False)), first), last)
     fills = {"median": format_date(middle), "first": format_date(first), "last": format_date(last), "reject": None}

@@ -11,15 +11,16 @@ import math
 
 import numpy as np
 
-#: frexp's exponent of the smallest float64 is -1073, and its mantissa has 53 bits: so no shift is negative.
+#: 1073 + 53: frexp gives the smallest float64 the exponent -1073, and a mantissa has 53 bits, so no shift is negative.
 _UNIT = 1126
-#: Limbs have 18 bits, products 36; the sum of 2**16 products stays below 2**53, where float64 (used by bincount) is exact.
+#: Limbs have 18 bits, products 36; the sum of 2**16 products stays below 2**53, where float64 (used by bincount) is
+#: exact.
 _LIMB = 18
 _CHUNK = 1 << 16
 
 
 def exact_sums(values: np.ndarray) -> tuple[int, int]:
-    """Return the exact sum and the exact sum of squares of finite float64 `values`, shape (n,), in units of this module."""
+    """Return the exact sum and sum of squares of finite float64 `values`, shape (n,), in this module's units."""
     total = squares = 0
     for start in range(0, len(values), _CHUNK):
         mantissa, exponent = np.frexp(values[start : start + _CHUNK])
@@ -49,7 +50,8 @@ def exact_std(total: int, squares: int, count: int) -> float:
     numerator, denominator = count * squares - total * total, (count << _UNIT) ** 2
     if numerator == 0:
         return 0.0
-    # The variance may overflow a float64 even if its root does not, so take the root of an integer of at least 128 bits.
+    # The variance may overflow a float64 even if its root does not, so take the root of an integer of at least 128
+    # bits.
     shift = max(0, 130 - numerator.bit_length() + denominator.bit_length())
     shift += shift % 2
     return math.isqrt((numerator << shift) // denominator) / (1 << shift // 2)

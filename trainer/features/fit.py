@@ -1,6 +1,7 @@
-"""One pass of Ray Data over the training rows that fits the columns and their profile. Only this module uses Ray.
+"""Fit the columns and their profile in one pass of Ray Data over the training rows.
 
-Each block is summarized where it is stored; the driver merges the summaries one at a time as they arrive.
+Each block is summarized where it is stored; the driver merges the summaries one at a time as they arrive. This is the
+only module of the package that uses Ray.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def summarize_dataset(dataset: ray.data.Dataset, columns: Mapping[str, FeatureSp
 
     known = dataset.schema(fetch_if_missing=False)
     if known is not None and set(columns) <= set(known.names):
-        dataset = dataset.select_columns(list(columns))  # Parquet files are then read for these columns only
+        dataset = dataset.select_columns(list(columns))  # so only these columns of Parquet files are read
     parts = dataset.map_batches(_SummarizeBlock(columns), batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
     try:
         return _merge_all(

@@ -27,9 +27,9 @@ FittedColumn = Annotated[FittedNumeric | FittedCategorical | FittedBoolean | Fit
 
 
 class FittedFeatures(SpecSection):
-    """All fitted columns in the order of their outputs; `model_dump(mode="json")` goes into the contract.
+    """All fitted columns in the order of their outputs; the contract stores `model_dump(mode="json")`.
 
-    A list, not a dict: the contract's fingerprint sorts keys, and another order is another model input.
+    A list, not a dict: the order of columns changes the model input, but the contract's fingerprint ignores key order.
     """
 
     columns: list[FittedColumn]
@@ -54,8 +54,8 @@ class EncodedTable(NamedTuple):
 def fit_columns(columns: Mapping[str, FeatureSpec], summaries: Mapping[str, ColumnSummary]) -> FittedFeatures:
     """Return the fitted columns.
 
-    Raises `DataError` for a column with cells that cannot be used (`check_table` finds their rows), or without the values
-    that its rules need.
+    Raises `DataError` for a column with cells that cannot be used (`check_table` finds their rows), or without the
+    values that its rules need, for example to compute a mean.
     """
     return FittedFeatures(columns=[_fit_column(name, rules, summaries[name]) for name, rules in columns.items()])
 
@@ -66,7 +66,7 @@ def _fit_column(name: str, rules: FeatureSpec, summary: ColumnSummary) -> Fitted
     if summary.bad:
         raise DataError(
             f"column '{name}' cannot be used in {summary.bad} of {summary.rows} rows, for example: {summary.example}",
-            "repair those rows, leave them out, or change the column's rules",
+            "repair or remove those rows, or change the column's rules",
         )
     if isinstance(rules, NumericSpec):
         assert isinstance(summary.body, Moments)
@@ -109,7 +109,7 @@ def transform_table(fitted: FittedFeatures, rows: TableLike) -> np.ndarray:
     encoded = encode_table(fitted, rows)
     for number, reason in enumerate(encoded.reasons, start=1):
         if reason:
-            raise DataError(f"row {number}: {reason}", "repair the row, or leave it out")
+            raise DataError(f"row {number}: {reason}", "repair or remove the row")
     return encoded.values
 
 
@@ -142,10 +142,10 @@ def embedding_sizes(fitted: FittedFeatures) -> dict[str, int]:
 def columns_from_objects(
     fitted: FittedFeatures | Sequence[str], objects: Sequence[Any]
 ) -> tuple[dict[str, list[Any]], list[str | None]]:
-    """Return the columns of JSON objects (a row each) and for each row what is wrong with its keys, or None.
+    """Return the columns of JSON objects (one per row) and for each row what is wrong with its keys, or None.
 
-    `fitted` may be the names of the columns. A null value is missing, and the column's rule decides on it; an absent key
-    is an error.
+    `fitted` may also be the names of the columns. A null is a missing value, to which the column's rule for missing
+    values applies; an absent key is an error.
     """
     known = [column.name for column in fitted.columns] if isinstance(fitted, FittedFeatures) else list(fitted)
     reasons = [_check_keys(row, known) for row in objects]

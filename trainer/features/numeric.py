@@ -32,7 +32,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Moments(NamedTuple):
-    """The summary of a column of numbers."""
+    """The exact sums and the quantile sketch of a numeric column."""
 
     total: int
     """Exact sum, in the units of `trainer.features.exact`."""
@@ -44,7 +44,7 @@ class Moments(NamedTuple):
 def read_numbers(rules: NumericSpec, cells: Cells) -> ParsedColumn:
     """Return float64 values. An integer over 2**53 becomes the nearest float64; infinities are bad.
 
-    A missing word that is a number, such as -999, matches that number in every spelling.
+    A number among the `missing_words`, such as -999, matches that number in every spelling.
     """
     cells = as_arrow(cells)
     if isinstance(cells, pa.Array) and (pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type)):
@@ -86,7 +86,7 @@ def compute_moments(values: np.ndarray) -> Moments:
 
 
 def merge_moments(first: Moments, second: Moments) -> Moments:
-    """Return the moments of the rows of both."""
+    """Return the moments of the combined rows."""
     return Moments(
         first.total + second.total, first.squares + second.squares, merge_sketches(first.sketch, second.sketch)
     )
@@ -126,8 +126,8 @@ def fit_numeric(name: str, rules: NumericSpec, moments: Moments) -> FittedNumeri
     if sketch.total == 0:
         if rules.missing in ("mean", "median"):
             raise DataError(
-                f"column '{name}' has no value in any row, so missing: {rules.missing} cannot be computed",
-                "leave the column out, or set its missing to zero or to a number",
+                f"column '{name}' has no value in any row, so `missing: {rules.missing}` cannot be computed",
+                "remove the column, or set its `missing` to zero or to a number",
             )
         return FittedNumeric(name=name, rules=rules, center=0.0, scale=1.0, fill=_fill_value(rules, 0.0, 0.0))
     mean, median = exact_mean(moments.total, sketch.total), quantile(sketch, 0.5)
@@ -141,7 +141,8 @@ def fit_numeric(name: str, rules: NumericSpec, moments: Moments) -> FittedNumeri
         center, scale = median, quantile(sketch, 0.75) - quantile(sketch, 0.25)
     if not math.isfinite(scale):
         raise DataError(
-            f"column '{name}' spans more than a float64 can hold", "check its values, or leave out the impossible ones"
+            f"column '{name}' spans more than a float64 can hold",
+            "check its values, and remove those that cannot be right",
         )
     return FittedNumeric(
         name=name, rules=rules, center=center + 0.0, scale=scale or 1.0, fill=_fill_value(rules, mean, median)

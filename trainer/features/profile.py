@@ -27,7 +27,7 @@ _N_TOP = 50
 
 
 class NumericProfile(SpecSection):
-    """The profile of a column of numbers. Bins: up to and including each edge, above the last edge, missing."""
+    """The profile of a column of numbers. Bins: up to and including each edge, above the last edge, and missing."""
 
     kind: Literal["numeric"] = "numeric"
     name: str
@@ -37,7 +37,7 @@ class NumericProfile(SpecSection):
     mean: float | None
     std: float | None
     quantiles: list[float]
-    """At 0, 0.05, ... 1; empty if no row has a number."""
+    """Quantiles at 0, 0.05, ... 1; empty if no row has a number."""
     edges: list[float]
     """The distinct deciles."""
     shares: list[float]
@@ -60,7 +60,7 @@ class DateProfile(SpecSection):
 
 
 class CategoryProfile(SpecSection):
-    """The profile of a column of categories or booleans. Bins: each of `top`, other, missing."""
+    """The profile of a column of categories or booleans. Bins: each category of `top`, other, and missing."""
 
     kind: Literal["category"] = "category"
     name: str
@@ -70,7 +70,7 @@ class CategoryProfile(SpecSection):
     distinct: int | None
     """Number of different categories; None if there were too many to count."""
     top: list[str]
-    """The most frequent categories, most frequent first; with `grouped`, groups of their hashes."""
+    """The most frequent categories, most frequent first; if `grouped`, the hash groups of categories."""
     grouped: bool
     shares: list[float]
 
@@ -85,7 +85,7 @@ class FeaturesProfile(SpecSection):
 
 
 def build_profile(columns: Mapping[str, FeatureSpec], summaries: Mapping[str, ColumnSummary]) -> FeaturesProfile:
-    """Return the profile of rows from the summaries that the columns are fitted from."""
+    """Return the profile of the training rows, from the same summaries that the columns are fitted from."""
     return FeaturesProfile(columns=[_profile_column(name, rules, summaries[name]) for name, rules in columns.items()])
 
 
@@ -155,7 +155,7 @@ def _profile_categories(name: str, rules: CategoricalSpec | BooleanSpec, summary
 def bin_counts(profile: FeaturesProfile, rows: TableLike) -> dict[str, list[int]]:
     """Return for each column the number of `rows` in each of its bins, in the order of `shares`.
 
-    Cells that cannot be read are in no bin. Counts of several calls add up.
+    Cells that cannot be read are in no bin. The counts of several calls can be added.
     """
     return {column.name: _count_bins(column, get_column(rows, column.name)) for column in profile.columns}
 

@@ -1,9 +1,9 @@
 """Quantiles in one pass and bounded memory, identical to the last bit for every order and split of the rows.
 
-Values are int64 keys that preserve their order (a float64's bits, or microseconds). Up to `MAX_BUCKETS` distinct keys are
-counted individually: quantiles are exact. Beyond that, keys share buckets of 2**level, with the lowest level that gives at
-most `MAX_BUCKETS` buckets; each bucket has its smallest and largest key and its count. A subset of the rows never needs a
-higher level than all rows, so merging in any order ends in the same buckets.
+Values are int64 keys that preserve their order (a float64's bits, or microseconds). Up to `MAX_BUCKETS` distinct keys
+are counted individually: quantiles are exact. Beyond that, keys share buckets of width 2**level. The level is the
+lowest that gives at most `MAX_BUCKETS` buckets. Each bucket has its smallest key, its largest key and its count. A
+subset of the rows never needs a higher level than all rows, so merging in any order ends in the same buckets.
 
 Error beyond `MAX_BUCKETS` distinct values: the true quantile is in the same bucket as the returned one. For floats the
 width of a bucket is at most a fixed fraction of its values; docs/features.md has the numbers.
@@ -43,7 +43,7 @@ def build_sketch(keys: np.ndarray) -> Sketch:
 
 
 def merge_sketches(first: Sketch, second: Sketch) -> Sketch:
-    """Return the sketch of the rows of both."""
+    """Return the sketch of the combined rows."""
     low = np.concatenate([first.low, second.low])
     order = np.argsort(low, kind="stable")
     high, counts = np.concatenate([first.high, second.high]), np.concatenate([first.counts, second.counts])
@@ -108,7 +108,7 @@ def _interpolate(low: float, high: float, share: float) -> float:
 
 
 def _coarsen(sketch: Sketch) -> Sketch:
-    """Join buckets with the same key at the sketch's level, after raising the level only as far as `MAX_BUCKETS` requires."""
+    """Raise the level only as far as `MAX_BUCKETS` requires, and join buckets with the same key at that level."""
     if len(sketch.low) == 0:
         return sketch
 

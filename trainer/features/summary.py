@@ -1,6 +1,6 @@
-"""Summaries of columns after one pass over the rows: parts merge in any order to the same total.
+"""Summaries of columns from one pass over the rows. Merging the summaries of blocks in any order gives the same total.
 
-A part travels as one Arrow row per column: plain numbers and words, no pickle.
+Processes send summaries as one Arrow row per column, with plain numbers and words, not as pickles.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class ColumnSummary(NamedTuple):
     bad: int
     """Rows whose cell cannot be used."""
     example: str
-    """The reason for one bad row, the first by text; empty if there are none."""
+    """The reason of one bad row, the first in alphabetical order; empty if no row is bad."""
     body: SummaryBody
 
 
 def summarize_rows(rows: TableLike, columns: Mapping[str, FeatureSpec]) -> dict[str, ColumnSummary]:
     """Return the summary of each column of `rows`. Raises `DataError` for a column that `rows` lacks."""
     if not columns:
-        raise SpecError("there are no columns to make features of", "name at least one, for example age: numeric")
+        raise SpecError("data.features is empty", "name at least one column, for example `age: numeric`")
     return {name: _summarize_column(rules, get_column(rows, name)) for name, rules in columns.items()}
 
 
@@ -84,7 +84,7 @@ def _summarize_column(rules: FeatureSpec, cells: Cells) -> ColumnSummary:
 def merge_summaries(
     first: Mapping[str, ColumnSummary], second: Mapping[str, ColumnSummary]
 ) -> dict[str, ColumnSummary]:
-    """Return the summaries of the rows of both; the order does not matter."""
+    """Return the summaries of the combined rows; the order does not matter."""
     return {name: _merge_column(part, second[name]) for name, part in first.items()}
 
 
@@ -104,12 +104,12 @@ def _merge_column(first: ColumnSummary, second: ColumnSummary) -> ColumnSummary:
 
 
 def summaries_to_arrow(summaries: Mapping[str, ColumnSummary]) -> pa.Table:
-    """Return one row for each column, by `SCHEMA`."""
+    """Return one row for each column, with the schema `SCHEMA`."""
     return pa.Table.from_pylist([{"column": name, **_to_row(part)} for name, part in summaries.items()], SCHEMA)
 
 
 def summaries_from_arrow(table: pa.Table) -> list[dict[str, ColumnSummary]]:
-    """Return the summaries that `summaries_to_arrow` wrote. Concatenated tables give one dict each."""
+    """Return the summaries that `summaries_to_arrow` wrote. For concatenated tables, return one dict per table."""
     parts: list[dict[str, ColumnSummary]] = []
     for row, name in enumerate(table.column("column").to_pylist()):
         if not parts or name in parts[-1]:

@@ -1,7 +1,7 @@
 """Clean texts before they are tokenized: with the same functions for training rows, files to predict and requests.
 
 A step is built from the contract alone (its name and parameters). A new step is a module of this package and a line in
-`_STEP_MAKERS`.
+`_STEP_MAKERS`. The names are `data.steps` in trainer/spec/steps.py.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Cleaner:
         return bool(self._steps)
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[str], list[str | None]]:
-        """Return the cleaned texts, and for each the reason why it is refused, or None. Refused texts are unchanged."""
+        """Return the cleaned texts, and for each the reason why it is rejected, or None. Rejected texts stay as is."""
         cleaned = list(texts)
         reasons: list[str | None] = [None] * len(cleaned)
         for index, text in enumerate(texts):
@@ -71,7 +71,7 @@ class Cleaner:
     def columns(
         self, columns: Mapping[str, Sequence[Any]], texts: Sequence[str]
     ) -> tuple[dict[str, Sequence[Any]], list[str | None]]:
-        """Return raw values by role, those in `texts` cleaned, and for each row the reason why it is refused."""
+        """Return raw values by role, cleaned for the roles in `texts`, and for each row why it is rejected, or None."""
         cleaned = dict(columns)
         reasons: list[str | None] = [None] * len(next(iter(columns.values())))
         for role in texts if self else ():

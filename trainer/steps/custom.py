@@ -1,7 +1,8 @@
-"""Call a function of the user, named by its Python path. The contract holds the digest of its source, the model a copy.
+"""Call a user's function, named by its Python path: the step `python` in trainer/spec/steps.py.
 
-The copy is for people to read. Only the user's own module runs, and only if its source is the one that the model was
-trained with: the digest is compared before anything of the module runs.
+The contract holds the digest of the function's source; the model's folder holds a copy for people to read. Only the
+user's own module runs, and only if its source is the source that the model was trained with: the digests are compared
+before any code of the module runs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ class CustomStepError(Exception):
 
 
 def pin_function(path: str, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the contract's parameters for the function at `path`, and the copy of its source written into `folder`."""
+    """Return the contract's parameters for the function at `path`; write a copy of its source into `folder`.
+
+    Also returns name -> SHA-256 of the copy.
+    """
     source = find_source(path)
     load_user_object(source)
     name = _copy_name(source.module)
@@ -30,7 +34,10 @@ def pin_function(path: str, folder: Path) -> tuple[dict[str, Any], dict[str, str
 
 
 def make(params: dict[str, Any]) -> Callable[[str], str | None]:
-    """Return the step. Raises `ModelError` if the function is missing or its source is not the contract's."""
+    """Return the step.
+
+    Raises `ModelError` if the function is missing or its source differs from the one pinned in the contract.
+    """
     path = str(params.get("function"))
     copy = _copy_name(path.partition(":")[0])
     function = load_pinned_object(find_pinned_source(path, "data.steps", params.get("source_sha256"), copy))
@@ -39,7 +46,7 @@ def make(params: dict[str, Any]) -> Callable[[str], str | None]:
         try:
             result = function(text)
         except (Exception, SystemExit) as error:
-            # In quotes, so that reasons are counted by their kind.
+            # The message is in quotes: counts of reasons ignore quoted values.
             message = f": '{first_line(error, limit=200)}'" if str(error).strip() else ""
             raise CustomStepError(f"{path} raised {type(error).__name__}{message}") from error
         if result is None:

@@ -1,4 +1,4 @@
-"""Write texts that mean the same in one way: Unicode form, white space, case."""
+"""Normalize the Unicode form, white space and case of texts, so that texts with the same meaning become equal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Replace personal data by its kind in brackets, for example [EMAIL].
 
-The model neither learns it nor receives it in requests, and the model's folder does not hold it. Prepared shards and
-quarantine.parquet hold the raw rows.
+The model never sees the personal data, neither in training nor in requests, and the model's folder does not hold it.
+Prepared shards and quarantine.parquet do hold it: they contain the raw rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KNOWN = {
     ),
     "url": ("[:.]", r"(?i)\b(?:https?://|www\.)[^\s<>\"']+"),
 }
-# In this order, an e-mail address in a URL, or a card number that looks like a phone number, gets the wider kind.
+# In this order, an e-mail address in a URL counts as a URL, and a card number that looks like a phone number as a card.
 _ORDER = ("url", "email", "card", "ip", "phone")
 
 _GROUP = re.compile(r"\d+")
@@ -53,8 +53,9 @@ def _compile_known(kind: str) -> tuple[Callable[[str], Any], Callable[..., str],
 def _replace_cards(match: re.Match[str]) -> str:
     """Return a run of digit groups with its card numbers replaced.
 
-    A card number has 13 to 19 digits in whole groups, with a right check digit. Numbers that overlap are replaced
-    together, because the remaining part of one could belong to the real number."""
+    A card number has 13 to 19 digits in whole groups, with a valid check digit. Numbers that overlap are replaced
+    together, because the remaining part of one could belong to the real number.
+    """
     run = match.group()
     groups = [group.span() for group in _GROUP.finditer(run)]
     digits_before = [0]  # the number of digits before each group
@@ -89,9 +90,9 @@ def _last_group_of_card(first: int, digits_before: list[int], is_card: Callable[
 
 
 def _check_digit_test(digits: list[int]) -> Callable[[int, int], bool]:
-    """Return the function that tells whether the digits from a start to an end have a right check digit (Luhn).
+    """Return the function that tells whether the digits from a start to an end have a valid check digit (Luhn).
 
-    It looks up sums that are computed once.
+    The function looks up sums that are computed once.
     """
     # Every second digit from the right is doubled, so each digit is summed in both ways.
     sums: tuple[list[int], list[int]] = ([0], [0])

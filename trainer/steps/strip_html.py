@@ -1,8 +1,7 @@
 """Turn HTML into the text that a reader sees.
 
-This is a scanner of its own because `html.parser` takes quadratic time on broken tags and hides everything after a tag
-that is never closed. The scanner reads a text once; what is not a tag, or does not surely hide anything, stays in the
-text.
+The module has its own scanner, because `html.parser` takes quadratic time on broken tags and hides everything after a
+tag that is never closed. The scanner reads a text once. It removes only what is certainly a tag or hidden content.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ _HIDDEN = {
 _INLINE = frozenset({"a", "abbr", "b", "bdi", "bdo", "cite", "code", "em", "font", "i", "kbd", "mark", "q", "s", "samp",
                      "small", "span", "strong", "sub", "sup", "tt", "u", "var", "wbr"})  # fmt: skip
 
-# The begin of a tag. The name is bounded, because only known names count and "<a<a<a" must not be read repeatedly.
+# The start of a tag. The name is bounded, because only known names count and "<a<a<a" must not be read repeatedly.
 _TAG = re.compile(r"<(?:(/?)([A-Za-z][^\s/>]{0,15})|!--|[!?]|/>)")
-# The end of a tag, or the begin of a quoted value, which may hold a ">".
+# The end of a tag, or the start of a quoted value, which may hold a ">".
 _MARK = re.compile(r""">|=\s*["']""")
 # Numbers are bounded: Python refuses to parse numbers of thousands of digits.
 _ENTITY = re.compile(r"&(?:#[0-9]{1,9}(?![0-9])|#[xX][0-9A-Fa-f]{1,8}(?![0-9A-Fa-f])|[A-Za-z][A-Za-z0-9]{1,31});?")
@@ -76,12 +75,12 @@ class _TagScanner:
         self._last = {mark: text.rfind(mark) for mark in (">", "-->", '"', "'")}
         self._mark: re.Match[str] | None = None
         self._endless: set[int] = set()  # marks after which no ">" outside quotes follows
-        self._unclosed: set[str] = set()  # names without a further end tag
+        self._unclosed: set[str] = set()  # names that have no further end tag
 
     def end_of(self, tag: re.Match[str]) -> tuple[int, str | None]:
-        """Return the index after `tag`, -1 if it is not a tag, and the tag's name, None for a comment.
+        """Return (index after `tag`, or -1 if it is not a tag; the tag's name, or None for a comment).
 
-        For a hidden element, the index is that of its end tag.
+        For the start tag of a hidden element, the index is that of its end tag.
         """
         if tag.group() == "<!--":
             begin = tag.start() + 2  # "<!-->" is a complete comment

@@ -33,9 +33,9 @@ from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.roles import FEATURE, GROUP, TIME, features_of
 
-#: Purpose of the row hash that the step `sample` uses; it differs from the purpose of the split.
+#: Prefix of the hash purpose (see `hash_position`) of the step `sample`; the split has another purpose.
 SAMPLE = "sample"
-#: The part of a row that a stream leaves out.
+#: The part of a row that streaming leaves out.
 LEFT_OUT = -1
 
 
@@ -47,14 +47,14 @@ class BlockStats(BaseModel):
     number: int
     """Index of the block in its file."""
     name: str
-    """File name, without its ending, of the block's shard, facts and bad rows."""
+    """File name, without the extension, of the block's shard, facts and bad rows."""
     rows: int
     good: int
     """Usable rows."""
     reasons: dict[str, int]
     """Bad rows by reason."""
     targets: dict[str, int]
-    """The target's `tally` of the usable rows."""
+    """Counts of the usable rows' targets, as the target's `tally` returns them."""
     rows_by_part: dict[str, int] = {}
     """Streaming only: usable rows by part, because not all of them are written."""
     train_rows_by_class: dict[str, int] = {}
@@ -66,7 +66,7 @@ class EncodedBlock(NamedTuple):
 
     good: pa.Table
     inputs: pa.ListArray | None
-    """Model inputs; None for a task that encodes rows only after something is fitted from all of them."""
+    """Model inputs; None for a task that encodes rows later, after fitting on the training rows."""
     facts: pa.Table
     bad: pa.Table
 
@@ -74,7 +74,7 @@ class EncodedBlock(NamedTuple):
 class BlockMaker:
     """Writes the blocks of one prepared folder. Ray pickles it; each process loads its own tokenizer and steps.
 
-    `parts` holds the part that each source file is for, by the file's number.
+    `parts` holds the part of each source file, by the file's number.
     """
 
     def __init__(self, data: DataSpec, contract: Contract, folder: Path, parts: list[str]) -> None:
@@ -86,7 +86,7 @@ class BlockMaker:
         stats = BlockStats(
             source=source,
             number=number,
-            name=f"{source:07d}-{number:07d}",  # sorts in the order of the files, on which the index relies
+            name=f"{source:07d}-{number:07d}",  # the index relies on names that sort in the order of the files
             rows=len(rows),
             good=len(block.good),
             reasons=dict(Counter(_reason_kind(reason) for reason in block.bad["reason"].to_pylist())),
@@ -149,7 +149,7 @@ class BlockMaker:
         return EncodedBlock(checked.good, inputs, pa.table(facts), checked.bad)
 
     def row_parts(self, facts: pa.Table, source: int) -> np.ndarray:
-        """Return each row's part, int8, or `LEFT_OUT`, from the row's own facts alone: a stream knows no others."""
+        """Return each row's part, int8, or `LEFT_OUT`, from the row's own facts alone: streaming sees no other rows."""
         if self.parts[source] != "train":
             return np.full(len(facts), PARTS.index(self.parts[source]), np.int8)
         keys = facts["key"].to_numpy()
@@ -174,8 +174,8 @@ class BlockMaker:
 def _load_tools(folder: str, contract_json: str) -> tuple[Any, Any, Cleaner]:
     """Return (task, encoder or None, cleaner), once per process.
 
-    Ray Data hands over a new copy of the maker with every block. Without the cache, the encoder would load its
-    vocabulary for each of them and forget the words of the last one.
+    Ray Data passes a new copy of the maker with every block. Without the cache, every block would load the encoder's
+    vocabulary again and lose the words that the encoder remembers from earlier blocks.
     """
     contract = Contract.model_validate_json(contract_json)
     task = task_of_contract(contract)
@@ -186,7 +186,7 @@ def _load_tools(folder: str, contract_json: str) -> tuple[Any, Any, Cleaner]:
 def _check_split_column(rows: pa.Table, data: DataSpec) -> pa.Table:
     """Add a reason to rows whose group or time is missing or cannot be read, and parse the times."""
     role = GROUP if data.split.by == "group" else TIME
-    if role not in rows.column_names:  # no such split, or the file is a validation or test file
+    if role not in rows.column_names:  # not a split by group or time, or a validation or test file
         return rows
     reasons = pc.if_else(pc.is_null(rows[role]), f"missing {data.split.column}", pa.scalar(None, pa.string()))
     if role == TIME:
@@ -226,7 +226,7 @@ class EncodedTargets(NamedTuple):
 
 
 def encode_targets(task: Task, contract: Contract, targets: pa.ChunkedArray) -> EncodedTargets:
-    """Encode a dictionary column of raw targets by the contract."""
+    """Encode a dictionary-encoded column of raw targets with the contract."""
     raw = targets.combine_chunks()
     raw = raw.chunk(0) if isinstance(raw, pa.ChunkedArray) and raw.num_chunks else raw
     if not len(raw):
@@ -237,7 +237,7 @@ def encode_targets(task: Task, contract: Contract, targets: pa.ChunkedArray) -> 
 
 
 def _split_order(good: pa.Table) -> dict[str, pa.Array]:
-    """Return the column `order`, by which a split by group or time goes; nothing for a split by content."""
+    """Return the column `order`, the values that a split by group or time uses; {} for a split by content."""
     if GROUP in good.column_names:
         return {"order": pa.array(hash_contents(good[GROUP].to_pylist()), pa.uint64())}
     if TIME in good.column_names:
@@ -246,7 +246,7 @@ def _split_order(good: pa.Table) -> dict[str, pa.Array]:
 
 
 def _content_keys(cleaned: pa.Table, task: Task) -> np.ndarray:
-    """Return a uint64 key per row, from all its inputs. The key of a single text or image is that of its content."""
+    """Return a uint64 hash of all inputs of each row. If the only input is a text or image, its content is hashed."""
     columns = [cleaned[name].to_pylist() for name in cleaned.column_names]
     if len(columns) == 1 and cleaned.column_names[0] in {*task.text_roles, *task.binary_roles}:
         return hash_contents(columns[0])
@@ -255,7 +255,7 @@ def _content_keys(cleaned: pa.Table, task: Task) -> np.ndarray:
 
 
 def _near_duplicate_bands(cleaned: pa.Table, task: Task, steps: list[StepSpec]) -> dict[str, pa.Array]:
-    """Return the columns `band_0`, `band_1` ... of MinHash bands if a step asks for near-duplicates."""
+    """Return the columns `band_0`, `band_1` ... of MinHash bands if a `deduplicate` step sets `near`, else {}."""
     threshold = next((step.deduplicate.near for step in steps if step.deduplicate and step.deduplicate.near), None)
     if threshold is None:
         return {}

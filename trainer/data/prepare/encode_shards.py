@@ -1,6 +1,6 @@
-"""Add the model inputs to shards of raw rows, for tasks that fit something on the training rows before they encode.
+"""Add the model inputs to shards of raw rows, for tasks that encode rows only after fitting on the training rows.
 
-The shards already hold the checked rows; each one is encoded in place: in this process, or by Ray Data if there are
+The shards already hold the checked rows; each shard is encoded in place: in this process, or by Ray Data if there are
 many rows.
 """
 
@@ -49,7 +49,10 @@ def encode_shards(contract: Contract, folder: Path, sources: dict[str, str], *, 
 
 
 class _ShardEncoder:
-    """Encodes shards in place; a generator, because Ray Data drops the cause of a plain function's error."""
+    """Encodes shards in place.
+
+    `__call__` is a generator: Ray Data drops the cause of an error that a plain function raises.
+    """
 
     def __init__(self, contract: Contract, folder: Path) -> None:
         self.contract, self.folder = contract, folder
@@ -87,5 +90,5 @@ def _check_none_rejected(shard: pa.Table, reasons: list[str | None] | None, sour
         if reason:
             raise DataError(
                 f"row {shard['row'][index].as_py()} of {source} cannot be used: {reason}",
-                "repair the row, remove it, or let the column's rule allow it",
+                "repair or remove the row, or change the column's rule in `data.features` so that it allows the value",
             )

@@ -1,4 +1,7 @@
-"""The facts of all usable rows: one table per block, written by `block_maker` and read here block by block."""
+"""The facts of all usable rows: content key, target, length, and what the split and near-duplicates need.
+
+`block_maker` writes one table per block; this module reads them block by block.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class Block(NamedTuple):
     start: int
     """Number of its first row among all usable rows."""
     file_part: int
-    """Part that its source file is for."""
+    """Part of its source file."""
     keys: np.ndarray
     """uint64 content keys."""
     codes: np.ndarray
@@ -32,13 +35,13 @@ class Block(NamedTuple):
     groups: np.ndarray
     """int32 index of each row's group: its class if the target has classes, else 0; -1 for an unknown target."""
     targets: pa.Array
-    """The values that the index stores."""
+    """Encoded targets, as the index stores them."""
     lengths: np.ndarray
     """int32 lengths of the model inputs."""
     order: np.ndarray
-    """The value that the split goes by: content key, group key or time."""
+    """The values that the split uses: content keys, group keys or times."""
     bands: list[np.ndarray]
-    """uint64 MinHash bands; empty unless a step asks for near-duplicates."""
+    """uint64 MinHash bands; empty unless a `deduplicate` step sets `near`."""
 
     @property
     def rows(self) -> slice:
@@ -103,9 +106,9 @@ class Facts:
             yield slice(int(start), int(end)), raw
 
     def counts(self, verdicts: np.ndarray, parts: np.ndarray, file_part: int | None = None) -> np.ndarray:
-        """Return the rows without a verdict by group and part, int64, shape (groups, 3).
+        """Return the number of rows without a verdict by group and part, int64, shape (groups, 3).
 
-        With `file_part`, only rows of files for that part count.
+        With `file_part`, only rows from files of that part count.
         """
         counts_GP = np.zeros((len(self.groups), len(PARTS)), np.int64)
         for block in self.blocks():
@@ -116,5 +119,5 @@ class Facts:
 
 
 def _shard_rows(stats: BlockStats, data: DataSpec) -> int:
-    """Return the rows in a block's shard: all usable rows, or the held-out ones if training is streamed."""
+    """Return the number of rows in a block's shard: all usable rows, or the held-out ones if training is streamed."""
     return stats.good if data.mode == "prepared" else sum(stats.rows_by_part[part] for part in PARTS[1:])

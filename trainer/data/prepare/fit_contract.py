@@ -43,7 +43,8 @@ def refit_on_training_rows(spec: RunSpec, staging: Staging, judge: RowJudge) -> 
     """Refit on the final training rows and check all rows again; return the contract.
 
     A label without a training row is dropped: all of its rows contradict others, or the split holds them out. Its rows
-    become bad rows with an unknown label. Streamed training rows are not compared, so their first counts stand.
+    become bad rows with an unknown label. Streamed training rows are not compared with one another, so their counts do
+    not change.
     """
     task = get_task(spec.task)
     while task.target.has_classes:

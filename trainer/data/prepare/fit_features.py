@@ -1,7 +1,7 @@
 """Fit the columns of `data.features` on the training rows.
 
-Tasks on tables learn from the fitted columns; their profile describes the training rows. Takes one pass over the
-shards: in this process, or by Ray Data if there are many rows.
+Tabular tasks learn from the fitted columns. The profile of the columns describes the training rows. Fitting takes one
+pass over the shards: in this process, or with Ray Data if there are many rows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ def _shard_masks(judge: RowJudge) -> Iterator[dict[str, Any]]:
 
 
 class _FeatureReader:
-    """Reads feature columns of shards; a generator, because Ray Data drops the cause of a plain function's error."""
+    """Reads feature columns of shards.
+
+    `__call__` is a generator: Ray Data drops the cause of an error that a plain function raises.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

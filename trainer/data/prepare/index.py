@@ -51,7 +51,10 @@ def _index_schema(judge: RowJudge) -> pa.Schema:
 
 
 def _uses(block: Block, rows: np.ndarray, parts: np.ndarray, repeats: np.ndarray, data: DataSpec) -> np.ndarray:
-    """Return how often each row is used. 2.3 means twice, and a third time for three rows in ten, chosen by content."""
+    """Return how often each row is used. `repeats` may hold fractions, for example 2.3.
+
+    Then every row is used twice, and three rows in ten are used a third time; a hash of the content selects them.
+    """
     uses = np.where(parts[rows] == TRAIN, repeats[block.groups[rows]], 1.0)
     extra = hash_position(block.keys[rows], data.split.seed, "oversample") < uses % 1.0
     times: np.ndarray = (np.floor(uses) + extra).astype(np.int64)

@@ -1,6 +1,6 @@
 """Run the checks that need all rows: duplicates, contradicting labels, leaks between parts, near-duplicates.
 
-Rows are compared in slices by their content key, so only two bytes of every row stay in memory.
+Rows are compared in slices of their content keys, so only two bytes per row (verdict and part) stay in memory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RowJudge:
             self.verdicts[near] = NEAR
         self.parts = assign_parts(self.facts, self.data, self.verdicts)
         if allowed & {DUPLICATE, CONTRADICTING}:
-            # Equal texts that are allowed may be in two parts after a split by group or time, or a stratified split.
+            # If equal texts are allowed, a split by group or time or a stratified split may put them into two parts.
             self._compare_rows(self.parts, allowed | {DUPLICATE, CONTRADICTING, UNKNOWN})
         subsample(self.facts, self.data, self.verdicts, self.parts)
 
@@ -52,7 +52,7 @@ class RowJudge:
         self.run()
 
     def counts(self) -> np.ndarray:
-        """Return the rows that are used, by group and part, int64, shape (groups, 3)."""
+        """Return the number of used rows by group and part, int64, shape (groups, 3)."""
         return self.facts.counts(self.verdicts, self.parts)
 
     def repeats(self) -> np.ndarray | None:
@@ -60,7 +60,7 @@ class RowJudge:
         return oversampling_factors(self.facts, self.data, self.verdicts, self.parts)
 
     def tally(self) -> Counter[str]:
-        """Return the target's `tally` of the training rows."""
+        """Return the counts of the training rows' targets, as the target's `tally` returns them."""
         tally: Counter[str] = Counter()
         for rows, raw in self.facts.raw_targets():
             used = (self.verdicts[rows] == 0) & (self.parts[rows] == TRAIN)
@@ -73,9 +73,9 @@ class RowJudge:
         return allowed - {DUPLICATE} if "deduplicate" in self._dataset_steps else allowed
 
     def _compare_rows(self, parts: np.ndarray, allowed: set[int]) -> None:
-        """Give a verdict to rows that equal another row; `parts` is the part of each row.
+        """Mark duplicate rows, contradicting labels and leaks between parts; `parts` is the part of each row.
 
-        Equal rows have equal keys, so they fall into the same slice, whose rows are in memory together.
+        Works through the keys in slices to bound memory; equal rows always share a slice.
         """
         n_slices = max(1, -(-self.facts.n_rows // _SLICE_ROWS))
         for number in range(n_slices):

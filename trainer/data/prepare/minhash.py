@@ -18,7 +18,7 @@ _PRIME = np.uint64((1 << 31) - 1)
 
 
 def shingles(text: str) -> np.ndarray:
-    """Return the different five-byte shingles of a text, lower-cased and with single spaces, uint64, sorted."""
+    """Return the distinct five-byte shingles of a text, lower-cased and with single spaces, uint64, sorted."""
     return np.unique(_all_shingles(text))
 
 
@@ -44,7 +44,7 @@ def jaccard_similarity(one: str, other: str) -> float:
 def band_hashes(texts: list[str], threshold: float) -> np.ndarray:
     """Return uint64 band hashes, shape (bands, texts).
 
-    Two texts whose similarity is at least `threshold` almost surely agree in a band.
+    Two texts whose similarity is at least `threshold` agree in at least one band with a probability of 99 % or more.
     """
     n_rows = _rows_per_band(threshold)
     n_bands = _HASHES // n_rows
@@ -95,7 +95,7 @@ def _rows_per_band(threshold: float) -> int:
 def group_near_duplicates(
     candidates: Iterable[tuple[int, int]], text_of: Callable[[int], str], threshold: float
 ) -> dict[int, int]:
-    """Return {row: first row of its group} for every row that is near an earlier row, directly or through others."""
+    """Return {row: first row of its group} for near-duplicates of an earlier row, directly or through other rows."""
     parent: dict[int, int] = {}
 
     def root(row: int) -> int:
@@ -112,9 +112,10 @@ def group_near_duplicates(
 
 
 def candidate_pairs(band: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield (earlier, later) for rows with the same band hash: each with the row before it and with the first of them.
+    """Yield pairs (earlier row, later row) of rows with the same band hash.
 
-    `rows` are the row numbers, ascending.
+    A row is paired with the previous row and with the first row that have its hash. `rows` are the row numbers,
+    ascending.
     """
     if not len(rows):
         return

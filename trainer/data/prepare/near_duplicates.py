@@ -1,6 +1,6 @@
-"""Find rows of one preparation that nearly equal an earlier row.
+"""Find rows of one preparation that are near-duplicates of an earlier row, by MinHash (see `minhash.py`).
 
-Needs about 60 bytes of memory per row, and the texts of the rows that have a candidate.
+Needs about 60 bytes of memory per row, and the texts of all rows that are in a candidate pair.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from trainer.steps.cleaner import Cleaner
 
 
 def find_near_duplicates(facts: Facts, usable: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the numbers (int64) of the `usable` rows that are near an earlier row, directly or through others.
+    """Return the numbers (int64) of the `usable` rows that are near an earlier row, directly or through other rows.
 
-    Rows of the training files come before those of the validation and test files. So for a training row and a held-out
-    row that are near each other, the held-out row is returned.
+    Rows of the training files come before those of the validation and test files. So if a training row and a held-out
+    row are near-duplicates, the held-out row is returned.
     """
     row_of_rank = _rows_by_part(facts)
     rank = np.empty_like(row_of_rank)

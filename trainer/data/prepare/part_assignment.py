@@ -18,9 +18,10 @@ from trainer.spec.data import DataSpec
 
 
 def assign_parts(facts: Facts, data: DataSpec, verdicts: np.ndarray) -> np.ndarray:
-    """Return each row's part, int8, shape (rows,): its file's part; the split decides for rows of the training files.
+    """Return each row's part, int8, shape (rows,).
 
-    Rows with a verdict get a part too, but they do not count for shares and classes.
+    Rows of validation and test files have their file's part; the split (`data.split` in trainer/spec/split.py) assigns
+    the rows of training files. Rows with a verdict get a part too, but do not count toward shares and classes.
     """
     file_parts = [PARTS[part] for part in facts.file_parts]
     validation, test = held_out_shares(data.split, file_parts)
@@ -47,7 +48,7 @@ def _usable(block: Block, verdicts: np.ndarray) -> np.ndarray:
 
 
 def _time_borders(facts: Facts, verdicts: np.ndarray, validation: float, test: float) -> tuple[int, int]:
-    """Return the times from which rows are held out, so that the newest rows make up the shares."""
+    """Return the times from which rows are validation and test rows, so that the newest rows make up the shares."""
     times = np.sort(
         np.concatenate([block.order[_usable(block, verdicts)] for block in facts.blocks() if block.file_part == TRAIN])
     )
@@ -63,7 +64,7 @@ def _time_borders(facts: Facts, verdicts: np.ndarray, validation: float, test: f
 def _move_rows(
     facts: Facts, verdicts: np.ndarray, parts: np.ndarray, moves: list[tuple[int, int, int]], seed: int
 ) -> None:
-    """Change `parts` by `moves` (class, from part, to part): each takes the row whose hash is nearest to the border."""
+    """Apply `moves` (class, from part, to part) to `parts`: each takes the row whose hash is closest to the new part."""
     if not moves:
         return
     classes = sorted({label for label, _, _ in moves})
@@ -74,7 +75,7 @@ def _move_rows(
             for row, position in zip(rows, hash_position(block.order[rows], seed), strict=True):
                 members[int(block.groups[row])].append((float(position), block.start + int(row)))
     for label, source, destination in moves:
-        # Held-out parts take the lowest positions, so a row for the training part is taken from the high end.
+        # Held-out parts have the lowest positions, so a row for the training part is taken from the high end.
         by_position = [row for _, row in sorted(members[label], reverse=destination == TRAIN)]
         for nearest in [row for row in by_position if parts[row] == source][:1]:
             parts[nearest] = destination

@@ -1,6 +1,6 @@
 """Run the pass over all raw rows: in this process for small data, with Ray Data for large data.
 
-Both hand the same blocks (cut by the readers) to the same `BlockMaker`, so both write the same bytes.
+Both pass the same blocks, as the readers cut them, to the same `BlockMaker`, so both write the same bytes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from trainer.tasks.roles import GROUP, TIME
 if TYPE_CHECKING:
     import ray.data
 
-#: CPUs that a reading and an encoding task reserve. One of each fits on a core; on two cores, two encode beside a
-#: reader.
+#: CPUs that a reading task and an encoding task reserve. One core runs one task of each kind; two cores run one reading
+#: task and two encoding tasks.
 _READ_CPUS, ENCODE_CPUS = 0.1, 0.9
-# Files with these endings hold about `_COMPRESSION` times as many bytes of text.
+# Files with these extensions hold about `_COMPRESSION` bytes of text per byte.
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".br", ".parquet"}
 _COMPRESSION = 4
-# In these formats a row may be the path of an image: some 50 characters stand for some 50 KB.
+# In these formats a row may be the path of an image: about 50 characters stand for about 50 KB.
 _TEXT_FORMATS, _BYTES_PER_PATH_CHAR = {"csv", "tsv", "jsonl"}, 1000
-# Size of a Ray Data block: two or three of our blocks, because starting a task for it takes about 50 ms.
+# Size of a Ray Data block: two or three of our blocks, because Ray takes about 50 ms to start the task of a block.
 _RAY_BLOCK_BYTES = 4 << 20
-# Raw rows that may wait between reading and encoding, in shared memory that every process of the node maps.
+# Bytes of raw rows that may wait between reading and encoding, in shared memory that every process of the node maps.
 _WAITING_BYTES = 192 << 20
 
 OnProgress = Callable[[Progress], None]
@@ -58,7 +58,7 @@ def run_ray(
     """Write all blocks with Ray Data: files are read in parallel, and their blocks go to all cores."""
     import ray.exceptions
 
-    # A CPU share other than the readers' keeps Ray Data from fusing the two, so that one file's blocks go to all cores.
+    # Ray Data does not fuse stages with different CPU shares, so the blocks of one file go to all cores.
     blocks = stream_raw_blocks(files, options).map_batches(
         _WriteBlocks(maker), batch_size=None, batch_format="pyarrow", num_cpus=ENCODE_CPUS, zero_copy_batch=True
     )
@@ -85,7 +85,7 @@ def read_file_blocks(file: SourceFile, options: ReadOptions) -> Iterator[pa.Tabl
 def estimate_text_bytes(files: list[SourceFile], *, names_files: bool = False) -> int:
     """Return roughly how many bytes of text the files hold; a remote file counts as large.
 
-    `names_files`: a row of a text file may be the path of a file of its own.
+    With `names_files`, a row of a csv, tsv or jsonl file may be the path of a file, for example of an image.
     """
     total = 0
     for file in files:
@@ -148,7 +148,10 @@ class _ReadFiles:
 
 
 class _WriteBlocks:
-    """Writes packed blocks; a generator, because Ray Data drops the cause of a plain function's error."""
+    """Writes packed blocks.
+
+    `__call__` is a generator: Ray Data drops the cause of an error that a plain function raises.
+    """
 
     def __init__(self, maker: BlockMaker) -> None:
         self.maker = maker

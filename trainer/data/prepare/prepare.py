@@ -1,7 +1,7 @@
-"""Prepare raw files into a prepared folder, once; later runs with the same files and settings find it again.
+"""Turn raw files into a prepared folder, once; later runs with the same files and settings use the same folder.
 
-One pass reads, checks, cleans and tokenizes the rows block by block. Then all rows are judged together from small
-tables of facts, the contract is fitted, and the index records which rows are used and for which part.
+One pass reads, checks, cleans and tokenizes the rows block by block. Then small tables of facts are
+used to compare all rows, the contract is fitted, and the index records which rows are used and for which part.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def prepare_rows(
     """Return the prepared rows of `spec`; prepare them if they are not on storage yet.
 
     Large data is prepared with Ray Data (Ray must be connected), small data in this process; `with_ray` overrides the
-    choice. Bad rows are listed in `quarantine_to` as well. `files` are the source files if they are already known.
+    choice. Bad rows are also listed in `quarantine_to`. `files` are the source files if they are already known.
     Raises `DataError` if the files or columns are wrong or too many rows are bad.
     """
     with stage_preparation(spec, files) as staging:

@@ -33,7 +33,7 @@ class TooManyBadRows(DataError):
 
 
 def quarantine_columns(task: Task, contract: Contract) -> dict[str, pa.DataType]:
-    """Return the roles whose raw values the quarantine lists, and their types."""
+    """Return role -> Arrow type for the raw values written to the quarantine."""
     return {role: pa.binary() if role in task.binary_roles else pa.string() for role in contract.columns}
 
 
@@ -46,8 +46,8 @@ def write_quarantine(
 ) -> Path:
     """Write every row that is not used: file, row number, reason, raw values. Returns the file's path.
 
-    `verdicts` has an array for each block, of its usable rows. Rows that a sample or `balance` leaves out are not
-    listed. Writes no file if all rows are used.
+    `verdicts` has one array per block, with a verdict for each usable row. Rows that the steps `sample` and `balance`
+    leave out are not listed. Writes no file if all rows are used.
     """
     path = folder / QUARANTINE
     schema = pa.schema([("path", pa.string()), ("row", pa.int64()), ("reason", pa.string()), *columns.items()])
@@ -65,7 +65,7 @@ def write_quarantine(
 
 
 def _unused_rows(folder: Path, stats: BlockStats, verdicts: np.ndarray) -> Iterator[pa.Table]:
-    """Yield the rows of one block that failed a check of single rows, then those with a verdict."""
+    """Yield the unused rows of one block: first those that failed a check of single rows, then those with a verdict."""
     if stats.rows > stats.good:
         yield read_ipc(folder / BAD / f"{stats.name}.arrow")
     listed = np.flatnonzero((verdicts > 0) & (verdicts < SAMPLED))
@@ -107,18 +107,18 @@ def check_bad_rows(summary: dict[str, Any], max_bad_fraction: float, quarantine:
 
 def _suggest_repair(by_reason: dict[str, int], n_rows: int, quarantine: Path) -> str:
     reason, count = next(iter(by_reason.items()))
-    if count > n_rows / 2:  # the spec is wrong rather than the rows
+    if count > n_rows / 2:  # the spec is probably wrong, not the rows
         return (
-            f"most rows have the same problem ({reason}): check data.format, data.columns, data.labels, data.features "
-            f"and data.steps; the rows are listed in {quarantine}"
+            f"most rows have the same problem ({reason}): check `data.format`, `data.columns`, `data.labels`, "
+            f"`data.features` and `data.steps`; the rows are listed in {quarantine}"
         )
     allowable = [name for name in by_reason if name in ALLOWABLE_ISSUES]
-    allow = f", or allow these issues: data.allow_issues: [{', '.join(allowable)}]" if allowable else ""
-    return f"repair the rows listed in {quarantine}, or raise data.max_bad_fraction{allow}"
+    allow = f", or set `data.allow_issues: [{', '.join(allowable)}]`" if allowable else ""
+    return f"repair the rows listed in {quarantine}, or raise `data.max_bad_fraction`{allow}"
 
 
 def _first_bad_row(quarantine: Path, left_out: set[str]) -> dict[str, Any]:
-    """Return the first listed row that is bad, rather than left out by a step."""
+    """Return the first listed row that is bad; rows with a reason in `left_out` were left out by a step."""
     with pq.ParquetFile(quarantine) as file:
         for batch in file.iter_batches(columns=["path", "row", "reason"]):
             for row in batch.to_pylist():
@@ -140,8 +140,8 @@ def check_no_empty_part(summary: dict[str, Any], split: SplitSpec, task: Task) -
 
 def _suggest_more_rows(part: str, split: SplitSpec, task: Task) -> str:
     if part == "train":
-        return "add rows, or check data.steps and data.split"
+        return "add rows, or check `data.steps` and `data.split`"
     if split.by == "time":
-        return f"set data.split.validation_from and test_from to times that some rows reach, or give data.{part}"
-    stratify = " set data.split.stratify," if task.target.has_classes else ""
-    return f"add rows, raise data.split.{part},{stratify} or give data.{part}"
+        return f"set `data.split.validation_from` and `test_from` to times that some rows reach, or set `data.{part}`"
+    stratify = " set `data.split.stratify`," if task.target.has_classes else ""
+    return f"add rows, raise `data.split.{part}`,{stratify} or set `data.{part}`"

@@ -52,7 +52,7 @@ def check_rows(
 
 
 def reject_rows(checked: CheckedRows, reasons: list[str | None] | None) -> CheckedRows:
-    """Move the good rows that have one of the `reasons` (one entry per good row) to the bad rows, in row order."""
+    """Move good rows with a reason to the bad rows, in row order. `reasons` has one entry per good row."""
     if not reasons or not any(reasons):
         return checked
     late_reasons = pa.array(reasons, pa.string())
@@ -77,7 +77,7 @@ def _canonical_targets(task: Task, contract: Contract, rows: pa.Table) -> pa.Tab
 
 
 def _clean_texts(cleaner: Cleaner, texts: pa.Array, usable: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Return the texts, the `usable` ones cleaned, and for each the reason why a step rejects it, or null."""
+    """Return all texts, with `usable` texts cleaned, and for each text why a step rejects it, or null."""
     cleaned, reasons = cleaner(texts.take(pc.indices_nonzero(usable)).to_pylist())
     all_texts = pc.replace_with_mask(texts, usable, pa.array(cleaned, pa.string()))
     all_reasons = pc.replace_with_mask(pa.nulls(len(texts), pa.string()), usable, pa.array(reasons, pa.string()))

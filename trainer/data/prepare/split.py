@@ -1,7 +1,7 @@
 """Decide which rows are held out: a pure function of a row's own content (or group, or time) and the seed.
 
-Other rows have no influence, so adding rows moves none of the existing ones, and neither has a row's position in its
-file.
+Other rows and a row's position in its file have no influence, so adding rows moves no existing row to another part.
+The options are `data.split` in trainer/spec/split.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainer.spec.split import SplitSpec
 
 #: A time that no row reaches.
 NEVER_REACHED = np.iinfo(np.int64).max
-#: Fewest rows of a class that `stratify` puts into every part.
+#: `stratify` puts a class into every part only if the class has at least this many rows.
 MIN_STRATIFIED_ROWS = 5
 
 _YEAR = re.compile(r"\d{4}-?")
@@ -28,7 +28,7 @@ _YEAR = re.compile(r"\d{4}-?")
 def split_by_hash(keys: np.ndarray, *, validation: float, test: float, seed: int) -> np.ndarray:
     """Return the part (0 train, 1 validation, 2 test) of each key, int8, shape (rows,). Equal keys share a part.
 
-    The keys with the lowest hashes are the test part, those with the next lowest the validation part.
+    The keys with the lowest hashes are the test part, the keys with the next lowest hashes are the validation part.
     """
     positions = hash_position(keys, seed)
     return np.where(positions < test, TEST, np.where(positions < test + validation, VALIDATION, TRAIN)).astype(np.int8)
@@ -42,8 +42,8 @@ def split_by_time(times: np.ndarray, validation_from: int, test_from: int) -> np
 def split_training_rows(order: np.ndarray, split: SplitSpec, file_parts: Iterable[str]) -> np.ndarray:
     """Return the part of each row of the training files, int8.
 
-    `order` is what the split goes by: content keys, group keys or times. A part with files of its own gets no rows. A
-    split by shares of the time needs all rows; it is made in `trainer.data.prepare.part_assignment`.
+    `order` holds the values that the split uses: content keys, group keys or times. A part with files of its own gets
+    no rows. A split by time with shares needs all rows: `trainer.data.prepare.part_assignment` makes it.
     """
     validation, test = held_out_shares(split, file_parts)
     if split.by != "time":
@@ -80,7 +80,7 @@ def parse_moment(text: str) -> int:
     moment = parse_times([text])[0].as_py()
     if moment is None:
         raise SpecError(
-            f"data.split: {text!r} is not an ISO 8601 time", "write it as 2026-03-01 or 2026-03-01T12:00:00Z"
+            f"data.split: {text!r} is not an ISO 8601 time", "write a time such as 2026-03-01 or 2026-03-01T12:00:00Z"
         )
     return int(moment)
 
@@ -88,7 +88,7 @@ def parse_moment(text: str) -> int:
 def stratify_moves(counts_CP: np.ndarray, validation: float, test: float) -> list[tuple[int, int, int]]:
     """Return (class, from part, to part) for each row to move, given the row counts by class and part, shape (C, 3).
 
-    Every class keeps a row to learn from; a class of `MIN_STRATIFIED_ROWS` rows or more has one in each held-out part.
+    Every class keeps a training row; a class of `MIN_STRATIFIED_ROWS` rows or more gets a row in each held-out part.
     """
     moves = []
     held_out = [(TEST, test), (VALIDATION, validation)]

@@ -1,4 +1,4 @@
-"""Stage a preparation: its files, its unfitted contract, and the key by which prepared rows are found again."""
+"""Stage a preparation: find its files, make its unfitted contract, and compute the key of its prepared folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LAYOUT_VERSION = 4
 
 
 class Staging(NamedTuple):
-    """A preparation before any row is read."""
+    """Everything about a preparation that is known before any row is read."""
 
     files: list[SourceFile]
     digest: str
@@ -89,7 +89,7 @@ def _make_contract(spec: RunSpec, folder: Path) -> Contract:
 
 
 def _prepare_settings(spec: RunSpec) -> dict[str, Any]:
-    """Return the settings that decide the prepared rows, beside the files and the contract."""
+    """Return the settings that decide the prepared rows, besides the files and the contract."""
     data = spec.data
     return {
         "split": data.split.model_dump(mode="json"),

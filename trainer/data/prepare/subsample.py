@@ -1,4 +1,4 @@
-"""Leave out training rows for the steps `sample` and `balance: undersample`."""
+"""Leave out training rows for the steps `sample` and `balance: {method: undersample}` in trainer/spec/steps.py."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _leave_out(
     position: Callable[[np.ndarray], np.ndarray],
     verdict: int,
 ) -> None:
-    """Give `verdict` to training rows whose position (0 to 1, from their content) is not below their group's share."""
+    """Give `verdict` to training rows whose position (0 to 1, from the content) is at or above their group's share."""
     for block in facts.blocks():
         train = (verdicts[block.rows] == 0) & (parts[block.rows] == TRAIN)
         out = train & (position(block.keys) >= share_G[np.maximum(block.groups, 0)])

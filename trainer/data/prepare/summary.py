@@ -1,4 +1,4 @@
-"""Count what a preparation did with its rows, for `prepare.json`."""
+"""Count the used, left out and bad rows of a preparation, for `prepare.json`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def summarize_preparation(judge: RowJudge, n_repeated: int) -> dict[str, Any]:
 
 
 def count_by_reason(stats: list[BlockStats]) -> dict[str, int]:
-    """Return the rows that failed a check of single rows, by reason, most first."""
+    """Return the number of rows that failed a check of single rows, by reason, most frequent reason first."""
     bad: Counter[str] = Counter()
     for block in stats:
         bad.update(block.reasons)
@@ -49,7 +49,7 @@ def count_by_reason(stats: list[BlockStats]) -> dict[str, int]:
 
 
 def count_rows_by_class(judge: RowJudge) -> np.ndarray:
-    """Return the rows that are used by class and part, int64, shape (classes, 3), streamed training rows included."""
+    """Return the number of used rows by class and part, int64, shape (classes, 3), streamed training rows included."""
     counts_CP = judge.counts()
     if judge.data.mode == "streaming":
         streamed: Counter[str] = Counter()
@@ -64,13 +64,13 @@ def _most_first(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _requested_verdicts(data: DataSpec) -> set[int]:
-    """Return the verdicts that a step of the spec asks for: such rows are left out, not bad."""
+    """Return the verdicts that steps of the spec request: their rows count as left out, not as bad."""
     verdicts = {SAMPLED, BALANCED}
     return verdicts | ({DUPLICATE, NEAR} if any(step.deduplicate for step in dataset_steps(data)) else set())
 
 
 def _class_weights(train_C: np.ndarray, data: DataSpec) -> list[float] | None:
-    """Return the weight of each class, 1 on average over the rows; None unless the spec weights classes."""
+    """Return the weight of each class, 1 on average over the rows; None without a step `balance: {method: weight}`."""
     if not any(step.balance and step.balance.method == "weight" for step in dataset_steps(data)):
         return None
     return [round(float(train_C.sum() / (len(train_C) * max(1, count))), 6) for count in train_C]

@@ -1,4 +1,4 @@
-"""Verdicts on rows, from comparing all rows with one another."""
+"""Verdicts on rows: why comparing all rows with one another rules a row out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from trainer.data.parts import TRAIN, VALIDATION
 
-#: The reasons that verdicts stand for, in order of precedence; verdict 0 is a row that is used.
+#: The reason of each verdict, in order of precedence. Verdict 0 means that the row is used.
 REASONS = (
     "",
     "unknown label",
@@ -24,7 +24,7 @@ UNKNOWN, CONTRADICTING, IN_TRAIN, IN_VALIDATION, DUPLICATE, NEAR, SAMPLED, BALAN
 def compare_rows(keys: np.ndarray, parts: np.ndarray, codes: np.ndarray, allowed: set[int]) -> np.ndarray:
     """Return a verdict (uint8) for each row. Rows must be sorted by key, part, target code and row number.
 
-    `allowed` holds the verdicts that are not given.
+    No row gets a verdict that is in `allowed`.
     """
     verdicts = np.zeros(len(keys), np.uint8)
     if not len(keys):

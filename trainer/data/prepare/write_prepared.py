@@ -1,4 +1,4 @@
-"""Finish a preparation: judge all rows together and write the files beside the shards."""
+"""Finish a preparation: compare all rows, and write the files of the prepared folder besides the shards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from trainer.tasks.fitting import add_features
 def finish_preparation(
     spec: RunSpec, staging: Staging, stats: list[BlockStats], contract: Contract, quarantine_to: Path, *, with_ray: bool
 ) -> Contract:
-    """Judge all rows, write the index, the quarantine, the contract and the summary; return the fitted contract.
+    """Compare all rows; write the index, the quarantine, the contract and the summary; return the fitted contract.
 
     Raises `DataError` if too many rows are bad or a part is empty.
     """
@@ -54,7 +54,7 @@ def finish_preparation(
 def _write_index_and_quarantine(
     spec: RunSpec, staging: Staging, judge: RowJudge, contract: Contract, quarantine_to: Path
 ) -> dict[str, Any]:
-    """Write both files and return the summary of the counts. Raises `DataError` for bad rows and empty parts."""
+    """Write both files and return the counts. Raises `DataError` if too many rows are bad or a part is empty."""
     task = judge.facts.task
     verdicts = np.split(judge.verdicts, judge.facts.starts[1:-1])
     columns = quarantine_columns(task, contract)
@@ -68,7 +68,7 @@ def _write_index_and_quarantine(
 def _fit_and_encode(
     spec: RunSpec, staging: Staging, judge: RowJudge, contract: Contract, *, with_ray: bool
 ) -> Contract:
-    """Fit the columns of `data.features`, encode the shards of tasks that learn from them; return the contract."""
+    """Fit the columns of `data.features` and, if the task learns from them, encode the shards; return the contract."""
     task = judge.facts.task
     if spec.data.features:
         result = fit_training_features(judge, with_ray=with_ray)

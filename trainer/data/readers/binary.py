@@ -1,4 +1,7 @@
-"""Columns of bytes in Parquet and Arrow files: plain bytes, or {bytes, path}, as `datasets` stores images."""
+"""Columns of bytes in Parquet and Arrow files: plain bytes, or {bytes, path} structs.
+
+The Hugging Face `datasets` library stores images as {bytes, path}.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def check_binary_type(kind: pa.DataType, role: str, column: str, path: str) -> N
 
 
 def referenced_paths(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Return the path (string) of each {bytes, path} without bytes, null for others; None for plain bytes."""
+    """Return the path of each {bytes, path} value without bytes (string, null for others); None for plain bytes."""
     if not pa.types.is_struct(values.type) or values.type.get_field_index(PATH) < 0:
         return None
     paths = pc.struct_field(values, PATH).cast(pa.string())
@@ -32,7 +35,10 @@ def referenced_paths(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 
 def read_bytes_column(values: pa.ChunkedArray, file: str, reasons: Reasons) -> pa.ChunkedArray:
-    """Return the bytes (large_binary); a {bytes, path} without bytes is read from its path, relative to `file`."""
+    """Return the values as bytes (large_binary).
+
+    A {bytes, path} value without bytes is read from its path, relative to the folder of `file`.
+    """
     paths = referenced_paths(values)
     if pa.types.is_struct(values.type):
         values = pc.struct_field(values, BYTES)

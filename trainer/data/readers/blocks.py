@@ -1,4 +1,4 @@
-"""Make blocks of rows from raw values. The rules for single values are here, for all formats."""
+"""Make blocks of rows from raw values. The readers of all formats share these rules for single values."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 from cluster.errors import DataError, suggest
 from trainer.tasks.roles import FEATURE, GROUP, TIME
 
-#: A block ends with its 16,384th row, or with the row that brings its text to about this size. The rows alone decide,
-#: not the file's own row groups, so a block's number means the same rows in every run. Each format counts the size in
-#: the way that costs it nothing: characters of a csv file's lines, bytes of lines, of columns or of files.
+#: A block ends with its 16,384th row, or with the row that brings its text to about this size. Only the rows decide
+#: where a block ends, not the file's row groups, so a block number means the same rows in every run. The size is what
+#: each format can count at no cost: characters of lines (csv, tsv), bytes of lines (jsonl), of columns (parquet,
+#: arrow) or of files (folders).
 BLOCK_ROWS, BLOCK_SIZE = 16_384, 16 << 20
-#: A larger binary value is not read to its end.
+#: Maximum size of a binary value; a larger one is not read to its end.
 MAX_VALUE_BYTES = 64 << 20
 TOO_LARGE = f"file over {MAX_VALUE_BYTES >> 20} MB"
 #: Longest excerpt of a line or row that cannot be parsed.
@@ -30,7 +31,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
 
 Reasons = dict[int, str]
-"""Why rows cannot be used, by their index in the block. The first reason stays."""
+"""Why rows cannot be used, by their index in the block. A row keeps its first reason."""
 
 
 def to_block(
@@ -73,7 +74,7 @@ def note_reason(reasons: Reasons, rows: Iterable[int], reason: str) -> None:
 
 
 def check_columns(columns: dict[str, str], names: list[str], path: str) -> None:
-    """Raise `DataError` for a column of `columns` (role -> column) that is missing in `names`, or in there twice."""
+    """Raise `DataError` for a column of `columns` (role -> column) that `names` lacks or holds twice."""
     for role, column in columns.items():
         if column not in names:
             shown = [_printable(name) for name in names[:_SHOWN_NAMES]]
@@ -84,17 +85,18 @@ def check_columns(columns: dict[str, str], names: list[str], path: str) -> None:
             )
         if names.count(column) > 1:
             raise DataError(
-                f"{path} has {names.count(column)} columns called '{column}'", "rename all but the one that is meant"
+                f"{path} has {names.count(column)} columns called '{column}'",
+                "rename all of them but the column to read",
             )
 
 
 def column_fix(role: str) -> str:
-    """Return the sentence that says how a spec names another column for the role."""
+    """Return the fix that tells the user how the spec names another column for the role."""
     if role in (GROUP, TIME):
-        return "Set data.split.column: NAME"
+        return "Set `data.split.column: NAME`"
     if role.startswith(FEATURE):
-        return "Write the column's own name in data.features"
-    return f"Set data.columns: {{{role}: NAME}}"
+        return "Write the column's exact name in `data.features`"
+    return f"Set `data.columns: {{{role}: NAME}}`"
 
 
 def role_phrase(role: str) -> str:
@@ -103,12 +105,12 @@ def role_phrase(role: str) -> str:
 
 
 def accepts_list(role: str, loose: bool) -> bool:
-    """Whether a list, for example of tags, is a value of the role: true for a loose role that is the task's target."""
+    """Whether a value of the role may be a list, for example of tags: only for a loose role that is the target."""
     return loose and role not in (GROUP, TIME) and not role.startswith(FEATURE)
 
 
 def _printable(name: str) -> str:
-    """Return the start of a column name without unprintable characters, which the names of a binary file may hold."""
+    """Return the start of a column name, with unprintable characters replaced: a binary file read as text has them."""
     return "".join(letter if letter.isprintable() else _REPLACEMENT for letter in name[:_NAME_CHARS])
 
 
@@ -132,7 +134,8 @@ def _to_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None
     A label may be a whole number or true/false; a loose role may hold any single value, and the target a list.
     """
     if isinstance(value, str):
-        text = _SURROGATES.sub(_REPLACEMENT, value)  # JSON, and bytes that are not UTF-8, can give lone surrogates
+        # Lone surrogates come from JSON escapes and from bytes that are not UTF-8.
+        text = _SURROGATES.sub(_REPLACEMENT, value)
         return text, None if text == value else "invalid UTF-8"
     if value is None:
         return None, None

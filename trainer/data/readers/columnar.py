@@ -28,7 +28,7 @@ from trainer.data.readers.blocks import (
 from trainer.data.readers.read_options import ReadOptions
 
 _ARROW_FILE = b"ARROW1"
-# Rows of a Parquet file to decode at a time: few, because they may be long.
+# Rows of a Parquet file to decode at a time, without and with bytes: few, because rows may be long.
 _BATCH_ROWS, _BINARY_BATCH_ROWS = 4096, 64
 
 
@@ -41,9 +41,9 @@ def read_parquet(
     *,
     as_paths: bool = False,
 ) -> Iterator[pa.Table]:
-    """Yield the rows of a Parquet file. Raises `DataError` for a missing column or one of a wrong type.
+    """Yield the rows of a Parquet file. Raises `DataError` for a missing column or a column of a wrong type.
 
-    With `as_paths`, a {bytes, path} column gives the path of a value without bytes, and the file is not read.
+    With `as_paths`, a {bytes, path} value without bytes is yielded as its path, and the file at the path is not read.
     """
     with pq.ParquetFile(source) as file:
         schema = file.schema_arrow
@@ -111,7 +111,7 @@ def _check_types(schema: pa.Schema, path: str, options: ReadOptions, names_by_co
             check_binary_type(kind, role, column, path)
         elif not _fits(kind, role, is_loose) and not (column in names_by_column and pa.types.is_integer(kind)):
             is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-            hint = "; to predict numbers, use the task text-regression or tabular-regression"
+            hint = "; to predict numbers, set `task: text-regression` or `task: tabular-regression`"
             raise DataError(
                 f"{path}: column '{column}'{role_phrase(role)} holds {kind}, not {'one value' if is_loose else 'text'}",
                 f"name another column. {column_fix(role)}{hint if is_number and role == 'label' else ''}",
@@ -119,7 +119,7 @@ def _check_types(schema: pa.Schema, path: str, options: ReadOptions, names_by_co
 
 
 def _cut_blocks(batches: Any, names: list[str], max_rows: int) -> Iterator[pa.Table]:
-    """Yield the rows in blocks that the rows alone decide: a file's own batches and row groups are of any size."""
+    """Yield the rows in blocks. Only the rows decide where a block ends, not the file's batches and row groups."""
     waiting: list[pa.Table] = []
     rows = size = 0  # of the waiting tables
     for batch in batches:
@@ -153,7 +153,7 @@ def _value_sizes(values: pa.Array) -> np.ndarray:
     if not (is_view or pa.types.is_string(kind) or pa.types.is_large_string(kind) or holds_bytes(kind)):
         return np.zeros(len(values), np.int64)
     values.validate()  # so that no length is read beyond its buffer
-    if is_view:  # pyarrow has no length function for views: each has 16 bytes, the first 4 are its length
+    if is_view:  # pyarrow has no length function for views: a view has 16 bytes, the first 4 of them its length
         views = np.frombuffer(values.buffers()[1], np.int32).reshape(-1, 4)
         lengths = np.where(values.is_valid(), views[values.offset :][: len(values), 0], 0)
     else:
@@ -186,9 +186,9 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _to_text(values: pa.ChunkedArray, reasons: Reasons) -> pa.ChunkedArray:
-    """Return the values as text, spelled as in the other formats."""
+    """Return the values as text, in the spelling that the readers of other formats give."""
     try:
-        values.validate(full=True)  # other writers than Arrow may have stored bytes that are not UTF-8
+        values.validate(full=True)  # writers other than Arrow may store bytes that are not UTF-8
     except pa.ArrowInvalid:
         return _replace_bad_utf8(values, reasons)
     if pa.types.is_dictionary(values.type):
@@ -235,7 +235,7 @@ def _replace_bad_utf8(values: pa.ChunkedArray, reasons: Reasons) -> pa.ChunkedAr
 
 
 def _name_classes(ids: pa.ChunkedArray, names: list[str], role: str, reasons: Reasons) -> pa.ChunkedArray:
-    """Return the classes' names. In `datasets`, -1 marks a row without a label."""
+    """Return the class name of each id. The Hugging Face `datasets` library marks a row without a label by -1."""
     ids = ids.cast(pa.int64())
     is_known = pc.and_(pc.greater_equal(ids, 0), pc.less(ids, len(names)))
     is_unknown = pc.fill_null(pc.or_(pc.greater_equal(ids, len(names)), pc.less(ids, -1)), False)
@@ -244,7 +244,7 @@ def _name_classes(ids: pa.ChunkedArray, names: list[str], role: str, reasons: Re
 
 
 def class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Return the class names of each column, from the metadata that `datasets` writes into an Arrow schema."""
+    """Return the class names of each column, from the metadata that Hugging Face `datasets` writes into a schema."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {

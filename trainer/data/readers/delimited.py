@@ -24,12 +24,13 @@ from trainer.data.readers.blocks import (
 
 #: Delimiter by format; the formats are those of `data.format` in `trainer.spec.data`.
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-# Characters of lines that are read together.
+# Lines are read in chunks of about this many characters.
 _CHUNK_CHARS = 1 << 16
 # A cell with more lines comes from an unbalanced quote, not from a long message.
 _MAX_LINES = 1000
 _BOM = b"\xef\xbb\xbf"
-# Stands for NUL, which Python 3.10's csv reader rejects. Undecodable bytes become \udc80 to \udcff, so it is unused.
+# Stands for NUL, which Python 3.10's csv reader rejects. Undecodable bytes become \udc80 to \udcff, so no file
+# gives this character.
 _NUL_SIGN = "\udc00"
 
 
@@ -66,7 +67,7 @@ def read_delimited(
     except csv.Error as error:
         where = f"row {n_done + len(rows) + 1}" if header else "its header"
         raise DataError(
-            f"{path}: {where}, which begins before line {reader.line_num}, is not csv: {error}",
+            f"{path}: {where}, which begins before line {reader.line_num}, is not valid csv: {error}",
             'close the quote, and write a quote inside a cell twice: ""',
         ) from error
 
@@ -77,7 +78,7 @@ class _Lines:
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
         self.chars = 0
-        """Characters read so far, to the end of the lines that were read together."""
+        """Characters read so far, counted in whole chunks of lines."""
         self.has_nul = False
         """Whether a NUL was read so far."""
 
@@ -107,14 +108,14 @@ def _make_block(
     for role in cells:
         if has_nul:
             cells[role] = [cell.replace(_NUL_SIGN, "\0") for cell in cells[role]]
-        if n_lines > len(rows) + _MAX_LINES:  # an opening quote may have its closing quote far below
+        if n_lines > len(rows) + _MAX_LINES:  # a missing closing quote joins many lines into one cell
             long = [index for index, cell in enumerate(cells[role]) if cell.count("\n") > _MAX_LINES]
             note_reason(reasons, long, f"over {_MAX_LINES} lines in one cell")
     return to_block(range(first, first + len(rows)), cells, reasons, loose)
 
 
 def _replace_torn_rows(rows: list[list[str]], width: int, shown_cell: int, reasons: Reasons) -> None:
-    """Replace rows with a wrong number of cells by empty cells, with the start of the row in `shown_cell`."""
+    """Empty the cells of rows with a wrong number of cells; put the start of the row into the cell `shown_cell`."""
     if set(map(len, rows)) == {width}:
         return
     for index, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Load the files that cells name, for columns whose values are files of their own."""
+"""Load the files that cells name, for columns that hold paths instead of values, for example paths of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.data.readers.blocks import BLOCK_SIZE, MAX_VALUE_BYTES, TOO_LARGE
 from trainer.data.sources.remote import is_remote, remote_stamp, without_options
 from trainer.data.sources.streams import open_binary
 
-# Remote files that are opened at the same time: an object store takes some 30 ms to open a file of any size.
+# Number of remote files opened at the same time: an object store takes about 30 ms to open a file of any size.
 _REMOTE_THREADS = 16
 
 
@@ -61,7 +61,10 @@ def read_file(path: str) -> FileContent:
 
 
 def file_stamp(path: str) -> str:
-    """Return a text that changes when the file's content changes: the SHA-256 of a local file; empty if unreadable."""
+    """Return a text that changes when the file's content changes; empty if the file cannot be read.
+
+    It is the SHA-256 of a local file, and `remote_stamp` of a remote one.
+    """
     try:
         if is_remote(path):
             return remote_stamp(path)
@@ -71,7 +74,7 @@ def file_stamp(path: str) -> str:
 
 
 def load_files(blocks: Iterable[pa.Table], file: str, binary: frozenset[str]) -> Iterator[pa.Table]:
-    """Yield the blocks of `file` with the paths of a `binary` role replaced by the content of the files.
+    """Yield the blocks of `file`, with the paths of a `binary` role replaced by the content of the files.
 
     Blocks are cut again: a block ends with its `BINARY_BLOCK_ROWS`th row, or with the row that brings it to
     `BLOCK_SIZE` bytes. An extra column `path` holds the paths. Blocks that already hold bytes are yielded unchanged.

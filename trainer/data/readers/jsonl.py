@@ -16,7 +16,7 @@ _SPACES = " \t\r\n"
 
 
 class _DuplicateKeys(dict[str, Any]):
-    """An object that holds a key twice, so that the intended value is unknown."""
+    """A JSON object that holds a key twice, so that the value of the key is ambiguous."""
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

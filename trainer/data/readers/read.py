@@ -33,12 +33,13 @@ def read_blocks(
     loose: frozenset[str] = frozenset(),
     binary: frozenset[str] = frozenset(),
 ) -> Iterator[pa.Table]:
-    """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows; blocks of long rows and the last have fewer.
+    """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows (fewer at the end and if rows are long).
 
     `columns` maps each role to the file's column. A value of a role in `loose` may be missing, or any single value
-    (number, true/false, date, time in ISO 8601); the target may also be a list, which is read as JSON. A missing value
-    of another role is a reason. A value of a role in `binary` is bytes, or the path of a file that holds them, relative
-    to the folder of `file`. Raises `DataError` if the file is not in its format, cannot be reached, or lacks a column.
+    (number, true/false, date, time in ISO 8601); the target may also be a list, which is read as JSON. A row with a
+    missing value of any other role cannot be used. A value of a role in `binary` is bytes, or the path of a file that
+    holds them, relative to the folder of `file`. Raises `DataError` if the file is not in the format
+    `file.format`, cannot be reached, or lacks a column.
     """
     yield from _with_file_errors(file, _read_blocks(file, columns, frozenset(loose), frozenset(binary)))
 
@@ -60,7 +61,7 @@ def _with_file_errors(file: SourceFile, blocks: Iterator[pa.Table]) -> Iterator[
             yield block
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowIndexError, UnicodeDecodeError) as error:
         raise damage_error(file.path, error) or DataError(
-            f"{file.path} cannot be read as {file.format}: {first_line(error)}", "repair the file, or set data.format"
+            f"{file.path} cannot be read as {file.format}: {first_line(error)}", "repair the file, or set `data.format`"
         ) from error
     except Exception as error:
         damage = damage_error(file.path, error)

@@ -23,7 +23,7 @@ class ReadOptions(NamedTuple):
 
 
 def make_read_options(task: Task, columns: dict[str, str]) -> ReadOptions:
-    """Return how the roles in `columns` (role -> the file's column) are read for a task."""
+    """Return the read options of a task for the roles in `columns` (role -> the file's column)."""
     loose = {role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE)}
     if task.target.accepts_any_type:
         loose.add(task.target_role)
@@ -31,7 +31,7 @@ def make_read_options(task: Task, columns: dict[str, str]) -> ReadOptions:
 
 
 def read_options_of_spec(spec: RunSpec, contract: Contract) -> ReadOptions:
-    """Return how training data is read: the columns of the contract, of `data.features` and of the split."""
+    """Return the read options of training data: the columns of the contract, of `data.features` and of the split."""
     split = spec.data.split
     split_column = {} if split.column is None else {GROUP if split.by == "group" else TIME: split.column}
     columns = {**contract.columns, **split_column, **{FEATURE + name: name for name in spec.data.features}}

@@ -1,4 +1,4 @@
-"""Datasets in Hugging Face's form: a folder that `save_to_disk` wrote, or `hf://name[:config][#split]` on the hub."""
+"""Hugging Face datasets: a folder that `save_to_disk` wrote, or `hf://name[:config][#split]` on the hub."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 def list_saved_files(folder: Path, part: str) -> list[Path]:
-    """Return the Arrow files of a saved dataset in its own order; for a saved DatasetDict, those of the split `part`.
+    """Return the Arrow files of a saved dataset, in its order; for a saved DatasetDict, those of the split `part`.
 
     Raises `DataError` if the split or a file is missing.
     """
@@ -65,14 +65,15 @@ def list_saved_files(folder: Path, part: str) -> list[Path]:
 
 
 def check_hub_name(name: str, part: str) -> None:
-    """Raise `DataError` for an hf:// name that is malformed or may hold a password. The hub is not asked."""
+    """Raise `DataError` for an hf:// name that is malformed or may hold a password. Does not connect to the hub."""
     _parse_hub_name(name, part)
 
 
 def snapshot_hub_dataset(hub_name: str, part: str, snapshots: Path | None) -> Path:
     """Load `hf://name[:config][#split]` with `datasets` and return the file that its rows were written to.
 
-    The split is `part` if none is named. Raises `DataError` if the hub cannot be reached or does not have the dataset.
+    The split is `part` if the name has no `#split`. Raises `DataError` if the hub cannot be reached or does not have
+    the dataset.
     """
     match = _parse_hub_name(hub_name, part)
     name, config, split = match["name"], match["config"], match["split"] or part
@@ -86,7 +87,7 @@ def snapshot_hub_dataset(hub_name: str, part: str, snapshots: Path | None) -> Pa
         return write_snapshot(batches, schema, folder, "hub")
     except UserError:
         raise
-    except Exception as error:  # the errors of `datasets` and the libraries below it have no common class
+    except Exception as error:  # the errors of `datasets` and the libraries it uses have no common class
         raise _hub_error(hub_name, part, error) from error
 
 
@@ -94,7 +95,7 @@ def _parse_hub_name(hub_name: str, part: str) -> re.Match[str]:
     match = _NAME.fullmatch(hub_name)
     if "@" in hub_name and not (match and Path(match["name"]).exists()):  # not shown: it may be a secret
         raise DataError(
-            f"data.{part} has an @ in its hf:// name, as a login or a revision would; neither is supported",
+            f"data.{part} has an @ in its hf:// name; logins and revisions are not supported there",
             "write hf://NAME, hf://NAME:CONFIG or hf://NAME#SPLIT, and log in with `hf auth login` or HF_TOKEN",
         )
     if match is None:
@@ -110,7 +111,7 @@ def _load_dataset(name: str, config: str | None, split: str) -> Any:
     import datasets.config
 
     if not Path(name).exists() and not datasets.config.HF_HUB_OFFLINE:
-        # Fails within seconds if the hub does not answer; `datasets` itself tries six times over 20 s.
+        # This call fails within seconds if the hub does not answer; `datasets` alone tries six times, over 20 s.
         import huggingface_hub
 
         huggingface_hub.HfApi().dataset_info(name, timeout=_REACH_S)
@@ -130,7 +131,7 @@ def _hub_error(hub_name: str, part: str, error: Exception) -> DataError:
     source = f"data.{part}={hub_name!r}"
     if kind in ("RepositoryNotFoundError", "GatedRepoError", "DatasetNotFoundError"):
         return DataError(
-            f"{source}: the hub has no such dataset, or you have no access to it",
+            f"{source}: the hub does not have this dataset, or you have no access to it",
             "correct the name, or log in with `hf auth login`",
         )
     if "split" in message.lower():
@@ -139,6 +140,6 @@ def _hub_error(hub_name: str, part: str, error: Exception) -> DataError:
         return DataError(
             f"{source}: the hub cannot be reached, and the local copy is not complete",
             "check the network and HF_HUB_OFFLINE, or name a folder or files instead; "
-            "HF_HUB_OFFLINE=1 uses an earlier download",
+            "set HF_HUB_OFFLINE=1 to use an earlier download",
         )
     return DataError(f"{source} cannot be loaded: {kind}: {message}", "check its name, configuration and split")

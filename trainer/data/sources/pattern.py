@@ -8,8 +8,8 @@ import re
 def compile_glob(parts: list[str]) -> re.Pattern[str]:
     """Return a regular expression for whole paths that matches what `glob` matches.
 
-    `parts` are the pattern's names between slashes. `*` and `?` stay within a name and do not match the dot of a hidden
-    name; `**` matches any number of folders.
+    `parts` are the names between the pattern's slashes. `*` and `?` stay within a name and do not match the dot of a
+    hidden name; `**` matches any number of folders.
     """
     pieces = []
     for index, part in enumerate(parts):

@@ -1,4 +1,7 @@
-"""Rows of a database: one SELECT, read once, in batches, into a snapshot. Secrets stay in the environment."""
+"""Run one SELECT on a database, once, and write its rows to a snapshot file in batches.
+
+A URL with a password must come from an environment variable, because specs are stored and shown.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _PLAIN = (bool, int, float, str, bytes, dt.date, type(None))
 
 
 def check_query(query: QuerySpec, part: str) -> None:
-    """Raise `DataError` for a URL that is wrong or holds a password; nothing is connected to."""
+    """Raise `DataError` for a URL that is wrong or holds a password. Does not connect."""
     _import_sqlalchemy(f"data.{part}: the database query")
     _parse_url(query, part)
 
@@ -41,13 +44,13 @@ def snapshot_query(query: QuerySpec, part: str, snapshots: Path | None) -> Path:
     """Run the query and return the file its rows were written to.
 
     Raises `DataError` for a URL with a password in the spec and for everything that the database rejects. Messages
-    never show the URL of an environment variable.
+    never show a URL that comes from an environment variable.
     """
     source = f"data.{part}: the database query"
     folder = require_snapshot_folder(snapshots, source)
     sqlalchemy = _import_sqlalchemy(source)
     url = _parse_url(query, part)
-    # `from None` throughout: a driver's message, and so a traceback, may hold the address.
+    # `from None` throughout: a driver's message, and so a traceback, may hold the URL.
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except ModuleNotFoundError as error:
@@ -62,7 +65,7 @@ def snapshot_query(query: QuerySpec, part: str, snapshots: Path | None) -> Path:
             options = {"stream_results": True, "no_parameters": True, "max_row_buffer": _BATCH_ROWS}
             result = connection.execution_options(**options).exec_driver_sql(query.query)
             if not result.returns_rows:
-                raise DataError(f"{source} returns no rows", "give a SELECT")
+                raise DataError(f"{source} returns no rows", "write a SELECT")
             return _write_result(result, folder, source)
     except UserError:
         raise
@@ -89,18 +92,21 @@ def _parse_url(query: QuerySpec, part: str) -> Any:
         ) from None
     if not is_from_environment and _secrets(url):
         raise DataError(
-            f"{key} holds a password, and a spec is stored and shown",
+            f"{key} holds a password, but specs are stored and shown",
             f"put the URL into an environment variable and write `url: {_ENV}NAME`",
         )
     file = url.database if url.get_backend_name() == "sqlite" else None
     if file and file != ":memory:" and not file.startswith("file:") and not Path(file).is_file():
         # SQLite would create an empty one.
-        raise DataError(f"{key}: there is no file {file}", "correct the path; an absolute one has four slashes")
+        raise DataError(
+            f"{key}: there is no file {file}",
+            "correct the path; an absolute path has four slashes: sqlite:////data/rows.db",
+        )
     return url
 
 
 def _read_environment(text: str, part: str) -> tuple[str, str]:
-    """Return the URL that `env:NAME` stands for, and how messages name it."""
+    """Return the URL in the environment variable that `env:NAME` names, and what messages call it."""
     name = text.removeprefix(_ENV)
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):  # not shown: it may be the URL itself
         raise DataError(f"data.{part}.url names no environment variable", f"write `url: {_ENV}NAME` and set NAME")
@@ -108,7 +114,7 @@ def _read_environment(text: str, part: str) -> tuple[str, str]:
     url = os.environ.get(name, "")
     if not url:
         raise DataError(
-            f"{key}: there is no environment variable {name}", f"export {name}=dialect://user:password@host/db"
+            f"{key}: the environment variable {name} is not set", f"export {name}=dialect://user:password@host/db"
         )
     return url, key
 
@@ -128,7 +134,7 @@ def _query_error(source: str, error: Exception, url: Any) -> DataError:
         message = message.replace(form, "***")
     return DataError(
         f"{source} failed at {url.get_backend_name()}: {message[:300]}",
-        "correct the query or the URL, or ask for the right to read",
+        "correct the query or the URL, or ask for read access",
     )
 
 
@@ -142,7 +148,7 @@ def _write_result(result: Any, folder: Path, source: str) -> Path:
         )
     rows = result.fetchmany(_BATCH_ROWS)
     if not rows:
-        raise DataError(f"{source} returns no rows", "correct its conditions")
+        raise DataError(f"{source} returns no rows", "correct the conditions of the query")
     columns = zip(names, zip(*rows, strict=True), strict=True)
     schema = pa.schema([(name, _column_type(values, name, source)) for name, values in columns])
     return write_snapshot(_batches(result, rows, schema, source), schema, folder, "query")
@@ -162,15 +168,15 @@ def _batches(result: Any, rows: Any, schema: pa.Schema, source: str) -> Iterator
 
 
 def _column_type(values: tuple[Any, ...], name: str, source: str) -> pa.DataType:
-    """Return the Arrow type of a column by its first values."""
+    """Return the Arrow type of a column; `values` are those of its first batch."""
     try:
         kind = pa.array([value if isinstance(value, _PLAIN) else str(value) for value in values]).type
     except (pa.ArrowException, OverflowError) as error:
         raise DataError(
-            f"{source}: column '{name}' mixes kinds of values: {error}",
-            f"convert them to one kind in the query: CAST({name} AS TEXT)",
+            f"{source}: column '{name}' mixes types of values: {error}",
+            f"convert the values to one type in the query: CAST({name} AS TEXT)",
         ) from None
-    # A column that begins with only NULLs is stored as text, whatever follows.
+    # A column with only NULLs in its first batch is stored as text, whatever follows.
     return pa.string() if pa.types.is_null(kind) else kind
 
 
@@ -183,9 +189,9 @@ def _column_array(column: tuple[Any, ...], field: pa.Field, n_before: int, sourc
         if pa.types.is_string(field.type) and not any(isinstance(value, str) for value in values):
             return pa.array([_as_text(value) for value in values], field.type)
         raise DataError(
-            f"{source}: column '{field.name}' holds {field.type} at first, "
-            f"and something else among rows {n_before + 1} to {n_before + len(column)}",
-            f"convert them to one kind in the query: CAST({field.name} AS TEXT)",
+            f"{source}: column '{field.name}' starts as {field.type}, "
+            f"but rows {n_before + 1} to {n_before + len(column)} hold another type",
+            f"convert the values to one type in the query: CAST({field.name} AS TEXT)",
         ) from None
 
 

@@ -1,7 +1,7 @@
 """Files at s3://, gs:// and hdfs:// addresses, through pyarrow's file systems.
 
-Options follow the address, for example `s3://bucket/part-*.csv?endpoint_override=host:9000&scheme=http`. Credentials
-are never part of it: they come from where the provider's own tools look (environment, configuration files, the
+Options follow the address, for example `s3://bucket/part-*.csv?endpoint_override=host:9000&scheme=http`. An address
+never holds credentials: they come from where the provider's own tools look (environment, configuration files, the
 machine's role).
 """
 
@@ -40,9 +40,9 @@ class RemoteFile(NamedTuple):
     """A file in an object store or on HDFS."""
 
     path: str
-    """Its address with the options."""
+    """Address with its options."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
 def is_remote(path: str) -> bool:
@@ -51,7 +51,7 @@ def is_remote(path: str) -> bool:
 
 
 def check_address(address: str, part: str) -> None:
-    """Raise `DataError` for an address that is wrong or holds a secret; nothing is connected to."""
+    """Raise `DataError` for an address that is wrong or holds a secret. Does not connect."""
     _parse_address(address, f"data.{part}")
 
 
@@ -63,8 +63,8 @@ def without_options(path: str) -> str:
 def list_remote_files(pattern: str, part: str, *, folder_format: str | None = None) -> list[RemoteFile]:
     """Return the files that an address or a glob names, sorted by path.
 
-    With `folder_format`, the format of folders whose files are rows, the address must name one folder, which is
-    returned. Raises `DataError` if no file matches or the file system reports an error.
+    With `folder_format` (text or images: each file is a row), the address must name one folder, which is returned.
+    Raises `DataError` if no file matches or the file system reports an error.
     """
     address = _parse_address(pattern, f"data.{part}")
     system = connect_filesystem(pattern, f"data.{part}")
@@ -76,7 +76,7 @@ def list_remote_files(pattern: str, part: str, *, folder_format: str | None = No
             raise DataError(
                 f"data.{part}={pattern!r} is a folder",
                 f"name its files, for example {address.with_path(address.path.rstrip('/') + '/*.csv')}; "
-                "if each file is a row, set data.format to text or images",
+                "if each file is a row, set `data.format` to text or images",
             )
         if info.type == fs.FileType.File:
             if folder_format:
@@ -88,7 +88,7 @@ def list_remote_files(pattern: str, part: str, *, folder_format: str | None = No
 
 
 def not_a_folder_error(path: str, folder_format: str, part: str) -> DataError:
-    """Return the error for a file where `data.format` asks for a folder."""
+    """Return the error for a file where `data.format` needs a folder."""
     return DataError(
         f"data.format={folder_format} needs a folder whose files are the rows, but data.{part} names the file {path}",
         "name the folder that holds a subfolder for each class",
@@ -166,7 +166,7 @@ _KNOWN_ERRORS = [
     (
         r"HTTP status 301|PERMANENT_REDIRECT",
         "the bucket is in another region",
-        "add its region to the address: ?region=eu-central-1",
+        "add the bucket's region to the address: ?region=eu-central-1",
     ),
     (
         r"access token|OAuth2|default credentials",
@@ -176,12 +176,13 @@ _KNOWN_ERRORS = [
     (
         r"NETWORK_CONNECTION|UNAVAILABLE|Could not resolve|Could not connect|timed? ?out",
         "the server cannot be reached",
-        "check the network, the address and its endpoint_override",
+        "check the network, the address and its option `endpoint_override`",
     ),
     (
         r"libjvm|libhdfs",
         "hdfs:// needs Hadoop's client libraries on each node",
-        "install Java and Hadoop and set JAVA_HOME, HADOOP_HOME and CLASSPATH, or copy the file elsewhere",
+        "install Java and Hadoop and set JAVA_HOME, HADOOP_HOME and CLASSPATH, "
+        "or copy the file to a folder that every node sees",
     ),
     (r"not found|NO_SUCH_KEY|RESOURCE_NOT_FOUND|Path does not exist", "there is no such file", "correct the address"),
 ]
@@ -190,9 +191,9 @@ _KNOWN_ERRORS = [
 class _Address(NamedTuple):
     scheme: str
     host: str
-    """hdfs: host and port; else empty."""
+    """Host and port on hdfs; empty for other schemes."""
     path: str
-    """The file system's path: bucket/key, or /path on hdfs."""
+    """Path in the file system: bucket/key, or /path on hdfs."""
     options: tuple[tuple[str, str], ...]
     query: str
 
@@ -217,7 +218,8 @@ def _parse_address(text: str, name: str) -> _Address:
     if _holds_secret(scheme, authority, options) or _SECRET_OPTION.search(rest):
         raise DataError(  # does not show the address: it holds the secret
             f"{name} holds a secret in its {scheme}:// address",
-            "remove it: credentials come from the environment (AWS_ACCESS_KEY_ID ...), a profile or the machine's role",
+            "remove the secret: credentials come from the environment (AWS_ACCESS_KEY_ID ...), a profile or the "
+            "machine's role",
         )
     for option, _ in options:
         if option not in _OPTIONS[scheme]:
@@ -227,7 +229,7 @@ def _parse_address(text: str, name: str) -> _Address:
     if not host and scheme != "hdfs":
         raise DataError(f"{name}={text!r} names no bucket", f"write {scheme}://BUCKET/PATH")
     if glob.has_magic(host):
-        raise DataError(f"{name}={text!r} has a pattern for its bucket", "name the bucket")
+        raise DataError(f"{name}={text!r} has a glob pattern in its bucket", "write the bucket's full name")
     if scheme == "hdfs":
         return _Address(scheme, authority, "/" + below, options, query)
     return _Address(scheme, "", f"{host}{slash}{below}", options, query)

@@ -1,4 +1,4 @@
-"""A folder whose files are the rows, texts or images: one subfolder for each class."""
+"""A folder of texts or images: each file is a row, and each class has a subfolder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cluster.errors import DataError
 from trainer.data.sources.remote import is_remote, list_remote_folder
 
-#: Format of a folder -> endings of the files that are its rows.
+#: Format of a folder -> file extensions of its rows.
 ROW_ENDINGS = {
     "text": (".txt",),
     "images": (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -22,11 +22,11 @@ class FolderItem(NamedTuple):
     """One file of the folder that is a row."""
 
     relative: str
-    """Path below the folder, with `/`."""
+    """Path relative to the folder, with `/`."""
     path: str
     """Path or address."""
     label: str | None
-    """Its class; None for a file that is in no class's subfolder."""
+    """Class of the row: the name of its subfolder; None for a file in the folder itself."""
     stamp: str
     """Size and modification time of a remote file; empty for a local one."""
 
@@ -34,7 +34,7 @@ class FolderItem(NamedTuple):
 def list_folder_items(folder: str, row_format: str) -> list[FolderItem]:
     """Return the files below a folder that are rows of `row_format`, sorted by relative path.
 
-    Hidden files, files in hidden folders and files with other endings are not rows.
+    Hidden files, files in hidden folders and files with other extensions are not rows.
     """
     files = list_remote_folder(folder) if is_remote(folder) else _list_local(Path(folder))
     return [
@@ -60,7 +60,7 @@ def detect_folder_format(folder: Path, *, classes: bool) -> str | None:
     if len(first_file) > 1:
         raise DataError(
             f"{folder} holds both texts and images, for example {first_file['text']} and {first_file['images']}",
-            f"set data.format to the one that holds the rows ({' or '.join(first_file)}), or remove the other files",
+            f"set `data.format` to the format of the rows ({' or '.join(first_file)}), or remove the other files",
         )
     return next(iter(first_file), None)
 
@@ -69,21 +69,21 @@ def check_holds_rows(folder: str, row_format: str, part: str) -> None:
     """Raise `DataError` for a local folder without a file of `row_format`."""
     if list_folder_items(folder, row_format):
         return
-    endings = Counter(Path(relative).suffix or "no ending" for relative, _, _ in _list_local(Path(folder)))
+    endings = Counter(Path(relative).suffix or "no extension" for relative, _, _ in _list_local(Path(folder)))
     content = ", ".join(f"{count} with {ending}" for ending, count in endings.most_common(3)) or "no file at all"
     raise DataError(
         f"data.{part}={folder!r} holds no {' or '.join(ROW_ENDINGS[row_format])} file ({content})",
-        f"put them at {Path(folder) / 'CLASS' / f'NAME{ROW_ENDINGS[row_format][0]}'}",
+        f"put the files at {Path(folder) / 'CLASS' / f'NAME{ROW_ENDINGS[row_format][0]}'}",
     )
 
 
 def check_folder_roles(folder: str, columns: Mapping[str, str], role: str) -> None:
-    """Raise `DataError` for a role other than `role`, which the files hold, and label, which the subfolders name."""
+    """Raise `DataError` for a role other than `role` (the content of the files) and label (their subfolder)."""
     other = next((name for name in columns if name not in (role, "label")), None)
     if other:
         raise DataError(
-            f"{folder} is a folder of {role} files: each has its {role} and a label, but nothing for the {other}",
-            "put the rows into a csv, jsonl or parquet file with such a column",
+            f"{folder} is a folder of {role} files: its rows have a {role} and a label, but no {other}",
+            f"put the rows into a csv, jsonl or parquet file with a column for the {other}",
         )
 
 

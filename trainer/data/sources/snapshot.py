@@ -1,4 +1,4 @@
-"""Store rows from a database or the hub as an Arrow file that is named by its content."""
+"""Store rows from a database or the hub as an Arrow file whose name is a digest of its content."""
 
 from __future__ import annotations
 

@@ -50,21 +50,21 @@ _FORMAT_OF_ENDING = {
 }
 _KNOWN_ENDINGS = ".csv, .tsv, .jsonl, .parquet or .arrow"
 
-#: The part of files that a command names rather than a spec.
+#: The `part` of files that a command names, not a spec.
 INPUT = "input"
 
 
 class SourceFile(NamedTuple):
-    """A file of raw rows, or a folder whose files are the rows. Its plain values can travel as a dict."""
+    """A file of raw rows, or a folder whose files are the rows. Its values are plain, so it can be sent as a dict."""
 
     path: str
-    """Local path or remote address. It can be shown: it never holds a secret."""
+    """Local path or remote address. It never holds a secret, so messages may show it."""
     format: str
     """csv, tsv, jsonl, parquet or arrow; for a folder, text or images."""
     part: str
     """train, validation or test."""
     number: int
-    """Number among all files of the run, from 0, which orders the rows."""
+    """Index of the file among all files of the run, from 0; rows are in this order."""
 
 
 def find_source_files(
@@ -104,13 +104,13 @@ def check_source(source: Sources, part: str) -> None:
 
 
 def is_fetched_source(source: Sources) -> bool:
-    """Whether rows of the source are read from a database or the hub into a file first."""
+    """Whether the rows of the source are first fetched from a database or the hub into a file."""
     sources = source if isinstance(source, list) else [source]
     return any(isinstance(entry, QuerySpec) or is_hub_name(entry) for entry in sources)
 
 
 def check_named_once(files: list[SourceFile]) -> None:
-    """Raise `DataError` for a file that is named twice: held-out rows could be trained on, or rows count double."""
+    """Raise `DataError` for a file that is named twice: training could see held-out rows, or rows could count twice."""
     seen: dict[str, SourceFile] = {}
     for file in files:
         earlier = seen.get(_identity(file))
@@ -139,7 +139,7 @@ def digest_files(files: list[SourceFile]) -> str:
 
 
 def _compression(file: SourceFile) -> str:
-    """Return the ending that decides how a file is decompressed: the same bytes under another ending are other rows."""
+    """Return the extension by which a file is decompressed: with another one, the same bytes would give other rows."""
     ending = path_ending(file.path)
     return ending if ending in COMPRESSIONS else ""
 
@@ -152,7 +152,7 @@ def _digest_content(file: SourceFile) -> str:
 
 
 def _no_file_error(part: str) -> DataError:
-    return DataError(f"data.{part} names no file", "give a path, a glob or a list of them")
+    return DataError(f"data.{part} names no file", "give a path, a glob, or a list of paths and globs")
 
 
 def _named_twice_error(file: SourceFile, earlier: SourceFile) -> DataError:
@@ -163,7 +163,7 @@ def _named_twice_error(file: SourceFile, earlier: SourceFile) -> DataError:
 
 
 def _source_name(part: str, path: str) -> str:
-    """Return what messages call a path: with the spec's key, unless a command names it."""
+    """Return the path as messages show it: after the spec's key, or alone if a command names the file."""
     return repr(path) if part == INPUT else f"data.{part}={path!r}"
 
 
@@ -232,7 +232,7 @@ def _match_glob(pattern: str, part: str) -> list[Path]:
     path = Path(pattern)
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = f" ({suggest(path.name, siblings)})" if siblings and len(siblings) <= 50 else ""
-    base = "the working directory" if part == INPUT else "the spec's file"
+    base = "the working directory" if part == INPUT else "the folder of the spec"
     raise DataError(
         f"{_source_name(part, pattern)}: there is no such file{hint}",
         f"correct the path; it is relative to {base}",
@@ -259,7 +259,7 @@ def _expand_folder(path: Path, part: str, file_format: str) -> Iterator[tuple[st
 
 
 def _choose_format(path: str, name: str, file_format: str) -> str:
-    """Return the format that the spec names, else that of the file's ending; `name` is without remote options."""
+    """Return the format that the spec names, else that of the file's extension; `name` is without remote options."""
     if file_format in ROW_ENDINGS:
         return file_format
     plain = Path(name)
@@ -269,10 +269,12 @@ def _choose_format(path: str, name: str, file_format: str) -> str:
     ending = plain.suffix.lower()
     if file_format == "auto" and ending not in _FORMAT_OF_ENDING:
         raise DataError(
-            f"{path} ends in '{ending}', so its format is not known",
-            f"rename it to {_KNOWN_ENDINGS}, or set data.format",
+            f"{path} has the extension '{ending}', so its format is not known",
+            f"change the extension to {_KNOWN_ENDINGS}, or set `data.format`",
         )
     chosen = _FORMAT_OF_ENDING[ending] if file_format == "auto" else file_format
     if is_compressed and chosen in ("parquet", "arrow"):
-        raise DataError(f"{path} is a compressed {chosen} file", f"decompress it: {chosen} compresses its own columns")
+        raise DataError(
+            f"{path} is a compressed {chosen} file", f"decompress it: {chosen} files compress their columns themselves"
+        )
     return chosen

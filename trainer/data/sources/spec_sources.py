@@ -18,7 +18,7 @@ from trainer.spec.run import RunSpec
 
 
 def list_source_files(spec: RunSpec) -> list[SourceFile]:
-    """Return all files of the spec's data. Raises `DataError` for the first that does not exist.
+    """Return all files of the spec's data. Raises `DataError` for the first file that does not exist.
 
     Database queries are run and hub datasets are loaded, into files under the storage folder.
     """
@@ -42,7 +42,7 @@ def check_sources_exist(spec: RunSpec) -> None:
 
 
 def has_fetched_source(spec: RunSpec) -> bool:
-    """Whether some rows come from a database or the hub, so that listing the files takes a while."""
+    """Whether some rows come from a database or the hub: then `list_source_files` fetches them, which takes a while."""
     return any(is_fetched_source(source) for _, source in _sources(spec))
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from cluster.errors import DataError
 from trainer.data.sources.remote import is_remote, open_remote_file, open_remote_stream, without_options
 
-#: File endings that are decompressed while reading.
+#: File extension -> compression. Files with these extensions are decompressed while they are read.
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".lz4": "lz4"}
 _BUFFER_BYTES = 1 << 20
 
@@ -41,7 +41,7 @@ def open_random_access(path: str) -> Iterator[pa.NativeFile]:
 
 
 def path_ending(path: str) -> str:
-    """Return the last ending of a path or address in lower case, for example ".gz"."""
+    """Return the last file extension of a path or address in lower case, for example ".gz"."""
     return Path(without_options(path)).suffix.lower()
 
 
@@ -56,7 +56,7 @@ def damage_error(path: str, error: BaseException) -> DataError | None:
     lines = str(error).splitlines() or ["it ends too early"]
     return DataError(
         f"{path} is not a complete {compression} file: {lines[0]}",
-        "compress or copy it again, or correct its ending",
+        "compress or copy the file again, or give it the extension of its real format",
     )
 
 
@@ -73,7 +73,7 @@ def _decompress(raw: IO[bytes], ending: str) -> Any:
 
 
 class _RawStream(io.RawIOBase):
-    """An adapter for `io.BufferedReader`: pyarrow's streams lack some of its methods, and read one buffer at a time."""
+    """A raw stream for `io.BufferedReader`, which needs methods that pyarrow's streams lack."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
