@@ -64,7 +64,7 @@ def _time_borders(facts: Facts, verdicts: np.ndarray, validation: float, test: f
 def _move_rows(
     facts: Facts, verdicts: np.ndarray, parts: np.ndarray, moves: list[tuple[int, int, int]], seed: int
 ) -> None:
-    """Apply `moves` (class, from part, to part) to `parts`: each takes the row whose hash is closest to the new part."""
+    """Apply `moves` (class, from part, to part) to `parts`: each takes the row whose hash is nearest the new part."""
     if not moves:
         return
     classes = sorted({label for label, _, _ in moves})
