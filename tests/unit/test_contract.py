@@ -113,7 +113,7 @@ def test_labels_are_fitted_in_order_and_one_class_is_refused():
     fitted = fit_target(task, make(fitted={}), {"b": 2, "a": 1})
     assert fitted.fitted["labels"] == ["a", "b"]
     assert task.target.codes(fitted.fitted, pa.array(["b", "z"])).tolist() == [1, -1]
-    with pytest.raises(DataError, match="1 class"):
+    with pytest.raises(DataError, match="at least 2 classes"):
         fit_target(task, make(fitted={}), {"b": 2})
     assert fit_target(task, make(fitted={}), {"b": 2, "a": 1}, ["b", "a"]) == fitted
     with pytest.raises(DataError, match="no training row has the label 'c', which data.labels names"):

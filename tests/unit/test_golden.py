@@ -171,7 +171,7 @@ def test_rows_that_cleaning_changes_again_are_left_out(tiny_base, tmp_path):
     assert [row["raw"] for row in golden_json["rows"]] == ["[EMAIL] has one cat"]
     assert golden.verify_golden(model, Predictor(model)) == 1
     golden_json = write_golden(model, ["a&amp;amp;lt; hammer"])
-    assert golden_json["rows"] == [] and "no rows could be stored" in golden_json["library"]
+    assert golden_json["rows"] == [] and "no row could be stored" in golden_json["library"]
     assert golden.verify_golden(model, Predictor(model)) == 0
 
 

@@ -117,7 +117,7 @@ def test_all_images_of_a_request_together_may_have_four_times_the_pixels_of_one(
         == [png(50, 100)] * 2
     )
     with pytest.raises(
-        RequestError, match=r"inputs\[8\]: the images up to this one have 40,012 pixels .* over 40,000"
+        RequestError, match=r"inputs\[8\]: the images up to this input have 40,012 pixels .* over the limit of 40,000"
     ) as caught:
         read_images([*[png(50, 100)] * 8, PNG, b"never read"], MAX_PIXELS)
     assert (caught.value.status, caught.value.code) == (413, "image_too_large")

@@ -110,7 +110,7 @@ def test_a_block_keeps_its_order_and_gives_reasons(tmp_path):
 
 def test_a_block_of_more_numbers_than_a_list_column_holds_is_an_error():
     assert list(list_offsets([b"ab", b"", b"c"])) == [0, 2, 2, 3]
-    with pytest.raises(DataError, match=r"3 rows has inputs of 3,221,225,472 numbers[\s\S]*smaller data.image.size"):
+    with pytest.raises(DataError, match=r"3 rows have 3,221,225,472 numbers[\s\S]*smaller `data.image.size`"):
         list_offsets([range(2**30)] * 3)
 
 

@@ -55,9 +55,9 @@ def test_focal_loss_of_tags():
 
 
 def test_options_that_a_target_does_not_support_are_errors():
-    with pytest.raises(SpecError, match="focal is for classes and tags, not for a number"):
+    with pytest.raises(SpecError, match="focal is for classes and tags; the target here is a number"):
         check_loss(LossSpec(kind="focal"), Numbers())
-    with pytest.raises(SpecError, match="label_smoothing is for classes, not for a tags"):
+    with pytest.raises(SpecError, match="label_smoothing is for classes; the kind of target here is tags"):
         check_loss(LossSpec(label_smoothing=0.1), Tags())
     with pytest.raises(SpecError, match="there is no module 'nowhere'"):
         check_loss(LossSpec(function="nowhere:loss"), Classes())

@@ -122,7 +122,7 @@ def test_too_many_bad_rows_stop_the_run_and_are_listed(tiny_base, tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ([("a b", "x")] * 30, None, "have 1 class"),
+        ([("a b", "x")] * 30, None, "at least 2 classes; classes in the training rows: x"),
         ([("a", "x"), ("b", "y")], None, "no row is left for validation"),
         (
             make_text_rows(60, 1),
@@ -307,10 +307,10 @@ def test_the_same_bytes_under_another_ending_are_another_file(tiny_base, tmp_pat
         (
             {"by": "time", "column": "at", "validation_from": "2026-01-01", "test_from": "2026-02-01"},
             ["test"],
-            "cannot hold",
+            "exclude each other",
         ),
         ({"by": "group", "column": "who"}, ["test", "validation"], "nothing to split by group"),
-        ({"by": "group", "column": "who", "stratify": True}, [], "stratify: true goes with by: content only"),
+        ({"by": "group", "column": "who", "stratify": True}, [], "stratify: true works only with by: content"),
     ],
 )
 def test_a_split_without_an_effect_is_rejected(split, part_files, message):

@@ -34,9 +34,9 @@ WRONG = [
     ({"objective": {"maximize": ["macro_f1", "serve.p99_ms"]}}, "should be minimized"),
     ({"constraints": ["fast please"]}, "serve.p99_ms <= 20"),
     ({"initial_points": [{"train.seed": 1}]}, "not a key of the space"),
-    ({"objective": {"maximize": "log_loss"}}, "less is better"),
+    ({"objective": {"maximize": "log_loss"}}, "lower is better"),
     ({"objective": {"maximize": "bleu"}}, "not computed"),
-    ({"objective": {"maximize": "accuracy"}, "evaluate": {"metric": "macro_f1"}}, "take evaluate.metric out"),
+    ({"objective": {"maximize": "accuracy"}, "evaluate": {"metric": "macro_f1"}}, "remove `evaluate.metric`"),
 ]
 
 

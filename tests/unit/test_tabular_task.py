@@ -74,12 +74,12 @@ def refusal(task, contract, tmp_path, inputs):
         (
             {"data": {"features": {**FEATURES, "label": "categorical"}}},
             "which is the column to predict",
-            "take it out",
+            "remove it from `data.features`",
         ),
-        ({"data": {"columns": {"label": "age"}}}, "names 'age', which is the column to predict", "take it out"),
+        ({"data": {"columns": {"label": "age"}}}, "names 'age', which is the column to predict", "remove it"),
         ({"data": {"columns": {"labl": "spent"}}}, "data.columns has 'labl'", "did you mean 'label'"),
-        ({"data": {"steps": ["normalize"]}}, "data.steps has normalize, which is for texts", "take it out"),
-        ({"data": {"steps": [{"deduplicate": {"near": 0.8}}]}}, "deduplicate with near", "take it out"),
+        ({"data": {"steps": ["normalize"]}}, "data.steps has normalize, which is for texts", "remove it"),
+        ({"data": {"steps": [{"deduplicate": {"near": 0.8}}]}}, "deduplicate with near", "remove it"),
         ({"data": {"mode": "streaming"}}, "data.mode: streaming", "mode: prepared"),
         ({"model": {"base": "some/model"}}, "model.base is set", "logistic_regression"),
         ({"model": {"kind": "linear_regression"}}, "linear_regression cannot be used", "logistic_regression"),
@@ -90,7 +90,7 @@ def refusal(task, contract, tmp_path, inputs):
         (
             {"train": {"folds": 5}, "data": {"steps": [{"balance": {"method": "oversample"}}]}},
             "not oversample: a repeated row would count twice in the metrics",
-            "how: weight",
+            "method: weight",
         ),
         (
             {"model": {"kind": "xgboost"}, "tune": {"space": {"model.params.max_depth": {"uniform": [2, 8]}}}},

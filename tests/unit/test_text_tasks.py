@@ -82,7 +82,7 @@ def test_pairs(tiny_base, tmp_path):
     answers = predictor.predict([{"text": "a good hammer", "text_pair": "one saw"}])
     assert set(answers[0]["scores"]) == {"same", "other"}
     for wrong, message in [
-        ("a text", r"inputs\[0\] is a text; each must be \{\"text\": \"...\", \"text_pair\": \"...\"\}"),
+        ("a text", r"inputs\[0\] is a text; each input must be \{\"text\": \"...\", \"text_pair\": \"...\"\}"),
         ({"text": "a"}, r"inputs\[0\] has no 'text_pair'"),
         ({"text": "a", "text_pair": 3}, r"inputs\[0\].text_pair is a number"),
         ({"text": "a", "text_pair": " "}, r"inputs\[0\].text_pair is empty"),
@@ -161,10 +161,10 @@ def test_tags(tiny_base, tmp_path):
         (
             "text-classification",
             {"train": {"folds": 5}},
-            "train.folds is given, and text-classification does not use it",
+            "train.folds is set, but text-classification does not use it",
         ),
-        ("text-classification", {"data": {"train": "t", "tag_separator": ","}}, "data.tag_separator is given"),
-        ("tabular-classification", {"data": {"train": "t", "image": {"size": 8}}}, "data.image is given"),
+        ("text-classification", {"data": {"train": "t", "tag_separator": ","}}, "data.tag_separator is set"),
+        ("tabular-classification", {"data": {"train": "t", "image": {"size": 8}}}, "data.image is set"),
         (
             "text-classification",
             {"tune": {"space": {"model.params.max_depth": {"randint": [2, 5]}}}},

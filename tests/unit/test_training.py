@@ -125,7 +125,7 @@ def test_new_parameters_learn_and_are_saved_beside_lora(spec_of, without_pooler,
 
 def test_lora_needs_a_pre_trained_model(spec_of, tiny_base, tmp_path):
     model = {"base": str(tiny_base), "factory": "my_module:build", "lora": {"rank": 4}}
-    with pytest.raises(SpecError, match=r"take model.factory out"):
+    with pytest.raises(SpecError, match=r"or `model.factory`"):
         train_in_process(spec_of(model=model), tmp_path)
 
 

@@ -1,8 +1,8 @@
 """The contract: the exact rules that turn a raw row into model inputs, fixed in training and replayed by serving.
 
-It is plain JSON beside the weights and the tokenizer's file, under one SHA-256 fingerprint. The fingerprint covers what
-changes a model's input: columns, steps with their parameters and fitted values, tokenizer files, task, code version. It
-does not cover the order of rows, paths, the machine or the number of blocks.
+It is plain JSON beside the weights and the tokenizer's file. Its SHA-256 is the fingerprint. The fingerprint covers
+everything that changes a model's input: columns, steps with their parameters and fitted values, tokenizer files, task,
+and `PREPARATION_VERSION`. It does not cover the order of rows, paths, the machine or the number of blocks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from cluster.errors import ModelError
 from cluster.files import file_sha256, json_sha256, read_json, write_json
 
-#: Version of the code that turns rows into inputs, and of the names in a contract. Raise it when the same raw row would
-#: give another model input than before (tests pin the inputs), or when a step or a parameter gets another name. Models
-#: of another version are refused; rows are prepared again, because prepared folders are found by it.
+#: Version of the code that turns rows into inputs, and of the names in a contract. Raise it when a raw row would give a
+#: different model input than before (tests pin the inputs), or when a step or a parameter is renamed. A model with
+#: another version is refused. Rows are prepared again, because the version is part of a prepared folder's key.
 PREPARATION_VERSION = 3
 
 CONTRACT_FILE = "contract.json"
@@ -74,7 +74,7 @@ def load_contract(folder: Path) -> Contract:
     try:
         raw = read_json(path)
         fingerprint, version = raw.pop("fingerprint"), raw["preparation_version"]
-        # First: the fields of another version may differ.
+        # The version is compared first, because a contract of another version may have other fields.
         contract = Contract.model_validate(raw) if version == PREPARATION_VERSION else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is missing or damaged: {error}", "train again, or restore the folder") from error

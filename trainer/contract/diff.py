@@ -1,8 +1,8 @@
 """Compare two contracts field by field, as plain JSON.
 
-Nothing here depends on the fields of a contract, so contracts of older and newer versions can be compared too. Only two
-shapes are not compared key by key: items of a list that have a `name` (steps) are matched by name, and lists of plain
-values (labels) are compared by their content and their order.
+Nothing here depends on the fields of a contract, so contracts of older and newer versions can be compared too. Values
+are compared key by key, with two exceptions: items of a list that have a `name` (steps) are matched by name, and lists
+of plain values (labels) are compared by their content and their order.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _index_by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         counts[name] += 1
         rest = {key: value for key, value in item.items() if key not in ("name", "params")}
         params = item.get("params", {})
-        # `steps.tokenize.max_length` is what people write; `params` would add nothing.
+        # The path is `steps.tokenize.max_length`, without `params`, because that is how people refer to it.
         if isinstance(params, dict) and not set(params) & set(rest):
             flat = {**rest, **params}
         else:

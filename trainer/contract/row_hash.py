@@ -1,4 +1,4 @@
-"""Hash rows by their content, and map the hashes to numbers that decide the part of a row or its place in a sample."""
+"""Hash rows by their content, and map the hashes to numbers that decide a row's part or its position in a sample."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def hash_contents(values: Sequence[str] | Sequence[bytes]) -> np.ndarray:
 def hash_position(keys: np.ndarray, seed: int, purpose: str = "split") -> np.ndarray:
     """Return a number in [0, 1) for each key: evenly spread, equal for equal keys, different for each seed and purpose.
 
-    Applies the finalizer of SplitMix64 to each key and a digest of seed and purpose, wrapping. Without the purpose, a
-    sample with the seed of the split would select exactly the rows that are held out.
+    XORs each key with a digest of seed and purpose, then applies the finalizer of SplitMix64 (with overflow). Without
+    the purpose, a sample with the seed of the split would select exactly the rows that are held out.
     """
     salt = int.from_bytes(hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest(), "little")
     with np.errstate(over="ignore"):

@@ -20,7 +20,7 @@ def format_contract(named: dict[str, Any]) -> list[str]:
         f"folder: {named['folder']}",
         f"fingerprint: {named['fingerprint']}",
         f"task: {content.get('task')}",
-        f"code version of preparation: {content.get('preparation_version')}",
+        f"preparation version: {content.get('preparation_version')}",
         "columns:",
         *[f"  {role:<12} {_format_value(column)}" for role, column in content.get("columns", {}).items()],
         "steps:",

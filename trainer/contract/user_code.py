@@ -1,8 +1,8 @@
 """Load a function or class by `module:name`: only from the user's own modules, and only the source that was checked.
 
-A contract may come from anywhere, and it names a module and a digest. Modules of the standard library and of
-site-packages are known to everyone, and so are their digests: a digest alone would let a contract call any function of
-them. A module is therefore located without running it, refused if it is not the user's, and loaded from the bytes whose
+A contract may come from anywhere, and it names a module and a digest. The digests of modules in the standard library
+and in site-packages are publicly known, so a check of the digest alone would let a contract call any function in them.
+A module is therefore located without running it, refused if it is not the user's, and loaded from the bytes whose
 digest was compared.
 """
 
@@ -29,12 +29,12 @@ _RESERVED = _RAYMILL_PACKAGES | sys.stdlib_module_names | frozenset(sys.builtin_
 _INSTALL_FOLDERS = frozenset({"site-packages", "dist-packages"})
 _COPY_IT = "copy it into a module of your working directory"
 
-#: Module -> the digest of the source that this process loaded it from, and the module itself.
+#: Module name -> the digest of the source that this process loaded, and the loaded module.
 _loaded: dict[str, tuple[str, ModuleType]] = {}
 
 
 class UserSource(NamedTuple):
-    """The source of a user's module that has not run."""
+    """The source of a user's module, before the module has run."""
 
     path: str
     """`module:name`, as the user wrote it."""
@@ -109,7 +109,7 @@ def load_pinned_object(source: UserSource) -> Any:
 
 
 def _as_model_error(error: SpecError) -> ModelError:
-    return ModelError(error.problem, f"{error.fix} (a change of the source needs another training)")
+    return ModelError(error.problem, f"{error.fix} (if you change the source, train again)")
 
 
 def load_user_object(source: UserSource) -> Any:
@@ -126,7 +126,7 @@ def load_user_object(source: UserSource) -> Any:
         raise SpecError(f"{key}: {name} has no '{attribute}'", "correct the name after the colon")
     value = getattr(module, attribute)
     if not callable(value):
-        raise SpecError(f"{key}: {source.path} is not a function or a class", "name one of your own")
+        raise SpecError(f"{key}: {source.path} is not a function or a class", "name a function or a class")
     home = getattr(value, "__module__", None)
     if home != name:  # the pinned source would not be the one that runs
         original = f"{home}:{getattr(value, '__name__', attribute)}"
@@ -207,7 +207,9 @@ def _run_module(source: UserSource) -> ModuleType:
         _restore_module(name, before)
         if isinstance(error, ModuleNotFoundError):
             raise SpecError(f"{key}: {path} cannot be imported: {error}", f"install {error.name}") from error
-        raise SpecError(f"{key}: importing {name} raised {type(error).__name__}: {error}", "repair it") from error
+        raise SpecError(
+            f"{key}: importing {name} raised {type(error).__name__}: {error}", "correct the module"
+        ) from error
     return module
 
 

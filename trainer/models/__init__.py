@@ -1,1 +1,1 @@
-"""Models of other libraries: where base models lie, how they are loaded, LoRA, and models that users build."""
+"""Models of other libraries: locating and loading base models, LoRA, and models that users build."""

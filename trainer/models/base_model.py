@@ -23,7 +23,7 @@ def locate_base_model(base: str) -> Path:
         folder = Path(base).expanduser()
         if not folder.is_dir():
             raise ModelError(
-                f"model.base={base!r}: there is no such folder", "correct the path, or give a hub id as org/name"
+                f"model.base={base!r}: there is no such folder", "correct the path, or give a hub id such as `org/name`"
             )
     else:
         folder = _download_from_hub(base)
@@ -34,18 +34,21 @@ def locate_base_model(base: str) -> Path:
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"model.base={base!r}: {folder} has no *.safetensors; raymill reads no pickled weights",
-            "save the model with transformers 5, which writes safetensors, or choose another",
+            "save the model with transformers 5, which writes safetensors, or choose another model",
         )
     return folder
 
 
 def is_local_base(base: str) -> bool:
-    """Whether `base` is a folder or in a package, so that nothing has to be downloaded from the hub."""
+    """Whether `base` is a local folder or a folder in a package, so that nothing is downloaded from the hub."""
     return base.startswith(_PACKAGE) or Path(base).expanduser().is_absolute()
 
 
 def max_positions(config: dict[str, object]) -> int:
-    """Return the most tokens that the model of this config.json takes (RoBERTa reserves `pad_token_id + 1`)."""
+    """Return the maximum number of tokens of a model, from its config.json; 8192 if the config does not say.
+
+    RoBERTa and related models reserve the first `pad_token_id + 1` positions.
+    """
     positions = config.get("max_position_embeddings")
     if not isinstance(positions, int):
         return 8192
@@ -68,7 +71,7 @@ def _folder_in_package(base: str) -> Path:
     root = Path(locations[0]).resolve()
     folder = (root / inner).resolve()
     if not folder.is_relative_to(root) or not folder.is_dir():
-        raise ModelError(f"model.base={base!r}: the package has no folder '{inner}'", f"look into {root}")
+        raise ModelError(f"model.base={base!r}: the package has no folder '{inner}'", f"name a folder inside {root}")
     return folder
 
 
@@ -81,12 +84,12 @@ def _download_from_hub(base: str) -> Path:
     except HFValidationError as error:
         raise ModelError(
             f"model.base={base!r} is neither a folder beside the spec nor a hub id",
-            "give a folder, or a hub id as org/name",
+            "give a folder, or a hub id such as `org/name`",
         ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"model.base={base!r} is not a folder beside the spec, and the hub cannot be reached",
-            "give a local folder or a package:// base, or download it once on a machine with network access",
+            "give a local folder or `package://NAME/folder`, or download it once on a machine with network access",
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from trainer.spec.run import RunSpec
 
-#: Names the function that builds the model, and the digest of its source.
+#: The file with the name of the function that builds the model, and the digest of its source.
 ORIGIN_FILE = "own_model.json"
 _KEY = "model.factory"
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
@@ -44,7 +44,7 @@ def build_custom_model(spec: RunSpec, n_outputs: int) -> NewModel:
 
 
 def save_custom_model(module: torch.nn.Module, origin: FactoryOrigin, folder: Path) -> None:
-    """Write weights, config and origin of a model. No pickle."""
+    """Write weights, config and origin of a model, as safetensors and JSON, without pickle."""
     from safetensors.torch import save_model
 
     save_model(module, str(folder / _WEIGHTS))

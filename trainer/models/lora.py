@@ -1,7 +1,7 @@
-"""LoRA through peft: small matrices beside the weights are trained, the weights are not (Hu et al. 2021).
+"""LoRA with peft: train small matrices beside the weights and leave the weights unchanged (Hu et al. 2021).
 
-A model saved as `merged` is a plain one. A folder saved as `adapter` holds the small matrices and the head, and names
-the base model that it needs.
+The settings are `model.lora` in trainer/spec/model.py. With `save: merged` the result is a plain model. With
+`save: adapter` the folder holds the small matrices and the head, and names the base model that they need.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trainer.spec.model import LoraSpec
     from trainer.spec.run import RunSpec
 
-#: Names the base model of the adapter in the same folder.
+#: The file that names the base model of the adapter in the same folder.
 BASE_FILE = "base.json"
 
 
@@ -45,12 +45,12 @@ def add_adapters(model: torch.nn.Module, spec: LoraSpec, new_parameters: Collect
     except ValueError as error:
         raise SpecError(
             f"model.lora.targets={spec.targets} matches no layer of this model that LoRA can extend",
-            "give the ends of layer names, for example targets: [query, value]",
+            "give the ends of layer names, for example `targets: [query, value]`",
         ) from error
 
 
 def base_module(peft_model: Any) -> torch.nn.Module:
-    """Return the model that `peft_model` was made from."""
+    """Return the transformers model inside `peft_model`."""
     module: torch.nn.Module = peft_model.get_base_model()
     return module
 
@@ -88,5 +88,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ModelError("model.lora needs peft", "pip install raymill[lora]") from error
+        raise ModelError("model.lora needs peft", "pip install 'raymill[lora]'") from error
     return peft

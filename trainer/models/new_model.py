@@ -1,4 +1,4 @@
-"""A model that training starts from, with what is known about its origin."""
+"""A model that training starts from, and its origin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FactoryOrigin:
 
 @dataclass(frozen=True)
 class NewModel:
-    """A torch model and its origin. `Task.new_model` may return one; `Task.save_model` then gets one too."""
+    """A torch model and its origin. If `Task.new_model` returns a `NewModel`, `Task.save_model` receives one too."""
 
     module: torch.nn.Module
     new_parameters: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class NewModel:
 
 
 def as_new_model(model: Any) -> NewModel:
-    """Return what `Task.new_model` returned as a `NewModel`."""
+    """Return a `NewModel` for the result of `Task.new_model`, which may be a `NewModel` or a plain module."""
     return model if isinstance(model, NewModel) else NewModel(model)
 
 

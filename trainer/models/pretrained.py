@@ -12,8 +12,8 @@ from trainer.models.new_model import NewModel
 def load_pretrained(auto_class: str, folder: Path, **config: Any) -> NewModel:
     """Return the model in `folder` as `transformers.<auto_class>` reads it, in fp32.
 
-    `config` overrides its config.json. The result's `new_parameters` are those that `folder` has no values for, mostly
-    the head's. Raises `ModelError` if the model cannot be loaded.
+    `config` overrides values of its config.json. `new_parameters` of the result names the parameters without values in
+    `folder`, mostly the head's. Raises `ModelError` if the model cannot be loaded.
     """
     import torch
     import transformers
@@ -29,9 +29,9 @@ def load_pretrained(auto_class: str, folder: Path, **config: Any) -> NewModel:
             output_loading_info=True,
             **config,
         )
-    except Exception as error:  # transformers and safetensors raise errors of their own, plain Exception among them
+    except Exception as error:  # transformers and safetensors raise many types, including plain Exception
         raise ModelError(
-            f"{folder} cannot be loaded as a model: {error}", "check model.base, or train again"
+            f"{folder} cannot be loaded as a model: {error}", "check `model.base`, or train again"
         ) from error
     mismatched = {key if isinstance(key, str) else key[0] for key in info.get("mismatched_keys", ())}
     return NewModel(model, tuple(sorted({*info.get("missing_keys", ()), *mismatched})))

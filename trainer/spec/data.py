@@ -52,10 +52,10 @@ class ImageSpec(SpecSection):
     std: list[Annotated[float, Field(gt=0.0, le=1.0)]] | None = None
     """Each channel is divided by it. Default: the base model's standard deviation, else 0.5."""
     max_pixels: Annotated[int, Field(ge=16, le=170_000_000)] = 50_000_000
-    """An image with more pixels is a bad row, and in a request a 413: decoding it could use up all memory."""
+    """An image with more pixels is a bad row; a request with it gets a 413. Decoding it could use up all memory."""
 
 
-#: Problems that a spec may allow; they are found by comparing rows with each other.
+#: Problems that a spec may allow. They are found by comparing rows with each other.
 AllowableIssue = Literal["duplicate", "contradicting labels", "also in train", "also in validation"]
 ALLOWABLE_ISSUES = get_args(AllowableIssue)
 
@@ -71,7 +71,7 @@ class DataSpec(SpecSection):
     test: Sources | None = None
     """Held-out rows for the final metrics and the gate. Default: split off the training rows."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text", "images"] = "auto"
-    """Format of all files. `auto` decides by the ending of each file. `text`, `images`: a folder that has a subfolder
+    """Format of all files. `auto` decides by each file's extension. `text`, `images`: a folder that has a subfolder
     of text or image files for each class."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Names of your columns by their role in the task, for example `{text: message, label: intent}`. Default: each
@@ -86,7 +86,7 @@ class DataSpec(SpecSection):
     allow_issues: list[AllowableIssue] = Field(default_factory=list)
     """Problems between rows that are allowed, for example duplicates: such rows are used and do not count as bad."""
     steps: list[StepItem] = Field(default_factory=list)
-    """Cleaning, in order: a step's name, a name with parameters, or `module:function` of your own."""
+    """Cleaning steps, in order. Each is the step's name, its name with parameters, or your own `module:function`."""
     image: ImageSpec = Field(default_factory=ImageSpec)
     """How images are read. Images only."""
     features: FeatureSpecs = Field(default_factory=dict)
@@ -118,11 +118,12 @@ class DataSpec(SpecSection):
         separate = [part for part in ("validation", "test") if getattr(self, part)]
         if separate and self.split.test_from:
             raise ValueError(
-                f"data.{separate[0]} is given, so split.validation_from and test_from cannot hold; take one of them out"
+                f"data.{separate[0]} and split.test_from exclude each other; remove `data.{separate[0]}`, or remove "
+                "`split.validation_from` and `split.test_from`"
             )
         if len(separate) == 2 and self.split.by != "content":
             raise ValueError(
-                f"validation and test are given, so there is nothing to split by {self.split.by}; take split out"
+                f"validation and test are given, so there is nothing to split by {self.split.by}; remove `split`"
             )
         return self
 
@@ -136,7 +137,7 @@ class DataSpec(SpecSection):
             if step.name == "deduplicate" or samples_by_count or repeats_or_drops:
                 raise ValueError(
                     f"mode: streaming cannot do the step {step.name} as given, because it compares all rows; "
-                    "use mode: prepared, balance: {method: weight} or sample: {fraction: ...}"
+                    "use `mode: prepared`, `balance: {method: weight}` or `sample: {fraction: ...}`"
                 )
         if self.split.by == "time" and not self.split.test_from:
             raise ValueError("mode: streaming with split.by: time needs validation_from and test_from, not shares")

@@ -42,7 +42,7 @@ def explain_error(error: Any) -> str:
 
 
 def _keys_in(location: Iterable[Any]) -> list[Any]:
-    """Return a location without the tags of unions, and without `[key]`, which follows the key of a mapping itself."""
+    """Return the keys of a location, without what pydantic adds: tags of unions (`<...>`) and `[key]`."""
     return [part for part in location if not (isinstance(part, str) and (part.startswith("<") or part == "[key]"))]
 
 
@@ -51,7 +51,7 @@ def _known_keys(location: Iterable[Any]) -> list[str]:
     section: type[BaseModel] = RunSpec
     for part in location:
         field = section.model_fields.get(str(part))
-        if field is not None:  # otherwise a key of a mapping or an index of a list, whose section is already reached
+        if field is not None:  # the key of a mapping and the index of a list are not fields; the section stays the same
             section = next(_sections_in(field.annotation), section)
     return list(section.model_fields)
 

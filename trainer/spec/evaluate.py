@@ -11,7 +11,8 @@ from trainer.spec.section import NAME_PATTERN, Positive, SpecSection
 #: Metrics for which a lower value is better; for all others a higher one is.
 LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "rmse", "mae", "mse"})
 
-#: Metrics that evaluation computes and that may choose the best checkpoint, trial or version.
+#: Metrics that evaluation computes and that may choose the best checkpoint, trial or version. trainer/targets/metrics
+#: computes them; each target lists its own in `metric_names`.
 Metric = Literal[
     "accuracy",
     "macro_f1",
@@ -60,6 +61,6 @@ class PromoteSpec(SpecSection):
     alias: Annotated[str, Field(pattern=NAME_PATTERN)] = "champion"
     """The alias that moves."""
     min_improvement: Annotated[float, Field(ge=0.0)] = 0.0
-    """How much better `evaluate.metric` must be than that of the current champion on the same held-out rows."""
+    """How much better `evaluate.metric` must be than the current champion's on the same held-out rows."""
     min_value: float | None = None
     """The worst value of `evaluate.metric` that may be promoted. Default: any."""

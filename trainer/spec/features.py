@@ -49,7 +49,7 @@ class CategoricalSpec(SpecSection):
     """Kind of the column."""
     encode: Literal["one_hot", "ordinal", "hash", "ids", "hash_ids"] = "one_hot"
     """`one_hot`: an output for each category; `ordinal`: one output, the index of the category; `hash`: an output for
-    each of `buckets`; `ids` and `hash_ids`: a whole number for an embedding table, separate from the other outputs."""
+    each of `buckets`; `ids` and `hash_ids`: an integer for an embedding table, separate from the other outputs."""
     unseen: Literal["other", "zero", "reject"] = "other"
     """Meaning of a category that is not in the fitted list. `other`: one more category; `zero`: all outputs are 0
     (`one_hot` only); `reject`: a bad row. A hash has no unseen categories."""
@@ -60,7 +60,7 @@ class CategoricalSpec(SpecSection):
     max_categories: Annotated[int, Field(ge=1, le=10_000)] = 1000
     """At most this many categories are used, the most frequent; the others are unseen."""
     min_count: Positive = 1
-    """A category with fewer training rows is unseen. With 2 or more, `other` gets training rows."""
+    """A category with fewer training rows is unseen. Use 2 or more so that `unseen: other` is trained on some rows."""
     buckets: Annotated[int, Field(ge=2, le=65_536)] = 64
     """Number of hash buckets."""
     whitespace: Literal["trim", "keep"] = "trim"
@@ -75,7 +75,9 @@ class CategoricalSpec(SpecSection):
         if self.unseen == "zero" and self.encode != "one_hot":
             raise ValueError(f"unseen: zero needs encode: one_hot; {self.encode} has no such value, use other")
         if self.categories is not None and self.is_hash:
-            raise ValueError(f"encode: {self.encode} takes no categories; leave them out, or use ordinal or one_hot")
+            raise ValueError(
+                f"encode: {self.encode} takes no categories; remove `categories`, or use ordinal or one_hot"
+            )
         if self.categories is not None and len(set(self.categories)) < len(self.categories):
             raise ValueError("categories names one twice; list each once")
         return self
@@ -111,7 +113,7 @@ class BooleanSpec(SpecSection):
     def _check_words_differ(self) -> BooleanSpec:
         both = {word.lower() for word in self.true_words} & {word.lower() for word in self.false_words}
         if both:
-            raise ValueError(f"{min(both)!r} is in true_words and in false_words; leave it in one of them")
+            raise ValueError(f"{min(both)!r} is in true_words and in false_words; remove it from one of them")
         return self
 
 

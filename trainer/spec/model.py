@@ -15,7 +15,7 @@ class LoraSpec(SpecSection):
     rank: Positive = 16
     """Rank of the small matrices."""
     alpha: Annotated[float, Field(gt=0)] | None = None
-    """Their output is scaled by `alpha / rank`. Default: twice the rank."""
+    """The output of the small matrices is scaled by `alpha / rank`. Default: twice the rank."""
     dropout: Fraction = 0.0
     """Dropout before the small matrices."""
     targets: Literal["all-linear"] | list[str] = "all-linear"
@@ -52,8 +52,8 @@ class ModelSpec(SpecSection):
         if self.lora and (self.factory or self.config is not None):
             other = "model.factory" if self.factory else "model.config"
             raise ValueError(
-                f"model.lora needs a pre-trained model; take it out, or take {other} out: a new model must train "
-                "all weights"
+                "model.lora needs a pre-trained model, because a new model must train all weights; remove "
+                f"`model.lora` or `{other}`"
             )
         if self.base is not None and self.config is not None:
             raise ValueError("give model.base or model.config, not both: a config means a new model")

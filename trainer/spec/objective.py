@@ -32,7 +32,7 @@ class Goal(NamedTuple):
 
     @property
     def sign(self) -> float:
-        """1 or -1: times the sign, a higher value is better."""
+        """1 or -1: a value that is multiplied by the sign is better if it is higher."""
         return 1.0 if self.mode == "max" else -1.0
 
 

@@ -24,7 +24,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 # Paths are relative to the spec's file if they are not absolute.
 _SOURCE_KEYS = ("train", "validation", "test")
 
-# Keys that change the content of a row, which decides the part of the row.
+# Keys that change the content of a row. The content decides whether a row is for training, validation or test.
 _CONTENT_KEYS = ("data.steps", "data.features", "data.columns")
 
 
@@ -151,7 +151,8 @@ def resolve_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     storage = raw.get("storage", RunSpec.model_fields["storage"].default)
     if "://" in storage:
         raise SpecError(
-            f"storage={storage!r}: only folders are written to", "name a folder, on a cluster one that all nodes see"
+            f"storage={storage!r} is an address, and raymill writes only to folders",
+            "name a folder; on a cluster, a folder that all nodes can reach",
         )
     absolute = {**raw, "data": data, "model": model, "storage": _absolute_path(storage, folder)}
     space = (raw.get("tune") or {}).get("space") or {}
@@ -166,11 +167,11 @@ def _absolute_path(path: str, folder: Path) -> str:
     try:
         return path if "://" in path else str(folder / Path(path).expanduser())
     except RuntimeError:
-        raise SpecError(f"{path!r} names a home folder that is not there", "write the path out") from None
+        raise SpecError(f"{path!r} names a home folder that does not exist", "write the full path") from None
 
 
 def _absolute_base(base: str, folder: Path) -> str:
-    """Return a local base model as an absolute path. What looks like a hub id is a folder if the folder exists."""
+    """Return a local base model as an absolute path. A name such as `org/name` is a folder if that folder exists."""
     is_local = base.startswith((".", "~", "/")) or ("://" not in base and len(base) < 250 and (folder / base).is_dir())
     return _absolute_path(base, folder) if is_local else base
 
@@ -190,19 +191,19 @@ def _check_searchable(spec: RunSpec, key: str, domain: DomainSpec) -> None:
     if section not in {"data", "model", "train"} or not rest:
         raise SpecError(
             f"tune.space.{key} cannot be searched",
-            "search single keys of data, model and train, for example train.epochs",
+            "search single keys of `data`, `model` and `train`, for example `train.epochs`",
         )
     if key in {"data.train", "data.validation", "data.test"} or key.startswith("data.split"):
-        raise SpecError(f"tune.space.{key} would compare trials on different rows", "take it out of the space")
+        raise SpecError(f"tune.space.{key} would compare trials on different rows", f"remove `{key}` from `tune.space`")
     if key.startswith(_CONTENT_KEYS) and spec.data.validation is None:
         raise SpecError(
             f"tune.space.{key} would hold out other rows for each value: a row's part depends on its cleaned content",
-            "give separate validation rows with data.validation",
+            "give separate validation rows with `data.validation`",
         )
     if key.startswith(("data.", "model.base")) and domain.choice is None:
         raise SpecError(
-            f"tune.space.{key} changes the prepared data, which is made once for each value before the search",
-            f"list its values: {key}: {{choice: [...]}}",
+            f"every value of tune.space.{key} needs its own prepared rows, so a range is not possible",
+            f"list its values: `{key}: {{choice: [...]}}`",
         )
 
 

@@ -82,7 +82,7 @@ class RunSpec(SpecSection):
     def _check_search_is_prepared(self) -> RunSpec:
         if self.tune is not None and self.data.mode == "streaming":
             raise ValueError("data.mode: streaming does not work with tune: each trial would read all files again; "
-                             "use data.mode: prepared, or `raymill train`")  # fmt: skip
+                             "use `data.mode: prepared`, or `raymill train`")  # fmt: skip
         return self
 
     @model_validator(mode="after")
@@ -95,7 +95,7 @@ class RunSpec(SpecSection):
             )
         if self.data.mode == "streaming" and workers != self.cluster.min_workers:
             raise ValueError(
-                "data.mode: streaming cannot change its number of workers; give one number as cluster.workers"
+                "data.mode: streaming cannot change its number of workers; set `cluster.workers` to one number"
             )
         if self.data.mode == "streaming" and size % workers:
             raise ValueError(
@@ -107,14 +107,14 @@ class RunSpec(SpecSection):
     @model_validator(mode="after")
     def _check_optimizer_has_gpu(self) -> RunSpec:
         if self.train.optimizer == "adamw_8bit" and not self.cluster.gpus_per_worker:
-            raise ValueError("train.optimizer: adamw_8bit needs a GPU; set cluster.gpus_per_worker, or use adamw")
+            raise ValueError("train.optimizer: adamw_8bit needs a GPU; set `cluster.gpus_per_worker`, or use adamw")
         return self
 
     @model_validator(mode="after")
     def _check_search_has_fixed_size(self) -> RunSpec:
         if self.tune is not None and not isinstance(self.cluster.workers, int):
             raise ValueError(
-                "a search must know how many trials fit: give one number as cluster.workers, not "
-                f"{list(self.cluster.workers)}"
+                f"cluster.workers={list(self.cluster.workers)}: a search needs a fixed number of workers per trial; "
+                "set `cluster.workers` to one number"
             )
         return self

@@ -26,7 +26,7 @@ class SpecSection(BaseModel):
 
 
 def check_range(value: int | tuple[int, int]) -> int | tuple[int, int]:
-    """Return a number or a range unchanged. Raises `ValueError` if the range falls."""
+    """Return a number or a range unchanged. Raises `ValueError` if the range's first number is the larger one."""
     if isinstance(value, tuple) and value[0] > value[1]:
         raise ValueError(f"{list(value)} must rise; put the smaller number first")
     return value
@@ -37,7 +37,7 @@ def range_ends(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-#: A whole number from 1, or the two ends of a range: `2` or `[1, 4]`.
+#: An integer of at least 1, or the two ends of a range: `2` or `[1, 4]`.
 IntRange = Annotated[Positive | tuple[Positive, Positive], AfterValidator(check_range)]
-#: The same, and the lower end of a range may be 0: `[0, 4]`.
+#: Like `IntRange`, but the lower end of a range may be 0: `[0, 4]`.
 IntRangeFromZero = Annotated[Positive | tuple[NonNegative, Positive], AfterValidator(check_range)]

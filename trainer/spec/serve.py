@@ -34,7 +34,7 @@ class ServeSpec(SpecSection):
     """File of hashed API keys, written by `raymill keys`. Without it, everybody who can reach the address may send
     requests."""
     insecure: bool = False
-    """Listen on other addresses without keys."""
+    """Allow an address other than loopback without `keys`."""
     proxy: Literal["auto", "haproxy", "python"] = "auto"
     """`haproxy`: HAProxy with Ray Serve's throughput mode; `python`: Ray Serve's own proxy; `auto`: HAProxy if it is
     installed."""
@@ -44,20 +44,21 @@ class ServeSpec(SpecSection):
     replicas: IntRangeFromZero = 1
     """Number of replicas. `[1, 4]`: as many as the load requires; from 0, the first request starts a replica."""
     target_ongoing_requests: Positive = 64
-    """With a range of `replicas`: requests in flight per replica that the endpoint aims for."""
+    """With a range of `replicas`: the number of requests in flight per replica to aim for."""
     downscale_delay_s: Annotated[float, Field(ge=0)] = 60
-    """With a range of `replicas`: seconds until a replica that the load does not require stops."""
+    """With a range of `replicas`: seconds after which a replica stops if the load does not require it."""
     cpus_per_replica: Annotated[float, Field(ge=0)] = 1
     """CPU cores of one replica."""
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0
     """GPUs of one replica."""
 
     engine: EngineName = "auto"
-    """Computes the forward pass. `auto`: time all engines on this hardware once and use the fastest in batches that
-    keeps the metric; `auto-latency`: the fastest for a single input. `raymill optimize` does this in advance."""
+    """The software that computes the forward pass. `auto`: measure all engines once on this hardware and use the one
+    that is fastest in batches; `auto-latency`: the one that is fastest for a single input. Both skip engines that
+    exceed `max_metric_drop`. `raymill optimize` does this in advance."""
     max_metric_drop: Annotated[float, Field(ge=0, le=100)] = 0.3
-    """How much worse `evaluate.metric` may be with a faster engine: in points of 100, and in percent for metrics of
-    which a lower value is better."""
+    """How much worse `evaluate.metric` may be with a faster engine, in percentage points: 0.3 allows 0.900 to become
+    0.897. For metrics where lower is better: in percent of the metric."""
     max_batch_size: Positive = 32
     """Maximum number of inputs in one forward pass. A batch never waits to be full."""
     max_batch_tokens: Positive = 8192
@@ -79,7 +80,7 @@ class ServeSpec(SpecSection):
     access_log: bool = False
     """Write a JSON line for each request into the run's folder."""
     log_bodies: bool = False
-    """Write the request's body into its line. It may hold personal data."""
+    """Write the request's body into its line of the access log. It may hold personal data."""
     otlp_endpoint: str | None = None
     """URL that OpenTelemetry traces are sent to, for example http://host:4318/v1/traces."""
 

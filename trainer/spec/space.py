@@ -22,9 +22,9 @@ class DomainSpec(SpecSection):
     loguniform: tuple[float, float] | None = None
     """A float between the two bounds, uniform in its logarithm."""
     randint: tuple[int, int] | None = None
-    """A whole number between the two bounds, both included."""
+    """An integer between the two bounds, both included."""
     lograndint: tuple[int, int] | None = None
-    """A whole number between the two bounds, both included, uniform in its logarithm."""
+    """An integer between the two bounds, both included, uniform in its logarithm."""
     step: Annotated[float, Field(gt=0)] | None = None
     """`uniform` and `randint`: only the lower bound and multiples of the step above it."""
     when: dict[str, Any] = Field(default_factory=dict)
@@ -44,20 +44,23 @@ class DomainSpec(SpecSection):
         if kind.startswith("log") and value[0] <= 0:
             raise ValueError(f"{kind}: {list(value)} must be above 0")
         if self.step is not None and kind not in ("uniform", "randint"):
-            raise ValueError(f"step is for uniform and randint, not for {kind}; take it out")
+            raise ValueError(f"step is for uniform and randint, not for {kind}; remove `step`")
         if self.step is not None and kind == "randint" and self.step != int(self.step):
             raise ValueError(f"step={self.step} must be a whole number for randint")
         return self
 
     @property
     def sample_values(self) -> list[Any]:
-        """Values that stand for the domain when the rest of the spec is checked: all of a choice, or the bounds."""
+        """The values with which the spec is checked before a search: all values of a choice, or the bounds of a range.
+
+        For a range of floats without a step, also a value between the bounds.
+        """
         if self.choice is not None:
             return list(self.choice)
         for bounds in (self.uniform, self.loguniform):
             if bounds is not None:
                 low, high = bounds
-                # A value between the bounds reveals a key that takes whole numbers only.
+                # Also try a value between the bounds: a key that takes only integers rejects it.
                 return [low, high] if self.step else [low, low + (high - low) * 0.618, high]
         return list(self.randint or self.lograndint or ())
 
@@ -82,11 +85,11 @@ def check_conditions(space: Mapping[str, DomainSpec]) -> None:
                 raise ValueError(f"space.{key}.when: {parent} is never {unknown[0]!r}; its choice does not list it")
     circular = sorted(set(space) - set(order_keys(space)))
     if circular:
-        raise ValueError(f"space: {' and '.join(circular)} wait for each other in `when`; take one out")
+        raise ValueError(f"space: {' and '.join(circular)} wait for each other in `when`; remove one `when`")
 
 
 def order_keys(space: Mapping[str, DomainSpec]) -> list[str]:
-    """Return the keys of a space, each after those that its `when` names, and without keys that wait for each other."""
+    """Return the keys of a space, each after the keys that its `when` names, without keys that wait for each other."""
     ordered: list[str] = []
     while True:
         ready = [

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from trainer.spec.section import Seed, SpecSection
 
-# The forms that every Python from 3.10 on parses alike; later versions accept more.
+# The forms that all Python versions from 3.10 on parse in the same way. Later versions also accept other forms.
 _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.([0-9]{3}|[0-9]{6}))?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
 )
@@ -64,11 +64,11 @@ class SplitSpec(SpecSection):
     """`by: time`: rows from this time on are the test part."""
     seed: Seed = 13
     """Changes which rows are held out. The part of a row depends on the seed and its own content, not on its position
-    and not on the other rows: adding rows moves none."""
+    and not on the other rows, so adding rows does not move any row to another part."""
     stratify: bool = False
     """`by: content`: put every class of 5 rows or more into all parts. If the seed leaves a class out of a part, the
-    nearest row of the class moves there. Such a row may move again when the class grows; without `stratify`, adding
-    rows moves none."""
+    nearest row of the class moves there. Such a row may move again when the class grows; without `stratify`,
+    adding rows does not move any row."""
 
     @model_validator(mode="after")
     def _check_keys_fit(self) -> SplitSpec:
@@ -81,7 +81,7 @@ class SplitSpec(SpecSection):
             rule = "needs `column`" if self.column is None else "takes no `column`"
             raise ValueError(f"by: {self.by} {rule}; only by: group and by: time read a column of your data")
         if self.stratify and self.by != "content":
-            raise ValueError(f"stratify: true goes with by: content only, not with by: {self.by}; take one of them out")
+            raise ValueError(f"stratify: true works only with by: content, not with by: {self.by}; remove `stratify`")
         self._check_times()
         return self
 

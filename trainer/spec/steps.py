@@ -14,7 +14,7 @@ REDACTED_NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 
 
 class NormalizeSpec(SpecSection):
-    """Write texts that mean the same in one way: Unicode form, white space, case."""
+    """Write equivalent texts in the same way: Unicode form, white space, case."""
 
     unicode: Literal["NFC", "NFKC", "none"] = "NFC"
     """Unicode form: NFC joins letters and their accents; NFKC also turns ligatures and full-width letters into plain
@@ -45,7 +45,7 @@ class RedactSpec(SpecSection):
                 if re.compile(pattern).match(""):
                     raise ValueError(
                         f"{name}: {pattern!r} matches the empty text, so it would match everywhere; "
-                        "let it require a character"
+                        "change it so that it matches at least one character"
                     )
             except re.error as error:
                 raise ValueError(f"{name}: {pattern!r} is not a valid regular expression: {error}") from None
@@ -53,7 +53,8 @@ class RedactSpec(SpecSection):
 
 
 class DeduplicateSpec(SpecSection):
-    """Leave out equal rows beyond the first, and near-equal rows with `near`. They do not count as bad rows."""
+    """Keep the first of equal rows and leave out the others; with `near`, near-equal rows too. They do not count as bad
+    rows."""
 
     near: Annotated[float, Field(ge=0.5, lt=1.0)] | None = None
     """Two texts are near-duplicates if they share at least this part of their five-character pieces (Jaccard
@@ -97,11 +98,11 @@ class StepSpec(SpecSection):
     """One step: its name with parameters, for example `normalize: {lowercase: true}`, or the name alone."""
 
     normalize: NormalizeSpec | None = None
-    """Write texts that mean the same in one way. Requests go through it too."""
+    """Write equivalent texts in the same way. Requests go through it too."""
     strip_html: StripHtmlSpec | None = None
     """Remove HTML. Requests go through it too."""
     redact: RedactSpec | None = None
-    """Replace e-mail addresses, card numbers and the like. Requests go through it too."""
+    """Replace personal data such as e-mail addresses and card numbers. Requests go through it too."""
     python: FunctionSpec | None = None
     """Call a custom function. Requests go through it too."""
     deduplicate: DeduplicateSpec | None = None

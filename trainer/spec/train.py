@@ -15,7 +15,7 @@ class AugmentSpec(SpecSection):
     crop: Annotated[int, Field(ge=0, le=256)] = 0
     """Shift by up to this many pixels in both directions; the uncovered pixels are filled with the edge."""
     flip: bool = False
-    """Mirror every second image left to right."""
+    """Mirror half of the images, chosen at random, left to right."""
     mixup: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Blend pairs of images and their classes, with shares drawn from Beta(mixup, mixup); 0.2 is common. 0 is off."""
 
@@ -27,7 +27,7 @@ class LossSpec(SpecSection):
     """`auto`: the default of the target, cross entropy or squared error. `focal` (classes and tags): rows that are
     already right count less (Lin et al. 2017)."""
     gamma: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
-    """Focal loss: how much less they count; 0 is cross entropy."""
+    """Focal loss: how much less rows count that are already right; 0 is cross entropy."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Classes: the share of a row's weight that is spread over all classes."""
     function: Annotated[str, Field(pattern=FUNCTION_PATTERN)] | None = None
@@ -37,7 +37,7 @@ class LossSpec(SpecSection):
     @model_validator(mode="after")
     def _check_one_loss(self) -> LossSpec:
         if self.function and (self.kind != "auto" or self.label_smoothing):
-            raise ValueError("function replaces the loss: take kind and label_smoothing out")
+            raise ValueError("function replaces the loss; remove `kind` and `label_smoothing`")
         return self
 
 
@@ -94,12 +94,12 @@ class TrainSpec(SpecSection):
     loss: LossSpec = Field(default_factory=LossSpec)
     """The loss that training minimizes."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Validate and save the moving average of the weights. 0.999 takes 0.999 of the average and 0.001 of each step.
-    Default: the weights themselves."""
+    """Validate and save the moving average of the weights. With 0.999, each step replaces 0.001 of the average by the
+    new weights. Default: the weights themselves."""
     gradient_checkpointing: bool = False
     """Compute layers again in the backward pass instead of storing them: less memory, about a third slower."""
     deterministic: bool = False
-    """On a GPU: use only algorithms that give the same bits each time. On CPUs all of them do."""
+    """On a GPU: use only algorithms that give the same bits each time. On a CPU, all algorithms do."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     """Which checkpoints are saved to resume from after an interruption."""
     early_stopping_patience: Positive | None = None
@@ -111,5 +111,5 @@ class TrainSpec(SpecSection):
     augment: AugmentSpec = Field(default_factory=AugmentSpec)
     """Random changes of images. Images only."""
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
-    """Tables only: evaluate a training by cross-validation, the mean over this many folds of the training and
-    validation rows; the model itself is then fitted on all of them. Default: evaluate on the validation rows."""
+    """Tables only: evaluate a training by cross-validation. Its metrics are means over this many folds of the training
+    and validation rows; the model itself is then fitted on all these rows. Default: evaluate on the validation rows."""

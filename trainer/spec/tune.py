@@ -46,9 +46,10 @@ class TuneSpec(SpecSection):
     trials: Positive | None = None
     """Number of trials. Default: 10, and for a grid all its combinations."""
     scheduler: Literal["asha", "median", "hyperband", "pbt", "none"] = "asha"
-    """Stops trials early, after `grace_epochs`. `asha`: those that are behind after the same number of epochs;
-    `hyperband`: the same, but trials wait for each other; `median`: those worse than the median. `pbt` trains all
-    trials at once; every `grace_epochs` the worst continue with the weights and the changed values of the best."""
+    """How trials are stopped early, after `grace_epochs`. `asha`: stop those that are behind others after the same
+    number of epochs; `hyperband`: the same, but trials wait for each other; `median`: stop those that are worse than
+    the median. `pbt`: train all trials at once; every `grace_epochs`, the worst trials take over the weights of the
+    best and continue with changed values."""
     grace_epochs: Positive = 1
     """Epochs of every trial before `scheduler` may stop it. `hyperband` has its own rule."""
     objective: ObjectiveSpec | None = None
@@ -57,8 +58,8 @@ class TuneSpec(SpecSection):
     constraints: list[str] = Field(default_factory=list)
     """Bounds that the winner must satisfy, for example `serve.p99_ms <= 20` or `model.size_mb <= 50`."""
     finalists: Positive | None = None
-    """Number of the best trials that are trained with more seeds and load-tested in serving. Default: 3 if the spec
-    asks for either."""
+    """Number of the best trials that are trained with more seeds and load-tested in serving. Default: 3 if `seeds` is
+    above 1 or a metric of serving is an objective or a constraint."""
     seeds: Annotated[int, Field(ge=1, le=20)] = 1
     """Number of seeds that each finalist is trained with. The best on average wins, so that luck counts less."""
     load_test: LoadTestSpec = Field(default_factory=LoadTestSpec)
@@ -68,7 +69,7 @@ class TuneSpec(SpecSection):
     warm_start: list[str] = Field(default_factory=list)
     """Earlier searches or trainings that the sampler learns from: folders, or names of runs."""
     max_concurrent: Positive | None = None
-    """Number of trials at a time. Default: as many as fit on the cluster."""
+    """Maximum number of trials that run at the same time. Default: as many as fit on the cluster."""
     seed: Seed = 42
     """Seed of the sampler."""
     time_budget_s: Annotated[float, Field(gt=0)] | None = None
@@ -83,11 +84,13 @@ class TuneSpec(SpecSection):
         if self.algorithm == "grid":
             ranges = [key for key, domain in self.space.items() if domain.choice is None]
             if ranges:
-                raise ValueError(f"algorithm: grid needs choice for {ranges[0]}; list its values or use random")
+                raise ValueError(
+                    f"algorithm: grid needs choice for {ranges[0]}; list its values or use `algorithm: random`"
+                )
         check_conditions(self.space)
         for key in itertools.chain(*self.initial_points):
             if key not in self.space:
-                fix = f"it is renamed, use {new_key(key)}" if new_key(key) else "add it there, or take it out"
+                fix = f"it is renamed, use {new_key(key)}" if new_key(key) else "add it to `space`, or remove it"
                 raise ValueError(f"initial_points: {key} is not a key of the space; {fix}")
         return self
 
@@ -97,7 +100,7 @@ class TuneSpec(SpecSection):
             return self
         if self.algorithm == "grid":
             raise ValueError(
-                "scheduler: pbt changes values during a training, which a grid cannot; use algorithm: random"
+                "scheduler: pbt changes values during a training, which a grid cannot; use `algorithm: random`"
             )
         if not any(key in MUTABLE_KEYS and self.space[key].choice is None for key in self.space):
             raise ValueError(

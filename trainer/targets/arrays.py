@@ -23,11 +23,11 @@ def codes_of_hashes(keys: np.ndarray) -> np.ndarray:
 
 
 def missed_probability(losses: torch.Tensor) -> torch.Tensor:
-    """Return 1 - p for cross entropies -log(p): the probability that the model does not give to the truth.
+    """Return 1 - p for cross entropies -log(p), where p is the probability that the model gives to the true label.
 
-    Focal loss weights rows by it.
+    Focal loss (`train.loss.kind: focal`) weights rows by it.
     """
     import torch
 
-    # Not quite 0: the gradient of a power below 1 is infinite there.
+    # At least 1e-7: for an exponent below 1, the gradient of the power is infinite at 0.
     return (-torch.expm1(-losses)).clamp_min(1e-7)

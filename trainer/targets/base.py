@@ -1,6 +1,8 @@
 """The interface of a target: what a model predicts, with its loss, metrics and answers.
 
-`fitted` in the methods is `Contract.fitted`: what `Target.fit` returned, next to what the task fitted for its inputs.
+The argument `fitted` of the methods is `Contract.fitted`. It holds what `Target.fit` returned, `Target.settings`, and
+what the task fitted for its inputs.
+
 Letters in shapes: B rows, C outputs of the model (classes, tags, or 1 for a number).
 """
 
@@ -33,7 +35,7 @@ class Target(ABC):
     """Base class of all targets. Methods are plain functions of their arguments and keep no state between calls.
 
     The report's sections about predictions are not part of the class: `trainer.targets.report` has one function per
-    kind of target, and a target without one has no such sections.
+    kind of target. A target without such a function has no such sections.
     """
 
     # ---- Must be written -------------------------------------------------------------------------------------------
@@ -51,7 +53,7 @@ class Target(ABC):
 
     @abstractmethod
     def check(self, role: str, values: pa.ChunkedArray) -> list[pa.ChunkedArray]:
-        """Return columns of reasons (string, null where the value is good) for raw `values` (string) of column `role`.
+        """Return columns of reasons (string, null for a good value) for the raw `values` (string) of the role `role`.
 
         Null and empty values are checked elsewhere, in the same way for all roles.
         """
@@ -69,7 +71,7 @@ class Target(ABC):
 
     @abstractmethod
     def encode(self, fitted: FittedTarget, values: pa.Array) -> pa.Array:
-        """Return the stored form of raw `values` (string): one Arrow type per kind; null for an unknown value."""
+        """Return the form in which raw `values` (string) are stored: always the same Arrow type; null if unknown."""
 
     @abstractmethod
     def array(self, fitted: FittedTarget, encoded: pa.ChunkedArray) -> np.ndarray:
@@ -91,8 +93,8 @@ class Target(ABC):
     ) -> torch.Tensor:
         """Return the summed loss of a batch, for logits (B, C) and targets as `tensor` returns them.
 
-        It is a sum, not a mean, so that the parts of several workers add up. `weights` (C,) weights the rows of each
-        class; `spec` is `train.loss` if it is not the default.
+        It is a sum, not a mean, so that the losses of several workers can be added. `weights` (C,) holds the weight of
+        the rows of each class; `spec` is `train.loss` if it is not the default.
         """
 
     @abstractmethod
@@ -103,7 +105,7 @@ class Target(ABC):
     def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
         """Return the metrics in `metric_names`, and any others, for scores (B, C) and targets as `array` returns them.
 
-        `n_bins` is the number of calibration bins. A metric that these rows do not define is left out.
+        `n_bins` is the number of calibration bins. A metric that is not defined for these rows is left out.
         """
 
     # Answers.
@@ -114,7 +116,7 @@ class Target(ABC):
 
     @abstractmethod
     def prediction_columns(self, answers: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
-        """Return the columns `prediction` and `score` of a prediction file; types do not depend on the answers."""
+        """Return the columns `prediction` and `score` of a prediction file. Their types never depend on the answers."""
 
     @abstractmethod
     def example(self, fitted: FittedTarget) -> dict[str, Any]:
@@ -122,7 +124,7 @@ class Target(ABC):
 
     # ---- May be overridden -----------------------------------------------------------------------------------------
 
-    #: Whether rows fall into classes that a spec may declare (`data.labels`), balance and stratify.
+    #: Whether each row has one class, so that a spec may balance the rows and stratify the split by class.
     has_classes = False
     #: Whether `data.labels` may list the labels.
     has_labels = True
@@ -136,18 +138,18 @@ class Target(ABC):
     used_keys: frozenset[str] = frozenset()
 
     def settings(self, data: DataSpec) -> dict[str, Any]:
-        """Return the settings that the target takes from the spec's `data`; in `Contract.fitted` from the start."""
+        """Return the settings that the target takes from the spec's `data`; in `Contract.fitted` even before `fit`."""
         return {}
 
     def canonicalize(self, fitted: FittedTarget, values: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return raw values (string, null where empty) in the spelling that all other methods take, by `settings`.
+        """Return raw values (string, null for an empty cell) in the one spelling that all other methods take.
 
-        Mistakes in a value are left in it, for `check` to find.
+        `fitted` holds the `settings`. A mistake in a value is not corrected; `check` reports it.
         """
         return values
 
     def check_declared(self, role: str, values: pa.ChunkedArray, declared: list[str]) -> pa.ChunkedArray:
-        """Return a reason where a value is not in `declared`, else null."""
+        """Return a reason for each value that is not in `declared`, and null for the others."""
         return reason_where(
             pc.invert(pc.is_in(values, value_set=pa.array(declared, pa.string()))),
             f"unknown {role}",
@@ -156,8 +158,8 @@ class Target(ABC):
     def codes(self, fitted: FittedTarget, values: pa.Array) -> np.ndarray:
         """Return int32 codes, shape (B,): -1 for an unknown value, else non-negative and equal for equal targets.
 
-        A code depends on its value alone, never on the other values of the call: each block is coded on its own.
-        The default is a hash of the raw value.
+        A code depends only on its value, never on the other values of the call, because each block of rows is coded
+        separately. The default is a hash of the raw value.
         """
         known = self.encode(fitted, values).is_valid().to_numpy(zero_copy_only=False)
         keys = hash_contents([value or "" for value in values.to_pylist()])
@@ -177,7 +179,7 @@ class Target(ABC):
         return self.tensor(fitted, targets).numpy()
 
     def scale_loss(self, fitted: FittedTarget, loss: float) -> float:
-        """Return a mean of `loss_sum` in the units of the metric `loss_metric`."""
+        """Return a mean loss, computed with `loss_sum`, in the units of the metric `loss_metric`."""
         return loss
 
     def unit(self, fitted: FittedTarget) -> float:
@@ -189,6 +191,6 @@ class Target(ABC):
         return ["value"]
 
     def align_scores(self, scores: np.ndarray, theirs: FittedTarget, ours: FittedTarget) -> np.ndarray:
-        """Return the scores of a model fitted as `theirs` in the columns of `ours`; a label it lacks scores 0."""
+        """Return the scores of a model that was fitted as `theirs` in the columns of `ours`; missing labels score 0."""
         labels = self.labels(ours)
         return reorder_scores(scores, self.labels(theirs), labels) if labels else scores

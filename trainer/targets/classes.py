@@ -62,8 +62,8 @@ class Classes(Target):
         labels = known_labels(role, tally, declared)
         if len(labels) < 2:
             raise DataError(
-                f"the training rows have {len(labels)} class: {labels}; training needs at least 2",
-                f"check data.columns.{role}, or add rows of another class",
+                f"training needs at least 2 classes; classes in the training rows: {', '.join(labels) or 'none'}",
+                f"check `data.columns.{role}`, or add rows of another class",
             )
         return {"labels": labels}
 

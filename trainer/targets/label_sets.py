@@ -22,12 +22,12 @@ def known_labels(role: str, counts: Mapping[str, int], declared: list[str] | Non
     if absent:
         raise DataError(
             f"no training row has the label {absent[0]!r}, which data.labels names",
-            "add rows with this label, or take it out",
+            "add rows with this label, or remove it from `data.labels`",
         )
     if len(labels) > _MAX_LABELS:
         raise DataError(
             f"the {role} column has {len(labels)} different labels; the limit is {_MAX_LABELS}",
-            f"check data.columns.{role}: the column looks like an id or a text",
+            f"check `data.columns.{role}`: the column looks like an id or a text",
         )
     return labels
 

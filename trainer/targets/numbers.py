@@ -63,12 +63,12 @@ class Numbers(Target):
             raise _labels_error(role)
         count = tally.get("count", 0)
         if not count:
-            raise DataError(f"no training row has a usable {role}", f"check data.columns.{role}")
+            raise DataError(f"no training row has a usable {role}", f"check `data.columns.{role}`")
         mean, std = exact_mean(tally["sum"], count), exact_std(tally["sum"], tally["squares"], count)
         if std == 0.0:
             raise DataError(
                 f"the {role} of all {count:,} training rows is {mean:g}, so there is nothing to learn",
-                f"check data.columns.{role}, or add rows with another {role}",
+                f"check `data.columns.{role}`, or add rows with another {role}",
             )
         if not _MIN_STD < std < _MAX_STD:
             raise DataError(
@@ -158,4 +158,6 @@ def _mean_and_std(fitted: FittedTarget) -> tuple[float, float]:
 
 
 def _labels_error(role: str) -> SpecError:
-    return SpecError(f"data.labels lists classes or tags, but the {role} of this task is a number", "take it out")
+    return SpecError(
+        f"data.labels lists classes or tags, but the {role} of this task is a number", "remove `data.labels`"
+    )

@@ -56,7 +56,7 @@ def read_tags(cells: pa.Array | pa.ChunkedArray) -> TagCells:
     values, cell_of_row = distinct_values(cells)
     tags_by_cell: list[list[str]] = []
     reasons: list[str | None] = []
-    visible: set[str] = set()  # tags known to be visible: most tags repeat
+    visible: set[str] = set()  # tags that are known to have visible characters: most tags repeat
     for value in values:
         tags, reason = _read_cell(value, visible)
         tags_by_cell.append([] if reason else tags)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # More distinct tags in one block are texts, not tags; the driver must not collect them.
 _MAX_BLOCK_TAGS = 12_000
-# The key of the number of rows in a tally: no tag is empty.
+# The key of a tally that counts the rows. It cannot be a tag, because no tag is empty.
 _ROWS = ""
 _SEPARATOR = "tag_separator"
 
@@ -87,11 +87,11 @@ class Tags(Target):
         counts = {tag: count for tag, count in tally.items() if tag != _ROWS}
         labels = known_labels(role, counts, declared)
         if not labels:
-            raise DataError("no training row has a tag, so there is nothing to learn", f"check data.columns.{role}")
+            raise DataError("no training row has a tag, so there is nothing to learn", f"check `data.columns.{role}`")
         if all(counts[tag] == tally[_ROWS] for tag in labels):
             raise DataError(
                 f"all training rows have the same tags {labels[:5]}, so there is nothing to learn",
-                f"check data.columns.{role}, or add rows without some of them",
+                f"check `data.columns.{role}`, or add rows without some of these tags",
             )
         return {"labels": labels}
 

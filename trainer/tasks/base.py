@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class Task(RowOptions, RequestOptions, ModelOptions, Reporting, ABC):
     """Base class of all tasks. Methods are plain functions of their arguments and keep no state between calls.
 
-    Below are first the attributes and methods that a task must write, then those that it may override. Most of the
-    latter, with their defaults, are in the base classes, one per concern:
+    A task must write the attributes and methods in the first half of this class. It may override the method in the
+    second half, and those in the base classes, which hold the defaults:
 
     - `RowOptions` (row_options.py): target_role, text_roles, binary_roles, allowed_issues, used_keys, own_defaults,
       learns_from_features; check_spec, check, max_length
@@ -46,32 +46,38 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, ABC):
 
     # ---- Must be written -------------------------------------------------------------------------------------------
 
-    #: The name of the task in a spec. A task of your own gets its `module:Class`.
+    #: The name of the task in a spec. For a custom task, raymill sets it to `module:Class`.
     name: str
     #: Role -> what its column holds, for error messages and docs.
     roles: dict[str, str]
-    #: What is predicted: `Classes()`, `Tags()`, `Numbers()`, or a target of your own.
+    #: What is predicted: `Classes()`, `Tags()`, `Numbers()`, or a custom target.
     target: Target
 
     # Rows to model inputs.
 
     @abstractmethod
     def make_contract(self, spec: RunSpec, folder: Path) -> Contract:
-        """Return the unfitted contract and write its files, such as a tokenizer, into `folder`."""
+        """Return the contract before anything is learned from the training rows; `unfitted_contract` creates it.
+
+        Write the contract's files, such as a tokenizer, into `folder`.
+        """
 
     @abstractmethod
     def encoder(self, contract: Contract, folder: Path) -> Encoder:
-        """Return the encoder of cleaned raw values; training and serving use the same."""
+        """Return the encoder that turns cleaned raw values into model inputs, in training and in serving."""
 
     @abstractmethod
     def collate(self, contract: Contract, inputs: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Return one batch as tensors, by the names of the model's arguments."""
+        """Return one batch as tensors. The keys are the names of the arguments of the model's `forward`."""
 
     # Requests.
 
     @abstractmethod
     def parse(self, contract: Contract, inputs: Sequence[Any]) -> dict[str, list[Any]]:
-        """Return the raw values of a request's `inputs`, by role. Raises `RequestError` naming `inputs[number]`."""
+        """Return the raw values of a request's `inputs`, by role.
+
+        Raises `RequestError` naming the bad input, for example `inputs[3]`.
+        """
 
     @abstractmethod
     def as_request(self, contract: Contract, columns: Columns) -> list[Any]:
@@ -87,27 +93,31 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, ABC):
     def new_model(self, contract: Contract, spec: RunSpec) -> Any:
         """Return the model that training starts from, with a head for this contract.
 
-        It is a torch module that takes what `collate` returns and returns an object with `logits` (B, C). Wrap it in
-        a `trainer.models.new_model.NewModel` to name the parameters that are new.
+        It is a torch module that takes what `collate` returns and returns an object with `logits` (B, C). To tell
+        raymill which parameters have no pre-trained values, wrap it in a `trainer.models.new_model.NewModel`.
         """
 
     @abstractmethod
     def save_model(self, model: Any, contract: Contract, folder: Path) -> None:
-        """Write the trained model, in a format that its own library reads without raymill if there is such a library.
+        """Write the trained model into `folder`.
 
+        If the model comes from a library, use a format that this library can load without raymill.
         `model` has the type that `new_model` returned.
         """
 
     @abstractmethod
     def load_model(self, folder: Path) -> Any:
-        """Return the model that `save_model` wrote. Reads safetensors, JSON and the like, and never pickle."""
+        """Return the model that `save_model` wrote. Reads safetensors, JSON or similar formats, never pickle."""
 
     # ---- May be overridden (see also the base classes) -------------------------------------------------------------
 
     def forward(
         self, model: Any, contract: Contract, inputs: list[np.ndarray], batch_size: int, device: str
     ) -> np.ndarray:
-        """Return float32 logits, shape (rows, C), in the order of `inputs`. The default runs torch in batches."""
+        """Return float32 logits, shape (rows, C), in the order of `inputs`.
+
+        The default runs a torch model on batches of `batch_size` rows.
+        """
         from trainer.tasks.forward import torch_forward
 
         collate = functools.partial(self.collate, contract)

@@ -23,7 +23,7 @@ TASKS = {
 
 
 def get_task(name: str) -> Task:
-    """Return the task called `name`, or the user's own at `module:Class`. Raises `SpecError` if it does not exist."""
+    """Return the built-in task `name`, or the custom task `module:Class`. Raises `SpecError` if it does not exist."""
     if is_custom_task(name):
         from trainer.tasks.custom import load_custom_task
 
@@ -36,7 +36,7 @@ def get_task(name: str) -> Task:
 
 
 def task_of_contract(contract: Contract) -> Task:
-    """Return the task of a contract. Raises `ModelError` if it is the user's own and its source has changed."""
+    """Return the task of a contract. Raises `ModelError` if it is a custom task whose source has changed."""
     if is_custom_task(contract.task):
         from trainer.tasks.custom import custom_task_of_contract
 
@@ -45,5 +45,5 @@ def task_of_contract(contract: Contract) -> Task:
 
 
 def is_custom_task(name: str) -> bool:
-    """Whether `name` is a `module:Class`, a task of the user's own."""
+    """Whether `name` has the form `module:Class`, which names a custom task."""
     return ":" in name

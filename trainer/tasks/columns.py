@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def columns_of(task: Task, spec: RunSpec) -> dict[str, str]:
-    """Return the user's column for each role, those of `data.features` included if the task learns from them.
+    """Return the user's column for each role. If the task learns from `data.features`, these columns are included.
 
     Raises `SpecError` if the spec names a role that the task does not have, or one column twice.
     """
@@ -23,13 +23,13 @@ def columns_of(task: Task, spec: RunSpec) -> dict[str, str]:
     if not spec.data.features:
         raise SpecError(
             f"data.features is empty; {task.name} learns from the columns that it names",
-            "name the columns with their kinds, for example features: {age: numeric, country: categorical}",
+            "name the columns with their kinds, for example `features: {age: numeric, country: categorical}`",
         )
     target_column = columns[task.target_role]
     if target_column in spec.data.features:
         raise SpecError(
             f"data.features names '{target_column}', which is the column to predict",
-            f"take it out of data.features, or name another column in data.columns.{task.target_role}",
+            f"remove it from `data.features`, or name another column in `data.columns.{task.target_role}`",
         )
     return {**columns, **{FEATURE + name: name for name in spec.data.features}}
 

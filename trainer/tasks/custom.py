@@ -1,6 +1,6 @@
-"""Tasks of the user's own, named `module:Class`.
+"""Custom tasks, named `module:Class`.
 
-They come only from the user's own modules, and a model is used only with the source that it was trained with.
+The module must be the user's own. A model is loaded only if the module's source is the one that it was trained with.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _make_task(path: str, task_class: object) -> Task:
     from trainer.tasks.base import Task
 
     if not (isinstance(task_class, type) and issubclass(task_class, Task)):
-        raise SpecError(f"task: {path} is not a task", "name a class of yours that is a subclass of trainer.tasks.Task")
+        raise SpecError(f"task: {path} is not a task", "name a subclass of `trainer.tasks.Task`")
     missing = sorted(getattr(task_class, "__abstractmethods__", ()))
     missing += [name for name in ("roles", "target") if not hasattr(task_class, name)]
     if missing:

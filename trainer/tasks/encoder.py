@@ -22,13 +22,13 @@ class Encoded(NamedTuple):
     """Model inputs of some rows."""
 
     inputs: list[np.ndarray]
-    """One 1-D array per row; without meaning if the row has a reason."""
+    """One 1-D array per row. The array of a row with a reason is not used."""
     reasons: list[str | None] | None = None
-    """Why each row cannot be used, or None for a good row; None as a whole if all rows are good."""
+    """For each row, why it cannot be used, or None if it is good. None instead of the list if all rows are good."""
 
 
 class Encoder(ABC):
-    """Turns cleaned raw values into model inputs; the same function for training rows and requests."""
+    """Turns cleaned raw values into model inputs. Training rows and requests use the same encoder."""
 
     # ---- Must be written -------------------------------------------------------------------------------------------
 
@@ -42,7 +42,7 @@ class Encoder(ABC):
     number_type: pa.DataType = pa.int32()
 
     def length(self, row: Sequence[Any]) -> int:
-        """Return the length of one row's input before truncation; `row` has its values by role, in order.
+        """Return the length of one row's input before truncation; `row` has one value per role, in the roles' order.
 
         Called only if the task's `max_length` is not None.
         """
@@ -65,8 +65,8 @@ def list_offsets(inputs: Sequence[Any]) -> np.ndarray:
     ends = np.cumsum([0, *map(len, inputs)], dtype=np.int64)
     if ends[-1] > _MAX_NUMBERS:
         raise DataError(
-            f"a block of {len(inputs):,} rows has inputs of {ends[-1]:,} numbers together; "
+            f"the inputs of a block of {len(inputs):,} rows have {ends[-1]:,} numbers in total; "
             f"the limit is {_MAX_NUMBERS:,}",
-            "make the inputs smaller; for images, set a smaller data.image.size",
+            "make the inputs smaller; for images, set a smaller `data.image.size`",
         )
     return ends.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Contracts before and after fitting: their unfitted form, and what the training rows add to them."""
+"""Create the unfitted contract of a task, and add to it what is learned from the training rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unfitted_contract(
     files: Mapping[str, str] | None = None,
     types: Mapping[str, str] | None = None,
 ) -> Contract:
-    """Return a task's contract before anything is fitted.
+    """Return a task's contract before anything is learned from the training rows: `fitted` is empty.
 
     `files` maps each file that the encoder reads to its SHA-256. `types` maps the roles of an input to the types of
     their values; by default every role in `text_roles` is a text.
@@ -38,13 +38,16 @@ def unfitted_contract(
 
 
 def fit_target(task: Task, contract: Contract, tally: Mapping[str, int], declared: list[str] | None = None) -> Contract:
-    """Return the contract with the fitted target; `declared` is the spec's `data.labels`. Raises `DataError`."""
+    """Return the contract with the fitted target; `declared` is the spec's `data.labels`.
+
+    Raises `DataError` if nothing can be learned.
+    """
     fitted = task.target.fit(task.target_role, tally, declared)
     return contract.model_copy(update={"fitted": {**contract.fitted, **fitted}})
 
 
 def add_features(task: Task, contract: Contract, features: FittedFeatures) -> Contract:
-    """Return the contract with the fitted columns of `data.features`, if the task's inputs are made from them."""
+    """Return the contract with the fitted columns of `data.features`, or unchanged if the task does not use them."""
     if not task.learns_from_features:
         return contract
     fitted = {**contract.fitted, "features": features.model_dump(mode="json")}

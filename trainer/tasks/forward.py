@@ -25,7 +25,8 @@ def torch_forward(
     model.eval()
     order = np.argsort([-len(ids) for ids in inputs], kind="stable")
     parts = []
-    # Not inference mode: the training step could not use the parameters that a sharded model gathers in it.
+    # Not inference mode: a sharded model gathers its parameters here, and tensors that are gathered in inference mode
+    # could not be used by the next training step.
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
             batch = collate([inputs[row] for row in order[start : start + batch_size]])

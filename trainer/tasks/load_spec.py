@@ -1,4 +1,4 @@
-"""Load a spec: parse it, validate it, and complete it with the defaults and the rules of its task."""
+"""Load a spec: read it, validate it, and apply the defaults and the rules of its task."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def validate_spec(raw: Mapping[str, Any]) -> RunSpec:
 
 
 def override_spec(spec: RunSpec, values: Mapping[str, Any]) -> RunSpec:
-    """Return `spec` with the dotted keys of `values` changed, validated again. Gives each trial its spec."""
+    """Return `spec` with the dotted keys of `values` changed, validated again. A search creates its trials with it."""
     raw = spec.model_dump(mode="json", exclude_unset=True)
     for key, value in values.items():
         set_key(raw, key, value)
@@ -75,7 +75,7 @@ def override_spec(spec: RunSpec, values: Mapping[str, Any]) -> RunSpec:
 def resolve_defaults(spec: RunSpec) -> dict[str, Any]:
     """Return the spec as plain JSON with all defaults filled in.
 
-    Keys that the task does not use, or for which it has its own default, stay out unless the spec sets them.
+    Keys that the task does not use, or for which it has its own default, are included only if the spec sets them.
     """
     from trainer.tasks import catalog as task_catalog
 
@@ -89,7 +89,7 @@ def resolve_defaults(spec: RunSpec) -> dict[str, Any]:
 
 
 def _complete(spec: RunSpec) -> RunSpec:
-    """Return the spec with the metric that it leaves to its task. Raises `SpecError` for what the task cannot do."""
+    """Return the spec with `evaluate.metric` filled in. Raises `SpecError` if the task cannot do what the spec says."""
     from trainer.tasks import catalog as task_catalog
 
     task = task_catalog.get_task(spec.task)
@@ -106,7 +106,7 @@ def _complete(spec: RunSpec) -> RunSpec:
 
 
 def _choose_metric(spec: RunSpec, task: Task) -> Any:
-    """Return the metric that chooses epochs, trials and versions. Raises `SpecError` for goals that the task lacks."""
+    """Return the metric that chooses epochs, trials and versions. Raises `SpecError` for unknown goals."""
     metric = spec.evaluate.metric
     goals = spec.tune.objective.goals if spec.tune and spec.tune.objective else []
     _check_goals(spec, goals, task)
@@ -115,7 +115,7 @@ def _choose_metric(spec: RunSpec, task: Task) -> Any:
     first = next(goal.name for goal in goals if goal.name not in (*SERVING_METRICS, *TRIAL_METRICS))
     if metric not in ("auto", first):
         raise SpecError(
-            f"evaluate.metric={metric} differs from the metric of tune.objective, {first}", "take evaluate.metric out"
+            f"evaluate.metric={metric} differs from the metric of tune.objective, {first}", "remove `evaluate.metric`"
         )
     return first
 
@@ -131,8 +131,8 @@ def _check_goals(spec: RunSpec, goals: list[Goal], task: Task) -> None:
         mode = "min" if goal.name in LOWER_IS_BETTER else "max"
         if goal.name not in general and goal.mode != mode:
             raise SpecError(
-                f"tune.objective: for {goal.name}, {'less' if mode == 'min' else 'more'} is better",
-                f"put it under {'minimize' if mode == 'min' else 'maximize'}",
+                f"tune.objective: for {goal.name}, {'lower' if mode == 'min' else 'higher'} is better",
+                f"put it under `{'minimize' if mode == 'min' else 'maximize'}`",
             )
 
 
@@ -142,47 +142,56 @@ def _check_keys_are_used(spec: RunSpec, task: Task) -> None:
     for key in unused_keys(task.used_keys | task.target.used_keys):
         section, _, name = key.partition(".")
         if name in getattr(spec, section).model_fields_set:
-            raise SpecError(f"{key} is given, and {spec.task} does not use it", "take it out")
+            raise SpecError(f"{key} is set, but {spec.task} does not use it", f"remove `{key}`")
         if any(searched == key or searched.startswith(f"{key}.") for searched in space):
-            raise SpecError(f"tune.space searches {key}, and {spec.task} does not use it", "take it out of the space")
+            raise SpecError(
+                f"tune.space searches {key}, but {spec.task} does not use it", f"remove `{key}` from `tune.space`"
+            )
 
 
 def _check_modes(spec: RunSpec, task: Task) -> None:
-    """Raise `SpecError` if the task cannot stream, or its trials cannot wait as the scheduler requires."""
+    """Raise `SpecError` if the task cannot stream its rows, or cannot pause trials as the scheduler requires."""
     if spec.data.mode == "streaming" and task.learns_from_features:
         raise SpecError(
             f"data.mode: streaming cannot be used by {spec.task}: its columns are fitted on all training rows first",
-            "use data.mode: prepared",
+            "use `data.mode: prepared`",
         )
     scheduler = spec.tune.scheduler if spec.tune else "none"
     if scheduler in ("pbt", "hyperband") and task.learns_from_features:
         raise SpecError(
             f"tune.scheduler={scheduler} pauses and resumes trials, which {spec.task} does not support",
-            "use asha or median",
+            "use `scheduler: asha` or `median`",
         )
     if scheduler == "pbt" and spec.cluster.max_workers > 1:
         raise SpecError(
-            f"tune.scheduler=pbt is for trials with one worker, not cluster.workers={spec.cluster.workers}", "use asha"
+            f"tune.scheduler=pbt is for trials with one worker, not cluster.workers={spec.cluster.workers}",
+            "use `scheduler: asha`",
         )
 
 
 def _check_classes(spec: RunSpec, task: Task) -> None:
     """Raise `SpecError` for keys about classes or labels if the target has none."""
     if spec.data.labels is not None and not task.target.has_labels:
-        raise SpecError(f"data.labels lists classes or tags, and {spec.task} has none", "take it out")
+        raise SpecError(f"data.labels lists classes or tags, and {spec.task} has none", "remove `data.labels`")
     if task.target.has_classes:
         return
     key = "balance" if any(step.name == "balance" for step in spec.data.steps) else None
     key = key or ("split.stratify" if spec.data.split.stratify else None)
     if key:
-        raise SpecError(f"{key} needs classes, and {spec.task} has none", f"take {key} out")
+        raise SpecError(f"{key} needs classes, and {spec.task} has none", f"remove `{key}`")
 
 
 def check_loss(loss: LossSpec, target: Target) -> None:
     """Raise `SpecError` for a loss that the target does not have, or a custom loss whose module is missing."""
     if loss.kind == "focal" and "focal" not in target.loss_options:
-        raise SpecError(f"train.loss.kind=focal is for classes and tags, not for a {target.kind}", "take it out")
+        raise SpecError(
+            f"train.loss.kind=focal is for classes and tags; the target here is a {target.kind}",
+            "remove `train.loss.kind`",
+        )
     if loss.label_smoothing and "label_smoothing" not in target.loss_options:
-        raise SpecError(f"train.loss.label_smoothing is for classes, not for a {target.kind}", "take it out")
+        raise SpecError(
+            f"train.loss.label_smoothing is for classes; the kind of target here is {target.kind}",
+            "remove `train.loss.label_smoothing`",
+        )
     if loss.function:
         find_source(loss.function, "train.loss.function")

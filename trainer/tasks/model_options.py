@@ -19,7 +19,7 @@ class ModelOptions:
     models = ""
     #: The tensor of `collate` that holds token ids. Training may then leave out embedding rows of unused tokens.
     token_input: str | None = None
-    #: A training loop of your own in place of raymill's; see `trainer.training.run` for its argument.
+    #: A training loop that replaces raymill's. Its argument is a `trainer.training.context.TrainContext`.
     train: Callable[..., None] | None = None
 
     def pad_id(self, contract: Contract) -> int:
@@ -36,7 +36,7 @@ class ModelOptions:
         return batch, targets
 
     def to_device(self, model: Any, device: str, threads: int) -> Any:
-        """Return the loaded model ready to predict on `device`; on a CPU, with this number of threads."""
+        """Return the loaded model, ready to predict on `device`. `threads` is the number of threads on a CPU."""
         import torch
 
         torch.set_num_threads(threads)

@@ -1,8 +1,8 @@
 """The profile of a model: a description of its rows at training time, for your own monitoring.
 
-Registration writes `profile.json` beside contract.json; raymill itself does not read it, except for the importances in
-the report of a table's model. Its content depends only on the content of the rows, not on their order, the machine, or
-numpy's random numbers. Its fields:
+Registration writes `profile.json` beside contract.json. raymill itself reads only one field of it: the report of a
+table's model shows `importance`. The content depends only on the content of the rows, not on their order, the machine,
+or numpy's random numbers. The fields:
 
     version     1; raised when a field changes its meaning
     part        the part whose inputs are described: "train", or "validation" if training rows were streamed
@@ -27,7 +27,7 @@ from trainer.tasks.rows import RowsView
 
 PROFILE_FILE = "profile.json"
 VERSION = 1
-#: The steps of all quantiles, in percent.
+#: The quantiles of every distribution, in percent.
 PERCENT = tuple(range(0, 101, 5))
 
 _DECIMALS = 4

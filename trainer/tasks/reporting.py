@@ -21,7 +21,7 @@ class Reporting:
     """Defaults for how a task describes its rows and models."""
 
     def model_name(self, spec: RunSpec) -> str:
-        """Return the name of the trained model for people, in lineage and reports."""
+        """Return the name of the trained model that lineage and reports show."""
         new = f"new, {spec.model.config.get('model_type')}" if spec.model.config else "the task's own"
         return spec.model.base or new
 
@@ -40,7 +40,7 @@ class Reporting:
     def check_against_library(
         self, contract: Contract, folder: Path, columns: Columns, inputs: list[np.ndarray]
     ) -> str:
-        """Compare `inputs` with those that the model's own library makes from the same cleaned rows, if it can.
+        """Compare `inputs` with the inputs that the model's library makes from the same cleaned rows, if it can.
 
         Returns a sentence that says what was compared. Raises `ModelError` naming the first difference.
         """

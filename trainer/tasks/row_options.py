@@ -29,39 +29,39 @@ class RowOptions:
     text_roles: tuple[str, ...] = ()
     #: Roles that hold bytes, in the cell itself or in the file that the cell names.
     binary_roles: frozenset[str] = frozenset()
-    #: Checks of the whole data (`data.allow_issues`) that never apply to these rows.
+    #: Problems between rows (as in `data.allow_issues`) that the task always allows.
     allowed_issues: frozenset[str] = frozenset()
     #: The keys in `OPTIONAL_KEYS` that the task uses, besides those of its target; a spec that sets others is refused.
     used_keys: frozenset[str] = OPTIONAL_KEYS
-    #: Keys of a spec whose default is the task's own, not the one in `raymill schema`.
+    #: Keys of a spec for which the task has its own default instead of the default in `raymill schema`.
     own_defaults: frozenset[str] = frozenset()
-    #: Whether inputs are made from `data.features`. These are fitted on the training rows, so encoding waits for them.
+    #: Whether inputs are made from `data.features`. Rows are then encoded after the features are fitted.
     learns_from_features = False
 
     def check_spec(self, spec: RunSpec) -> None:
         """Raise `SpecError` or `ModelError` if the task cannot do what `spec` asks. Reads no rows.
 
-        The default requires the base model and, if `model.factory` is set, its function.
+        The default requires that the base model exists and, if `model.factory` is set, that its function exists.
         """
         if spec.model.base is None:
             raise SpecError(
                 f"model.base is missing; {self.name} starts from a pre-trained model",
-                "give a hub id, a folder, or package://NAME/folder",
+                "set it to a hub id, a folder, or `package://NAME/folder`",
             )
         locate_base_model(spec.model.base)
         check_factory(spec)
 
     def check(self, rows: pa.Table) -> list[pa.ChunkedArray]:
-        """Return columns of reasons why rows cannot be used, null for good rows.
+        """Return columns with one text per row: why the row cannot be used, or null for a good row.
 
-        `rows` has one column per role, of strings, or of bytes for `binary_roles`; files to predict have no target.
-        Missing and empty values, lengths and declared labels are checked in `trainer.data.prepare.row_checks`. The
-        default is the target's own check.
+        `rows` has one column per role, of strings, or of bytes for `binary_roles`. Rows to predict have no column for
+        the target. `trainer.data.prepare.row_checks` checks missing and empty values, lengths and declared labels. The
+        default calls the target's `check`.
         """
         if self.target_role not in rows.column_names:
             return []
         return self.target.check(self.target_role, rows[self.target_role])
 
     def max_length(self, contract: Contract) -> int | None:
-        """Return the length to which `encoder` truncates inputs, or None if it never does."""
+        """Return the length to which `encoder` truncates inputs, or None if it never truncates."""
         return None

@@ -16,7 +16,7 @@ class RowsView(Protocol):
 
     @property
     def lengths(self) -> np.ndarray:
-        """The int32 number of values in each input, shape (rows,)."""
+        """The number of values in each input, int32 of shape (rows,)."""
 
     def __len__(self) -> int: ...
 
@@ -24,10 +24,10 @@ class RowsView(Protocol):
         """Return the model input of one row, 1-D."""
 
     def matrix(self) -> np.ndarray:
-        """Return all inputs of equal length as float32, shape (rows, values)."""
+        """Return all inputs, which must have equal lengths, as float32 of shape (rows, values)."""
 
     def raw(self, role: str, first: int | None = None) -> list[Any]:
-        """Return the raw values of one role for all rows, or for the `first` ones."""
+        """Return the raw values of one role for all rows, or for the first `first` rows."""
 
     def char_lengths(self, role: str) -> np.ndarray:
-        """Return the lengths in characters of one role's raw values, int64, shape (rows,)."""
+        """Return the lengths of one role's raw values in characters, int64 of shape (rows,)."""

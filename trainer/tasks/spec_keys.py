@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: The keys that the torch training loop (`trainer.training.loop`) uses, and that estimators for tables do not.
+#: The keys that the torch training loop (`trainer.training.loop`) uses and estimators for tables do not use.
 TORCH_LOOP_KEYS = frozenset(
     {
         "model.lora",
@@ -34,5 +34,5 @@ OPTIONAL_KEYS = TORCH_LOOP_KEYS | {
 
 
 def unused_keys(used_keys: frozenset[str]) -> list[str]:
-    """Return the optional keys of a spec that are not in `used_keys`, those of a task and its target together."""
+    """Return the optional keys of a spec that are not in `used_keys`, the keys that a task and its target use."""
     return sorted(OPTIONAL_KEYS - used_keys)

@@ -1,5 +1,8 @@
 """Metrics of a classifier, from its scores and the true classes. Plain functions of arrays.
 
+To add a metric, return it from `classification_metrics` and add its name to `Metric` in trainer/spec/evaluate.py (also
+to `LOWER_IS_BETTER` there if a lower value is better) and to `Classes.metric_names` in trainer/targets/classes.py.
+
 Letters in shapes: B rows, C classes, T distinct thresholds.
 """
 
@@ -92,7 +95,7 @@ class RankedScores(NamedTuple):
 
 
 def rank_scores(hits_B: np.ndarray, scores_B: np.ndarray) -> RankedScores:
-    """Return the counts for one class; bool `hits_B` marks its rows. There must be rows of both kinds."""
+    """Return the counts for one class; bool `hits_B` marks its rows. There must be rows of the class and other rows."""
     order = np.argsort(-scores_B, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores_B[order])), len(order) - 1)  # equal scores share a threshold
     hits_T = np.cumsum(hits_B[order], dtype=np.int64)[last]
@@ -108,7 +111,7 @@ def average_precision(ranked: RankedScores) -> float:
 def areas_under_curves(scores_BC: np.ndarray, hits_BC: np.ndarray) -> dict[str, float]:
     """Return `roc_auc`, and `pr_auc` as average precision; both are means over the columns.
 
-    Every column of `hits_BC` (bool) must have rows of both kinds.
+    Every column of `hits_BC` (bool) must hold both True and False.
     """
     ranked_C = [rank_scores(hits_B, score_B) for hits_B, score_B in zip(hits_BC.T, scores_BC.T, strict=True)]
     return {

@@ -1,5 +1,8 @@
 """Metrics of a model that predicts tags, from its scores and the true tags. Plain functions of arrays.
 
+To add a metric, return it from `tags_metrics` and add its name to `Metric` in trainer/spec/evaluate.py (also to
+`LOWER_IS_BETTER` there if a lower value is better) and to `Tags.metric_names` in trainer/targets/tags.py.
+
 Letters in shapes: B rows, C tags.
 """
 

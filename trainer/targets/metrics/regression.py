@@ -1,5 +1,8 @@
 """Metrics of a model that predicts a number, from its predictions and the true values. Plain functions of arrays.
 
+To add a metric, return it from `regression_metrics` and add its name to `Metric` in trainer/spec/evaluate.py (also to
+`LOWER_IS_BETTER` there if a lower value is better) and to `Numbers.metric_names` in trainer/targets/numbers.py.
+
 Letters in shapes: B rows.
 """
 
@@ -9,9 +12,10 @@ import numpy as np
 
 
 def regression_metrics(predicted_B: np.ndarray, targets_B: np.ndarray) -> dict[str, float]:
-    """Return rmse, mae and mse, in units of the target, and r2, pearson and spearman.
+    """Return rmse and mae in the target's units, mse in their square, and r2, pearson and spearman.
 
-    r2 is left out if all true values are equal, the correlations if all values of either side are.
+    r2 is left out if all true values are equal. pearson and spearman are left out if all true values or all predictions
+    are equal.
     """
     from scipy.stats import rankdata
 

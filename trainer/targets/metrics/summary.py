@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Of all kinds of target; those that a model lacks are left out.
+# The main metrics of all kinds of target. A model's line has only those that the model has.
 _MAIN_METRICS = (
     "accuracy",
     "exact_match",
@@ -21,7 +21,7 @@ _MAIN_METRICS = (
 
 
 def metrics_line(metrics: Mapping[str, Any]) -> str:
-    """Return the main metrics, and those that are means over folds, as one line of text."""
+    """Return the main metrics, and all metrics that are means over folds, as one line of text."""
     over_folds = [name for name in metrics if f"{name}_std" in metrics]
     shown = [name for name in dict.fromkeys([*_MAIN_METRICS, *over_folds]) if name in metrics]
     return "  ".join(f"{name} {metrics[name]:.4f}{_spread_over_folds(metrics, name)}" for name in shown)

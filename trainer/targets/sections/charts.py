@@ -13,10 +13,10 @@ import numpy as np
 from trainer.charts.style import BLUE, GRID, INK, ORANGE, as_svg, new_figure, style_axes
 from trainer.targets.metrics.classification import RankedScores
 
-#: The number of colors in the palette; for more labels than that, the charts draw means only.
+#: The number of colors in the palette. For more labels, a chart draws only their mean and the pooled curve.
 MAX_CURVES = 10
 
-# More dots would hide each other and make a large picture; hexagons, darker for more rows, replace them.
+# More dots would hide each other and make the picture large. Hexagons replace them, darker for more rows.
 _MAX_DOTS = 3000
 _CURVE_POINTS = 200
 # A confusion matrix of more classes has no labels.
@@ -102,7 +102,7 @@ def precision_recall_points(ranked: RankedScores) -> Points:
 
 
 def confusion_chart(counts_CC: np.ndarray, labels: list[str]) -> str:
-    """Return counts of true against predicted class as SVG, colored by the share of the true class."""
+    """Return counts of true against predicted class as SVG, colored by the share of the true class's rows."""
     n = len(labels)
     size = min(9.0, max(4.5, 0.45 * n + 2.0))
     figure = new_figure(size, size * 0.92)
@@ -148,7 +148,7 @@ def _interpolate(grid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _step(grid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # The precision of the highest threshold that reaches each recall: a straight line between two would promise more.
+    # Use the precision at the highest threshold that reaches each recall: interpolated values would be too high.
     return y[np.searchsorted(x, grid, side="left").clip(max=len(x) - 1)]
 
 

@@ -12,7 +12,7 @@ from trainer.targets.sections import charts
 def curve_sections(scores_BC: np.ndarray, hits_BC: np.ndarray, labels: list[str]) -> list[ReportSection]:
     """Return ROC and precision-recall curves of scores (B, C) against 0/1 truth.
 
-    Labels that all rows or no rows have are left out; without any other label there is no section.
+    Labels that all rows or no rows have are left out. If no label remains, the list is empty.
     """
     n_hits_C = hits_BC.sum(axis=0)
     with_both = np.flatnonzero((n_hits_C > 0) & (n_hits_C < len(hits_BC)))

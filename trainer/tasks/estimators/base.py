@@ -20,16 +20,16 @@ from trainer.spec.train import TrainSpec
 from trainer.targets.base import Target
 from trainer.tasks.estimators.params import Params
 
-#: Describes the saved estimator; its weights lie beside it.
+#: The file that describes a saved estimator. `Estimator.weights_file` is in the same folder.
 ESTIMATOR_FILE = "estimator.json"
 
-#: The probability of a class that an estimator has not seen; its logarithm is still a number.
+#: The probability of a class that an estimator has not seen. It is not 0, so that its logarithm is finite.
 SMALLEST_PROBABILITY = 1e-15
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Encoded rows, as `trainer.features` makes them."""
+    """Rows of a table, encoded by `trainer.features`."""
 
     values: np.ndarray
     """float32, shape (B, V)."""
@@ -43,17 +43,17 @@ class FeatureTable:
 
     @classmethod
     def from_matrix(cls, fitted: FittedFeatures, matrix: np.ndarray) -> FeatureTable:
-        """Return model inputs, float32 of shape (B, V + K) as the task's encoder makes them, as a table."""
+        """Return a table from the task's model inputs, float32 of shape (B, V + K)."""
         n_values = len(output_names(fitted))
         ids = matrix[:, n_values:].astype(np.int64)
         return cls(np.ascontiguousarray(matrix[:, :n_values]), ids, tuple(embedding_sizes(fitted).values()))
 
     def take(self, rows: np.ndarray) -> FeatureTable:
-        """Return the rows with these numbers."""
+        """Return the rows at the indices `rows`."""
         return FeatureTable(self.values[rows], self.ids[rows], self.sizes)
 
     def one_hot(self) -> np.ndarray:
-        """Return float32 of shape (B, V + sum of sizes), with one output per id."""
+        """Return float32 of shape (B, V + sum of sizes): the values, then a column of 0 and 1 for each id."""
         parts = [self.values]
         for column, size in enumerate(self.sizes):
             parts.append(np.zeros((len(self), size), np.float32))
@@ -65,7 +65,7 @@ class FeatureTable:
         return np.concatenate([self.values, self.ids.astype(np.float32)], axis=1)
 
     def are_categories(self, max_ids: int) -> list[bool]:
-        """Return for each column of `codes` whether it holds ids, at most `max_ids` different ones."""
+        """Return, for each column of `codes`, whether it holds ids and has at most `max_ids` different ids."""
         return [False] * self.values.shape[1] + [size <= max_ids for size in self.sizes]
 
 
@@ -75,9 +75,9 @@ class TrainingLabels(NamedTuple):
     y: np.ndarray
     """int64 class ids or float32 standardized numbers, shape (B,)."""
     n_classes: int
-    """C; 0 for numbers."""
+    """C, or 0 if the labels are numbers."""
     weights: np.ndarray | None
-    """float32 weights of the rows, shape (B,); None if all rows count alike."""
+    """float32 weights of the rows, shape (B,); None if all rows have the same weight."""
 
     @property
     def width(self) -> int:
@@ -85,7 +85,7 @@ class TrainingLabels(NamedTuple):
         return max(1, self.n_classes)
 
     def take(self, rows: np.ndarray) -> TrainingLabels:
-        """Return the labels of the rows with these numbers."""
+        """Return the labels of the rows at the indices `rows`."""
         return self._replace(y=self.y[rows], weights=None if self.weights is None else self.weights[rows])
 
 
@@ -101,7 +101,10 @@ def training_labels(
 
 
 def mean_loss(labels: TrainingLabels, logits: np.ndarray) -> float:
-    """Return the mean cross entropy, or squared error, of logits (B, C); ignores the weights of rows."""
+    """Return the mean loss of logits (B, C): cross entropy for classes, squared error for numbers.
+
+    The weights of the rows are ignored.
+    """
     if not labels.n_classes:
         return float(np.square(logits[:, 0].astype(np.float64) - labels.y).mean())
     shifted_BC = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
@@ -110,12 +113,12 @@ def mean_loss(labels: TrainingLabels, logits: np.ndarray) -> float:
 
 
 def spread_rows(count: int, max_rows: int) -> np.ndarray:
-    """Return the numbers of at most `max_rows` of `count` rows, evenly spread."""
+    """Return the indices of at most `max_rows` rows, evenly spread over `count` rows."""
     return np.linspace(0, count - 1, min(count, max_rows)).astype(np.int64)
 
 
 class FitContext(NamedTuple):
-    """The settings and resources of a fit, and the worker's rank among those that share it."""
+    """The settings and resources of a fit, and this worker's rank among the `workers` that share it."""
 
     train: TrainSpec
     """Epochs, seed and, for a network, the optimizer's settings."""
@@ -139,15 +142,15 @@ class Estimator(ABC):
     def fit(self, table: FeatureTable, labels: TrainingLabels, context: FitContext) -> Iterator[None]:
         """Learn from all rows. Yields after each epoch; `logits` and `save` may be called then.
 
-        With several workers, all of them call this with all rows, and each uses its share. Raises `SpecError` for
-        parameters that the library refuses.
+        Every worker calls this with all rows and uses its share of them. Raises `SpecError` for parameters that the
+        library refuses.
         """
 
     @abstractmethod
     def logits(self, table: FeatureTable) -> np.ndarray:
         """Return float32 logits (B, C), whose softmax gives the probabilities, or standardized numbers (B, 1).
 
-        A row's result does not depend on the rows beside it, except for the last bits.
+        A row's result does not depend on the other rows, except for its last bits.
         """
 
     @abstractmethod
@@ -156,7 +159,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def _load(self, path: Path, description: dict[str, Any]) -> None:
-        """Read what `_save` wrote. Any error about a damaged file may be raised; `load_estimator` catches them."""
+        """Read what `_save` wrote. May raise any error for a damaged file; `load_estimator` catches it."""
 
     # ---- May be overridden -----------------------------------------------------------------------------------------
 
@@ -165,18 +168,18 @@ class Estimator(ABC):
     #: Whether it learns classes, and whether it learns numbers.
     learns_classes: ClassVar[bool] = True
     learns_numbers: ClassVar[bool] = True
-    #: The package of the extra `tabular` that it needs; None if every installation can use it.
+    #: The package that it needs from raymill's extra `tabular`; None if it needs no extra.
     needs: ClassVar[str | None] = None
-    #: Whether it is fitted in `train.epochs` epochs; otherwise in one.
+    #: Whether `train.epochs` is its number of epochs. If not, it is fitted in one epoch.
     has_epochs: ClassVar[bool] = False
-    #: How workers that fit it together are joined; "none" if only one worker can fit it.
+    #: How several workers communicate while they fit it; "none" if only one worker can fit it.
     backend: ClassVar[Literal["torch", "xgboost", "none"]] = "none"
 
     def __init__(self, params: Params) -> None:
         self.params = params
 
     def to(self, device: str, threads: int) -> Estimator:
-        """Return the estimator ready to predict on `device`; on a CPU, with this number of threads."""
+        """Return the estimator, ready to predict on `device`. `threads` is the number of threads on a CPU."""
         return self
 
     def save(self, folder: Path) -> None:

@@ -63,20 +63,20 @@ def new_estimator(spec: RunSpec) -> Estimator:
 
 
 def load_estimator(folder: Path) -> Estimator:
-    """Return the estimator that `Estimator.save` wrote. Raises `ModelError` if the files are damaged or foreign."""
+    """Return the estimator that `Estimator.save` wrote. Raises `ModelError` if a file is missing or damaged."""
     try:
         description = read_json(folder / ESTIMATOR_FILE)
         estimator_class = get_estimator_class(description["kind"])
         require_installed(estimator_class)
         estimator = estimator_class(estimator_class.params_type.model_validate(description["params"]))
         path = folder / estimator_class.weights_file
-        # Checked before a library sees the file: with a truncated one, some end the process or use up all memory.
+        # Before a library reads the file: given a truncated file, some libraries end the process or use up all memory.
         if file_sha256(path) != description["sha256"]:
             raise ValueError(f"{path.name} was changed: its SHA-256 is not the one in {ESTIMATOR_FILE}")
         estimator._load(path, description)
     except ModelError:
         raise
-    except Exception as error:  # each library raises errors of its own for a damaged file
+    except Exception as error:  # each library has its own errors for a damaged file
         raise ModelError(
             f"{folder} holds no model that can be read: {type(error).__name__}: {first_line(error)}",
             "restore the folder, or train again",
@@ -85,14 +85,15 @@ def load_estimator(folder: Path) -> Estimator:
 
 
 def read_params(kind: str, values: dict[str, Any]) -> Params:
-    """Return the parameters of `kind` in `model.params`. Those grouped under another kind are only validated.
+    """Return the parameters of `kind` from `values`, the content of `model.params`.
 
+    Parameters in the group of another kind, for example `xgboost: {...}`, are validated but not returned.
     Raises `SpecError` for a parameter that the kind does not have, or a value outside its bounds.
     """
     groups = {name: value for name, value in values.items() if name in ESTIMATORS}
     for name, group in groups.items():
         if not isinstance(group, dict):
-            raise SpecError(f"model.params.{name}={group!r} is not a section", f"write it as {name}: {{...}}")
+            raise SpecError(f"model.params.{name}={group!r} is not a section", f"write it as `{name}: {{...}}`")
         _validate_params(name, group, f"model.params.{name}")
     plain = {name: value for name, value in values.items() if name not in ESTIMATORS}
     return _validate_params(kind, {**plain, **groups.get(kind, {})}, "model.params")
@@ -120,4 +121,4 @@ def _other_owner(name: str, kind: str) -> str:
     owners = [
         other for other in ESTIMATORS if other != kind and name in get_estimator_class(other).params_type.model_fields
     ]
-    return f"; for {owners[0]} alone it is model.params.{owners[0]}.{name}" if owners else ""
+    return f"; for {owners[0]} only, set `model.params.{owners[0]}.{name}`" if owners else ""

@@ -1,4 +1,4 @@
-"""Permutation importance: how much each column matters to a fitted estimator, measured alike for every kind."""
+"""Permutation importance: how much each column matters to a fitted estimator, in the same way for every kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.tasks.estimators.base import Estimator, FeatureTable, mean_loss, sp
 
 _MAX_ROWS = 2_000
 _REPEATS = 5
-# Each shuffle costs a forward pass over all rows, so a table with more columns is shuffled once per column.
+# Each shuffle costs a forward pass over all rows. With more columns, each is shuffled once, not `_REPEATS` times.
 _MANY_COLUMNS = 200
 _SEED = 20_240
 

@@ -34,7 +34,7 @@ class Mlp(Estimator):
     backend = "torch"
 
     def fit(self, table: FeatureTable, labels: TrainingLabels, context: FitContext) -> Iterator[None]:
-        """Learn with AdamW. Several workers share each step, whose loss is the mean over all its rows."""
+        """Learn with AdamW. Workers divide the rows of each step; its loss is the mean over all these rows."""
         import torch
 
         from trainer.optim.distributed.parallel import distribute_model
@@ -116,7 +116,7 @@ class Mlp(Estimator):
 
 
 def _with_default_rate(train: TrainSpec) -> TrainSpec:
-    """Return the settings with the network's own default of the learning rate."""
+    """Return the settings; if the spec sets no learning rate, with the default of this network."""
     if "learning_rate" in train.model_fields_set:
         return train
     return train.model_copy(update={"learning_rate": _LEARNING_RATE})

@@ -11,7 +11,7 @@ _MAX_EMBEDDING = 32
 
 
 class Network(nn.Module):
-    """Values and an embedding per column of ids, through layers of Linear, LayerNorm, ReLU and dropout."""
+    """Fully connected layers (Linear, LayerNorm, ReLU, dropout) over the values and an embedding of each id."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The parameters of each estimator: what `model.params` accepts, with defaults and bounds.
 
 `model.params: {max_depth: 4}` is for the kind that `model.kind` names. `model.params: {xgboost: {max_depth: 4}}` is for
-that kind only and is ignored by the others, so that a search over kinds can give each its own values.
+xgboost only; other kinds ignore it. So a search over kinds can give each kind its own values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 
 
 class Params(SpecSection):
-    """No parameters."""
+    """Base class of an estimator's parameters; by itself it has none."""
 
 
 class LogisticParams(Params):
@@ -37,7 +37,7 @@ class RidgeParams(Params):
 
 
 class ForestParams(Params):
-    """Trees on samples of the rows, averaged."""
+    """Random forest: the average of trees that are each grown on a sample of the rows."""
 
     n_estimators: Positive = 200
     """Number of trees."""
@@ -46,7 +46,7 @@ class ForestParams(Params):
     min_samples_leaf: Positive = 1
     """Minimum number of rows in a leaf."""
     max_features: Literal["sqrt", "log2"] | Share = "sqrt"
-    """Columns considered for each split."""
+    """Columns considered for each split: the square root or the logarithm of their number, or a share of them."""
 
 
 class BoostingParams(Params):
@@ -72,7 +72,7 @@ class XGBoostParams(Params):
     """Gradient boosting of XGBoost."""
 
     n_estimators: Positive = 300
-    """Number of rounds over all `train.epochs` together."""
+    """Number of rounds in total; they are divided over `train.epochs`."""
     learning_rate: Share = 0.05
     """Factor by which each tree is scaled."""
     max_depth: Annotated[int, Field(ge=1, le=30)] = 4
@@ -88,11 +88,11 @@ class XGBoostParams(Params):
     reg_alpha: NotNegative = 0.0
     """L1 penalty on the leaves."""
     gamma: NotNegative = 0.0
-    """Minimum gain for which a leaf is split."""
+    """Minimum gain that is required to split a leaf."""
 
 
 class MlpParams(Params):
-    """Fully connected layers over the values and an embedding per column of ids; `train:` sets the steps."""
+    """Fully connected layers over the values and an embedding of each id. `train:` sets epochs and optimizer."""
 
     hidden: Annotated[list[Positive], Field(min_length=1, max_length=8)] = Field(default_factory=lambda: [64, 64])
     """Width of each layer."""

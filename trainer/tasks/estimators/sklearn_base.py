@@ -1,7 +1,7 @@
-"""The base of scikit-learn's estimators: one fit, probabilities as logits, files by skops.
+"""The base class of scikit-learn's estimators. They are fitted in one step, and skops saves them.
 
-skops builds an object only from types that skops or raymill lists, so a file cannot bring code. In addition, the loaded
-object must have exactly the class of its kind.
+skops creates only objects whose types skops or raymill lists, so a file cannot bring its own code. In addition, the
+loaded object must have exactly the class of its kind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SklearnEstimator(Estimator):
         """Return the arguments of scikit-learn's class."""
 
     def model_inputs(self, table: FeatureTable) -> np.ndarray:
-        """Return the rows as scikit-learn's model takes them, float32 of shape (B, any)."""
+        """Return the inputs of scikit-learn's model, float32 of shape (B, number of inputs)."""
         return table.codes()
 
     _model: Any
@@ -46,13 +46,13 @@ class SklearnEstimator(Estimator):
         self._n_classes = labels.n_classes
         if classes and len(np.unique(labels.y)) < 2:
             raise UserError(
-                f"{self.kind} has only rows of one class to learn from", "use fewer train.folds, or more rows"
+                f"{self.kind} has only rows of one class to learn from", "use fewer `train.folds`, or more rows"
             )
         model: Any = self.model_classes()[0 if classes else 1](**self.model_settings(table, context, classes=classes))
         try:
             self._model = model.fit(self.model_inputs(table), labels.y, sample_weight=labels.weights)
         except ValueError as error:
-            raise SpecError(f"{self.kind} refuses its parameters or rows: {error}", "change model.params") from error
+            raise SpecError(f"{self.kind} refuses its parameters or rows: {error}", "change `model.params`") from error
         self._predict_with_one_thread()
         yield
 
@@ -60,7 +60,7 @@ class SklearnEstimator(Estimator):
         """Return logarithms of the probabilities, or the numbers."""
         if not self._n_classes:
             return self._model.predict(self.model_inputs(table)).astype(np.float32).reshape(-1, 1)
-        # A fold may lack a class.
+        # The rows of a fold may lack a class; its score stays at the smallest probability.
         scores_BC = np.full((len(table), self._n_classes), SMALLEST_PROBABILITY)
         predicted = self._model.predict_proba(self.model_inputs(table))
         scores_BC[:, self._model.classes_] = np.clip(predicted, SMALLEST_PROBABILITY, 1.0)
@@ -101,5 +101,5 @@ def _limit_threads(threads: int) -> None:
     import sklearn.ensemble
     from threadpoolctl import threadpool_limits
 
-    assert sklearn.ensemble  # libraries that are loaded later would not be limited
+    assert sklearn.ensemble  # imported first, because the limit does not apply to libraries that are loaded later
     threadpool_limits(limits=threads)

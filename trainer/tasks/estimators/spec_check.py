@@ -19,37 +19,38 @@ _PARAMS = "model.params."
 
 
 def check_table_data(spec: RunSpec, task: str) -> None:
-    """Raise `SpecError` for settings of `data` and `train` that a table cannot have."""
+    """Raise `SpecError` for settings of `data` and `train` that do not work for tables."""
     usable = {step.name for step in dataset_steps(spec.data)}
     for step in spec.data.steps:
         if step.name not in usable or (step.deduplicate and step.deduplicate.near):
             raise SpecError(
                 f"data.steps has {step.name}{'' if step.name not in usable else ' with near'}, which is for texts; "
-                f"{task} has none",
-                "take it out; data.features defines how cells are read",
+                f"{task} has no texts",
+                "remove it from `data.steps`; `data.features` defines how cells are read",
             )
         if spec.train.folds and step.balance and step.balance.method != "weight":
             raise SpecError(
-                f"train.folds works only with balance: {{method: weight}}, not {step.balance.method}: a repeated row would "
-                "count twice in the metrics",
-                "set how: weight, or leave train.folds out",
+                f"train.folds works only with balance: {{method: weight}}, not {step.balance.method}: a repeated row "
+                "would count twice in the metrics",
+                "set `method: weight`, or remove `train.folds`",
             )
     if spec.train.folds and spec.data.split.by != "content":
         raise SpecError(
             f"train.folds splits rows by their content, but data.split splits by {spec.data.split.by}",
-            "leave train.folds out; data.split then makes the validation rows",
+            "remove `train.folds`; `data.split` then selects the validation rows",
         )
 
 
 def check_table_model(spec: RunSpec, *, classes: bool, task: str) -> None:
     """Raise `SpecError` or `ModelError` if an estimator does not exist or cannot do what the spec asks.
 
-    For a search, every kind is checked, and both ends of every parameter's range.
+    In a search, every kind of the space is checked, with the `sample_values` of every parameter of the space.
     """
     for key in ("base", "config", "dropout"):
         if getattr(spec.model, key) is not None:
             raise SpecError(
-                f"model.{key} is set, but {task} fits an estimator", f"take it out; model.kind {_kind_hint(classes)}"
+                f"model.{key} is set, but {task} fits an estimator",
+                f"remove `model.{key}`; `model.kind` {_kind_hint(classes)}",
             )
     space = spec.tune.space if spec.tune else {}
     searched = space["model.kind"].sample_values if "model.kind" in space else None
@@ -60,7 +61,7 @@ def check_table_model(spec: RunSpec, *, classes: bool, task: str) -> None:
     if len(kinds) > 1 and spec.tune and spec.tune.scheduler == "asha" and spec.train.epochs > spec.tune.grace_epochs:
         raise SpecError(
             "tune.scheduler: asha compares trials after the same number of epochs, which has no meaning across kinds",
-            "set tune.scheduler: none",
+            "set `tune.scheduler: none`",
         )
 
 
@@ -72,7 +73,7 @@ def _check_kind(kind: str, spec: RunSpec, *, classes: bool, task: str) -> None:
     if spec.cluster.max_workers > 1 and estimator_class.backend == "none":
         raise SpecError(
             f"cluster.workers={spec.cluster.max_workers}, but model.kind={kind} is fitted by one process",
-            "set cluster.workers: 1 with cluster.cpus_per_worker, or use xgboost or mlp",
+            "set `cluster.workers: 1` and `cluster.cpus_per_worker`, or use xgboost or mlp",
         )
 
 
@@ -84,11 +85,11 @@ def _check_params(kind: str, spec: RunSpec) -> None:
             path = key.removeprefix(_PARAMS).split(".")
             for value in domain.sample_values:
                 read_params(kind, _with_value(spec.model.params, path, value))
-    # The default of 3 epochs is for fine-tuning; a new network would learn next to nothing.
+    # The default number of epochs is for fine-tuning; a new network would hardly learn anything.
     if kind == "mlp" and "epochs" not in spec.train.model_fields_set and "train.epochs" not in space:
         raise SpecError(
-            "train.epochs is missing; model.kind=mlp learns in passes over the rows",
-            "set it, for example train: {epochs: 50}",
+            "train.epochs is missing; model.kind=mlp requires it, because the default is too low for a new network",
+            "set it, for example `train: {epochs: 50}`",
         )
 
 

@@ -8,12 +8,12 @@ from trainer.tasks.estimators.base import FeatureTable, FitContext
 from trainer.tasks.estimators.params import BoostingParams, ForestParams
 from trainer.tasks.estimators.sklearn_base import SklearnEstimator
 
-# scikit-learn splits at most this many categories of a column by set; the ids of more are treated as numbers.
+# scikit-learn accepts at most this many categories in a column; the ids of a column with more are treated as numbers.
 _MAX_CATEGORIES = 255
 
 
 class RandomForest(SklearnEstimator):
-    """Trees on samples of the rows, averaged."""
+    """The average of trees that are each grown on a sample of the rows."""
 
     kind = "random_forest"
     params_type = ForestParams

@@ -1,4 +1,4 @@
-"""Gradient boosting of XGBoost, fitted by one worker or by several that `ray.train.xgboost` joins."""
+"""Gradient boosting of XGBoost, fitted by one worker, or by several that `ray.train.xgboost` connects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class XGBoost(Estimator):
     """Boosted trees. The rounds are divided evenly over `train.epochs` epochs."""
 
     kind = "xgboost"
-    # Not UBJ: with a truncated UBJ file, XGBoost 3.2 uses all memory or ends the process; with JSON it raises.
+    # Not UBJ: given a truncated UBJ file, XGBoost 3.2 uses all memory or ends the process; for JSON it raises an error.
     weights_file = "model.json"
     params_type = XGBoostParams
     needs = "xgboost"
@@ -58,11 +58,11 @@ class XGBoost(Estimator):
                 yield
         except xgboost.core.XGBoostError as error:
             raise SpecError(
-                f"xgboost refuses its parameters or rows: {first_line(error)}", "change model.params"
+                f"xgboost refuses its parameters or rows: {first_line(error)}", "change `model.params`"
             ) from error
 
     def logits(self, table: FeatureTable) -> np.ndarray:
-        """Return margins. For two classes XGBoost has one margin, the second class's over the first's."""
+        """Return XGBoost's margins. For two classes it gives one: the second class's logit, with 0 for the first."""
         margins = self._booster.predict(self._matrix(table), output_margin=True).astype(np.float32)
         if self._n_classes == 2:
             return np.stack([np.zeros_like(margins), margins], axis=1)

@@ -1,4 +1,7 @@
-"""Random changes of images in training. Letters in shapes: B rows, C classes, K channels, H and W pixels."""
+"""Random changes of images in training (`train.augment`, see `AugmentSpec` in trainer/spec/train.py).
+
+Letters in shapes: B rows, C classes, K channels, H and W pixels.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 def augment_images(
     pixels_BKHW: torch.Tensor, targets_B: torch.Tensor, spec: AugmentSpec, n_classes: int, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return shifted, mirrored and blended images and their targets; the same for the same `seed` on every device.
+    """Return shifted, mirrored and blended images and their targets. A `seed` has the same result on every device.
 
     Targets stay int64 (B,); with mixup they are shares of the classes, float (B, C).
     """
@@ -47,7 +50,7 @@ def _shift_and_mirror(pixels_BKHW: torch.Tensor, spec: AugmentSpec, rng: np.rand
 def _blend(
     pixels_BKHW: torch.Tensor, targets_B: torch.Tensor, mixup: float, n_classes: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return each image blended with another image of the batch, and the targets blended alike (mixup)."""
+    """Return each image blended with another image of the batch, and the targets in the same shares (mixup)."""
     import torch
 
     device = pixels_BKHW.device

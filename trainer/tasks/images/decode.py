@@ -1,6 +1,7 @@
-"""From the bytes of an image file to pixels of one size; the same for a training row and a request.
+"""Turn the bytes of an image file into pixels of one size, in the same way for training rows and requests.
 
-Only the first frame is used, rotated by its EXIF orientation. Transparent pixels are drawn on black; 16 bits become 8.
+Only the first frame is used, rotated by its EXIF orientation. Transparent pixels are drawn on black, and 16-bit pixels
+are reduced to 8 bits. The settings are `data.image` in trainer/spec/data.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-#: The formats that are read. Pillow knows others, but they are rare, and each is one more parser open to hostile bytes.
+#: The formats that are read. Pillow reads more, but they are rare, and each parser is one more target of hostile bytes.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 _RESAMPLE = {
@@ -27,7 +28,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class UnusableImage(Exception):
-    """An image that cannot be used. The text is the reason, the same for all images that fail alike."""
+    """An image that cannot be used. The text is the reason; all images with the same problem have the same text."""
 
 
 class ImageTooLarge(UnusableImage):
@@ -61,7 +62,7 @@ class ImageForm(NamedTuple):
 
 
 def open_image(raw: bytes, max_pixels: int) -> Image.Image:
-    """Return an image of which only the header has been read. Raises `UnusableImage`."""
+    """Return an image after reading only its header. Raises `UnusableImage`."""
     try:
         image = Image.open(io.BytesIO(raw), formats=FORMATS)
     except Image.DecompressionBombError:
@@ -79,9 +80,9 @@ def decode_image(raw: bytes, form: ImageForm) -> np.ndarray:
 
 
 def decode_upright(image: Image.Image, mode: str) -> Image.Image:
-    """Return an image from `open_image` decoded and upright, in 8 bits, as RGB or L for `mode` rgb or gray.
+    """Return an image from `open_image`, decoded, upright and in 8 bits. Raises `UnusableImage`.
 
-    Raises `UnusableImage`.
+    Its Pillow mode is RGB for the `mode` rgb, and L for gray.
     """
     try:
         image.load()

@@ -32,12 +32,12 @@ def compare_pixels(
     library = f"transformers {version('transformers')}"
     images = [decode_upright(open_image(raw, max_pixels), mode) for raw in raws]
     try:
-        # The other backend, torchvision's, resizes slightly differently.
+        # The torchvision backend resizes slightly differently.
         processor = AutoImageProcessor.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True, backend="pil"
         )
         theirs = np.concatenate([processor(images=image, return_tensors="np")["pixel_values"] for image in images])
-    except Exception as error:  # transformers raises errors of its own, ImportError and plain Exception among them
+    except Exception as error:  # transformers raises many types, including ImportError and plain Exception
         return f"not compared: {library} cannot read this processor: {first_line(error)}"
     distance_B = (np.abs(theirs - ours) * np.asarray(std)[:, None, None]).max(axis=(1, 2, 3))
     if distance_B.max() > _TOLERANCE:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
-# raymill sets these from the labels and from `data.image`; a second value could contradict the first.
+# raymill sets these from the labels and from `data.image`; a value in `model.config` could contradict them.
 _SET_BY_RAYMILL = {
     "num_labels": "the training rows' labels",
     "id2label": "the training rows' labels",
@@ -35,21 +35,21 @@ class ImageShape(NamedTuple):
 
 
 def new_config(values: dict[str, Any], shape: ImageShape, labels: list[str]) -> PretrainedConfig:
-    """Return the transformers config of `model.config`. Raises `SpecError` if it is not a valid one."""
+    """Return the transformers config of `model.config`. Raises `SpecError` if it is not valid."""
     from transformers import AutoConfig
 
     known_types = _known_model_types()
     own_values = dict(values)
     model_type = own_values.pop("model_type", None)
     if model_type is None:
-        raise SpecError("model.config has no model_type", "add one, for example model_type: resnet")
+        raise SpecError("model.config has no model_type", "add one, for example `model_type: resnet`")
     if model_type not in known_types:
         raise SpecError(
             f"model.config.model_type={model_type!r} is not a model for images", suggest(str(model_type), known_types)
         )
     for key in own_values:
         if key in _SET_BY_RAYMILL:
-            raise SpecError(f"model.config.{key} comes from {_SET_BY_RAYMILL[key]}", "take it out of model.config")
+            raise SpecError(f"model.config.{key} comes from {_SET_BY_RAYMILL[key]}", "remove it from `model.config`")
     default = AutoConfig.for_model(model_type)
     known_keys = {*default.to_dict(), *default.attribute_map} - {"transformers_version", "architectures", "dtype"}
     for key in own_values:
@@ -60,7 +60,8 @@ def new_config(values: dict[str, Any], shape: ImageShape, labels: list[str]) -> 
     except Exception as error:  # transformers' configs raise whatever their own checks raise
         message = " ".join(line.strip() for line in str(error).splitlines()) or repr(error)
         raise SpecError(
-            f"model.config is not a valid config of transformers' {model_type}: {message[:500]}", "correct it"
+            f"model.config is not a valid config of transformers' {model_type}: {message[:500]}",
+            "correct the keys of `model.config` that transformers' message names",
         ) from error
 
 
@@ -85,12 +86,12 @@ def load_image_model(folder: Path, **changes: Any) -> NewModel:
 
 
 def check_config(values: dict[str, Any], shape: ImageShape) -> None:
-    """Raise `SpecError` if `model.config` gives no model, or a model that does not take images of this shape."""
+    """Raise `SpecError` if `model.config` is not valid, or its model does not take images of this shape."""
     problem = _problem(new_config(values, shape, ["a", "b"]).to_json_string(), shape)
     if problem:
         raise SpecError(
             f"the model of model.config cannot take images of {shape.height} x {shape.width} pixels: {problem}",
-            "correct model.config, or change data.image.size",
+            "correct `model.config`, or change `data.image.size`",
         )
 
 
@@ -107,7 +108,7 @@ def check_base(folder: Path, shape: ImageShape) -> None:
     if channels != shape.channels:
         raise SpecError(
             f"the base model takes {channels} channels, and data.image.mode gives {shape.channels}",
-            f"set data.image.mode to {'rgb' if channels == 3 else 'gray'}",
+            f"set `data.image.mode` to {'rgb' if channels == 3 else 'gray'}",
         )
     trained_size = config.get("image_size")
     if trained_size is None or trained_size == _image_size(shape):
@@ -116,7 +117,7 @@ def check_base(folder: Path, shape: ImageShape) -> None:
     if _weight_shapes(json.dumps(config)) != _weight_shapes(json.dumps(resized)):
         raise SpecError(
             f"data.image.size={shape.height}, but the base model takes only images of {trained_size} pixels",
-            f"set data.image.size to {trained_size}, or take it out",
+            f"set `data.image.size` to {trained_size}, or remove it",
         )
 
 
@@ -149,7 +150,7 @@ def _label_settings(labels: list[str]) -> dict[str, Any]:
 
 
 def _model_without_weights(config_json: str) -> torch.nn.Module:
-    """Return the model on torch's device `meta`: only shapes, no memory and no arithmetic."""
+    """Return the model on torch's device `meta`, where tensors have shapes but no values and take no memory."""
     import torch
     from transformers import AutoConfig, AutoModelForImageClassification
 
@@ -169,7 +170,7 @@ def _problem(config_json: str, shape: ImageShape) -> str:
         model = _model_without_weights(config_json)
         with torch.inference_mode():
             model(pixel_values=torch.empty(2, *shape, device="meta"))
-    except NotImplementedError:  # an operation that torch cannot do without values: no conclusion
+    except NotImplementedError:  # an operation needs the values of its tensors, so the model cannot be checked
         return ""
     except Exception as error:  # whatever the model's own code raises
         return first_line(error)

@@ -1,4 +1,7 @@
-"""The preprocessing of images: from the spec, else from the base model; and the same settings for transformers."""
+"""The settings of image preprocessing: read them from the spec or the base model, and write them for transformers.
+
+The spec's settings are `data.image` in trainer/spec/data.py.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,9 @@ _NO_CROP_FROM, _CROP_PCT = 384, 224 / 256
 
 
 def step_params(image: ImageSpec, base: Path | None) -> dict[str, Any]:
-    """Return the parameters of the contract's step `image`: those of the spec, else the base model's, else raymill's.
+    """Return the parameters of the contract's step `image`.
 
+    Each comes from the spec, else from the base model, else it is raymill's default.
     Raises `SpecError` if the number of means or standard deviations does not match the channels, and `ModelError` if
     raymill cannot preprocess images as the base model requires.
     """
@@ -42,7 +46,7 @@ def step_params(image: ImageSpec, base: Path | None) -> dict[str, Any]:
 
 
 def library_config(params: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the preprocessor_config.json with which transformers makes the same pixels, or None if it cannot."""
+    """Return a preprocessor_config.json that makes transformers produce the same pixels; None if it cannot."""
     processor = {"crop": "CLIPImageProcessor", "stretch": "ViTImageProcessor"}.get(params["resize"])
     if processor is None:
         return None
@@ -72,7 +76,7 @@ def _base_params(base: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{base / PREPROCESSOR_FILE} cannot be read: {error!r}",
-            "save it again, or give data.image.size, mean and std",
+            "save it again, or set `size`, `mean` and `std` in `data.image`",
         ) from error
 
 
@@ -142,7 +146,7 @@ def _spread_over_channels(values: list[float], channels: int, key: str) -> list[
 
 
 def _fit_to_channels(values: list[float] | None, channels: int) -> list[float]:
-    """Return a base model's values for this number of channels; a gray image takes the mean of three."""
+    """Return a base model's values for this number of channels. If the number differs, each channel gets their mean."""
     values = values or [0.5]
     if len(values) != channels:
         values = [sum(values) / len(values)] * channels

@@ -14,7 +14,7 @@ from cluster.text import json_kind
 from trainer.tasks.images.decode import ImageTooLarge, UnusableImage, open_image
 
 _KEY = "image"
-# All images of a request together may have this many times `max_pixels`.
+# Limit on the pixels of one request's images together, as a multiple of `max_pixels`.
 _MAX_FULL_IMAGES = 4
 _SHAPE = f'an image in base64, or an object {{"{_KEY}": "the base64"}}'
 
@@ -27,10 +27,11 @@ class SentImage(NamedTuple):
 
 
 def read_images(inputs: Sequence[object], max_pixels: int) -> list[bytes]:
-    """Return the bytes of a request's inputs, each in a form that `read_image` takes.
+    """Return the bytes of each image of a request. Each input has a form that `read_image` takes.
 
-    Together they may have four times `max_pixels`: a file of a few bytes can decode to millions of pixels, and decoding
-    50 million takes 0.4 s, in which no other request is prepared. Raises `RequestError` naming the input.
+    All images together may have at most four times `max_pixels`: a file of a few bytes can decode to millions of
+    pixels. Decoding 50 million takes 0.4 s, and meanwhile no other request is prepared. Raises `RequestError` naming
+    the input.
     """
     raws = []
     pixels, limit = 0, _MAX_FULL_IMAGES * max_pixels
@@ -42,7 +43,7 @@ def read_images(inputs: Sequence[object], max_pixels: int) -> list[bytes]:
             raise RequestError(
                 413,
                 "image_too_large",
-                f"{where}: the images up to this one have {pixels:,} pixels together, over {limit:,}; "
+                f"{where}: the images up to this input have {pixels:,} pixels together, over the limit of {limit:,}; "
                 "make them smaller, or send them in several requests",
             )
         raws.append(image.raw)
@@ -60,11 +61,11 @@ def read_image(value: object, where: str, max_pixels: int) -> SentImage:
                 shown = str(key)[:80]
                 raise RequestError(422, "unknown_key", f"{where}: unknown key {shown!a}; {suggest(shown, [_KEY])}")
         if _KEY not in value:
-            raise RequestError(422, "missing_key", f"{where} has no '{_KEY}'; each must be {_SHAPE}")
+            raise RequestError(422, "missing_key", f"{where} has no '{_KEY}'; each input must be {_SHAPE}")
         where, value = f"{where}.{_KEY}", value[_KEY]
     raw = value if isinstance(value, bytes) else _decode_base64(value, where)
     if not raw:
-        raise RequestError(422, "empty_input", f"{where} is empty; take it out or give an image")
+        raise RequestError(422, "empty_input", f"{where} is empty; remove it or give an image")
     try:
         image = open_image(raw, max_pixels)
     except ImageTooLarge as error:
@@ -81,7 +82,7 @@ def images_of_body(body: bytes, content_type: str) -> list[bytes] | None:
     kind = header.get_content_type()
     if kind == "multipart/form-data":
         return _files_of_form(body, header.get_boundary())
-    # `curl --data-binary @photo.jpg` sends this type unless it is given another; it does the same for JSON.
+    # By default, `curl --data-binary @photo.jpg` sends this content type, for JSON bodies too.
     is_curl_default = kind == "application/x-www-form-urlencoded" and not body.lstrip().startswith((b"{", b"["))
     if is_curl_default or kind == "application/octet-stream" or kind.startswith("image/"):
         if not body:
@@ -92,7 +93,7 @@ def images_of_body(body: bytes, content_type: str) -> list[bytes] | None:
 
 def _decode_base64(value: object, where: str) -> bytes:
     if not isinstance(value, str):
-        raise RequestError(422, "wrong_type", f"{where} is {json_kind(value)}; each must be {_SHAPE}")
+        raise RequestError(422, "wrong_type", f"{where} is {json_kind(value)}; each input must be {_SHAPE}")
     text = value
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")

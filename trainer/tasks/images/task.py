@@ -1,4 +1,4 @@
-"""The task image-classification: an image in, one of the classes of the training rows out.
+"""The task image-classification: predicts the class of an image, one of the classes of the training rows.
 
 Letters in shapes: B images, K channels, H and W pixels.
 """
@@ -88,7 +88,7 @@ class ImageClassification(Task):
         if spec.train.augment.crop >= params["width"]:
             raise SpecError(
                 f"train.augment.crop={spec.train.augment.crop} shifts images of {params['width']} pixels out of view",
-                "use about a tenth of the size",
+                "set `train.augment.crop` to about a tenth of the size",
             )
         if spec.model.factory:
             custom.check_factory(spec)
@@ -103,14 +103,17 @@ class ImageClassification(Task):
     def _check_text_settings(self, spec: RunSpec) -> None:
         for step in spec.data.steps:
             if step not in dataset_steps(spec.data) or (step.deduplicate and step.deduplicate.near):
-                raise SpecError(f"data.steps has {step.name}, which is for texts; {self.name} has none", "take it out")
+                raise SpecError(
+                    f"data.steps has {step.name}, which is for texts; {self.name} has no texts",
+                    "remove it from `data.steps`",
+                )
         if spec.model.dropout is not None:
             raise SpecError(
                 f"model.dropout is for texts; {self.name} does not use it",
-                "set dropout in model.config, under the name that the model uses",
+                "set dropout in `model.config`, under the name that the model uses",
             )
         if spec.model.lora and spec.model.lora.save == "adapter":
-            raise SpecError(f"model.lora.save: adapter is for texts, not for {self.name}", "use merged")
+            raise SpecError(f"model.lora.save: adapter is for texts, not for {self.name}", "use `save: merged`")
 
     def make_contract(self, spec: RunSpec, folder: Path) -> Contract:
         params = preprocessor.step_params(spec.data.image, self._base(spec))
@@ -188,7 +191,7 @@ class ImageClassification(Task):
         if spec.model.base is None and spec.model.config is None and spec.model.factory is None:
             raise SpecError(
                 f"model.base and model.config are missing; {self.name} needs one of them",
-                "give base: a hub id or a folder, or config: {model_type: resnet, ...} for a new model",
+                "set `base` to a hub id or a folder, or `config: {model_type: resnet, ...}` for a new model",
             )
         return None if spec.model.base is None else locate_base_model(spec.model.base)
 
@@ -215,7 +218,7 @@ class ImageClassification(Task):
 
 
 def _input_shape(params: Mapping[str, Any]) -> ImageShape:
-    """Return the shape of a model input, by the parameters of the contract's step."""
+    """Return the shape of a model input from the parameters of the contract's step."""
     from trainer.tasks.images.models import ImageShape
 
     return ImageShape(3 if params["mode"] == "rgb" else 1, params["height"], params["width"])

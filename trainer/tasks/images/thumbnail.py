@@ -1,4 +1,4 @@
-"""An image as a report shows it: small, and embedded in the page."""
+"""Thumbnails of images for reports, embedded in the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_PIXELS = 170_000_000
 
 
 def thumbnail(raw: bytes) -> Markup:
-    """Return an <img> element; a small image is enlarged pixel by pixel. A damaged image becomes text."""
+    """Return an <img> element, or the reason as text for a damaged image. A small image is enlarged pixel by pixel."""
     try:
         image = decode_upright(open_image(raw, _MAX_PIXELS), "rgb")
     except UnusableImage as error:

@@ -13,7 +13,7 @@ _MAX_NAME_LENGTH = 32
 
 
 def importance_sections(importance: Mapping[str, Any] | None) -> list[ReportSection]:
-    """Return a section for the result of `permutation_importance`; none without a result."""
+    """Return a section for the result of `permutation_importance`, or an empty list if there is no result."""
     if not importance or not importance["columns"]:
         return []
     shown = importance["columns"][:_MAX_COLUMNS]

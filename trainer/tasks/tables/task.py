@@ -43,7 +43,7 @@ _MAX_SHOWN_LENGTH = 160
 
 
 class TabularEncoder(Encoder):
-    """Turns cells into one float32 vector per row: the values, then the ids (below 2**24, so exact)."""
+    """Turns cells into one float32 vector per row: the values, then the ids (exact, because they are below 2**24)."""
 
     number_type = pa.float32()
 
@@ -69,7 +69,7 @@ class TabularTask(Task):
     """Fits an estimator of `trainer.tasks.estimators` to the columns of `data.features`."""
 
     request = '{"column": value, ...}'
-    allowed_issues = frozenset(ALLOWABLE_ISSUES)  # rows of a table are often alike
+    allowed_issues = frozenset(ALLOWABLE_ISSUES)  # equal rows are common in tables
     used_keys = frozenset({"model.kind", "model.params", "train.folds"})
     own_defaults = frozenset({"train.learning_rate"})  # the default for fine-tuning is too low for a new network
     learns_from_features = True

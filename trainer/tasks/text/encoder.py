@@ -1,4 +1,4 @@
-"""The encoder of texts: token ids by the `tokenizers` library alone."""
+"""The encoder of texts. It makes token ids with the `tokenizers` library, without transformers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TextEncoder(Encoder):
         self._roles = roles
         self._tokenizer = load_tokenizer(path)
         self._tokenizer.enable_truncation(max_length)
-        # In a pair, the first separator must be the border, whatever the texts contain.
+        # In a pair, the first separator must be the real one: a literal `[SEP]` inside a text must not count.
         self._tokenizer.encode_special_tokens = len(roles) > 1
         self._word_tokenizer: WordTokenizer | None = None
         self._max_length = max_length
@@ -81,11 +81,14 @@ def copy_tokenizer(base: Path, folder: Path) -> None:
         tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
     except Exception as error:
         raise ModelError(
-            f"the tokenizer in {base} cannot be read: {error}", "save a tokenizer.json beside the model"
+            f"the tokenizer in {base} cannot be read: {error}", "save a tokenizer.json into this folder"
         ) from error
 
 
 def separator_id(path: Path) -> int | None:
-    """Return the token id after whose first occurrence the second text begins; None if a pair has no token types."""
+    """Return the id of the separator: the second text of a pair begins after the first token with this id.
+
+    None if the tokenizer gives pairs no token types.
+    """
     encoding = load_tokenizer(path).encode("a", "b")
     return int(encoding.ids[encoding.type_ids.index(1) - 1]) if 1 in encoding.type_ids else None

@@ -14,7 +14,7 @@ embedding   a sketch of the texts' topics, null for a model without an input emb
               mean, std   16 values each, over those rows (std: population)
               quantiles   16 lists of 21 values
               sample      at most 256 of the projected rows, rounded to 4 decimals
-            One row's vector is the mean of the trained model's input embeddings over its tokens, then projected.
+            A row is projected as one vector: the mean of the trained model's input embeddings over its tokens.
 """
 
 from __future__ import annotations

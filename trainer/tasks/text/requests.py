@@ -26,13 +26,13 @@ def read_texts(inputs: Sequence[Any], roles: Sequence[str]) -> dict[str, list[st
 def _check_object(value: object, where: str, roles: Sequence[str]) -> None:
     shape = "{" + ", ".join(f'"{role}": "..."' for role in roles) + "}"
     if not isinstance(value, Mapping):
-        raise RequestError(422, "wrong_type", f"{where} is {json_kind(value)}; each must be {shape}")
+        raise RequestError(422, "wrong_type", f"{where} is {json_kind(value)}; each input must be {shape}")
     for key in value:
         if key not in roles:
             raise RequestError(422, "unknown_key", f"{where}: unknown key {key[:80]!a}; {suggest(key[:80], roles)}")
     for role in roles:
         if role not in value:
-            raise RequestError(422, "missing_key", f"{where} has no '{role}'; each must be {shape}")
+            raise RequestError(422, "missing_key", f"{where} has no '{role}'; each input must be {shape}")
 
 
 def _check_text(value: object, where: str) -> str:
@@ -41,5 +41,5 @@ def _check_text(value: object, where: str) -> str:
     if not is_unicode(value):
         raise RequestError(422, "invalid_unicode", f"{where} contains half of a surrogate pair")
     if is_blank(value):  # the same rule as for the rows of a file
-        raise RequestError(422, "empty_input", f"{where} is empty; take it out or give a text")
+        raise RequestError(422, "empty_input", f"{where} is empty; remove it or give a text")
     return value

@@ -29,7 +29,7 @@ _COMPARED_ROWS = 16
 
 
 class WordTokenizer:
-    """Token ids by word, for one tokenizer. `is_exact` says whether that gives the library's ids."""
+    """Token ids by word, for one tokenizer. `is_exact` says whether the ids equal those of the library."""
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         self._tokenizer = tokenizer
@@ -67,7 +67,7 @@ class WordTokenizer:
         ids_by_word = [new[word] if word in new else cache[word] for word in words]
         added = new.items()
         if len(cache) + len(new) > _MAX_CACHED_WORDS:
-            # Only the words of this block stay: common words are among them, and numbers seen once are dropped.
+            # Keep only the words of this block. They include the common words; words that occurred once are dropped.
             added = dict(zip(words, ids_by_word, strict=True)).items()
             cache.clear()
         cache.update((word, ids) for word, ids in added if len(word) <= _MAX_CACHED_LENGTH)
@@ -78,7 +78,8 @@ class WordTokenizer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (offsets, values) of all texts: the prefix, the words' ids truncated to the maximum, the suffix.
 
-        `word_W` has the distinct word of every word, `first_word_B` the number of each text's first word.
+        `word_W` has the index of every word among the distinct words, `first_word_B` the index of each text's first
+        word among all words. Letters in shapes: B texts, W words, D distinct words.
         """
         size_D = np.fromiter(map(len, ids_by_word), np.int64, len(ids_by_word))
         flat = np.fromiter((token for ids in ids_by_word for token in ids), np.int32, int(size_D.sum()))
@@ -103,7 +104,7 @@ class WordTokenizer:
         return offsets.astype(np.int32), values
 
     def _equals_library(self, texts: pa.Array, ids: pa.ListArray) -> bool:
-        """Whether a sample of texts has the library's ids."""
+        """Whether the ids of a sample of the texts equal those of the library."""
         rows = np.unique(np.linspace(0, len(texts) - 1, _COMPARED_ROWS).astype(np.int64))
         expected = self._tokenizer.encode_batch_fast(texts.take(pa.array(rows)).to_pylist())
         return all(ids[int(row)].as_py() == encoding.ids for row, encoding in zip(rows, expected, strict=True))
