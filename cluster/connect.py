@@ -24,11 +24,11 @@ _LOOPBACK = "127.0.0.1"
 
 
 class LocalRay:
-    """The Ray that this process starts on its machine. A Ray that another process started is never stopped here."""
+    """The Ray that this process starts on its machine. It never stops a Ray that another process started."""
 
     def __init__(self) -> None:
         self._is_started = False
-        # Set while interrupted work ends: its processes are killed on purpose, which is not a fault to recover from.
+        # Set while interrupted work ends. Its processes are killed on purpose, so nothing should try to recover.
         self._stopping = threading.Event()
 
     @property
@@ -38,7 +38,7 @@ class LocalRay:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the Ray that was started has ended, for example because it was killed, or is being stopped."""
+        """Whether the Ray that was started is being stopped, or has ended, for example because it was killed."""
         if self.is_stopping:
             return True
         return self._is_started and not core_daemons_are_running()
@@ -51,10 +51,10 @@ class LocalRay:
         """Start Ray with `cpus` cores, or all of them if None. Raises `ResourceError` if Ray does not start."""
         import ray
 
-        # Ray reads these when it starts. Send no usage statistics, and do not wait for the metrics agent.
+        # Ray reads these variables when it starts. Send no usage statistics, and do not wait for the metrics agent.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
-        # If Ray itself is killed, the work fails within seconds; the default is a minute.
+        # Fail within seconds, not Ray's default of a minute, if the Ray head is killed.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         try:
             with _keep_sigterm_handler():
@@ -74,16 +74,16 @@ class LocalRay:
         self._is_started = True
 
     def interrupt(self) -> None:
-        """Note that the user interrupted the work."""
-        # Threads that still work would otherwise start a Ray of their own with their next call.
+        """Record that the user interrupted the work."""
+        # Otherwise the next call to Ray in a thread that still works would start another Ray.
         os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
         self._stopping.set()
 
     def stop(self, within_s: float = _STOP_WITHIN_S) -> None:
         """Shut Ray down within `within_s`, then end the processes that are left.
 
-        Threads with interrupted work, or that stop an endpoint, may still wait for Ray, and Ray ends a process that
-        uses it after a shutdown. So the workers that these threads wait for are ended first. If the threads still run
+        Threads of interrupted work, or threads that stop an endpoint, may still call Ray, and Ray aborts a process that
+        calls it after a shutdown. So Ray's workers are ended first, which ends the calls. If the threads still run
         after `within_s`, Ray is not shut down: only its processes are ended.
         """
         import ray
@@ -110,7 +110,7 @@ local_ray = LocalRay()
 
 
 def joins_cluster(address: str | None) -> bool:
-    """Return whether `connect_to_ray(address)` joins a cluster. Otherwise its Ray is this machine's alone."""
+    """Return whether `connect_to_ray(address)` joins a cluster. If not, it uses a Ray on this machine."""
     return bool(address or os.environ.get("RAY_ADDRESS"))
 
 
@@ -118,15 +118,15 @@ def joins_cluster(address: str | None) -> bool:
 def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool = True) -> Iterator[None]:
     """Connect to Ray while the block runs.
 
-    Without an `address`, start Ray on this machine's loopback interface and stop it at the end, with two exceptions:
-    if this process is connected already, use that Ray and leave it running; inside a Ray job, where RAY_ADDRESS is
-    set, join the job's cluster. Raises `ResourceError` if an address does not answer.
+    If this process is already connected, use that Ray and leave it running. Otherwise join the cluster at `address`, or
+    at RAY_ADDRESS, which is set inside a Ray job. Without an address, start Ray on this machine's loopback interface
+    and stop it at the end. Raises `ResourceError` if an address does not answer.
     """
     import ray
 
     if ray.is_initialized():
         if local_ray.is_stopping:
-            raise ResourceError("the work that was interrupted has not ended yet", "start a new Python process")
+            raise ResourceError("the interrupted work has not ended yet", "start a new Python process")
         yield
         return
     local_ray.forget_interrupt()
@@ -136,7 +136,7 @@ def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool 
         try:
             yield
         finally:
-            if not running_work():  # otherwise Ray ends with this process: see `LocalRay.stop`
+            if not running_work():  # a thread that still calls Ray would abort this process: see `LocalRay.stop`
                 ray.shutdown()
         return
     local_ray.start(cpus, quiet=quiet)
@@ -167,7 +167,7 @@ def _join(address: str, quiet: bool) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raise `ResourceError` within seconds if nothing listens at `address`. Ray's client tries for half a minute."""
+    """Raise `ResourceError` within seconds if nothing listens at `address`. Ray itself would try for half a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_WITHIN_S):
@@ -179,13 +179,13 @@ def _check_answers(address: str) -> None:
 def _no_answer(address: str, error: Exception) -> ResourceError:
     return ResourceError(
         f"cluster.address={address!r} does not answer: {first_line(error)}",
-        "start it with `ray start --head`, correct the address, or leave it out to run on this machine",
+        "start the cluster with `ray start --head`, change `cluster.address`, or remove it to run on this machine",
     )
 
 
 @contextlib.contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
-    """Restore the process's SIGTERM handler after the block: `ray.init` installs one that aborts the process."""
+    """Restore the process's SIGTERM handler after the block: `ray.init` installs a handler that aborts the process."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():

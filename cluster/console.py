@@ -1,4 +1,4 @@
-"""The output for people, on stderr: a progress line for each stage with rate and time left, sentences and tables."""
+"""Output for people, on stderr: sentences, tables, and a progress line for each stage with its rate and time left."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _MIN_RATE_S = 0.5
 
 
 class Console:
-    """Writes to `stream`, or nowhere if it is None, which is the default of the Python API."""
+    """Writes to `stream`. If `stream` is None, as by default in the Python API, it writes nothing."""
 
     def __init__(self, stream: IO[str] | None = None, redirect: OutputRedirect | None = None) -> None:
         self._redirect = redirect
         self._rich = _rich_console(stream)
         self.quiet = redirect is None
-        """Whether Ray should keep its workers' output to itself, because only the caller's terminal could show it."""
+        """Whether Ray should not print its workers' output: true without a redirect, as it would reach the terminal."""
 
     @property
     def poll_every_s(self) -> float:
-        """Seconds between two looks at a stage's progress: one look may read a file of every trial."""
+        """Seconds between two reads of a stage's progress. A read may open a file for every trial."""
         return POLL_EVERY_S if self._rich is not None and self._rich.is_terminal else _PLAIN_POLL_EVERY_S
 
     def redirect_ray_output(self, path: Path) -> None:
-        """Send what Ray and its libraries print to `path` from now on. Only the command line has such a redirect."""
+        """Send what Ray and other libraries print to `path` from now on. Has an effect on the command line only."""
         if self._redirect is None or self._redirect.shows_ray_output:
             return
         self._redirect.redirect(path)
@@ -46,7 +46,7 @@ class Console:
             self._rich.print(text, style=style or None, markup=False)
 
     def detail(self, text: str, style: str = "") -> None:
-        """Write one line about the stage above it, indented under the stage's seconds."""
+        """Write one line about the last stage, indented to the column of the stage's seconds."""
         self.print(f"{'':{_DETAIL_INDENT}}{text}", style)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -115,14 +115,14 @@ class Console:
 
 
 class Rate:
-    """Turns a stage's progress into text. The rate counts from the first finished unit, to leave out the start-up."""
+    """Turns a stage's progress into text. The rate is measured from the first finished unit, without the start-up."""
 
     def __init__(self, started_s: float) -> None:
         self._started_s = started_s
         self._first: tuple[float, float] | None = None
 
     def describe(self, progress: Progress, now_s: float) -> str:
-        """Return the share done, the rate, the time left and the note, as far as they are known."""
+        """Return the finished share, the rate, the time left and the note. Unknown parts are left out."""
         if not progress.done:
             return f"starting, {now_s - self._started_s:.0f} s"
         if self._first is None:

@@ -1,4 +1,4 @@
-"""Check the environment: what is installed, what is missing and how to get it."""
+"""Check the environment: what is installed, what is missing, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPTIONAL = {
     "mlflow-skinny": "pip install 'raymill[mlflow]' (track.mlflow)",
     "wandb": "pip install 'raymill[wandb]' (track.wandb)",
 }
-# Other packages that install the same module.
+# Package -> other packages that install the same module.
 _ALTERNATIVES = {"xgboost": ("xgboost-cpu",), "mlflow-skinny": ("mlflow",)}
 _GIB = 2**30
 _MIN_MEMORY_GIB = 2.0
@@ -92,7 +92,7 @@ def _check_shared_memory() -> Check:
         return Check("shared memory", "no /dev/shm", True, False, "")
     free = shutil.disk_usage(folder).free / _GIB
     ok = free >= _MIN_SHARED_MEMORY_GIB
-    fix = "" if ok else "start the container with --shm-size=2g"
+    fix = "" if ok else "start the container with `--shm-size=2g`"
     return Check("shared memory", f"{free:.1f} GiB free in /dev/shm", ok, False, fix)
 
 
@@ -100,7 +100,7 @@ def _check_gpus() -> Check:
     from cluster.plan import local_nodes
 
     count = int(local_nodes()[0].gpus)
-    fix = "" if count else "a GPU is optional; with one, install torch for its CUDA version"
+    fix = "" if count else "a GPU is optional; if you add a GPU, install torch for its CUDA version"
     return Check("GPUs", str(count), count > 0, False, fix)
 
 
@@ -118,7 +118,7 @@ def _check_storage(folder: Path) -> Check:
         with tempfile.TemporaryFile(dir=existing):
             free = shutil.disk_usage(existing).free / _GIB
     except OSError as error:
-        return Check("storage", f"{folder}: {error.strerror}", False, True, "name a writable folder with --storage")
+        return Check("storage", f"{folder}: {error.strerror}", False, True, "choose a writable folder with `--storage`")
     ok = free >= _MIN_STORAGE_GIB
-    fix = "" if ok else "free some space, or name another folder with --storage"
+    fix = "" if ok else "free some space, or choose another folder with `--storage`"
     return Check("storage", f"{folder}, {free:.0f} GiB free", ok, True, fix)

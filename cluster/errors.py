@@ -1,7 +1,7 @@
-"""The errors raymill raises on purpose, and the one table from an error to its exit code, HTTP status and metric label.
+"""The errors that raymill raises on purpose, and the table of exit codes, HTTP statuses and metric labels for errors.
 
-They live in `cluster` because every other package may import from it: `raymill` imports from `tune` and `serve`, these
-import from `trainer`, and all of them from `cluster`.
+They are defined in `cluster` because every other package may import from it: `raymill` imports from `tune` and `serve`,
+`tune` and `serve` import from `trainer`, and all of them import from `cluster`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class RaymillError(Exception):
-    """A fault of raymill itself, or of a library it uses: exit code 1."""
+    """A bug in raymill or in a library that it uses: exit code 1."""
 
 
 class UserError(RaymillError):
@@ -39,7 +39,7 @@ class DataError(UserError):
 
 
 class ResourceError(UserError):
-    """The cluster, the disk or a port cannot carry the work."""
+    """The cluster is too small or does not answer, the disk cannot be written, or a port is taken."""
 
 
 class ModelError(UserError):
@@ -47,9 +47,10 @@ class ModelError(UserError):
 
 
 class RequestError(RaymillError):
-    """A request that a served model rejects.
+    """A request to an endpoint that is rejected.
 
-    `status` is its HTTP status, `code` a stable word for clients, `headers` are added to the response.
+    `status` is the response's HTTP status, `code` a stable word that clients can match, and `headers` are added to the
+    response.
     """
 
     def __init__(self, status: int, code: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
@@ -60,7 +61,7 @@ class RequestError(RaymillError):
 
 
 class ErrorOutcome(NamedTuple):
-    """How an error appears outside the process."""
+    """The exit code, HTTP status and metric label for an error."""
 
     exit_code: int
     http_status: int
@@ -68,18 +69,19 @@ class ErrorOutcome(NamedTuple):
 
 
 def user_error_in(error: BaseException | None) -> UserError | None:
-    """Return the `UserError` in the chain of causes of an error that Ray wrapped, or None."""
+    """Return the `UserError` in an error's chain of causes, where Ray may have wrapped it, or None."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        # Ray wraps the error of a task in a class that derives from both; the message of that one is the traceback.
+        # Ray wraps the error of a task in a class that derives from RayTaskError and from the error's own class. Its
+        # message is a traceback, so skip it and return its cause.
         if isinstance(error, UserError) and not isinstance(getattr(error, "cause", None), UserError):
             return error
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     return None
 
 
-#: The outcome by class of error. The first match counts: narrow classes come before wide ones.
+#: Class of error -> outcome. The first class that matches counts, so subclasses come before their base classes.
 OUTCOMES: dict[type[BaseException], ErrorOutcome] = {
     SpecError: ErrorOutcome(2, 422, "spec"),
     DataError: ErrorOutcome(2, 422, "data"),
@@ -93,20 +95,20 @@ OUTCOMES: dict[type[BaseException], ErrorOutcome] = {
 
 
 def classify_error(error: BaseException) -> ErrorOutcome:
-    """Return the outcome of `error`; a `RequestError` carries its own status and label."""
+    """Return the outcome for `error`. A `RequestError` has its own status and label."""
     if isinstance(error, RequestError):
         return ErrorOutcome(2, error.status, error.code)
     return next(outcome for kind, outcome in OUTCOMES.items() if isinstance(error, kind))
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
-    """Return the first line of an error's message, cut to `limit` characters. Without one, return its type's name."""
+    """Return the first line of an error's message, cut to `limit` characters; the name of its type if it has none."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:limit]
 
 
 def suggest(word: str, known: Iterable[str], *, then: str = "") -> str:
-    """Return "did you mean 'x'?" for the known word closest to `word`, else the list of known words. Append `then`."""
+    """Return "did you mean 'x'?" if a known word is close to `word`, else the list of known words. Append `then`."""
     hint = _suggest(word, known)
     return f"{hint}{'' if hint.endswith('?') else '.'} {then}" if then else hint
 

@@ -20,7 +20,7 @@ import psutil
 
 from cluster.errors import ResourceError
 
-#: Name of the file in an unfinished folder that names the process which fills it.
+#: Name of a file in an unfinished folder. It identifies the process that writes the folder.
 OWNER_FILE = ".owner"
 _TEMPORARY_NAME = re.compile(r"[.-][0-9a-f]{8}$")
 _MAX_QUEUED_LINES = 100_000
@@ -33,7 +33,7 @@ _append_lock = threading.Lock()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`. A reader finds the old file, the new one, or none, and never a part of it."""
+    """Write `content` to `path`, completely or not at all. A reader never sees a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -54,9 +54,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file. On a full disk the line stays in memory until the next call that can write it.
+    """Append a line to a file. If the disk is full, keep the line in memory and write it in a later call.
 
-    Never leaves a partial line: a short write is truncated.
+    The file never holds part of a line: an incomplete write is truncated.
     """
     with _append_lock:
         lines = _queued.setdefault(path, [])
@@ -89,7 +89,7 @@ def read_json(path: Path) -> Any:
 def new_folder(final: Path) -> Iterator[Path]:
     """Yield an empty folder. Rename it to `final` when the block ends, or remove it if the block raises.
 
-    Raises `FileExistsError` if another process was first; its folder stays as it is.
+    Raises `FileExistsError` if another process has made `final` in the meantime; that folder stays unchanged.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}")
@@ -111,20 +111,20 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, older_than_s: float = _DAY_S) -> None:
-    """Remove the hidden temporary folders that an interrupted `new_folder` or staging left in `folder`.
+    """Remove hidden temporary folders in `folder` that were left by an interrupted `new_folder` or interrupted staging.
 
-    A folder with an owner goes as soon as that process has ended; others go after `older_than_s` seconds.
+    A folder marked by `mark_owner` is removed if its process has ended. Any folder is removed after `older_than_s`.
     """
     oldest = time.time() - older_than_s
     for path in folder.glob(".*") if folder.is_dir() else []:
-        with contextlib.suppress(FileNotFoundError):  # its owner may rename it at this moment
+        with contextlib.suppress(FileNotFoundError):  # the process that writes it may rename it at this moment
             is_temporary = _TEMPORARY_NAME.search(path.name) and path.is_dir()
             if is_temporary and (path.stat().st_mtime < oldest or _is_abandoned(path)):
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def mark_owner(folder: Path) -> None:
-    """Write this process into `folder` as its owner, for `remove_leftovers`."""
+    """Record this process as the owner of `folder`, for `remove_leftovers`."""
     (folder / OWNER_FILE).write_text(json.dumps(_process_identity(os.getpid())))
 
 
@@ -133,7 +133,7 @@ def _process_identity(pid: int) -> list[str | float]:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Return whether a folder's owner ran on this machine and has ended. One on another machine may still run."""
+    """Return whether a folder's owner ran on this machine and has ended. An owner elsewhere may still be running."""
     try:
         host, pid, started = json.loads((folder / OWNER_FILE).read_bytes())
     except (OSError, ValueError, TypeError):
@@ -179,5 +179,6 @@ def _sync_folder(path: Path) -> None:
 def storage_error(path: Path, error: OSError) -> ResourceError:
     """Return the `ResourceError` for an error while writing `path`."""
     return ResourceError(
-        f"{path} cannot be written: {error.strerror or error}", "check free space and permissions of the storage folder"
+        f"{path} cannot be written: {error.strerror or error}",
+        "check the free space and the permissions of the storage folder",
     )

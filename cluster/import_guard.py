@@ -1,9 +1,9 @@
 """Keep a user's own trainer.py, serve.py, tune.py or cluster/ from hiding raymill's packages of the same names.
 
-The working directory comes first on the import path of `python -m raymill`, of Ray's workers and of Ray jobs. A finder
-in front of Python's own resolves the four names in the folder that holds the package `raymill`, whatever comes first.
-It is installed when `raymill` is imported, and in Ray's workers by a setup hook; the hook costs a second for each kind
-of worker, so it is used only if there is a file to guard against.
+The working directory comes first on the import path of `python -m raymill`, of Ray's workers and of Ray jobs. The guard
+is an import finder in front of Python's own finders. It always resolves the four names in the folder that holds the
+package `raymill`. It is installed when `raymill` is imported, and in Ray's workers by a setup hook. The hook costs a
+second for each kind of worker, so it is used only if there is a file to guard against.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).absolute().parents[1]
 
 
 class _OwnPackages(importlib.abc.MetaPathFinder):
-    """Finds raymill's packages in `ROOT`, and nothing else."""
+    """An import finder that finds only raymill's packages, in `ROOT`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -34,7 +34,7 @@ class _OwnPackages(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Resolve raymill's packages in `ROOT` from now on. Raises `ImportError` if another file was imported instead."""
+    """Install the finder in this process. Raises `ImportError` if a file that hides a package was already imported."""
     for name in PACKAGES:
         loaded = getattr(sys.modules.get(name), "__file__", None)
         if loaded and Path(loaded).absolute().parent != ROOT / name:
@@ -59,22 +59,25 @@ def hiding_files() -> list[str]:
 def job_environment() -> dict[str, Any]:
     """Return the part of a Ray job's runtime environment that installs the guard in every worker.
 
-    It is empty if no file hides a package. Raises `ImportError` with the file's name if the job has a setup hook
-    already: Ray takes only one.
+    Returns {} if no file hides a package. Raises `ImportError` with the file's name if the job already has a setup
+    hook, because Ray takes only one.
     """
     files = hiding_files()
     if not files:
         return {}
     if os.environ.get(WORKER_SETUP_HOOK_VARIABLE):
         raise ImportError(
-            f"{files[0]} hides a package of raymill's in Ray's workers, and the job's own worker_process_setup_hook "
-            f"leaves no room for the guard against it; rename {files[0]}"
+            f"{files[0]} hides one of raymill's packages in Ray's workers. raymill cannot prevent this, because the "
+            f"job has its own worker_process_setup_hook; rename {files[0]}"
         )
     return {"worker_process_setup_hook": _worker_hook()}
 
 
 def actor_environment() -> dict[str, Any]:
-    """Return the same for one actor of an application that `serve deploy` starts, which has no job of raymill's."""
+    """Return the runtime environment that installs the guard in a replica of an application from `serve deploy`.
+
+    raymill does not start the job of such an application. Returns {} if no file hides a package.
+    """
     return {"env_vars": {WORKER_SETUP_HOOK_VARIABLE: "raymill.own_packages.guard"}} if hiding_files() else {}
 
 
@@ -82,7 +85,7 @@ def _worker_hook() -> Callable[[], None]:
     root = str(ROOT)
 
     def guard_own_packages() -> None:
-        # A nested function travels by value: a worker could not import it from a package that is hidden there.
+        # Ray pickles a nested function by value. A worker could not import it by name from a hidden package.
         import importlib
         import importlib.util
         import sys

@@ -1,4 +1,4 @@
-"""Find and remove the placement groups of the connected Ray that still hold resources."""
+"""Find and remove placement groups of the connected Ray that still hold resources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def active_placement_groups() -> dict[str, str]:
-    """Return the placement groups that hold resources now: names by id (hexadecimal)."""
+    """Return the placement groups that hold resources now: hexadecimal id -> name."""
     from ray.util import placement_group_table
 
     return {group: info["name"] for group, info in placement_group_table().items() if info["state"] != "REMOVED"}

@@ -1,6 +1,7 @@
-"""Check that a run fits the cluster: add up what its stages ask for before anything starts.
+"""Check that a run fits the cluster: add up the CPUs and GPUs of each stage before anything starts.
 
-Ray waits forever for a process that fits on no node. Such a run is refused here, with the sum and a change that fits.
+Ray waits forever for a process that fits on no node. So such a run is rejected here, with the sum and a change that
+makes it fit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from cluster.errors import ResourceError
 from cluster.ray_internals import count_cpus, count_gpus
 
-# Processes that ask for neither CPU nor GPU always fit.
+# Capacity of a node for processes that need neither CPU nor GPU.
 _UNLIMITED = 10_000
 
 
@@ -30,7 +31,7 @@ class Demand(NamedTuple):
     cpus_each: float
     gpus_each: float
     key: str
-    """The spec's key to lower if the stage does not fit."""
+    """The spec's key whose value to lower if the stage does not fit."""
 
     @property
     def cpus(self) -> float:
@@ -57,7 +58,7 @@ def joined_nodes() -> list[Node]:
 
 
 def capacity(nodes: list[Node], cpus_each: float, gpus_each: float) -> int:
-    """Return how many processes of this size fit on the nodes at the same time."""
+    """Return how many processes with these CPUs and GPUs each fit on the nodes at the same time."""
     count = 0
     for node in nodes:
         limits = []
@@ -70,7 +71,7 @@ def capacity(nodes: list[Node], cpus_each: float, gpus_each: float) -> int:
 
 
 def check_fits(demands: list[Demand], nodes: list[Node]) -> None:
-    """Raise `ResourceError` with the sum for the first demand that does not fit on the nodes."""
+    """Raise `ResourceError` if a demand does not fit on the nodes. The message shows the sum for the first one."""
     total = Node(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes))
     for demand in demands:
         room = capacity(nodes, demand.cpus_each, demand.gpus_each)
@@ -81,7 +82,7 @@ def check_fits(demands: list[Demand], nodes: list[Node]) -> None:
         )
         have = f"{total.cpus:g} CPU" + (f" and {total.gpus:g} GPU" if demand.gpus_each or total.gpus else "")
         nodes_text = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
-        change = f"lower {demand.key} to {room}" if room else f"ask for less with {demand.key}"
+        change = f"lower `{demand.key}` to {room}" if room else f"lower `{demand.key}`"
         raise ResourceError(
             f"{demand.stage} does not fit: {demand.what} need {need} = {demand.cpus:g} CPU"
             + (f", {demand.gpus:g} GPU" if demand.gpus_each else "")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import random
 import socket
 
-# Below the ports that Linux gives to outgoing connections (from 32,768 on). Ray's workers use 10,002 to 19,999, and the
-# replicas behind HAProxy those from 30,000 on.
+# Ports that nothing else chooses: Linux takes ports from 32,768 on for outgoing connections, Ray's workers use 10,002
+# to 19,999, and the replicas behind HAProxy use ports from 30,000 on.
 _PORTS = range(20_000, 30_000)
 _TRIES = 100
 _handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a free loopback port that this process did not return before.
+    """Return a free loopback port that this process has not returned before.
 
-    It lies outside the ranges that the system and Ray give out themselves, so it stays free until a server uses it.
+    The port is outside the ranges from which Linux and Ray choose ports, so it stays free until a server uses it.
     """
     for port in random.SystemRandom().sample(_PORTS, _TRIES):
         if port not in _handed_out and port_is_free("127.0.0.1", port):

@@ -1,4 +1,4 @@
-"""The processes of a Ray that this process started: find them and end them."""
+"""Find and end the processes of a Ray that this process started."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import psutil
 
 #: Ray's daemons, by the name of their executable.
 _DAEMONS = frozenset({"raylet", "gcs_server", "haproxy"})
-#: Without these two no Ray works.
+#: The daemons without which Ray does not work.
 _CORE_DAEMONS = frozenset({"raylet", "gcs_server"})
-# Ray's own programs stand among the first words of a command line: `python -u .../ray/dashboard/agent.py`.
+# How many words of a command line to search for a path of Ray, as in `python -u .../ray/dashboard/agent.py`.
 _WORDS_TO_SEARCH = 12
 
 
 def ray_processes() -> list[psutil.Process]:
-    """Return the processes below this one that belong to Ray."""
+    """Return the descendants of this process that belong to Ray."""
     return [process for process in psutil.Process().children(recursive=True) if _belongs_to_ray(process)]
 
 
 def core_daemons_are_running() -> bool:
-    """Return whether a raylet and a GCS server run below this process."""
+    """Return whether a raylet and a GCS server run among the descendants of this process."""
     names = set()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -30,7 +30,7 @@ def core_daemons_are_running() -> bool:
 
 
 def is_ray_worker(process: psutil.Process) -> bool:
-    """Return whether a process runs tasks or an actor. Ray's agents do not."""
+    """Return whether a process is a Ray worker, which runs tasks or an actor. Ray's agents are not workers."""
     with contextlib.suppress(psutil.Error):
         first = process.cmdline()[:1]
         return bool(first) and first[0].startswith("ray::") and not first[0].endswith("Agent")

@@ -1,6 +1,7 @@
-"""Progress of work in other processes: one small file for each, in the run's folder.
+"""Progress of work in other processes: one small file per process, in the run's folder.
 
-Workers write and the driver reads. This needs no actor, crosses nodes wherever the storage does, and survives a crash.
+Workers write the files and the driver reads them. This needs no Ray actor, works on all nodes that share the storage
+folder, and survives a crash.
 """
 
 from __future__ import annotations
@@ -47,14 +48,20 @@ class Progress(BaseModel):
 
 
 class ProgressFile:
-    """Writes progress to a file. Cheap enough to call at every step: it writes at most every 0.4 s."""
+    """Writes progress to a file. Call `update` at every step: it writes only if 0.4 s have passed since the last write.
+
+    With `path` None it writes nothing.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._next_write = 0.0
 
     def update(self, progress: Progress, *, force: bool = False) -> None:
-        """Publish `progress`. A lost update is harmless, so nothing is synced and a full disk is not reported here."""
+        """Write `progress` if it is time to, or if `force` is true.
+
+        A lost update is harmless, so the file is not synced to disk and errors of the disk are ignored.
+        """
         now = time.monotonic()
         if self.path is None or (now < self._next_write and not force):
             return
@@ -67,7 +74,7 @@ class ProgressFile:
 
 
 def read_progress(folder: Path) -> list[Progress]:
-    """Return the progress of every file in `folder`, sorted by name. Skip files that cannot be read."""
+    """Return the progress in every file of `folder`, sorted by file name. Files that cannot be read are skipped."""
     parts = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         with contextlib.suppress(OSError, ValueError):
@@ -76,17 +83,17 @@ def read_progress(folder: Path) -> list[Progress]:
 
 
 def sum_progress(parts: list[Progress]) -> Progress:
-    """Return the sum of several pieces of work, with the last note."""
+    """Return the total progress of several pieces of work, with the last note that is not empty."""
     note = next((part.note for part in reversed(parts) if part.note), "")
     unit = parts[0].unit if parts else "rows"
     return Progress(done=sum(p.done for p in parts), total=sum(p.total for p in parts), unit=unit, note=note)
 
 
 def run_in_thread(work: Callable[[], T], poll: Callable[[], Any], every_s: float = POLL_EVERY_S) -> T:
-    """Run `work` in a thread. Call `poll` every `every_s` seconds until it ends, and once after that.
+    """Run `work` in a thread and return its result. Call `poll` every `every_s` seconds until it ends, and once after.
 
-    The calling thread stays free for Ctrl-C: Ray Train and Ray Tune install their own, slower signal handlers in the
-    main thread only (`DataParallelTrainer._register_sigint_handler`, `tune._setup_signal_catching` in ray 2.60).
+    This keeps Ctrl-C fast. Ray Train and Ray Tune install slower signal handlers of their own if they run in the main
+    thread (`DataParallelTrainer._register_sigint_handler`, `tune._setup_signal_catching` in ray 2.60).
     """
     outcome: Future[T] = Future()
 
@@ -106,5 +113,5 @@ def run_in_thread(work: Callable[[], T], poll: Callable[[], Any], every_s: float
 
 
 def running_work() -> list[Thread]:
-    """Return the threads whose work was abandoned and which may still call Ray."""
+    """Return the threads that may still call Ray, for example after an interrupt left their work unfinished."""
     return [thread for thread in threading.enumerate() if thread.name.startswith(WORK_THREAD)]

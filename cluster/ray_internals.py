@@ -1,7 +1,7 @@
-"""Every private name of Ray that raymill uses, one small function each.
+"""All private names of Ray that raymill uses, each in a small function of its own.
 
-A new release of Ray may change them without notice. Each is imported inside its function, so that a missing name breaks
-only the feature that needs it. The comments say why each is used and what would replace it.
+A new release of Ray may change private names without notice. Each name is imported inside its function, so that a
+missing name breaks only the feature that needs it. The comments say why a name is used and what could replace it.
 tests/unit/test_ray_internals.py has one test for each.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-#: The variable in which Ray passes the dotted name of a setup hook to its workers.
-# Why: an application that `serve deploy` starts has no job of raymill's whose runtime environment could name the hook.
-# Replaced by: `worker_process_setup_hook` in an actor's `runtime_env`, once Ray takes it there and not for jobs alone.
+#: The environment variable in which Ray passes the dotted name of a setup hook to its workers.
+# Why: raymill does not start the job of an application from `serve deploy`, so it cannot set the hook for that job.
+# Replaced by: `worker_process_setup_hook` in an actor's `runtime_env`, once Ray accepts it there and not only for jobs.
 WORKER_SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 
 
@@ -24,7 +24,7 @@ class ServeAddress(NamedTuple):
 
 def count_cpus() -> int:
     """Return the number of cores that Ray would count on this machine, within a container's limit."""
-    # Why: `plan` must agree with Ray without starting it. `os.cpu_count` and psutil do not know of cgroup limits.
+    # Why: `plan` must agree with Ray without starting it. `os.cpu_count` and psutil ignore cgroup limits.
     # Replaced by: a public function of Ray's, or `os.process_cpu_count` once Python reads cgroup limits.
     from ray._private.utils import get_num_cpus
 
@@ -42,7 +42,7 @@ def count_gpus() -> int:
 
 
 def node_address_option(address: str) -> dict[str, Any]:
-    """Return the argument of `ray.init` that makes the new node listen on `address` alone."""
+    """Return the argument of `ray.init` that makes the new node listen on `address` only."""
     # Why: by default a local Ray uses the machine's network address, where other machines can reach it.
     # Replaced by: a public argument of `ray.init`; `ray start --node-ip-address` exists for the command line only.
     return {"_node_ip_address": address}
@@ -50,17 +50,17 @@ def node_address_option(address: str) -> dict[str, Any]:
 
 def serve_is_running() -> bool:
     """Return whether the connected Ray has a running Serve controller."""
-    # Why: `serve.status()` returns a status without applications both for a running Serve and for none.
-    # Replaced by: a field of that status which says whether a controller runs.
+    # Why: `serve.status()` returns a status without applications whether or not a Serve controller runs.
+    # Replaced by: a field of the status that says whether a controller runs.
     from ray.serve.context import _get_global_client
 
     return _get_global_client(raise_if_no_controller_running=False) is not None
 
 
 def serve_address() -> ServeAddress:
-    """Return the address of the running Serve. It keeps the address it was first started with."""
-    # Why: the address is otherwise known only to the dashboard, which a local Ray does not start.
-    # Replaced by: the HTTP options in `serve.status()`, as `ServeInstanceDetails` has them for the dashboard.
+    """Return the address that the running Serve listens on. Serve keeps the address that it was first started with."""
+    # Why: only the dashboard also knows the address, and a local Ray does not start the dashboard.
+    # Replaced by: the HTTP options in `serve.status()`. Today only the dashboard's `ServeInstanceDetails` has them.
     from ray.serve.context import _get_global_client
 
     client = _get_global_client()
@@ -70,8 +70,8 @@ def serve_address() -> ServeAddress:
 
 def finish_trial_session(timeout_s: float) -> None:
     """Wait up to `timeout_s` for the training function of this process's Ray Tune trial to end."""
-    # Why: `FunctionTrainable.cleanup` waits 0 s, and then Ray Tune kills the process with Ray Train's controller in it.
-    # The workers' placement group would stay, and the next trial would wait for those cores forever.
+    # Why: `FunctionTrainable.cleanup` waits 0 s, then Ray Tune kills the process, and Ray Train's controller with it.
+    # The workers' placement group would stay, and the next trial would wait for its cores forever.
     # Replaced by: a timeout for `cleanup` in `ray.tune.RunConfig`.
     from ray.train._internal.session import get_session
 
@@ -82,7 +82,7 @@ def finish_trial_session(timeout_s: float) -> None:
 
 def data_parallel_trainer() -> Any:
     """Return Ray Train's trainer that starts workers without a backend such as torch's process group."""
-    # Why: `ray.train.data_parallel_trainer.DataParallelTrainer` is that of Train v1; v2 does not export its own.
+    # Why: `ray.train.data_parallel_trainer.DataParallelTrainer` belongs to Train v1; v2 does not export its trainer.
     # Replaced by: `ray.train.DataParallelTrainer`, once v2 exports it.
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -90,9 +90,9 @@ def data_parallel_trainer() -> Any:
 
 
 def live_actors() -> dict[str, str]:
-    """Return the actors of the connected Ray that are not dead: class names by id."""
-    # Why: the tests check that nothing stays behind, and `ray.util.state.list_actors` needs the dashboard.
-    # Replaced by: `list_actors`, once it asks the GCS itself.
+    """Return the actors of the connected Ray that are not dead: id -> class name."""
+    # Why: the tests check that no actor is left, and `ray.util.state.list_actors` needs the dashboard.
+    # Replaced by: `list_actors`, once it works without the dashboard.
     from ray._private.state import actors
 
     return {key: actor["ActorClassName"] for key, actor in actors().items() if actor["State"] != "DEAD"}

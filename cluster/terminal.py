@@ -1,4 +1,4 @@
-"""Keep the output of Ray and other libraries off the terminal of a command."""
+"""Keep what Ray and other libraries print off the terminal of a command."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import IO
 
 
 class OutputRedirect:
-    """Sends what Ray and its libraries print to a file, and leaves the terminal to this process's own streams.
+    """Sends what Ray and other libraries print to a file. Only this object's `stdout` and `stderr` reach the terminal.
 
-    File descriptors 1 and 2 point to the file, because Ray prints from C++ and from other processes too. `stdout` and
-    `stderr` write to the terminal.
+    File descriptors 1 and 2 point to the file, because Ray prints from C++ and from other processes too.
     """
 
     def __init__(self, *, shows_ray_output: bool = False) -> None:
-        """With `shows_ray_output` everything but the command's result goes to stderr, and no file is used."""
+        """With `shows_ray_output`, everything but the command's result is printed on stderr, and no file is used."""
         self._saved: tuple[int, int] | None = None
         self.shows_ray_output = shows_ray_output
         self.stdout: IO[str] = sys.stdout

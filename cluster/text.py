@@ -1,4 +1,4 @@
-"""Small functions on text that several packages share."""
+"""Small text functions that several packages share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp", "Mn", "Mc", "M
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether `text` can be encoded as UTF-8. JSON and invalid bytes can yield half of a surrogate pair."""
+    """Return whether `text` can be encoded as UTF-8. Text from JSON or invalid bytes may hold half a surrogate pair."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -25,9 +25,11 @@ def is_unicode(text: str) -> bool:
 
 
 def is_blank(text: str) -> bool:
-    """Return whether `text` has no visible character: only white space, control and zero-width characters, or accents
-    without a letter."""
-    if _LETTER_OR_DIGIT.search(text):  # in nearly every text the first character
+    """Return whether `text` has no visible character.
+
+    White space, control characters, zero-width characters, and accents without a letter are not visible.
+    """
+    if _LETTER_OR_DIGIT.search(text):  # fast: it is the first character of nearly every text
         return False
     return all(unicodedata.category(character) in _INVISIBLE for character in text)
 
@@ -37,7 +39,8 @@ def blank_mask(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # Arrow's and Python's Unicode tables differ in age. Only a letter or digit by Arrow's table needs no second look.
+    # Arrow's Unicode tables may be older or newer than Python's. So Arrow only sorts out texts with a letter or digit,
+    # and Python decides on the others.
     doubtful = column.filter(pc.invert(pc.match_substring_regex(column, r"[\pL\pN]")))
     blank = [value for value in pc.unique(doubtful).to_pylist() if is_blank(value)]
     return pc.is_in(column, value_set=pa.array(blank, column.type))

@@ -1,13 +1,13 @@
 """raymill's Python API: one function for each stage and command.
 
-Nothing heavy is imported until a function runs, so `raymill --help` answers without torch, Ray or pydantic.
+Large libraries are imported only when a function runs, so `raymill --help` does not load torch, Ray or pydantic.
 """
 
 # ruff: noqa: E402
 
 from raymill.own_packages import guard
 
-guard()  # before anything imports one of the four packages: a user's own serve.py may be first on the import path
+guard()  # before any import from raymill's other packages: a user's own serve.py may come first on the import path
 
 from raymill.contracts import contract_diff, contract_show
 from raymill.endpoint import deploy_config, optimize, serve, serve_versions, wait_for_interrupt

@@ -1,4 +1,4 @@
-"""The contracts of models: show one, compare two."""
+"""Show the contract of a model, or compare two contracts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raymill.session import STORAGE, storage_folder
 
 
 def contract_show(model: str, *, storage: str | Path = STORAGE) -> dict[str, Any]:
-    """Return the contract of a registered model, or of a prepared or model folder.
+    """Return the contract of `model`: a registered model, or a folder with prepared rows or a model.
 
     The keys are the fields of `trainer.registry.contracts.NamedContract`.
     """
@@ -20,7 +20,10 @@ def contract_show(model: str, *, storage: str | Path = STORAGE) -> dict[str, Any
 
 
 def contract_diff(first: str, second: str, *, storage: str | Path = STORAGE) -> dict[str, Any]:
-    """Return the differences between two contracts, field by field. `first` and `second` are what `contract_show` takes."""
+    """Return the differences between the contracts of `first` and `second`, field by field.
+
+    `first` and `second` are models or folders, as for `contract_show`.
+    """
     from trainer.contract.diff import compare_contracts
     from trainer.registry.contracts import find_contract
 

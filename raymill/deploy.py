@@ -1,6 +1,7 @@
-"""The import path of an endpoint's application for `serve deploy` and `serve run`: `raymill.deploy:build`.
+"""The endpoint's application for `serve deploy` and `serve run`, under the import path `raymill.deploy:build`.
 
-The same as `serve.app:build`, except that importing `raymill` first keeps a user's own `serve.py` from hiding it.
+It is the same as `serve.app:build`. But importing `raymill` first keeps a user's own `serve.py` from hiding the package
+`serve`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Return the application for `args`, the fields of `serve.app.BuildArguments`."""
+    """Return the application for `args`, whose keys are the fields of `serve.app.BuildArguments`."""
     from serve.app import build as build_application
 
     return build_application(args)

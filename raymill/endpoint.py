@@ -1,4 +1,4 @@
-"""HTTP endpoints of registered models: serve, choose an engine, write the config for `serve deploy`."""
+"""HTTP endpoints of registered models: serve them, choose their engines, make the config for `serve deploy`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def serve(
     overrides: Iterable[str] = (),
     **changes: Any,
 ) -> Iterator[str]:
-    """Serve a registered model while the block runs; yields its URL.
+    """Serve a registered model while the block runs; yield the endpoint's URL.
 
-    `changes` override keys of the spec's `serve:`; `overrides` override any key, for example `serve.replicas=2`.
+    `changes` override keys of the spec's `serve:`, for example `replicas=2`. `overrides` override any key of the spec,
+    for example `["serve.replicas=2"]`.
     """
     from cluster.connect import connect_to_ray, joins_cluster
     from serve.haproxy import check_access, check_port, configure_proxy
@@ -68,10 +69,11 @@ def serve_versions(
     log_folder: str | None = None,
     stop_within_s: float = 1.0,
 ) -> Iterator[str]:
-    """Serve `versions` on the connected Ray while the block runs; yields the URL.
+    """Serve `versions` on the connected Ray while the block runs; yield the endpoint's URL.
 
-    `held_out` returns the rows that engines are checked on; by default those that the version was registered with. At the
-    end, wait up to `stop_within_s` for the endpoint to be gone; a local Ray ends whatever is left when it stops.
+    `held_out` returns the rows to check a version's engines on; by default, the rows that the version was registered
+    with. At the end, wait up to `stop_within_s` until the endpoint has stopped. If it has not, a local Ray ends it when
+    Ray stops.
     """
     from cluster.plan import check_fits, joined_nodes
     from cluster.progress import Progress, run_in_thread
@@ -94,7 +96,7 @@ def serve_versions(
     try:
         with console.stage("serve") as show:
             endpoint = run_in_thread(start, print_messages)
-    except KeyboardInterrupt:  # the thread is still starting replicas, on a cluster that outlives this process
+    except KeyboardInterrupt:  # the thread still starts replicas, and a joined cluster would keep them
         stop_endpoint(versions[0].name, started_serve=False, within_s=stop_within_s)
         raise
     print_messages()
@@ -114,7 +116,8 @@ def optimize(
 ) -> dict[str, Any]:
     """Build and time the engines that can serve a model on this machine, and store the choice beside the version.
 
-    `changes` override keys of the spec's `serve:`. Returns the measurements and the choice.
+    `changes` override keys of the spec's `serve:`, and `overrides` override any key. Returns the measurements and the
+    choice.
     """
     from serve.engines.choose import optimize_engine
     from trainer.pipeline.models import load_version_spec
@@ -141,7 +144,7 @@ def deploy_config(model: str, *, storage: str | Path = STORAGE, overrides: Itera
 
 
 def load_held_out_rows(version: Version) -> HeldOut | None:
-    """Return the rows that a version was registered with, to check engines on; None if they are gone."""
+    """Return the held-out rows that a version was registered with, to check engines on; None if the rows are gone."""
     from cluster.errors import ModelError
     from trainer.contract.contract import load_contract
     from trainer.pipeline.models import load_version_spec

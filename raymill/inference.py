@@ -1,4 +1,4 @@
-"""A registered model on files: metrics on labeled rows, predictions for unlabeled ones, the model in this process."""
+"""Use a registered model without an endpoint: evaluate it, predict files, or load it into this process."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def evaluate(
     address: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Return a registered model's metrics on its held-out rows or on a labeled file, and write a report.
+    """Return a registered model's metrics on the labeled file `data`, by default on its held-out rows. Writes a report.
 
-    Computes in this process, or on the Ray at `address`.
+    Computes in this process, or on the Ray cluster at `address`.
     """
     from trainer.pipeline.models import evaluate_version
 
@@ -39,9 +39,9 @@ def predict(
     address: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Write predictions for csv, jsonl or parquet files with Ray Data. Returns the output's path and the counts.
+    """Write predictions for csv, jsonl or parquet files with Ray Data. Returns the output's path and row counts.
 
-    Without `output`, writes `<input>.predictions.jsonl` into the working directory.
+    Without `output`, writes `<first input>.predictions.jsonl` into the working directory.
     """
     from trainer.pipeline.models import predict_version
 
@@ -53,7 +53,10 @@ def predict(
 
 
 def load(model: str, *, storage: str | Path = STORAGE) -> Predictor:
-    """Return a registered model in this process, with every file checked: `load("name@champion").predict(["..."])`."""
+    """Load a registered model into this process, after checking all its files.
+
+    For example `load("name@champion").predict(["..."])`.
+    """
     from trainer.inference.predictor import Predictor
 
     return Predictor(find_version(model, storage).folder)

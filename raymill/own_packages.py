@@ -1,4 +1,4 @@
-"""Make `cluster`, `trainer`, `tune` and `serve` mean raymill's packages in this process."""
+"""Make sure that the names `cluster`, `trainer`, `tune` and `serve` import raymill's packages in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ROOT = str(Path(__file__).absolute().parents[1])
 
 
 def guard() -> None:
-    """Install `cluster.import_guard`; the guard itself is imported from the folder beside this package."""
+    """Install `cluster.import_guard`. Import it from the folder of raymill's packages, not from a user's file."""
     sys.path.insert(0, _ROOT)
     try:
         from cluster import import_guard

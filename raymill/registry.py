@@ -9,9 +9,9 @@ from raymill.session import STORAGE, find_version
 
 
 def models(*, storage: str | Path = STORAGE) -> list[dict[str, Any]]:
-    """Return every version of every model: `model`, `version`, `aliases` and `metrics` on the held-out rows.
+    """Return every version of every model, each as a dict: `model`, `version`, `aliases`, `metrics`.
 
-    A damaged version has an `error` and no metrics; it does not hide the others.
+    The metrics are those on the held-out rows. A damaged version has an `error` and empty metrics.
     """
     from cluster.errors import ModelError
     from trainer.registry.registry import Registry
@@ -34,7 +34,7 @@ def models(*, storage: str | Path = STORAGE) -> list[dict[str, Any]]:
 
 
 def show(model: str, *, storage: str | Path = STORAGE) -> dict[str, Any]:
-    """Return one version: metrics by part, lineage, files with their hashes, and the moves of its aliases."""
+    """Return one version: metrics by part, lineage, files with their hashes, and when aliases were moved to it."""
     from cluster.files import read_json
     from trainer.registry.registry import MANIFEST_FILE, Registry
 
@@ -55,7 +55,7 @@ def show(model: str, *, storage: str | Path = STORAGE) -> dict[str, Any]:
 def promote(
     model: str, *, alias: str = "champion", storage: str | Path = STORAGE, reason: str = "promoted by hand"
 ) -> dict[str, Any]:
-    """Point `alias` to this version, whatever the gate decided. Returns `model`, `version` and `alias`."""
+    """Point `alias` to the version `model`, whatever the gate decided. Returns `model`, `version` and `alias`."""
     from trainer.registry.registry import Registry
 
     registry = Registry(storage)

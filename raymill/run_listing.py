@@ -1,4 +1,4 @@
-"""The runs under a storage folder."""
+"""List the runs under a storage folder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from raymill.session import STORAGE, storage_folder
 
 
 def runs(*, storage: str | Path = STORAGE) -> list[dict[str, Any]]:
-    """Return every run that trains or searches, oldest first: `run`, `kind`, `folder` and `finished`.
+    """Return every run that trains or searches, oldest first, each as a dict: `run`, `kind`, `folder`, `finished`.
 
-    A finished run also has the `metrics`, `model`, `version` and `promoted` of its result, as far as they apply.
+    A finished run also has those of `metrics`, `model`, `version` and `promoted` that its result holds.
     """
     from cluster.files import read_json
     from trainer.runs.folder import list_runs, run_kind

@@ -1,4 +1,4 @@
-"""The cost of serving a finalist of a search: a replica behind HTTP under a short load test."""
+"""Measure the cost of serving a finalist of a search: serve it over HTTP and run a short load test."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 # Number of different inputs in the load test.
 _INPUTS = 256
-# Longest wait for one endpoint to be gone before the next one starts.
+# How long to wait at most until an endpoint has stopped, so that the next endpoint finds its cores free.
 _STOP_WITHIN_S = 30.0
 
 
 def measure_serving(run: Run, result: RunResult) -> dict[str, float]:
-    """Return the metrics of `trainer.spec.tune.SERVING_METRICS` for a finalist.
+    """Return the metrics in `trainer.spec.tune.SERVING_METRICS` for a finalist.
 
-    The replicas are those of the spec's `serve:`, the clients those of `tune.load_test`.
+    The spec's `serve:` sets the replicas, and `tune.load_test` sets the clients.
     """
     import tempfile
     from pathlib import Path
@@ -38,7 +38,7 @@ def measure_serving(run: Run, result: RunResult) -> dict[str, float]:
     rows = build_held_out(result.spec, prepared.contract, load_held_out(prepared, "validation"))
     with tempfile.TemporaryDirectory(dir=run.folder) as storage:
         version = register_candidate(result, Path(storage))
-        # Loopback without keys: the candidate is not public yet, and keys do not change the cost.
+        # Serve on loopback without keys: the candidate is not public yet, and keys do not change the cost.
         local = {"host": "127.0.0.1", "port": free_port(), "keys": None, "insecure": False, "overlong": "truncate"}
         spec = result.spec.serve.model_copy(update={**local, "models": ()})
         with serve_versions([version], spec, Console(), held_out=lambda _: rows, stop_within_s=_STOP_WITHIN_S) as url:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trainer.registry.registry import Version
     from trainer.spec.run import RunSpec
 
-#: The default storage folder; the same as the spec's.
+#: The default storage folder, the same as in the spec.
 STORAGE = "~/.raymill"
 
 
@@ -25,7 +25,7 @@ def storage_folder(storage: str | Path) -> Path:
 
 
 def find_version(model: str, storage: str | Path) -> Version:
-    """Return the version named by `model` (`name`, `name@alias` or `name@7`), after checking every file of it."""
+    """Return the version that `model` names (`name`, `name@alias` or `name@7`), after checking all its files."""
     from trainer.registry.registry import Registry, verify_files
 
     version = Registry(storage).find(model)
@@ -34,14 +34,14 @@ def find_version(model: str, storage: str | Path) -> Version:
 
 
 def console_or_default(console: Console | None) -> Console:
-    """Return `console`, or a new one on stderr."""
+    """Return `console`, or a console that writes nothing."""
     from cluster.console import Console
 
     return console or Console()
 
 
 def starts_local_ray(spec: RunSpec) -> bool:
-    """Return whether `spec` starts Ray on this machine: it gives no address and this process is not connected."""
+    """Return whether a run of `spec` starts Ray on this machine: it has no address, and no Ray is connected."""
     from cluster.connect import joins_cluster
 
     if joins_cluster(spec.cluster.address):
@@ -54,7 +54,8 @@ def starts_local_ray(spec: RunSpec) -> bool:
 def ray_for(run: Run, *, serving: bool = False) -> Iterator[None]:
     """Connect to Ray while the block runs.
 
-    Raises `ResourceError` if the run does not fit: before a local Ray starts, or after joining a cluster.
+    Raises `ResourceError` if the run does not fit. A local Ray is not started then; a cluster is joined to learn its
+    size.
     """
     from cluster.connect import connect_to_ray
     from cluster.plan import joined_nodes, local_nodes

@@ -1,4 +1,4 @@
-"""The stages of a run: plan, prepare, train, tune, or everything; resume and repeat a run."""
+"""The stages of a run: plan, prepare, train, tune, or all of them. Also resume and repeat a run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Return which processes will run, with their CPUs and GPUs, and the nodes they fit on.
+    """Return the processes that will run, with their CPUs and GPUs, and the cluster's nodes.
 
-    Raises `ResourceError` with the totals if they do not fit, and every error that `run` raises before it reads rows.
+    Raises `ResourceError` with the totals if the processes do not fit, and every error that `run` raises before it
+    reads rows.
     """
     from cluster.connect import connect_to_ray
     from cluster.plan import check_fits, joined_nodes, local_nodes
@@ -51,7 +52,7 @@ def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[
 def prepare(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> Outcome:
-    """Make the prepared rows of `spec`, or reuse them. Starts Ray only to make many rows."""
+    """Make the prepared rows of `spec`, or reuse them. Starts Ray only if many rows must be prepared."""
     run = _new_run(spec, overrides, console, "prepare")
     prepared = _prepared_rows(run)
     return run.write_outcome(
@@ -66,9 +67,9 @@ def prepare(
 def data_report(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> dict[str, Any]:
-    """Prepare the rows of `spec`, or reuse them, and write data.html about them into the run's folder.
+    """Prepare the rows of `spec`, or reuse them, and write a page about them, data.html, into the run's folder.
 
-    Returns the outcome, with the page's path as `report`, its numbers as `data` and its findings as sentences.
+    Returns the outcome with three more keys: `report`, the page's path; `data`, its numbers; and `findings`, sentences.
     """
     from cluster.errors import SpecError
     from cluster.progress import Progress
@@ -87,8 +88,8 @@ def data_report(
     task = get_task(loaded.task)
     if not (task.text_roles and task.target.has_classes):
         raise SpecError(
-            f"the data report needs texts with classes, and task {loaded.task} has none",
-            "use `raymill prepare`, which prints the rows it used and the rows it left out",
+            f"the data report needs texts with classes, but task {loaded.task} has none",
+            "use `raymill prepare`, which prints how many rows it used and left out",
         )
     run = _new_run(loaded, (), console, "data")
     prepared = _prepared_rows(run)
@@ -121,14 +122,14 @@ def train(
 def tune(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> Outcome:
-    """Prepare and search. The outcome names the winner's checkpoint. Raises `SpecError` for a spec without `tune:`."""
+    """Prepare and search. The outcome names the best trial's checkpoint. Raises `SpecError` without `tune:`."""
     from cluster.errors import SpecError
 
     run = _new_run(spec, overrides, console, "tune")
     if run.spec.tune is None:
         raise SpecError(
-            "the spec has no `tune:` section, so there is nothing to search",
-            "add `tune: {space: {...}}`, or use `raymill train`",
+            "the spec has no section `tune:`, so there is nothing to search",
+            "add `tune: {space: {...}}` to the spec, or use `raymill train`",
         )
     return _tune(run)
 
@@ -142,7 +143,7 @@ def run(
 ) -> Outcome:
     """Prepare, search or train, evaluate, register, and promote through the gate.
 
-    `then` is called at the end while Ray is still up; `--serve` uses it.
+    `then` is called at the end with the run and its outcome, while Ray still runs; `--serve` uses it.
     """
     return _run_pipeline(_new_run(spec, overrides, console, "run"), then)
 
@@ -155,10 +156,10 @@ def resume(
     console: Console | None = None,
     then: Callable[[Run, Outcome], Outcome] | None = None,
 ) -> Outcome:
-    """Resume an interrupted run from its last checkpoint; the result is that of a run that never stopped.
+    """Resume an interrupted run from its last checkpoint. The result is the same as without the interruption.
 
-    A search keeps its finished trials and resumes the others; its space and its number of trials may change. `run` is the
-    run's folder or its name under `storage`. Only keys that do not change the result may be overridden.
+    `run` is the run's folder or its name under `storage`. Only keys that do not change the result may be overridden. A
+    search keeps its finished trials and resumes the others; its space and its number of trials may change.
     """
     from trainer.pipeline.run import Run
     from trainer.runs.resume import load_for_resume
@@ -177,7 +178,10 @@ def repeat(
     storage: str | Path = STORAGE,
     console: Console | None = None,
 ) -> Outcome:
-    """Train again from the complete spec of an earlier run, with the defaults of that time. Prints all other differences."""
+    """Train again from the complete spec of an earlier run, which includes the defaults of that time.
+
+    Prints everything else that differs from the earlier run, for example versions of packages.
+    """
     from trainer.runs.resume import load_for_repeat
 
     loaded, differences = load_for_repeat(str(run), storage_folder(storage), overrides)
@@ -225,7 +229,7 @@ def _run_pipeline(run: Run, then: Callable[[Run, Outcome], Outcome] | None) -> O
 
 @contextlib.contextmanager
 def _locked(run: Run) -> Iterator[None]:
-    """Hold the run's lock while the block runs; if it fails, print how to resume the run."""
+    """Hold the run's lock while the block runs. If the block raises, print how to resume the run."""
     from trainer.pipeline.messages import print_resume_hint
     from trainer.runs.folder import lock_run
 
@@ -261,7 +265,7 @@ def _new_run(
 
 
 def _prepared_rows(run: Run) -> Prepared:
-    """Return the run's prepared rows, made or reused. Starts Ray only to make many rows."""
+    """Make the run's prepared rows, or reuse them. Starts Ray only if many rows must be prepared."""
     from trainer.data.prepare import prepare as preparing
 
     if preparing.is_small_data(run.spec, run.files) or preparing.find_prepared(run.spec, run.files):

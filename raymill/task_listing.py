@@ -1,4 +1,4 @@
-"""The built-in tasks."""
+"""List the built-in tasks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import Any
 
 
 def tasks() -> list[dict[str, Any]]:
-    """Return the built-in tasks: name, columns by role, what `model` takes, request, answer and metrics."""
+    """Return the built-in tasks, each as a dict.
+
+    It holds the name, the columns by role, the models that `model:` accepts, what an input of a request looks like, an
+    example answer, and the metrics.
+    """
     from trainer.tasks.catalog import TASKS, get_task
 
     example_fit = {"labels": ["a", "b"], "target": {"mean": 0.0, "std": 1.0}}

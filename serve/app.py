@@ -1,4 +1,7 @@
-"""The Serve application for registered models: `serve run raymill.deploy:build model=name@champion` or `raymill serve`."""
+"""The Ray Serve application for registered models.
+
+`raymill serve` starts it, or `serve run raymill.deploy:build model=name@champion`.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from trainer.spec.run import RunSpec
 from trainer.spec.serve import ServeSpec
 from trainer.tasks import catalog as task_catalog
 
-# Most HTTP requests in one replica. Its queue is limited in inputs, and the replica itself rejects what exceeds the
-# limit.
+# Ray Serve's limit of requests in one replica. It is high, because the replica itself rejects requests when too many
+# inputs wait (`serve.max_queued`).
 _MAX_REQUESTS = 4096
-# With autoscaling: how often replicas report their load, and the window of its mean.
+# With autoscaling: how often replicas report their load, and the time over which the load is averaged.
 _LOAD_INTERVAL_S, _LOAD_WINDOW_S = 1.0, 5.0
-#: Returns the rows to check a version's engines on, or None if they are gone.
+#: Function that returns the held-out rows to check a version's engines on, or None if the rows are gone.
 HeldOutLoader = Callable[[Version], HeldOut | None]
 
 
@@ -50,7 +53,8 @@ class BuildArguments(BaseModel):
 def build(args: dict[str, Any]) -> Application:
     """Return the application for `args` (see `BuildArguments`). Raises `ModelError` for an unknown or damaged model.
 
-    Engines are those that `raymill optimize` or `raymill serve` chose; without a choice, the model's own forward pass.
+    Uses the engine that `raymill optimize` or `raymill serve` chose for this hardware, else the model's own forward
+    pass (`native`).
     """
     arguments = BuildArguments.model_validate(args)
     models = Registry(arguments.storage)
@@ -70,14 +74,15 @@ def build_application(
 ) -> Application:
     """Return the application that serves `versions` with `spec`, after verifying all their files.
 
-    If an engine is not chosen yet, choose it now on the rows of `held_out`, and report the measurements to `say`.
-    `environment` is the replicas' runtime environment.
+    If no engine is chosen yet for a version, engines are measured now: they are checked on the rows that `held_out`
+    returns, and `say` is called with each line of results. `environment` is the replicas' runtime environment.
     """
     names = [version.name for version in versions]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise SpecError(
-            f"serve.models: {repeated[0]} is listed twice", "an endpoint serves one version of a model; remove one"
+            f"serve.models: {repeated[0]} is listed twice, but an endpoint serves one version of a model",
+            f"remove one {repeated[0]} from the models to serve",
         )
     for version in versions:
         registry.verify_files(version)
@@ -116,7 +121,7 @@ def _scaling_options(spec: ServeSpec) -> dict[str, Any]:
             "max_replicas": most,
             "initial_replicas": max(1, fewest),
             "target_ongoing_requests": spec.target_ongoing_requests,
-            # Ray Serve's defaults delay scale-from-zero by 10 s and restart idle replicas.
+            # Ray Serve's defaults wait 10 s before they start a replica from zero, and start idle replicas again.
             "metrics_interval_s": _LOAD_INTERVAL_S,
             "look_back_period_s": _LOAD_WINDOW_S,
             "upscale_delay_s": _LOAD_WINDOW_S,

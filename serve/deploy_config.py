@@ -7,7 +7,7 @@ from typing import Any
 
 from trainer.spec.serve import ServeSpec
 
-# Keys of `serve:` that belong to Ray Serve's own options, or that do not apply to a running cluster.
+# Keys of `serve:` that are not passed on: Ray Serve has its own options for them, or a running cluster cannot use them.
 _EXCLUDED = {"host", "port", "proxy", "insecure", "retries"}
 
 

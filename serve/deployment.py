@@ -1,4 +1,4 @@
-"""One replica: verified models behind HTTP. Ray Serve runs as many replicas as the spec asks for."""
+"""One replica: verified models behind HTTP. Ray Serve runs the number of replicas in `serve.replicas`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class ReplicaSettings(BaseModel):
     models: list[ModelSettings]
     """/predict uses the first model."""
     replicas: int = 1
-    """Fewest replicas of the endpoint: each enforces its share of a key's rate."""
+    """Minimum number of replicas of the endpoint. Each replica enforces its share of a key's rate."""
     timeout_s: float = 30
     keys: list[dict[str, Any]] = []
     """API keys, hashed."""
     access_log: str | None = None
-    """The folder of the access log; None for no log."""
+    """The folder of the access log; None for no access log."""
     log_bodies: bool = False
     otlp_endpoint: str | None = None
 
@@ -67,7 +67,7 @@ class EndpointReplica:
         return self._app
 
     def check_health(self) -> None:
-        """Raise if a batcher has stopped; Ray Serve then replaces this replica."""
+        """Raise `RuntimeError` if a batcher has stopped; Ray Serve then replaces this replica."""
         for served in self._app.models.values():
             if not served.batcher.is_alive:
                 raise RuntimeError(f"the batcher of {served.identity['name']} has stopped")

@@ -27,7 +27,7 @@ class Endpoint(NamedTuple):
 
     url: str
     started_serve: bool
-    """Whether Ray Serve was started for this endpoint, and must be shut down with it."""
+    """Whether Ray Serve was started for this endpoint, and so must be shut down with it."""
 
 
 def start_endpoint(
@@ -38,11 +38,11 @@ def start_endpoint(
     log_folder: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Endpoint:
-    """Serve `versions` on the connected Ray; return once all replicas are ready. See `build_application` for `held_out`
+    """Serve `versions` on the connected Ray; return when all replicas are ready. See `build_application` for `held_out`
     and `say`.
 
-    Raises `ModelError` if the replicas reject a model (golden rows, digests), after deleting the application;
-    `ResourceError` if the address is taken, or if Ray Serve already runs another application.
+    Raises `ModelError`, after deleting the application, if a replica rejects a model because of its golden rows or
+    digests. Raises `ResourceError` if the address is taken or Ray Serve already runs another application.
     """
     check_access(spec)
     version = versions[0]
@@ -54,7 +54,7 @@ def start_endpoint(
     try:
         ray.serve.start(
             proxy_location="HeadOnly",
-            # Our HAProxy listens where the spec says; the replicas behind it listen on loopback only.
+            # Our HAProxy listens on the spec's address; the replicas behind it listen on loopback only.
             http_options={
                 "host": "127.0.0.1" if owns_proxy() else spec.host,
                 "port": spec.port,
@@ -67,7 +67,7 @@ def start_endpoint(
         reason = _failure_reason(version.name) or str(error).strip().splitlines()[-1]
         stop_endpoint(version.name, started_serve=started_serve)
         raise _start_error(version, spec, reason, error) from error
-    # If Serve was already running, its proxy keeps its own address.
+    # If Ray Serve was already running, its proxy keeps the address that it was started with.
     host, port = (spec.host, spec.port) if owns_proxy() else serve_address()
     return Endpoint(f"http://{f'[{host}]' if ':' in host else host}:{port}", started_serve)
 
@@ -80,7 +80,7 @@ def _start_error(version: Version, spec: ServeSpec, reason: str, error: RuntimeE
             f"{version.ref} cannot be served: {text.strip()}", fix.strip() or "restore the version, or train again"
         )
     if "address already in use" in str(error).lower():
-        return ResourceError(f"{spec.host}:{spec.port} is in use", "choose another --port")
+        return ResourceError(f"{spec.host}:{spec.port} is in use", "choose another port with `serve.port` or `--port`")
     return RaymillError(f"{version.ref} could not be started: {reason}")
 
 
@@ -88,12 +88,15 @@ def _check_no_other_application(name: str) -> None:
     for app in ray.serve.status().applications.keys() - {name}:
         raise ResourceError(
             f"Ray Serve on this cluster already has the application '{app}'",
-            "serve on a separate Ray, or put both applications into one Serve config",
+            "use another Ray cluster, or put both applications into one Ray Serve config",
         )
 
 
 def stop_endpoint(name: str, *, started_serve: bool, within_s: float = 1.0) -> None:
-    """Delete the application, waiting at most `within_s`: if Ray is stopped next, that ends the rest."""
+    """Delete the application, and shut Ray Serve down if `started_serve`. Wait for it at most `within_s`.
+
+    If Ray itself is stopped next, that ends whatever is left.
+    """
     thread = threading.Thread(target=_shut_down, args=[name, started_serve], daemon=True, name=f"{WORK_THREAD}-stop")
     thread.start()
     thread.join(within_s)
@@ -108,8 +111,10 @@ def _shut_down(name: str, started_serve: bool) -> None:
 
 
 def _failure_reason(name: str) -> str:
-    """Return the line of a replica's traceback that names the error, with the fix below it; "" if Serve reports
-    none."""
+    """Return the line that names the error in a replica's traceback, and the line with its fix.
+
+    Returns "" if Ray Serve reports no error.
+    """
     app: Any = None
     with contextlib.suppress(Exception):
         app = ray.serve.status().applications.get(name)

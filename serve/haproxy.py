@@ -1,8 +1,9 @@
 """Run HAProxy in front of the replicas, with Ray Serve's throughput mode, if this machine has HAProxy.
 
-Ray Serve reads both settings from the environment when Ray starts. Its HAProxy keeps files that all users of a machine
-share, an admin socket that anyone may write to, and two pages on all interfaces. Here each endpoint has its own private
-folder, and everything listens on the endpoint's address or on loopback. Imports neither ray nor ray.serve.
+Ray Serve reads the settings of both from the environment when Ray starts. By default its HAProxy uses files that all
+users of a machine share, has an admin socket that anyone may write to, and shows metrics and statistics on all
+interfaces. Here each endpoint has its own private folder, and everything listens on the endpoint's address or on
+loopback. Imports neither ray nor ray.serve.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from cluster.ports import free_port, port_is_free
 from serve.keys import load_keys
 from trainer.spec.serve import ServeSpec
 
-# Ray Serve writes HAProxy's configuration for the host 127.0.0.1, where the replicas listen too. This script stands for
-# HAProxy's binary: it edits the configuration and then becomes HAProxy, which ends with the process that started it
-# (otherwise it would keep the port and answer 503). Each expression matches a line of Ray's template, for a point that
-# Ray has no setting for:
+# Ray Serve writes HAProxy's configuration for the host 127.0.0.1, where the replicas listen too. Ray Serve runs this
+# script in place of HAProxy's binary. The script edits the configuration and then becomes HAProxy. HAProxy is killed
+# when the process that started it ends: otherwise it would keep the port and answer 503. Each expression matches a line
+# of Ray's template and changes something that Ray has no setting for:
 # - the metrics and statistics pages listen on loopback only;
-# - the endpoint listens where the spec says;
-# - only its owner may use the admin socket;
-# - unknown paths get 503 with Retry-After: after a restart HAProxy has no backends yet, and the application has all paths;
-# - requests go to the first idle replica instead of each in turn: its weights are still in the cache;
-# - idle clients time out, and requests are buffered whole: they can be retried elsewhere, and a slow client blocks no
-#   replica.
+# - the endpoint listens on the spec's address;
+# - only the user who owns the admin socket may use it;
+# - paths without a backend get 503 with Retry-After, not 404: the application answers all paths, so a missing backend
+#   means that HAProxy has just restarted;
+# - requests go to the first idle replica, not to the replicas in turn: its weights are still in the CPU's cache;
+# - slow clients time out, and a request is passed on only when it is complete: so a slow client blocks no replica, and
+#   a request can be retried on another replica.
 _SCRIPT = """#!/bin/sh
 for word in "$@"; do
   case "$word" in *.cfg) sed -i \\
@@ -49,29 +51,28 @@ exec {binary} "$@"
 """
 _FOLDER_PREFIX = "raymill-serve-"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-# Time for a client to send its request.
+# Maximum time in which a client must send its request.
 _CLIENT_TIMEOUT_S = 30
-# Size of HAProxy's buffer: it can retry a request that fits.
+# Size of HAProxy's buffer. HAProxy can retry only a request that fits into it.
 _BUFFER_BYTES = 65536
-# HAProxy's retries for each retry of the spec. It also counts refused connections, and it tries a replica that was just
-# killed first, because that one has the fewest requests.
+# HAProxy's retries for each retry in `serve.retries`. More are needed because HAProxy also counts refused connections,
+# and a replica that was just killed is tried first: it has the fewest requests.
 _ATTEMPTS_PER_RETRY = 4
-# Drain time: HAProxy learns of a removed replica within a second.
+# How long a removed replica still answers requests. HAProxy learns within a second that it is removed.
 _DRAIN_S = 3
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise `ResourceError` if nothing can listen on the address. Called before any slow work."""
+    """Raise `ResourceError` if this process cannot listen on the address. Called before any slow work."""
     if not port_is_free(host, port):
         raise ResourceError(
-            f"cannot listen on {host}:{port}: another program uses it, or the address is not one of this machine's",
+            f"cannot listen on {host}:{port}: another program uses the port, or this machine does not have the address",
             f"choose another port, for example --port {port + 1 if port < 65535 else 8000}",
         )
 
 
 def check_access(spec: ServeSpec) -> None:
-    """Raise `SpecError` if a non-loopback address is exposed without keys or `--insecure`, or if the key file is not
-    valid.
+    """Raise `SpecError` if the key file is invalid, or if an address beyond loopback has neither keys nor `--insecure`.
 
     Called before any slow work.
     """
@@ -81,12 +82,16 @@ def check_access(spec: ServeSpec) -> None:
         return
     raise SpecError(
         f"serve.host={spec.host} lets anyone who can reach it send requests",
-        "add API keys (`raymill keys add NAME --file keys.json`, serve.keys: keys.json), or pass `--insecure`",
+        "add API keys with `raymill keys add NAME --file keys.json` and set `serve.keys: keys.json`, "
+        "or pass `--insecure`",
     )
 
 
 def has_haproxy() -> bool:
-    """Whether Ray Serve can use HAProxy: it is installed, and Ray Serve was not imported without it."""
+    """Whether Ray Serve can use HAProxy on this machine: it is Linux, has HAProxy, and it is not too late to choose it.
+
+    Ray Serve reads the choice when it is first imported.
+    """
     return (
         _find_binary() is not None
         and sys.platform == "linux"
@@ -96,12 +101,12 @@ def has_haproxy() -> bool:
 
 @contextlib.contextmanager
 def configure_proxy(spec: ServeSpec) -> Iterator[None]:
-    """Make a Ray that is started in the block serve with `spec.proxy`. Raises `SpecError` if that is not possible."""
+    """Set up `spec.proxy` for a Ray that is started in the block. Raises `SpecError` if the proxy cannot be used."""
     is_available = has_haproxy()
     if spec.proxy == "haproxy" and not is_available:
         raise SpecError(
-            "serve.proxy=haproxy: HAProxy is not installed, or Ray Serve was imported without it",
-            "use `auto`, or install HAProxy (on Linux it comes with ray[serve])",
+            "serve.proxy=haproxy: HAProxy is not installed, or ray.serve was imported before HAProxy was set up",
+            "set `serve.proxy: auto`, or install HAProxy (on Linux, `pip install 'ray[serve]'` includes it)",
         )
     if spec.proxy == "python" or not is_available:
         yield
@@ -118,12 +123,12 @@ def configure_proxy(spec: ServeSpec) -> Iterator[None]:
 
 
 def owns_proxy() -> bool:
-    """Whether the connected Ray was started within `configure_proxy`: then only HAProxy listens beyond loopback."""
+    """Whether the connected Ray was started within `configure_proxy`. If so, only HAProxy listens beyond loopback."""
     return _FOLDER_PREFIX in os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
 
 
 def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
-    """Return Ray Serve's settings, after writing the script that stands for HAProxy's binary."""
+    """Write the script that Ray Serve runs in place of HAProxy's binary; return Ray Serve's environment variables."""
     metrics, stats = free_port(), free_port()
     binary = folder / "haproxy"
     binary.write_text(_script(spec, metrics, stats), encoding="utf-8")
@@ -143,11 +148,11 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         # One thread handles several thousand requests per second; more would take cores from the models.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 4))),
-        # Ray's own metrics per request, which nothing collects here, would cost a twentieth of a core.
+        # Ray's own metrics of requests would cost a twentieth of a core, and nothing here collects them.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # After a configuration reload, the old process finishes the responses it has begun.
+        # After a configuration reload, the old process may finish the responses that it has begun.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + _CLIENT_TIMEOUT_S + 5),
-        # A proxy that died is restarted after three of these periods; by default that takes half a minute.
+        # A proxy that died is restarted after three periods. With the default period, that takes half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
     }
@@ -161,8 +166,10 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
 
 
 def _script(spec: ServeSpec, metrics: int, stats: int) -> str:
-    """Return the script that edits HAProxy's configuration and then becomes HAProxy; `metrics` and `stats` are
-    ports."""
+    """Return the script that edits HAProxy's configuration and then becomes HAProxy.
+
+    `metrics` and `stats` are the ports of HAProxy's pages.
+    """
     return _SCRIPT.format(
         binary=_find_binary(),
         client_timeout_s=_CLIENT_TIMEOUT_S,
@@ -174,7 +181,10 @@ def _script(spec: ServeSpec, metrics: int, stats: int) -> str:
 
 
 def _bind_lines(host: str, port: int) -> str:
-    """Return the replacement for `bind 127.0.0.1:PORT`. Loopback stays: Ray Serve checks HAProxy there."""
+    """Return the replacement for the line `bind 127.0.0.1:PORT`.
+
+    HAProxy always listens on loopback too, because Ray Serve checks its health there.
+    """
     loopback = f"\\1 127.0.0.1:{port}"
     if host in ("127.0.0.1", "localhost"):
         return loopback

@@ -1,6 +1,6 @@
 """API keys: a file of key hashes with names and rates. A key itself is shown once and never stored.
 
-A key is 32 random bytes, so one SHA-256 is as safe as a slow password hash: it cannot be guessed.
+A key is 32 random bytes and cannot be guessed, so SHA-256 protects it as well as a slow password hash would.
 """
 
 from __future__ import annotations
@@ -19,21 +19,26 @@ _PREFIX = "rm_"
 
 
 def add_key(path: Path, name: str, rate: float | None) -> str:
-    """Add a key to a file, which is created if missing, and return the key. `rate` is in requests per second; None: no
-    limit."""
+    """Add a key to a file and return the key. Creates the file if it does not exist.
+
+    `rate` is in requests per second; None means no limit. Raises `UserError` if the file already has this name.
+    """
     key = _PREFIX + secrets.token_urlsafe(32)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=30):
         entries = _parse(path) if path.is_file() else []
         if any(entry["name"] == name for entry in entries):
-            raise UserError(f"{path} already has a key '{name}'", "use another name, or remove that key first")
+            raise UserError(
+                f"{path} already has a key '{name}'",
+                f"use another name, or remove the key with `raymill keys remove {name} --file {path}`",
+            )
         entries.append({"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "rate": rate})
         _write(path, entries)
     return key
 
 
 def remove_key(path: Path, name: str) -> None:
-    """Remove a key from a file. Raises `UserError` if it is not there."""
+    """Remove a key from a file. Raises `UserError` if the file has no key with this name."""
     with FileLock(f"{path}.lock", timeout=30):
         entries = _read(str(path))
         if all(entry["name"] != name for entry in entries):
@@ -42,8 +47,10 @@ def remove_key(path: Path, name: str) -> None:
 
 
 def load_keys(path: str) -> list[dict[str, Any]]:
-    """Return the hashed keys of a file. Raises `SpecError`, also if the file is empty, which would lock everyone
-    out."""
+    """Return the hashed keys in a file.
+
+    Raises `SpecError` if the file is missing, invalid, or holds no keys: an empty file would reject every request.
+    """
     entries = _read(path)
     if not entries:
         raise SpecError(f"serve.keys={path} holds no keys", f"add one with `raymill keys add NAME --file {path}`")
@@ -71,4 +78,7 @@ def _parse(file: Path) -> list[dict[str, Any]]:
             {"name": str(entry["name"]), "sha256": str(entry["sha256"]), "rate": entry["rate"]} for entry in entries
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpecError(f"{file} is not a valid key file: {error}", "create one with `raymill keys add`") from error
+        raise SpecError(
+            f"{file} is not a valid key file: {error}",
+            "create a new file with `raymill keys add NAME --file FILE`",
+        ) from error

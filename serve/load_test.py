@@ -1,4 +1,4 @@
-"""Closed-loop load test: N clients, one input per request, each waiting for its answer."""
+"""Closed-loop load test: each client sends a request with one input and waits for the answer before the next one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TIMEOUT_S = 60.0
 
 
 def run_load_test(url: str, inputs: Sequence[Any], connections: int, seconds: float) -> dict[str, float]:
-    """Return serve.p50_ms, serve.p99_ms and serve.rows_per_s of `connections` clients over `seconds`.
+    """Send requests from `connections` clients for `seconds`; return serve.p50_ms, serve.p99_ms and serve.rows_per_s.
 
-    Clients send `inputs` in turn. A warm-up of a fifth of the time comes first and is not measured. Raises
+    The clients go through `inputs` in turn. They first warm up for a fifth of the time, which is not measured. Raises
     `RaymillError` if a response is not 200.
     """
     latencies = asyncio.run(_run_clients(f"{url}/predict", inputs, connections, seconds))

@@ -1,7 +1,7 @@
-"""A replica's metrics through Ray's own exporter, for scrapers of a cluster's nodes: `ray_raymill_...`.
+"""A replica's metrics in Ray's own exporter, for clusters whose nodes Prometheus scrapes: `ray_raymill_...`.
 
-Every sample becomes a gauge that only rises, including buckets and sums of histograms, so that `rate` and
-`histogram_quantile` work as on the endpoint's own page.
+Every sample becomes a Ray gauge, including the buckets and sums of histograms. The copies of counters only rise, so
+`rate` and `histogram_quantile` work as they do on the endpoint's /metrics page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _RAY_SETTING = "RAY_enable_metrics_collection"
 
 
 def mirror_to_ray(registry: CollectorRegistry) -> RayMetricsMirror | None:
-    """Start to mirror `registry` into Ray's metrics; return None if this Ray collects none."""
+    """Start to copy `registry` into Ray's metrics; return None if Ray's metrics are turned off."""
     if os.environ.get(_RAY_SETTING) == "0":
         return None
     return RayMetricsMirror(registry)

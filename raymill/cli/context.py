@@ -1,4 +1,4 @@
-"""Run a command: its result goes to stdout, its messages to stderr, and its error becomes an exit code."""
+"""Run a command: print its result on stdout and its messages on stderr, and turn an error into an exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import click
 
 
 class CommandContext:
-    """The output of one command: the result on stdout, everything else on stderr, an exit code for an error."""
+    """The output of one command: its result on stdout, everything else on stderr, and its exit code."""
 
     def __init__(self, *, as_json: bool, verbose: bool, debug: bool) -> None:
         from cluster.console import Console
@@ -32,7 +32,7 @@ class CommandContext:
         print(text, file=self.output.stdout, flush=True)
 
     def run(self, work: Callable[[CommandContext], None]) -> None:
-        """Run `work` and end the process with the exit code of `cluster.errors.OUTCOMES`."""
+        """Run `work` and end the process. An error sets the exit code, as `cluster.errors.OUTCOMES` lists it."""
         signal.signal(signal.SIGTERM, _raise_interrupt)
         try:
             work(self)
@@ -43,7 +43,7 @@ class CommandContext:
             self.exit_code = error.exit_code
         except Exception as error:
             self.exit_code = self._report_error(error)
-        # os._exit: threads that still wait for a stopped Ray must not keep the process alive.
+        # Use os._exit, because threads that still wait for a stopped Ray would keep the process alive.
         for stream in (self.output.stdout, self.output.stderr, sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
@@ -53,7 +53,7 @@ class CommandContext:
         from cluster.errors import classify_error
 
         self.console.print(
-            "\nInterrupted; every process that this command started has stopped. Prepared rows are kept and will be reused.",
+            "\nInterrupted. Every process that this command started has stopped. Prepared rows are kept and reused.",
             style="yellow",
         )
         if self.as_json:
@@ -69,7 +69,8 @@ class CommandContext:
             text = str(error).strip() or "no message"
             self.console.print(f"raymill failed: {type(error).__name__}: {text.splitlines()[0]}", style="red")
             self.console.print(
-                "  This is a bug in raymill, not in your input; --debug shows the traceback, --verbose Ray's output."
+                "  This is a bug in raymill, not in your input. "
+                "`--debug` shows the traceback, and `--verbose` shows Ray's output."
             )
         if self.shows_traceback:
             self.console.print("".join(traceback.format_exception(error)))

@@ -43,7 +43,7 @@ def schema_command() -> None:
 def doctor_command(context: CommandContext, storage: str | None) -> None:
     """Check the environment.
 
-    Lists packages, cores, memory, GPUs, Ray and storage, what is missing and how to get it.
+    Lists packages, cores, memory, GPUs, Ray and storage: what is missing, and how to get it.
     """
     from cluster.doctor import Check, run_checks
     from trainer.tasks.catalog import TASKS

@@ -1,6 +1,6 @@
-"""The command line: one module for each kind of command, added here in the order of `raymill --help`.
+"""The command line. Each module has one kind of command; this module adds them in the order of `raymill --help`.
 
-Imports click only; everything else is imported when a command runs.
+Importing it loads click but no other large library; commands import those when they run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from raymill.cli.options import OrderedGroup
 @click.group(cls=OrderedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="raymill", message="%(version)s")
 def cli() -> None:
-    """One YAML spec from raw data to an HTTP prediction, on Ray."""
+    """Train and serve models on Ray: one YAML spec from raw data to HTTP predictions."""
 
 
 for _command in (

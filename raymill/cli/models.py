@@ -18,7 +18,7 @@ def evaluate_command(
 ) -> None:
     """Show a model's metrics on held-out or labeled rows.
 
-    The rows are those of --data, or those that the model was registered with.
+    The rows are read from --data; by default, they are the held-out rows that the model was registered with.
     """
     from trainer.targets.metrics.summary import metrics_line
 
@@ -82,7 +82,7 @@ def _print_versions(context: CommandContext, storage: str | None) -> None:
     ]
     if rows and not context.as_json:
         context.console.table("Models", ["version", "aliases", "held-out rows"], rows)
-    context.emit({"models": versions}, [f"{len(versions)} version(s) in {storage}"])
+    context.emit({"models": versions}, [f"versions in {storage}: {len(versions)}"])
 
 
 @models_group.command("list")
@@ -138,7 +138,7 @@ def _describe_move(move: dict[str, object]) -> str:
 
 
 def _group_storage() -> str | None:
-    """Return the --storage given before the subcommand: `raymill models --storage DIR list`."""
+    """Return the value of --storage before the subcommand, as in `raymill models --storage DIR list`."""
     storage: str | None = click.get_current_context().obj
     return storage
 
@@ -172,7 +172,7 @@ def contract_show_command(context: CommandContext, model: str, storage: str | No
 def contract_diff_command(context: CommandContext, first: str, second: str, storage: str | None) -> None:
     """List the changes from contract A to contract B.
 
-    One line per changed field; `same` if nothing changed.
+    Prints one line per changed field, or `same` if nothing changed.
     """
     from trainer.contract.diff import Change
 

@@ -19,12 +19,12 @@ RESUME = click.option("--resume", metavar="RUN", help="Resume an interrupted run
 MODEL = click.argument("model")
 
 
-#: Old name of a command -> its new name.
+#: Old name of a command -> new name.
 RENAMED_COMMANDS = {"manifest": "deploy-config"}
 
 
 class OrderedGroup(click.Group):
-    """A group that lists its commands in the order they were added, which is the order people use them in."""
+    """A group that lists its commands in the order in which they were added, which is the order of use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -32,7 +32,7 @@ class OrderedGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command to run. Fails for a renamed command with its new name."""
+        """Return the command to run. Raises `click.UsageError` with the new name if the command is renamed."""
         new_name = RENAMED_COMMANDS.get(args[0])
         if new_name in self.commands:
             ctx.fail(f"the command '{args[0]}' is renamed; use '{new_name}'")
@@ -40,9 +40,9 @@ class OrderedGroup(click.Group):
 
 
 def shared_options(*names: str) -> Callable[[Command], Command]:
-    """Add the shared options named, and --json, --verbose and --debug.
+    """Return a decorator that adds the options in `names`, and --json, --verbose and --debug.
 
-    The last three become one `CommandContext`, which the command gets as its first argument.
+    The command gets a `CommandContext`, built from the last three options, as its first argument.
     """
     options_by_name = {
         "set": click.option(
@@ -52,7 +52,7 @@ def shared_options(*names: str) -> Callable[[Command], Command]:
         "address": click.option(
             "--address", help="Address of the Ray cluster to join: auto, host:port or ray://host:port."
         ),
-        "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."),
+        "json": click.option("--json", "as_json", is_flag=True, help="Print only one JSON object on stdout."),
         "verbose": click.option("--verbose", is_flag=True, help="Show Ray's own output instead of logging it."),
         "debug": click.option("--debug", is_flag=True, help="Show the traceback of an error."),
     }
@@ -72,7 +72,10 @@ def shared_options(*names: str) -> Callable[[Command], Command]:
 
 
 def with_storage(overrides: tuple[str, ...], storage: str | None) -> list[str]:
-    """Return the overrides with `--storage`: relative to the working directory; the spec's key is relative to its file."""
+    """Return the overrides, with `--storage` added as an absolute path.
+
+    `--storage` is relative to the working directory, but the key `storage` is relative to the spec's file.
+    """
     if not storage:
         return list(overrides)
     return [*overrides, f"storage={json.dumps(str(Path(storage).expanduser().absolute()))}"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @SPEC_OR_RUN
 @RESUME
-@click.option("--serve", "then_serve", is_flag=True, help="Serve the model afterwards, until Ctrl-C.")
+@click.option("--serve", "then_serve", is_flag=True, help="Then serve the model until Ctrl-C.")
 @shared_options("set", "storage")
 def run_command(
     context: CommandContext,
@@ -68,11 +68,11 @@ def run_command(
 
 
 def _check_one_given(**sources: str | None) -> None:
-    """Raise `click.UsageError` unless exactly one of the command's sources (SPEC, --resume RUN, --from RUN) is given."""
+    """Raise `click.UsageError` unless exactly one source is given: SPEC, --resume RUN or --from RUN."""
     words = {name: "SPEC" if name == "spec" else f"--{name} RUN" for name in sources}
     named = [words[name] for name, value in sources.items() if value is not None]
     if len(named) != 1:
-        raise click.UsageError(f"give one of {', '.join(words.values())}; given: {', '.join(named) or 'none'}")
+        raise click.UsageError(f"give exactly one of {', '.join(words.values())}; given: {', '.join(named) or 'none'}")
 
 
 def _summary_lines(outcome: Outcome, storage: str | None) -> list[str]:
@@ -103,7 +103,7 @@ def plan_command(context: CommandContext, spec: str, overrides: tuple[str, ...],
     ]
     context.console.table("Plan", ["stage", "what", "processes", "CPU each", "GPU each", "CPU", "GPU"], rows)
     cpus, gpus = (sum(node[kind] for node in plan["nodes"]) for kind in ("cpus", "gpus"))
-    context.emit(plan, [f"it fits: {len(plan['nodes'])} node(s) with {cpus:g} CPU and {gpus:g} GPU in total"])
+    context.emit(plan, [f"it fits; nodes: {len(plan['nodes'])}, with {cpus:g} CPU and {gpus:g} GPU in total"])
 
 
 @click.command("prepare")
@@ -118,7 +118,7 @@ def prepare_command(context: CommandContext, spec: str, overrides: tuple[str, ..
 
 @click.group("data", cls=OrderedGroup)
 def data_group() -> None:
-    """The rows of a spec: report."""
+    """Commands about the rows of a spec: report."""
 
 
 @data_group.command("report")
@@ -165,7 +165,7 @@ def train_command(
 def tune_command(
     context: CommandContext, spec: str | None, resume: str | None, overrides: tuple[str, ...], storage: str | None
 ) -> None:
-    """Prepare and search. The winner's spec is written as best.yaml."""
+    """Prepare and search. Writes the best trial's spec to best.yaml."""
     _check_one_given(spec=spec, resume=resume)
     if resume:
         storage_folder = storage or raymill.STORAGE

@@ -13,7 +13,7 @@ from raymill.cli.options import MODEL, shared_options
 
 _ENGINE = click.option(
     "--engine",
-    help="Engine that computes predictions. Default: the spec's; `auto`: the fastest one that keeps the metric.",
+    help="Engine that computes predictions; `auto` is the fastest one that keeps the metric. Default: the spec's.",
 )
 _KEYS_FILE = click.option(
     "--file", "path", type=click.Path(path_type=Path), required=True, help="File of the hashed keys."
@@ -40,7 +40,7 @@ def serve_command(
 ) -> None:
     """Answer HTTP requests with MODELS until Ctrl-C.
 
-    Each is a name, name@alias or name@7. /predict uses the first one.
+    Each model is a name, name@alias or name@7. /predict uses the first model.
     """
     options |= {"keys": str(Path(keys).absolute()) if keys else None, "models": list(models[1:]) or None}
     with raymill.serve(
@@ -54,7 +54,7 @@ def serve_command(
         with contextlib.suppress(KeyboardInterrupt):
             context.emit({"url": url}, [f"listening on {url}"])
             raymill.wait_for_interrupt()
-        context.console.print("stopping; the same command starts it again")
+        context.console.print("stopping; the same command starts the endpoint again")
 
 
 @click.command("optimize")
@@ -118,7 +118,7 @@ def keys_group() -> None:
 @keys_group.command("add")
 @click.argument("name")
 @_KEYS_FILE
-@click.option("--rate", type=click.FloatRange(0.01), help="Requests a second that the key may send. Default: no limit.")
+@click.option("--rate", type=click.FloatRange(0.01), help="Requests per second that the key may send. Default: any.")
 @shared_options()
 def keys_add(context: CommandContext, name: str, path: Path, rate: float | None) -> None:
     """Create the key NAME, print it once, and store its hash."""
@@ -133,7 +133,7 @@ def keys_add(context: CommandContext, name: str, path: Path, rate: float | None)
 @_KEYS_FILE
 @shared_options()
 def keys_remove(context: CommandContext, name: str, path: Path) -> None:
-    """Remove the key NAME; endpoints that start from now on reject it."""
+    """Remove the key NAME. Endpoints that start after this reject it."""
     from serve.keys import remove_key
 
     remove_key(path, name)

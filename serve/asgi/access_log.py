@@ -1,5 +1,7 @@
-"""The access log: one JSON line per request, written in a thread. Lines that the disk cannot take are dropped and
-counted."""
+"""The access log: one JSON line per request, written in a thread.
+
+If the disk is full or too slow, lines are dropped and counted.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ import orjson
 
 from serve.asgi.exchange import Exchange
 
-# Lines that may wait for a slow disk (requests never wait), and bytes of a body in a line.
+# Maximum number of lines that wait for a slow disk (requests never wait), and maximum number of bytes of a body in a
+# line.
 _MAX_LINES, _MAX_BODY_BYTES = 10_000, 4096
 _log = logging.getLogger("raymill.serve")
 
@@ -72,7 +75,7 @@ class AccessLog:
                     file.write(b"".join(lines))
             except OSError as error:
                 self.n_lost += len(lines)
-                _log.warning("cannot write %s (%s); %d lines are lost", self._path, error.strerror, self.n_lost)
+                _log.warning("cannot write %s (%s); %d lines are lost so far", self._path, error.strerror, self.n_lost)
                 time.sleep(1.0)
 
 

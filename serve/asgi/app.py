@@ -1,7 +1,7 @@
 """The HTTP side of a replica: an ASGI application of plain functions, a table of paths, and one format for all errors.
 
-No framework stands between a request and its batch: on two cores FastAPI's routing alone costs as much as a tenth of
-MiniLM's forward pass. Does not import Ray.
+It uses no web framework: on two cores, FastAPI's routing alone costs as much as a tenth of MiniLM's forward pass. Does
+not import Ray.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from serve.model.batcher import Job
 from serve.model.served_model import ServedModel
 
 _log = logging.getLogger("raymill.serve")
-# No key needed: health probes carry none, and the page at / has its own field.
+# Paths that need no API key: health probes send none, and the page at / has a field for it.
 _OPEN_PATHS = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/"}
-# Larger bodies are parsed in a thread, so that other requests do not wait.
+# Larger bodies are parsed in a thread, so that they do not block other requests.
 _LARGE_BYTES = 1 << 16
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _CLIENT_GONE = 499
@@ -57,7 +57,8 @@ class HttpApp:
         traces: TraceExporter | None = None,
         count_rejected: Callable[[int, str], None] = lambda status, reason: None,
     ) -> None:
-        """`count_rejected` is called with the status and the code of errors that reached no model."""
+        """`metrics_page` returns the page for /metrics. `count_rejected` is called with the status and the error code
+        of requests that fail before they reach a model."""
         self.models: dict[str, ServedModel] = {str(served.identity["name"]): served for served in models}
         self._first = models[0]
         self._auth, self._timeout_s, self._metrics_page = auth, timeout_s, metrics_page
@@ -112,7 +113,7 @@ class HttpApp:
             return error_reply(RequestError(500, "internal", message), exchange.path)
 
     def _find_handler(self, exchange: Exchange) -> Handler:
-        """Return the handler of a request. Raises `RequestError` 404 or 405."""
+        """Return the handler of a request. Raises `RequestError` 404 for an unknown path, 405 for a wrong method."""
         path = exchange.path
         route = self._routes.get(path) or self._model_route(path)
         if route is None:
@@ -125,8 +126,10 @@ class HttpApp:
         return route.handler
 
     def _model_route(self, path: str) -> Route | None:
-        """Return the route of a path that names a model: /models/NAME/predict,
-        /v2/models/NAME[/versions/N][/infer|ready]."""
+        """Return the route of a path that names a model, or None for any other path.
+
+        These are /models/NAME/predict and /v2/models/NAME[/versions/N][/infer|ready].
+        """
         parts = path.strip("/").split("/")
         is_v2 = parts[:2] == ["v2", "models"]
         if not is_v2 and (parts[0] != "models" or len(parts) != 3 or parts[2] != "predict"):
@@ -180,9 +183,9 @@ class HttpApp:
         return json_reply(open_inference.build_response(served, request, job.answers, exchange.timing_ms()))
 
     async def _run_job(self, exchange: Exchange, served: ServedModel, rows: list[Any]) -> Job:
-        """Submit a request's rows, wait for the job, count its predictions and return it.
+        """Submit a request's rows to the batcher, wait for the job, count its predictions and return it.
 
-        Raises `RequestError` 429 or 504, and any error of the model.
+        Raises `RequestError` 429 if too many inputs wait and 504 after the timeout, and any error of the model.
         """
         assert self._loop is not None
         waiter = self._loop.create_future()
@@ -199,19 +202,19 @@ class HttpApp:
         finally:
             served.metrics.in_flight.dec()
             if not waiter.done() or waiter.cancelled():
-                job.dropped = True  # no client waits for it any more: it leaves the queue
+                job.dropped = True  # no client waits for the answer, so the batcher removes the job
         if job.error is not None:
             raise job.error
         served.metrics.count_predictions(job, served.labels_to_count(job.answers))
         return job
 
     def _on_done(self, jobs: list[Job]) -> None:
-        """Wake the waiting requests with one call into the event loop; the batcher's thread calls this."""
+        """Wake the requests that wait for `jobs`, in one call into the event loop. Runs in the batcher's thread."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(_wake, jobs)
 
     def _record(self, exchange: Exchange, status: int) -> None:
-        """Count a finished request, and write it to the access log and the trace if there is one."""
+        """Count a finished request, and write it to the access log and to the traces if they are turned on."""
         seconds = time.perf_counter() - exchange.started
         if exchange.model is not None:
             exchange.model.metrics.count_request(status, exchange.reason, seconds)

@@ -10,26 +10,29 @@ from typing import Any
 
 from cluster.errors import RequestError
 
-# Requests that a quiet key may save up, in seconds of its rate.
+# Burst that a key may send after a pause, in seconds of its rate.
 _BURST_S = 1.0
 
 
 class ApiKeyAuth:
-    """Admits requests with a known key, each key within its rate. Without any keys, every request is admitted."""
+    """Accepts requests with a known key, within the key's rate. If the endpoint has no keys, accepts every request."""
 
     def __init__(self, keys: list[dict[str, Any]], replicas: int = 1) -> None:
         self._keys = [(key["name"], key["sha256"].encode()) for key in keys]
-        # Each replica sees its share of a key's requests.
+        # Each replica gets its share of a key's requests, so it enforces that share of the key's rate.
         self._buckets = {key["name"]: _TokenBucket(key["rate"] / replicas) for key in keys if key["rate"]}
 
     def authenticate(self, headers: dict[bytes, bytes]) -> str:
-        """Return the name of the request's key, "" if there are no keys. Raises `RequestError` 401 or 429."""
+        """Return the name of the request's key, or "" if the endpoint has no keys.
+
+        Raises `RequestError` 401 for a missing or unknown key, and 429 if the key exceeds its rate.
+        """
         if not self._keys:
             return ""
         header = headers.get(b"x-api-key") or headers.get(b"authorization", b"")
         key = header.removeprefix(b"Bearer ").removeprefix(b"bearer ").strip()
         name, digest = "", hashlib.sha256(key).hexdigest().encode()
-        for known_name, known_digest in self._keys:  # compares with all of them, for constant time
+        for known_name, known_digest in self._keys:  # compares with all keys, so that the time reveals nothing
             if hmac.compare_digest(known_digest, digest):
                 name = known_name
         if not name:
@@ -37,12 +40,14 @@ class ApiKeyAuth:
             raise RequestError(401, code, "this endpoint needs an API key; send it as `Authorization: Bearer KEY`")
         bucket = self._buckets.get(name)
         if bucket and not bucket.take():
-            raise RateLimited(f"key '{name}' is limited to {bucket.rate:g} requests per second here", bucket.wait_s)
+            raise RateLimited(
+                f"key '{name}' is limited to {bucket.rate:g} requests per second in each replica", bucket.wait_s
+            )
         return name
 
 
 class RateLimited(RequestError):
-    """A request over its key's rate."""
+    """A request that exceeds its key's rate."""
 
     def __init__(self, message: str, wait_s: float) -> None:
         super().__init__(429, "rate_limited", message)

@@ -26,7 +26,7 @@ _PAGE = """<!doctype html>
 <p>Response:</p><pre>{"predictions": [{{ example.answer }}, ...],
  "model": {"name": "{{ model.name }}", "version": {{ model.version }}, "fingerprint": "...", "checkpoint": "...", "engine": "{{ model.engine }}"},
  "timing_ms": {"queue": 0.1, "preprocess": 0.2, "inference": 2.4, "total": 3.0}}</pre>
-<p>Response headers: <code>x-request-id</code> and W3C <code>traceparent</code> (those of the request, or new ones), <code>server-timing</code>.</p>
+<p>Response headers: <code>x-request-id</code> and W3C <code>traceparent</code> (from the request, or new), <code>server-timing</code>.</p>
 <table>{% for status, response in operation.responses.items() %}<tr><td><code>{{ status }}</code></td><td>{{ response.description }}</td></tr>{% endfor %}</table>
 {% endif %}{% endfor %}{% endfor %}
 </body></html>"""
@@ -38,10 +38,10 @@ def render_docs_page(
     example: dict[str, Any],
     other_bodies: tuple[tuple[str, str], ...] = (),
 ) -> str:
-    """Return the page for an OpenAPI schema, the identity of the served model, and an example with `input` and
-    `answer`.
+    """Return the HTML of the page.
 
-    `other_bodies` are pairs for requests that are not JSON: options of curl, and a description.
+    `openapi` is the schema, `identity` that of the served model, and `example` holds its `input` and `answer`.
+    `other_bodies` describes requests that are not JSON: pairs of curl's options and a description.
     """
     from jinja2 import Environment
 

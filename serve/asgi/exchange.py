@@ -1,4 +1,4 @@
-"""One HTTP request and its response, as ASGI messages, with the ids that identify a request across services."""
+"""One HTTP request and its response as ASGI messages, with the ids that identify the request across services."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON, TEXT, HTML = "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8"
-# W3C trace context: version, trace, parent, flags.
+# The traceparent header of W3C trace context: version-trace-parent-flags.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -32,8 +32,10 @@ class Reply(NamedTuple):
 
 
 class Exchange:
-    """A request and its state. `request_id` and `trace` come from its headers or are new; `span` is our span in that
-    trace."""
+    """A request and the state of its answer.
+
+    `request_id` and `trace` come from the request's headers, or are new. `span` is this server's span in that trace.
+    """
 
     __slots__ = (
         "body", "headers", "job", "key", "method", "model", "parent", "path", "query", "reason", "receive",
@@ -60,11 +62,11 @@ class Exchange:
         self.job: Any = None
 
     def header(self, name: bytes) -> str:
-        """Return a header's value, "" if it is missing."""
+        """Return the value of a header, or "" if it is missing."""
         return self.headers.get(name, b"").decode("latin-1")
 
     async def read(self, max_bytes: int) -> bytes:
-        """Return the body. Raises `RequestError` as soon as it is known to be too large."""
+        """Return the body. Raises `RequestError` if it is cut short, or as soon as it is known to be too large."""
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > max_bytes:
             raise _too_large(max_bytes)
@@ -81,7 +83,7 @@ class Exchange:
                 return body
 
     async def answer(self, send: Send, reply: Reply) -> None:
-        """Send a response with the trace's ids and the time of each stage; Ray Serve adds the request id."""
+        """Send a response, with headers for the trace's ids and each stage's time. Ray Serve adds the request id."""
         headers = [
             (b"content-type", reply.content_type.encode("latin-1")),
             (b"content-length", str(len(reply.body)).encode()),
@@ -107,7 +109,7 @@ def json_reply(value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes]
 
 
 def error_reply(error: RequestError, path: str, retry_after_s: int = 1) -> Reply:
-    """Build the error response; `/v2` paths get a plain string, as the protocol requires."""
+    """Return the response for an error. On `/v2` paths `error` is a string, as the Open Inference Protocol requires."""
     extra = tuple((name.encode(), value.encode()) for name, value in error.headers)
     if error.status in (429, 503):
         extra += ((b"retry-after", str(retry_after_s).encode()),)

@@ -1,9 +1,10 @@
 """The Open Inference Protocol, version 2, over JSON: the protocol of KServe, Triton and their clients.
 
-An input is a tensor for each role of a row (for example `text`), or one tensor called `inputs` whose elements are
-inputs as for /predict, in JSON unless they are texts. Answers are tensors too: `label` and `score`, or `value`, and
-`answer`, the complete answer as JSON. Input tensors may be in the protocol's binary form; answers are JSON, which every
-client reads. https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+A request has one tensor for each role of a row (for example `text`), with one element per input. Or it has one tensor
+called `inputs`, whose elements are complete inputs as for /predict: texts, or JSON. The response has a tensor `answer`
+with the complete answers as JSON, and tensors with their parts: `label` and `score`, or `value`. Tensors of requests
+may be in the protocol's binary form; responses are JSON only, which every client reads.
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from cluster.text import json_kind
 from serve.model.body import check_input_count, parse_json
 from serve.model.served_model import ServedModel
 
-# The tensor whose elements are complete inputs.
+# Name of the tensor with one whole input per element.
 _INPUTS = "inputs"
+# NumPy's type for each of the protocol's datatypes of numbers; binary data is little-endian.
 _NUMBERS = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
@@ -61,10 +63,10 @@ def model_metadata(served: ServedModel) -> dict[str, Any]:
 
 
 def parse_request(served: ServedModel, body: bytes, header_length: str) -> InferInput:
-    """Parse the body of an inference request. Raises `RequestError`.
+    """Parse the body of an inference request. Raises `RequestError` if it is not valid.
 
-    `header_length` is the value of the header inference-header-content-length: the number of bytes of JSON, after which
-    binary data follows; "" if the body is JSON only.
+    `header_length` is the value of the header inference-header-content-length: the number of bytes of JSON, which
+    binary data follows. It is "" if the body is JSON only.
     """
     binary = b""
     if header_length:
@@ -122,8 +124,10 @@ def build_response(
 
 
 def _output_types(example: Mapping[str, Any]) -> dict[str, str]:
-    """Return the output tensors and their datatypes: the answer's strings and numbers, and the complete answer as
-    JSON."""
+    """Return the output tensors: name -> datatype.
+
+    There is one for each string or number in the answer, and `answer` for the complete answer as JSON.
+    """
     types = {
         name: "BYTES" if isinstance(value, str) else "FP64"
         for name, value in example.items()
@@ -133,7 +137,10 @@ def _output_types(example: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _parse_tensor(tensor: Any, path: str, binary: bytes) -> tuple[str, list[Any], bytes]:
-    """Return a tensor's name, its elements, and the binary data after it. `path` is its position in the request."""
+    """Return a tensor's name, its elements, and the binary data that is left for the next tensors.
+
+    `path` is the tensor's position in the request, for messages.
+    """
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
         raise RequestError(
             422, "wrong_type", f"{path} is not a tensor; send an object with name, shape, datatype and data"
@@ -153,7 +160,7 @@ def _parse_tensor(tensor: Any, path: str, binary: bytes) -> tuple[str, list[Any]
         elements = _flatten(tensor["data"])
     elif not isinstance(size, int) or not 0 <= size <= len(binary):
         raise RequestError(
-            422, "wrong_length", f"{path} announces {str(size)[:20]} bytes of binary data, but {len(binary)} are left"
+            422, "wrong_length", f"{path} declares {str(size)[:20]} bytes of binary data, but {len(binary)} are left"
         )
     else:
         elements, binary = _unpack(binary[:size], datatype, path), binary[size:]
@@ -207,7 +214,7 @@ def _unpack(data: bytes, datatype: str, path: str) -> list[Any]:
 
 
 def _to_inputs(served: ServedModel, tensors: dict[str, list[Any]]) -> list[Any]:
-    """Return the tensors as inputs for /predict."""
+    """Return the tensors' rows as inputs in the form that /predict takes."""
     if set(tensors) == {_INPUTS} and _INPUTS not in served.roles:
         return [_parse_element(element) for element in tensors[_INPUTS]]
     for name in tensors:
@@ -228,7 +235,7 @@ def _to_inputs(served: ServedModel, tensors: dict[str, list[Any]]) -> list[Any]:
 
 
 def _parse_element(element: Any) -> Any:
-    """Return a complete input from one element: parsed if it looks like a JSON object or list, else as it is."""
+    """Return the complete input in one element: parsed if it is a JSON object or list, else unchanged."""
     if isinstance(element, str) and element[:1] in "{[":
         try:
             return orjson.loads(element)

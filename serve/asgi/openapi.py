@@ -24,9 +24,9 @@ class ModelOut(BaseModel):
     name: str
     version: int
     fingerprint: str
-    """The contract's fingerprint: it identifies how inputs are prepared."""
+    """The contract's fingerprint, which identifies how inputs are prepared."""
     checkpoint: str
-    """SHA-256 of the version's manifest, and so of all its files."""
+    """SHA-256 of the version's manifest, which lists the digests of all files."""
     engine: str
     """The engine that computes the forward pass."""
 
@@ -71,7 +71,7 @@ class ErrorResponse(BaseModel):
 
 
 class Tensor(BaseModel):
-    """A tensor of the Open Inference Protocol; its elements are JSON, flat or nested as in `shape`."""
+    """A tensor of the Open Inference Protocol. `data` holds the elements, in a flat list or nested as in `shape`."""
 
     name: str
     shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -80,7 +80,7 @@ class Tensor(BaseModel):
 
 
 class InferRequest(BaseModel):
-    """The body of POST /v2/models/NAME/infer: a tensor for each role, or one called `inputs`."""
+    """The body of POST /v2/models/NAME/infer: a tensor for each role, or one tensor called `inputs`."""
 
     inputs: Annotated[list[Tensor], Field(min_length=1)]
 
@@ -110,7 +110,7 @@ _MODELS = (PredictRequest, PredictResponse, ReadyResponse, ErrorResponse, InferR
 def build_openapi(served: ServedModel, *, alone: bool = True) -> dict[str, Any]:
     """Return the schema of an endpoint whose first model is `served`.
 
-    With `alone` false there are other models, whose inputs may have another type.
+    `alone` says whether it is the only model. If not, the schema leaves the type of inputs open.
     """
     name, version = served.identity["name"], served.identity["version"]
     return {

@@ -1,5 +1,4 @@
-"""OpenTelemetry traces: a span for each request, with a child span for each stage, sent over OTLP
-(`serve.otlp_endpoint`)."""
+"""OpenTelemetry traces, sent over OTLP to `serve.otlp_endpoint`: a span per request, with a child span per stage."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from serve.model.metrics import STAGES
 
 
 class TraceExporter:
-    """Sends spans in batches from a thread of OpenTelemetry's own exporter."""
+    """Sends spans in batches. OpenTelemetry's exporter does this in its own thread."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -22,7 +21,7 @@ class TraceExporter:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as error:
             raise SpecError(
-                f"serve.otlp_endpoint={url}: {error.name} is not installed", "pip install 'raymill[otel]'"
+                f"serve.otlp_endpoint={url}: {error.name} is not installed", "run `pip install 'raymill[otel]'`"
             ) from error
         self._ids = _SpanIds()
         self._provider = TracerProvider(
@@ -36,7 +35,7 @@ class TraceExporter:
         self._tracer = self._provider.get_tracer("raymill.serve")
 
     def write(self, exchange: Exchange, status: int, seconds: float) -> None:
-        """Send the spans of a finished request, unless its caller does not sample it."""
+        """Send the spans of a finished request, unless its traceparent header says that the trace is not sampled."""
         if not exchange.sampled:
             return
         from opentelemetry import trace
@@ -78,7 +77,10 @@ def _attributes(exchange: Exchange, status: int) -> dict[str, Any]:
 
 
 class _SpanIds:
-    """An id generator for spans: returns the ids from the response's header once, otherwise random ones."""
+    """Generates the ids of spans.
+
+    The next span gets the ids in `next`, which were already sent in the response's header. Later spans get random ids.
+    """
 
     def __init__(self) -> None:
         from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -94,9 +96,9 @@ class _SpanIds:
         return self._random.generate_span_id()
 
     def generate_trace_id(self) -> int:
-        """Return the id of the next trace; called before `generate_span_id` if a span has no parent."""
+        """Return the trace id of a span without a parent. OpenTelemetry calls this before `generate_span_id`."""
         return self.next[0] if self.next is not None else self._random.generate_trace_id()
 
     def is_trace_id_random(self) -> bool:
-        """Whether the trace's id is random, for W3C's flag: no, it may come from the caller."""
+        """Whether trace ids are random, for the flag in W3C trace context. False: an id may come from the caller."""
         return False

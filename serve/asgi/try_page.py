@@ -1,4 +1,4 @@
-"""The page at `/`: try the model in the browser, with scores, timing and lineage. One file, without external assets."""
+"""The page at `/`, to try the model in the browser: scores, timing and lineage. One file, without external assets."""
 
 from __future__ import annotations
 
@@ -100,6 +100,6 @@ def render_try_page(models: Sequence[ServedModel]) -> str:
     from markupsafe import Markup
 
     shown: list[dict[str, Any]] = [{"model": served.identity, "input": served.example["input"]} for served in models]
-    # Inside a script element only its end tag has a meaning.
+    # A script element ends at the first `</script`, so no `<` may be left in the JSON.
     as_json = Markup(json.dumps(shown, ensure_ascii=True).replace("<", "\\u003c"))
     return Environment(autoescape=True).from_string(_PAGE).render(first=models[0].identity, models=as_json)

@@ -1,9 +1,9 @@
 """Write each response's head and body to the socket in one write. Holds all private names of uvicorn that serving uses.
 
-uvicorn writes the head as soon as it is ready. If a replica is killed between the two writes, a proxy holds half a
-response, and nothing may retry it elsewhere; each write also wakes the proxy. Ray Serve starts uvicorn itself and does
-not let its protocol be chosen. So this replaces `uvicorn.protocols.http.auto.AutoHTTPProtocol`, the class that
-`http="auto"` means, in this process.
+By default uvicorn writes the head first and the body later. If a replica is killed between the two writes, the proxy
+has half a response and cannot retry the request on another replica. Each write also wakes the proxy. Ray Serve starts
+uvicorn itself and has no option for the protocol class. So this module replaces the class that `http="auto"` stands
+for, `uvicorn.protocols.http.auto.AutoHTTPProtocol`, in this process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _UvicornProtocol: Any = auto.AutoHTTPProtocol
 
 
 class _BufferedTransport:
-    """A transport that joins all writes of one turn of the event loop into one."""
+    """A transport that joins all writes in one iteration of the event loop into one write."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
@@ -47,5 +47,5 @@ class _OneWriteProtocol(_UvicornProtocol):
 
 
 def patch_uvicorn() -> None:
-    """Make uvicorn servers that start later in this process write each response at once."""
+    """Make uvicorn servers that start later in this process write each response in one write."""
     auto.AutoHTTPProtocol = _OneWriteProtocol

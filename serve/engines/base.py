@@ -11,7 +11,7 @@ from trainer.inference.predictor import Predictor
 
 
 class EngineError(Exception):
-    """An engine that cannot be built or loaded here; the message says why."""
+    """An engine cannot be built or loaded on this machine; the message says why."""
 
 
 def error_summary(error: Exception) -> str:
@@ -20,20 +20,20 @@ def error_summary(error: Exception) -> str:
 
 
 class Engine(ABC):
-    """A model, ready to compute."""
+    """The interface of an engine: it computes the forward pass of one model."""
 
-    #: Cost of one more call, in padded tokens: a batch is split by length if that saves more padding than it costs.
+    #: Cost of one more call, in padded tokens. A batch is split by length if that saves more padding than it costs.
     call_tokens = 64
     #: Whether the engine works without the torch model it was built from.
     owns_weights = False
 
     @abstractmethod
     def logits(self, inputs: list[np.ndarray]) -> np.ndarray:
-        """Return float32 logits, shape (B, C), in the order of `inputs`."""
+        """Return float32 logits, shape (B, C), in the order of `inputs`: the encoded rows of a batch."""
 
 
 class PaddedEngine(Engine):
-    """An engine that takes rows padded to one length."""
+    """Base of engines that compute on batches in which all rows are padded to the same length."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._task, self._contract = predictor.task, predictor.contract
@@ -57,15 +57,15 @@ def check_logits_close(logits: np.ndarray, reference: np.ndarray, tolerance: flo
     spread = float(reference.max() - reference.min()) or 1.0
     difference = np.abs(logits - reference).max() / spread
     if not difference <= tolerance:  # written so that NaN fails too
-        raise EngineError(f"it moves logits by {difference:.2%}")
+        raise EngineError(f"it changes logits by {difference:.2%} of their range")
 
 
 def split_by_length(lengths: list[int], call_tokens: int) -> list[list[int]]:
-    """Group the rows of a batch by length so that padding and calls cost least; return the rows of each group.
+    """Split a batch into groups of similar length, at the lowest cost in padding and calls; return each group's rows.
 
     A group costs its number of rows times its longest length, plus `call_tokens`. Dynamic programming over the rows
-    sorted by length: the cheapest split that ends at row i is the cheapest one that ends at some row j, plus one group
-    from j to i.
+    sorted by length: the cheapest split of the first i rows is the cheapest split of the first j rows, for the best
+    j < i, plus one group of the rows from j to i.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     cheapest, cut = [0.0], [0]

@@ -17,15 +17,15 @@ from trainer.inference import golden
 from trainer.inference.predictor import Predictor
 from trainer.tasks.encoder import Columns
 
-# The batch size of a busy replica.
+# Batch size for timing: about that of a busy replica.
 _BATCH = 32
-# Most rows to build and time engines with, and most rows to check them on.
+# Maximum number of rows to build and time engines with, and maximum number of rows to check them on.
 _SAMPLE, _CHECKED = 256, 1000
-# How long an engine is timed in batches; single rows take a third of it.
+# How long an engine is timed in batches. Single rows are timed for a third as long.
 _SECONDS = 1.0
-# Without held-out rows, scores may differ by this much from the model's own.
+# Without held-out rows, an engine's scores may differ from the model's own scores by this much.
 _SAME_SCORE = 2e-3
-# A metric is a quotient: floating-point error must not decide whether a drop is within the tolerance.
+# Added to the tolerance, so that floating-point error does not decide whether a metric's drop is within it.
 _ROUNDING = 1e-9
 
 
@@ -34,7 +34,7 @@ class HeldOut(NamedTuple):
 
     columns: Columns
     targets: np.ndarray
-    """As the target's `metrics` takes them."""
+    """One per row, in the form that the `metrics` method of the task's target takes."""
     metric: str
     higher_is_better: bool
     bins: int
@@ -51,8 +51,8 @@ class Candidate(NamedTuple):
     """Why it cannot be chosen; empty if it can."""
     metric: float | None = None
     largest_move: float | None = None
-    """Largest difference between one of its scores and the model's own; None if it was not checked because a faster
-    engine was good enough."""
+    """Largest difference between the engine's scores and the model's own scores. None if the engine was not checked
+    because a faster one was good enough."""
 
     note: str = ""
     """A note on how it was built."""
@@ -64,7 +64,7 @@ class Candidate(NamedTuple):
 
     @property
     def timing_line(self) -> str:
-        """The line that users see once it is timed."""
+        """The line that users see after the engine is timed."""
         if not self.rows_per_s:
             return f"{self.name:<18} left out: {self.refused}"
         line = f"{self.name:<18} {self.rows_per_s:7,.0f} rows/s in batches   {self.single_ms:.2f} ms for one row"
@@ -72,34 +72,36 @@ class Candidate(NamedTuple):
 
     @property
     def check_line(self) -> str:
-        """The line that users see once it is checked."""
+        """The line that users see after the engine is checked."""
         metric = "" if self.metric is None else f", metric {self.metric:.4f}"
         verdict = f"not chosen: {self.refused}" if self.refused else "chosen"
-        return f"{self.name:<18} scores move by at most {self.largest_move:.4f}{metric}: {verdict}"
+        return f"{self.name:<18} scores change by at most {self.largest_move:.4f}{metric}: {verdict}"
 
 
 class Benchmark:
-    """The rows that engines of one model are timed and checked on."""
+    """Times and checks engines of one model, all on the same rows."""
 
     def __init__(self, predictor: Predictor, held_out: HeldOut | None, folder: Path) -> None:
         self.predictor, self._held_out = predictor, held_out
         columns = held_out.columns if held_out else predictor.parse(golden.load_requests(folder))
-        # Random rows: those of a file are often sorted by class or by length.
+        # Random rows, because the rows of a file are often sorted by class or by length.
         rows = np.random.default_rng(0).permutation(len(next(iter(columns.values()))))[: _SAMPLE + _CHECKED]
         encoded = predictor.encode({role: [values[row] for row in rows] for role, values in columns.items()})
-        # Engines are not checked on the rows they are built with; there are too few golden rows to separate the two.
+        # Check engines on other rows than they are built with. Golden rows serve for both: there are too few to split.
         n_sample = min(_SAMPLE, len(rows) // 2) if held_out else 0
         self.sample = encoded[: n_sample or _SAMPLE]
         self.checked, self._rows = encoded[n_sample:], rows[n_sample:]
         self._own_scores = predictor.scores(self.checked)
 
     def own_metric(self) -> float | None:
-        """Return the metric of the model itself; None without held-out rows."""
+        """Return the metric of the model's own forward pass; None without held-out rows."""
         return self._metric(self._own_scores)
 
     def build_and_time(self, name: str, folder: Path, scratch: Path) -> Candidate:
-        """Build an engine into `folder` and time it. A failure is recorded in the candidate; a user's mistake is
-        raised."""
+        """Build an engine into `folder` and time it.
+
+        A `UserError` is raised. Any other failure is returned as the candidate's `refused`.
+        """
         started = time.perf_counter()
         try:
             shutil.rmtree(folder, ignore_errors=True)
@@ -119,7 +121,10 @@ class Benchmark:
         return Candidate(name, 0.0, 0.0, round(time.perf_counter() - started, 2), reason)
 
     def compare(self, engine: Engine) -> tuple[float, float | None]:
-        """Return the largest difference of a score from the model's own, and the metric if there are held-out rows."""
+        """Return the largest difference between the engine's scores and the model's own, and the engine's metric.
+
+        The difference is divided by the target's `unit`. The metric is None without held-out rows.
+        """
         target, fitted = self.predictor.task.target, self.predictor.contract.fitted
         batches = [self.checked[start : start + _BATCH] for start in range(0, len(self.checked), _BATCH)]
         scores = target.scores(fitted, np.concatenate([engine.logits(batch) for batch in batches]))
@@ -127,17 +132,21 @@ class Benchmark:
         return difference, self._metric(scores)
 
     def rejection_reason(self, difference: float, metric: float | None, own: float | None, tolerance: float) -> str:
-        """Return why an engine with these results may not be chosen, or "". `tolerance` is in percent points."""
+        """Return why an engine with these results may not be chosen, or "".
+
+        `own` is the metric of the model's own forward pass. `tolerance` is in percentage points; for a metric of which
+        a lower value is better, it is in percent of `own`.
+        """
         if not np.isfinite(difference):
             return "its scores are not finite"
         if self._held_out is None or metric is None or own is None:
             if difference <= _SAME_SCORE:
                 return ""
-            return f"a score moves by {difference:.4f}, and there are no held-out rows to check the metric on"
+            return f"a score changes by {difference:.4f}, and there are no held-out rows to check the metric on"
         higher = self._held_out.higher_is_better
         gain = metric - own if higher else own - metric
         allowed = tolerance / 100 * (1.0 if higher else abs(own))
-        return "" if gain >= -allowed - _ROUNDING else f"{self._held_out.metric} moves from {own:.4f} to {metric:.4f}"
+        return "" if gain >= -allowed - _ROUNDING else f"{self._held_out.metric} changes from {own:.4f} to {metric:.4f}"
 
     def _metric(self, scores: np.ndarray) -> float | None:
         if self._held_out is None:
@@ -146,8 +155,8 @@ class Benchmark:
         return self.predictor.task.target.metrics(scores, targets, bins).get(self._held_out.metric)
 
     def _rows_per_s(self, engine: Engine) -> float:
-        """Return rows per second in batches, by each batch's fastest time: other work on the machine must not
-        decide."""
+        """Return rows per second in batches. Use each batch's fastest time, so that other work on the machine does not
+        count."""
         batches = [self.sample[start : start + _BATCH] for start in range(0, len(self.sample), _BATCH)]
         engine.logits(batches[0])
         fastest = [0.0] * len(batches)

@@ -1,7 +1,7 @@
-"""The engines a replica can compute with: the checkpoint as it was trained, or built for the hardware (`serve.engine`).
+"""The engines that compute a replica's forward pass. The names are those of `serve.engine` in trainer/spec/serve.py.
 
-An engine is built once from a checkpoint into files (`build_engine`), which a replica loads (`load_engine`).
-`serve.engines.choose` finds the fastest one that keeps the metric.
+`build_engine` builds an engine once, from a checkpoint into files; a replica loads these with `load_engine`.
+`serve.engines.choose` finds the fastest engine that keeps the metric.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from serve.engines.base import Engine
 from trainer.inference.predictor import Predictor
 from trainer.spec.serve import EngineName
 
-#: The fastest engine that keeps the metric: in batches, and for a single input.
+#: Values of `serve.engine` for the fastest engine that keeps the metric: fastest in batches, or for a single input.
 AUTO, AUTO_LATENCY = "auto", "auto-latency"
-#: All engines.
+#: The engines themselves, without `auto` and `auto-latency`.
 ENGINE_NAMES = tuple(name for name in get_args(EngineName) if name not in (AUTO, AUTO_LATENCY))
-#: The task's own forward pass, which every model has.
+#: The model's own forward pass, as in training. Every model has it.
 NATIVE = "native"
 
 _MODULES = {
@@ -36,14 +36,17 @@ _MODULES = {
 def build_engine(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> str:
     """Write the files of engine `name` for a model into the folder `into`; `sample` holds some encoded inputs.
 
-    Returns a note on how it was built, usually "". `scratch` is a folder for intermediate files that several engines of
-    one model share. Raises `EngineError` if the model, a library or the hardware does not support the engine.
+    Returns a note on how the engine was built, usually "". `scratch` is a folder for intermediate files that engines of
+    the same model share. Raises `EngineError` if the model, a library or the hardware does not support the engine.
     """
     return _module(name).build(name, predictor, sample, into, scratch) or ""
 
 
 def load_engine(name: str, predictor: Predictor, built: Path) -> Engine:
-    """Return engine `name` from the files that `build_engine` wrote. Raises `EngineError` as `build_engine` does."""
+    """Return engine `name`, loaded from the files that `build_engine` wrote into the folder `built`.
+
+    Raises `EngineError` if the model, a library or the hardware does not support the engine.
+    """
     engine: Engine = _module(name).load(name, predictor, built)
     return engine
 

@@ -1,8 +1,8 @@
 """Choose the fastest engine on this hardware that keeps the metric.
 
-Candidates are timed on what a replica sees: batches of held-out rows of mixed lengths, and single rows. The fastest
-ones are checked by `evaluate.metric` on the rows that the version was registered with. If those are gone, golden rows
-are used, and only an engine whose scores equal the model's own up to rounding may be chosen.
+Engines are timed on inputs like those of a replica: batches of held-out rows of mixed lengths, and single rows. Then
+they are checked, the fastest first, by `evaluate.metric` on the held-out rows that the version was registered with. If
+these rows are gone, the golden rows replace them, and the scores must equal the model's own scores up to rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trainer.inference.predictor import Predictor
 from trainer.registry.registry import Version
 from trainer.spec.serve import ServeSpec
 
-# An engine must be this much faster than the model's own forward pass to be preferred.
+# An engine is preferred to the model's own forward pass only if it is faster by this factor.
 _WORTH = 1.05
 
 Speed = Callable[[Candidate], float]
@@ -36,8 +36,10 @@ Say = Callable[[str], None]
 def select_engine(
     version: Version, spec: ServeSpec, held_out: Callable[[], HeldOut | None], say: Say = print
 ) -> tuple[str, dict[str, Any] | None]:
-    """Return the engine that `serve.engine` means for a version here, and its stored choice; measure it if there is
-    none."""
+    """Return the engine that `serve.engine` means for a version on this machine, and the stored choice.
+
+    Measures the engines first if no choice is stored for this hardware.
+    """
     if spec.engine == NATIVE or not _has_device(spec):
         return NATIVE, None
     choice = engine_store.load_choice(version, _hardware(spec), spec.engine)
@@ -47,7 +49,10 @@ def select_engine(
 
 
 def stored_engine(version: Version, spec: ServeSpec) -> tuple[str, dict[str, Any] | None]:
-    """Return the engine that was chosen for a version on this hardware, with any tolerance; else the model's own."""
+    """Return the engine that was chosen for a version on this hardware, with any tolerance, and the stored choice.
+
+    Without a stored choice, returns the model's own forward pass (`native`) and None.
+    """
     choice = engine_store.load_choice(version, _hardware(spec), spec.engine) if _has_device(spec) else None
     return (choice["engine"], choice) if choice else (NATIVE, None)
 
@@ -61,15 +66,15 @@ def load_chosen_engine(predictor: Predictor, version: Version, name: str, choice
         return load_engine(name, predictor, folder)
     except EngineError as error:
         raise ModelError(
-            f"engine {name} of {version.ref} cannot be loaded: {error}", "serve with engine=native"
+            f"engine {name} of {version.ref} cannot be loaded: {error}", "set `serve.engine: native`"
         ) from error
 
 
 def optimize_engine(version: Version, spec: ServeSpec, held_out: HeldOut | None, say: Say = print) -> dict[str, Any]:
     """Build and measure engines of a version on this machine, store the choice beside the version and return it.
 
-    If `spec.engine` names one engine, an error in it is raised, and the metric does not matter. Running endpoints keep
-    their files: each call builds into a new folder, and the folder of the previous choice stays.
+    If `spec.engine` names one engine, that engine is chosen whatever its metric is; raises `SpecError` if it cannot be
+    used. Running endpoints keep their files: each call builds into a new folder and keeps that of the previous choice.
     """
     folder = engine_store.engine_folder(version, _hardware(spec))
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,14 +125,15 @@ def _candidate_names(predictor: Predictor, device: str) -> list[str]:
 def _time_candidates(
     names: Sequence[str], benchmark: Benchmark, built: Path, spec: ServeSpec, say: Say
 ) -> list[Candidate]:
-    """Build and time each engine. Raises `SpecError` if the one that the spec names cannot be built."""
+    """Build and time each engine. Raises `SpecError` if the engine named in the spec cannot be built."""
     candidates = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
             candidate = benchmark.build_and_time(name, built / name, Path(scratch))
             if candidate.refused and name == spec.engine:
                 raise SpecError(
-                    f"serve.engine={name} cannot be used: {candidate.refused}", "choose another engine, or `auto`"
+                    f"serve.engine={name} cannot be used: {candidate.refused}",
+                    "set `serve.engine` to another engine, or to `auto`",
                 )
             candidates.append(candidate)
             say(candidate.timing_line)
@@ -138,7 +144,7 @@ def _time_candidates(
 def _check_fastest(
     candidates: list[Candidate], speed: Speed, benchmark: Benchmark, built: Path, tolerance: float, say: Say
 ) -> list[Candidate]:
-    """Check candidates, the fastest first, until one is good enough; the model's own forward pass always is."""
+    """Check the candidates, the fastest first, until one keeps the metric; the model's own forward pass always does."""
     own = benchmark.own_metric()
     checked = {}
     for candidate in sorted(candidates, key=speed, reverse=True):
@@ -153,7 +159,10 @@ def _check_fastest(
 
 
 def _check(candidate: Candidate, own: float | None, benchmark: Benchmark, built: Path, tolerance: float) -> Candidate:
-    """Return a candidate with the difference of its scores and its metric; `own` is the metric of the model itself."""
+    """Return a candidate with its metric, its largest score difference, and a reason if it is rejected.
+
+    `own` is the metric of the model's own forward pass.
+    """
     if candidate.name == NATIVE:
         return candidate._replace(metric=own, largest_move=0.0)
     engine = load_engine(candidate.name, benchmark.predictor, built / candidate.name)
@@ -167,12 +176,13 @@ def _fastest_eligible(candidates: list[Candidate], speed: Speed) -> str:
 
 
 def _batch_speed(candidate: Candidate) -> float:
-    """Return rows per second in batches; of two engines that are about as fast, the simpler one ranks first."""
+    """Return rows per second in batches. The native engine's are multiplied by `_WORTH`: others must be that much
+    faster."""
     return candidate.rows_per_s * (_WORTH if candidate.name == NATIVE else 1.0)
 
 
 def _single_row_speed(candidate: Candidate) -> float:
-    """Return single rows per second; an engine that was not timed ranks last."""
+    """Return single rows per second, with the same bonus for the native engine. Without a time, returns 0."""
     return 1 / candidate.single_ms * (_WORTH if candidate.name == NATIVE else 1.0) if candidate.single_ms else 0.0
 
 
@@ -186,7 +196,7 @@ def _hardware(spec: ServeSpec) -> dict[str, Any]:
 
 
 def _has_device(spec: ServeSpec) -> bool:
-    """Whether this machine has the device of a replica: engines are measured on the machine that chooses them."""
+    """Whether this machine has the device that a replica uses. Only then can engines be measured here."""
     if not spec.gpus_per_replica:
         return True
     import torch

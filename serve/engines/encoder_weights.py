@@ -1,4 +1,4 @@
-"""The weights of BERT and its relatives, for the engines that compute these models in their own way.
+"""The weights of BERT and similar encoders, for the engines that do not use the model's own forward pass.
 
 Letters in shapes: V vocabulary, P positions, K token types, W the model's width.
 """
@@ -13,7 +13,7 @@ from trainer.inference.predictor import Predictor
 if TYPE_CHECKING:
     import torch
 
-# The attribute that holds the encoder, for the models whose head reads the first token of the last layer.
+# Supported model classes (their head reads the first token of the last layer) -> the attribute that holds the encoder.
 _ENCODER_ATTRIBUTE = {
     "BertForSequenceClassification": "bert",
     "RobertaForSequenceClassification": "roberta",
@@ -30,7 +30,7 @@ class LinearWeights(NamedTuple):
     """Shape (out, in)."""
     bias: torch.Tensor
     activation: str = ""
-    """gelu, tanh or none ("")."""
+    """`gelu`, `tanh`, or "" for no activation."""
 
 
 class NormWeights(NamedTuple):
@@ -55,7 +55,7 @@ class LayerWeights(NamedTuple):
 
 
 class EncoderWeights(NamedTuple):
-    """The weights of a model, in fp32."""
+    """The weights of an encoder with its classification head, in fp32."""
 
     heads: int
     words: torch.Tensor
@@ -63,10 +63,10 @@ class EncoderWeights(NamedTuple):
     positions: torch.Tensor
     """Shape (P, W)."""
     padding: int | None
-    """The padding id from which RoBERTa and its relatives count positions, skipping padding tokens. None: positions
-    count all tokens from 0."""
+    """The id of the padding token. RoBERTa and similar models count positions from this id and skip padding tokens.
+    None: positions count all tokens from 0."""
     token_types: torch.Tensor
-    """Shape (K, W); tokens of a single text, and of the first of a pair, have type 0."""
+    """Shape (K, W). The tokens of a single text, and of the first text of a pair, have type 0."""
     embedding_norm: NormWeights
     layers: list[LayerWeights]
     head: list[LinearWeights]
@@ -74,14 +74,14 @@ class EncoderWeights(NamedTuple):
 
 
 def read_encoder(predictor: Predictor) -> EncoderWeights:
-    """Return the weights of the predictor's model. Raises `EngineError` for a model of another class or layout."""
+    """Return the weights of the predictor's model. Raises `EngineError` if its class or layout is not supported."""
     model = predictor.model
     attribute = _ENCODER_ATTRIBUTE.get(type(model).__name__)
     if attribute is None:
         raise EngineError(f"{type(model).__name__} is not one of {', '.join(_ENCODER_ATTRIBUTE)}")
     try:
         return _read_model(model, getattr(model, attribute))
-    except AttributeError as error:  # a release of transformers with another layout
+    except AttributeError as error:  # another release of transformers may name the layers differently
         raise EngineError(f"the model's layers are not as expected: {error}") from error
 
 
@@ -90,7 +90,7 @@ def _read_model(model: Any, encoder: Any) -> EncoderWeights:
     is_relative = getattr(config, "position_embedding_type", "absolute") != "absolute"
     is_decoder = getattr(config, "is_decoder", False)
     if config.hidden_act != "gelu" or hasattr(encoder, "embeddings_project") or is_relative or is_decoder:
-        raise EngineError("its layers have options that this engine does not support")
+        raise EngineError("the model's layers have options that this engine does not support")
     skips_padding = type(model).__name__.startswith(("Roberta", "XLMRoberta", "Camembert"))
     return EncoderWeights(
         heads=config.num_attention_heads,

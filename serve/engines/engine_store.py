@@ -1,11 +1,11 @@
-"""Storage of built engines: beside the version, one folder for each kind of hardware, with the measurements.
+"""Storage of built engines: one folder for each kind of hardware, beside the version, with the measurements.
 
 models/<name>/engines/<version>/<hardware>/choice.json            the measurements and the chosen engine
-                                           choice-<engine>.json   the same for an engine that the user named
+                                           choice-<engine>.json   the same for another value of `serve.engine`
                                            built-<id>/<engine>/   the engine's files, complete or absent
 
-Versions do not change, so engines are not stored in them. A built file is used only if it has the digest it was built
-with, and only for the checkpoint, libraries and hardware it was measured on.
+A version's folder never changes, so engines are stored outside it. Built files are used only if their digests are
+unchanged, and only with the checkpoint, libraries and hardware that they were measured with.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ from serve.engines.catalog import AUTO
 from trainer.registry.registry import MANIFEST_FILE, Version
 
 CHOICE = "choice.json"
-# Schema version of choice files and of the set of engines; a choice of another version is measured again.
+# Version of the choice file's schema and of the set of engines. A choice with another version is measured again.
 FORMAT = 4
-# How many older folders of built engines stay: replicas that run or restart may still read them.
+# How many unused folders of built engines to keep: replicas that run or restart may still read them.
 _KEEP_BUILT = 3
 _LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
 def detect_hardware(device: str, threads: int) -> dict[str, Any]:
-    """Return what an engine's speed depends on, as plain JSON."""
+    """Return the device, its name and features, the threads and the library versions, as plain JSON.
+
+    An engine's speed depends on these; a choice is valid only for the same values.
+    """
     name = platform.processor() or platform.machine()
     features = ""
     if device == "cuda":
@@ -45,7 +48,7 @@ def detect_hardware(device: str, threads: int) -> dict[str, Any]:
 
 
 def _cpu(name: str) -> tuple[str, str]:
-    """Return the CPU's name and a digest of its features, as Linux reports them; elsewhere `name` alone."""
+    """Return the CPU's name and a digest of its features, as Linux reports them; on other systems `name` and ""."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:
@@ -66,20 +69,21 @@ def _libraries() -> dict[str, str]:
 
 
 def engine_folder(version: Version, hardware: dict[str, Any]) -> Path:
-    """Return the folder for engines of a version on that hardware; it may not exist."""
+    """Return the folder for a version's engines on `hardware`. The folder may not exist yet."""
     kind = f"{hardware['device']}-{json_sha256(hardware)[:12]}"
     return version.folder.parent.parent / "engines" / str(version.number) / kind
 
 
 def checkpoint_digest(version: Version) -> str:
-    """Return the digest of the version's manifest, and so of all its files."""
+    """Return the digest of the version's manifest. It identifies all files: the manifest lists their digests."""
     return file_sha256(version.folder / MANIFEST_FILE)
 
 
 def load_choice(version: Version, hardware: dict[str, Any], engine: str) -> dict[str, Any] | None:
-    """Return the stored choice for a version on that hardware; None if there is none for this checkpoint.
+    """Return the stored choice for a version on `hardware`; None if there is none for this checkpoint.
 
-    `engine` is the value of `serve.engine`: the measurements for each value are in their own file.
+    `engine` is the value of `serve.engine`; each value has its own choice file. Raises `ModelError` if the file is
+    damaged.
     """
     path = engine_folder(version, hardware) / _choice_file(engine)
     if not path.is_file():
@@ -90,7 +94,9 @@ def load_choice(version: Version, hardware: dict[str, Any], engine: str) -> dict
             return None
         is_current = choice["checkpoint"] == checkpoint_digest(version) and choice["hardware"] == hardware
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is damaged: {error}", "remove its folder and run `raymill optimize` again") from error
+        raise ModelError(
+            f"{path} is damaged: {error}", f"remove {path.parent} and run `raymill optimize` again"
+        ) from error
     return choice if is_current else None
 
 
@@ -115,9 +121,9 @@ def file_digests(built: Path) -> dict[str, str]:
 
 
 def check_built_files(built: Path, expected: dict[str, str]) -> None:
-    """Raise `ModelError` if the files of a built engine are not those that were measured."""
+    """Raise `ModelError` if the files of a built engine have changed since it was measured."""
     if file_digests(built) != expected:
         raise ModelError(
-            f"{built} is damaged: its files are not those that were measured",
+            f"{built} is damaged: its files have changed since the engine was measured",
             f"remove {built.parent} and run `raymill optimize` again",
         )

@@ -1,9 +1,10 @@
-"""BERT and its relatives on a CPU without padding: all tokens of a batch are rows of one matrix.
+"""BERT and similar encoders on a CPU without padding: all tokens of a batch are rows of one matrix.
 
-Texts in a serving batch differ in length far more than those of a training step, which are grouped by length. Every
-product with a weight is per token, so without padding a batch of mixed messages costs a third. Only attention works per
-row, in groups of similar length. The head reads the first token, so the last layer is computed for that token alone.
-Products are in bf16 where that is faster, else in fp32; `build` first compares the result with the model's own logits.
+Texts in a serving batch differ in length far more than texts in a training batch, which are grouped by length. Products
+with weights are computed per token, so leaving out the padding cuts the cost of mixed messages to a third. Only
+attention is computed per row, in groups of similar length. The head reads only the first token, so the last layer is
+computed for that token alone. Products are in bf16 if that is faster on this machine, else in fp32. `build` checks
+that the logits are close to those of the model's own forward pass.
 
 Letters in shapes: B rows, T tokens of the longest row in a group, N tokens of all rows, W the model's width, H heads, D
 = W / H.
@@ -26,33 +27,40 @@ from trainer.optim.precision import has_fast_bf16
 if TYPE_CHECKING:
     import torch
 
-# One more group costs attention's calls in every layer, which is little.
+# Cost of one more group, in padded tokens. It is small: a group adds only the calls of attention in each layer.
 _CALL_TOKENS = 16
-# The number of tokens is padded to a multiple of this; to a quarter of it if there are few.
+# The number of tokens in a batch is padded to a multiple of this. Up to four times this many tokens, it is padded to a
+# multiple of a quarter of this.
 _STEP = 16
-# How far a logit may move, relative to the range of the logits: rounding to bf16 moves them by 1 %, a wrong weight by
-# far more.
+# Largest allowed change of a logit, relative to the range of the logits. Rounding to bf16 changes logits by 1 %, and a
+# wrong weight by far more.
 _TOLERANCE = {"bf16": 0.06, "fp32": 1e-3}
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
-    """Check the engine's logits; it writes nothing. Raises `EngineError` for an unknown model or different logits."""
+    """Check the engine's logits. Writes no files: the engine reads the checkpoint.
+
+    Raises `EngineError` if the model is not supported or the logits differ too much from the model's own logits.
+    """
     engine = load(name, predictor, into)
     check_logits_close(engine.logits(sample), NativeEngine(predictor).logits(sample), _TOLERANCE[engine.precision])
 
 
 def load(name: str, predictor: Predictor, built: Path) -> PackedEngine:
-    """Return the engine. Raises `EngineError` for GPUs, unknown models and pairs of texts."""
+    """Return the engine. Raises `EngineError` on a GPU, for an unsupported model, and for pairs of texts."""
     if predictor.device != "cpu":
         raise EngineError("it runs on CPUs only")
     encoder = read_encoder(predictor)
     if predictor.contract.step_params("tokenize").get("second_after") is not None:
-        raise EngineError("it takes single texts only")
+        raise EngineError("it takes single texts only, not pairs of texts")
     return PackedEngine(predictor, encoder)
 
 
 class _Linear:
-    """A linear layer and its activation, (N, in) to (N, out), in oneDNN's own layout if this torch has it."""
+    """A linear layer and its activation, from (N, in) to (N, out).
+
+    The weight is in oneDNN's own layout if this torch has the operations for it.
+    """
 
     def __init__(self, linear: LinearWeights, dtype: torch.dtype) -> None:
         self._weight, self._bias = linear.weight.to(dtype), linear.bias.to(dtype)
@@ -81,22 +89,22 @@ class _Layer(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Rows of similar length, which are adjacent."""
+    """Adjacent rows of similar length."""
 
     start: int
-    """The first of their tokens among all tokens."""
+    """Index of the group's first token among all tokens of the batch."""
     rows: int
     longest: int
     padded: torch.Tensor | None
-    """The token at each padded position; None if all rows have the same length."""
+    """Index of the token, within the group, at each padded position; None if all rows have the same length."""
     mask: torch.Tensor | None
+    """Added to the attention scores, to hide padding; None if all rows have the same length."""
     real: torch.Tensor | None
-    """The padded positions that hold a token."""
+    """The padded positions that hold a token; None if all rows have the same length."""
 
 
 class PackedEngine(Engine):
-    """An encoder without padding; query, key and value are one product, and the weights are in the engine's
-    precision."""
+    """Computes an encoder without padding. One product computes query, key and value; `precision` is bf16 or fp32."""
 
     call_tokens = _CALL_TOKENS
     owns_weights = True
@@ -143,7 +151,10 @@ class PackedEngine(Engine):
         return logits
 
     def _first_tokens(self, rows: list[np.ndarray], sizes: list[int]) -> torch.Tensor:
-        """Return the first token of the last layer, shape (B, W), of rows whose groups have `sizes`."""
+        """Return the last layer's output for each row's first token, shape (B, W).
+
+        `rows` are sorted by group; `sizes` holds the number of rows of each group.
+        """
         import torch
 
         F = torch.nn.functional
@@ -196,9 +207,10 @@ class PackedEngine(Engine):
         return groups
 
     def _attend(self, projected: torch.Tensor, group: _Group, first_only: bool) -> torch.Tensor:
-        """Return the attention output of a group's tokens, shape (N, W), or of their first ones, shape (B, W).
+        """Return the attention output for a group's tokens, shape (N, W).
 
-        `projected`, shape (N, 3 W), holds query, key and value of all tokens.
+        With `first_only`, return it for the first token of each row, shape (B, W). `projected`, shape (N, 3 W), holds
+        query, key and value of all tokens in the batch.
         """
         import torch
 
@@ -216,7 +228,7 @@ class PackedEngine(Engine):
 
 
 def _kernel_padding(tokens: int) -> int:
-    """Return the number of padding tokens up to the next kernel size: oneDNN caches one kernel per number of rows."""
+    """Return how many padding tokens to add. oneDNN caches a kernel for each number of tokens, so use few numbers."""
     return -tokens % (_STEP if tokens > 4 * _STEP else _STEP // 4)
 
 

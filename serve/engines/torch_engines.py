@@ -1,4 +1,4 @@
-"""Engines that run in torch: the model as it was trained, in bf16, or compiled."""
+"""Engines that run in torch: the model as it was trained (`native`), in bf16, or compiled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
-    """Check that the engine can be loaded; it writes nothing, because the checkpoint is all it needs."""
+    """Check that the engine can be loaded. Writes no files: the engine reads the checkpoint."""
     load(name, predictor, into)
 
 
@@ -37,7 +37,7 @@ def load(name: str, predictor: Predictor, built: Path) -> Engine:
 
 
 class NativeEngine(Engine):
-    """The task's own forward pass, which evaluation and batch prediction use too."""
+    """The model's own forward pass, as the task defines it. Evaluation and batch prediction use it too."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -48,7 +48,7 @@ class NativeEngine(Engine):
 
 
 class TorchEngine(Engine):
-    """A module that takes the output of the task's `collate`, in groups of similar length."""
+    """Runs a torch module on batches from the task's `collate`. Groups rows of similar length to save padding."""
 
     def __init__(self, predictor: Predictor, module: Any, *, bf16: bool) -> None:
         self._predictor, self._module, self._bf16 = predictor, module, bf16
@@ -76,7 +76,7 @@ class TorchEngine(Engine):
 
 
 def set_threads(threads: int) -> None:
-    """Make torch compute with `threads` threads from now on: it keeps the number for each thread that calls it."""
+    """Make torch compute with `threads` threads. The setting holds for the calling thread only."""
     import torch
 
     if torch.get_num_threads() != threads:

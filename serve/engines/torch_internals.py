@@ -1,6 +1,6 @@
-"""The private names of torch that serving uses, in one file: `tests/unit/test_serve_internals.py` has a test for each.
+"""The private names of torch that serving uses: two oneDNN operations that torch's inductor emits.
 
-Both are operations of oneDNN that torch's inductor emits and that have no public counterpart.
+They have no public counterpart. `tests/unit/test_serve_internals.py` has a test for each.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 
 class PackedWeight:
-    """A weight in oneDNN's own layout, prepared once. Otherwise oneDNN reorders it in each call, which for one short
-    text takes longer than the product.
+    """A weight in oneDNN's own layout, prepared once.
+
+    Without this, oneDNN reorders the weight in each call, which takes longer than the product for one short text.
 
     Uses `torch.ops.mkldnn._reorder_linear_weight` and `torch.ops.mkldnn._linear_pointwise`.
     """
@@ -27,14 +28,16 @@ class PackedWeight:
         self._linear: Any = torch.ops.mkldnn._linear_pointwise
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the product of `values`, shape (N, in), with the bias added and GELU applied if asked: shape (N,
-        out)."""
+        """Return the linear layer's output, shape (N, out), for `values`, shape (N, in).
+
+        The bias is added; with `gelu`, GELU is applied too.
+        """
         product: torch.Tensor = self._linear(values, self._weight, self._bias, *self._epilogue)
         return product
 
 
 def has_packed_weights() -> bool:
-    """Whether this torch has the two operations: builds without oneDNN do not."""
+    """Whether this torch has the oneDNN operations that `PackedWeight` needs."""
     import torch
 
     ops = torch.ops.mkldnn

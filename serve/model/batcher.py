@@ -1,8 +1,9 @@
 """Dynamic batching: choose the inputs that go through the model together, and time each request's stages.
 
-One thread prepares and computes. It never waits for a batch to fill: it takes the inputs that are waiting, up to a
-limit of inputs and tokens, in turns by request, so that a request with 10,000 inputs shares every batch with those that
-came after it. While it computes, the next requests queue up and form the next batch. Plain Python, without Ray or HTTP.
+One thread prepares inputs and computes batches. It never waits for a batch to fill: it takes the inputs that are
+waiting, up to a limit of inputs and tokens. It takes one input of each request in turn, so a request with 10,000 inputs
+shares every batch with requests that came after it. While a batch is computed, the inputs of the next batch queue up.
+Plain Python, without Ray or HTTP.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import numpy as np
 from cluster.errors import RequestError
 
 _log = logging.getLogger("raymill.serve")
-# Inputs that are prepared at a time: a large request must not delay the others' batches.
+# Maximum number of inputs to prepare at a time, so that a large request does not delay the batches of others.
 _CHUNK = 64
-# Weight of the past in the running mean of seconds per input, which predicts when to retry.
+# Weight of earlier batches in the running mean of seconds per input. The mean predicts when a client should retry.
 _DECAY = 0.9
 _NOTHING = np.empty(0)
 
@@ -32,11 +33,11 @@ class BatchLimits(NamedTuple):
     """Limits on batches and on the queue."""
 
     inputs: int
-    """Most inputs in a batch."""
+    """Maximum number of inputs in a batch."""
     tokens: int
-    """Most numbers in the inputs of a batch (for texts: tokens); a single input may have more."""
+    """Maximum number of tokens in a batch (for inputs that are not texts: of numbers). A single input may have more."""
     waiting: int
-    """Most inputs that may wait; a request that would exceed it is rejected."""
+    """Maximum number of inputs that wait. A request that would exceed it is rejected."""
 
 
 class BatchModel(Protocol):
@@ -68,7 +69,7 @@ class Job:
         self.n_left = len(raw)
         self.error: Exception | None = None
         self.waiter: Any = None
-        """The object that `done` wakes."""
+        """An object of the caller's, for example a future that `done` completes. The batcher does not use it."""
         self.dropped = False
         """Whether the client has stopped waiting."""
         self.tokens = 0
@@ -77,7 +78,7 @@ class Job:
 
     @property
     def queue_s(self) -> float:
-        """Seconds in which it was neither prepared nor computed."""
+        """Seconds in which the request was neither prepared nor computed."""
         return max(0.0, self.finished - self.started - self.preparing_s - self.computing_s)
 
 
@@ -90,7 +91,7 @@ class BatchStats(NamedTuple):
 
 
 class Batcher:
-    """Takes requests and calls back when each is done. `close` ends its thread."""
+    """Runs requests through a model in batches, in its own thread. `close` ends the thread."""
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its thread still runs."""
+        """Whether the batcher's thread still runs."""
         return self._thread.is_alive()
 
     @property
@@ -119,10 +120,10 @@ class Batcher:
         return self._waiting
 
     def submit(self, raw: Sequence[Any], done: DoneCallback) -> Job:
-        """Queue the inputs of a request. `done` is called in the batcher's thread with all of that caller's jobs that
-        finished in the batch.
+        """Queue the inputs of a request and return its job.
 
-        Raises `RequestError` 429 at once if too many inputs wait.
+        After each batch, the batcher's thread calls `done` once with all finished jobs that were submitted with this
+        same function. Raises `RequestError` 429 at once if too many inputs wait.
         """
         job = Job(raw, done)
         with self._wake:
@@ -137,7 +138,7 @@ class Batcher:
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds after which the inputs that wait now should be done."""
+        """Estimated time until the inputs that wait now are done, in whole seconds."""
         return max(1, round(self._waiting * self._per_input_s + 0.5))
 
     def close(self) -> None:
@@ -170,7 +171,7 @@ class Batcher:
         return dropped
 
     def _prepare(self) -> list[Job]:
-        """Prepare inputs for the next batch; return the requests with an input that cannot be used."""
+        """Prepare inputs for the next batch; return the jobs that failed because an input cannot be used."""
         chunk = self._next_chunk()
         if not chunk:
             return []
@@ -178,7 +179,7 @@ class Batcher:
         raw = [value for job, count in chunk for value in job.raw[job.n_prepared : job.n_prepared + count]]
         try:
             prepared: Sequence[np.ndarray | Exception] = self._model.prepare(raw)
-        except Exception as error:  # any error in a task's preprocessing; it fails only these requests
+        except Exception as error:  # a task's preprocessing can raise any error; only these requests fail
             prepared = [error] * len(raw)
         per_input_s = (time.perf_counter() - started) / len(raw)
         failed, start = [], 0
@@ -192,7 +193,7 @@ class Batcher:
         return failed
 
     def _next_chunk(self) -> list[tuple[Job, int]]:
-        """Return how many inputs to prepare for each request: enough for the next batch, in turns by request."""
+        """Return the requests to prepare now, each with the number of inputs: enough for the next batch."""
         chunk: list[tuple[Job, int]] = []
         room = _CHUNK
         for job in self._jobs:
@@ -215,7 +216,7 @@ class Batcher:
         job.n_prepared += len(values)
 
     def _compute(self) -> list[Job]:
-        """Compute one batch; return the requests that it finished."""
+        """Compute one batch; return the jobs that it finished."""
         batch = self._next_batch()
         if not batch:
             return []
@@ -224,7 +225,7 @@ class Batcher:
         error: Exception | None = None
         try:
             answers = self._model.format_answers(self._model.compute(inputs))
-        except Exception as failure:  # it fails these requests; the replica continues
+        except Exception as failure:  # only these requests fail; the replica continues
             error, answers = failure, [None] * len(batch)
         seconds = time.perf_counter() - started
         self._per_input_s = _DECAY * self._per_input_s + (1 - _DECAY) * seconds / len(batch)
@@ -244,7 +245,10 @@ class Batcher:
         return finished
 
     def _next_batch(self) -> list[tuple[Job, int]]:
-        """Take inputs in turns by request until the batch is full; the requests served first come last next time."""
+        """Take one input of each request in turn until the batch is full.
+
+        The requests in this batch are moved to the end of the queue for the next one.
+        """
         batch: list[tuple[Job, int]] = []
         tokens = 0
         ready = deque(job for job in self._jobs if job.n_begun < job.n_prepared)
@@ -262,7 +266,7 @@ class Batcher:
         return batch
 
     def _finish(self, finished: list[Job]) -> None:
-        """Call back once per caller with its finished requests."""
+        """Call each `done` function once, with its finished jobs."""
         if not finished:
             return
         now = time.perf_counter()
@@ -276,12 +280,12 @@ class Batcher:
         for done, jobs in by_caller.items():
             try:
                 done(jobs)
-            except Exception:  # the caller's event loop is closed; the others' batches continue
-                _log.warning("%d requests finished after their caller was gone", len(jobs), exc_info=True)
+            except Exception:  # the caller's event loop may be closed; other callers must still get their jobs
+                _log.warning("cannot deliver the answers of %d requests to their caller", len(jobs), exc_info=True)
 
 
 def _with_index(error: Exception, index: int) -> Exception:
-    """Return the error of an input with the input's index in the request."""
+    """Return `error` with the input's index in the request added to its message, if it is a `RequestError`."""
     if not isinstance(error, RequestError):
         return error
     return RequestError(error.status, error.code, f"inputs[{index}] {error}")

@@ -1,6 +1,7 @@
 """Parse the body of a request into a list of inputs. Plain functions, without Ray.
 
-Any body that is not valid ends in a `RequestError` with its status: 400 not JSON, 413 too large, 422 wrong content.
+An invalid body raises a `RequestError`. Its status is 400 for a body that is not JSON, 413 for too many inputs, and 422
+for wrong content.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _KEYS = {"inputs"}
 
 
 def parse_body(body: bytes, max_inputs: int) -> list[Any]:
-    """Return the inputs of `{"inputs": [...]}`. The task checks each of them later."""
+    """Return the inputs in a body `{"inputs": [...]}`. The task checks each input later."""
     if not body:
         raise RequestError(400, "no_body", 'the body is empty; send {"inputs": [...]}')
     value = parse_json(body)
@@ -46,10 +47,10 @@ def check_input_count(inputs: list[Any], max_inputs: int) -> list[Any]:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the JSON value of a body. Falls back to Python's own parser for values that orjson does not accept.
+    """Return the JSON value of a body. Raises `RequestError` if the body is not JSON.
 
-    These are numbers of more than 64 bits, and halves of a surrogate pair, which the task then rejects with the input's
-    index.
+    Python's own parser reads what orjson does not accept: numbers of more than 64 bits, and halves of a surrogate pair.
+    The task then rejects these with the input's index.
     """
     try:
         return orjson.loads(body)
@@ -65,5 +66,5 @@ def parse_json(body: bytes) -> Any:
 
 
 def _reject_constant(name: str) -> None:
-    """Raise for NaN and Infinity, which Python's parser accepts and JSON does not have."""
+    """Raise `ValueError` for NaN and Infinity: Python's parser accepts them, but they are not JSON."""
     raise ValueError(f"{name} is not a JSON value; use null for a missing number")

@@ -1,8 +1,8 @@
 """Metrics of a replica, and one Prometheus page with the metrics of all replicas.
 
-Each replica has its own registry. A scrape that reaches one replica asks all of them (`DeploymentHandle.broadcast`) and
-returns their samples with a label `replica`. They are not summed here: the sum would fall when a replica leaves, which
-Prometheus takes for a reset of the counters, and it would then count the remaining total again.
+Each replica has its own registry. The replica that is scraped collects the samples of all replicas
+(`DeploymentHandle.broadcast`) and returns them with a label `replica`. It does not sum them: the sum would fall when a
+replica stops, Prometheus would take that for a reset of the counters, and it would count the remaining total again.
 """
 
 from __future__ import annotations
@@ -43,14 +43,16 @@ class ReplicaMetrics:
         self.requests = counter("raymill_requests", "Answered requests by HTTP status.", "status", "reason")
         self.predictions = counter("raymill_predictions", "Predictions by label.", "label")
         self.inputs = counter("raymill_inputs", "Inputs of answered requests.")
-        self.tokens = counter("raymill_tokens", "Tokens (of texts), or numbers, of answered inputs.")
+        self.tokens = counter("raymill_tokens", "Tokens of answered inputs (numbers, if they are not texts).")
         self.seconds = histogram("raymill_request_seconds", "Time from request to answer.", _SECONDS)
         self.stages = histogram("raymill_stage_seconds", "Time of each stage of a request.", _SECONDS, "stage")
         self.batch_seconds = histogram("raymill_inference_seconds", "Time of one batch.", _SECONDS)
         self.batch_inputs = histogram("raymill_batch_inputs", "Inputs in one batch.", _SIZES)
-        self.batch_tokens = histogram("raymill_batch_tokens", "Tokens, or numbers, in one batch.", _TOKENS)
+        self.batch_tokens = histogram(
+            "raymill_batch_tokens", "Tokens in one batch (numbers, if its inputs are not texts).", _TOKENS
+        )
         self.in_flight = gauge("raymill_requests_in_flight", "Requests being answered.")
-        self.waiting = gauge("raymill_queue_inputs", "Inputs that wait for a batch or are in one.")
+        self.waiting = gauge("raymill_queue_inputs", "Inputs without an answer: waiting, or in the current batch.")
         self.info = gauge("raymill_model_info", "The served model.", "fingerprint", "checkpoint", "engine")
         self.replicas = gauge("raymill_replicas", "Replicas that answered the scrape.")
 
@@ -69,8 +71,8 @@ class ModelMetrics:
     def __init__(
         self, metrics: ReplicaMetrics, identity: dict[str, Any], waiting: Callable[[], int] = lambda: 0
     ) -> None:
-        """`identity` holds the model's name, version, fingerprint, checkpoint and engine; `waiting` returns how many
-        inputs wait now."""
+        """`identity` holds the model's name, version, fingerprint, checkpoint and engine. `waiting` returns how many
+        inputs have no answer yet."""
         self._labels = labels = (str(identity["name"]), str(identity["version"]))
         self._requests, self._predictions = metrics.requests, metrics.predictions
         self._inputs, self._tokens = metrics.inputs.labels(*labels), metrics.tokens.labels(*labels)
@@ -96,7 +98,7 @@ class ModelMetrics:
         self._batch_seconds.observe(stats.seconds)
 
     def count_predictions(self, job: Job, labels: Iterable[Sequence[str]]) -> None:
-        """Count the predictions of a request by their labels, and the time of its stages."""
+        """Count the predictions of a finished request by their labels, its inputs and tokens, and its stages' times."""
         for label in itertools.chain.from_iterable(labels):
             self._predictions.labels(*self._labels, label).inc()
         self._inputs.inc(len(job.raw))
@@ -106,8 +108,10 @@ class ModelMetrics:
 
 
 def merge_pages(pages: Mapping[str, str]) -> str:
-    """Return one Prometheus page with the samples of all `pages`, which are by replica; each sample gets a label
-    `replica`."""
+    """Return one Prometheus page with the samples of all `pages`: replica -> page.
+
+    Each sample gets a label `replica`.
+    """
     families: dict[str, Metric] = {}
     for replica, page in pages.items():
         for family in text_string_to_metric_families(page):

@@ -1,4 +1,4 @@
-"""One model version in a replica: verified, loaded with its engine, and behind its batcher. Without Ray or HTTP."""
+"""One model version in a replica: its files verified, with its engine and its batcher. Without Ray or HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainer.registry import registry
 from trainer.registry.registry import Version
 from trainer.tasks.roles import input_roles
 
-# An engine's scores on golden rows may differ from the model's own by this many times the difference that was measured.
+# An engine's scores on golden rows may differ from the model's own scores by this factor times the measured difference.
 _SLACK = 2.0
 _UNLIMITED = 1 << 62
 
@@ -49,7 +49,10 @@ class ModelSettings(BaseModel):
 
 
 class ServedModel:
-    """A loaded model. The constructor raises `ModelError` if a file's digest or a golden row is wrong."""
+    """A model that is ready to answer requests.
+
+    The constructor raises `ModelError` if a file's digest is wrong or a golden row is not reproduced.
+    """
 
     def __init__(self, settings: ModelSettings, metrics: ReplicaMetrics) -> None:
         self.settings = settings
@@ -72,7 +75,7 @@ class ServedModel:
             "checkpoint": checkpoint_digest(version),
             "engine": settings.engine,
         }
-        """The `model` of every answer."""
+        """The value of the key `model` in every response."""
         self.metrics = ModelMetrics(metrics, self.identity, lambda: self.batcher.waiting)
         self._warm_up(rows)
         max_tokens = settings.max_batch_tokens if self.task.token_input else _UNLIMITED
@@ -80,12 +83,15 @@ class ServedModel:
         self.batcher = Batcher(self, limits, self.metrics.count_batch)
 
     def _warm_up(self, rows: list[np.ndarray]) -> None:
-        """Compute batches of common sizes, so that no request pays for one-time work."""
+        """Compute batches of common sizes, so that one-time work does not slow down the first requests."""
         for size in {1, 2, self.settings.max_batch_size // 4, self.settings.max_batch_size} if rows else ():
             self._engine.logits((rows * (size // len(rows) + 1))[: max(1, size)])
 
     def _check_engine(self, version: Version, rows: list[np.ndarray]) -> None:
-        """Raise `ModelError` if the engine's scores differ from the model's own by more than when it was measured."""
+        """Raise `ModelError` if the engine's scores on golden rows are too far from the model's own scores.
+
+        The limit is `_SLACK` times the largest difference that was measured when the engine was chosen.
+        """
         measured = {entry["name"]: entry for entry in (self.settings.choice or {}).get("candidates", [])}
         if self.settings.engine not in measured or not rows:
             return
@@ -94,15 +100,15 @@ class ServedModel:
         allowed = _SLACK * max(measured[self.settings.engine]["largest_move"] or 0.0, 1e-3)
         if not difference <= allowed:  # written so that NaN fails too
             raise ModelError(
-                f"engine {self.settings.engine} of {version.ref} moves a golden row's score by {difference:.4f}; "
-                f"when it was measured, by at most {allowed / _SLACK:.4f}",
-                "measure again with `raymill optimize`, or serve with engine=native",
+                f"engine {self.settings.engine} of {version.ref} changes a golden row's score by {difference:.4f}; "
+                f"when it was measured, scores changed by at most {allowed / _SLACK:.4f}",
+                "measure again with `raymill optimize`, or set `serve.engine: native`",
             )
 
     # -- the `BatchModel` protocol
 
     def prepare(self, raw: Sequence[Any]) -> list[np.ndarray | RequestError]:
-        """Return the model input of each row of `parse_inputs`, or an error for one that cannot be used."""
+        """Return the model input of each row from `parse_inputs`, or an error for a row that cannot be used."""
         columns = dict(zip(self.roles, map(list, zip(*raw, strict=True)), strict=True))
         encoded = self.predictor.encode_with_reasons(columns)
         if not encoded.reasons or not any(encoded.reasons):
@@ -133,14 +139,14 @@ class ServedModel:
     # -- requests
 
     def parse_body(self, body: bytes, content_type: str) -> list[Any]:
-        """Return the inputs of a request's body. Raises `RequestError`."""
+        """Return the inputs in a request's body. Raises `RequestError` if the body is not valid."""
         inputs = self.task.body_inputs(self.contract, body, content_type) if content_type else None
         if inputs is None:
             return parse_body(body, self.settings.max_inputs)
         return check_input_count(inputs, self.settings.max_inputs)
 
     def parse_inputs(self, inputs: Sequence[Any]) -> list[Any]:
-        """Return each input's raw values in the order of `roles`. Raises `RequestError` for the first invalid one."""
+        """Return each input's raw values in the order of `roles`. Raises `RequestError` for the first invalid input."""
         columns = self.predictor.parse(inputs)
         return list(zip(*[columns[role] for role in self.roles], strict=True))
 

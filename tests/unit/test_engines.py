@@ -87,10 +87,10 @@ def test_a_smoothed_graph_computes_the_same(predictor, inputs, scratch, tmp_path
 
 
 def test_few_rows_are_not_enough_for_scales(predictor, inputs, scratch, tmp_path):
-    with pytest.raises(EngineError, match="need 64 rows, and there are 60"):
+    with pytest.raises(EngineError, match="needs 64 rows, but there are only 60"):
         encoder_engine.build("onnx-int8", predictor, inputs, tmp_path)
     note = build_engine("onnx-int8", predictor, inputs, tmp_path, scratch)
-    assert note == "the exporter's graph: its scales need 64 rows, and there are 60"
+    assert note == "exported by torch: int8 calibration needs 64 rows, but there are only 60"
     assert [path.name for path in tmp_path.iterdir()] == [onnx_engine.GRAPH]
     engine, target = load_engine("onnx-int8", predictor, tmp_path), predictor.task.target
     scores = target.scores(predictor.contract.fitted, engine.logits(inputs))
@@ -138,7 +138,7 @@ def test_the_fastest_engine_that_keeps_the_metric_is_stored_with_its_measurement
     # The fastest engine for a single row is a separate choice.
     assert stored_engine(version, ServeSpec(engine="auto-latency")) == ("native", None)
     choice = optimize_engine(version, ServeSpec(engine="auto-latency"), held_out_rows(predictor, version), lines.append)
-    assert any("its scales need 64 rows, and there are 30" in line for line in lines)
+    assert any("int8 calibration needs 64 rows, but there are only 30" in line for line in lines)
     eligible = [entry for entry in choice["candidates"] if entry["metric"] is not None and not entry["refused"]]
     assert choice["engine"] == min(eligible, key=lambda entry: entry["single_ms"])["name"]
     assert stored_engine(version, ServeSpec(engine="auto-latency")) == (choice["engine"], choice)
@@ -158,7 +158,7 @@ def test_an_engine_that_loses_too_much_is_not_chosen(predictor, version, monkeyp
         version, ServeSpec(max_metric_drop=0.3), held_out_rows(predictor, version), lambda text: None
     )
     assert choice["engine"] == "native"
-    assert "macro_f1 moves from" in choice["candidates"][1]["refused"]
+    assert "macro_f1 changes from" in choice["candidates"][1]["refused"]
     allowed = optimize_engine(
         version, ServeSpec(max_metric_drop=20), held_out_rows(predictor, version), lambda text: None
     )
@@ -183,7 +183,7 @@ def test_a_damaged_or_unknown_engine_is_rejected(predictor, version):
     ).shape == (1, 3)
     graph = built / encoder_engine.GRAPH
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")
-    with pytest.raises(ModelError, match="not those that were measured"):
+    with pytest.raises(ModelError, match="have changed since the engine was measured"):
         load_chosen_engine(predictor, version, "onnx-fp32", choice)
     with pytest.raises(SpecError, match="did you mean 'onnx-int8'"):
         load_engine("onnx-int9", predictor, built)

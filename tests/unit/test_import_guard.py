@@ -62,5 +62,5 @@ def test_a_folder_without_an_init_file_hides_nothing(tmp_path, monkeypatch):
 def test_beside_a_setup_hook_of_the_users_job_the_file_is_named(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR", "mine.hook")
-    with pytest.raises(ImportError, match=r"cluster/__init__.py hides a package of raymill's.*rename"):
+    with pytest.raises(ImportError, match=r"cluster/__init__.py hides one of raymill's packages.*rename"):
         job_environment()

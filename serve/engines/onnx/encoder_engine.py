@@ -1,9 +1,10 @@
-"""ONNX Runtime engines for BERT and its relatives: the graph of `encoder_graph`, in fp32 or int8.
+"""ONNX Runtime engines for BERT and similar encoders: the graph of `encoder_graph`, in fp32 or int8.
 
-A few channels of the inputs to BERT's products are far larger than the others, and one scale for all channels leaves
-few bits to the small ones. So each channel is divided by its own scale and its weights are multiplied by it
-(SmoothQuant, Xiao et al., 2022), and each output of a weight has a scale. The channels' scales come from sample rows
-and do not change with the request: the answer for a text does not depend on what else is in its batch.
+In the inputs of BERT's matrix products, a few channels are far larger than the others. One int8 scale for all channels
+would leave few bits for the small channels. So SmoothQuant (Xiao et al., 2022) divides each channel by its own scale
+and multiplies the channel's weights by the same scale. A weight has one int8 scale for each of its outputs. The
+channels' scales are measured on sample rows and fixed, so the answer for a text does not depend on the other texts in
+its batch.
 """
 
 from __future__ import annotations
@@ -24,29 +25,33 @@ from serve.engines.torch_engines import NativeEngine
 from trainer.inference.predictor import Predictor
 
 GRAPH = "encoder.onnx"
-# How much of a channel's size goes into its scale; its weights absorb the rest. The share that moves logits least is
-# used.
+# Values of SmoothQuant's alpha to try: the share of a channel's size that its scale removes; the weights absorb the
+# rest. The value that changes logits least is used.
 _SHARES = (0.75, 0.85, 0.95)
-# With fewer rows, a channel's largest value is a matter of luck.
+# Minimum number of sample rows: with fewer, the largest value of a channel depends too much on chance.
 _MIN_ROWS = 64
-# Tokens per calibration batch: the inputs of all products are in memory for this many.
+# Tokens per calibration batch. It limits memory: calibration holds the inputs of all products for a whole batch.
 _TOKENS = 512
-# How far a logit may move, relative to the range of the logits; whether the metric drops is checked later.
+# Largest allowed change of a logit, relative to the range of the logits. The metric is checked later.
 _TOLERANCE = {"onnx-fp32": 1e-3, "onnx-int8": 0.25}
-# A smaller range of an input, after each channel is divided by its scale, carries no information.
+# Lower bound on the range of an input after scaling: a smaller range carries no information.
 _TINY = 1e-4
-# The tensors from the task's `collate` that the graph takes.
+# The graph's inputs, by their names in the task's `collate`. Token types are optional.
 _REQUIRED, _TOKEN_TYPES = ("input_ids", "attention_mask"), "token_type_ids"
 
 
 class OnnxEncoderEngine(OnnxEngine):
-    """A session of the encoder's graph."""
+    """An ONNX Runtime session of an encoder's graph."""
 
     call_tokens = 16
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path) -> None:
-    """Write the graph. Raises `EngineError` for other models, for too few rows, or if the CPU saturates int8 sums."""
+    """Write the graph into the folder `into`.
+
+    Raises `EngineError` if the model is not supported, if there are too few sample rows, or if the CPU saturates int8
+    sums.
+    """
     require_library("onnx", "onnxruntime")
     if predictor.device != "cpu":
         raise EngineError("it runs on CPUs only")
@@ -55,26 +60,28 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path)
         graph = _build_graph(name, _Source(predictor, encoder, _has_token_types(predictor, sample)), sample)
     except EngineError:
         raise
-    except Exception as error:  # a model that is not what its class says
-        raise EngineError(f"no graph can be built from it: {error_summary(error)}") from error
+    except Exception as error:  # a model whose layers differ from those of its class
+        raise EngineError(f"no graph can be built from this model: {error_summary(error)}") from error
     (into / GRAPH).write_bytes(graph)
 
 
 def load(predictor: Predictor, built: Path) -> Engine:
-    """Return the session of the graph in `built`."""
+    """Return the engine for the graph in the folder `built`."""
     return OnnxEncoderEngine(predictor, create_session(built / GRAPH, predictor))
 
 
 def has_exact_int8_sums(predictor: Predictor) -> bool:
-    """Whether int8 products are exact. x86 CPUs without VNNI saturate sums of two products at 16 bits, by an amount
-    that depends on the text."""
+    """Whether this CPU computes int8 products exactly.
+
+    An x86 CPU without VNNI saturates the sum of two products at 16 bits. The error depends on the text.
+    """
     largest = np.full((64, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
     product = create_session(int8_product(*largest).SerializeToString(), predictor).run(None, {})[0]
     return bool((product == 255 * 127.0 * 64).all())
 
 
 class _Source(NamedTuple):
-    """A model from which graphs are built."""
+    """A model and its weights, from which graphs are built."""
 
     predictor: Predictor
     encoder: EncoderWeights
@@ -90,18 +97,22 @@ class _Source(NamedTuple):
 
 
 def _has_token_types(predictor: Predictor, sample: list[np.ndarray]) -> bool:
-    """Return whether tokens have types. Raises `EngineError` if the task's batches are not what the graph takes."""
+    """Return whether the task's batches have token types.
+
+    Raises `EngineError` if the batches do not have the tensors that the graph takes.
+    """
     batch = predictor.task.collate(predictor.contract, sample[:2])
     if set(batch) not in ({*_REQUIRED}, {*_REQUIRED, _TOKEN_TYPES}) or any(
         str(value.dtype) != "torch.int64" for value in batch.values()
     ):
         tensors = ", ".join(f"{name} ({value.dtype})" for name, value in batch.items())
-        raise EngineError(f"its task passes {tensors}")
+        raise EngineError(f"the graph does not take the tensors of the task's batches: {tensors}")
     return _TOKEN_TYPES in batch
 
 
 def _build_graph(name: str, source: _Source, sample: list[np.ndarray]) -> bytes:
-    """Return the graph. Its fp32 form must match the model, also if int8 is asked for."""
+    """Return the graph. For int8 too, the fp32 graph is built first; raises `EngineError` if it does not match the
+    model."""
     rows = sample[:_MIN_ROWS]
     reference = NativeEngine(source.predictor).logits(rows)
     fp32 = source.graph()
@@ -116,9 +127,9 @@ def _build_graph(name: str, source: _Source, sample: list[np.ndarray]) -> bytes:
 
 
 def _calibrate(source: _Source, sample: list[np.ndarray]) -> Iterator[dict[str, QuantParams]]:
-    """Yield, for each share, the quantization of each quantized input."""
+    """Yield the quantization of each quantized input, by the input's name, once for each value in `_SHARES`."""
     if len(sample) < _MIN_ROWS:
-        raise EngineError(f"its scales need {_MIN_ROWS} rows, and there are {len(sample)}")
+        raise EngineError(f"int8 calibration needs {_MIN_ROWS} rows, but there are only {len(sample)}")
     if not has_exact_int8_sums(source.predictor):
         raise EngineError("this CPU saturates int8 sums (it has no VNNI)")
     ranges = _channel_ranges(source, sample)
@@ -128,8 +139,7 @@ def _calibrate(source: _Source, sample: list[np.ndarray]) -> Iterator[dict[str, 
 
 
 def _quant_params(ranges: tuple[np.ndarray, np.ndarray], linears: list[LinearWeights], share: float) -> QuantParams:
-    """Return the quantization of an input: its whole range, after each channel is divided by its scale, becomes 0 to
-    255."""
+    """Return the quantization of an input: divide the channels by their scales, then map the whole range to 0...255."""
     lowest, highest = ranges
     largest_weights = np.max([linear.weight.abs().amax(0).numpy() for linear in linears], axis=0)
     scales = channel_scales(np.maximum(highest, -lowest), largest_weights, share)
@@ -139,7 +149,7 @@ def _quant_params(ranges: tuple[np.ndarray, np.ndarray], linears: list[LinearWei
 
 
 def _channel_ranges(source: _Source, sample: list[np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the lowest and the highest value of each channel of each quantized input, shape (in,)."""
+    """Return the lowest and the highest value of each channel, two arrays of shape (in,), for each quantized input."""
     names, predictor = list(quantized_inputs(source.encoder)), source.predictor
     session = create_session(source.graph(calibrating=True), predictor)
     ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -154,7 +164,7 @@ def _channel_ranges(source: _Source, sample: list[np.ndarray]) -> dict[str, tupl
 
 
 def _equal_length_batches(sample: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yield batches of rows of equal length, so that padding never enters calibration."""
+    """Yield batches in which all rows have the same length, so that calibration sees no padding."""
     for length, group in groupby(sorted(sample, key=len), key=len):
         rows, step = list(group), max(1, _TOKENS // max(1, length))
         for start in range(0, len(rows), step):

@@ -1,9 +1,9 @@
-"""BERT and its relatives as an ONNX graph of few, large operations, in fp32 or with int8 products.
+"""BERT and similar encoders as an ONNX graph of few, large operations, in fp32 or with int8 matrix products.
 
-The exporter's graph has forty operations per layer, and ONNX Runtime's optimizer does not recognize its attention; for
-one short text, what lies between the products then takes longer than they do. Here a layer has some eighteen:
-attention, layer norm with its residual and GELU with its bias are one operation each, and in the last layer only the
-first token has a query.
+The graph that torch exports has forty operations per layer, and ONNX Runtime's optimizer does not recognize its
+attention. For one short text, the small operations then take longer than the matrix products. The graph built here has
+about eighteen operations per layer: attention, layer norm with its residual, and GELU with its bias are one operation
+each. In the last layer only the first token has a query.
 
 Letters in shapes: B rows, T tokens of the longest row, W the model's width.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MICROSOFT = "com.microsoft"
 _OPSET, _IR = 17, 8
-# The operations of ONNX itself; all others are ONNX Runtime's own.
+# The operations in the ONNX standard; all others are ONNX Runtime's own.
 _ONNX_OPERATIONS = {
     "Add", "Cast", "CumSum", "Equal", "Gather", "Gemm", "Identity", "MatMul", "Mul", "Not", "QuantizeLinear", "Squeeze",
     "Tanh",
@@ -44,16 +44,17 @@ def build_graph(
     params: Mapping[str, QuantParams] | None = None,
     calibrating: bool = False,
 ) -> Any:
-    """Return the ONNX model: `input_ids`, `attention_mask` and, if asked, `token_type_ids` (B, T) to `logits` (B, C).
+    """Return the ONNX model of an encoder.
 
-    With `params`, one for each of `quantized_inputs`, its products are int8. With `calibrating`, these inputs are
-    outputs too, by their names.
+    Its inputs are `input_ids`, `attention_mask` and, with `token_types`, `token_type_ids`, all of shape (B, T). Its
+    output is `logits`, shape (B, C). With `params`, which holds the quantization of each of `quantized_inputs` by name,
+    the products are int8. With `calibrating`, the quantized inputs are also outputs of the model, under their names.
     """
     return _GraphBuilder(encoder, token_types, params).build(calibrating)
 
 
 def quantized_inputs(encoder: EncoderWeights) -> dict[str, list[LinearWeights]]:
-    """Return the inputs of the products that int8 quantizes, by name, with the linear layers that take them."""
+    """Return the inputs that an int8 graph quantizes: name -> the linear layers that take this input."""
     inputs = {}
     for number, layer in enumerate(encoder.layers):
         inputs[f"{number}.attention"] = [layer.query, layer.key, layer.value]
@@ -64,8 +65,10 @@ def quantized_inputs(encoder: EncoderWeights) -> dict[str, list[LinearWeights]]:
 
 
 def int8_product(values: np.ndarray, weight: np.ndarray) -> Any:
-    """Return the ONNX model of one product as in the int8 graph, of uint8 `values` (N, in) and an int8 `weight` (in,
-    out)."""
+    """Return an ONNX model that computes one int8 product, with the same operation as the int8 graph.
+
+    `values` is uint8, shape (N, in); `weight` is int8, shape (in, out).
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     arrays = {
@@ -83,13 +86,13 @@ def int8_product(values: np.ndarray, weight: np.ndarray) -> Any:
 
 
 def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a weight, shape (out, in), as int8, and the step size of each output, float32, shape (out,)."""
+    """Return `weight` as int8, shape (out, in), and the step size of each output, float32, shape (out,)."""
     steps = np.maximum(np.abs(weight).max(1), np.finfo(np.float32).tiny * 127) / 127
     return np.round(weight / steps[:, None]).astype(np.int8), steps.astype(np.float32)
 
 
 class _GraphBuilder:
-    """Collects the operations and constants of one graph. Its methods return names of tensors."""
+    """Collects the operations and constants of one graph. Methods that add a part return the name of its output."""
 
     def __init__(self, encoder: EncoderWeights, token_types: bool, params: Mapping[str, QuantParams] | None) -> None:
         self._encoder, self._token_types, self._params = encoder, token_types, params
@@ -144,7 +147,7 @@ class _GraphBuilder:
 
     def _layer(self, values: str, number: str, layer: LayerWeights, is_last: bool) -> str:
         query_input = quantized = self._quantized(values, f"{number}.attention")
-        if is_last:  # the head reads the first token alone
+        if is_last:  # the head reads only the first token
             query_input = self._add("Gather", [query_input, "zero"], f"{number}.first_input", axis=1)
             values = self._add("Gather", [values, "zero"], f"{number}.first", axis=1)
         query = self._product(query_input, f"{number}.query", layer.query, f"{number}.attention")
@@ -163,7 +166,7 @@ class _GraphBuilder:
         return self._product(self._quantized(values, name), f"{name}.product", linear, name)
 
     def _quantized(self, values: str, name: str) -> str:
-        """Return the quantized input called `name`: the values themselves in fp32, else bytes."""
+        """Return the quantized input called `name`: uint8 in an int8 graph, unchanged in an fp32 graph."""
         if self._params is None:
             return self._add("Identity", [values], name)
         scale = self._constant(f"{name}.scale", self._params[name].scale)
@@ -172,7 +175,7 @@ class _GraphBuilder:
         return self._add("QuantizeLinear", [scaled, "one", zero], f"{name}.bytes")
 
     def _product(self, values: str, name: str, linear: LinearWeights, input_name: str) -> str:
-        """Return the product of a quantized input with a weight, with bias and activation."""
+        """Return the output of a linear layer for a quantized input: product, bias and activation."""
         bias = self._constant(f"{name}.bias", linear.bias)
         has_gelu = linear.activation == "gelu"
         if self._params is None:

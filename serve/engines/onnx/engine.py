@@ -1,8 +1,8 @@
-"""Engines of ONNX Runtime: the checkpoint as a graph, in fp32 or with int8 products.
+"""ONNX Runtime engines: the checkpoint as a graph, in fp32 or with int8 matrix products.
 
-BERT and its relatives get a graph of our own (`encoder_engine`). Other models are exported by `torch.onnx.export`. ONNX
-Runtime's optimizer then fuses operations (layer norm with the residual, bias with GELU), and its dynamic quantization
-turns weights into int8, one scale for each output, after the channels are smoothed (`smoothing`).
+BERT and similar encoders get a graph that `encoder_engine` builds. Other models are exported by `torch.onnx.export`.
+ONNX Runtime's optimizer then fuses operations (layer norm with the residual, bias with GELU). For int8, `smoothing`
+smooths the channels, and then ONNX Runtime's dynamic quantization turns weights into int8, one scale for each output.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ if TYPE_CHECKING:
 
 GRAPH = "model.onnx"
 _BATCH = 32
-# Model types that ONNX Runtime's optimizer knows; graphs of others stay as they are.
+# Model types that ONNX Runtime's optimizer knows; it does not change the graphs of other models.
 _OPTIMIZED_TYPES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"}
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> str:
-    """Write a graph: our own for a known model, else the exporter's. Returns why the exporter's was used, or ""."""
+    """Write the graph of `encoder_engine`, or torch's exported graph if `encoder_engine` does not support the model.
+
+    Returns "", or why the exported graph was used.
+    """
     try:
         encoder_engine.build(name, predictor, sample, into)
         return ""
     except EngineError as error:
-        reason = f"the exporter's graph: {error}"
+        reason = f"exported by torch: {error}"
     _optimize_graph(predictor, export_model(predictor, sample, scratch), into / GRAPH)
     if name == "onnx-int8":
         smooth_quant(into / GRAPH, graph_inputs(predictor, sample, into / GRAPH))
@@ -47,14 +50,14 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path,
 
 
 def load(name: str, predictor: Predictor, built: Path) -> Engine:
-    """Return the session of the graph in `built`."""
+    """Return the engine for the graph in the folder `built`."""
     if (built / encoder_engine.GRAPH).is_file():
         return encoder_engine.load(predictor, built)
     return OnnxEngine(predictor, create_session(built / GRAPH, predictor))
 
 
 def graph_inputs(predictor: Predictor, sample: list[np.ndarray], graph: Path) -> list[dict[str, np.ndarray]]:
-    """Return the sample as batches of inputs for the graph."""
+    """Return the sample rows as batches, each with the inputs of the graph by name."""
     import onnx
 
     names = [tensor.name for tensor in onnx.load(str(graph), load_external_data=False).graph.input]
@@ -66,8 +69,10 @@ def graph_inputs(predictor: Predictor, sample: list[np.ndarray], graph: Path) ->
 
 
 def export_model(predictor: Predictor, sample: list[np.ndarray], scratch: Path) -> Path:
-    """Return the model as a graph with free numbers of rows and, for token inputs, of tokens; exported once into
-    `scratch`."""
+    """Return the path of the exported graph in `scratch`; export it if it is not there.
+
+    The graph takes any number of rows and, for token inputs, any number of tokens.
+    """
     path = scratch / GRAPH
     if not path.is_file():
         _export(predictor, sample, path)
@@ -107,13 +112,13 @@ def _export(predictor: Predictor, sample: list[np.ndarray], path: Path) -> None:
                 external_data=False,
                 verbose=False,
             )
-    except Exception as error:  # any error in a model that the exporter cannot trace
+    except Exception as error:  # tracing a model can raise any error
         raise EngineError(f"the model cannot be exported: {error_summary(error)}") from error
 
 
 @contextlib.contextmanager
 def _errors_only(name: str | None) -> Iterator[None]:
-    """Silence warnings of a logger (None: the root logger) while the block runs."""
+    """Silence the warnings of a logger (None: the root logger) while the block runs."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -124,7 +129,7 @@ def _errors_only(name: str | None) -> Iterator[None]:
 
 
 def _export_rows(sample: list[np.ndarray]) -> list[np.ndarray]:
-    """Return rows of different lengths: with one row or one length, the exporter would fix that dimension."""
+    """Return three rows of different lengths: with one row or one length, the exporter would fix that dimension."""
     by_length = sorted(sample, key=len)
     return [by_length[0], by_length[-1], by_length[len(by_length) // 2]]
 
@@ -133,7 +138,7 @@ def _logits_module(model: Any) -> Any:
     import torch
 
     class Logits(torch.nn.Module):
-        """A model of transformers' kind that returns only its logits."""
+        """Wraps a model of the transformers library, to return only its logits."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -160,11 +165,11 @@ def _optimize_graph(predictor: Predictor, exported: Path, path: Path) -> None:
 
 
 def quantize_graph(path: Path, *, seven_bits: bool = False) -> None:
-    """Turn a graph's products into int8; with `seven_bits`, weights get seven bits, so that no sum saturates."""
+    """Quantize a graph's products to int8. With `seven_bits`, weights use seven bits, so that no int8 sum saturates."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     fp32 = path.with_suffix(".fp32")
     path.rename(fp32)
-    with _errors_only(None):  # it recommends a preprocessing step that these graphs do not need
+    with _errors_only(None):  # ONNX Runtime recommends a preprocessing step that these graphs do not need
         quantize_dynamic(fp32, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=seven_bits)
     fp32.unlink()

@@ -1,4 +1,4 @@
-"""Engines of OpenVINO: the exported ONNX graph in bf16, or with int8 weights and products."""
+"""OpenVINO engines: the exported ONNX graph in bf16, or with int8 weights and matrix products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.inference.predictor import Predictor
 
 
 def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path, scratch: Path) -> None:
-    """Write the graph without ONNX Runtime's fusions: OpenVINO has its own."""
+    """Write the exported graph. It has no fusions of ONNX Runtime, because OpenVINO fuses operations itself."""
     _import_openvino()
     shutil.copyfile(export_model(predictor, sample, scratch), into / GRAPH)
     if name == "openvino-int8":
@@ -23,7 +23,7 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path,
 
 
 def load(name: str, predictor: Predictor, built: Path) -> Engine:
-    """Return the compiled graph in `built`."""
+    """Return the engine for the graph in the folder `built`, compiled for this CPU."""
     if predictor.device != "cpu":
         raise EngineError("it runs on CPUs only")
     openvino = _import_openvino()
@@ -37,7 +37,7 @@ def load(name: str, predictor: Predictor, built: Path) -> Engine:
 
 
 class OpenVinoEngine(PaddedEngine):
-    """A compiled model of OpenVINO."""
+    """A model compiled by OpenVINO."""
 
     owns_weights = True
 
@@ -56,5 +56,5 @@ def _import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise EngineError("openvino is not installed; `pip install 'raymill[openvino]'`") from error
+        raise EngineError("openvino is not installed; run `pip install 'raymill[openvino]'`") from error
     return openvino

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: a graph, ready to compute."""
+"""ONNX Runtime sessions, which compute a graph."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import numpy as np
 from serve.engines.base import EngineError, PaddedEngine
 from trainer.inference.predictor import Predictor
 
-# The exporter prefixes the names of tensors with the name of the argument that holds them.
+# torch's exporter puts the name of the model's argument, `batch`, in front of each tensor's name.
 _PREFIX = "batch_"
-#: ONNX Runtime's session options by key. Spinning threads would take time from those that speak HTTP, so they stop
-#: between runs.
+#: ONNX Runtime's session options by key. Its threads stop spinning between runs, to leave the CPU to HTTP threads.
 SESSION_CONFIG = {"session.force_spinning_stop": "1"}
 
 
 class OnnxEngine(PaddedEngine):
-    """A session of ONNX Runtime."""
+    """Computes logits with an ONNX Runtime session."""
 
     owns_weights = True
 
@@ -34,34 +33,38 @@ class OnnxEngine(PaddedEngine):
 
 
 def create_session(graph: Path | bytes, predictor: Predictor) -> Any:
-    """Return a session for a graph, a file or its content, with the predictor's threads and device."""
+    """Return an ONNX Runtime session on the predictor's device and threads. `graph` is a file's path or its content.
+
+    Raises `EngineError` if onnxruntime or its support for CUDA is missing.
+    """
     ort = require_library("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = predictor.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Within a run, operations are microseconds apart, and waking a thread takes longer: several threads spin there.
+    # Within a run, operations are microseconds apart, and waking a thread takes longer. So with several threads, they
+    # spin between operations.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if predictor.threads > 1 else "0")
     for key, value in SESSION_CONFIG.items():
         options.add_session_config_entry(key, value)
     providers = ["CPUExecutionProvider"]
     if predictor.device == "cuda":
         if "CUDAExecutionProvider" not in ort.get_available_providers():
-            raise EngineError("this onnxruntime has no CUDA; install onnxruntime-gpu")
+            raise EngineError("this onnxruntime has no support for CUDA; run `pip install onnxruntime-gpu`")
         providers.insert(0, "CUDAExecutionProvider")
     return ort.InferenceSession(graph if isinstance(graph, bytes) else str(graph), options, providers=providers)
 
 
 def collate_name(graph_input: str) -> str:
-    """Return the name of a graph's input in the output of the task's `collate`."""
+    """Return the name that the task's `collate` gives to a graph's input."""
     return graph_input.removeprefix(_PREFIX)
 
 
 def require_library(name: str, *others: str) -> Any:
-    """Return a library after importing it and the others. Raises `EngineError` if one is not installed."""
+    """Import the libraries `name` and `others`, and return the first. Raises `EngineError` if one is not installed."""
     try:
         for other in others:
             importlib.import_module(other)
         return importlib.import_module(name)
     except ImportError as error:
-        raise EngineError(f"{error.name} is not installed; `pip install 'raymill[onnx]'`") from error
+        raise EngineError(f"{error.name} is not installed; run `pip install 'raymill[onnx]'`") from error

@@ -1,8 +1,9 @@
-"""SmoothQuant (Xiao et al., 2022) for an ONNX graph: scale channels to similar size, so that int8 loses less.
+"""SmoothQuant (Xiao et al., 2022) for an ONNX graph: scale channels to similar size, so that int8 loses less accuracy.
 
-ONNX Runtime quantizes each input of a product with one scale, and a few of its channels are far larger than the others.
-Each channel is divided by its own scale and its weights are multiplied by it: the product is the same, and its factors
-fit 8 bits. An input that several products share is divided once.
+ONNX Runtime quantizes the whole input of a matrix product with one scale, but a few channels of the input are far
+larger than the others. So each channel is divided by its own scale, and the channel's weights are multiplied by the
+same scale. The product stays the same, and both factors lose less to 8 bits. An input that several products share is
+divided once.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-# How much of a channel's size goes into its scale; its weights absorb the rest.
+# SmoothQuant's alpha: the share of a channel's size that its scale removes; the channel's weights absorb the rest.
 _SHARE = 0.75
+# Lower bound on sizes of channels and weights, so that no scale is zero or infinite.
 _TINY = 1e-4
 # Operations whose second input is a weight, shape (in, out).
 _PRODUCTS = ("MatMul", "Attention")
@@ -23,7 +25,7 @@ _FLOAT32 = 1
 
 
 def smooth_quant(path: Path, batches: list[dict[str, np.ndarray]]) -> None:
-    """Rewrite the graph in `path`; `batches` are inputs of the graph from which the channels' sizes are measured."""
+    """Smooth the graph in the file `path`. `batches` are inputs of the graph, on which the channels are measured."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -67,15 +69,17 @@ def _is_product(node: Any, weights: Mapping[str, Any]) -> bool:
 
 
 def _input_scales(largest: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-    """Return the divisor of each channel, float32, shape (in,), for all weights, shape (in, out), that share the
-    input."""
+    """Return the scale of each channel of one input, float32, shape (in,).
+
+    `weights` are all weights, shape (in, out), that are multiplied with the input.
+    """
     return channel_scales(largest, np.max([np.abs(weight).max(1) for weight in weights], axis=0), _SHARE)
 
 
 def channel_scales(largest: np.ndarray, largest_weights: np.ndarray, share: float) -> np.ndarray:
-    """Return the divisor of each channel, float32, shape (in,), from its largest value and its largest weight.
+    """Return the scale of each channel, float32, shape (in,), from its largest value and its largest weight.
 
-    `share` is how much of a channel's size the divisor removes; its weights absorb the rest.
+    `share` is SmoothQuant's alpha: the share of a channel's size that its scale removes; the weights absorb the rest.
     """
     scales: np.ndarray = np.maximum(largest, _TINY) ** share / np.maximum(largest_weights, _TINY) ** (1 - share)
     return scales.astype(np.float32)
