@@ -122,7 +122,7 @@ def _raymill(options: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     preparing.prepare_rows(spec, lambda progress: None, storage / "quarantine.parquet")
     again = time.perf_counter() - started
-    print(json.dumps({k: prepared.summary[k] for k in ("rows", "quarantined", "tokens")}), file=sys.stderr)
+    print(json.dumps({k: prepared.summary[k] for k in ("rows", "quarantined")}), file=sys.stderr)
     shutil.rmtree(storage)
     return {"seconds": seconds, "again": again}
 
