@@ -134,7 +134,7 @@ def test_folds_of_equal_rows_are_one_and_classes_are_dealt_out():
 
 
 def test_more_folds_than_rows_are_refused():
-    with pytest.raises(DataError, match="there are 3 different rows"):
+    with pytest.raises(DataError, match="needs at least 4 different rows to train on, not 3"):
         folds.assign_folds(np.array([1, 2, 3, 3], np.uint64), np.zeros(4, np.int64), 4, seed=1)
 
 
