@@ -12,7 +12,7 @@ logs=$(mktemp -d)
 echo "the other groups write to $logs until the end"
 pytest=("$python" -m pytest --durations 25)
 
-waiting=(tests/e2e/test_{endpoint_life,elastic,tracking,real_parts,s3,search}.py)
+waiting=(tests/e2e/test_{endpoint_life,elastic,tracking,real_parts,s3,search,hidden_packages}.py)
 computing=(tests/unit tests/local_ray tests/e2e/test_resume.py)
 others=()
 for file in tests/e2e/test_*.py; do
