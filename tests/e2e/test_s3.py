@@ -116,7 +116,7 @@ def test_a_folder_of_texts(bucket: str) -> None:
         ("s3://rows/csv/part-9.csv", r"no such file \(did you mean 'part-[12].csv'"),
         ("s3://rows/csv/*.jsonl", "matches no file"),
         ("s3://rows/csv", r"is a folder\n  fix: name its files, for example s3://rows/csv/\*.csv"),
-        ("s3://rows/csv/other.txt", "ends in '.txt'"),
+        ("s3://rows/csv/other.txt", "has the extension '.txt'"),
         ("s3://rows/empty.csv", "is empty"),
         ("s3://rows/cut.csv.gz", "is not a complete gzip file"),
         ("s3://nowhere/a.csv", "no such (bucket|file)"),

@@ -99,7 +99,7 @@ def test_rows_as_objects_are_answered(url, held_out):
         ({"mean_area": [1.0]}, 422, "wrong_type", "inputs[0]: column 'mean_area' is a list"),
         ({"mean_area": 10**400}, 422, "refused_input", "mean_area"),
         ("a text", 422, "wrong_type", "inputs[0]: 'a text' is not an object with the columns mean_radius"),
-        ({"mean_area": float("nan")}, 400, "invalid_json", "NaN is no JSON value"),
+        ({"mean_area": float("nan")}, 400, "invalid_json", "NaN is not a JSON value"),
         (None, 422, "wrong_columns", "inputs[0]: no column 'mean_area' (null if it is missing)"),
     ],
 )

@@ -118,7 +118,7 @@ def test_a_busy_port(first_run, storage):
         other.listen()
         assert_refused(
             run_raymill("serve", "tiny", "--storage", storage, "--port", other.getsockname()[1]),
-            "another program has it",
+            "another program uses the port",
         )
 
 
