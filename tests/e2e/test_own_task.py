@@ -1,4 +1,4 @@
-"""The custom task of docs/tasks.md: trained, used on a file, and served, all from the folder of its module."""
+"""The custom task of docs/how-to/write-a-task.md: trained, used on a file, and served, all from the folder of its module."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from support.tiny_text import make_text_rows, write_csv, write_spec
 def folder(tmp_path_factory):
     """A working directory with the docs' letters.py, rows, a spec, and the run of it."""
     folder = tmp_path_factory.mktemp("own")
-    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "write-a-task.md").read_text(encoding="utf-8")
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if code.startswith("# letters.py")]
     (folder / "letters.py").write_text(code, encoding="utf-8")
     write_csv(folder / "train.csv", make_text_rows(240, seed=1))

@@ -1,4 +1,4 @@
-"""docs/tasks.md: its tables agree with the tasks, and its two example tasks train and answer as printed."""
+"""docs/how-to/write-a-task.md: its tables agree with the tasks, and its two example tasks train and answer as printed."""
 
 import csv
 import re
@@ -25,7 +25,7 @@ from trainer.training.callbacks import FunctionCallback
 from trainer.training.context import TrainContext
 from trainer.training.run import run_training
 
-TEXT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "how-to" / "write-a-task.md").read_text(encoding="utf-8")
 CODE = {code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)}
 
 

@@ -2,5 +2,5 @@
 
 `fit` runs the pass over Ray Data. `fitted` holds the fitted values that the contract stores, and encodes rows.
 `profile` describes the training rows for measuring drift. The rules that a spec can set for a column are in
-trainer/spec/features.py. See docs/features.md.
+trainer/spec/features.py. See docs/reference/features.md.
 """

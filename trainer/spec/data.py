@@ -91,7 +91,7 @@ class DataSpec(SpecSection):
     """How images are read. Images only."""
     features: FeatureSpecs = Field(default_factory=dict)
     """Columns by kind, for example `{age: numeric, country: {kind: categorical}}`. Tasks on tables learn from them
-    (docs/features.md). Other tasks check them row by row and describe them in the model's profile."""
+    (docs/reference/features.md). Other tasks check them row by row and describe them in the model's profile."""
     split: SplitSpec = Field(default_factory=SplitSpec)
     """How rows are held out."""
     max_length: Annotated[int, Field(ge=4, le=8192)] = 256

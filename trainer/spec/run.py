@@ -25,8 +25,8 @@ class ClusterSpec(SpecSection):
     """Where the work runs, and with how many processes."""
 
     address: str | None = None
-    """`null` starts Ray on this machine and stops it at the end; `auto`, `host:port` or `ray://host:port` joins a
-    cluster."""
+    """`null` uses this machine: it starts Ray and stops it at the end, unless the run is so small that it needs none.
+    `local` always starts Ray on this machine. `auto`, `host:port` or `ray://host:port` joins a cluster."""
     cpus: Positive | None = None
     """CPU cores of the Ray that is started on this machine. Default: all cores."""
     workers: IntRange = 1
@@ -56,7 +56,7 @@ class RunSpec(SpecSection):
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     """Name of the model in the registry: lower-case letters, digits, `_` and `-`."""
     task: str = "text-classification"
-    """What the model learns; `raymill tasks` lists the tasks. A custom task is `module:Class` (docs/tasks.md)."""
+    """What the model learns; `raymill tasks` lists the tasks. A custom task is `module:Class` (docs/how-to/write-a-task.md)."""
     data: DataSpec
     """Where the rows are and how they are read."""
     model: ModelSpec = Field(default_factory=ModelSpec)

@@ -1,7 +1,7 @@
 """The interface of a task: its columns, inputs, requests and model. What it predicts is its `Target`.
 
 A new task is a subclass of `Task`: a file in this package and a line in `trainer.tasks.catalog`, or a file of your own
-(`task: my_module:MyTask`; docs/tasks.md). Import torch inside the methods that need it, so that reading data and
+(`task: my_module:MyTask`; docs/how-to/write-a-task.md). Import torch inside the methods that need it, so that reading data and
 parsing specs stay fast.
 
 A *role* is the part that a column plays in the task, such as `text`; the user's column may have another name. Letters
