@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import ray.serve
+from ray.exceptions import RayActorError
 from ray.serve.schema import ApplicationStatus
 
 from cluster.errors import ModelError, RaymillError, ResourceError
@@ -20,6 +21,9 @@ from trainer.spec.serve import ServeSpec
 
 # The start of the second line of a `UserError`.
 _FIX = "fix:"
+# Lines in the message of a dead actor that only identify the process.
+_IDS = ("actor_id:", "pid:", "namespace:", "ip:")
+_MAX_REASON = 600
 
 
 class Endpoint(NamedTuple):
@@ -42,7 +46,8 @@ def start_endpoint(
     and `say`.
 
     Raises `ModelError`, after deleting the application, if a replica rejects a model because of its golden rows or
-    digests. Raises `ResourceError` if the address is taken or Ray Serve already runs another application.
+    digests. Raises `ResourceError` if the address is taken, if Ray Serve already runs another application, or if one of
+    Ray Serve's own processes ends or does not answer while it starts.
     """
     check_access(spec)
     version = versions[0]
@@ -63,6 +68,9 @@ def start_endpoint(
             logging_config={"enable_access_log": False},
         )
         ray.serve.run(app, name=version.name, route_prefix="/")
+    except (RayActorError, TimeoutError) as error:
+        stop_endpoint(version.name, started_serve=started_serve)
+        raise ray_serve_error(version, error) from error
     except RuntimeError as error:
         reason = _failure_reason(version.name) or str(error).strip().splitlines()[-1]
         stop_endpoint(version.name, started_serve=started_serve)
@@ -82,6 +90,17 @@ def _start_error(version: Version, spec: ServeSpec, reason: str, error: RuntimeE
     if "address already in use" in str(error).lower():
         return ResourceError(f"{spec.host}:{spec.port} is in use", "choose another port with `serve.port` or `--port`")
     return RaymillError(f"{version.ref} could not be started: {reason}")
+
+
+def ray_serve_error(version: Version, error: Exception) -> ResourceError:
+    """Return the error to raise if Ray Serve's controller or proxy has ended, or does not answer, during the start."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    reason = " ".join(line for line in lines if line and not line.startswith(_IDS)) or type(error).__name__
+    return ResourceError(
+        f"{version.ref} could not be started, because a process of Ray Serve ended or did not answer: "
+        f"{reason[:_MAX_REASON]}",
+        "start it again when the machine is less busy or has more free memory; Ray's logs are in /tmp/ray",
+    )
 
 
 def _check_no_other_application(name: str) -> None:

@@ -60,6 +60,9 @@ _BUFFER_BYTES = 65536
 _ATTEMPTS_PER_RETRY = 4
 # How long a removed replica still answers requests. HAProxy learns within a second that it is removed.
 _DRAIN_S = 3
+# How long Ray Serve waits until a proxy is ready. Then it kills the proxy, and the start of the endpoint fails. The
+# default of 5 s is too short for a busy machine: a proxy's imports alone take several seconds of one core.
+_PROXY_READY_WITHIN_S = 30
 
 
 def check_port(host: str, port: int) -> None:
@@ -108,18 +111,26 @@ def configure_proxy(spec: ServeSpec) -> Iterator[None]:
             "serve.proxy=haproxy: HAProxy is not installed, or ray.serve was imported before HAProxy was set up",
             "set `serve.proxy: auto`, or install HAProxy (on Linux, `pip install 'ray[serve]'` includes it)",
         )
-    if spec.proxy == "python" or not is_available:
+    with contextlib.ExitStack() as stack:
+        variables = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(_PROXY_READY_WITHIN_S)}
+        if spec.proxy != "python" and is_available:
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))  # mode 700
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            variables |= _environment(spec, folder)
+        stack.enter_context(_set_variables(variables))
         yield
-        return
-    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))  # mode 700
-    variables = {name: value for name, value in _environment(spec, folder).items() if name not in os.environ}
-    os.environ.update(variables)
+
+
+@contextlib.contextmanager
+def _set_variables(variables: dict[str, str]) -> Iterator[None]:
+    """Set those environment variables that are not set yet, and remove them again after the block."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in variables:
+        for name in added:
             os.environ.pop(name, None)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def owns_proxy() -> bool:
