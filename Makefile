@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo unit test check bench clean
+.PHONY: install demo unit test check docs reference bench clean
 
 install: $(STAMP)
 
@@ -30,10 +30,19 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in site/; open site/index.html. Broken links fail.
+docs: reference
+	test -x $(BIN)/mkdocs || $(BIN)/pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m mkdocs build --quiet --strict
+
+# The pages of docs/reference that come from the code. Commit them with the code.
+reference: install
+	$(BIN)/python -m docs.generate
+
 bench: install
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/first_step.py
 	$(BIN)/python benchmarks/train_throughput.py
 
 clean:
-	rm -rf $(VENV) .raymill build dist *.egg-info
+	rm -rf $(VENV) .raymill site build dist *.egg-info

@@ -10,7 +10,13 @@ from pydantic.json_schema import models_json_schema
 from serve.model.served_model import ServedModel
 
 
-class PredictRequest(BaseModel):
+class ApiModel(BaseModel):
+    """An object of the API. The docstrings of its fields become their descriptions in the schema."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class PredictRequest(ApiModel):
     """The body of POST /predict. The form of an input depends on the task; /docs shows an example."""
 
     model_config = ConfigDict(extra="forbid")
@@ -18,11 +24,13 @@ class PredictRequest(BaseModel):
     inputs: list[Any]
 
 
-class ModelOut(BaseModel):
+class ModelOut(ApiModel):
     """The model that answered."""
 
     name: str
+    """Its name in the registry."""
     version: int
+    """Its version in the registry."""
     fingerprint: str
     """The contract's fingerprint, which identifies how inputs are prepared."""
     checkpoint: str
@@ -31,61 +39,78 @@ class ModelOut(BaseModel):
     """The engine that computes the forward pass."""
 
 
-class TimingOut(BaseModel):
+class TimingOut(ApiModel):
     """The time of each stage of a request, in milliseconds."""
 
     queue: float
+    """The request waited for its batches."""
     preprocess: float
+    """Its inputs were prepared."""
     inference: float
+    """Its batches were computed; the full time of each batch."""
     total: float
+    """From the arrival of the request to its answer."""
 
 
-class PredictResponse(BaseModel):
+class PredictResponse(ApiModel):
     """The response of POST /predict, in the order of the inputs."""
 
     predictions: list[dict[str, Any]]
+    """One answer per input. Its form depends on the task."""
     model: ModelOut
+    """The model that answered."""
     timing_ms: TimingOut
+    """The time of each stage."""
 
 
-class ReadyResponse(BaseModel):
+class ReadyResponse(ApiModel):
     """The response of GET /readyz."""
 
     status: str
+    """`ready`."""
     model: ModelOut
+    """The first model, which /predict uses."""
     golden_rows: int
+    """How many golden rows that model reproduced."""
     models: list[ModelOut]
+    """All models of the endpoint."""
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(ApiModel):
     """An error: a stable code and a message."""
 
     code: str
+    """A word that stays the same between versions."""
     message: str
+    """What is wrong, and what to change."""
 
 
-class ErrorResponse(BaseModel):
+class ErrorResponse(ApiModel):
     """The body of every error response."""
 
     error: ErrorBody
 
 
-class Tensor(BaseModel):
+class Tensor(ApiModel):
     """A tensor of the Open Inference Protocol. `data` holds the elements, in a flat list or nested as in `shape`."""
 
     name: str
+    """A role of the task, for example `text`; or `inputs`."""
     shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    """The number of inputs comes first."""
     datatype: str
+    """`BYTES` for texts, or a type of numbers such as `FP32`."""
     data: list[Any]
+    """The elements, row by row."""
 
 
-class InferRequest(BaseModel):
+class InferRequest(ApiModel):
     """The body of POST /v2/models/NAME/infer: a tensor for each role, or one tensor called `inputs`."""
 
     inputs: Annotated[list[Tensor], Field(min_length=1)]
 
 
-class ProtocolError(BaseModel):
+class ProtocolError(ApiModel):
     """The body of every error response on the Open Inference Protocol's paths."""
 
     error: str

@@ -1,0 +1,86 @@
+"""docs/reference/metrics.md: the Prometheus metrics of endpoints and trainings, and the metrics of models."""
+
+from __future__ import annotations
+
+import raymill
+from docs.generate.markdown import code, generated_page, table
+from serve.model.metrics import STAGES, ReplicaMetrics
+from trainer.spec.evaluate import LOWER_IS_BETTER
+from trainer.spec.objective import SERVING_METRICS, TRIAL_METRICS
+from trainer.training.tracking import prometheus
+
+_ENDPOINT = """
+`GET /metrics` of an endpoint returns the metrics of all its replicas, whichever replica the request reaches. Every sample
+also has the label `replica`. Sum over it in queries: `sum by (model, version) (rate(raymill_requests_total[5m]))`.
+
+On a cluster that collects Ray's metrics, Ray's exporter has the same ones as `ray_raymill_...`, with `WorkerId` instead
+of `replica`.
+"""
+_TRAINING = """
+With `track.prometheus: true`, a training serves these gauges on a free port of this machine; the file
+`<storage>/prometheus/<run>.json` names the port for `file_sd_configs`. On a cluster, Ray's exporter has them as
+`ray_raymill_train_...` in any case.
+"""
+_MODELS = """
+`evaluate.metric` takes any metric of the task. It chooses the best epoch, the best trial and the champion. Lower is better
+for {lower}; for all others, higher is better.
+"""
+_SEARCH = """
+`tune.objective` and `tune.constraints` take the metrics of the task, and these:
+"""
+_SEARCH_METRICS = {
+    "model.size_mb": "megabytes of the model's weights",
+    "train.seconds": "seconds of the training",
+    "serve.p50_ms": "median time of a request to a finalist, in milliseconds",
+    "serve.p99_ms": "99th percentile of that time, in milliseconds",
+    "serve.rows_per_s": "inputs per second that a finalist answers",
+}
+
+
+def build_page() -> str:
+    """Return the page."""
+    return generated_page(
+        "Metrics",
+        "serve/model/metrics.py and trainer/training/tracking/prometheus.py",
+        "## Endpoint\n\n" + _ENDPOINT.strip() + "\n\n" + _endpoint_metrics(),
+        "## Training\n\n" + _TRAINING.strip() + "\n\n" + _training_metrics(),
+        "## Models\n\n"
+        + _MODELS.strip().format(lower=", ".join(map(code, sorted(LOWER_IS_BETTER))))
+        + "\n\n"
+        + _tasks(),
+        "## Search\n\n" + _SEARCH.strip() + "\n\n" + _search_metrics(),
+    )
+
+
+def _endpoint_metrics() -> str:
+    rows = []
+    for metric in ReplicaMetrics().registry._collector_to_names:
+        family = metric.describe()[0]
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = ", ".join(code(label) for label in metric._labelnames)
+        rows.append([code(name), family.type, labels, family.documentation])
+    stages = ", ".join(map(code, STAGES))
+    return table(["metric", "type", "labels", "meaning"], rows) + (
+        f"\n\nThe stages are {stages}. `reason` is `ok` or the code of the error. "
+        "A histogram has the series `..._bucket`, `..._sum` and `..._count`."
+    )
+
+
+def _training_metrics() -> str:
+    gauges = [*prometheus._GAUGES.values(), prometheus._STEP]
+    labels = ", ".join(map(code, prometheus._LABELS))
+    return table(
+        ["metric", "type", "labels", "meaning"], [[code(name), "gauge", labels, about] for name, about in gauges]
+    )
+
+
+def _tasks() -> str:
+    rows = [
+        [code(task["task"]), code(task["metric"]), ", ".join(map(code, task["metrics"]))] for task in raymill.tasks()
+    ]
+    return table(["task", "default", "all"], rows)
+
+
+def _search_metrics() -> str:
+    names = (*TRIAL_METRICS, *SERVING_METRICS)
+    return table(["metric", "meaning"], [[code(name), _SEARCH_METRICS[name]] for name in names])
