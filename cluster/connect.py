@@ -7,12 +7,14 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 
 from cluster.errors import ResourceError, first_line
 from cluster.import_guard import job_environment
+from cluster.machine import count_cores
 from cluster.processes import core_daemons_are_running, end_processes, is_ray_worker, ray_processes
 from cluster.progress import running_work
 from cluster.ray_internals import node_address_option
@@ -21,6 +23,8 @@ _STOP_WITHIN_S = 1.5
 _STOP_WORKERS_WITHIN_S = 0.3
 _CONNECT_WITHIN_S = 5
 _LOOPBACK = "127.0.0.1"
+#: The address that asks for a Ray on this machine.
+LOCAL = "local"
 
 
 class LocalRay:
@@ -60,7 +64,7 @@ class LocalRay:
             with _keep_sigterm_handler():
                 ray.init(
                     address="local",  # otherwise Ray joins a cluster that `ray start` left in /tmp/ray
-                    num_cpus=cpus,
+                    num_cpus=cpus or count_cores(),
                     include_dashboard=False,
                     log_to_driver=not quiet,
                     logging_level=_logging_level(quiet),
@@ -111,7 +115,13 @@ local_ray = LocalRay()
 
 def joins_cluster(address: str | None) -> bool:
     """Return whether `connect_to_ray(address)` joins a cluster. If not, it uses a Ray on this machine."""
-    return bool(address or os.environ.get("RAY_ADDRESS"))
+    return (address or os.environ.get("RAY_ADDRESS") or LOCAL) != LOCAL
+
+
+def is_connected() -> bool:
+    """Return whether this process is connected to a Ray. Does not import Ray."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 @contextlib.contextmanager
@@ -119,20 +129,19 @@ def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool 
     """Connect to Ray while the block runs.
 
     If this process is already connected, use that Ray and leave it running. Otherwise join the cluster at `address`, or
-    at RAY_ADDRESS, which is set inside a Ray job. Without an address, start Ray on this machine's loopback interface
-    and stop it at the end. Raises `ResourceError` if an address does not answer.
+    at RAY_ADDRESS, which is set inside a Ray job. Without an address, or with `local`, start Ray on this machine's
+    loopback interface and stop it at the end. Raises `ResourceError` if an address does not answer.
     """
     import ray
 
-    if ray.is_initialized():
+    if is_connected():
         if local_ray.is_stopping:
             raise ResourceError("the interrupted work has not ended yet", "start a new Python process")
         yield
         return
     local_ray.forget_interrupt()
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address:
-        _join(address, quiet)
+    if joins_cluster(address):
+        _join(address or os.environ["RAY_ADDRESS"], quiet)
         try:
             yield
         finally:
@@ -152,7 +161,7 @@ def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool 
 def _join(address: str, quiet: bool) -> None:
     import ray
 
-    if ":" in address and address != "auto" and not address.startswith("local"):
+    if ":" in address:
         _check_answers(address)
     try:
         with _keep_sigterm_handler():

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cluster.errors import ResourceError
-from cluster.ray_internals import count_cpus, count_gpus
+from cluster.machine import count_cores
+from cluster.ray_internals import count_gpus
 
 # Capacity of a node for processes that need neither CPU nor GPU.
 _UNLIMITED = 10_000
@@ -44,9 +45,12 @@ class Demand(NamedTuple):
         return self.processes * self.gpus_each
 
 
-def local_nodes(cpus: int | None = None) -> list[Node]:
-    """Return this machine as a list of one node, without starting Ray. `cpus` overrides the number of cores."""
-    return [Node(float(cpus or count_cpus()), float(count_gpus()))]
+def local_nodes(cpus: int | None = None, *, with_gpus: bool = True) -> list[Node]:
+    """Return this machine as a list of one node, without starting Ray. `cpus` overrides the number of cores.
+
+    Without `with_gpus`, GPUs are not counted: to count them, Ray is imported.
+    """
+    return [Node(float(cpus or count_cores()), float(count_gpus() if with_gpus else 0))]
 
 
 def joined_nodes() -> list[Node]:

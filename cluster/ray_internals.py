@@ -22,15 +22,6 @@ class ServeAddress(NamedTuple):
     port: int
 
 
-def count_cpus() -> int:
-    """Return the number of cores that Ray would count on this machine, within a container's limit."""
-    # Why: `plan` must agree with Ray without starting it. `os.cpu_count` and psutil ignore cgroup limits.
-    # Replaced by: a public function of Ray's, or `os.process_cpu_count` once Python reads cgroup limits.
-    from ray._private.utils import get_num_cpus
-
-    return int(get_num_cpus())
-
-
 def count_gpus() -> int:
     """Return the number of NVIDIA GPUs that Ray would count on this machine, within CUDA_VISIBLE_DEVICES."""
     # Why: `plan` and `doctor` must agree with Ray without starting it, and without importing torch.

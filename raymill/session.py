@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,19 +39,16 @@ def console_or_default(console: Console | None) -> Console:
     return console or Console()
 
 
-def starts_local_ray(spec: RunSpec) -> bool:
-    """Return whether a run of `spec` starts Ray on this machine: it has no address, and no Ray is connected."""
-    from cluster.connect import joins_cluster
+def is_on_this_machine(spec: RunSpec) -> bool:
+    """Return whether a run of `spec` uses only this machine: it joins no cluster, and no Ray is connected."""
+    from cluster.connect import is_connected, joins_cluster
 
-    if joins_cluster(spec.cluster.address):
-        return False
-    ray = sys.modules.get("ray")
-    return ray is None or not ray.is_initialized()
+    return not joins_cluster(spec.cluster.address) and not is_connected()
 
 
 @contextlib.contextmanager
 def ray_for(run: Run, *, serving: bool = False) -> Iterator[None]:
-    """Connect to Ray while the block runs.
+    """Connect to Ray while the block runs, if the run needs Ray.
 
     Raises `ResourceError` if the run does not fit. A local Ray is not started then; a cluster is joined to learn its
     size.
@@ -60,10 +56,14 @@ def ray_for(run: Run, *, serving: bool = False) -> Iterator[None]:
     from cluster.connect import connect_to_ray
     from cluster.plan import joined_nodes, local_nodes
 
-    is_local = starts_local_ray(run.spec)
+    is_local = is_on_this_machine(run.spec)
     is_served = serving or (run.spec.tune is not None and run.spec.tune.measures_serving)
     if is_local:
-        run.size_resources(local_nodes(run.spec.cluster.cpus), serving=is_served)
+        uses_gpus = run.spec.cluster.gpus_per_worker > 0 or run.spec.serve.gpus_per_replica > 0
+        run.size_resources(local_nodes(run.spec.cluster.cpus, with_gpus=uses_gpus), serving=is_served)
+    if not run.needs_ray:
+        yield
+        return
     with contextlib.ExitStack() as stack:
         if is_local and is_served:
             from serve.haproxy import configure_proxy

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymill.serving_cost import measure_serving
-from raymill.session import STORAGE, console_or_default, ray_for, starts_local_ray, storage_folder
+from raymill.session import STORAGE, console_or_default, is_on_this_machine, ray_for, storage_folder
 
 if TYPE_CHECKING:
     from cluster.console import Console
@@ -33,7 +33,7 @@ def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[
 
     loaded = load_spec(spec, overrides)
     check_references(loaded, fetch=False)
-    if starts_local_ray(loaded):
+    if is_on_this_machine(loaded):
         nodes = local_nodes(loaded.cluster.cpus)
     else:
         with connect_to_ray(loaded.cluster.address):
@@ -211,7 +211,7 @@ def _tune(run: Run) -> Outcome:
 def _run_pipeline(run: Run, then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
     from trainer.pipeline.finish import register_result
 
-    if then is not None and starts_local_ray(run.spec):
+    if then is not None and is_on_this_machine(run.spec):
         from serve.haproxy import check_access, check_port
 
         check_access(run.spec.serve)

@@ -26,10 +26,6 @@ def require(condition, advice):
         pytest.fail(f"ray {ray.__version__} has changed: {advice}")
 
 
-def test_count_cpus():
-    advice = "change ray_internals.count_cpus to what `ray.init` uses now to count cores within a container's limit"
-    load_name("ray._private.utils", "get_num_cpus", advice)
-    require(ray_internals.count_cpus() >= 1, advice)
 
 
 def test_count_gpus(monkeypatch):

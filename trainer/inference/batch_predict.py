@@ -1,4 +1,4 @@
-"""Batch prediction with Ray Data: every input row is written, in order, with its answer or why it has none."""
+"""Batch prediction: every input row is written, in order, with its answer or why it has none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cluster.errors import DataError, user_error_in
 from cluster.progress import Progress
 from trainer.contract.contract import Contract, load_contract
 from trainer.data.arrow import BINARY_BLOCK_ROWS
-from trainer.data.prepare.passes import quiet_ray_data
+from trainer.data.prepare.passes import estimate_text_bytes, quiet_ray_data
 from trainer.data.prepare.row_checks import check_rows, reject_rows
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import ReadOptions, make_read_options
@@ -32,6 +32,8 @@ from trainer.tasks.roles import input_roles
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _BATCH_ROWS = 1024
+# Up to this many bytes of text, this process predicts without Ray, whose start takes several seconds.
+_SMALL_BYTES = 4 << 20
 
 
 def predict_files(
@@ -39,55 +41,32 @@ def predict_files(
     inputs: str | list[str],
     output: Path,
     *,
-    workers: int,
     cpus: float,
-    gpus: float,
     on_progress: Callable[[Progress], None],
+    with_ray: bool,
 ) -> dict[str, int]:
     """Write a line for each row of the `inputs` files to `output` (.csv, .jsonl or .parquet) and return the counts.
 
     Columns: row number, the inputs under the names of their columns, prediction, score, and error, which is null for a
-    row with an answer. For images and for files of a folder there is also `path`, which may be null.
+    row with an answer. For images and for files of a folder there is also `path`, which may be null. Ray Data reads and
+    predicts at the same time (Ray must be connected); without it, this process does one after the other.
     Raises `DataError` if a file is missing or damaged; call `check_files` first for the quick checks.
     """
-    import ray.data
-
     contract = load_contract(folder)
     task = task_of_contract(contract)
     files = find_source_files(inputs, INPUT)
-    quiet_ray_data(preserve_order=True)
-    answers = (
-        ray.data.from_items([file._asdict() for file in files], override_num_blocks=len(files))
-        .map_batches(
-            _ReadBlocks(input_options(task, contract), _may_have_paths(task, files)),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=0.5,
-        )
-        .map_batches(
-            _PredictBlocks,
-            fn_constructor_args=[str(folder), max(1, int(cpus)), gpus > 0],
-            # Blocks of images are limited in bytes, so the actor receives them unsplit and splits them itself.
-            batch_size=None if task.binary_roles else _BATCH_ROWS,
-            batch_format="pyarrow",
-            num_cpus=cpus,
-            num_gpus=gpus,
-            concurrency=workers,
-        )
-    )
+    read = _ReadBlocks(input_options(task, contract), _may_have_paths(task, files))
+    answer = _answer_with_ray if with_ray else _answer_here
     counts = {"rows": 0, "predicted": 0}
     partial = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with _OutputWriter(partial, _FORMATS[output.suffix]) as write:
-            batches: Iterator[pa.Table] = iter(answers.iter_batches(batch_size=None, batch_format="pyarrow"))
-            for batch in batches:
+            for batch in answer(folder, files, read, cpus):
                 write(batch)
                 counts["rows"] += len(batch)
                 counts["predicted"] += batch.column("error").null_count
                 on_progress(Progress(done=counts["rows"], unit="rows"))
         partial.replace(output)
-    except ray.exceptions.RayTaskError as error:
-        raise user_error_in(error) or error from None
     except OSError as error:
         raise DataError(
             f"{output} cannot be written: {error.strerror}", "name a file in a folder that you may write to"
@@ -95,6 +74,44 @@ def predict_files(
     finally:
         partial.unlink(missing_ok=True)
     return counts
+
+
+def is_small_input(inputs: str | list[str], contract: Contract) -> bool:
+    """Return whether the `inputs` files have so few rows that starting Ray would take longer than predicting them."""
+    names_files = bool(task_of_contract(contract).binary_roles)
+    return estimate_text_bytes(find_source_files(inputs, INPUT), names_files=names_files) <= _SMALL_BYTES
+
+
+def _answer_here(folder: Path, files: list[SourceFile], read: _ReadBlocks, cpus: float) -> Iterator[pa.Table]:
+    """Yield the answers to the blocks of `files` in order, computed in this process."""
+    predict = _PredictBlocks(str(folder), max(1, int(cpus)))
+    for file in files:
+        for block in read.file(file):
+            yield from predict(block)
+
+
+def _answer_with_ray(folder: Path, files: list[SourceFile], read: _ReadBlocks, cpus: float) -> Iterator[pa.Table]:
+    """Yield the answers to the blocks of `files` in order: Ray Data reads them and feeds one actor with the model."""
+    import ray.data
+    import ray.exceptions
+
+    quiet_ray_data(preserve_order=True)
+    blocks = ray.data.from_items([file._asdict() for file in files], override_num_blocks=len(files)).map_batches(
+        read, batch_size=1, batch_format="pyarrow", num_cpus=0.5
+    )
+    answers = blocks.map_batches(
+        _PredictBlocks,
+        fn_constructor_args=[str(folder), max(1, int(cpus))],
+        # The actor receives blocks as the readers cut them, and splits them itself, as this process would.
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=cpus,
+        concurrency=1,
+    )
+    try:
+        yield from answers.iter_batches(batch_size=None, batch_format="pyarrow")
+    except ray.exceptions.RayTaskError as error:
+        raise user_error_in(error) or error from None
 
 
 def check_files(inputs: str | list[str], output: Path, contract: Contract) -> None:
@@ -133,18 +150,21 @@ class _ReadBlocks:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for line in batch.to_pylist():
-            file = SourceFile(**line)
-            for block in read_blocks(file, *self.options):
-                if self.has_paths and "path" not in block.column_names:
-                    block = block.append_column("path", pa.nulls(len(block), pa.string()))
-                yield block.append_column("source", pa.array([file.number] * len(block), pa.int32()))
+            yield from self.file(SourceFile(**line))
+
+    def file(self, file: SourceFile) -> Iterator[pa.Table]:
+        """Yield the blocks of one file."""
+        for block in read_blocks(file, *self.options):
+            if self.has_paths and "path" not in block.column_names:
+                block = block.append_column("path", pa.nulls(len(block), pa.string()))
+            yield block.append_column("source", pa.array([file.number] * len(block), pa.int32()))
 
 
 class _PredictBlocks:
     """Predicts blocks of rows, in an actor that loads the model once."""
 
-    def __init__(self, folder: str, threads: int, on_gpu: bool) -> None:
-        self.predictor = Predictor(Path(folder), device="cuda" if on_gpu else "cpu", threads=threads)
+    def __init__(self, folder: str, threads: int) -> None:
+        self.predictor = Predictor(Path(folder), device="cpu", threads=threads)
         self.batch_rows = BINARY_BLOCK_ROWS if self.predictor.task.binary_roles else _BATCH_ROWS
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -95,6 +95,25 @@ def read_labeled(paths: str | list[str], contract: Contract) -> LabeledRows:
                 values += checked.good[role].to_pylist()
             targets += checked.good[task.target_role].to_pylist()
     return with_digest(columns, targets)
+
+
+class ScoringResources(NamedTuple):
+    """Where a model scores rows, and with what."""
+
+    cpus: float
+    gpus: float = 0
+    with_ray: bool = False
+    """Whether a Ray task scores them; if not, this process does."""
+
+
+def score_rows(
+    folder: Path, rows: LabeledRows, resources: ScoringResources, *, batch_size: int, progress: Path | None = None
+) -> np.ndarray:
+    """Return float64 scores, shape (B, C), of the model in `folder`."""
+    cpus, gpus = resources.cpus, resources.gpus
+    if resources.with_ray:
+        return score_remotely(folder, rows, cpus=cpus, gpus=gpus, batch_size=batch_size, progress=progress)
+    return score_locally(str(folder), rows.columns, max(1, int(cpus)), gpus > 0, batch_size, progress)
 
 
 def score_remotely(

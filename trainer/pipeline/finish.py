@@ -10,7 +10,7 @@ from cluster.connect import joins_cluster
 from cluster.progress import read_progress, sum_progress
 from trainer.charts.section import ReportSection
 from trainer.data.prepared import Prepared
-from trainer.inference.evaluate import Evaluation, LabeledRows, compute_evaluation, score_locally, score_remotely
+from trainer.inference.evaluate import Evaluation, LabeledRows, ScoringResources, compute_evaluation, score_rows
 from trainer.inference.held_out import load_held_out
 from trainer.pipeline.outcome import Outcome
 from trainer.pipeline.run import Run
@@ -36,14 +36,7 @@ def register_result(run: Run, result: RunResult) -> Outcome:
     lineage = build_lineage(result.spec, prepared, rows.digest, run.folder)
     started = time.monotonic()
     version = register_version(result, evaluation, rows, lineage)
-    decision = promote_if_better(
-        run.spec,
-        version,
-        evaluation,
-        rows,
-        cpus=float(run.resources.cpus_per_worker),
-        gpus=run.spec.cluster.gpus_per_worker,
-    )
+    decision = promote_if_better(run.spec, version, evaluation, rows, _scoring_resources(run))
     _write_report(
         run,
         result,
@@ -112,20 +105,22 @@ def finish_training(run: Run, result: RunResult) -> Outcome:
 
 def _evaluate(run: Run, result: RunResult, prepared: Prepared, rows: LabeledRows) -> Evaluation:
     progress = run.folder / "progress-evaluate" / "rows.json"
-    spec, cpus, gpus = run.spec.evaluate, run.resources.cpus_per_worker, run.spec.cluster.gpus_per_worker
+    spec, resources = run.spec.evaluate, _scoring_resources(run)
 
     def score() -> np.ndarray:
-        if not joins_cluster(run.spec.cluster.address) and not gpus:
-            # This process loads the model to register it anyway; another process would import torch again.
-            return score_locally(str(result.checkpoint), rows.columns, cpus, False, spec.batch_size, progress)
-        return score_remotely(
-            result.checkpoint, rows, cpus=float(cpus), gpus=gpus, batch_size=spec.batch_size, progress=progress
-        )
+        return score_rows(result.checkpoint, rows, resources, batch_size=spec.batch_size, progress=progress)
 
     scores = run.stages.run("evaluate", score, lambda: sum_progress(read_progress(progress.parent)))
     return compute_evaluation(
         prepared.contract, rows, scores, n_bins=spec.calibration_bins, n_mistakes=spec.max_mistakes_shown
     )
+
+
+def _scoring_resources(run: Run) -> ScoringResources:
+    cluster = run.spec.cluster
+    # On this machine, this process loads the model to register it anyway; another one would import torch again.
+    with_ray = joins_cluster(cluster.address) or cluster.gpus_per_worker > 0
+    return ScoringResources(float(run.resources.cpus_per_worker), cluster.gpus_per_worker, with_ray)
 
 
 def _overview_sections(result: RunResult, metric: str, task: Task) -> list[ReportSection]:

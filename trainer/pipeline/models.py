@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from cluster.connect import connect_to_ray
+from cluster.connect import connect_to_ray, is_connected, joins_cluster
 from cluster.console import Console
 from cluster.errors import ResourceError
+from cluster.machine import count_cores
 from cluster.plan import Demand, check_fits, joined_nodes
 from cluster.progress import Progress, read_progress, run_in_thread, sum_progress
 from trainer.contract.contract import load_contract
-from trainer.inference.batch_predict import check_files, predict_files
+from trainer.inference.batch_predict import check_files, is_small_input, predict_files
 from trainer.inference.evaluate import compute_evaluation, read_labeled, score_locally, score_remotely
 from trainer.registry.register import load_registered_rows
 from trainer.registry.registry import Version
@@ -92,7 +93,8 @@ def predict_version(
 
     Returns the output's path and the counts.
     """
-    check_files(inputs, output, load_contract(version.folder))
+    contract = load_contract(version.folder)
+    check_files(inputs, output, contract)
     folder = _create_folder(storage, version, "predict")
     console.print(f"{version.ref}: predictions to {output}", style="bold")
     console.redirect_ray_output(folder / RAY_LOG)
@@ -104,16 +106,16 @@ def predict_version(
 
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        with console.stage("ray"):
-            stack.enter_context(connect_to_ray(address, quiet=console.quiet))
-        nodes = joined_nodes()
-        check_fits([Demand("predict", "reading and one model", 1, 1, 0, "nothing")], nodes)
-        # The model's actor runs on one node. Half a core or more stays free for Ray Data, which else waits forever.
-        largest = max((node.cpus for node in nodes), default=0.0)
-        cpus = largest - 1 if largest >= 2 else largest - 0.5
+        with_ray = (
+            is_connected() or address is not None or joins_cluster(address) or not is_small_input(inputs, contract)
+        )
+        if with_ray:
+            with console.stage("ray"):
+                stack.enter_context(connect_to_ray(address, quiet=console.quiet))
+        cpus = _cpus_of_actor() if with_ray else float(count_cores())
 
         def predict() -> dict[str, int]:
-            return predict_files(version.folder, inputs, output, workers=1, cpus=cpus, gpus=0, on_progress=on_progress)
+            return predict_files(version.folder, inputs, output, cpus=cpus, on_progress=on_progress, with_ray=with_ray)
 
         with console.stage("predict") as show:
             counts = run_in_thread(predict, lambda: show(latest))
@@ -124,6 +126,15 @@ def predict_version(
         **counts,
         "stages": {"predict": round(time.monotonic() - started, 2)},
     }
+
+
+def _cpus_of_actor() -> float:
+    """Return the cores for the actor that predicts. Raises `ResourceError` if the connected Ray has no core."""
+    nodes = joined_nodes()
+    check_fits([Demand("predict", "reading and one model", 1, 1, 0, "nothing")], nodes)
+    # The actor runs on one node. Half a core or more stays free for Ray Data, which else waits forever.
+    largest = max((node.cpus for node in nodes), default=0.0)
+    return largest - 1 if largest >= 2 else largest - 0.5
 
 
 def load_version_spec(version: Version, overrides: Iterable[str] = ()) -> RunSpec:

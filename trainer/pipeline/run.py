@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cluster.connect import is_connected, joins_cluster
 from cluster.console import Console
 from cluster.errors import DataError
 from cluster.files import write_json
@@ -29,12 +30,13 @@ from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.columns import columns_of
 from trainer.training.launch import is_single_worker, launch_training, start_single_worker
+from trainer.training.stop_request import request_stop
 
 
 class Run:
     """One run of a spec. Its methods run its stages, and it holds what they share.
 
-    Ray must be connected for `train`, and for `prepare` unless the rows were prepared earlier.
+    If it `needs_ray`, Ray must be connected for `train`, and for `prepare` unless the rows were prepared earlier.
 
     `trainer.pipeline.finish` evaluates, registers and reports its result.
     """
@@ -63,6 +65,23 @@ class Run:
         if spec_sources.has_fetched_source(self.spec):
             return self.stages.run("fetch", lambda: spec_sources.list_source_files(self.spec), Progress)
         return spec_sources.list_source_files(self.spec)
+
+    @cached_property
+    def needs_ray(self) -> bool:
+        """Whether Ray must be connected. It need not for few rows and one worker on this machine's CPUs.
+
+        A Ray that was asked for, or to which this process is connected, is used in any case.
+        """
+        spec, address = self.spec, self.spec.cluster.address
+        asks_for_ray = address is not None or joins_cluster(address) or is_connected()
+        is_small = spec.tune is None and is_single_worker(spec) and not spec.cluster.gpus_per_worker
+        return asks_for_ray or not is_small or self._prepares_with_ray()
+
+    def _prepares_with_ray(self) -> bool:
+        """Whether the rows are too many to prepare them in this process, and were not prepared earlier."""
+        if self.is_resumed and read_prepared_path(self.folder):
+            return False
+        return not preparing.is_small_data(self.spec, self.files) and not preparing.find_prepared(self.spec, self.files)
 
     def prepare(self, spec: RunSpec | None = None) -> Prepared:
         """Prepare the rows, or reuse rows that were prepared earlier, and print their counts.
@@ -109,12 +128,8 @@ class Run:
         )
 
     def start_worker_early(self) -> None:
-        """Start the training process now if preparing the rows leaves enough cores for it."""
-        if is_single_worker(self.spec) and (
-            read_prepared_path(self.folder)
-            or preparing.is_small_data(self.spec, self.files)
-            or preparing.find_prepared(self.spec, self.files) is not None
-        ):
+        """Start the training process now if there is one and preparing the rows leaves enough cores for it."""
+        if self.needs_ray and is_single_worker(self.spec) and not self._prepares_with_ray():
             self._actor = start_single_worker(self.spec, float(self.resources.cpus_per_worker))
 
     def train(self, prepared: Prepared) -> RunResult:
@@ -126,11 +141,17 @@ class Run:
             self._notices.print_new()
             return sum_progress(read_progress(self.folder / "progress"))
 
-        return self.stages.run(
-            "train",
-            lambda: launch_training(self.spec, prepared.folder, self.folder, cpus, files, self._actor),
-            progress,
-        )
+        def train() -> RunResult:
+            return launch_training(
+                self.spec, prepared.folder, self.folder, cpus, files, self._actor, with_ray=self.needs_ray
+            )
+
+        try:
+            return self.stages.run("train", train, progress)
+        except KeyboardInterrupt:
+            if not self.needs_ray:
+                request_stop(self.folder)  # nobody kills the thread that trains in this process
+            raise
 
     def write_outcome(self, **fields: Any) -> Outcome:
         """Write the outcome, with these fields and the stages' seconds so far, into the run's folder. Return it."""

@@ -17,7 +17,7 @@ from cluster.text import utc_now
 from trainer.contract.contract import load_contract
 from trainer.data.parts import PARTS
 from trainer.data.prepared import Prepared
-from trainer.inference.evaluate import Evaluation, LabeledRows, encode_targets, score_remotely
+from trainer.inference.evaluate import Evaluation, LabeledRows, ScoringResources, encode_targets, score_rows
 from trainer.inference.golden import MAX_ROWS, select_rows, write_golden
 from trainer.inference.held_out import load_held_out
 from trainer.inference.predictor import Predictor
@@ -137,15 +137,14 @@ class _Candidate(NamedTuple):
     version: Version
     evaluation: Evaluation
     rows: LabeledRows
-    cpus: float
-    gpus: float
+    resources: ScoringResources
 
 
 def promote_if_better(
-    spec: RunSpec, version: Version, evaluation: Evaluation, rows: LabeledRows, *, cpus: float, gpus: float
+    spec: RunSpec, version: Version, evaluation: Evaluation, rows: LabeledRows, resources: ScoringResources
 ) -> GateDecision:
     """Promote `version` if it beats the champion on the same rows. The registry stores the evidence for it."""
-    candidate = _Candidate(spec, version, evaluation, rows, cpus, gpus)
+    candidate = _Candidate(spec, version, evaluation, rows, resources)
     registry = Registry(spec.storage)
     while True:
         champion_number = registry.aliases(spec.name).get(spec.promote.alias)
@@ -198,14 +197,7 @@ def _champion_metrics(candidate: _Candidate, champion: Version) -> dict[str, flo
     if recorded["rows_digest"] == rows.digest:
         return {name: value for name, value in recorded.items() if isinstance(value, float)}
     verify_files(champion)
-    scores = score_remotely(
-        champion.folder,
-        rows,
-        cpus=candidate.cpus,
-        gpus=candidate.gpus,
-        batch_size=spec.evaluate.batch_size,
-        progress=None,
-    )
+    scores = score_rows(champion.folder, rows, candidate.resources, batch_size=spec.evaluate.batch_size)
     # A champion with other labels is evaluated on the candidate's labels; a label it does not know scores 0.
     ours, theirs = load_contract(candidate.version.folder), load_contract(champion.folder)
     target = task_of_contract(ours).target

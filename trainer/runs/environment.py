@@ -42,7 +42,6 @@ def installed_packages() -> dict[str, str]:
 def write_hardware(folder: Path, worker: WorkerContext, precision: str | None = None) -> None:
     """Write hardware.json: what the first worker runs on, and the precision that `precision: auto` chose there."""
     import psutil
-    import torch
 
     write_json(
         folder / HARDWARE_FILE,
@@ -50,12 +49,18 @@ def write_hardware(folder: Path, worker: WorkerContext, precision: str | None = 
             "processor": _processor_name(),
             "cores": os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
-            "gpu": torch.cuda.get_device_name() if worker.device_type == "cuda" else None,
+            "gpu": _gpu_name() if worker.device_type == "cuda" else None,
             "workers": worker.workers,
             "threads": worker.threads,
             "precision": precision,
         },
     )
+
+
+def _gpu_name() -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name())
 
 
 def read_precision(folder: Path) -> str | None:

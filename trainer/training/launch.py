@@ -1,4 +1,4 @@
-"""Launching a training on Ray: a single worker runs in its own actor, several workers run the same loop in Ray Train.
+"""Launching a training: in this process, in an actor of its own, or with several workers in Ray Train.
 
 A single worker needs nothing that Ray Train adds (a controller, a placement group, a process group). Without Ray Train,
 the first step starts in half the time. A worker that dies is replaced in both cases.
@@ -24,6 +24,8 @@ from trainer.tasks import load_spec
 from trainer.tasks.estimators.backend import worker_backend
 from trainer.training.checkpoint.best_model import newest_model
 from trainer.training.checkpoint.export import read_epoch
+from trainer.training.in_process import train_in_this_process
+from trainer.training.stop_request import clear_stop_request
 from trainer.training.worker import FAILURE, read_failure, run_worker
 
 # Attempts to place the workers before the run fails. Ray's default is to try forever, although a placement that seems
@@ -49,11 +51,14 @@ def launch_training(
     cpus_per_worker: float,
     files: list[SourceFile] | None = None,
     actor: Any = None,
+    *,
+    with_ray: bool = True,
 ) -> RunResult:
     """Train and return the best epoch's checkpoint. Resumes from the newest checkpoint in `folder`, if there is one.
 
     `folder` receives history, metrics, progress and checkpoints. `files` are the source files of streamed training
-    rows, if they are already listed; `actor` is the result of `start_single_worker`, if it was called early.
+    rows, if they are already listed; `actor` is the result of `start_single_worker`, if it was called early. Without
+    Ray, a training with a single worker runs in this process.
 
     Raises the worker's own `UserError`, or `RaymillError` if workers died more often than `train.max_failures`.
     """
@@ -64,8 +69,11 @@ def launch_training(
         "threads": max(1, int(cpus_per_worker)),
     }
     (folder / FAILURE).unlink(missing_ok=True)
+    clear_stop_request(folder)
     try:
-        if is_single_worker(spec):
+        if not with_ray:
+            train_in_this_process(config)
+        elif is_single_worker(spec):
             _fit_single(spec, config, cpus_per_worker, actor)
         else:
             _fit_distributed(spec, config, cpus_per_worker, _open_datasets(spec, prepared, files))

@@ -1,4 +1,4 @@
-"""The base class of scikit-learn's estimators. They are fitted in one step, and skops saves them.
+"""The base class of scikit-learn's estimators. They are fitted in one step; by default, skops saves them.
 
 skops creates only objects whose types skops or raymill lists, so a file cannot bring its own code. In addition, the
 loaded object must have exactly the class of its kind.
@@ -89,7 +89,11 @@ class SklearnEstimator(Estimator):
         expected = self.model_classes()[0 if self._n_classes else 1]
         if type(self._model) is not expected:
             raise TypeError(f"{path.name} holds a {type(self._model).__name__}, not a {expected.__name__}")
-        if self._n_classes and not set(self._model.classes_) <= set(range(self._n_classes)):
+        if self._n_classes:
+            self._check_classes(self._model.classes_, path)
+
+    def _check_classes(self, classes: np.ndarray, path: Path) -> None:
+        if not set(classes) <= set(range(self._n_classes)):
             raise ValueError(f"{path.name} has other classes than 0 to {self._n_classes - 1}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.connect import is_connected
 from cluster.files import write_json
 from trainer.spec.run import RunSpec
 
@@ -81,9 +82,7 @@ def start(spec: RunSpec, folder: Path) -> PrometheusTracker:
 
 def _ray_gauges(labels: dict[str, str]) -> Callable[[str, str], SetFn]:
     """Return a function that creates a gauge in Ray's exporter. Outside of a Ray process the gauge does nothing."""
-    import ray
-
-    if not ray.is_initialized():
+    if not is_connected():
         return lambda name, about: lambda value: None
     from ray.util.metrics import Gauge
 

@@ -1,11 +1,14 @@
-"""Event files for TensorBoard in the run's folder, in the format of tensorboardX, which Ray depends on.
+"""Event files for TensorBoard in the run's folder, written with TensorBoard's own record writer.
 
-Its `SummaryWriter` is not used: it writes on its own thread, and after a failed write, for example on a full disk,
-later metrics wait in a full queue forever.
+Its `EventFileWriter` is not used: it writes on its own thread, and after a failed write, for example on a full disk,
+later metrics wait in a full queue forever. tensorboardX, which Ray depends on, is not used either: it imports torch, which
+takes longer than the training of a small table.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,17 +28,25 @@ class TensorBoardTracker:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write scalars."""
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-        if self._writer is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._writer = EventsWriter(str(self._folder / "events"))
         now = time.time()
+        if self._writer is None:
+            self._writer = self._open(now)
+            self._writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         for name, value in metrics.items():
-            self._writer.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
+            summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+            self._writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
         self._writer.flush()  # so that the file has all logged metrics if the process is killed
+
+    def _open(self, now: float) -> Any:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads the files of a folder in the order of their names.
+        name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
+        return RecordWriter((self._folder / name).open("ab"))
 
     def close(self) -> None:
         """Flush and close the file."""
