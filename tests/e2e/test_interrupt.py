@@ -38,19 +38,19 @@ def long_spec(tiny_base, tiny_data, tmp_path):
     return write_spec(tmp_path / "run.yaml", tiny_spec(tiny_base, tiny_data, tmp_path / "storage", train=train))
 
 
-@pytest.mark.parametrize("stage", ["train", "tune"])
-def test_ctrl_c_stops_soon_and_leaves_nothing(long_spec, tmp_path, stage):
-    arguments = ["-m", "raymill", stage, long_spec, "--json"]
-    if stage == "tune":
-        arguments += [
-            "--set",
-            "tune={trials: 4, scheduler: none, space: {train.learning_rate: {uniform: [0.001, 0.002]}}}",
-        ]
-    command = RunningCommand(*arguments)
+ON_RAY = ["--set", "cluster.address=local"]
+SEARCH = ["--set", "tune={trials: 4, scheduler: none, space: {train.learning_rate: {uniform: [0.001, 0.002]}}}"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"), [("train", []), ("train", ON_RAY), ("tune", SEARCH)], ids=["without Ray", "on Ray", "tune"]
+)
+def test_ctrl_c_stops_soon_and_leaves_nothing(long_spec, tmp_path, stage, options):
+    command = RunningCommand("-m", "raymill", stage, long_spec, "--json", *options)
     try:
         wait_until_training(command, tmp_path)
         processes = command.descendants()
-        assert len(processes) > 3
+        assert len(processes) > 3 if options else not processes
         code, seconds = command.interrupt()
         assert code == 130, command.output
         assert seconds < ENDS_WITHIN_S
@@ -60,8 +60,32 @@ def test_ctrl_c_stops_soon_and_leaves_nothing(long_spec, tmp_path, stage):
         command.terminate()
 
 
+def test_ctrl_c_in_python_stops_the_training_of_this_process(long_spec, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"""
+import threading, time
+import raymill
+try:
+    raymill.train({str(long_spec)!r})
+except KeyboardInterrupt:
+    deadline = time.monotonic() + {ENDS_WITHIN_S}
+    while any("raymill-work" in thread.name for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    print("left:", [thread.name for thread in threading.enumerate() if "raymill-work" in thread.name], flush=True)
+"""
+    )
+    command = RunningCommand(str(program))
+    try:
+        wait_until_training(command, tmp_path)
+        command.interrupt()
+        assert "left: []" in command.output
+    finally:
+        command.terminate()
+
+
 def test_kill_9_of_the_driver_ends_its_workers_and_the_next_run_works(long_spec, tmp_path):
-    command = RunningCommand("-m", "raymill", "train", long_spec)
+    command = RunningCommand("-m", "raymill", "train", long_spec, *ON_RAY)
     try:
         wait_until_training(command, tmp_path)
         processes = command.descendants()

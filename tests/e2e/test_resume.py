@@ -15,6 +15,7 @@ from cluster.processes import end_processes
 from support.commands import RunningCommand, run_raymill, still_running
 from support.tiny_text import tiny_spec, write_spec
 
+ON_RAY = {"address": "local"}
 STEPS, EVERY = 480, 30  # steps, and steps from one checkpoint to the next
 TRAIN = {
     "epochs": 100,
@@ -68,7 +69,7 @@ class TrainingResult:
 
 @pytest.fixture(scope="module")
 def uninterrupted(base, tiny_data, tmp_path_factory):
-    """The result of a training with one worker that is not interrupted."""
+    """The result of a training with one worker, without Ray, that is not interrupted."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     done = run_raymill("train", write_training_spec(base, tiny_data, folder), "--json")
     assert done.code == 0, done
@@ -105,7 +106,8 @@ def kill_worker_and_finish(command, folder, title):
 
 
 def test_a_worker_that_is_killed_is_replaced_and_nothing_differs(base, tiny_data, uninterrupted, tmp_path):
-    command = RunningCommand("-m", "raymill", "train", write_training_spec(base, tiny_data, tmp_path))
+    spec = write_training_spec(base, tiny_data, tmp_path, cluster=ON_RAY)
+    command = RunningCommand("-m", "raymill", "train", spec)
     try:
         run = kill_worker_and_finish(command, tmp_path, "ray::SingleWorker")
         assert "the worker died and is replaced" in command.output
@@ -114,9 +116,12 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_differs(base, tiny_data
         command.terminate()
 
 
-@pytest.mark.parametrize("victim", ["driver", "ray"])
-def test_a_killed_run_resumes_where_it_was(base, tiny_data, uninterrupted, tmp_path, victim):
-    command = RunningCommand("-m", "raymill", "train", write_training_spec(base, tiny_data, tmp_path))
+@pytest.mark.parametrize(
+    ("victim", "cluster"), [("driver", {}), ("driver", ON_RAY), ("ray", ON_RAY)], ids=["small run", "driver", "ray"]
+)
+def test_a_killed_run_resumes_where_it_was(base, tiny_data, uninterrupted, tmp_path, victim, cluster):
+    spec = write_training_spec(base, tiny_data, tmp_path, cluster=cluster)
+    command = RunningCommand("-m", "raymill", "train", spec)
     try:
         run = wait_until_saved(command, tmp_path, 2 * EVERY)
         processes = command.descendants()
