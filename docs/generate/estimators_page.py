@@ -14,6 +14,10 @@ is rejected. [Train on a table](../how-to/tables.md) shows specs.
 
 `params: {max_depth: 4}` is for the kind in `model.kind`. `params: {xgboost: {max_depth: 4}}` is for `xgboost` only, and
 other kinds ignore it: with this form, a search over kinds gives each kind its own values.
+
+Nothing is unpickled. skops builds only types that it knows to be harmless or that the kind lists, and the object must be
+of the kind's own class. `estimator.json` holds the kind, its parameters and the SHA-256 of the weights, which is checked
+before any library reads them.
 """
 _LIBRARIES = {"skops": "scikit-learn", "xgboost": "XGBoost", None: "torch"}
 _WORKERS = {"none": "no", "xgboost": "yes, by `ray.train.xgboost`", "torch": "yes, by DDP"}

@@ -44,7 +44,7 @@ def _meaning(about: dict[str, Any], schema: dict[str, Any]) -> str:
     text = about.get("description")
     if text is None and "$ref" in about:
         text = schema["$defs"][about["$ref"].rpartition("/")[2]].get("description")
-    return _PAGE.sub(r"[\2](../\1/\2.md)", text or "")
+    return _PAGE.sub(r"[more](../\1/\2.md)", text or "")
 
 
 def _default(value: object) -> str:

@@ -34,8 +34,13 @@ _NOTES = """
 | a number (`value`) | a number, or text such as `12` or `-1.5e3` | `3,5`, `1_000`, true, infinities |
 | tags (`labels`) | tags separated by `data.tag_separator`, or a list in jsonl, Parquet or as JSON text; an empty cell means "no tags" | an empty tag, the same tag twice |
 
-An answer lists the tags with a score of 0.5 or more. Text pairs are not symmetric: a model may answer differently when
-you swap the two texts.
+An answer lists the tags with a score of 0.5 or more.
+
+## Base models of texts
+
+Text tasks start from any encoder that transformers supports: a hub id, a folder, or `package://`. A pair becomes
+`[CLS] text [SEP] text_pair [SEP]`, with token types if the model uses them; `data.max_length` truncates the longer text
+first. Pairs are not symmetric: a model may answer differently when you swap the two texts.
 
 ## Columns of a prediction file
 

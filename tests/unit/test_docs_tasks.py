@@ -1,4 +1,4 @@
-"""docs/how-to/write-a-task.md: its tables agree with the tasks, and its two example tasks train and answer as printed."""
+"""The pages about tasks: their tables agree with the tasks, and the two example tasks train and answer as printed."""
 
 import csv
 import re
@@ -25,8 +25,11 @@ from trainer.training.callbacks import FunctionCallback
 from trainer.training.context import TrainContext
 from trainer.training.run import run_training
 
-TEXT = (Path(__file__).parents[2] / "docs" / "how-to" / "write-a-task.md").read_text(encoding="utf-8")
-CODE = {code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)}
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDE = (DOCS / "how-to" / "write-a-task.md").read_text(encoding="utf-8")
+API = (DOCS / "reference" / "task-api.md").read_text(encoding="utf-8")
+TASKS = (DOCS / "reference" / "tasks.md").read_text(encoding="utf-8")
+CODE = {code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)}
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +63,7 @@ def train_task(spec, folder):
 
 
 def test_the_table_has_every_task_with_its_columns_and_metric():
-    built_in = TEXT[: TEXT.index("## Custom tasks")]
-    rows = dict(re.findall(r"^\| `([a-z-]+)` \|(.*)\|$", built_in, re.MULTILINE))
+    rows = dict(re.findall(r"^\| \[`([a-z-]+)`\]\(#[a-z-]+\) \|(.*)\|$", TASKS, re.MULTILINE))
     assert set(rows) == {task["task"] for task in raymill.tasks()}
     for task in raymill.tasks():
         cells = rows[task["task"]]
@@ -79,7 +81,7 @@ def public_names(cls):
 
 
 def test_the_page_and_the_base_class_list_what_must_be_written():
-    table = TEXT[TEXT.index("| must be written |") : TEXT.index("| may be overridden |")]
+    table = API[API.index("| must be written |") : API.index("| may be overridden |")]
     first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
     assert names_in(first_cells) == {*Task.__abstractmethods__, "roles", "target"}
     assert {*Task.__annotations__} == {"name", "roles", "target"}
@@ -89,7 +91,7 @@ def test_the_page_and_the_base_class_list_what_must_be_written():
 @pytest.mark.parametrize("options", [RowOptions, RequestOptions, ModelOptions, Reporting])
 def test_the_page_and_the_docstring_list_what_may_be_overridden(options):
     file = f"{options.__module__.rpartition('.')[2]}.py"
-    (row,) = (line for line in TEXT.splitlines() if line.startswith("|") and f"`{file}`" in line)
+    (row,) = (line for line in API.splitlines() if line.startswith("|") and f"`{file}`" in line)
     assert names_in([row]) == public_names(options)
     entry = (
         Task.__doc__[Task.__doc__.index(f"`{options.__name__}` ({file}): ") :].partition(": ")[2].split("\n    - ")[0]

@@ -6,7 +6,7 @@ lowest that gives at most `MAX_BUCKETS` buckets. Each bucket has its smallest ke
 subset of the rows never needs a higher level than all rows, so merging in any order ends in the same buckets.
 
 Error beyond `MAX_BUCKETS` distinct values: the true quantile is in the same bucket as the returned one. For floats the
-width of a bucket is at most a fixed fraction of its values; docs/reference/features.md has the numbers.
+width of a bucket is at most a fixed fraction of its values; docs/explanation/exact-fits.md has the numbers.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class ModelSpec(SpecSection):
     """Train small matrices beside the weights instead of the weights. Default: train all weights."""
     factory: Annotated[str, Field(pattern=FUNCTION_PATTERN)] | None = None
     """A custom model, `my_module:build`: a function that takes the base model's folder and the number of outputs, and
-    returns a torch module that returns `logits` (docs/how-to/train.md)."""
+    returns a torch module that returns `logits` (docs/how-to/own-model-or-loss.md)."""
 
     @model_validator(mode="after")
     def _check_one_model(self) -> ModelSpec:

@@ -47,7 +47,9 @@ def _make_task(path: str, task_class: object) -> Task:
     missing = sorted(getattr(task_class, "__abstractmethods__", ()))
     missing += [name for name in ("roles", "target") if not hasattr(task_class, name)]
     if missing:
-        raise SpecError(f"task: {path} lacks {', '.join(missing)}", "write them in the class (see docs/how-to/write-a-task.md)")
+        raise SpecError(
+            f"task: {path} lacks {', '.join(missing)}", "write them in the class (see docs/reference/task-api.md)"
+        )
     task: Task = task_class()
     task.name = path
     return task
