@@ -10,6 +10,7 @@ from raymill.own_packages import guard
 guard()  # before any import from raymill's other packages: a user's own serve.py may come first on the import path
 
 from raymill.contracts import contract_diff, contract_show
+from raymill.drafting import init
 from raymill.endpoint import deploy_config, optimize, serve, serve_versions, wait_for_interrupt
 from raymill.inference import evaluate, load, predict
 from raymill.registry import models, promote, rollback, show
@@ -25,6 +26,7 @@ __all__ = [
     "data_report",
     "deploy_config",
     "evaluate",
+    "init",
     "load",
     "models",
     "optimize",

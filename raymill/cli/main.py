@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from raymill.cli import info, models, runs, serving
+from raymill.cli import drafting, info, models, runs, serving
 from raymill.cli.options import OrderedGroup
 
 
@@ -18,6 +18,7 @@ def cli() -> None:
 
 
 for _command in (
+    drafting.init_command,
     runs.run_command,
     runs.plan_command,
     runs.prepare_command,

@@ -33,6 +33,7 @@ PACKAGES = [
     "trainer.data.sources",
     "trainer.data.readers",
     "trainer.data.prepare",
+    "trainer.draft",
     "trainer.runs",
     "trainer.inference",
     "trainer.registry",

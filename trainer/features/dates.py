@@ -45,7 +45,7 @@ def read_dates(rules: DateSpec, cells: Cells) -> ParsedColumn:
     cells = as_arrow(cells)
     if isinstance(cells, pa.Array) and (pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type)):
         return reject_missing(_read_arrow(cells), rules.missing)
-    parsed = parse_cells(cells, _make_parser(rules), np.int64, make_missing_test(rules.missing_words))
+    parsed = parse_cells(cells, make_date_parser(rules), np.int64, make_missing_test(rules.missing_words))
     return reject_missing(parsed, rules.missing)
 
 
@@ -62,7 +62,9 @@ def _read_arrow(cells: pa.Array) -> ParsedColumn:
     return ParsedColumn(np.where(outside, 0, values) * factor, missing, bad, [])
 
 
-def _make_parser(rules: DateSpec) -> Callable[[Any], int | BadCell]:
+def make_date_parser(rules: DateSpec) -> Callable[[Any], int | BadCell]:
+    """Return the function that reads one cell that is not missing, as microseconds since 1970 in UTC."""
+
     def parse(value: Any) -> int | BadCell:
         try:
             if isinstance(value, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -53,7 +54,9 @@ def read_numbers(rules: NumericSpec, cells: Cells) -> ParsedColumn:
         bad = {int(row): f"{format_cell(float(values[row]))} is infinite" for row in np.flatnonzero(np.isinf(values))}
         values = np.where(np.isfinite(values), values, 0.0)
     else:
-        values, missing, bad, _ = parse_cells(cells, _parse_number, np.float64, make_missing_test(rules.missing_words))
+        values, missing, bad, _ = parse_cells(
+            cells, make_number_parser(rules), np.float64, make_missing_test(rules.missing_words)
+        )
     missing_numbers = [float(word) for word in rules.missing_words if _NUMBER.fullmatch(word.strip())]
     if missing_numbers:
         stands_for_missing = np.isin(values, missing_numbers)
@@ -61,6 +64,26 @@ def read_numbers(rules: NumericSpec, cells: Cells) -> ParsedColumn:
         missing = missing | stands_for_missing
         values = np.where(missing, 0.0, values)
     return reject_missing(ParsedColumn(values, missing, bad, []), rules.missing)
+
+
+def make_number_parser(rules: NumericSpec) -> Callable[[Any], float | BadCell]:
+    """Return the function that reads one cell that is not missing, by the rules of its column."""
+    if not rules.remove and rules.decimal_sign == ".":
+        return _parse_number
+
+    def parse(value: Any) -> float | BadCell:
+        if not isinstance(value, str):
+            return _parse_number(value)
+        text = value
+        for unwanted in rules.remove:
+            text = text.replace(unwanted, "")
+        if rules.decimal_sign != ".":
+            # A point would be a second decimal sign, so the cell is not a number.
+            text = text.replace(".", "?").replace(rules.decimal_sign, ".")
+        number = _parse_number(text)
+        return BadCell(f"{format_cell(value)} is not a number") if isinstance(number, BadCell) else number
+
+    return parse
 
 
 def _parse_number(value: Any) -> float | BadCell:

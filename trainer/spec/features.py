@@ -40,6 +40,18 @@ class NumericSpec(SpecSection):
     missing_words: list[str] = Field(default_factory=lambda: list(MISSING_WORDS))
     """Words for a missing value, in any case. A word that is a number, for example "-999", means that number in every
     spelling. A null and NaN are always missing."""
+    remove: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """Texts to remove from a cell before it is read, for example `["$", ","]` for "$1,234.50", or `[kg]` for "12 kg"."""
+    decimal_sign: Literal[".", ","] = "."
+    """Sign before the decimals: `,` reads "3,5" as 3.5. Requests with JSON numbers do not need it."""
+
+    @model_validator(mode="after")
+    def _check_sign_stays(self) -> NumericSpec:
+        if self.decimal_sign in self.remove:
+            raise ValueError(
+                f"remove holds {self.decimal_sign!r}, which is the decimal_sign; remove it from one of them"
+            )
+        return self
 
 
 class CategoricalSpec(SpecSection):

@@ -21,6 +21,7 @@ import numpy as np
 from trainer.contract.contract import Contract
 from trainer.spec.run import RunSpec
 from trainer.targets.base import Target
+from trainer.tasks.draft_options import DraftOptions
 from trainer.tasks.encoder import Columns, Encoder
 from trainer.tasks.model_options import ModelOptions
 from trainer.tasks.reporting import Reporting
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class Task(RowOptions, RequestOptions, ModelOptions, Reporting, ABC):
+class Task(RowOptions, RequestOptions, ModelOptions, Reporting, DraftOptions, ABC):
     """Base class of all tasks. Methods are plain functions of their arguments and keep no state between calls.
 
     A task must write the attributes and methods in the first half of this class. It may override the method in the
@@ -42,6 +43,7 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, ABC):
     - `RequestOptions` (request_options.py): request, max_body_bytes, other_bodies; body_inputs
     - `ModelOptions` (model_options.py): models, token_input, train; pad_id, augment, to_device
     - `Reporting` (reporting.py): model_name, show, sections, profile, check_against_library
+    - `DraftOptions` (draft_options.py): draft
     """
 
     # ---- Must be written -------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ class BlockMaker:
     def encode(self, rows: pa.Table) -> EncodedBlock:
         """Check, clean and encode `rows`."""
         task, encoder, cleaner = self._tools()
-        rows = _check_features(_check_split_column(rows, self.data), self.data)
+        rows = check_features(_check_split_column(rows, self.data), self.data)
         checked = check_rows(task, self.contract, rows, cleaner, RowLimits(self.data.max_chars, self.data.labels))
         inputs, lengths = None, np.zeros(len(checked.good), np.int32)
         if encoder is not None:
@@ -140,7 +140,7 @@ class BlockMaker:
                 inputs = inputs.filter(pc.is_null(pa.array(reasons, pa.string())))
             checked, lengths = encoded, np.diff(inputs.offsets.to_numpy())
         facts = {
-            "key": pa.array(_content_keys(checked.cleaned, task), pa.uint64()),
+            "key": pa.array(content_keys(checked.cleaned, task), pa.uint64()),
             "target": pc.dictionary_encode(checked.good[task.target_role].combine_chunks()),
             "length": pa.array(lengths, pa.int32()),
             **_split_order(checked.good),
@@ -198,7 +198,7 @@ def _check_split_column(rows: pa.Table, data: DataSpec) -> pa.Table:
     return add_reason(rows, reasons)
 
 
-def _check_features(rows: pa.Table, data: DataSpec) -> pa.Table:
+def check_features(rows: pa.Table, data: DataSpec) -> pa.Table:
     """Add a reason to rows with a cell that does not fit its kind in `data.features`."""
     if not data.features:
         return rows
@@ -245,7 +245,7 @@ def _split_order(good: pa.Table) -> dict[str, pa.Array]:
     return {}
 
 
-def _content_keys(cleaned: pa.Table, task: Task) -> np.ndarray:
+def content_keys(cleaned: pa.Table, task: Task) -> np.ndarray:
     """Return a uint64 hash of all inputs of each row. If the only input is a text or image, its content is hashed."""
     columns = [cleaned[name].to_pylist() for name in cleaned.column_names]
     if len(columns) == 1 and cleaned.column_names[0] in {*task.text_roles, *task.binary_roles}:

@@ -27,7 +27,8 @@ from trainer.data.readers.blocks import (
 )
 from trainer.data.readers.read_options import ReadOptions
 
-_ARROW_FILE = b"ARROW1"
+#: The first bytes of an Arrow file; an Arrow stream has others.
+ARROW_FILE = b"ARROW1"
 # Rows of a Parquet file to decode at a time, without and with bytes: few, because rows may be long.
 _BATCH_ROWS, _BINARY_BATCH_ROWS = 4096, 64
 
@@ -63,10 +64,10 @@ def read_arrow(
     as_paths: bool = False,
 ) -> Iterator[pa.Table]:
     """Yield the rows of an Arrow file or stream; see `read_parquet`."""
-    start = source.read(len(_ARROW_FILE))
+    start = source.read(len(ARROW_FILE))
     source.seek(0)
     options = ReadOptions(columns, loose, binary)
-    if start == _ARROW_FILE:
+    if start == ARROW_FILE:
         with pa.ipc.open_file(source) as file:
             check_columns(columns, file.schema.names, path)
             batches = (file.get_batch(index) for index in range(file.num_record_batches))

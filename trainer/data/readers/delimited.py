@@ -39,8 +39,7 @@ def read_delimited(
 ) -> Iterator[pa.Table]:
     """Yield the rows below the header. Raises `DataError` for a missing column and for quotes that do not match."""
     csv.field_size_limit(1 << 26)
-    if stream.peek(3)[:3] == _BOM:
-        stream.read(3)
+    skip_byte_order_mark(stream)
     lines = _Lines(io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline=""))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] = []
@@ -70,6 +69,12 @@ def read_delimited(
             f"{path}: {where}, which begins before line {reader.line_num}, is not valid csv: {error}",
             'close the quote, and write a quote inside a cell twice: ""',
         ) from error
+
+
+def skip_byte_order_mark(stream: io.BufferedReader) -> None:
+    """Move the stream behind the byte order mark that some editors write at its start."""
+    if stream.peek(3)[:3] == _BOM:
+        stream.read(3)
 
 
 class _Lines:

@@ -35,7 +35,7 @@ def read_jsonl(
     keys: dict[str, None] = {}
     for lines in _cut_blocks(stream):
         reasons: Reasons = {}
-        objects = [_parse_row(line, index, columns, reasons) for index, (_, line) in enumerate(lines)]
+        objects = [parse_row(line, index, columns, reasons) for index, (_, line) in enumerate(lines)]
         if not columns_seen:
             usable = [row for index, row in enumerate(objects) if index not in reasons]
             columns_seen = any(all(column in row for column in columns.values()) for row in usable)
@@ -63,7 +63,7 @@ def _cut_blocks(stream: io.BufferedReader) -> Iterator[list[tuple[int, bytes]]]:
         yield block
 
 
-def _parse_row(line: bytes, index: int, columns: dict[str, str], reasons: Reasons) -> dict[str, Any]:
+def parse_row(line: bytes, index: int, columns: dict[str, str], reasons: Reasons) -> dict[str, Any]:
     """Return the object on a line. For a bad line, note the reason and return an object that shows its start."""
     row, reason = _parse_line(line)
     if reason:

@@ -7,6 +7,7 @@ block: `row` (int64, from 1, not counting a header), one string column per role 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -55,10 +56,19 @@ def digest_source_data(files: list[SourceFile], options: ReadOptions) -> str:
 def _with_file_errors(file: SourceFile, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Yield the blocks; turn errors of the file as a whole into a `DataError`."""
     n_rows = 0
-    try:
+    with file_errors(file):
         for block in blocks:
             n_rows += len(block)
             yield block
+    if n_rows == 0:
+        raise DataError(f"{file.path} holds no rows", "give a file with rows in it")
+
+
+@contextlib.contextmanager
+def file_errors(file: SourceFile) -> Iterator[None]:
+    """Turn an error about the file as a whole, raised while the block runs, into a `DataError`."""
+    try:
+        yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowIndexError, UnicodeDecodeError) as error:
         raise damage_error(file.path, error) or DataError(
             f"{file.path} cannot be read as {file.format}: {first_line(error)}", "repair the file, or set `data.format`"
@@ -68,8 +78,6 @@ def _with_file_errors(file: SourceFile, blocks: Iterator[pa.Table]) -> Iterator[
         if damage is None and not isinstance(error, OSError):
             raise
         raise damage or _read_error(file.path, error) from error
-    if n_rows == 0:
-        raise DataError(f"{file.path} holds no rows", "give a file with rows in it")
 
 
 def _named_paths(file: SourceFile, options: ReadOptions) -> Iterator[str]:

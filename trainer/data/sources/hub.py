@@ -11,6 +11,8 @@ from cluster.files import read_json
 from trainer.data.arrow import BINARY_BLOCK_ROWS, holds_bytes
 from trainer.data.sources.snapshot import require_snapshot_folder, write_snapshot
 
+#: Lists the splits of a saved DatasetDict.
+SPLITS_FILE = "dataset_dict.json"
 _PREFIX = "hf://"
 _NAME = re.compile(r"hf://(?P<name>[^:#]+)(?::(?P<config>[^#]+))?(?:#(?P<split>.+))?")
 _REACH_S = 10.0
@@ -32,7 +34,7 @@ def is_hub_name(source: str) -> bool:
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether `save_to_disk` wrote this folder."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    return (folder / SPLITS_FILE).is_file() or (folder / "state.json").is_file()
 
 
 def list_saved_files(folder: Path, part: str) -> list[Path]:
@@ -41,8 +43,8 @@ def list_saved_files(folder: Path, part: str) -> list[Path]:
     Raises `DataError` if the split or a file is missing.
     """
     try:
-        if (folder / "dataset_dict.json").is_file():
-            splits = read_json(folder / "dataset_dict.json")["splits"]
+        if (folder / SPLITS_FILE).is_file():
+            splits = read_json(folder / SPLITS_FILE)["splits"]
             if part not in splits:
                 raise DataError(
                     f"data.{part}={str(folder)!r} is a saved dataset without a split '{part}' "

@@ -48,7 +48,8 @@ _FORMAT_OF_ENDING = {
     ".feather": "arrow",
     ".ipc": "arrow",
 }
-_KNOWN_ENDINGS = ".csv, .tsv, .jsonl, .parquet or .arrow"
+#: The extensions of tables, for messages.
+KNOWN_ENDINGS = ".csv, .tsv, .jsonl, .parquet or .arrow"
 
 #: The `part` of files that a command names, not a spec.
 INPUT = "input"
@@ -107,6 +108,12 @@ def is_fetched_source(source: Sources) -> bool:
     """Whether the rows of the source are first fetched from a database or the hub into a file."""
     sources = source if isinstance(source, list) else [source]
     return any(isinstance(entry, QuerySpec) or is_hub_name(entry) for entry in sources)
+
+
+def file_format_of(path: Path) -> str | None:
+    """Return the format of a table by its extension, without that of a compression, or None."""
+    name = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
+    return _FORMAT_OF_ENDING.get(name.suffix.lower())
 
 
 def check_named_once(files: list[SourceFile]) -> None:
@@ -270,7 +277,7 @@ def _choose_format(path: str, name: str, file_format: str) -> str:
     if file_format == "auto" and ending not in _FORMAT_OF_ENDING:
         raise DataError(
             f"{path} has the extension '{ending}', so its format is not known",
-            f"change the extension to {_KNOWN_ENDINGS}, or set `data.format`",
+            f"change the extension to {KNOWN_ENDINGS}, or set `data.format`",
         )
     chosen = _FORMAT_OF_ENDING[ending] if file_format == "auto" else file_format
     if is_compressed and chosen in ("parquet", "arrow"):

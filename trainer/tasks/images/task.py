@@ -23,6 +23,7 @@ from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import dataset_steps
 from trainer.targets.classes import Classes
 from trainer.tasks.base import Task
+from trainer.tasks.draft_options import DraftedSections, DraftFacts
 from trainer.tasks.encoder import Columns, Encoded, Encoder
 from trainer.tasks.fitting import unfitted_contract
 from trainer.tasks.images import preprocessor
@@ -194,6 +195,13 @@ class ImageClassification(Task):
                 "set `base` to a hub id or a folder, or `config: {model_type: resnet, ...}` for a new model",
             )
         return None if spec.model.base is None else locate_base_model(spec.model.base)
+
+    # -- drafts
+
+    def draft(self, facts: DraftFacts) -> DraftedSections:
+        from trainer.tasks.images.draft import draft_image_sections
+
+        return draft_image_sections(facts)
 
     # -- reporting
 

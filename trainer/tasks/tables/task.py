@@ -25,6 +25,7 @@ from trainer.targets.classes import Classes
 from trainer.targets.numbers import Numbers
 from trainer.tasks.base import Task
 from trainer.tasks.columns import columns_of
+from trainer.tasks.draft_options import DraftedSections, DraftFacts, reject_base
 from trainer.tasks.encoder import Columns, Encoded, Encoder
 from trainer.tasks.estimators.catalog import DEFAULT_KIND, estimator_kinds
 from trainer.tasks.estimators.spec_check import check_table_data, check_table_model
@@ -142,6 +143,16 @@ class TabularTask(Task):
     ) -> np.ndarray:
         logits: np.ndarray = model.logits(_table(contract, inputs))
         return logits
+
+    # -- drafts
+
+    def draft(self, facts: DraftFacts) -> DraftedSections:
+        reject_base(self.name, facts, f"remove --base; {self.name} fits an estimator ({self.models})")
+        return DraftedSections({"model": {"kind": DEFAULT_KIND}}, {"model.kind": f"or: {self._other_kinds()}"})
+
+    def _other_kinds(self) -> str:
+        kinds = estimator_kinds(classes=self.target.has_classes)
+        return ", ".join(kind for kind in kinds if kind != DEFAULT_KIND)
 
     # -- reporting
 

@@ -24,6 +24,7 @@ from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import contract_steps
 from trainer.targets.arrays import reason_where
 from trainer.tasks.base import Task
+from trainer.tasks.draft_options import DraftedSections, DraftFacts
 from trainer.tasks.encoder import Columns
 from trainer.tasks.fitting import unfitted_contract
 from trainer.tasks.spec_keys import TORCH_LOOP_KEYS
@@ -144,6 +145,13 @@ class TextTask(Task):
             **changes,
         }
         return load_pretrained(_AUTO_CLASS, locate_base_model(base), ignore_mismatched_sizes=True, **config)
+
+    # -- drafts
+
+    def draft(self, facts: DraftFacts) -> DraftedSections:
+        from trainer.tasks.text.draft import draft_text_sections
+
+        return draft_text_sections(facts)
 
     # -- reporting
 

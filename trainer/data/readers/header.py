@@ -1,0 +1,97 @@
+"""List the columns of a file without reading its rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainer.data.arrow import holds_bytes
+from trainer.data.readers.blocks import Reasons
+from trainer.data.readers.columnar import ARROW_FILE, class_names
+from trainer.data.readers.delimited import DELIMITERS, skip_byte_order_mark
+from trainer.data.readers.jsonl import parse_row
+from trainer.data.readers.read import file_errors
+from trainer.data.sources.source_files import SourceFile
+from trainer.data.sources.streams import open_binary, open_random_access
+
+# Lines of a jsonl file that are searched for keys.
+_JSONL_LINES = 1000
+
+
+class FileColumn(NamedTuple):
+    """A column of a file, and what the format says about it."""
+
+    name: str
+    holds: str = "values"
+    """values; bytes (images, for example); or nested: objects, or lists of lists."""
+    is_fraction: bool = False
+    """Whether the format stores floating-point numbers, which cannot be labels."""
+
+
+def list_columns(file: SourceFile) -> list[FileColumn]:
+    """Return the columns of a file, in order; for jsonl, the keys of its first 1,000 lines.
+
+    Raises `DataError` if the file cannot be read in its format.
+    """
+    with file_errors(file):
+        if file.format in ("parquet", "arrow"):
+            with open_random_access(file.path) as source:
+                return _columns_of_schema(_read_schema(source, file.format))
+        with open_binary(file.path) as stream:
+            return _jsonl_columns(stream) if file.format == "jsonl" else _delimited_columns(stream, file.format)
+
+
+def _delimited_columns(stream: io.BufferedReader, file_format: str) -> list[FileColumn]:
+    skip_byte_order_mark(stream)
+    text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="")
+    lines = (line.replace("\0", "\ufffd") for line in text)  # Python 3.10's reader refuses NUL
+    try:
+        return [FileColumn(name) for name in next(csv.reader(lines, delimiter=DELIMITERS[file_format]), [])]
+    finally:
+        text.detach()
+
+
+def _jsonl_columns(stream: io.BufferedReader) -> list[FileColumn]:
+    skip_byte_order_mark(stream)
+    holds: dict[str, str] = {}
+    fractions: set[str] = set()
+    for index, line in enumerate(itertools.islice(stream, _JSONL_LINES)):
+        reasons: Reasons = {}
+        row = parse_row(line, index, {"row": ""}, reasons) if line.strip() else {}
+        for name, value in {} if reasons else row.items():
+            is_nested = isinstance(value, dict) or (
+                isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
+            )
+            holds[name] = "nested" if is_nested else holds.get(name, "values")
+            if isinstance(value, float):
+                fractions.add(name)
+    return [FileColumn(name, kind, name in fractions) for name, kind in holds.items()]
+
+
+def _read_schema(source: pa.NativeFile, file_format: str) -> pa.Schema:
+    if file_format == "parquet":
+        with pq.ParquetFile(source) as file:
+            return file.schema_arrow
+    is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
+    source.seek(0)
+    with (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source) as reader:
+        return reader.schema
+
+
+def _columns_of_schema(schema: pa.Schema) -> list[FileColumn]:
+    named = class_names(schema.metadata)
+    columns = []
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        is_nested = pa.types.is_nested(kind) and not (is_list and not pa.types.is_nested(kind.value_type))
+        is_unreadable = is_nested or pa.types.is_duration(kind) or pa.types.is_interval(kind)
+        holds = "bytes" if holds_bytes(kind) else "nested" if is_unreadable else "values"
+        is_fraction = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        columns.append(FileColumn(field.name, holds, is_fraction and field.name not in named))
+    return columns

@@ -1,0 +1,145 @@
+"""Which files hold the training rows, and which of their siblings hold validation and test rows."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster.errors import DataError
+from cluster.files import read_json
+from trainer.data.parts import PARTS
+from trainer.data.sources.hub import SPLITS_FILE, is_hub_name, is_saved_dataset
+from trainer.data.sources.remote import is_remote
+from trainer.data.sources.row_folder import ROW_ENDINGS, detect_folder_format
+from trainer.data.sources.source_files import KNOWN_ENDINGS, file_format_of
+
+_PART_OF_WORD = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "heldout", "holdout"), "test"),
+}
+_WORDS = re.compile(r"[^\W_]+")
+
+
+class DataLayout(NamedTuple):
+    """The sources of each part, as paths, globs or addresses; `train` always has one."""
+
+    sources: dict[str, list[str]]
+    assumed: list[str]
+    """Sentences about siblings that are used."""
+
+
+def find_layout(data: Sequence[str]) -> DataLayout:
+    """Return the sources of the parts: files, globs, addresses, or one folder.
+
+    Raises `DataError` if a path does not exist, or holds no rows that raymill reads.
+    """
+    for path in data:
+        if is_hub_name(path):
+            raise DataError(
+                f"{path} is a dataset of the hub, and init looks only at files",
+                "save a part of it as parquet, run init on that file, and set `data.train` to the name on the hub",
+            )
+    if len(data) > 1:
+        return _layout_of_files(data)
+    path = data[0]
+    if is_remote(path) or glob.has_magic(path):
+        return DataLayout({"train": [path]}, [])
+    if not Path(path).exists():
+        raise DataError(f"{path}: there is no such file or folder", "correct the path; it is relative to this folder")
+    return _layout_of_folder(Path(path)) if Path(path).is_dir() else _layout_of_file(Path(path))
+
+
+def part_of_name(name: str) -> str | None:
+    """Return the part that a file's name says, for example "test" for claims_test.csv, or None."""
+    return next((_PART_OF_WORD[word] for word in _words(name) if word in _PART_OF_WORD), None)
+
+
+def _words(name: str) -> list[str]:
+    return _WORDS.findall(name.lower())
+
+
+def _family(name: str) -> tuple[str, ...]:
+    """Return what the files of one data set share in their names: the words but the part's, and the extension."""
+    return tuple(word for word in _words(name) if word not in _PART_OF_WORD and word != "of" and not word.isdecimal())
+
+
+def _layout_of_files(paths: Sequence[str]) -> DataLayout:
+    parts = [part_of_name(Path(path).name) for path in paths]
+    if set(parts) - {None, "train"} and "train" in parts and None not in parts:
+        sources = {part: [path for path, own in zip(paths, parts, strict=True) if own == part] for part in PARTS}
+        sources = {part: files for part, files in sources.items() if files}
+        return DataLayout(sources, ["Each file holds the part (train, validation, test) that its name says."])
+    return DataLayout({"train": list(paths)}, [f"All {len(paths)} files hold training rows."])
+
+
+def _layout_of_file(path: Path) -> DataLayout:
+    if path.suffix.lower() == ".txt":
+        raise DataError(
+            f"{path} is plain text without labels, so it shows nothing to predict",
+            "every task learns from examples with an answer: write a csv, jsonl or parquet file with a column for the "
+            "text and one for its label, or a folder with a subfolder of .txt files for each class",
+        )
+    if part_of_name(path.name) != "train":
+        return DataLayout({"train": [str(path)]}, [])
+    siblings: dict[str, list[str]] = {"train": [str(path)]}
+    for other in sorted(path.parent.iterdir()):
+        part = part_of_name(other.name)
+        is_sibling = other.is_file() and other.suffix == path.suffix and _family(other.name) == _family(path.name)
+        if is_sibling and part in ("validation", "test"):
+            siblings.setdefault(part, []).append(str(other))
+    return DataLayout(siblings, _sibling_sentences(siblings))
+
+
+def _layout_of_folder(folder: Path) -> DataLayout:
+    if is_saved_dataset(folder):
+        splits = read_json(folder / SPLITS_FILE)["splits"] if (folder / SPLITS_FILE).is_file() else ["train"]
+        return DataLayout({part: [str(folder)] for part in PARTS if part in ("train", *splits)}, [])
+    part_folders: dict[str, list[str]] = {}
+    for child in sorted(folder.iterdir()):
+        part = part_of_name(child.name) if child.is_dir() and len(_words(child.name)) == 1 else None
+        if part and (detect_folder_format(child, classes=True) or _tables_in(child)):
+            part_folders.setdefault(part, []).extend(_tables_in(child) or [str(child)])
+    if "train" in part_folders:
+        return DataLayout(part_folders, _sibling_sentences(part_folders))
+    if detect_folder_format(folder, classes=True):
+        return DataLayout({"train": [str(folder)]}, [])
+    return _layout_of_tables(folder)
+
+
+def _tables_in(folder: Path) -> list[str]:
+    return [str(path) for path in sorted(folder.iterdir()) if path.is_file() and file_format_of(path)]
+
+
+def _layout_of_tables(folder: Path) -> DataLayout:
+    families: dict[tuple[str, ...], list[str]] = {}
+    for path in _tables_in(folder):
+        families.setdefault(_family(Path(path).name), []).append(path)
+    inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+    if not families and len(inner) == 1 and (_tables_in(inner[0]) or detect_folder_format(inner[0], classes=True)):
+        return _layout_of_folder(inner[0])
+    if not families:
+        raise DataError(
+            f"{folder} holds no rows that raymill reads",
+            f"name a folder of {KNOWN_ENDINGS} files, or one with a subfolder of {ROW_ENDINGS['text'][0]} or "
+            f"{ROW_ENDINGS['images'][0]} files for each class",
+        )
+    if len(families) > 1:
+        shown = "; ".join(", ".join(Path(path).name for path in paths[:4]) for paths in list(families.values())[:5])
+        raise DataError(
+            f"{folder} holds several data sets: {shown}",
+            f"name the file to learn from, for example {next(iter(families.values()))[0]}",
+        )
+    paths = next(iter(families.values()))
+    return _layout_of_files(paths) if len(paths) > 1 else _layout_of_file(Path(paths[0]))
+
+
+def _sibling_sentences(sources: dict[str, list[str]]) -> list[str]:
+    return [
+        f"{', '.join(Path(path).name for path in paths)} beside the training rows holds the {part} rows, by its name."
+        for part, paths in sources.items()
+        if part != "train"
+    ]

@@ -1,0 +1,145 @@
+"""Read a bounded sample of the rows of one part: enough to guess from, never a large file whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import DataError
+from trainer.data.readers.header import FileColumn, list_columns
+from trainer.data.readers.read import read_blocks
+from trainer.data.sources.row_folder import FolderItem, list_folder_items
+from trainer.data.sources.source_files import SourceFile, find_source_files
+
+#: Rows and characters of cells that are read of one part, over all its files together.
+MAX_ROWS, MAX_CHARS = 50_000, 64 << 20
+#: Folder format -> role of the files' content.
+CONTENT_ROLES = {"text": "text", "images": "image"}
+
+
+class Sample(NamedTuple):
+    """The first rows of each file of one part."""
+
+    files: list[SourceFile]
+    columns: list[FileColumn]
+    """All columns, also those that cannot be read; a folder has its content and `label`."""
+    rows: pa.Table
+    """Readable columns as text, null where a cell is empty."""
+    is_complete: bool
+    """Whether `rows` holds all rows."""
+    n_rows: int
+    """Rows of all files: counted, or estimated from the size of the files."""
+    unreadable: Counter[str]
+    """Rows that the reader refuses, by reason."""
+    repeated: list[str]
+    """Columns that the header names more than once; they are left out."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether each row is a file of a folder."""
+        return self.files[0].format in CONTENT_ROLES
+
+
+def read_sample(sources: list[str], part: str, file_format: str = "auto") -> Sample:
+    """Return a sample of the rows. Raises `DataError` if the files cannot be read, or have different columns."""
+    files = find_source_files(sources if len(sources) > 1 else sources[0], part, file_format)
+    return _sample_folder(files) if files[0].format in CONTENT_ROLES else _sample_tables(files)
+
+
+def _sample_tables(files: list[SourceFile]) -> Sample:
+    listed = list_columns(files[0])
+    counts = Counter(column.name for column in listed)
+    columns = [column for column in listed if counts[column.name] == 1]
+    readable = [column.name for column in columns if column.holds == "values"]
+    for file in files[1:]:
+        _check_same_columns(file, readable, files[0])
+    roles = {f"column {index}": name for index, name in enumerate(readable)}
+    blocks: list[pa.Table] = []
+    unreadable: Counter[str] = Counter()
+    is_complete, share = True, 0.0
+    for file in files if roles else []:
+        n_before = sum(map(len, blocks))
+        budget = _Budget(MAX_ROWS // len(files), MAX_CHARS // len(files))
+        for block in budget.take(read_blocks(file, roles, frozenset(roles))):
+            unreadable.update(reason for reason in block["reason"].to_pylist() if reason and "holds a" not in reason)
+            blocks.append(_blank_to_null(block.select(list(roles)).rename_columns(readable)))
+        is_complete &= budget.is_complete
+        share += sum(map(len, blocks)) - n_before if budget.is_complete else budget.estimate_rows(file)
+    rows = pa.concat_tables(blocks) if blocks else pa.table({})
+    return Sample(
+        files, columns, rows, is_complete, int(share), unreadable, [name for name, count in counts.items() if count > 1]
+    )
+
+
+class _Budget:
+    """Limits the rows and the characters that are taken from one file."""
+
+    def __init__(self, rows: int, chars: int) -> None:
+        self._rows, self._chars = max(1, rows), max(1, chars)
+        self.n_rows = self.n_chars = 0
+        self.is_complete = True
+
+    def take(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            if self.n_rows >= self._rows or self.n_chars >= self._chars:
+                self.is_complete = False
+                return
+            if len(block) > self._rows - self.n_rows:
+                block, self.is_complete = block.slice(0, self._rows - self.n_rows), False
+            self.n_rows += len(block)
+            self.n_chars += block.nbytes
+            yield block
+            if not self.is_complete:
+                return
+
+    def estimate_rows(self, file: SourceFile) -> float:
+        """Return about how many rows the file has, from its size on the disk and the rows that were read."""
+        path = Path(file.path)
+        size = path.stat().st_size if path.is_file() else 0
+        return max(float(self.n_rows), size / max(1, self.n_chars) * self.n_rows)
+
+
+def _check_same_columns(file: SourceFile, names: list[str], first: SourceFile) -> None:
+    own = {column.name for column in list_columns(file)}
+    absent = [name for name in names if name not in own]
+    if absent:
+        raise DataError(
+            f"{file.path} has no column '{absent[0]}', which {first.path} has",
+            "name only files with the same columns, or run init on one of them",
+        )
+
+
+def _sample_folder(files: list[SourceFile]) -> Sample:
+    items = [item for file in files for item in list_folder_items(file.path, file.format)]
+    role = CONTENT_ROLES[files[0].format]
+    labels = pa.array([item.label for item in items], pa.string())
+    rows = pa.table({"label": labels})
+    if role == "text":
+        rows = pa.table({"text": _read_texts(items), "label": labels})
+    columns = [FileColumn(role, "values" if role == "text" else "bytes"), FileColumn("label")]
+    return Sample(files, columns, rows, True, len(items), Counter(), [])
+
+
+def _read_texts(items: list[FolderItem]) -> pa.Array:
+    """Return the start of each text, for some files spread over the folder; null for the others."""
+    step = max(1, len(items) // 500)
+    texts: list[str | None] = [None] * len(items)
+    for index in range(0, len(items), step):
+        if "://" not in items[index].path:
+            with Path(items[index].path).open("rb") as stream:
+                texts[index] = stream.read(10_000).decode("utf-8", errors="replace")
+    return pa.array(texts, pa.string())
+
+
+def _blank_to_null(rows: pa.Table) -> pa.Table:
+    columns = {}
+    for name in rows.column_names:
+        cells = rows[name]
+        is_blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(cells)), 0)
+        columns[name] = pc.if_else(is_blank, pa.scalar(None, pa.string()), cells)
+    return pa.table(columns)

@@ -1,0 +1,67 @@
+"""What a task may override about drafted specs (`raymill init`): the sections that follow from the number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from cluster.errors import SpecError
+
+
+class Doubt(NamedTuple):
+    """Something that a draft is unsure of: a sentence with the value, and what to do if it is wrong."""
+
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.fix}" if self.fix else self.problem
+
+
+class DraftFacts(NamedTuple):
+    """What is known about the rows when a draft chooses the model."""
+
+    n_train: int
+    """Training rows, or an estimate."""
+    base: str | None = None
+    """The base model that the user named, as the spec writes it."""
+    image_size: tuple[int, int] | None = None
+    """Typical width and height of the images in pixels; None without images."""
+    is_gray: bool = False
+    """Whether all images that were looked at are gray."""
+
+
+class DraftedSections(NamedTuple):
+    """Sections of a drafted spec, with comments and doubts about them."""
+
+    sections: dict[str, dict[str, Any]]
+    """For example `{"model": {"base": ...}, "train": {...}}`."""
+    comments: Mapping[str, str] = MappingProxyType({})
+    """Dotted key, for example `model.base` -> a comment on it."""
+    assumed: tuple[str, ...] = ()
+    """Sentences."""
+    doubts: tuple[Doubt, ...] = ()
+
+
+class DraftOptions:
+    """Defaults for a task that needs no section but `data`."""
+
+    def draft(self, facts: DraftFacts) -> DraftedSections:
+        """Return the sections of a spec, besides `data`, that a newcomer should start from.
+
+        The default takes the base model that the user named; without one, it writes no section.
+        """
+        return DraftedSections({"model": {"base": facts.base}} if facts.base else {})
+
+
+def reject_base(task_name: str, facts: DraftFacts, fix: str) -> None:
+    """Raise `SpecError` if the user named a base model for a task that has none."""
+    if facts.base:
+        raise SpecError(f"--base={facts.base!r} names a base model, and {task_name} has none", fix)
+
+
+def enough_epochs(n_train: int, batch_size: int, steps: int, at_least: int, at_most: int) -> int:
+    """Return the number of epochs that come closest to `steps` optimizer steps, within the limits."""
+    steps_per_epoch = max(1, -(-n_train // batch_size))
+    return min(at_most, max(at_least, round(steps / steps_per_epoch)))

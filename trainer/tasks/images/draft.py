@@ -1,0 +1,67 @@
+"""The model, size and training keys of a drafted spec for images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.tasks.draft_options import Doubt, DraftedSections, DraftFacts, enough_epochs
+
+_HUB_BASE = "microsoft/resnet-18"
+# Smaller images are learned from scratch: a pre-trained model has never seen such images.
+_MAX_SMALL_SIDE = 64
+# `data.image.size` is a multiple of the step, so that strides divide it.
+_SIZE_STEP, _MIN_SIZE = 8, 16
+_SMALL_RESNET: dict[str, Any] = {
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "embedding_size": 32,
+    "hidden_sizes": [32, 64],
+    "depths": [1, 1],
+    "downsample_in_first_stage": False,
+}
+
+
+def draft_image_sections(facts: DraftFacts) -> DraftedSections:
+    """Return `data`, `model` and `train`: a small new model for small images, else a pre-trained one."""
+    shorter = min(facts.image_size or (_MAX_SMALL_SIDE + 1,) * 2)
+    if facts.base is None and shorter <= _MAX_SMALL_SIDE:
+        return _new_model(facts, shorter)
+    base = facts.base or _HUB_BASE
+    train: dict[str, Any] = {
+        "epochs": enough_epochs(facts.n_train, 32, steps=600, at_least=3, at_most=20),
+        "learning_rate": 3.0e-4,
+    }
+    comments = {"train.learning_rate": "higher than the default, because convolutional models tolerate it"}
+    if facts.base:
+        return DraftedSections({"model": {"base": base}, "train": train}, {**comments, "model.base": "from --base"})
+    comments["model.base"] = "pre-trained on ImageNet: the first run downloads it from the hub"
+    download = Doubt(
+        f"the first run downloads the base model {base} from the hub",
+        "without a network, name a folder with --base, or replace `model.base` by "
+        "`model.config: {model_type: resnet, layer_type: basic, depths: [1, 1, 1, 1], hidden_sizes: [32, 64, 128, 256]}`",
+    )
+    return DraftedSections({"model": {"base": base}, "train": train}, comments, doubts=(download,))
+
+
+def _new_model(facts: DraftFacts, shorter: int) -> DraftedSections:
+    size = max(_MIN_SIZE, -(-shorter // _SIZE_STEP) * _SIZE_STEP)
+    image: dict[str, Any] = {"size": size}
+    comments = {
+        "data.image.size": "pixels",
+        "model.config": "a small ResNet that is trained from scratch: needs no network",
+        "train.learning_rate": "a new model needs a higher rate than fine-tuning",
+    }
+    if facts.is_gray:
+        image["mode"] = "gray"
+        comments["data.image.mode"] = "all images that were looked at are gray"
+    train: dict[str, Any] = {
+        "epochs": enough_epochs(facts.n_train, 32, steps=700, at_least=5, at_most=30),
+        "learning_rate": 3.0e-3,
+    }
+    sentence = (
+        f"The images have only {shorter} pixels, so a small new ResNet is trained from scratch. If they are photographs, "
+        "name a pre-trained model with --base, for example microsoft/resnet-18."
+    )
+    return DraftedSections(
+        {"data": {"image": image}, "model": {"config": dict(_SMALL_RESNET)}, "train": train}, comments, (sentence,)
+    )
