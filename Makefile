@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# uv installs several times faster than pip. Commands start Python often, so the packages are compiled once, as pip does.
+PIP_INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python --compile-bytecode,$(BIN)/pip install)
 
-.PHONY: install demo unit test check docs reference bench clean
+.PHONY: install demo unit test check docs reference replay bench clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(PIP_INSTALL) --quiet --editable ".[dev]"
 	touch $(STAMP)
 
 demo: install
@@ -19,11 +21,12 @@ demo: install
 # After a change: the unit tests, or some of them, for example `make unit TESTS=tests/unit/test_gate.py`.
 TESTS ?= tests/unit
 unit: install
-	$(BIN)/python -m pytest -q $(TESTS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --instafail $(TESTS)
 
-# Everything, in three groups at the same time; takes about half an hour on two cores.
+# Everything. Three processes for two cores, because many tests wait; a failure is shown at once.
+WORKERS ?= 3
 test: install
-	tests/run_all.sh $(BIN)/python
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --instafail --durations 25
 
 check: install
 	$(BIN)/ruff check .
@@ -32,8 +35,12 @@ check: install
 
 # The site, in site/; open site/index.html. Broken links fail.
 docs: reference
-	test -x $(BIN)/mkdocs || $(BIN)/pip install --quiet --editable ".[docs]"
-	$(BIN)/python -m mkdocs build --quiet --strict
+	test -x $(BIN)/mkdocs || $(PIP_INSTALL) --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+# Run the commands of a page and write what they print into it: make replay PAGE=README.md
+replay: install
+	$(BIN)/python -m docs.generate.replay $(PAGE)
 
 # The pages of docs/reference that come from the code. Commit them with the code.
 reference: install

@@ -6,15 +6,18 @@ which changes how every later Ray on the machine starts.
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.schedule import order_for_many_processes
 from support.tiny_text import FILLER, WORDS, make_text_rows, tiny_spec, write_csv
 
 if TYPE_CHECKING:
@@ -40,6 +43,31 @@ os.environ.update(
 os.environ.pop("RAY_ADDRESS", None)
 # A shell starts background jobs with Ctrl-C ignored, and commands that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Collect without garbage collection: the imports of all tests make millions of objects that stay.
+
+    A process of pytest-xdist then computes with one thread, so that two processes do not fight for two cores.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        if hasattr(session.config, "workerinput"):
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest if several processes share them."""
+    if config.getoption("loadgroup", False):  # a process of `pytest -n 3 --dist loadgroup`
+        order_for_many_processes(items)
 
 
 @pytest.fixture(scope="session")

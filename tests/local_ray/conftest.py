@@ -1,11 +1,11 @@
-"""One local Ray for all tests in this folder."""
+"""One local Ray for all tests in this folder. It ends with the last of them, before a process goes on with others."""
 
 import pytest
 
 from cluster.connect import connect_to_ray
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def one_ray():
     with connect_to_ray(None, cpus=2):
         yield

@@ -1,0 +1,1 @@
+"""Tests of stages on one local Ray."""

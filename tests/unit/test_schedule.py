@@ -1,0 +1,25 @@
+"""The table of what tests take names tests that exist."""
+
+from pathlib import Path
+
+import pytest
+
+from support.schedule import COSTS, cost_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("prefix", [cost.prefix for cost in COSTS])
+def test_every_entry_fits_a_test(prefix):
+    path, _, function = prefix.partition("::")
+    assert (ROOT / path).exists(), f"tests/support/schedule.py names {path}, which is gone"
+    if function:
+        assert f"\ndef {function}" in (ROOT / path).read_text(encoding="utf-8"), (
+            f"no test in {path} is called {function}..."
+        )
+
+
+def test_the_first_entry_that_fits_counts():
+    assert cost_of("tests/e2e/test_search.py::test_thirty_trials_leak_nothing").prefix.endswith("thirty_trials")
+    assert cost_of("tests/e2e/test_new.py::test_x").prefix == "tests/e2e/"
+    assert cost_of("tests/unit/test_new.py::test_x").seconds == 0
