@@ -33,10 +33,11 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The site, in site/; open site/index.html. Broken links fail.
+# The site: open site/index.html. A broken link fails.
 docs: reference
 	test -x $(BIN)/mkdocs || $(PIP_INSTALL) --quiet --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	! grep -rnE '<(script|link|img)[^>]*(src|href)="https?:' site --include='*.html'  # nothing from the network
 
 # Run the commands of a page and write what they print into it: make replay PAGE=README.md
 replay: install

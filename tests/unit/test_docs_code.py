@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+from docs.generate.replay import console_commands
 from raymill.cli.main import cli
 from support.pages import PAGES, ROOT, Block, blocks_of
 from trainer.spec.parse import read_spec_file
@@ -106,10 +107,10 @@ def test_commands_parse(block):
 
 def commands_of(block: Block) -> list[str]:
     """Return the commands of a block. In a block of `console`, they follow a `$`, and the rest is output."""
+    if block.language == "console":
+        return [command for command, output in console_commands(block.text)]
     text = re.sub(r"<<'?(\w+)'?.*?^\1$", "", block.text, flags=re.MULTILINE | re.DOTALL).replace("\\\n", " ")
     lines = text.splitlines()
-    if block.language == "console":
-        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
     commands, pending = [], ""
     for line in lines:
         if not pending and (not line.strip() or line.lstrip().startswith("#")):
