@@ -110,6 +110,36 @@ def new_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> int:
+    """Remove a folder with everything in it: rename it first, so that it is gone at once, then delete it.
+
+    Returns the size of the deleted files in bytes. Links in the folder are deleted, and what they point to stays. An
+    interrupted deletion is completed by `remove_leftovers`. Raises `ResourceError` if something cannot be deleted.
+    """
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    size = folder_bytes(folder)
+    try:
+        folder.rename(temporary)
+        _sync_folder(folder.parent)
+        shutil.rmtree(temporary)
+    except OSError as error:
+        remains = temporary if temporary.exists() else folder
+        raise ResourceError(
+            f"{remains} cannot be deleted: {error.strerror or error}", "check its permissions, then delete it by hand"
+        ) from error
+    return size
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of all files in a folder in bytes. Links count as themselves and are not followed."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # deleted meanwhile
+                size += Path(parent, name).lstat().st_size
+    return size
+
+
 def remove_leftovers(folder: Path, older_than_s: float = _DAY_S) -> None:
     """Remove hidden temporary folders in `folder` that were left by an interrupted `new_folder` or interrupted staging.
 

@@ -14,13 +14,17 @@ from raymill.drafting import init
 from raymill.endpoint import deploy_config, optimize, serve, serve_versions, wait_for_interrupt
 from raymill.inference import evaluate, load, predict
 from raymill.registry import models, promote, rollback, show
+from raymill.run_comparison import compare_runs
+from raymill.run_details import show_run
 from raymill.run_listing import runs
+from raymill.run_removal import remove_runs
 from raymill.session import STORAGE
 from raymill.stages import data_report, plan, prepare, repeat, resume, run, train, tune
 from raymill.task_listing import tasks
 
 __all__ = [
     "STORAGE",
+    "compare_runs",
     "contract_diff",
     "contract_show",
     "data_report",
@@ -34,6 +38,7 @@ __all__ = [
     "predict",
     "prepare",
     "promote",
+    "remove_runs",
     "repeat",
     "resume",
     "rollback",
@@ -42,6 +47,7 @@ __all__ = [
     "serve",
     "serve_versions",
     "show",
+    "show_run",
     "tasks",
     "train",
     "tune",

@@ -54,14 +54,15 @@ def prepare(
 ) -> Outcome:
     """Make the prepared rows of `spec`, or reuse them. Starts Ray only if many rows must be prepared."""
     run = _new_run(spec, overrides, console, "prepare")
-    prepared = _prepared_rows(run)
-    return run.write_outcome(
-        fingerprint=prepared.contract.fingerprint,
-        prepared=str(prepared.folder),
-        rows=prepared.summary["rows"],
-        bad_rows=prepared.summary["quarantined"],
-        left_out=prepared.summary["left_out"],
-    )
+    with _locked(run):
+        prepared = _prepared_rows(run)
+        return run.write_outcome(
+            fingerprint=prepared.contract.fingerprint,
+            prepared=str(prepared.folder),
+            rows=prepared.summary["rows"],
+            bad_rows=prepared.summary["quarantined"],
+            left_out=prepared.summary["left_out"],
+        )
 
 
 def data_report(
@@ -92,22 +93,25 @@ def data_report(
             "use `raymill prepare`, which prints how many rows it used and left out",
         )
     run = _new_run(loaded, (), console, "data")
-    prepared = _prepared_rows(run)
     latest = Progress()
 
     def on_progress(progress: Progress) -> None:
         nonlocal latest
         latest = progress
 
-    def write_report() -> DataFacts:
+    def write_report(prepared: Prepared) -> DataFacts:
         facts = collect_facts(prepared, on_progress)
         text = (run.folder / SPEC_FILE).read_text(encoding="utf-8")
         page = run.folder / DATA_REPORT_FILE
         write_data_page(page, facts, title=f"{run.spec.name}: the data", prepared=prepared, spec_text=text)
         return facts
 
-    facts = run.stages.run("report", write_report, lambda: latest)
-    outcome = run.write_outcome(fingerprint=prepared.contract.fingerprint, report=str(run.folder / DATA_REPORT_FILE))
+    with _locked(run):
+        prepared = _prepared_rows(run)
+        facts = run.stages.run("report", lambda: write_report(prepared), lambda: latest)
+        outcome = run.write_outcome(
+            fingerprint=prepared.contract.fingerprint, report=str(run.folder / DATA_REPORT_FILE)
+        )
     findings = [finding.text for finding in list_findings(facts)]
     return {**outcome.as_dict(), "data": facts.summary(), "findings": findings}
 
@@ -194,18 +198,20 @@ def repeat(
 def _train(run: Run) -> Outcome:
     from trainer.pipeline.finish import finish_training
 
-    with _locked(run), ray_for(run):
-        run.start_worker_early()
-        result = run.train(run.prepare())
-    return finish_training(run, result)
+    with _locked(run):
+        with ray_for(run):
+            run.start_worker_early()
+            result = run.train(run.prepare())
+        return finish_training(run, result)
 
 
 def _tune(run: Run) -> Outcome:
     from trainer.pipeline.finish import finish_training
 
-    with _locked(run), ray_for(run):
-        result = _search(run)
-    return finish_training(run, result)
+    with _locked(run):
+        with ray_for(run):
+            result = _search(run)
+        return finish_training(run, result)
 
 
 def _run_pipeline(run: Run, then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
@@ -216,28 +222,34 @@ def _run_pipeline(run: Run, then: Callable[[Run, Outcome], Outcome] | None) -> O
 
         check_access(run.spec.serve)
         check_port(run.spec.serve.host, run.spec.serve.port)
-    with ray_for(run, serving=then is not None):
-        with _locked(run):
-            if run.spec.tune is None:
-                run.start_worker_early()
-                result = run.train(run.prepare())
-            else:
-                result = _search(run)
+    with _locked(run), ray_for(run, serving=then is not None):
+        if run.spec.tune is None:
+            run.start_worker_early()
+            result = run.train(run.prepare())
+        else:
+            result = _search(run)
         outcome = register_result(run, result)
         return then(run, outcome) if then else outcome
 
 
 @contextlib.contextmanager
 def _locked(run: Run) -> Iterator[None]:
-    """Hold the run's lock while the block runs. If the block raises, print how to resume the run."""
+    """Hold the run's lock while the block runs. If the block raises, record the error, and print how to resume the run.
+
+    The lock says that the run is running, so it is held until the run has written its result, and while it serves.
+    """
     from trainer.pipeline.messages import print_resume_hint
     from trainer.runs.folder import lock_run
+    from trainer.runs.journal import RESULT, clear_error, record_error
 
     with lock_run(run.folder):
+        clear_error(run.folder)
         try:
             yield
-        except BaseException:
-            print_resume_hint(run.console, run.folder, is_search=run.spec.tune is not None)
+        except BaseException as error:
+            record_error(run.folder, error)
+            if not (run.folder / RESULT).is_file():
+                print_resume_hint(run.console, run.folder, is_search=run.spec.tune is not None)
             raise
 
 

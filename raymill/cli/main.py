@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from raymill.cli import drafting, info, models, runs, serving
+from raymill.cli import drafting, info, models, run_history, runs, serving
 from raymill.cli.options import OrderedGroup
 
 
@@ -25,6 +25,7 @@ for _command in (
     runs.data_group,
     runs.train_command,
     runs.tune_command,
+    run_history.runs_group,
     models.evaluate_command,
     models.predict_command,
     models.models_group,

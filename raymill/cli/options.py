@@ -39,6 +39,16 @@ class OrderedGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class DefaultGroup(OrderedGroup):
+    """A group whose first command runs if no command is named: `raymill runs --json` is `raymill runs list --json`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = args[0] if args else ""
+        if named not in ctx.help_option_names and (not named or named.startswith("-")):
+            args = [self.list_commands(ctx)[0], *args]
+        return super().parse_args(ctx, args)
+
+
 def shared_options(*names: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the options in `names`, and --json, --verbose and --debug.
 

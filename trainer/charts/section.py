@@ -26,6 +26,8 @@ class TableColumn(NamedTuple):
     """Right-align the cells."""
     wrong: bool = False
     """Show the cells in the color of mistakes."""
+    breaks: bool = False
+    """Break long words, such as paths, at any character."""
 
 
 class ReportSection(NamedTuple):

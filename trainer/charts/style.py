@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, NamedTuple
 
 INK, GRID, GRAY = "#1f2933", "#d9dee3", "#9aa5b1"
 BLUE, ORANGE, GREEN = "#2563a8", "#c8641b", "#2e7d4f"
 PART_COLORS = {"train": BLUE, "validation": ORANGE, "test": GREEN}
+
+# Okabe and Ito's colors, which color-blind readers can tell apart, without yellow: it is too pale on white.
+_LINE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
+# Dashes and gaps, in points.
+_LINE_DASHES = ((), (5.0, 2.0), (1.2, 1.6), (7.0, 2.0, 1.2, 2.0))
+
+
+class LineStyle(NamedTuple):
+    """The color and the dashes of one of many lines."""
+
+    color: str
+    dashes: tuple[float, ...]
+    """Lengths of dashes and gaps in points; empty for a solid line."""
+
+
+def line_style(index: int) -> LineStyle:
+    """Return the style of a line by its index. The first 28 differ, and neighbors have different colors."""
+    n_colors = len(_LINE_COLORS)
+    return LineStyle(_LINE_COLORS[index % n_colors], _LINE_DASHES[index // n_colors % len(_LINE_DASHES)])
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from cluster.connect import connect_to_ray, is_connected, joins_cluster
 from cluster.console import Console
 from cluster.errors import ResourceError
+from cluster.files import write_json
 from cluster.machine import count_cores
 from cluster.plan import Demand, check_fits, joined_nodes
 from cluster.progress import Progress, read_progress, run_in_thread, sum_progress
@@ -24,7 +25,8 @@ from trainer.inference.evaluate import compute_evaluation, read_labeled, score_l
 from trainer.registry.register import load_registered_rows
 from trainer.registry.registry import Version
 from trainer.report.page import REPORT_FILE, ReportPage, write_page
-from trainer.runs.folder import RAY_LOG, SPEC_FILE
+from trainer.runs.folder import RAY_LOG, SPEC_FILE, lock_run
+from trainer.runs.journal import RESULT
 from trainer.spec.run import RunSpec
 from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.load_spec import load_spec
@@ -53,6 +55,7 @@ def evaluate_version(
         return score_remotely(version.folder, rows, cpus=1, gpus=0, batch_size=spec.batch_size, progress=progress)
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(lock_run(folder))
         if address is not None:
             stack.enter_context(connect_to_ray(address, quiet=console.quiet))
         with console.stage("evaluate") as show:
@@ -74,7 +77,7 @@ def evaluate_version(
         },
     )
     write_page(folder / REPORT_FILE, page)
-    return {
+    result = {
         "run": str(folder),
         "model": version.name,
         "version": version.number,
@@ -84,6 +87,8 @@ def evaluate_version(
         "stages": {"evaluate": round(time.monotonic() - started, 2)},
         "report": str(folder / REPORT_FILE),
     }
+    write_json(folder / RESULT, result)
+    return result
 
 
 def predict_version(
@@ -106,6 +111,7 @@ def predict_version(
 
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(lock_run(folder))
         with_ray = (
             is_connected() or address is not None or joins_cluster(address) or not is_small_input(inputs, contract)
         )
@@ -119,13 +125,15 @@ def predict_version(
 
         with console.stage("predict") as show:
             counts = run_in_thread(predict, lambda: show(latest))
-    return {
+    result = {
         "output": str(output),
         "model": version.name,
         "version": version.number,
         **counts,
         "stages": {"predict": round(time.monotonic() - started, 2)},
     }
+    write_json(folder / RESULT, result)
+    return result
 
 
 def _cpus_of_actor() -> float:

@@ -36,15 +36,18 @@ class ReportPage:
     subtitle: str
     """The rows that the metrics were computed on."""
     metrics: Mapping[str, float]
+    """Shown as tiles; may be empty."""
     main_metric: str
     """The metric that picks epochs, trials and versions; the page highlights it."""
     sections: Sequence[ReportSection]
     lineage: Mapping[str, Any]
-    """The origin of the model, as name and value; underscores in names are shown as spaces."""
+    """The origin of the model, as name and value; underscores in names are shown as spaces. May be empty."""
     decision: GateDecision | None = None
     """The gate's decision, for a registered version."""
     spec_text: str = ""
     """The spec of the run as YAML; empty for an evaluation."""
+    warnings: Sequence[str] = ()
+    """Sentences that the reader must see first."""
 
 
 def write_page(path: Path, page: ReportPage) -> None:

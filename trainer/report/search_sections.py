@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainer.charts.section import ReportChart, ReportSection, TableColumn
@@ -21,13 +22,16 @@ _MIN_TRIALS = 2
 
 def trial_sections(result: RunResult, metric: str) -> list[ReportSection]:
     """Return the chart and the table of all trials, best first; empty if there was no search."""
-    if not result.trials:
+    return trial_table_sections(sort_trials(result.trials, metric), metric)
+
+
+def trial_table_sections(trials: Sequence[TrialRecord], metric: str) -> list[ReportSection]:
+    """Return the chart and the table of trials in the order of `sort_trials`; empty without trials."""
+    if not trials:
         return []
-    trials = sorted(result.trials, key=lambda trial: _sort_value(trial, metric), reverse=True)
-    winner = trials[0].name
     keys = sorted({key for trial in trials for key in trial.values})
     numbers = [*keys, "epochs", "seconds", metric]
-    chart = draw_trials({trial.name: trial.history for trial in trials}, winner, metric)
+    chart = draw_trials({trial.name: trial.history for trial in trials}, trials[0].name, metric)
     return [
         ReportSection(
             "Trials",
@@ -37,6 +41,11 @@ def trial_sections(result: RunResult, metric: str) -> list[ReportSection]:
             best_row=0,
         )
     ]
+
+
+def sort_trials(trials: Iterable[TrialRecord], metric: str) -> list[TrialRecord]:
+    """Return trials by their metric, the best first and those without one last."""
+    return sorted(trials, key=lambda trial: _sort_value(trial, metric), reverse=True)
 
 
 def search_sections(result: RunResult, metric: str) -> list[ReportSection]:

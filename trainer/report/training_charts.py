@@ -44,12 +44,12 @@ def draw_steps(lines: Sequence[dict[str, Any]]) -> str:
     }
     for axes, (title, name) in zip(figure.subplots(2, 2).ravel(), panels.items(), strict=True):
         values = np.array([line[name] for line in lines], float)
-        x, y = _thin_out(steps, values)
+        x, y = thin_out(steps, values)
         if name == "learning_rate":
             axes.plot(x, y, color=BLUE, linewidth=1.4)
         else:
             axes.plot(x, y, color=BLUE, linewidth=0.7, alpha=0.45)
-            axes.plot(x, _trend(y), color=BLUE, linewidth=1.6)
+            axes.plot(x, trend(y), color=BLUE, linewidth=1.6)
         axes.set(title=title, ylim=(0, None))
         style_axes(axes)
     for axes in figure.axes[2:]:
@@ -57,14 +57,15 @@ def draw_steps(lines: Sequence[dict[str, Any]]) -> str:
     return as_svg(figure)
 
 
-def _thin_out(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def thin_out(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return no more points of a line than a chart can show: the means of groups of adjacent points."""
     if len(steps) <= _MAX_POINTS:
         return steps, values
     groups = np.array_split(np.arange(len(steps)), _MAX_POINTS)
     return np.array([steps[group].mean() for group in groups]), np.array([values[group].mean() for group in groups])
 
 
-def _trend(values: np.ndarray) -> np.ndarray:
+def trend(values: np.ndarray) -> np.ndarray:
     """Return the bias-corrected exponential moving average over about a fortieth of the points."""
     decay = 1.0 - 1.0 / max(2.0, len(values) / 40)
     mean, weight, means = 0.0, 0.0, []

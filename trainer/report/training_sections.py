@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,14 @@ from trainer.runs.result import RunResult
 
 def learning_curve_sections(result: RunResult, metric: str, loss: str) -> list[ReportSection]:
     """Return the learning curves; empty after a single epoch. `loss` names the validation loss."""
-    if len(result.history) < 2:
+    return curve_sections(result.history, metric, loss)
+
+
+def curve_sections(history: list[dict[str, Any]], metric: str, loss: str) -> list[ReportSection]:
+    """Return the learning curves of a history with one entry per epoch; empty after a single epoch."""
+    if len(history) < 2:
         return []
-    chart = ReportChart(draw_learning_curves(result.history, metric, loss), full_width=True)
+    chart = ReportChart(draw_learning_curves(history, metric, loss), full_width=True)
     return [ReportSection("Learning curves", [chart])]
 
 
@@ -28,20 +34,21 @@ def step_sections(folder: Path) -> list[ReportSection]:
     if len(lines) < 2:
         return []
     caption = "Each point is the mean of a few steps. The dark line is the moving average."
-    sections = [
-        ReportSection(
-            "Training by step",
-            charts=[ReportChart(draw_steps(lines), caption)],
-            columns=[TableColumn("quantity"), TableColumn("value", number=True)],
-            rows=_describe_training(folder, lines),
-        )
-    ]
-    notices = read_json_lines(folder / NOTICES)
-    if notices:
-        rows = [[notice["at"].replace("T", " ").rstrip("Z"), notice["text"]] for notice in notices]
-        columns = [TableColumn("time (UTC)"), TableColumn("notice")]
-        sections.append(ReportSection("Notices", columns=columns, rows=rows))
-    return sections
+    section = ReportSection(
+        "Training by step",
+        charts=[ReportChart(draw_steps(lines), caption)],
+        columns=[TableColumn("quantity"), TableColumn("value", number=True)],
+        rows=_describe_training(folder, lines),
+    )
+    return [section, *notice_sections(read_json_lines(folder / NOTICES))]
+
+
+def notice_sections(notices: Sequence[Mapping[str, Any]]) -> list[ReportSection]:
+    """Return the table of a run's notices; empty without notices."""
+    if not notices:
+        return []
+    rows = [[str(notice["at"]).replace("T", " ").rstrip("Z"), notice["text"]] for notice in notices]
+    return [ReportSection("Notices", columns=[TableColumn("time (UTC)"), TableColumn("notice")], rows=rows)]
 
 
 def _describe_training(folder: Path, lines: list[dict[str, Any]]) -> list[list[Any]]:

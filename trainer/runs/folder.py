@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 import time
 import uuid
@@ -14,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from cluster.errors import ResourceError, SpecError, suggest
-from cluster.files import read_json, write_bytes, write_json
+from cluster.files import read_json, storage_error, write_bytes, write_json
 from trainer.runs.environment import write_environment
 from trainer.spec.parse import read_spec_file
 from trainer.spec.renames import find_old_keys, new_key
@@ -30,7 +31,13 @@ RAY_LOG = "ray.log"
 PREPARED_FILE = "prepared.json"
 
 _LOCK_FILE = ".lock"
-_NAME_ENDING = re.compile(r"-([a-z]+)-\d{8}-\d{6}-[0-9a-f]{6}$")
+# Longest time that `lock_run` waits for a lock: another process may hold it for a moment in `is_locked`.
+_LOCK_WAIT_S = 0.5
+_NAME_ENDING = re.compile(r"-([a-z]+)-(\d{8}-\d{6})-[0-9a-f]+$")
+#: The kinds of runs that make a model. The other kinds, such as serve, leave a log or a report.
+TRAINING_KINDS = ("run", "train", "tune")
+#: Names the newest training or search instead of a run's name.
+LAST = "last"
 
 
 def create_run(spec: RunSpec, kind: str) -> Path:
@@ -39,7 +46,7 @@ def create_run(spec: RunSpec, kind: str) -> Path:
     Its name is `<spec name>-<kind>-<UTC time>-<random part>`. Raises `ResourceError` if the storage cannot be written.
     """
     created_at = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder = _runs_folder(Path(spec.storage)) / f"{spec.name}-{kind}-{created_at}-{uuid.uuid4().hex[:6]}"
+    folder = runs_folder(Path(spec.storage)) / f"{spec.name}-{kind}-{created_at}-{uuid.uuid4().hex[:6]}"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -53,12 +60,17 @@ def create_run(spec: RunSpec, kind: str) -> Path:
 
 
 def run_kind(folder: Path) -> str:
-    """Return what the run in `folder` does: train, tune, run, ...; an empty string if the folder is not that of a run.
+    """Return what the run in `folder` does: train, tune, run, ...; an empty string if its name is not that of a run.
 
     Only the end of the folder's name counts, because a spec's own name may contain such a word.
     """
     ending = _NAME_ENDING.search(folder.name)
     return ending[1] if ending else ""
+
+
+def base_name(folder: Path) -> str:
+    """Return the name of a run's folder without its kind, time and random part: the `name` of its spec."""
+    return _NAME_ENDING.sub("", folder.name)
 
 
 def save_resolved_spec(spec: RunSpec, folder: Path) -> None:
@@ -74,33 +86,83 @@ def lock_run(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(str(folder / _LOCK_FILE))
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LOCK_WAIT_S)
     except Timeout:
         raise ResourceError(
             f"another process still works on the run {folder.name}",
             "wait until it ends, or stop it, and then try again",
         ) from None
+    except OSError as error:
+        raise storage_error(folder / _LOCK_FILE, error) from error
     try:
         yield
     finally:
         lock.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Return whether a process holds the run's lock, which means that the run is running."""
+    if not (folder / _LOCK_FILE).is_file():
+        return False
+    lock = FileLock(str(folder / _LOCK_FILE))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # storage that can only be read
+        return False
+    lock.release()
+    return False
+
+
 def find_run(run: str, storage: Path) -> Path:
-    """Return the folder of a run, given its path or its name under the storage. Raises `SpecError` if there is none."""
-    for folder in (Path(run).expanduser(), _runs_folder(storage) / run):
-        if _is_run(folder):
-            return folder.absolute()
-    names = sorted(path.name for path in _runs_folder(storage).glob("*") if _is_run(path))
+    """Return the folder of a run.
+
+    `run` is the folder's path, the run's name under the storage, the beginning of one name, or `last`: the training or
+    search that started last. Raises `SpecError` if there is no such run, or more than one.
+    """
+    path = Path(run).expanduser()
+    if run and _is_run(path):
+        return path.resolve() if ".." in path.parts else path.absolute()
+    folders = {folder.name: folder for folder in list_runs(storage, kinds=None)}
+    trainings = list_runs(storage)
+    if run == LAST and trainings:
+        return trainings[-1]
+    if run in folders:
+        return folders[run]
+    matches = [name for name in folders if run and name.startswith(run)]
+    if len(matches) == 1:
+        return folders[matches[0]]
+    if matches:
+        shown = ", ".join(matches[-5:])
+        raise SpecError(f"{run!r} is the beginning of {len(matches)} runs", f"write more of the name: {shown}")
     raise SpecError(
-        f"{run!r} is neither a run in {_runs_folder(storage)} nor the folder of a run", suggest(run, names[-10:])
+        f"{run!r} is neither a run in {runs_folder(storage)} nor the folder of a run",
+        suggest(run, _similar_names(run, list(folders)), then="`raymill runs` lists them"),
     )
 
 
-def list_runs(storage: Path) -> list[Path]:
-    """Return the folders of all runs that train or search, oldest first."""
-    folders = [path for path in _runs_folder(storage).glob("*") if run_kind(path) in ("train", "tune", "run")]
-    return sorted(folders, key=lambda path: path.name.split("-")[-3:])
+def _similar_names(run: str, names: list[str]) -> list[str]:
+    """Return the run's name, or the beginning of names, that is closest to `run`; the newest names if none is close."""
+    beginnings = {base_name(Path(name)) for name in names}
+    return difflib.get_close_matches(run, [*names, *beginnings], n=1) or names[-10:]
+
+
+def list_runs(storage: Path, kinds: Iterable[str] | None = TRAINING_KINDS) -> list[Path]:
+    """Return the folders of all runs of these kinds, or of all kinds, oldest first. A link is not a run's folder."""
+    selected = None if kinds is None else set(kinds)
+    runs = [
+        path
+        for path in runs_folder(storage).glob("[!.]*")
+        if _is_run(path) and not path.is_symlink() and (selected is None or run_kind(path) in selected)
+    ]
+    return sorted(runs, key=lambda path: (start_time(path), path.name))
+
+
+def start_time(folder: Path) -> str:
+    """Return when a run started, from its folder's name: `20260301-120000` in UTC; "" if the name is not a run's."""
+    ending = _NAME_ENDING.search(folder.name)
+    return ending[2] if ending else ""
 
 
 def load_run_spec(folder: Path, overrides: Iterable[str] = ()) -> RunSpec:
@@ -138,12 +200,13 @@ def read_prepared_path(folder: Path) -> Path | None:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / RESOLVED_SPEC_FILE).is_file()
+    return folder.is_dir() and (bool(run_kind(folder)) or (folder / RESOLVED_SPEC_FILE).is_file())
 
 
 def _write_yaml(raw: dict[str, Any], path: Path) -> None:
     write_bytes(path, yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode())
 
 
-def _runs_folder(storage: Path) -> Path:
+def runs_folder(storage: Path) -> Path:
+    """Return the folder that holds the runs of a storage folder."""
     return storage / "runs"

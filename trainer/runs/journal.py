@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.files import append_line
+from cluster.errors import ResourceError
+from cluster.files import append_line, write_json
 from cluster.text import utc_now
 
 #: The outcome of the command; exists only once the run is finished.
@@ -18,6 +20,8 @@ HISTORY = "history.jsonl"
 METRICS = "metrics.jsonl"
 #: Sentences for the user, for example that a checkpoint could not be written.
 NOTICES = "notices.jsonl"
+#: The error that ended the last attempt; a run that was interrupted or killed has none.
+ERROR = "error.json"
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -51,3 +55,15 @@ def read_tracked_metrics(folder: Path) -> list[tuple[int, dict[str, float]]]:
 def append_notice(folder: Path, text: str) -> None:
     """Append a sentence for the user, for example that a checkpoint could not be written."""
     append_line(folder / NOTICES, json.dumps({"at": utc_now(), "text": text}, ensure_ascii=False))
+
+
+def record_error(folder: Path, error: BaseException) -> None:
+    """Record the error that ended the run in `folder`; an interruption is no error. `clear_error` forgets it."""
+    if isinstance(error, Exception):
+        with contextlib.suppress(OSError, ResourceError):  # the disk may be full: the error itself counts
+            write_json(folder / ERROR, {"at": utc_now(), "kind": type(error).__name__, "text": str(error)})
+
+
+def clear_error(folder: Path) -> None:
+    """Forget the error of an earlier attempt: another attempt begins."""
+    (folder / ERROR).unlink(missing_ok=True)
