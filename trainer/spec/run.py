@@ -28,7 +28,7 @@ class ClusterSpec(SpecSection):
     """`null` uses this machine: it starts Ray and stops it at the end, unless the run is so small that it needs none.
     `local` always starts Ray on this machine. `auto`, `host:port` or `ray://host:port` joins a cluster."""
     cpus: Positive | None = None
-    """CPU cores of the Ray that is started on this machine. Default: all cores."""
+    """CPU cores that a run on this machine uses. Default: all cores."""
     workers: IntRange = 1
     """Number of processes of one training. Each worker takes its part of every batch. `[1, 4]`: at least one and at
     most four: a training continues with fewer workers when a node leaves the cluster, and with more when one joins."""
