@@ -87,4 +87,4 @@ class SpecBuilder:
         return {**self._spec, "data": data, **({"model": model} if model else {})}
 
     def _absolute(self, path: str) -> str:
-        return path if is_remote(path) else os.path.normpath(self._folder / path)
+        return path if is_remote(path) else str(self._folder / path)

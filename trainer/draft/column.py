@@ -17,6 +17,7 @@ from trainer.draft.layout import part_of_name
 from trainer.draft.name_hints import is_id_name, is_part_name
 from trainer.draft.number_text import read_number_form
 from trainer.features.cells import format_cell
+from trainer.spec.data import DataSpec
 from trainer.spec.features import MISSING_WORDS, BooleanSpec
 from trainer.targets.tag_cells import split_tags
 from trainer.tasks.draft_options import Doubt
@@ -26,6 +27,8 @@ FEW_ROWS = 20
 # From this many words on average, many different values are free text; from two, if nearly all values differ.
 _TEXT_WORDS, _SHORT_TEXT_WORDS = 3.0, 1.8
 _NEARLY_UNIQUE = 0.9
+# Longer texts exceed the default of `data.max_length`.
+_LONG_TEXT_WORDS = 150
 _MAX_CATEGORIES = 1000
 # A column of categories with more values than this gets `min_count`, so that rare ones share one output.
 _MANY_CATEGORIES = 50
@@ -223,7 +226,11 @@ def _words(name: str, values: dict[str, int]) -> Column:
     too_long = max(map(len, values)) > _MAX_CATEGORY_CHARS
     if is_long or is_short_text or too_long:
         about = f"free text, {n_words:.0f} words on average, for example {_example(values)}"
-        return Column(name, "text", about, values, words=n_words)
+        doubts = []
+        if n_words > _LONG_TEXT_WORDS:
+            problem = f"the texts in '{name}' have {n_words:.0f} words on average, and the model reads {DataSpec.model_fields['max_length'].default} tokens"
+            doubts.append(Doubt(problem, "to read more, set `data.max_length`, at most to what the base model allows"))
+        return Column(name, "text", about, values, words=n_words, doubts=tuple(doubts))
     is_unique = ratio >= _NEARLY_UNIQUE and n_rows >= FEW_ROWS
     if is_unique or (is_id_name(name) and ratio == 1.0):
         about = f"{len(values):,} different values in {n_rows:,} rows, for example {_example(values)}"

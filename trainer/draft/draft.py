@@ -65,7 +65,8 @@ def draft_spec(
     builder = SpecBuilder(folder)
     builder.assumed += [*layout.assumed, chosen.assumed, _task_sentence(choice)]
     builder.unsure += [*chosen.doubts, *choice.doubts, *sample_doubts(sample, columns)]
-    builder.unsure += [doubt for column in choice.features.values() for doubt in column.doubts]
+    used = [column for column in columns if column.name in {*choice.roles.values(), *choice.features}]
+    builder.unsure += [doubt for column in used for doubt in column.doubts]
     builder.set(("name",), _model_name(layout.sources["train"][0]), "the model's name in the registry")
     builder.set(("task",), choice.task.name, "; ".join(f"{role}: {text}" for role, text in choice.task.roles.items()))
     add_sources(builder, layout.sources, sample, choice)

@@ -38,6 +38,8 @@ class InputColumns(NamedTuple):
     texts: list[Column]
     """The best text first."""
     features: list[Column]
+    order: list[str]
+    """The names of all columns as the file has them."""
     main: str
     """image, text or features: which of them seems to be the input."""
 
@@ -87,7 +89,7 @@ def _input_columns(columns: list[Column], target: TargetChoice, task_name: str |
         or (is_text_name(texts[0].name) and len(features) <= _MAX_SIDE_COLUMNS)
     )
     main = "image" if images else "text" if is_text else "features"
-    return InputColumns(images, texts, features, main)
+    return InputColumns(images, texts, features, [column.name for column in columns], main)
 
 
 def _repeats(rows: pa.Table, column: Column, target: TargetChoice) -> bool:
@@ -126,7 +128,9 @@ def _assign(task: Task, inputs: InputColumns) -> tuple[dict[str, str], dict[str,
     if task.learns_from_features:
         return {}, {column.name: column for column in inputs.features}
     roles = dict(zip(sorted(task.binary_roles), (column.name for column in inputs.images), strict=False))
-    return roles | dict(zip(task.text_roles, (column.name for column in inputs.texts), strict=False)), {}
+    texts = inputs.texts[: len(task.text_roles)]
+    ordered = [name for name in inputs.order if name in {column.name for column in texts}]
+    return roles | dict(zip(task.text_roles, ordered, strict=True)), {}
 
 
 def _reason(column: Column, task: Task, copies: list[str]) -> str:

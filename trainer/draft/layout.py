@@ -53,6 +53,14 @@ def find_layout(data: Sequence[str]) -> DataLayout:
     return _layout_of_folder(Path(path)) if Path(path).is_dir() else _layout_of_file(Path(path))
 
 
+def _no_labels_error(path: Path) -> DataError:
+    return DataError(
+        f"{path} is plain text without labels, so it shows nothing to predict",
+        "every task learns from examples with an answer: write a csv, jsonl or parquet file with a column for the text "
+        "and one for its label, or a folder with a subfolder of .txt files for each class",
+    )
+
+
 def part_of_name(name: str) -> str | None:
     """Return the part that a file's name says, for example "test" for claims_test.csv, or None."""
     return next((_PART_OF_WORD[word] for word in _words(name) if word in _PART_OF_WORD), None)
@@ -78,11 +86,7 @@ def _layout_of_files(paths: Sequence[str]) -> DataLayout:
 
 def _layout_of_file(path: Path) -> DataLayout:
     if path.suffix.lower() == ".txt":
-        raise DataError(
-            f"{path} is plain text without labels, so it shows nothing to predict",
-            "every task learns from examples with an answer: write a csv, jsonl or parquet file with a column for the "
-            "text and one for its label, or a folder with a subfolder of .txt files for each class",
-        )
+        raise _no_labels_error(path)
     if part_of_name(path.name) != "train":
         return DataLayout({"train": [str(path)]}, [])
     siblings: dict[str, list[str]] = {"train": [str(path)]}
@@ -121,6 +125,9 @@ def _layout_of_tables(folder: Path) -> DataLayout:
     inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     if not families and len(inner) == 1 and (_tables_in(inner[0]) or detect_folder_format(inner[0], classes=True)):
         return _layout_of_folder(inner[0])
+    texts = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ROW_ENDINGS["text"]]
+    if not families and texts:
+        raise _no_labels_error(texts[0])
     if not families:
         raise DataError(
             f"{folder} holds no rows that raymill reads",
@@ -128,12 +135,14 @@ def _layout_of_tables(folder: Path) -> DataLayout:
             f"{ROW_ENDINGS['images'][0]} files for each class",
         )
     if len(families) > 1:
+        paths = [path for family in families.values() for path in family]
+        example = next((path for path in paths if part_of_name(Path(path).name) == "train"), paths[0])
         shown = "; ".join(", ".join(Path(path).name for path in paths[:4]) for paths in list(families.values())[:5])
         raise DataError(
             f"{folder} holds several data sets: {shown}",
-            f"name the file to learn from, for example {next(iter(families.values()))[0]}",
+            f"name the file to learn from, for example {example}",
         )
-    paths = next(iter(families.values()))
+    (paths,) = families.values()
     return _layout_of_files(paths) if len(paths) > 1 else _layout_of_file(Path(paths[0]))
 
 

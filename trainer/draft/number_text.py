@@ -24,6 +24,7 @@ _CURRENCIES = {
     *("czk", "huf", "brl", "mxn", "zar", "sgd", "hkd", "krw", "try", "r", "kr"),
 }
 _MAX_UNIT_CHARS = 12
+_ORDINALS = {"st", "nd", "rd", "th"}
 
 
 class NumberForm(NamedTuple):
@@ -66,7 +67,8 @@ def _candidate_rules(cells: Mapping[str, int]) -> list[dict[str, Any]]:
     for match in matches:
         before, after = match[1].strip(" +-\u00a0"), match[3].strip()
         letters = "".join(letter for letter in before.lower() if letter.isalpha())
-        if (letters and letters not in _CURRENCIES) or len(after) > _MAX_UNIT_CHARS:
+        is_ordinal = after.lower().partition(" ")[0] in _ORDINALS
+        if (letters and letters not in _CURRENCIES) or len(after) > _MAX_UNIT_CHARS or is_ordinal:
             return plain
         affixes.update({before, after} - {""})
     if len({affix for affix in affixes if _is_unit(affix)}) > 1:  # 12 kg and 300 g are not the same unit

@@ -15,6 +15,7 @@ from trainer.data.readers.header import FileColumn, list_columns
 from trainer.data.readers.read import read_blocks
 from trainer.data.sources.row_folder import FolderItem, list_folder_items
 from trainer.data.sources.source_files import SourceFile, find_source_files
+from trainer.features.cells import format_cell
 
 #: Rows and characters of cells that are read of one part, over all its files together.
 MAX_ROWS, MAX_CHARS = 50_000, 64 << 20
@@ -53,6 +54,10 @@ def read_sample(sources: list[str], part: str, file_format: str = "auto") -> Sam
 
 def _sample_tables(files: list[SourceFile]) -> Sample:
     listed = list_columns(files[0])
+    if files[0].format == "csv" and len(listed) == 1:
+        delimiter = _other_delimiter(listed[0].name, files[0])
+        if delimiter:
+            return _sample_tables([file._replace(format=delimiter) for file in files])
     counts = Counter(column.name for column in listed)
     columns = [column for column in listed if counts[column.name] == 1]
     readable = [column.name for column in columns if column.holds == "values"]
@@ -74,6 +79,22 @@ def _sample_tables(files: list[SourceFile]) -> Sample:
     return Sample(
         files, columns, rows, is_complete, int(share), unreadable, [name for name, count in counts.items() if count > 1]
     )
+
+
+def _other_delimiter(header: str, file: SourceFile) -> str | None:
+    """Return the format of a csv file whose header is one cell that holds tabs, else None.
+
+    Raises `DataError` for other delimiters, which raymill does not read.
+    """
+    if "\t" in header:
+        return "tsv"
+    sign = next((sign for sign in (";", "|") if sign in header), None)
+    if sign:
+        raise DataError(
+            f"{file.path} has one column, {format_cell(header)}, whose cells seem to be separated by {sign!r}",
+            "save the file with commas, or with tabs as .tsv",
+        )
+    return None
 
 
 class _Budget:

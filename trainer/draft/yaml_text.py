@@ -12,7 +12,15 @@ import yaml
 Keys = tuple[str, ...]
 
 # Sections that are written with a line for each key; deeper mappings are written on one line.
-_BLOCKS = {("data",), ("data", "columns"), ("data", "features"), ("model",), ("model", "config"), ("train",)}
+_BLOCKS = {
+    ("data",),
+    ("data", "columns"),
+    ("data", "features"),
+    ("model",),
+    ("model", "config"),
+    ("train",),
+    ("cluster",),
+}
 _PLAIN = re.compile(r"(?:(?:\.\.?)?/)*[A-Za-z_][A-Za-z0-9_]*(?:[./-][A-Za-z0-9_]+)*")
 _ALIGNED, _MAX_ALIGNED = {("data", "columns"), ("data", "features")}, 50
 
@@ -64,9 +72,9 @@ def flow_text(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    if isinstance(value, float) and 0 < abs(value) < 1e-2:
+    if isinstance(value, float) and 0 < abs(value) < 1e-2 and float(f"{value:e}") == value:
         mantissa, _, exponent = f"{value:e}".partition("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+        return f"{float(mantissa)}e{int(exponent)}"
     if not isinstance(value, str):
         return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("\n...\n").strip()
     if _PLAIN.fullmatch(value) and isinstance(yaml.safe_load(value), str):

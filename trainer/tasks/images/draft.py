@@ -49,6 +49,7 @@ def _new_model(facts: DraftFacts, shorter: int) -> DraftedSections:
     comments = {
         "data.image.size": "pixels",
         "model.config": "a small ResNet that is trained from scratch: needs no network",
+        "cluster.cpus_per_worker": "the model is too small to use a second core well",
         "train.learning_rate": "a new model needs a higher rate than fine-tuning",
     }
     if facts.is_gray:
@@ -63,5 +64,12 @@ def _new_model(facts: DraftFacts, shorter: int) -> DraftedSections:
         "name a pre-trained model with --base, for example microsoft/resnet-18."
     )
     return DraftedSections(
-        {"data": {"image": image}, "model": {"config": dict(_SMALL_RESNET)}, "train": train}, comments, (sentence,)
+        {
+            "data": {"image": image},
+            "model": {"config": dict(_SMALL_RESNET)},
+            "train": train,
+            "cluster": {"cpus_per_worker": 1},
+        },
+        comments,
+        (sentence,),
     )
