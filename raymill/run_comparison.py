@@ -173,6 +173,6 @@ def _list_notes(details: list[RunDetails], comparison: dict[str, Any]) -> list[s
         notes.append(f"The runs have different main metrics: {', '.join(metrics)}.")
     unfinished = [one.summary.name for one in details if one.summary.state in ("running", "failed", "interrupted")]
     if unfinished:
-        notes.append(f"Not finished, so metrics are those of the best epoch so far: {', '.join(unfinished)}.")
+        notes.append(f"Not finished, so any metrics are those of the best epoch so far: {', '.join(unfinished)}.")
     notes += [f"{one.summary.name}: {one.summary.problem}." for one in details if one.summary.problem]
     return notes

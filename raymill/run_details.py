@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shlex
 from collections.abc import Mapping
@@ -47,6 +46,8 @@ class RunDetails:
     registered: Mapping[str, RegisteredRun]
     spec: Mapping[str, Any]
     """The spec with every key; empty if it cannot be read."""
+    written_spec: Mapping[str, Any]
+    """The spec as the user wrote it; empty if it cannot be read."""
     trials: list[TrialRecord]
     """The trials of a search, best first."""
     curves_folder: Path
@@ -66,7 +67,7 @@ class RunDetails:
             "notices": _readable(read_json_lines, summary.folder / NOTICES),
             "paths": _list_paths(summary),
             "resume": _resume_command(summary),
-            "spec": changed_keys(self.spec) if self.spec else {},
+            "spec": changed_keys(self.spec, self.written_spec),
             "history": _readable(read_history, self.curves_folder),
             "trials": [_trial_fields(trial) for trial in self.trials],
             "best_trial": self.curves_folder.name if self.curves_folder != summary.folder else None,
@@ -86,17 +87,25 @@ class RunDetails:
 
 def read_details(folder: Path, registered: Mapping[str, RegisteredRun]) -> RunDetails:
     """Return the details of the run in `folder`."""
-    from cluster.errors import SpecError
-    from trainer.runs.run_summary import read_resolved_spec, summarize_run
+    from trainer.runs.folder import RESOLVED_SPEC_FILE, SPEC_FILE
+    from trainer.runs.run_summary import summarize_run
 
     summary = summarize_run(folder)
-    spec: dict[str, Any] = {}
-    with contextlib.suppress(SpecError):
-        spec = read_resolved_spec(folder)
+    spec, written = _read_spec(folder / RESOLVED_SPEC_FILE), _read_spec(folder / SPEC_FILE)
     trials = _read_trials(summary, spec)
     best = next((trial for trial in trials if trial.metric is not None), None)
     curves = folder / "trials" / best.name if best else folder
-    return RunDetails(summary, registered, spec, trials, curves)
+    return RunDetails(summary, registered, spec, written, trials, curves)
+
+
+def _read_spec(path: Path) -> dict[str, Any]:
+    from cluster.errors import SpecError
+    from trainer.runs.run_summary import read_plain_spec
+
+    try:
+        return read_plain_spec(path)
+    except SpecError:
+        return {}
 
 
 def prepared_folder(run: Path) -> Path | None:

@@ -211,7 +211,7 @@ def remove_command(
             raise click.UsageError("--json cannot ask: add --yes to remove the runs, or --dry-run to list them")
         preview = remove(dry_run=True)
         _print_removal(context, preview)
-        question = f"Remove {len(preview['removed'])} runs, {format_bytes(preview['bytes'])}?"
+        question = f"Remove {_count_runs(preview)}, {format_bytes(preview['bytes'])}?"
         if not preview["removed"] or not _confirm(question):
             context.emit({}, ["nothing is removed"])
             return
@@ -219,7 +219,7 @@ def remove_command(
     if dry_run and not context.as_json:
         _print_removal(context, result)
     verb = "would free" if dry_run else "freed"
-    context.emit(result, [f"{len(result['removed'])} runs: {verb} {format_bytes(result['bytes'])}"])
+    context.emit(result, [f"{_count_runs(result)}: {verb} {format_bytes(result['bytes'])}"])
 
 
 def _print_removal(context: CommandContext, preview: Mapping[str, Any]) -> None:
@@ -230,6 +230,11 @@ def _print_removal(context: CommandContext, preview: Mapping[str, Any]) -> None:
         context.console.table("Runs to remove", ["run", "size"], rows)
     for entry in preview["skipped"]:
         context.console.print(f"{entry['run']} stays: {entry['reason']}", style="yellow")
+
+
+def _count_runs(result: Mapping[str, Any]) -> str:
+    count = len(result["removed"])
+    return f"{count} run{'' if count == 1 else 's'}"
 
 
 def _confirm(question: str) -> bool:

@@ -78,7 +78,7 @@ def _metric_sections(comparison: Mapping[str, Any]) -> list[ReportSection]:
         names = [comparison["metric"]] if comparison["metric"] in metrics else []
         names += [name for name in metrics if name not in names]
         same = comparison["rows"][part]["same"]
-        note = {True: f"All runs were evaluated on the same {part} rows.", False: "", None: ""}[same]
+        note = f"All these metrics were computed on the same {part} rows." if same else ""
         values = {name: metrics[name]["values"] for name in names}
         best = {name: metrics[name]["best"] for name in names}
         title = f"Metrics on the {part} rows"

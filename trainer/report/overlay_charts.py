@@ -75,7 +75,7 @@ def _line_widths(runs: Sequence[int]) -> dict[int, float]:
     """Return the width of each run's line in points; the first is drawn first and, of few lines, the widest."""
     if len(runs) > _MAX_WIDE_LINES:
         return dict.fromkeys(runs, 1.6)
-    step = 3.6 / max(1, len(runs) - 1)
+    step = 2.0 / max(1, len(runs) - 1)
     return {run: 1.4 + step * rank for rank, run in enumerate(reversed(runs))}
 
 

@@ -54,7 +54,7 @@ def _facts_section(run: Mapping[str, Any]) -> ReportSection:
         "state": describe_state(run),
         "to resume": run["resume"],
         "version": describe_version(run),
-        "started (UTC)": describe_start(run),
+        "started": f"{describe_start(run)} UTC" if run["started"] else "",
         "took": describe_duration(run),
         "command": " ".join(map(str, environment.get("command", []))),
         "code": environment.get("git"),

@@ -31,26 +31,14 @@ def write_runs_page(path: Path, runs: Sequence[Mapping[str, Any]], *, title: str
         subtitle=f"{count}, {'the newest first' if newest_first else 'the best first'}",
         metrics={},
         main_metric="",
-        sections=[*_metric_sections(runs), _table(listed)],
+        sections=[*_metric_sections(runs), _table(listed), *_problem_sections(listed)],
         lineage={},
     )
     write_page(path, page)
 
 
 def _table(runs: Sequence[Mapping[str, Any]]) -> ReportSection:
-    problems = any(run["problem"] or run["error"] for run in runs)
-    names = [
-        "run",
-        "kind",
-        "state",
-        "started (UTC)",
-        "took",
-        "metric",
-        "value",
-        "rows",
-        "version",
-        *["problem"] * problems,
-    ]
+    names = ["run", "kind", "state", "started (UTC)", "took", "metric", "value", "rows", "version"]
     rows = [
         [
             run["run"],
@@ -60,13 +48,19 @@ def _table(runs: Sequence[Mapping[str, Any]]) -> ReportSection:
             describe_duration(run),
             *[run["metric"], format_metric(run["value"]), run["part"]],
             describe_version(run),
-            *[run["problem"] or run["error"]] * problems,
         ]
         for run in runs
     ]
     numbers = ("started (UTC)", "took", "value")
-    columns = [TableColumn(name, number=name in numbers, wrong=name == "problem") for name in names]
+    columns = [TableColumn(name, number=name in numbers) for name in names]
     return ReportSection("Runs", columns=columns, rows=rows, note="" if runs else "There are no runs.")
+
+
+def _problem_sections(runs: Sequence[Mapping[str, Any]]) -> list[ReportSection]:
+    """Return a table of what is wrong with runs that failed or are damaged; empty if nothing is wrong."""
+    rows = [[run["run"], run["problem"] or run["error"]] for run in runs if run["problem"] or run["error"]]
+    columns = [TableColumn("run"), TableColumn("problem", wrong=True, breaks=True)]
+    return [ReportSection("Problems", columns=columns, rows=rows)] if rows else []
 
 
 def _metric_sections(runs: Sequence[Mapping[str, Any]]) -> list[ReportSection]:

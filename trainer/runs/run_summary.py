@@ -77,7 +77,7 @@ def summarize_run(folder: Path) -> RunSummary:
     kind, problems = run_kind(folder), []
     spec: Mapping[str, Any] = {}
     try:
-        spec = read_resolved_spec(folder)
+        spec = read_plain_spec(folder / RESOLVED_SPEC_FILE)
     except SpecError as damage:
         if kind in TRAINING_KINDS or not kind:
             problems.append(damage.problem)
@@ -110,12 +110,11 @@ def summarize_run(folder: Path) -> RunSummary:
     )
 
 
-def read_resolved_spec(folder: Path) -> dict[str, Any]:
-    """Return the spec of the run in `folder` with every key, as plain values. Raises `SpecError` if it is damaged.
+def read_plain_spec(path: Path) -> dict[str, Any]:
+    """Return a spec that raymill wrote, as plain values. Raises `SpecError` if the file is missing or damaged.
 
     It is not validated: an earlier raymill may have written it, and its task may be code that is gone.
     """
-    path = folder / RESOLVED_SPEC_FILE
     try:
         # The parser in C is ten times as fast, and reads what raymill wrote in the same way.
         raw = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506

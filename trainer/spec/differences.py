@@ -28,13 +28,18 @@ def flatten_spec(raw: Mapping[str, Any], section: str = "") -> dict[str, Any]:
     return flat
 
 
-def changed_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a spec with every key whose values are not the defaults, by dotted key."""
+def changed_keys(raw: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys whose values are not the defaults, by dotted key.
+
+    `raw` is the spec with every key and `written` the spec as the user wrote it. Keys that the user names, such as those
+    of a feature, have no defaults: of them, those that are written are returned. So are lists as they are written.
+    """
     defaults = flatten_spec(RunSpec.model_validate(_SMALLEST).model_dump(mode="json"))
+    own = flatten_spec(written)
     return {
-        key: value
+        key: own.get(key, value) if isinstance(value, list) else value
         for key, value in flatten_spec(raw).items()
-        if value != defaults.get(key) and (key in defaults or value != {})
+        if value != defaults.get(key) and (key in defaults or key in own)
     }
 
 
