@@ -28,11 +28,28 @@ def free_port() -> int:
 
 def port_is_free(host: str, port: int) -> bool:
     """Return whether a server could listen on `host`:`port` now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
+    try:
+        bind_port(host, port).close()
+    except OSError:
+        return False
     return True
+
+
+def bind_port(host: str, port: int) -> socket.socket:
+    """Return a TCP socket on `host`:`port` that does not listen yet. Raises `OSError` if another server listens there.
+
+    On Linux, `::` takes IPv4 connections too.
+    """
+    server = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((host, port))
+    except OSError:
+        server.close()
+        raise
+    return server
+
+
+def http_url(host: str, port: int) -> str:
+    """Return the URL of a server at an IPv4 or IPv6 address."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raymill.held_out import load_held_out_rows
 from raymill.session import STORAGE, console_or_default, find_version, storage_folder
 
 if TYPE_CHECKING:
     from cluster.console import Console
-    from serve.app import HeldOutLoader
-    from serve.engines.benchmark import HeldOut
-    from trainer.contract.contract import Contract
-    from trainer.inference.evaluate import LabeledRows
+    from cluster.progress import Progress
+    from raymill.engine_choice import EngineChoice
+    from raymill.held_out import HeldOutLoader
+    from serve.endpoint import RayEndpoint
+    from serve.engines.selection import SelectedEngine
+    from serve.local.endpoint import LocalEndpoint
     from trainer.registry.registry import Version
-    from trainer.spec.run import RunSpec
     from trainer.spec.serve import ServeSpec
+
+# Endpoints of this process that run now.
+_running: list[RayEndpoint | LocalEndpoint] = []
+# How often to look whether an endpoint has failed.
+_LOOK_EVERY_S = 0.5
 
 
 @contextlib.contextmanager
@@ -28,19 +35,21 @@ def serve(
     *,
     storage: str | Path = STORAGE,
     address: str | None = None,
+    wait_for_engine: bool = False,
     console: Console | None = None,
     overrides: Iterable[str] = (),
     **changes: Any,
 ) -> Iterator[str]:
     """Serve a registered model while the block runs; yield the endpoint's URL.
 
-    `changes` override keys of the spec's `serve:`, for example `replicas=2`. `overrides` override any key of the spec,
-    for example `["serve.replicas=2"]`.
+    With `wait_for_engine`, choose the engine first, if none is stored for this hardware. Otherwise the endpoint answers
+    at once with the model itself, and takes the engine over once it is chosen. `changes` override keys of the spec's
+    `serve:`, for example `replicas=2`. `overrides` override any key of the spec, for example `["serve.replicas=2"]`.
     """
-    from cluster.connect import connect_to_ray, joins_cluster
-    from serve.haproxy import check_access, check_port, configure_proxy
-    from trainer.pipeline.models import load_version_spec
-    from trainer.runs.folder import RAY_LOG, create_run
+    from cluster.connect import LOCAL, joins_cluster
+    from serve.haproxy import check_access, check_port
+    from trainer.pipeline.version_spec import load_version_spec
+    from trainer.runs.folder import RAY_LOG, create_run, lock_run
 
     version = find_version(model, storage)
     spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
@@ -50,13 +59,17 @@ def serve(
     folder = create_run(spec.model_copy(update={"storage": str(storage_folder(storage))}), "serve")
     console.print(f"{', '.join(version.ref for version in versions)}: {folder}", style="bold")
     console.redirect_ray_output(folder / RAY_LOG)
+    if address is None and spec.cluster.address == LOCAL:
+        address = LOCAL
     with contextlib.ExitStack() as stack:
+        stack.enter_context(lock_run(folder))
         if not joins_cluster(address):
             check_port(spec.serve.host, spec.serve.port)
-            stack.enter_context(configure_proxy(spec.serve))
-        with console.stage("ray"):
-            stack.enter_context(connect_to_ray(address, quiet=console.quiet))
-        yield stack.enter_context(serve_versions(versions, spec.serve, console, log_folder=str(folder)))
+        if _needs_ray(spec.serve, address):
+            stack.enter_context(_ray_for_serving(spec.serve, console, address))
+        yield stack.enter_context(
+            serve_versions(versions, spec.serve, console, wait_for_engine=wait_for_engine, log_folder=str(folder))
+        )
 
 
 @contextlib.contextmanager
@@ -66,44 +79,132 @@ def serve_versions(
     console: Console,
     *,
     held_out: HeldOutLoader | None = None,
+    wait_for_engine: bool = False,
     log_folder: str | None = None,
     stop_within_s: float = 1.0,
 ) -> Iterator[str]:
-    """Serve `versions` on the connected Ray while the block runs; yield the endpoint's URL.
+    """Serve `versions` while the block runs; yield the endpoint's URL.
 
-    `held_out` returns the rows to check a version's engines on; by default, the rows that the version was registered
-    with. At the end, wait up to `stop_within_s` until the endpoint has stopped. If it has not, a local Ray ends it when
-    Ray stops.
+    Serves on the connected Ray. If no Ray is connected, serves in one process of its own, or starts Ray on this machine
+    if the endpoint needs Ray Serve. `held_out` returns the rows to check a version's engines on; by default, the rows
+    that the version was registered with. See `serve` for `wait_for_engine`. At the end, wait up to `stop_within_s`
+    until Ray Serve has stopped the endpoint. If it has not, a local Ray ends it when Ray stops.
     """
-    from cluster.plan import check_fits, joined_nodes
+    from cluster.plan import check_fits, joined_nodes, local_nodes
     from cluster.progress import Progress, run_in_thread
-    from serve.endpoint import start_endpoint, stop_endpoint
+    from serve.replica_settings import check_names
     from trainer.pipeline.resources import serving_demand
 
-    check_fits([serving_demand(spec)], joined_nodes())
-    messages: list[str] = []
-
-    def start() -> Any:
-        return start_endpoint(
-            versions, spec, held_out or load_held_out_rows, log_folder=log_folder, say=messages.append
-        )
-
-    def print_messages() -> None:
-        while messages:
-            console.print(f"    {messages.pop(0)}")
-        show(Progress())
-
-    try:
+    check_names(versions)
+    with contextlib.ExitStack() as stack:
+        uses_ray = _needs_ray(spec)
+        if uses_ray:
+            stack.enter_context(_ray_for_serving(spec, console, None))
+        check_fits([serving_demand(spec)], joined_nodes() if uses_ray else local_nodes(with_gpus=False))
         with console.stage("serve") as show:
-            endpoint = run_in_thread(start, print_messages)
-    except KeyboardInterrupt:  # the thread still starts replicas, and a joined cluster would keep them
-        stop_endpoint(versions[0].name, started_serve=False, within_s=stop_within_s)
-        raise
-    print_messages()
-    try:
+            engines = _select_engines(versions, spec, console, held_out, show, wait=wait_for_engine)
+            endpoint = _create_endpoint(versions, spec, engines, console, log_folder, uses_ray=uses_ray)
+            stack.callback(endpoint.stop, stop_within_s)
+            run_in_thread(endpoint.start, lambda: show(Progress()))
+        awaited = [version for version, engine in zip(versions, engines, strict=True) if engine.awaited]
+        if awaited:
+            stack.callback(_choose_beside(awaited, spec, endpoint, console).stop)
+        _running.append(endpoint)
+        stack.callback(_running.remove, endpoint)
         yield endpoint.url
-    finally:
-        stop_endpoint(versions[0].name, started_serve=endpoint.started_serve, within_s=stop_within_s)
+        endpoint.raise_failure()
+
+
+def _needs_ray(spec: ServeSpec, address: str | None = None) -> bool:
+    """Return whether to serve with Ray Serve: the endpoint needs it, or an address or a connected Ray asks for it."""
+    from cluster.connect import is_connected, joins_cluster
+    from serve.local.endpoint import fits_one_process
+
+    return bool(address) or joins_cluster(None) or is_connected() or not fits_one_process(spec)
+
+
+@contextlib.contextmanager
+def _ray_for_serving(spec: ServeSpec, console: Console, address: str | None) -> Iterator[None]:
+    """Connect to Ray while the block runs. A Ray that is started on this machine gets the spec's proxy."""
+    from cluster.connect import connect_to_ray, is_connected, joins_cluster
+    from serve.haproxy import configure_proxy
+
+    if is_connected():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        if not joins_cluster(address):
+            stack.enter_context(configure_proxy(spec))
+        with console.stage("ray"):
+            stack.enter_context(connect_to_ray(address, quiet=console.quiet))
+        yield
+
+
+def _select_engines(
+    versions: Sequence[Version],
+    spec: ServeSpec,
+    console: Console,
+    held_out: HeldOutLoader | None,
+    show: Callable[[Progress], None],
+    *,
+    wait: bool,
+) -> list[SelectedEngine]:
+    """Return the engine that replicas start with, for each version.
+
+    Engines that must be measured are measured now if `wait` is true, or if the spec names one engine. Otherwise
+    replicas start with the model itself.
+    """
+    from cluster.progress import Progress, run_in_thread
+    from serve.engines.catalog import ENGINE_NAMES
+    from serve.engines.selection import awaited_engine, current_engine
+
+    load = held_out or load_held_out_rows
+
+    def select(version: Version) -> SelectedEngine:
+        if wait or spec.engine in ENGINE_NAMES:
+            from serve.engines.choose import select_engine
+
+            return select_engine(version, spec, lambda: load(version), lambda line: console.print(f"    {line}"))
+        return current_engine(version, spec) or awaited_engine(version, spec, spec.max_metric_drop)
+
+    return run_in_thread(lambda: [select(version) for version in versions], lambda: show(Progress()))
+
+
+def _create_endpoint(
+    versions: Sequence[Version],
+    spec: ServeSpec,
+    engines: Sequence[SelectedEngine],
+    console: Console,
+    log_folder: str | None,
+    *,
+    uses_ray: bool,
+) -> RayEndpoint | LocalEndpoint:
+    from serve.haproxy import check_access
+    from serve.replica_settings import build_replica_settings
+
+    check_access(spec)
+    settings = build_replica_settings(versions, spec, engines, log_folder)
+    if uses_ray:
+        from serve.endpoint import RayEndpoint
+
+        return RayEndpoint(versions[0], spec, settings, console.print)
+    from serve.local.endpoint import LocalEndpoint
+
+    return LocalEndpoint(versions[0], spec, settings, console.print)
+
+
+def _choose_beside(
+    versions: Sequence[Version], spec: ServeSpec, endpoint: RayEndpoint | LocalEndpoint, console: Console
+) -> EngineChoice:
+    """Choose the engines of `versions` beside a running endpoint, and say when its replicas use them."""
+    from raymill.engine_choice import EngineChoice
+
+    names = ", ".join(version.name for version in versions)
+    console.print(
+        f"{names}: answers with the model itself while its engine is chosen at low priority; "
+        "`--wait-for-engine` chooses it first"
+    )
+    return EngineChoice(versions, spec, console.print, endpoint.wait_for_engine)
 
 
 def optimize(
@@ -120,7 +221,7 @@ def optimize(
     choice.
     """
     from serve.engines.choose import optimize_engine
-    from trainer.pipeline.models import load_version_spec
+    from trainer.pipeline.version_spec import load_version_spec
 
     version = find_version(model, storage)
     spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
@@ -135,7 +236,7 @@ def deploy_config(model: str, *, storage: str | Path = STORAGE, overrides: Itera
 
     from serve.deploy_config import build_deploy_config
     from serve.haproxy import check_access
-    from trainer.pipeline.models import load_version_spec
+    from trainer.pipeline.version_spec import load_version_spec
 
     version = find_version(model, storage)
     spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
@@ -143,35 +244,16 @@ def deploy_config(model: str, *, storage: str | Path = STORAGE, overrides: Itera
     return yaml.safe_dump(build_deploy_config(model, str(storage_folder(storage)), spec.serve), sort_keys=False)
 
 
-def load_held_out_rows(version: Version) -> HeldOut | None:
-    """Return the held-out rows that a version was registered with, to check engines on; None if the rows are gone."""
-    from cluster.errors import ModelError
-    from trainer.contract.contract import load_contract
-    from trainer.pipeline.models import load_version_spec
-    from trainer.registry.register import load_registered_rows
-
-    try:
-        rows = load_registered_rows(version)
-    except (ModelError, KeyError):
-        return None
-    return build_held_out(load_version_spec(version), load_contract(version.folder), rows)
-
-
-def build_held_out(spec: RunSpec, contract: Contract, rows: LabeledRows) -> HeldOut:
-    """Return `rows` with their targets and the metric that an engine must keep."""
-    from serve.engines.benchmark import HeldOut
-    from trainer.inference.evaluate import encode_targets
-
-    targets = encode_targets(contract, rows)
-    metric, is_maximized = spec.evaluate.metric, spec.evaluate.mode == "max"
-    return HeldOut(rows.columns, targets, metric, is_maximized, spec.evaluate.calibration_bins)
-
-
 def _serve_overrides(changes: Mapping[str, Any]) -> list[str]:
     return [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
 def wait_for_interrupt() -> None:
-    """Block until Ctrl-C or SIGTERM, which raise KeyboardInterrupt in this process."""
+    """Block until Ctrl-C or SIGTERM, which raise KeyboardInterrupt in this process.
+
+    Raises the error because of which an endpoint of this process cannot go on, if there is one.
+    """
     while True:
-        signal.pause()
+        for endpoint in _running:
+            endpoint.raise_failure()
+        time.sleep(_LOOK_EVERY_S)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raymill.endpoint import build_held_out, serve_versions
+from raymill.endpoint import serve_versions
+from raymill.held_out import build_held_out
 
 if TYPE_CHECKING:
     from trainer.pipeline.run import Run
@@ -41,5 +42,13 @@ def measure_serving(run: Run, result: RunResult) -> dict[str, float]:
         # Serve on loopback without keys: the candidate is not public yet, and keys do not change the cost.
         local = {"host": "127.0.0.1", "port": free_port(), "keys": None, "insecure": False, "overlong": "truncate"}
         spec = result.spec.serve.model_copy(update={**local, "models": ()})
-        with serve_versions([version], spec, Console(), held_out=lambda _: rows, stop_within_s=_STOP_WITHIN_S) as url:
+        # The cost is that of the chosen engine, so it is chosen first.
+        with serve_versions(
+            [version],
+            spec,
+            Console(),
+            held_out=lambda _: rows,
+            wait_for_engine=True,
+            stop_within_s=_STOP_WITHIN_S,
+        ) as url:
             return run_load_test(url, inputs, load_test.connections, load_test.seconds)

@@ -1,21 +1,25 @@
-"""Start and stop an endpoint from a driver process."""
+"""Start and stop an endpoint on Ray Serve from a driver process."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable
+from typing import Any
 
 import ray.serve
 from ray.exceptions import RayActorError
 from ray.serve.schema import ApplicationStatus
 
 from cluster.errors import ModelError, RaymillError, ResourceError
+from cluster.ports import http_url
 from cluster.progress import WORK_THREAD
 from cluster.ray_internals import serve_address, serve_is_running
-from serve.app import HeldOutLoader, build_application
+from serve.app import build_application
 from serve.haproxy import check_access, owns_proxy
+from serve.model.engine_watcher import engine_report
+from serve.model.settings import ReplicaSettings
 from trainer.registry.registry import Version
 from trainer.spec.serve import ServeSpec
 
@@ -24,60 +28,89 @@ _FIX = "fix:"
 # Lines in the message of a dead actor that only identify the process.
 _IDS = ("actor_id:", "pid:", "namespace:", "ip:")
 _MAX_REASON = 600
+# After an engine was chosen: how often to ask the replicas which one they use, for how long, and in all.
+_ENGINE_EVERY_S, _ENGINE_ASK_WITHIN_S, _ENGINE_WITHIN_S = 1.0, 5.0, 60.0
 
 
-class Endpoint(NamedTuple):
-    """A running endpoint."""
+class RayEndpoint:
+    """An endpoint on the connected Ray. `start` returns when all replicas are ready; `stop` ends it, also after an error."""
 
-    url: str
-    started_serve: bool
-    """Whether Ray Serve was started for this endpoint, and so must be shut down with it."""
+    def __init__(
+        self,
+        version: Version,
+        spec: ServeSpec,
+        settings: ReplicaSettings,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`version` is the first model in `settings`; the application gets its name.
 
+        `say` is called in a thread with lines for the user.
+        """
+        self._version, self._spec, self._settings, self._say = version, spec, settings, say
+        self._name = version.name
+        self._owns_serve = False
+        """Whether Ray Serve was started for this endpoint, and so must be shut down with it."""
+        self._stopping = threading.Event()
+        self.url = ""
 
-def start_endpoint(
-    versions: Sequence[Version],
-    spec: ServeSpec,
-    held_out: HeldOutLoader | None,
-    *,
-    log_folder: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Endpoint:
-    """Serve `versions` on the connected Ray; return when all replicas are ready. See `build_application` for `held_out`
-    and `say`.
+    def start(self) -> None:
+        """Start the replicas and wait until all of them are ready.
 
-    Raises `ModelError`, after deleting the application, if a replica rejects a model because of its golden rows or
-    digests. Raises `ResourceError` if the address is taken, if Ray Serve already runs another application, or if one of
-    Ray Serve's own processes ends or does not answer while it starts.
-    """
-    check_access(spec)
-    version = versions[0]
-    app = build_application(versions, spec, held_out, log_folder=log_folder, say=say)
-    started_serve = not serve_is_running()
-    if not started_serve:
-        _check_no_other_application(version.name)
-        check_access(spec.model_copy(update={"host": serve_address().host}))
-    try:
-        ray.serve.start(
-            proxy_location="HeadOnly",
-            # Our HAProxy listens on the spec's address; the replicas behind it listen on loopback only.
-            http_options={
-                "host": "127.0.0.1" if owns_proxy() else spec.host,
-                "port": spec.port,
-                "request_timeout_s": spec.timeout_s + 5,
-            },
-            logging_config={"enable_access_log": False},
-        )
-        ray.serve.run(app, name=version.name, route_prefix="/")
-    except (RayActorError, TimeoutError) as error:
-        stop_endpoint(version.name, started_serve=started_serve)
-        raise ray_serve_error(version, error) from error
-    except RuntimeError as error:
-        reason = _failure_reason(version.name) or str(error).strip().splitlines()[-1]
-        stop_endpoint(version.name, started_serve=started_serve)
-        raise _start_error(version, spec, reason, error) from error
-    # If Ray Serve was already running, its proxy keeps the address that it was started with.
-    host, port = (spec.host, spec.port) if owns_proxy() else serve_address()
-    return Endpoint(f"http://{f'[{host}]' if ':' in host else host}:{port}", started_serve)
+        Raises `ModelError` if a replica rejects a model because of its golden rows or digests. Raises `ResourceError` if the address is taken, if Ray Serve already runs another application, or if
+        one of Ray Serve's own processes ends or does not answer while it starts.
+        """
+        spec = self._spec
+        check_access(spec)
+        app = build_application(self._settings, spec)
+        starts_serve = not serve_is_running()
+        if not starts_serve:
+            _check_no_other_application(self._name)
+            check_access(spec.model_copy(update={"host": serve_address().host}))
+        try:
+            ray.serve.start(
+                proxy_location="HeadOnly",
+                # Our HAProxy listens on the spec's address; the replicas behind it listen on loopback only.
+                http_options={
+                    "host": "127.0.0.1" if owns_proxy() else spec.host,
+                    "port": spec.port,
+                    "request_timeout_s": spec.timeout_s + 5,
+                },
+                logging_config={"enable_access_log": False},
+            )
+            ray.serve.run(app, name=self._name, route_prefix="/")
+        except (RayActorError, TimeoutError) as error:
+            self._owns_serve = starts_serve
+            raise ray_serve_error(self._version, error) from error
+        except RuntimeError as error:
+            self._owns_serve = starts_serve
+            reason = _failure_reason(self._name) or str(error).strip().splitlines()[-1]
+            raise _start_error(self._version, spec, reason, error) from error
+        self._owns_serve = starts_serve
+        # If Ray Serve was already running, its proxy keeps the address that it was started with.
+        host, port = (spec.host, spec.port) if owns_proxy() else serve_address()
+        self.url = http_url(host, port)
+
+    def wait_for_engine(self, model: str, engine: str) -> None:
+        """Wait until all replicas compute new requests of `model` with the chosen `engine`, then say so."""
+        deadline = time.monotonic() + _ENGINE_WITHIN_S
+        while time.monotonic() < deadline and not self._stopping.wait(_ENGINE_EVERY_S):
+            with contextlib.suppress(Exception):  # a replica that starts or stops is asked again
+                handle = ray.serve.get_app_handle(self._name)
+                in_use = handle.broadcast("engines").results(timeout_s=_ENGINE_ASK_WITHIN_S)
+                if in_use and all(engines[model] == engine for engines in in_use):
+                    self._say(engine_report(model, engine))
+                    return
+
+    def raise_failure(self) -> None:
+        """Do nothing: Ray Serve replaces whatever fails."""
+
+    def stop(self, within_s: float) -> None:
+        """Delete the application, and shut Ray Serve down if it was started for it. Wait for it at most `within_s`.
+
+        If Ray itself is stopped next, that ends whatever is left.
+        """
+        self._stopping.set()
+        _stop(self._name, self._owns_serve, within_s)
 
 
 def _start_error(version: Version, spec: ServeSpec, reason: str, error: RuntimeError) -> RaymillError:
@@ -111,19 +144,15 @@ def _check_no_other_application(name: str) -> None:
         )
 
 
-def stop_endpoint(name: str, *, started_serve: bool, within_s: float = 1.0) -> None:
-    """Delete the application, and shut Ray Serve down if `started_serve`. Wait for it at most `within_s`.
-
-    If Ray itself is stopped next, that ends whatever is left.
-    """
-    thread = threading.Thread(target=_shut_down, args=[name, started_serve], daemon=True, name=f"{WORK_THREAD}-stop")
+def _stop(name: str, shuts_serve_down: bool, within_s: float = 1.0) -> None:
+    thread = threading.Thread(target=_shut_down, args=[name, shuts_serve_down], daemon=True, name=f"{WORK_THREAD}-stop")
     thread.start()
     thread.join(within_s)
 
 
-def _shut_down(name: str, started_serve: bool) -> None:
+def _shut_down(name: str, shuts_serve_down: bool) -> None:
     with contextlib.suppress(Exception):
-        if started_serve:
+        if shuts_serve_down:
             ray.serve.shutdown()
         else:
             ray.serve.delete(name)

@@ -68,10 +68,15 @@ _PROXY_READY_WITHIN_S = 30
 def check_port(host: str, port: int) -> None:
     """Raise `ResourceError` if this process cannot listen on the address. Called before any slow work."""
     if not port_is_free(host, port):
-        raise ResourceError(
-            f"cannot listen on {host}:{port}: another program uses the port, or this machine does not have the address",
-            f"choose another port, for example --port {port + 1 if port < 65535 else 8000}",
-        )
+        raise port_error(host, port)
+
+
+def port_error(host: str, port: int) -> ResourceError:
+    """Return the error to raise if this process cannot listen on an address."""
+    return ResourceError(
+        f"cannot listen on {host}:{port}: another program uses the port, or this machine does not have the address",
+        f"choose another port, for example --port {port + 1 if port < 65535 else 8000}",
+    )
 
 
 def check_access(spec: ServeSpec) -> None:

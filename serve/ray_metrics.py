@@ -30,6 +30,7 @@ class RayMetricsMirror:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._gauges: dict[str, Any] = {}
+        self._last: dict[str, list[dict[str, str]]] = {}
         self._stop = threading.Event()
         threading.Thread(target=self._run, daemon=True, name="raymill-ray-metrics").start()
 
@@ -38,9 +39,10 @@ class RayMetricsMirror:
             self.copy()
 
     def copy(self) -> None:
-        """Copy the current samples."""
+        """Copy the current samples. A sample that is gone, such as an engine that was replaced, becomes 0."""
         from ray.util.metrics import Gauge
 
+        current: dict[str, list[dict[str, str]]] = {}
         for family in self._registry.collect():
             for sample in family.samples:
                 if sample.name.endswith("_created"):
@@ -50,3 +52,9 @@ class RayMetricsMirror:
                 if gauge is None:
                     gauge = self._gauges[sample.name] = Gauge(sample.name, family.documentation, keys)
                 gauge.set(sample.value, dict(sample.labels))
+                current.setdefault(sample.name, []).append(dict(sample.labels))
+        for name, before in self._last.items():
+            for labels in before:
+                if labels not in current.get(name, []):
+                    self._gauges[name].set(0, labels)
+        self._last = current

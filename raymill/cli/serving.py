@@ -26,6 +26,8 @@ _KEYS_FILE = click.option(
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the spec's, 8000.")
 @click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
 @_ENGINE
+@click.option("--wait-for-engine", is_flag=True, help="Choose the engine first. Default: answer with the model itself "
+              "until it is chosen.")  # fmt: skip
 @click.option("--keys", type=click.Path(), help="File of API keys; see `raymill keys`.")
 @click.option("--insecure", is_flag=True, default=None, help="Allow an address other than 127.0.0.1 without API keys.")
 @shared_options("set", "storage", "address")
@@ -36,6 +38,7 @@ def serve_command(
     storage: str | None,
     address: str | None,
     keys: str | None,
+    wait_for_engine: bool,
     **options: object,
 ) -> None:
     """Answer HTTP requests with MODELS until Ctrl-C.
@@ -47,6 +50,7 @@ def serve_command(
         models[0],
         storage=storage or raymill.STORAGE,
         address=address,
+        wait_for_engine=wait_for_engine,
         console=context.console,
         overrides=overrides,
         **_without_defaults(options),
@@ -82,11 +86,19 @@ def optimize_command(
     )
     rows = [
         [engine["name"], engine["rows_per_s"] or None, engine["single_ms"] or None, engine["metric"],
-         engine["largest_move"],
+         engine["largest_move"], engine["changed"],
          "chosen" if engine["name"] == result["engine"] else engine["refused"] or engine["note"]]
         for engine in result["candidates"]
     ]  # fmt: skip
-    columns = ["engine", "rows/s", "single, ms", result["metric"] or "metric", "largest score change", ""]
+    columns = [
+        "engine",
+        "rows/s",
+        "single, ms",
+        result["metric"] or "metric",
+        "largest score change",
+        "changed answers",
+        "",
+    ]
     context.console.table(f"Engines of {model}", columns, rows)
     context.emit(result, [f"engine: {result['engine']}", f"next:   raymill serve {model}"])
 

@@ -5,6 +5,7 @@ If the disk is full or too slow, lines are dropped and counted.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -21,6 +22,9 @@ from serve.asgi.exchange import Exchange
 # line.
 _MAX_LINES, _MAX_BODY_BYTES = 10_000, 4096
 _log = logging.getLogger("raymill.serve")
+# The line that ends the thread, and how long `close` waits for it.
+_END = b""
+_CLOSE_WITHIN_S = 2.0
 
 
 class AccessLog:
@@ -31,7 +35,8 @@ class AccessLog:
         self._path, self._bodies = folder / f"access-{replica}.jsonl", bodies
         self._lines: queue.Queue[bytes] = queue.Queue(_MAX_LINES)
         self.n_lost = 0
-        threading.Thread(target=self._run, daemon=True, name="raymill-access-log").start()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="raymill-access-log")
+        self._thread.start()
 
     def write(self, exchange: Exchange, status: int, seconds: float) -> None:
         """Queue the line of a finished request."""
@@ -52,6 +57,7 @@ class AccessLog:
             line |= {"model": served.identity["name"], "version": served.identity["version"]}
         if job is not None:
             line |= {
+                "engine": job.identity["engine"],
                 "inputs": len(job.raw),
                 "tokens": job.tokens,
                 "queue_ms": round(1000 * job.queue_s, 3),
@@ -65,8 +71,15 @@ class AccessLog:
         except queue.Full:
             self.n_lost += 1
 
+    def close(self) -> None:
+        """Write the queued lines, for at most 2 s, and end the thread."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(_END)
+            self._thread.join(_CLOSE_WITHIN_S)
+
     def _run(self) -> None:
-        while True:
+        lines: list[bytes] = []
+        while _END not in lines:
             lines = [self._lines.get()]
             while len(lines) < _MAX_LINES and not self._lines.empty():
                 lines.append(self._lines.get_nowait())

@@ -56,13 +56,16 @@ class HttpApp:
         access_log: AccessLog | None = None,
         traces: TraceExporter | None = None,
         count_rejected: Callable[[int, str], None] = lambda status, reason: None,
+        sends_request_id: bool = False,
     ) -> None:
         """`metrics_page` returns the page for /metrics. `count_rejected` is called with the status and the error code
-        of requests that fail before they reach a model."""
+        of requests that fail before they reach a model. With `sends_request_id`, answers have the header x-request-id;
+        Ray Serve adds it itself."""
         self.models: dict[str, ServedModel] = {str(served.identity["name"]): served for served in models}
         self._first = models[0]
         self._auth, self._timeout_s, self._metrics_page = auth, timeout_s, metrics_page
         self._access_log, self._traces, self._count_rejected = access_log, traces, count_rejected
+        self._sends_request_id = sends_request_id
         self._loop: asyncio.AbstractEventLoop | None = None
         self._routes = {
             "/predict": Route("POST", self._predict_first),
@@ -88,7 +91,7 @@ class HttpApp:
         reply: Reply | None = None
         try:
             reply = await self._respond(exchange)
-            await exchange.answer(send, reply)
+            await exchange.answer(send, reply, with_id=self._sends_request_id)
         except asyncio.CancelledError:
             exchange.reason = "client_gone"
             raise
@@ -104,7 +107,7 @@ class HttpApp:
             exchange.reason = error.code
             retry_after_s = error.retry_after_s if isinstance(error, RateLimited) else 1
             if error.code == "overloaded":
-                retry_after_s = exchange.model.batcher.retry_after_s
+                retry_after_s = exchange.model.retry_after_s
             return error_reply(error, exchange.path, retry_after_s)
         except Exception as error:
             exchange.reason = classify_error(error).label
@@ -166,21 +169,21 @@ class HttpApp:
 
     async def _predict(self, exchange: Exchange, served: ServedModel) -> Reply:
         exchange.model = served
-        body = await exchange.read(served.settings.max_body_bytes)
+        body = await exchange.read(served.max_body_bytes)
         content_type = exchange.header(b"content-type")
         if len(body) > _LARGE_BYTES:
             rows = await asyncio.to_thread(lambda: served.parse_inputs(served.parse_body(body, content_type)))
         else:
             rows = served.parse_inputs(served.parse_body(body, content_type))
         job = await self._run_job(exchange, served, rows)
-        return json_reply({"predictions": job.answers, "model": served.identity, "timing_ms": exchange.timing_ms()})
+        return json_reply({"predictions": job.answers, "model": job.identity, "timing_ms": exchange.timing_ms()})
 
     async def _infer(self, exchange: Exchange, served: ServedModel) -> Reply:
         exchange.model = served
-        body = await exchange.read(served.settings.max_body_bytes)
+        body = await exchange.read(served.max_body_bytes)
         request = open_inference.parse_request(served, body, exchange.header(b"inference-header-content-length"))
         job = await self._run_job(exchange, served, served.parse_inputs(request.inputs))
-        return json_reply(open_inference.build_response(served, request, job.answers, exchange.timing_ms()))
+        return json_reply(open_inference.build_response(served, request, job, exchange.timing_ms()))
 
     async def _run_job(self, exchange: Exchange, served: ServedModel, rows: list[Any]) -> Job:
         """Submit a request's rows to the batcher, wait for the job, count its predictions and return it.
@@ -189,7 +192,7 @@ class HttpApp:
         """
         assert self._loop is not None
         waiter = self._loop.create_future()
-        job = served.batcher.submit(rows, self._on_done)
+        job = served.submit(rows, self._on_done)
         exchange.job = job
         job.waiter = waiter
         served.metrics.in_flight.inc()

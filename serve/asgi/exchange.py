@@ -82,14 +82,19 @@ class Exchange:
                 self.body = body
                 return body
 
-    async def answer(self, send: Send, reply: Reply) -> None:
-        """Send a response, with headers for the trace's ids and each stage's time. Ray Serve adds the request id."""
+    async def answer(self, send: Send, reply: Reply, *, with_id: bool = False) -> None:
+        """Send a response, with headers for the trace's ids and each stage's time, and with the request id on demand.
+
+        Ray Serve adds the request id itself.
+        """
         headers = [
             (b"content-type", reply.content_type.encode("latin-1")),
             (b"content-length", str(len(reply.body)).encode()),
             (b"traceparent", f"00-{self.trace}-{self.span}-{'01' if self.sampled else '00'}".encode()),
             *reply.headers,
         ]
+        if with_id:
+            headers.append((b"x-request-id", self.request_id.encode()))
         if self.job is not None and reply.status == 200:
             headers.append((b"server-timing", _server_timing(self.timing_ms())))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ import orjson
 
 from cluster.errors import RequestError, suggest
 from cluster.text import json_kind
+from serve.model.batcher import Job
 from serve.model.body import check_input_count, parse_json
 from serve.model.served_model import ServedModel
 
@@ -102,21 +103,20 @@ def _parse_output_names(served: ServedModel, value: Mapping[str, Any]) -> list[s
     return names
 
 
-def build_response(
-    served: ServedModel, request: InferInput, answers: Sequence[Mapping[str, Any]], timing_ms: dict[str, float]
-) -> dict[str, Any]:
-    """Build the response to an inference request."""
+def build_response(served: ServedModel, request: InferInput, job: Job, timing_ms: dict[str, float]) -> dict[str, Any]:
+    """Build the response to an inference request from its finished job."""
+    answers, identity = job.answers, job.identity
     outputs = []
     for name, datatype in _output_types(served.example["answer"]).items():
         if request.outputs is None or name in request.outputs:
             values = [orjson.dumps(answer).decode() if name == "answer" else answer[name] for answer in answers]
             outputs.append({"name": name, "datatype": datatype, "shape": [len(values)], "data": values})
     response = {
-        "model_name": served.identity["name"],
-        "model_version": str(served.identity["version"]),
+        "model_name": identity["name"],
+        "model_version": str(identity["version"]),
         "outputs": outputs,
         "parameters": {
-            **{key: str(served.identity[key]) for key in ("fingerprint", "checkpoint", "engine")},
+            **{key: str(identity[key]) for key in ("fingerprint", "checkpoint", "engine")},
             **{f"{stage}_ms": value for stage, value in timing_ms.items()},
         },
     }

@@ -34,6 +34,10 @@ class TraceExporter:
         )
         self._tracer = self._provider.get_tracer("raymill.serve")
 
+    def close(self) -> None:
+        """Send the spans that wait, and end OpenTelemetry's thread."""
+        self._provider.shutdown()
+
     def write(self, exchange: Exchange, status: int, seconds: float) -> None:
         """Send the spans of a finished request, unless its traceparent header says that the trace is not sampled."""
         if not exchange.sampled:
@@ -64,7 +68,8 @@ class TraceExporter:
 
 
 def _attributes(exchange: Exchange, status: int) -> dict[str, Any]:
-    identity = exchange.model.identity
+    # A request without a job was answered by no engine.
+    identity = exchange.job.identity if exchange.job is not None else exchange.model.identity
     return {
         "http.request.method": exchange.method,
         "url.path": exchange.path,

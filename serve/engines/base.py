@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.errors import first_line
-from trainer.inference.predictor import Predictor
+
+if TYPE_CHECKING:
+    from trainer.inference.predictor import Predictor
 
 
 class EngineError(Exception):

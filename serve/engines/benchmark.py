@@ -13,6 +13,7 @@ from cluster.errors import user_error_in
 from cluster.files import new_folder
 from serve.engines.base import Engine, EngineError, error_summary
 from serve.engines.catalog import build_engine, load_engine
+from serve.engines.guard import judge
 from trainer.inference import golden
 from trainer.inference.predictor import Predictor
 from trainer.tasks.encoder import Columns
@@ -21,12 +22,12 @@ from trainer.tasks.encoder import Columns
 _BATCH = 32
 # Maximum number of rows to build and time engines with, and maximum number of rows to check them on.
 _SAMPLE, _CHECKED = 256, 1000
-# How long an engine is timed in batches. Single rows are timed for a third as long.
-_SECONDS = 1.0
+#: How long an engine is timed in batches. Single rows are timed for a third as long.
+TIMING_S = 1.0
 # Without held-out rows, an engine's scores may differ from the model's own scores by this much.
 _SAME_SCORE = 2e-3
-# Added to the tolerance, so that floating-point error does not decide whether a metric's drop is within it.
-_ROUNDING = 1e-9
+# A number counts as another answer if it moves by more than this share of the target's standard deviation.
+_SAME_NUMBER = 0.05
 
 
 class HeldOut(NamedTuple):
@@ -57,6 +58,13 @@ class Candidate(NamedTuple):
     note: str = ""
     """A note on how it was built."""
 
+    own_metric: float | None = None
+    rows: int = 0
+    changed: int | None = None
+    p_value: float | None = None
+    conclusion: str = ""
+    """What the check has shown, in a sentence; see `serve.engines.guard.Verdict` for it and the fields above."""
+
     @property
     def is_eligible(self) -> bool:
         """Whether it was checked and keeps the metric."""
@@ -73,16 +81,17 @@ class Candidate(NamedTuple):
     @property
     def check_line(self) -> str:
         """The line that users see after the engine is checked."""
-        metric = "" if self.metric is None else f", metric {self.metric:.4f}"
-        verdict = f"not chosen: {self.refused}" if self.refused else "chosen"
-        return f"{self.name:<18} scores change by at most {self.largest_move:.4f}{metric}: {verdict}"
+        return f"{self.name:<18} {'not chosen' if self.refused else 'chosen'}: {self.conclusion}"
 
 
 class Benchmark:
     """Times and checks engines of one model, all on the same rows."""
 
-    def __init__(self, predictor: Predictor, held_out: HeldOut | None, folder: Path) -> None:
-        self.predictor, self._held_out = predictor, held_out
+    def __init__(
+        self, predictor: Predictor, held_out: HeldOut | None, folder: Path, timing_s: float = TIMING_S
+    ) -> None:
+        """`folder` is the version's. Each engine is timed for `timing_s` seconds."""
+        self.predictor, self._held_out, self._timing_s = predictor, held_out, timing_s
         columns = held_out.columns if held_out else predictor.parse(golden.load_requests(folder))
         # Random rows, because the rows of a file are often sorted by class or by length.
         rows = np.random.default_rng(0).permutation(len(next(iter(columns.values()))))[: _SAMPLE + _CHECKED]
@@ -92,10 +101,6 @@ class Benchmark:
         self.sample = encoded[: n_sample or _SAMPLE]
         self.checked, self._rows = encoded[n_sample:], rows[n_sample:]
         self._own_scores = predictor.scores(self.checked)
-
-    def own_metric(self) -> float | None:
-        """Return the metric of the model's own forward pass; None without held-out rows."""
-        return self._metric(self._own_scores)
 
     def build_and_time(self, name: str, folder: Path, scratch: Path) -> Candidate:
         """Build an engine into `folder` and time it.
@@ -120,39 +125,71 @@ class Benchmark:
             reason = error_summary(error)
         return Candidate(name, 0.0, 0.0, round(time.perf_counter() - started, 2), reason)
 
-    def compare(self, engine: Engine) -> tuple[float, float | None]:
-        """Return the largest difference between the engine's scores and the model's own, and the engine's metric.
-
-        The difference is divided by the target's `unit`. The metric is None without held-out rows.
-        """
-        target, fitted = self.predictor.task.target, self.predictor.contract.fitted
+    def check(self, candidate: Candidate, engine: Engine, tolerance: float) -> Candidate:
+        """Return a timed candidate with the verdict on its scores. `tolerance` is that of `serve.engines.guard.judge`."""
         batches = [self.checked[start : start + _BATCH] for start in range(0, len(self.checked), _BATCH)]
-        scores = target.scores(fitted, np.concatenate([engine.logits(batch) for batch in batches]))
-        difference = float(np.abs(scores - self._own_scores).max() / target.unit(fitted))
-        return difference, self._metric(scores)
+        logits = np.concatenate([engine.logits(batch) for batch in batches])
+        scores = self.predictor.task.target.scores(self.predictor.contract.fitted, logits)
+        return self.check_scores(candidate, scores, tolerance)
 
-    def rejection_reason(self, difference: float, metric: float | None, own: float | None, tolerance: float) -> str:
-        """Return why an engine with these results may not be chosen, or "".
-
-        `own` is the metric of the model's own forward pass. `tolerance` is in percentage points; for a metric of which
-        a lower value is better, it is in percent of `own`.
-        """
+    def check_scores(self, candidate: Candidate, scores: np.ndarray, tolerance: float) -> Candidate:
+        """Return a candidate with the verdict on its scores for the checked rows, float64 of shape (rows, outputs)."""
+        difference = float(np.abs(scores - self._own_scores).max() / self._unit)
+        rounded = round(difference, 6) if np.isfinite(difference) else None
+        candidate = candidate._replace(largest_move=rounded, rows=len(scores))
         if not np.isfinite(difference):
-            return "its scores are not finite"
-        if self._held_out is None or metric is None or own is None:
-            if difference <= _SAME_SCORE:
-                return ""
-            return f"a score changes by {difference:.4f}, and there are no held-out rows to check the metric on"
-        higher = self._held_out.higher_is_better
-        gain = metric - own if higher else own - metric
-        allowed = tolerance / 100 * (1.0 if higher else abs(own))
-        return "" if gain >= -allowed - _ROUNDING else f"{self._held_out.metric} changes from {own:.4f} to {metric:.4f}"
-
-    def _metric(self, scores: np.ndarray) -> float | None:
+            return candidate._replace(refused="its scores are not finite", conclusion="its scores are not finite")
         if self._held_out is None:
-            return None
+            return self._check_without_targets(candidate, difference)
+        verdict = judge(
+            self._own_scores,
+            scores,
+            self._changed(scores),
+            self._metric,
+            name=self._held_out.metric,
+            higher_is_better=self._held_out.higher_is_better,
+            tolerance=tolerance,
+        )
+        return candidate._replace(**verdict._asdict())
+
+    def accept_native(self, candidate: Candidate) -> Candidate:
+        """Return the candidate of the model itself, which always passes."""
+        metric = self._metric(self._own_scores) if self._held_out else None
+        return candidate._replace(
+            metric=metric,
+            own_metric=metric,
+            largest_move=0.0,
+            rows=len(self.checked),
+            changed=0,
+            conclusion="the model itself",
+        )
+
+    def _check_without_targets(self, candidate: Candidate, difference: float) -> Candidate:
+        facts = f"scores change by at most {difference:.4f}"
+        if difference <= _SAME_SCORE:
+            return candidate._replace(conclusion=f"{facts}: the same up to rounding")
+        reason = f"{facts}, and there are no held-out rows to check the metric on"
+        return candidate._replace(refused=reason, conclusion=reason)
+
+    @property
+    def _unit(self) -> float:
+        return self.predictor.task.target.unit(self.predictor.contract.fitted)
+
+    def _changed(self, scores: np.ndarray) -> np.ndarray:
+        """Return for each checked row whether its answer differs from the model's own."""
+        target, fitted = self.predictor.task.target, self.predictor.contract.fitted
+        if not target.labels(fitted):
+            changed: np.ndarray = np.abs(scores - self._own_scores).max(1) > _SAME_NUMBER * self._unit
+            return changed
+        own, theirs = (target.answer(fitted, values) for values in (self._own_scores, scores))
+        return np.array(
+            [target.labels_to_count(a) != target.labels_to_count(b) for a, b in zip(own, theirs, strict=True)]
+        )
+
+    def _metric(self, scores: np.ndarray) -> float:
+        assert self._held_out is not None
         targets, bins = self._held_out.targets[self._rows], self._held_out.bins
-        return self.predictor.task.target.metrics(scores, targets, bins).get(self._held_out.metric)
+        return float(self.predictor.task.target.metrics(scores, targets, bins)[self._held_out.metric])
 
     def _rows_per_s(self, engine: Engine) -> float:
         """Return rows per second in batches. Use each batch's fastest time, so that other work on the machine does not
@@ -161,7 +198,7 @@ class Benchmark:
         engine.logits(batches[0])
         fastest = [0.0] * len(batches)
         n_calls, began = 0, time.perf_counter()
-        while time.perf_counter() - began < _SECONDS or not n_calls:
+        while time.perf_counter() - began < self._timing_s or not n_calls:
             index = n_calls % len(batches)
             started = time.perf_counter()
             engine.logits(batches[index])
@@ -174,7 +211,7 @@ class Benchmark:
         """Return the median milliseconds of a single row."""
         durations: list[float] = []
         began = time.perf_counter()
-        while time.perf_counter() - began < _SECONDS / 3 or not durations:
+        while time.perf_counter() - began < self._timing_s / 3 or not durations:
             started = time.perf_counter()
             engine.logits([self.sample[len(durations) % len(self.sample)]])
             durations.append(time.perf_counter() - started)

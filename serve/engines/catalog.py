@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from cluster.errors import SpecError, suggest
 from serve.engines.base import Engine
-from trainer.inference.predictor import Predictor
 from trainer.spec.serve import EngineName
+
+if TYPE_CHECKING:
+    from trainer.inference.predictor import Predictor
 
 #: Values of `serve.engine` for the fastest engine that keeps the metric: fastest in batches, or for a single input.
 AUTO, AUTO_LATENCY = "auto", "auto-latency"

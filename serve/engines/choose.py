@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
@@ -20,14 +21,16 @@ from filelock import FileLock
 from cluster.errors import ModelError, SpecError
 from serve.engines import engine_store
 from serve.engines.base import Engine, EngineError
-from serve.engines.benchmark import Benchmark, Candidate, HeldOut
+from serve.engines.benchmark import TIMING_S, Benchmark, Candidate, HeldOut
 from serve.engines.catalog import AUTO_LATENCY, ENGINE_NAMES, NATIVE, load_engine
+from serve.engines.selection import SelectedEngine, current_engine, device_and_threads, hardware_of
 from trainer.inference.predictor import Predictor
 from trainer.registry.registry import Version
 from trainer.spec.serve import ServeSpec
 
 # An engine is preferred to the model's own forward pass only if it is faster by this factor.
 _WORTH = 1.05
+_SCRATCH_PREFIX = ".scratch-"
 
 Speed = Callable[[Candidate], float]
 Say = Callable[[str], None]
@@ -35,26 +38,16 @@ Say = Callable[[str], None]
 
 def select_engine(
     version: Version, spec: ServeSpec, held_out: Callable[[], HeldOut | None], say: Say = print
-) -> tuple[str, dict[str, Any] | None]:
-    """Return the engine that `serve.engine` means for a version on this machine, and the stored choice.
+) -> SelectedEngine:
+    """Return the engine that `serve.engine` means for a version on this machine.
 
     Measures the engines first if no choice is stored for this hardware.
     """
-    if spec.engine == NATIVE or not _has_device(spec):
-        return NATIVE, None
-    choice = engine_store.load_choice(version, _hardware(spec), spec.engine)
-    if choice is None or (spec.engine not in ENGINE_NAMES and choice["tolerance"] != spec.max_metric_drop):
-        choice = optimize_engine(version, spec, held_out(), say)
-    return choice["engine"], choice
-
-
-def stored_engine(version: Version, spec: ServeSpec) -> tuple[str, dict[str, Any] | None]:
-    """Return the engine that was chosen for a version on this hardware, with any tolerance, and the stored choice.
-
-    Without a stored choice, returns the model's own forward pass (`native`) and None.
-    """
-    choice = engine_store.load_choice(version, _hardware(spec), spec.engine) if _has_device(spec) else None
-    return (choice["engine"], choice) if choice else (NATIVE, None)
+    current = current_engine(version, spec)
+    if current is not None:
+        return current
+    choice = optimize_engine(version, spec, held_out(), say)
+    return SelectedEngine(choice["engine"], choice)
 
 
 def load_chosen_engine(predictor: Predictor, version: Version, name: str, choice: dict[str, Any] | None) -> Engine:
@@ -70,23 +63,35 @@ def load_chosen_engine(predictor: Predictor, version: Version, name: str, choice
         ) from error
 
 
-def optimize_engine(version: Version, spec: ServeSpec, held_out: HeldOut | None, say: Say = print) -> dict[str, Any]:
+def optimize_engine(
+    version: Version, spec: ServeSpec, held_out: HeldOut | None, say: Say = print, *, timing_s: float = TIMING_S
+) -> dict[str, Any]:
     """Build and measure engines of a version on this machine, store the choice beside the version and return it.
+
+    Each engine is timed for `timing_s` seconds.
 
     If `spec.engine` names one engine, that engine is chosen whatever its metric is; raises `SpecError` if it cannot be
     used. Running endpoints keep their files: each call builds into a new folder and keeps that of the previous choice.
     """
-    folder = engine_store.engine_folder(version, _hardware(spec))
+    folder = engine_store.engine_folder(version, hardware_of(spec))
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(str(folder / ".lock")):
-        return _optimize(version, spec, held_out, say, folder)
+        for left in folder.glob(f"{_SCRATCH_PREFIX}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        built = folder / f"built-{uuid.uuid4().hex[:8]}"
+        try:
+            return _optimize(version, spec, held_out, say, built, timing_s)
+        except BaseException:  # an interrupt, too
+            shutil.rmtree(built, ignore_errors=True)
+            raise
 
 
-def _optimize(version: Version, spec: ServeSpec, held_out: HeldOut | None, say: Say, folder: Path) -> dict[str, Any]:
-    device, threads = _device_and_threads(spec)
+def _optimize(
+    version: Version, spec: ServeSpec, held_out: HeldOut | None, say: Say, built: Path, timing_s: float
+) -> dict[str, Any]:
+    device, threads = device_and_threads(spec)
     predictor = Predictor(version.folder, device=device, threads=threads)
-    benchmark = Benchmark(predictor, held_out, version.folder)
-    built = folder / f"built-{uuid.uuid4().hex[:8]}"
+    benchmark = Benchmark(predictor, held_out, version.folder, timing_s)
     names = [spec.engine] if spec.engine in ENGINE_NAMES else [NATIVE, *_candidate_names(predictor, device)]
     speed = _single_row_speed if spec.engine == AUTO_LATENCY else _batch_speed
     candidates = _time_candidates(names, benchmark, built, spec, say)
@@ -107,7 +112,7 @@ def _optimize(version: Version, spec: ServeSpec, held_out: HeldOut | None, say: 
         "folder": f"{built.name}/{chosen}",
         "built": engine_store.file_digests(built / chosen),
     }
-    engine_store.save_choice(folder, choice, spec.engine)
+    engine_store.save_choice(built.parent, choice, spec.engine)
     return choice
 
 
@@ -115,9 +120,8 @@ def _candidate_names(predictor: Predictor, device: str) -> list[str]:
     """Return the engines to compare with the model's own forward pass."""
     if device == "cuda":
         return ["torch-bf16", "onnx-fp32"]
-    import torch
-
-    if not isinstance(predictor.model, torch.nn.Module):
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(predictor.model, torch.nn.Module):  # torch is loaded if the model is its own
         return []
     return [name for name in ENGINE_NAMES if name not in (NATIVE, "torch-compile")]
 
@@ -127,7 +131,7 @@ def _time_candidates(
 ) -> list[Candidate]:
     """Build and time each engine. Raises `SpecError` if the engine named in the spec cannot be built."""
     candidates = []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=built.parent, prefix=_SCRATCH_PREFIX) as scratch:
         for name in names:
             candidate = benchmark.build_and_time(name, built / name, Path(scratch))
             if candidate.refused and name == spec.engine:
@@ -145,12 +149,11 @@ def _check_fastest(
     candidates: list[Candidate], speed: Speed, benchmark: Benchmark, built: Path, tolerance: float, say: Say
 ) -> list[Candidate]:
     """Check the candidates, the fastest first, until one keeps the metric; the model's own forward pass always does."""
-    own = benchmark.own_metric()
     checked = {}
     for candidate in sorted(candidates, key=speed, reverse=True):
         if candidate.refused:
             continue
-        result = _check(candidate, own, benchmark, built, tolerance)
+        result = _check(candidate, benchmark, built, tolerance)
         checked[candidate.name] = result
         say(result.check_line)
         if result.is_eligible:
@@ -158,17 +161,12 @@ def _check_fastest(
     return [checked.get(candidate.name, candidate) for candidate in candidates]
 
 
-def _check(candidate: Candidate, own: float | None, benchmark: Benchmark, built: Path, tolerance: float) -> Candidate:
-    """Return a candidate with its metric, its largest score difference, and a reason if it is rejected.
-
-    `own` is the metric of the model's own forward pass.
-    """
+def _check(candidate: Candidate, benchmark: Benchmark, built: Path, tolerance: float) -> Candidate:
+    """Return a candidate with the verdict on its scores."""
     if candidate.name == NATIVE:
-        return candidate._replace(metric=own, largest_move=0.0)
+        return benchmark.accept_native(candidate)
     engine = load_engine(candidate.name, benchmark.predictor, built / candidate.name)
-    difference, metric = benchmark.compare(engine)
-    reason = benchmark.rejection_reason(difference, metric, own, tolerance)
-    return candidate._replace(metric=metric, largest_move=round(difference, 6), refused=reason)
+    return benchmark.check(candidate, engine, tolerance)
 
 
 def _fastest_eligible(candidates: list[Candidate], speed: Speed) -> str:
@@ -184,21 +182,3 @@ def _batch_speed(candidate: Candidate) -> float:
 def _single_row_speed(candidate: Candidate) -> float:
     """Return single rows per second, with the same bonus for the native engine. Without a time, returns 0."""
     return 1 / candidate.single_ms * (_WORTH if candidate.name == NATIVE else 1.0) if candidate.single_ms else 0.0
-
-
-def _device_and_threads(spec: ServeSpec) -> tuple[str, int]:
-    """Return the device and the number of threads of a replica."""
-    return "cuda" if spec.gpus_per_replica > 0 else "cpu", max(1, int(spec.cpus_per_replica))
-
-
-def _hardware(spec: ServeSpec) -> dict[str, Any]:
-    return engine_store.detect_hardware(*_device_and_threads(spec))
-
-
-def _has_device(spec: ServeSpec) -> bool:
-    """Whether this machine has the device that a replica uses. Only then can engines be measured here."""
-    if not spec.gpus_per_replica:
-        return True
-    import torch
-
-    return torch.cuda.is_available()

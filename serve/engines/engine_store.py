@@ -25,7 +25,7 @@ from trainer.registry.registry import MANIFEST_FILE, Version
 
 CHOICE = "choice.json"
 # Version of the choice file's schema and of the set of engines. A choice with another version is measured again.
-FORMAT = 4
+FORMAT = 5
 # How many unused folders of built engines to keep: replicas that run or restart may still read them.
 _KEEP_BUILT = 3
 _LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino")
@@ -79,13 +79,18 @@ def checkpoint_digest(version: Version) -> str:
     return file_sha256(version.folder / MANIFEST_FILE)
 
 
+def choice_path(version: Version, hardware: dict[str, Any], engine: str) -> Path:
+    """Return the file of the choice for `engine`, a value of `serve.engine`. The file may not exist yet."""
+    return engine_folder(version, hardware) / _choice_file(engine)
+
+
 def load_choice(version: Version, hardware: dict[str, Any], engine: str) -> dict[str, Any] | None:
     """Return the stored choice for a version on `hardware`; None if there is none for this checkpoint.
 
     `engine` is the value of `serve.engine`; each value has its own choice file. Raises `ModelError` if the file is
     damaged.
     """
-    path = engine_folder(version, hardware) / _choice_file(engine)
+    path = choice_path(version, hardware, engine)
     if not path.is_file():
         return None
     try:

@@ -29,6 +29,10 @@ _NOTHING = np.empty(0)
 DoneCallback = Callable[[list["Job"]], None]
 
 
+class BatcherClosed(Exception):
+    """A job was submitted to a batcher that accepts no more jobs."""
+
+
 class BatchLimits(NamedTuple):
     """Limits on batches and on the queue."""
 
@@ -57,8 +61,8 @@ class Job:
     """A request in the batcher."""
 
     __slots__ = (
-        "answers", "computing_s", "done", "dropped", "error", "finished", "inputs", "n_begun", "n_left", "n_prepared",
-        "preparing_s", "raw", "started", "tokens", "waiter",
+        "answers", "computing_s", "done", "dropped", "error", "finished", "identity", "inputs", "n_begun", "n_left",
+        "n_prepared", "preparing_s", "raw", "started", "tokens", "waiter",
     )  # fmt: skip
 
     def __init__(self, raw: Sequence[Any], done: DoneCallback) -> None:
@@ -68,6 +72,8 @@ class Job:
         self.n_prepared = self.n_begun = 0
         self.n_left = len(raw)
         self.error: Exception | None = None
+        self.identity: dict[str, Any] = {}
+        """The model and the engine that compute this job. The batcher does not use it."""
         self.waiter: Any = None
         """An object of the caller's, for example a future that `done` completes. The batcher does not use it."""
         self.dropped = False
@@ -123,10 +129,12 @@ class Batcher:
         """Queue the inputs of a request and return its job.
 
         After each batch, the batcher's thread calls `done` once with all finished jobs that were submitted with this
-        same function. Raises `RequestError` 429 at once if too many inputs wait.
+        same function. Raises `RequestError` 429 at once if too many inputs wait, and `BatcherClosed` after `close`.
         """
         job = Job(raw, done)
         with self._wake:
+            if self._closed:
+                raise BatcherClosed
             if self._waiting and self._waiting + len(raw) > self._limits.waiting:
                 raise RequestError(
                     429, "overloaded", f"{self._waiting} inputs are already waiting; retry in {self.retry_after_s} s"
@@ -142,7 +150,7 @@ class Batcher:
         return max(1, round(self._waiting * self._per_input_s + 0.5))
 
     def close(self) -> None:
-        """End the thread after its current batch."""
+        """Accept no more jobs, finish those that wait, and end the thread."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -155,7 +163,7 @@ class Batcher:
             with self._wake:
                 while not self._new and not self._jobs and not self._closed:
                     self._wake.wait()
-                if self._closed:
+                if self._closed and not self._new and not self._jobs:
                     return
                 self._jobs.extend(self._new)
                 self._new.clear()

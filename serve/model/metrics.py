@@ -64,6 +64,10 @@ class ReplicaMetrics:
         """Return this replica's metrics as a Prometheus page."""
         return generate_latest(self.registry).decode()
 
+    def page(self, replica: str) -> str:
+        """Return the page of an endpoint whose only replica this is, in the form of `merge_pages`."""
+        return merge_pages({replica: self.text()})
+
 
 class ModelMetrics:
     """The metrics of one model in a replica."""
@@ -82,9 +86,19 @@ class ModelMetrics:
         self._batch_inputs = metrics.batch_inputs.labels(*labels)
         self._batch_tokens = metrics.batch_tokens.labels(*labels)
         self.in_flight = metrics.in_flight.labels(*labels)
+        self._info = metrics.info
+        self._info_labels: tuple[str, ...] = ()
         metrics.waiting.labels(*labels).set_function(waiting)
-        metrics.info.labels(*labels, identity["fingerprint"], identity["checkpoint"], identity["engine"]).set(1)
         metrics.replicas.labels(*labels).set(1)
+        self.show_identity(identity)
+
+    def show_identity(self, identity: dict[str, Any]) -> None:
+        """Show the engine in `identity` as the one in use, in place of the one before. All counts go on."""
+        before = self._info_labels
+        self._info_labels = (*self._labels, identity["fingerprint"], identity["checkpoint"], identity["engine"])
+        self._info.labels(*self._info_labels).set(1)
+        if before and before != self._info_labels:
+            self._info.remove(*before)
 
     def count_request(self, status: int, reason: str, seconds: float) -> None:
         """Count an answered request; `reason` is "ok" or the error's code."""

@@ -1,142 +1,107 @@
-"""One model version in a replica: its files verified, with its engine and its batcher. Without Ray or HTTP."""
+"""One model version of a replica: its batcher, its metrics, and its engine, which can be replaced. No Ray, no HTTP."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
-
-from cluster.errors import ModelError, RequestError
-from serve.engines.choose import load_chosen_engine
-from serve.engines.engine_store import checkpoint_digest
-from serve.model.batcher import Batcher, BatchLimits
+from serve.model.batcher import Batcher, BatcherClosed, BatchLimits, DoneCallback, Job
 from serve.model.body import check_input_count, parse_body
+from serve.model.loaded_model import LoadedModel
 from serve.model.metrics import ModelMetrics, ReplicaMetrics
-from trainer.inference import golden
-from trainer.inference.predictor import Predictor
-from trainer.registry import registry
-from trainer.registry.registry import Version
-from trainer.tasks.roles import input_roles
+from serve.model.settings import ModelSettings
 
-# An engine's scores on golden rows may differ from the model's own scores by this factor times the measured difference.
-_SLACK = 2.0
 _UNLIMITED = 1 << 62
 
 
-class ModelSettings(BaseModel):
-    """A replica's settings for one model: plain values, so that a Serve config file can hold them."""
+class _Lane(NamedTuple):
+    """A loaded model and the batcher that computes with it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    name: str
-    version: int
-    folder: str
-    engine: str = "native"
-    choice: dict[str, Any] | None = None
-    """The stored choice of `serve.engines.choose`."""
-    threads: int = 1
-    on_gpu: bool = False
-    max_batch_size: int = 32
-    max_batch_tokens: int = 8192
-    max_inputs: int = 256
-    max_body_bytes: int = 1 << 20
-    max_queued: int = 1000
-    overlong: str = "truncate"
+    loaded: LoadedModel
+    batcher: Batcher
 
 
 class ServedModel:
-    """A model that is ready to answer requests.
-
-    The constructor raises `ModelError` if a file's digest is wrong or a golden row is not reproduced.
-    """
+    """A model that is ready to answer requests. The constructor raises `ModelError` as `LoadedModel` does."""
 
     def __init__(self, settings: ModelSettings, metrics: ReplicaMetrics) -> None:
         self.settings = settings
-        version = Version(settings.name, settings.version, Path(settings.folder))
-        registry.verify_files(version)
-        device = "cuda" if settings.on_gpu else "cpu"
-        self.predictor = Predictor(version.folder, device=device, threads=settings.threads)
-        self.task, self.contract = self.predictor.task, self.predictor.contract
-        self.roles = input_roles(self.task, self.contract)
-        self.golden_rows = golden.verify_golden(version.folder, self.predictor)
-        self._engine = load_chosen_engine(self.predictor, version, settings.engine, settings.choice)
-        rows = self.predictor.encode(self.predictor.parse(golden.load_requests(version.folder)))
-        self._check_engine(version, rows)
-        if self._engine.owns_weights:
-            self.predictor.model = None
-        self.identity = {
-            "name": version.name,
-            "version": version.number,
-            "fingerprint": self.contract.fingerprint,
-            "checkpoint": checkpoint_digest(version),
-            "engine": settings.engine,
-        }
-        """The value of the key `model` in every response."""
-        self.metrics = ModelMetrics(metrics, self.identity, lambda: self.batcher.waiting)
-        self._warm_up(rows)
+        loaded = LoadedModel(settings)
+        self.task, self.contract, self.roles = loaded.task, loaded.contract, loaded.roles
+        self.golden_rows = loaded.golden_rows
+        self.max_body_bytes = settings.max_body_bytes or self.task.max_body_bytes
+        # Batchers whose jobs are not all answered: the current one, and during a replacement the one before.
+        self._batchers: list[Batcher] = []
+        self.metrics = ModelMetrics(metrics, loaded.identity, lambda: self.waiting)
+        self._lane = self._open_lane(loaded)
+
+    def _open_lane(self, loaded: LoadedModel) -> _Lane:
+        settings = self.settings
         max_tokens = settings.max_batch_tokens if self.task.token_input else _UNLIMITED
         limits = BatchLimits(settings.max_batch_size, max_tokens, settings.max_queued)
-        self.batcher = Batcher(self, limits, self.metrics.count_batch)
+        batcher = Batcher(loaded, limits, self.metrics.count_batch)
+        self._batchers.append(batcher)
+        return _Lane(loaded, batcher)
 
-    def _warm_up(self, rows: list[np.ndarray]) -> None:
-        """Compute batches of common sizes, so that one-time work does not slow down the first requests."""
-        for size in {1, 2, self.settings.max_batch_size // 4, self.settings.max_batch_size} if rows else ():
-            self._engine.logits((rows * (size // len(rows) + 1))[: max(1, size)])
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Name, version, fingerprint, checkpoint and engine of the model that computes new requests."""
+        return self._lane.loaded.identity
 
-    def _check_engine(self, version: Version, rows: list[np.ndarray]) -> None:
-        """Raise `ModelError` if the engine's scores on golden rows are too far from the model's own scores.
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model and engine that compute new requests."""
+        return self._lane.loaded
 
-        The limit is `_SLACK` times the largest difference that was measured when the engine was chosen.
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread that computes new requests still runs."""
+        return self._lane.batcher.is_alive
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that are not answered yet."""
+        return sum(batcher.waiting for batcher in list(self._batchers))
+
+    @property
+    def retry_after_s(self) -> int:
+        """Estimated time until the inputs that wait now are done, in whole seconds."""
+        return self._lane.batcher.retry_after_s
+
+    def submit(self, rows: Sequence[Any], done: DoneCallback) -> Job:
+        """Queue the rows of a request (see `parse_inputs`) and return its job, whose `identity` names the engine.
+
+        Raises `RequestError` 429 at once if too many inputs wait. See `Batcher.submit` for `done`.
         """
-        measured = {entry["name"]: entry for entry in (self.settings.choice or {}).get("candidates", [])}
-        if self.settings.engine not in measured or not rows:
-            return
-        unit = self.task.target.unit(self.contract.fitted)
-        difference = float(np.abs(self.compute(rows) - self.predictor.scores(rows)).max() / unit)
-        allowed = _SLACK * max(measured[self.settings.engine]["largest_move"] or 0.0, 1e-3)
-        if not difference <= allowed:  # written so that NaN fails too
-            raise ModelError(
-                f"engine {self.settings.engine} of {version.ref} changes a golden row's score by {difference:.4f}; "
-                f"when it was measured, scores changed by at most {allowed / _SLACK:.4f}",
-                "measure again with `raymill optimize`, or set `serve.engine: native`",
-            )
+        while True:
+            lane = self._lane
+            try:
+                job = lane.batcher.submit(rows, done)
+            except BatcherClosed:  # the engine was replaced after the line above read it
+                if lane is self._lane:
+                    raise
+                continue
+            job.identity = lane.loaded.identity
+            return job
 
-    # -- the `BatchModel` protocol
+    def replace_engine(self, settings: ModelSettings) -> None:
+        """Load the engine of `settings` beside the current one, then compute all new requests with it.
 
-    def prepare(self, raw: Sequence[Any]) -> list[np.ndarray | RequestError]:
-        """Return the model input of each row from `parse_inputs`, or an error for a row that cannot be used."""
-        columns = dict(zip(self.roles, map(list, zip(*raw, strict=True)), strict=True))
-        encoded = self.predictor.encode_with_reasons(columns)
-        if not encoded.reasons or not any(encoded.reasons):
-            return [self._check_length(ids, row) for ids, row in zip(encoded.inputs, raw, strict=True)]
-        usable = [row for row, reason in zip(raw, encoded.reasons, strict=True) if not reason]
-        prepared = iter(self.prepare(usable) if usable else [])
-        return [_cleaning_error(reason) if reason else next(prepared) for reason in encoded.reasons]
+        Loads and checks a second copy of the model, so that the two engines share nothing. Returns when the requests
+        that the engine before has accepted are answered. Raises `ModelError`, and changes nothing, if the engine cannot
+        be loaded or fails its checks.
+        """
+        loaded = LoadedModel(settings)
+        before = self._lane
+        self._lane = self._open_lane(loaded)
+        self.metrics.show_identity(loaded.identity)
+        before.batcher.close()
+        self._batchers.remove(before.batcher)
 
-    def _check_length(self, ids: np.ndarray, row: Sequence[Any]) -> np.ndarray | RequestError:
-        if self.settings.overlong == "truncate":
-            return ids
-        max_length = self.task.max_length(self.contract)
-        if max_length is None or len(ids) < max_length:
-            return ids
-        length = self.predictor.encoder.length(row)
-        if length <= max_length:
-            return ids
-        return RequestError(422, "too_long", f"has {length} tokens; the model reads at most {max_length}")
-
-    def compute(self, inputs: list[np.ndarray]) -> np.ndarray:
-        """Return float64 scores, shape (B, C)."""
-        return self.task.target.scores(self.contract.fitted, self._engine.logits(inputs))
-
-    def format_answers(self, scores: np.ndarray) -> list[dict[str, Any]]:
-        """Return one JSON object for each row of scores."""
-        return self.task.target.answer(self.contract.fitted, scores)
-
-    # -- requests
+    def close(self) -> None:
+        """Answer the requests that wait, and end the batcher's thread."""
+        self._lane.batcher.close()
 
     def parse_body(self, body: bytes, content_type: str) -> list[Any]:
         """Return the inputs in a request's body. Raises `RequestError` if the body is not valid."""
@@ -147,7 +112,7 @@ class ServedModel:
 
     def parse_inputs(self, inputs: Sequence[Any]) -> list[Any]:
         """Return each input's raw values in the order of `roles`. Raises `RequestError` for the first invalid input."""
-        columns = self.predictor.parse(inputs)
+        columns = self.task.parse(self.contract, inputs)
         return list(zip(*[columns[role] for role in self.roles], strict=True))
 
     def labels_to_count(self, answers: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -158,7 +123,3 @@ class ServedModel:
     def example(self) -> dict[str, Any]:
         """An `input` and an `answer` for the documentation."""
         return {"input": self.task.example(self.contract), "answer": self.task.target.example(self.contract.fitted)}
-
-
-def _cleaning_error(reason: str) -> RequestError:
-    return RequestError(422, "refused_input", f"cannot be used: {reason}")

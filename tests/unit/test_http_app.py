@@ -10,7 +10,8 @@ from serve.asgi.access_log import AccessLog
 from serve.asgi.app import HttpApp
 from serve.asgi.auth import ApiKeyAuth
 from serve.model.metrics import ReplicaMetrics
-from serve.model.served_model import ModelSettings, ServedModel
+from serve.model.served_model import ServedModel
+from serve.model.settings import ModelSettings
 from support.timing import wait_until
 
 TEXT = {"inputs": ["cat dog i want"]}
@@ -25,7 +26,7 @@ def served(tiny_version):
     models[1].identity["name"] = "other"
     yield models, metrics
     for model in models:
-        model.batcher.close()
+        model.close()
 
 
 def make_app(served, **changes):
@@ -76,7 +77,7 @@ def test_a_failing_model_gives_a_500_that_names_the_request_and_no_details(serve
     def fails(inputs):
         raise ValueError("secret detail")
 
-    monkeypatch.setattr(served[0][0], "compute", fails)
+    monkeypatch.setattr(served[0][0].loaded, "compute", fails)
     (reply,) = send(make_app(served), ("POST", "/predict", {"json": TEXT, "headers": {"x-request-id": "r-1"}}))
     assert reply.status_code == 500 and "r-1" in reply.text and "secret" not in reply.text
     assert 'status="500"' in served[1].text()
@@ -86,31 +87,31 @@ def test_a_request_that_times_out_gets_504_and_leaves_the_queue(served, monkeypa
     import threading
 
     gate = threading.Event()
-    real = served[0][0].compute
-    monkeypatch.setattr(served[0][0], "compute", lambda inputs: gate.wait(20) and real(inputs))
+    real = served[0][0].loaded.compute
+    monkeypatch.setattr(served[0][0].loaded, "compute", lambda inputs: gate.wait(20) and real(inputs))
     try:
         (reply,) = send(make_app(served, timeout_s=0.2), ("POST", "/predict", {"json": TEXT}))
     finally:
         gate.set()
     assert reply.status_code == 504
-    wait_until(lambda: served[0][0].batcher.waiting == 0)
+    wait_until(lambda: served[0][0].waiting == 0)
 
 
 def test_a_client_that_disconnects_leaves_the_queue(served, monkeypatch):
     import threading
 
     gate = threading.Event()
-    real = served[0][0].compute
-    monkeypatch.setattr(served[0][0], "compute", lambda inputs: gate.wait(20) and real(inputs))
+    real = served[0][0].loaded.compute
+    monkeypatch.setattr(served[0][0].loaded, "compute", lambda inputs: gate.wait(20) and real(inputs))
     app = make_app(served)
 
     async def hang_up():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
             first = asyncio.create_task(client.post("/predict", json=TEXT))
-            while not served[0][0].batcher.waiting:
+            while not served[0][0].waiting:
                 await asyncio.sleep(0.01)
             second = asyncio.create_task(client.post("/predict", json={"inputs": ["cat"] * 10}))
-            while served[0][0].batcher.waiting < 11:
+            while served[0][0].waiting < 11:
                 await asyncio.sleep(0.01)
             second.cancel()
             gate.set()
@@ -118,7 +119,7 @@ def test_a_client_that_disconnects_leaves_the_queue(served, monkeypatch):
 
     status, (gone,) = asyncio.run(hang_up())
     assert status == 200 and isinstance(gone, asyncio.CancelledError)
-    wait_until(lambda: served[0][0].batcher.waiting == 0)
+    wait_until(lambda: served[0][0].waiting == 0)
     assert 'reason="client_gone",status="499"' in served[1].text()
 
 

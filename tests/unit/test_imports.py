@@ -48,6 +48,7 @@ PACKAGES = [
     "serve.model",
     "serve.asgi",
     "serve",
+    "serve.local",
     "raymill",
     "raymill.cli",
     "raymill.__main__",

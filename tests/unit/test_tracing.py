@@ -51,6 +51,7 @@ def finished_exchange(sampled="01", parent=True):
     exchange = Exchange({"method": "POST", "path": "/predict", "headers": headers}, None)
     exchange.model, exchange.job = Model, Job(["x"], lambda jobs: None)
     exchange.job.preparing_s, exchange.job.computing_s = 0.001, 0.004
+    exchange.job.identity = Model.identity
     return exchange
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,13 @@ from cluster.progress import Progress, read_progress, run_in_thread, sum_progres
 from trainer.contract.contract import load_contract
 from trainer.inference.batch_predict import check_files, is_small_input, predict_files
 from trainer.inference.evaluate import compute_evaluation, read_labeled, score_locally, score_remotely
+from trainer.pipeline.version_spec import load_version_spec
 from trainer.registry.register import load_registered_rows
 from trainer.registry.registry import Version
 from trainer.report.page import REPORT_FILE, ReportPage, write_page
-from trainer.runs.folder import RAY_LOG, SPEC_FILE, lock_run
+from trainer.runs.folder import RAY_LOG, lock_run
 from trainer.runs.journal import RESULT
-from trainer.spec.run import RunSpec
 from trainer.tasks.catalog import task_of_contract
-from trainer.tasks.load_spec import load_spec
 
 
 def evaluate_version(
@@ -143,13 +140,6 @@ def _cpus_of_actor() -> float:
     # The actor runs on one node. Half a core or more stays free for Ray Data, which else waits forever.
     largest = max((node.cpus for node in nodes), default=0.0)
     return largest - 1 if largest >= 2 else largest - 0.5
-
-
-def load_version_spec(version: Version, overrides: Iterable[str] = ()) -> RunSpec:
-    """Return the spec of a registered version. The code of a custom task is compared with the contract before it runs."""
-    contract = load_contract(version.folder)
-    task_of_contract(contract)
-    return load_spec(version.folder / SPEC_FILE, [*overrides, f"task={json.dumps(contract.task)}"])
 
 
 def _create_folder(storage: Path, version: Version, kind: str) -> Path:

@@ -1,0 +1,70 @@
+"""Which engine a replica starts with: the stored choice, the model itself until one is chosen, or a named engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from serve.engines import engine_store
+from serve.engines.catalog import ENGINE_NAMES, NATIVE
+from trainer.registry.registry import Version
+from trainer.spec.serve import ServeSpec
+
+
+class SelectedEngine(NamedTuple):
+    """The engine that a replica starts with."""
+
+    name: str
+    choice: dict[str, Any] | None = None
+    """The stored choice; None for the model itself (`native`) without one."""
+    awaited: Path | None = None
+    """The file of the choice that replicas take over once it exists; None if they await none."""
+    tolerance: float | None = None
+    """The tolerance of the awaited choice; None for any."""
+
+
+def current_engine(version: Version, spec: ServeSpec) -> SelectedEngine | None:
+    """Return the engine that `serve.engine` means for a version, or None if engines must be measured to know it."""
+    if spec.engine == NATIVE or not _has_device(spec):
+        return SelectedEngine(NATIVE)
+    choice = engine_store.load_choice(version, hardware_of(spec), spec.engine)
+    if choice is None or (spec.engine not in ENGINE_NAMES and choice["tolerance"] != spec.max_metric_drop):
+        return None
+    return SelectedEngine(choice["engine"], choice)
+
+
+def awaited_engine(version: Version, spec: ServeSpec, tolerance: float | None) -> SelectedEngine:
+    """Return the model itself, to be replaced by the engine of the choice that is stored later with `tolerance`."""
+    return SelectedEngine(
+        NATIVE, awaited=engine_store.choice_path(version, hardware_of(spec), spec.engine), tolerance=tolerance
+    )
+
+
+def stored_engine(version: Version, spec: ServeSpec) -> SelectedEngine:
+    """Return the engine that was chosen for a version on this hardware, with any tolerance.
+
+    Without a stored choice, returns the model itself, and any choice that is stored later replaces it.
+    """
+    if spec.engine == NATIVE or not _has_device(spec):
+        return SelectedEngine(NATIVE)
+    choice = engine_store.load_choice(version, hardware_of(spec), spec.engine)
+    return SelectedEngine(choice["engine"], choice) if choice else awaited_engine(version, spec, None)
+
+
+def device_and_threads(spec: ServeSpec) -> tuple[str, int]:
+    """Return the device and the number of threads of a replica."""
+    return "cuda" if spec.gpus_per_replica > 0 else "cpu", max(1, int(spec.cpus_per_replica))
+
+
+def hardware_of(spec: ServeSpec) -> dict[str, Any]:
+    """Return the hardware of a replica on this machine, as `engine_store.detect_hardware` describes it."""
+    return engine_store.detect_hardware(*device_and_threads(spec))
+
+
+def _has_device(spec: ServeSpec) -> bool:
+    """Whether this machine has the device that a replica uses. Only then can engines be measured here."""
+    if not spec.gpus_per_replica:
+        return True
+    import torch
+
+    return torch.cuda.is_available()

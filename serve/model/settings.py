@@ -1,0 +1,51 @@
+"""The settings of a replica and of its models: plain values, so that a Serve config file can hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ModelSettings(BaseModel):
+    """A replica's settings for one model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: str
+    version: int
+    folder: str
+    engine: str = "native"
+    choice: dict[str, Any] | None = None
+    """The stored choice of `serve.engines.choose`."""
+    awaited_choice: str | None = None
+    """The file of a choice that is still being made. The replica takes its engine over once the file exists."""
+    awaited_tolerance: float | None = None
+    """The tolerance with which the awaited choice is made; a file with another one is older. None for any."""
+    threads: int = 1
+    on_gpu: bool = False
+    max_batch_size: int = 32
+    max_batch_tokens: int = 8192
+    max_inputs: int = 256
+    max_body_bytes: int | None = None
+    """Maximum size of a request body; None for the task's own limit."""
+    max_queued: int = 1000
+    overlong: str = "truncate"
+
+
+class ReplicaSettings(BaseModel):
+    """A replica's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    models: list[ModelSettings]
+    """/predict uses the first model."""
+    replicas: int = 1
+    """Minimum number of replicas of the endpoint. Each replica enforces its share of a key's rate."""
+    timeout_s: float = 30
+    keys: list[dict[str, Any]] = []
+    """API keys, hashed."""
+    access_log: str | None = None
+    """The folder of the access log; None for no access log."""
+    log_bodies: bool = False
+    otlp_endpoint: str | None = None

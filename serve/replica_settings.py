@@ -1,0 +1,63 @@
+"""Build the settings of an endpoint's replicas from the spec's `serve:` section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cluster.errors import SpecError
+from serve.engines.selection import SelectedEngine
+from serve.keys import load_keys
+from serve.model.settings import ModelSettings, ReplicaSettings
+from trainer.registry.registry import Version
+from trainer.spec.serve import ServeSpec
+
+
+def check_names(versions: Sequence[Version]) -> None:
+    """Raise `SpecError` if two versions have the same name: requests choose a model by its name."""
+    names = [version.name for version in versions]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise SpecError(
+            f"serve.models: {repeated[0]} is listed twice, but an endpoint serves one version of a model",
+            f"remove one {repeated[0]} from the models to serve",
+        )
+
+
+def graceful_shutdown_s(spec: ServeSpec) -> float:
+    """Return how long a replica that is stopped may still answer the requests that it has."""
+    return max(5.0, min(spec.timeout_s, 30.0))
+
+
+def build_replica_settings(
+    versions: Sequence[Version], spec: ServeSpec, engines: Sequence[SelectedEngine], log_folder: str | None = None
+) -> ReplicaSettings:
+    """Return the settings of each replica. `engines` has one engine for each version."""
+    return ReplicaSettings(
+        models=[_model_settings(version, spec, engine) for version, engine in zip(versions, engines, strict=True)],
+        replicas=max(1, spec.min_replicas),
+        timeout_s=spec.timeout_s,
+        keys=load_keys(spec.keys) if spec.keys else [],
+        access_log=log_folder if spec.access_log else None,
+        log_bodies=spec.log_bodies,
+        otlp_endpoint=spec.otlp_endpoint,
+    )
+
+
+def _model_settings(version: Version, spec: ServeSpec, engine: SelectedEngine) -> ModelSettings:
+    return ModelSettings(
+        name=version.name,
+        version=version.number,
+        folder=str(version.folder),
+        engine=engine.name,
+        choice=engine.choice,
+        awaited_choice=str(engine.awaited) if engine.awaited else None,
+        awaited_tolerance=engine.tolerance,
+        threads=max(1, int(spec.cpus_per_replica)),
+        on_gpu=spec.gpus_per_replica > 0,
+        max_batch_size=spec.max_batch_size,
+        max_batch_tokens=spec.max_batch_tokens,
+        max_inputs=spec.max_inputs,
+        max_body_bytes=spec.max_body_bytes,
+        max_queued=spec.max_queued,
+        overlong=spec.overlong,
+    )
