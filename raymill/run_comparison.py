@@ -22,10 +22,11 @@ def compare_runs(
     order, and have None where a run has no value.
 
     Keys: `runs` (as in `raymill.runs`), `metric` (the main one, of the first run), `metrics` (by part and name: `values`,
-    and `best`, the indexes of the best runs; empty if the runs cannot be compared), `rows` (by part: `digests`, and
-    `same`: True, False, or None if a run's rows are gone), `fingerprints` of the contracts, `spec` (the keys that differ),
-    `environment` (what differs: Python, system, git revision, hardware, versions of packages), `stages` (seconds) and
-    `notes`: sentences about what cannot be compared.
+    and `best`, the indexes of the best runs; empty if the runs cannot be compared), `rows` (by part: `same`, which is
+    True, False, or None if a run's rows are gone, and `digests`, as far as they were needed), `prepared` (folders of
+    prepared rows), `fingerprints` of the contracts, `spec` (the keys that differ), `environment` (what differs: Python,
+    system, git revision, hardware, versions of packages), `stages` (seconds) and `notes`: sentences about what cannot be
+    compared.
 
     Raises `SpecError` for an unknown run, and `UserError` for fewer than two runs.
     """
@@ -34,21 +35,23 @@ def compare_runs(
     from trainer.spec.differences import differing_keys
 
     root = storage_folder(storage)
-    folders = list(dict.fromkeys(find_run(str(run), root) for run in runs))
-    if len(folders) < 2:
+    run_folders = list(dict.fromkeys(find_run(str(run), root) for run in runs))
+    if len(run_folders) < 2:
         raise UserError(
-            f"a comparison needs two different runs or more, and {len(folders)} is given",
+            f"a comparison needs two different runs or more, and {len(run_folders)} is given",
             "name more runs; `raymill runs` lists them",
         )
     versions = versions_by_run(root)
-    details = [read_details(folder, versions) for folder in folders]
-    rows = _compare_rows(details)
+    details = [read_details(folder, versions) for folder in run_folders]
+    folders = [prepared_folder(folder) for folder in run_folders]
+    rows = _compare_rows(details, folders)
     comparison: dict[str, Any] = {
         "runs": [describe_run(one.summary, versions) for one in details],
         "metric": details[0].summary.metric,
         "metrics": _compare_metrics(details, rows),
         "rows": rows,
-        "fingerprints": [_fingerprint(one) for one in details],
+        "prepared": [folder and str(folder) for folder in folders],
+        "fingerprints": [_fingerprint(one, folder) for one, folder in zip(details, folders, strict=True)],
         "spec": differing_keys([one.spec for one in details]),
         "environment": _compare_environments(details),
         "stages": _align([one.summary.stages for one in details]),
@@ -96,29 +99,33 @@ def _best(metric: str, values: list[float | None]) -> list[int]:
     return [index for index, value in enumerate(values) if value == best]
 
 
-def _compare_rows(details: list[RunDetails]) -> dict[str, Any]:
-    digests: dict[tuple[Path, str], str | None] = {}
+def _compare_rows(details: list[RunDetails], folders: list[Path | None]) -> dict[str, Any]:
+    """Return the digests of the rows that the runs were evaluated on, by part, and whether they are the same.
+
+    Rows are read only if the runs have different prepared folders: a folder's name is a digest of what is in it.
+    """
     compared = {}
     for part in _PARTS:
-        own = [_digest(one, part, digests) for one in details]
-        evaluated = [digest for digest, one in zip(own, details, strict=True) if part in one.summary.metrics]
-        is_known = bool(evaluated) and None not in evaluated
-        known = {digest for digest in evaluated if digest is not None}
-        compared[part] = {"digests": own, "same": False if len(known) > 1 else True if is_known else None}
+        evaluated = [index for index, one in enumerate(details) if part in one.summary.metrics]
+        used = {folder and folder.name for folder in (folders[index] for index in evaluated)}
+        digests = [_registered_digest(one) if part == "test" else None for one in details]
+        if len(used) == 1 and None not in used:
+            compared[part] = {"digests": digests, "same": True}
+            continue
+        read = {folder: _read_digest(folder, part) for folder in dict.fromkeys(folders) if folder}
+        digests = [
+            digest or (read.get(folder) if folder else None) for digest, folder in zip(digests, folders, strict=True)
+        ]
+        known = {digests[index] for index in evaluated}
+        same = False if len(known - {None}) > 1 else True if known and None not in known else None
+        compared[part] = {"digests": digests, "same": same}
     return compared
 
 
-def _digest(details: RunDetails, part: str, known: dict[tuple[Path, str], str | None]) -> str | None:
-    """Return the digest of the rows of a part that the run was evaluated on; None if the rows are gone."""
+def _registered_digest(details: RunDetails) -> str | None:
+    """Return the digest of the test rows that a registered run was evaluated on."""
     registered = details.registered.get(details.summary.name)
-    if part == "test" and registered:
-        return str(registered.version.lineage.get("held_out_digest") or "") or None
-    folder = prepared_folder(details.summary.folder)
-    if folder is None:
-        return None
-    if (folder, part) not in known:
-        known[folder, part] = _read_digest(folder, part)
-    return known[folder, part]
+    return (registered and registered.version.lineage.get("held_out_digest")) or None
 
 
 def _read_digest(folder: Path, part: str) -> str | None:
@@ -132,10 +139,9 @@ def _read_digest(folder: Path, part: str) -> str | None:
         return None
 
 
-def _fingerprint(details: RunDetails) -> str | None:
+def _fingerprint(details: RunDetails, folder: Path | None) -> str | None:
     """Return the fingerprint of the contract that the run's rows were prepared by; None if it is unknown."""
     fingerprint = details.summary.result.get("fingerprint")
-    folder = prepared_folder(details.summary.folder)
     # An unfinished run has no result, but a prepared folder's name begins with the fingerprint's first 16 digits.
     return str(fingerprint) if fingerprint else folder.name.partition("-")[0] if folder else None
 

@@ -162,8 +162,9 @@ def resume(
 ) -> Outcome:
     """Resume an interrupted run from its last checkpoint. The result is the same as without the interruption.
 
-    `run` is the run's folder or its name under `storage`. Only keys that do not change the result may be overridden. A
-    search keeps its finished trials and resumes the others; its space and its number of trials may change.
+    `run` is the run's folder, its name under `storage`, the beginning of that name, or `last`. Only keys that do not
+    change the result may be overridden. A search keeps its finished trials and resumes the others; its space and its
+    number of trials may change.
     """
     from trainer.pipeline.run import Run
     from trainer.runs.resume import load_for_resume

@@ -15,7 +15,9 @@ Command = Callable[..., Any]
 
 SPEC = click.argument("spec", type=click.Path())
 SPEC_OR_RUN = click.argument("spec", required=False, type=click.Path())
-RESUME = click.option("--resume", metavar="RUN", help="Resume an interrupted run: its folder or its name.")
+RESUME = click.option(
+    "--resume", metavar="RUN", help="Resume an interrupted run: its name, the beginning of it, its folder, or `last`."
+)
 MODEL = click.argument("model")
 
 

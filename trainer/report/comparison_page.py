@@ -90,11 +90,14 @@ def _difference_sections(comparison: Mapping[str, Any]) -> list[ReportSection]:
     spec, environment = comparison["spec"], comparison["environment"]
     fingerprints = [text and text[:16] for text in comparison["fingerprints"]]
     same = "All runs read rows in the same way: their contracts have the same fingerprint."
-    rows = {"contract": fingerprints}
-    rows |= {
-        f"{part} rows": [text and text[:16] for text in comparison["rows"][part]["digests"]]
-        for part in comparison["metrics"]
+    rows = {
+        "contract": fingerprints,
+        "prepared rows": [folder and Path(folder).name for folder in comparison["prepared"]],
     }
+    for part in comparison["metrics"]:
+        digests = comparison["rows"][part]["digests"]
+        if any(digests):
+            rows[f"{part} rows"] = [digest and digest[:16] for digest in digests]
     is_same = len(set(fingerprints)) == 1 and fingerprints[0] is not None
     note = "Equal digests mean equal rows." + (f" {same}" if is_same else "")
     return [
