@@ -1,7 +1,11 @@
 """`raymill.init`: kinds of sources and targets, refusals, and what it says."""
 
+import datetime as dt
+import decimal
+import io
 import itertools
 import json
+import subprocess
 import sys
 
 import pyarrow as pa
@@ -245,7 +249,7 @@ def test_no_spec_can_be_written(tmp_path):
             tmp_path, [{"text": f"only a text number {i}"} for i in range(30)], "csv", "texts"
         ): "can be predicted",
         write_table(
-            tmp_path, [{"price": f"${i}.50", "n": "a"} for i in range(30)], "csv", "prices"
+            tmp_path, [{"p": f"${i}.50", "n": "a"} for i in range(30)], "csv", "prices"
         ): "can be predicted",
         write_table(tmp_path, [{"id": str(i), "label": "ab"[i % 2]} for i in range(30)], "csv", "ids"): "no task fits",
     }
@@ -257,9 +261,66 @@ def test_no_spec_can_be_written(tmp_path):
         raymill.init("hf://imdb")
 
 
-def test_it_loads_no_torch_and_no_ray(tmp_path):
-    import subprocess
+def test_typed_columns_of_parquet(tmp_path):
+    count = 90
+    buffer = io.BytesIO()
+    Image.new("RGB", (100, 80)).save(buffer, "PNG")
+    table = pa.table(
+        {
+            "when": [dt.datetime(2024, 1, 1) + dt.timedelta(hours=i) for i in range(count)],
+            "amount": [decimal.Decimal(f"{i}.25") for i in range(count)],
+            "nested": [{"a": i} for i in range(count)],
+            "words": [["x", "y"][: 1 + i % 2] for i in range(count)],
+            "color": pa.array(["red", "blue"] * (count // 2)).dictionary_encode(),
+            "blob": [b"not an image"] * count,
+            "ok": [bool(i % 3) for i in range(count)],
+            "label": [float(i % 3) for i in range(count)],
+        }
+    )
+    pq.write_table(table, tmp_path / "typed.parquet")
+    draft = raymill.init(tmp_path / "typed.parquet")
+    kinds = {name: rules.kind for name, rules in draft.spec.data.features.items()}
+    assert kinds == {"when": "date", "amount": "numeric", "color": "categorical", "ok": "boolean"}
+    assert draft.spec.task == "tabular-regression" and "which cannot be classes" in " ".join(map(str, draft.unsure))
+    pictures = pa.table({"picture": [buffer.getvalue()] * count, "label": ["a", "b", "c"] * (count // 3)})
+    pq.write_table(
+        pictures.set_column(0, "picture", pa.array([buffer.getvalue()] * count)), tmp_path / "pictures.parquet"
+    )
+    with pytest.raises(DataError, match="cannot be used"):  # they are all equal
+        raymill.init(tmp_path / "pictures.parquet")
+    with pytest.raises(DataError, match="predicts a class"):
+        raymill.init(tmp_path / "typed.parquet", target="words", task="tabular-classification")
 
+
+def test_lists_of_tags_in_jsonl(tmp_path, tiny_base):
+    rows = [{"text": f"hello number {i} of all", "tags": ["a", "b"][: i % 3], "extra": {"n": i}} for i in range(60)]
+    draft = raymill.init(write_table(tmp_path, rows, "jsonl"), base=str(tiny_base))
+    assert (
+        draft.spec.task == "text-multi-label"
+        and {"name": "extra", "used_as": "left out"}.items() <= draft.columns[2].items()
+    )
+
+
+def test_files_that_are_damaged_or_need_another_form(tmp_path):
+    torn = tmp_path / "torn.csv"
+    torn.write_text("x,label\n" + "".join(f"{i}.5,{'ab'[i % 2]}{',z' * (i % 10 == 0)}\n" for i in range(100)))
+    draft = raymill.init(torn)
+    assert "10 of 100 train rows (10.0%) cannot be used: wrong number of cells" in str(draft.unsure[0])
+    assert draft.spec.data.features["x"].remove == []
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes(b"city,label\n" + b"".join(b"K\xf6ln,%d\n" % (i % 2) for i in range(50)))
+    with pytest.raises(DataError, match="invalid UTF-8"):
+        raymill.init(latin)
+    prices = write_table(tmp_path, [{"size": f"{i}", "price": f"${i},000"} for i in range(100, 160)], "csv", "prices")
+    with pytest.raises(DataError, match="'price' seems to be the column to predict") as caught:
+        raymill.init(prices)
+    assert "without other signs" in caught.value.fix
+    odd_name = write_table(tmp_path, [{"x": f"{i}.5", "${NOPE}": "ab"[i % 2]} for i in range(60)], "csv", "names")
+    with pytest.raises(SpecError, match="environment variable"):
+        raymill.init(odd_name)
+
+
+def test_it_loads_no_torch_and_no_ray(tmp_path):
     data = write_table(tmp_path, make_odd_rows(50), "csv")
     code = (
         f"import sys, raymill; raymill.init({str(data)!r}); "

@@ -26,7 +26,7 @@ from trainer.tasks.catalog import get_task
 from trainer.tasks.fitting import fit_target, unfitted_contract
 
 # Rows, and bytes of cells or images, that are checked of each part.
-_MAX_ROWS, _MAX_BYTES = 50_000, 64 << 20
+_MAX_ROWS, _MAX_BYTES = 50_000, 32 << 20
 _QUOTED = re.compile(r"'.*'|\".*\"|'.*$")
 
 
@@ -63,14 +63,25 @@ def check_sample(spec: RunSpec) -> CheckedSample:
         n_part_files = sum(other.part == file.part for other in files)
         complete = _check_file(file, spec, task, contract, n_part_files, checked, rows)
         checked = checked._replace(is_complete=checked.is_complete and complete)
+    if not rows:
+        return checked
     try:
         contract = fit_target(task, contract, checked.targets, spec.data.labels)
-    except DataError:
-        if checked.is_complete:
-            raise
-        return checked  # the first rows of a sorted file have one class
+    except DataError as error:
+        if not checked.is_complete:  # the first rows of a sorted file may have one class
+            return checked
+        raise DataError(f"{error.problem}{_main_reason(checked)}", error.fix) from error
     _compare(spec, task, contract, rows, checked)
     return checked
+
+
+def _main_reason(checked: CheckedSample) -> str:
+    """Return why most of the bad rows are bad, for the end of a message."""
+    counts: Counter[str] = sum(checked.reasons.values(), Counter())
+    if not counts:
+        return ""
+    reason, count = counts.most_common(1)[0]
+    return f"; {count:,} of {sum(checked.n_rows.values()):,} rows cannot be used: {reason}"
 
 
 class _ComparableRows(NamedTuple):

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import RaymillError
+from cluster.errors import RaymillError, SpecError
 from trainer.data.parts import PARTS
 from trainer.data.sources.remote import is_remote
 from trainer.draft.yaml_text import Keys, write_yaml
@@ -29,7 +29,12 @@ class SpecBuilder:
         self.unsure: list[Doubt] = []
 
     def set(self, keys: Keys, value: Any, comment: str = "") -> None:
-        """Set a key; sections on the way are made."""
+        """Set a key; sections on the way are made. Raises `SpecError` for a value that the spec would not keep."""
+        if "${" in str(value):
+            raise SpecError(
+                f"{'.'.join(keys)} would be {value!r}, and a spec replaces ${{NAME}} by an environment variable",
+                "rename the file or the column",
+            )
         section = self._spec
         for key in keys[:-1]:
             section = section.setdefault(key, {})

@@ -61,6 +61,8 @@ class Column:
     is_fraction: bool = False
     """Whether the file stores floating-point numbers."""
     doubts: tuple[Doubt, ...] = ()
+    is_list: bool = False
+    """Whether the file stores lists, so that a cell cannot be one class."""
 
     @property
     def n_present(self) -> int:
@@ -204,7 +206,10 @@ def _tags(name: str, values: dict[str, int]) -> Column | None:
         if n_several < 0.1 * sum(values.values()):
             continue
         try:
-            tags = Counter(tag for value in values for tag in split_tags(value, separator))
+            tags: Counter[str] = Counter()
+            for value, count in values.items():
+                # A comma is in many texts, so each different cell counts once.
+                tags.update(dict.fromkeys(split_tags(value, separator), count if separator == "|" else 1))
         except (ValueError, RecursionError):
             continue
         is_short = all(tag and len(tag) <= 40 for tag in tags)

@@ -112,7 +112,7 @@ def allow_bad_rows(builder: SpecBuilder, checked: CheckedSample) -> None:
         counts: Counter[str] = sum(checked.reasons.values(), Counter())
         raise DataError(
             f"{share:.0%} of the rows cannot be used ({counts.most_common(1)[0][0]})",
-            "repair the rows, or name another column with --target or another task with --task",
+            "repair the rows (text must be UTF-8), or name another column with --target or another task with --task",
         )
     if share > allowed * (1.0 if checked.is_complete else 0.5):
         margin = 1.1 if checked.is_complete else 1.5

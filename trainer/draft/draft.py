@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,14 +84,24 @@ def draft_spec(
 def _describe(sample: Sample, index: int) -> Column:
     column = sample.columns[index]
     if column.holds == "bytes":
-        return Column(column.name, "image", "a file per row" if sample.is_folder else "bytes of images")
+        if sample.is_folder:
+            return Column(column.name, "image", "a file per row")
+        size = look_at_images(sample, column.name).size
+        return (
+            Column(column.name, "image", f"images of about {size[0]} x {size[1]} pixels")
+            if size
+            else Column(column.name, "nested", "bytes that are no images")
+        )
     if column.holds == "nested":
         return Column(column.name, "nested", "objects, or lists of lists")
     counts = sample.rows[column.name].value_counts()
     cells = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
     if sample.is_folder and column.name == "text":
         return Column(column.name, "text", "a file per row", {cell: n for cell, n in cells if cell is not None})
-    return describe_column(column.name, dict(cells), sample.files[0].path, column.is_fraction)
+    described = describe_column(column.name, dict(cells), sample.files[0].path, column.is_fraction)
+    if column.holds == "lists" and described.kind != "empty":
+        return replace(described, kind="tags", rules={}, is_list=True)
+    return described
 
 
 def _folder_target(columns: list[Column], name: str | None) -> TargetChoice:

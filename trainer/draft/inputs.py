@@ -24,7 +24,7 @@ _REASONS = {
     "id": "it identifies a row",
     "group": "its values identify something that repeats",
     "part": "it names the part of a row",
-    "nested": "it holds objects",
+    "nested": "no task reads such values",
     "tags": "it holds lists",
     "text": "a task on tables cannot read free text",
     "image": "it holds images",
@@ -176,7 +176,7 @@ def _copy_doubts(copies: list[str], target: TargetChoice) -> list[Doubt]:
     return [
         Doubt(
             f"'{name}' is left out, because each of its values goes with one value of '{target.column.name}'",
-            "if it is known before the prediction is made, add it to `data.features`",
+            f"to predict its words instead: --target {name}",
         )
         for name in copies
     ]

@@ -10,6 +10,8 @@ _TARGETS = {
     *("label", "labels", "target", "class", "category", "categories", "intent", "tag", "tags", "topic", "sentiment"),
     *("y", "outcome", "species", "answer", "verdict"),
 }
+# At the end of a longer name, these say less: product_category is often an input.
+_WEAK_ENDINGS = {"category", "categories", "y", "answer", "species"}
 _LIKELY_TARGETS = {
     *("churn", "churned", "survived", "default", "diagnosis", "fraud", "price", "stars", "rating", "score", "grade"),
     *("result", "response", "value", "progression", "quality", "approved", "sales"),
@@ -18,7 +20,7 @@ _RATINGS = {"stars", "rating", "score", "grade", "quality", "value"}
 _IDS = {"id", "ids", "uuid", "guid", "key", "index", "idx", "rownum", "rowid", "unnamed", "hash", "sha"}
 _TEXTS = {
     *("text", "message", "review", "body", "content", "sentence", "tweet", "question", "query", "claim", "document"),
-    *("utterance", "prompt", "email", "ticket", "abstract", "title", "headline", "post"),
+    *("utterance", "prompt", "abstract", "title", "headline", "post"),
 }
 _PARTS = {"split", "part", "fold", "subset", "set", "partition"}
 
@@ -35,9 +37,9 @@ def target_hint(name: str) -> int:
         return 0
     if len(words) == 1 and words[0] in _TARGETS:
         return 3
-    if words[-1] in _TARGETS:
+    if words[-1] in _TARGETS - _WEAK_ENDINGS:
         return 2
-    return 1 if words[-1] in _LIKELY_TARGETS or words[0] in ("is", "has") else 0
+    return 1 if words[-1] in _LIKELY_TARGETS | _WEAK_ENDINGS or words[0] in ("is", "has") else 0
 
 
 def is_rating_name(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from trainer.features.cells import BadCell
@@ -57,32 +57,34 @@ def read_number_form(cells: Mapping[str, int]) -> NumberForm | None:
     return None
 
 
-def _candidate_rules(cells: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return the rules to try: plain numbers first, then without the signs around the digits."""
-    plain: list[dict[str, Any]] = [{}]
+def _candidate_rules(cells: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield the rules to try: plain numbers, then without the signs around the digits."""
+    yield {}
     matches = [match for match in map(_AFFIX.match, (cell.strip() for cell in cells)) if match]
-    if len(matches) < _MIN_SHARE * len(cells):
-        return plain
+    affixes = _common_affixes(matches)
+    if affixes is None or len(matches) < _MIN_SHARE * len(cells):
+        return
+    bodies = [match[2] for match in matches]
+    spaces = [sign for sign in ("'", "\u00a0", "\u202f", " ") if any(sign in body for body in bodies)]
+    if any(_DECIMAL_COMMA.search(body) for body in bodies):
+        points = ["."] if any("." in body for body in bodies) else []
+        removed = [*affixes, *points, *spaces]
+        yield {**({"remove": removed} if removed else {}), "decimal_sign": ","}
+        return
+    commas = [","] if any("," in body for body in bodies) else []
+    if affixes or commas or spaces:
+        yield {"remove": [*affixes, *commas, *spaces]}
+
+
+def _common_affixes(matches: list[re.Match[str]]) -> list[str] | None:
+    """Return the texts around the digits, the most frequent first; None if they are not one unit or currency."""
     affixes: Counter[str] = Counter()
     for match in matches:
         before, after = match[1].strip(" +-\u00a0"), match[3].strip()
         letters = "".join(letter for letter in before.lower() if letter.isalpha())
         is_ordinal = after.lower().partition(" ")[0] in _ORDINALS
         if (letters and letters not in _CURRENCIES) or len(after) > _MAX_UNIT_CHARS or is_ordinal:
-            return plain
+            return None
         affixes.update({before, after} - {""})
-    if len({affix for affix in affixes if _is_unit(affix)}) > 1:  # 12 kg and 300 g are not the same unit
-        return plain
-    remove = [affix for affix, _ in affixes.most_common()]
-    bodies = [match[2] for match in matches]
-    spaces = [sign for sign in ("'", "\u00a0", "\u202f", " ") if any(sign in body for body in bodies)]
-    if any(_DECIMAL_COMMA.search(body) for body in bodies):
-        points = ["."] if any("." in body for body in bodies) else []
-        return [*plain, {"remove": [*remove, *points, *spaces], "decimal_sign": ","}]
-    commas = [","] if any("," in body for body in bodies) else []
-    removed = [*remove, *commas, *spaces]
-    return [*plain, {"remove": removed}] if removed else plain
-
-
-def _is_unit(affix: str) -> bool:
-    return any(letter.isalpha() for letter in affix)
+    units = [affix for affix in affixes if any(letter.isalpha() for letter in affix)]
+    return [affix for affix, _ in affixes.most_common()] if len(units) <= 1 else None  # not 12 kg and 300 g

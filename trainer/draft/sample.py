@@ -18,7 +18,7 @@ from trainer.data.sources.source_files import SourceFile, find_source_files
 from trainer.features.cells import format_cell
 
 #: Rows and characters of cells that are read of one part, over all its files together.
-MAX_ROWS, MAX_CHARS = 50_000, 64 << 20
+MAX_ROWS, MAX_CHARS = 50_000, 32 << 20
 #: Folder format -> role of the files' content.
 CONTENT_ROLES = {"text": "text", "images": "image"}
 
@@ -35,8 +35,6 @@ class Sample(NamedTuple):
     """Whether `rows` holds all rows."""
     n_rows: int
     """Rows of all files: counted, or estimated from the size of the files."""
-    unreadable: Counter[str]
-    """Rows that the reader refuses, by reason."""
     repeated: list[str]
     """Columns that the header names more than once; they are left out."""
 
@@ -60,25 +58,28 @@ def _sample_tables(files: list[SourceFile]) -> Sample:
             return _sample_tables([file._replace(format=delimiter) for file in files])
     counts = Counter(column.name for column in listed)
     columns = [column for column in listed if counts[column.name] == 1]
-    readable = [column.name for column in columns if column.holds == "values"]
+    readable = [column.name for column in columns if column.holds in ("values", "lists")]
     for file in files[1:]:
         _check_same_columns(file, readable, files[0])
     roles = {f"column {index}": name for index, name in enumerate(readable)}
     blocks: list[pa.Table] = []
-    unreadable: Counter[str] = Counter()
-    is_complete, share = True, 0.0
+    reasons: Counter[str] = Counter()
+    is_complete, n_rows = True, 0.0
     for file in files if roles else []:
-        n_before = sum(map(len, blocks))
         budget = _Budget(MAX_ROWS // len(files), MAX_CHARS // len(files))
         for block in budget.take(read_blocks(file, roles, frozenset(roles))):
-            unreadable.update(reason for reason in block["reason"].to_pylist() if reason and "holds a" not in reason)
-            blocks.append(_blank_to_null(block.select(list(roles)).rename_columns(readable)))
+            reasons.update(reason for reason in block["reason"].to_pylist() if reason)
+            usable = block.filter(pc.is_null(block["reason"]))  # the checks of all rows count the others
+            blocks.append(_blank_to_null(usable.select(list(roles)).rename_columns(readable)))
         is_complete &= budget.is_complete
-        share += sum(map(len, blocks)) - n_before if budget.is_complete else budget.estimate_rows(file)
+        n_rows += budget.n_rows if budget.is_complete else budget.estimate_rows(file)
     rows = pa.concat_tables(blocks) if blocks else pa.table({})
-    return Sample(
-        files, columns, rows, is_complete, int(share), unreadable, [name for name, count in counts.items() if count > 1]
-    )
+    if reasons and not len(rows):
+        raise DataError(
+            f"no row of {files[0].path} can be read: {reasons.most_common(1)[0][0]}",
+            "save the file as UTF-8, with a cell for each column in every row",
+        )
+    return Sample(files, columns, rows, is_complete, int(n_rows), [name for name, count in counts.items() if count > 1])
 
 
 def _other_delimiter(header: str, file: SourceFile) -> str | None:
@@ -143,7 +144,7 @@ def _sample_folder(files: list[SourceFile]) -> Sample:
     if role == "text":
         rows = pa.table({"text": _read_texts(items), "label": labels})
     columns = [FileColumn(role, "values" if role == "text" else "bytes"), FileColumn("label")]
-    return Sample(files, columns, rows, True, len(items), Counter(), [])
+    return Sample(files, columns, rows, True, len(items), [])
 
 
 def _read_texts(items: list[FolderItem]) -> pa.Array:

@@ -36,8 +36,8 @@ def target_kinds(column: Column) -> tuple[str, ...]:
     if column.kind in ("boolean", "category"):
         return ("class", "tags") if not column.is_fraction else ()
     if column.kind == "tags":
-        return ("tags", "class")
-    if column.kind != "number" or column.rules.get("remove") or column.rules.get("decimal_sign"):
+        return ("tags",) if column.is_list else ("tags", "class")
+    if column.kind != "number" or _is_signed_number(column):
         return ()
     if column.is_fraction or not _may_be_classes(column):
         return ("number",)
@@ -61,6 +61,10 @@ def choose_target(columns: Sequence[Column], name: str | None = None) -> TargetC
         ((_points(columns, column), column) for column in columns if target_kinds(column)),
         key=lambda item: -item[0],
     )
+    signed = [column for column in columns if _is_signed_number(column) and target_hint(column.name)]
+    likely = max(signed, key=lambda column: _points(columns, column), default=None)
+    if likely and (not ranked or _points(columns, likely) > ranked[0][0]):
+        raise _signed_error(likely, f"'{likely.name}' seems to be the column to predict")
     if not ranked:
         contents = "; ".join(f"'{column.name}' holds {column.about}" for column in columns[:8])
         raise DataError(
@@ -86,9 +90,20 @@ def _named_target(columns: Sequence[Column], name: str) -> TargetChoice:
         others = [other.name for other in columns if target_kinds(other)]
         fix = f"name another column ({', '.join(others)})" if others else "name another column"
         if column.kind == "number":
-            fix = "write plain numbers such as 1234.5 into this column; a target cannot have other signs"
+            raise _signed_error(column, f"--target={name!r} cannot be predicted")
         raise DataError(f"--target={name!r} cannot be predicted: it holds {column.about}", fix)
     return TargetChoice(column, kinds, f"The column to predict is '{name}', as --target says.", _number_doubts(column))
+
+
+def _is_signed_number(column: Column) -> bool:
+    return column.kind == "number" and bool(column.rules.get("remove") or column.rules.get("decimal_sign"))
+
+
+def _signed_error(column: Column, problem: str) -> DataError:
+    return DataError(
+        f"{problem}, and it holds {column.about}; a target must be plain numbers",
+        "write the numbers without other signs, for example 1234.5, or name another column with --target",
+    )
 
 
 def _points(columns: Sequence[Column], column: Column) -> float:
@@ -109,6 +124,13 @@ def _ambiguity(best: Column, close: list[Column], *, is_guess: bool) -> list[Dou
 
 def _number_doubts(column: Column) -> list[Doubt]:
     kinds = target_kinds(column)
+    if column.is_fraction and _may_be_classes(column):
+        return [
+            Doubt(
+                f"'{column.name}' has {len(column.values)} different numbers with a decimal point, which cannot be classes",
+                "if they are classes, save them as whole numbers or as text",
+            )
+        ]
     if set(kinds) != {"class", "number"} or len(column.values) == 2:
         return []
     chosen, other = ("a class", "regression") if kinds[0] == "class" else ("a number", "classification")

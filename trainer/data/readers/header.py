@@ -21,6 +21,8 @@ from trainer.data.sources.streams import open_binary, open_random_access
 
 # Lines of a jsonl file that are searched for keys.
 _JSONL_LINES = 1000
+# What the values of a jsonl column hold, if some hold more than others.
+_ORDER = ("values", "lists", "nested")
 
 
 class FileColumn(NamedTuple):
@@ -28,7 +30,7 @@ class FileColumn(NamedTuple):
 
     name: str
     holds: str = "values"
-    """values; bytes (images, for example); or nested: objects, or lists of lists."""
+    """values; lists (of tags, for example); bytes (of images); or nested: objects, or lists of lists."""
     is_fraction: bool = False
     """Whether the format stores floating-point numbers, which cannot be labels."""
 
@@ -67,7 +69,8 @@ def _jsonl_columns(stream: io.BufferedReader) -> list[FileColumn]:
             is_nested = isinstance(value, dict) or (
                 isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
             )
-            holds[name] = "nested" if is_nested else holds.get(name, "values")
+            kind = "nested" if is_nested else "lists" if isinstance(value, list) else "values"
+            holds[name] = max(kind, holds.get(name, "values"), key=_ORDER.index)
             if isinstance(value, float):
                 fractions.add(name)
     return [FileColumn(name, kind, name in fractions) for name, kind in holds.items()]
@@ -91,7 +94,7 @@ def _columns_of_schema(schema: pa.Schema) -> list[FileColumn]:
         is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
         is_nested = pa.types.is_nested(kind) and not (is_list and not pa.types.is_nested(kind.value_type))
         is_unreadable = is_nested or pa.types.is_duration(kind) or pa.types.is_interval(kind)
-        holds = "bytes" if holds_bytes(kind) else "nested" if is_unreadable else "values"
+        holds = "bytes" if holds_bytes(kind) else "nested" if is_unreadable else "lists" if is_list else "values"
         is_fraction = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         columns.append(FileColumn(field.name, holds, is_fraction and field.name not in named))
     return columns
