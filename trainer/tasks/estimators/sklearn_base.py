@@ -20,7 +20,7 @@ from trainer.tasks.estimators.base import SMALLEST_PROBABILITY, Estimator, Featu
 class SklearnEstimator(Estimator):
     """An estimator of scikit-learn."""
 
-    needs = "skops"
+    needs: ClassVar[str | None] = "skops"
     weights_file = "model.skops"
     #: Full names of the types that its files may contain, besides those that skops considers harmless.
     trusted_types: ClassVar[tuple[str, ...]] = ()
