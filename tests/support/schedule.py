@@ -40,6 +40,10 @@ COSTS = [
     Cost("tests/e2e/test_own_task.py", 40, "own_task"),
     Cost("tests/e2e/test_http.py", 35, "endpoint"),
     Cost("tests/e2e/test_real_parts.py", 35, "endpoint"),
+    Cost("tests/models/test_training.py", 40, "training"),
+    Cost("tests/models/test_engines.py", 40, "engines"),
+    Cost("tests/models/test_encoder_engines.py", 40, "engines"),
+    Cost("tests/models/", 20),
     Cost("tests/e2e/test_s3.py", 15, "s3"),
     Cost("tests/e2e/", 30),
 ]

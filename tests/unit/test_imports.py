@@ -1,6 +1,7 @@
 """What may import what, and what may be heavy."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +83,10 @@ def imports_of(path: Path) -> set[str]:
     return names & set(MODULES)
 
 
-IMPORTS = {name: imports_of(path) - {name} for name, path in MODULES.items()}
+@functools.cache
+def all_imports() -> dict[str, set[str]]:
+    """Return the modules that each module imports; all files are parsed once, when the first test asks."""
+    return {name: imports_of(path) - {name} for name, path in MODULES.items()}
 
 
 def package_of(module: str) -> str:
@@ -100,7 +104,7 @@ def test_every_package_has_its_place_in_the_order():
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_packages_import_downwards(module):
     below = PACKAGES[: PACKAGES.index(package_of(module)) + 1] if module != "trainer" else []
-    upwards = {name for name in IMPORTS[module] if package_of(name) not in below}
+    upwards = {name for name in all_imports()[module] if package_of(name) not in below}
     assert not upwards, (
         f"{module} imports {sorted(upwards)}, which are above {package_of(module)}: they come after it in PACKAGES"
     )
@@ -108,7 +112,7 @@ def test_packages_import_downwards(module):
 
 def test_no_files_import_each_other():
     # Remove the files that import none of the remaining ones, again and again. Files that stay import in a circle.
-    left = dict(IMPORTS)
+    left = dict(all_imports())
     while True:
         free = {module for module, used in left.items() if not used & left.keys()}
         if not free:
@@ -119,7 +123,7 @@ def test_no_files_import_each_other():
 
 def test_serving_takes_of_trainer_only_what_turns_a_checkpoint_into_a_prediction():
     for module in (name for name in MODULES if name.split(".")[0] == "serve"):
-        parts = {name.split(".")[1] for name in IMPORTS[module] if name.startswith("trainer.")}
+        parts = {name.split(".")[1] for name in all_imports()[module] if name.startswith("trainer.")}
         assert parts <= SERVE_MAY_USE, f"{module} uses trainer's {parts - SERVE_MAY_USE}"
 
 

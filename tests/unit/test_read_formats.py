@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import DataError
+from trainer.data.readers import columnar, delimited, jsonl
 from trainer.data.readers.blocks import BLOCK_SIZE
 from trainer.data.readers.read import BLOCK_ROWS, read_blocks
 from trainer.data.sources.source_files import find_source_files
@@ -116,15 +117,23 @@ def test_blocks_have_one_size_whatever_the_row_groups(tmp_path, ending, row_grou
     assert blocks[2]["text"].to_pylist()[0] == f"text {2 * BLOCK_ROWS}"
 
 
-LONG = [(f"{n} " + "x" * (20_000 + n % 7), f"k{n % 3}") for n in range(2000)]
+SMALLER = BLOCK_SIZE // 8
+LONG = [(f"{n} " + "x" * (20_000 + n % 7), f"k{n % 3}") for n in range(250)]
+
+
+@pytest.fixture
+def smaller_blocks(monkeypatch):
+    """Cut blocks at 2 MB instead of 16, so that a test writes and reads less."""
+    for reader in (columnar, delimited, jsonl):
+        monkeypatch.setattr(reader, "BLOCK_SIZE", SMALLER)
 
 
 @pytest.mark.parametrize(
     ("ending", "groups"),
-    [(".csv", [None]), (".jsonl", [None]), (".parquet", [None, 1, 700]), (".arrow", [None, 300]), (".ipc", [1500])],
+    [(".csv", [None]), (".jsonl", [None]), (".parquet", [None, 1, 90]), (".arrow", [None, 40]), (".ipc", [190])],
 )
-def test_long_rows_make_shorter_blocks_by_the_rows_alone(tmp_path, ending, groups):
-    """Blocks have about 16 MB, whatever the row groups, and no row or row number is lost."""
+def test_long_rows_make_shorter_blocks_by_the_rows_alone(tmp_path, smaller_blocks, ending, groups):
+    """Blocks have about the same size, whatever the row groups, and no row or row number is lost."""
     cuts = set()
     for group in groups:
         path = tmp_path / f"rows{ending}"
@@ -132,25 +141,25 @@ def test_long_rows_make_shorter_blocks_by_the_rows_alone(tmp_path, ending, group
         [file] = find_source_files(str(path), "train")
         blocks = list(read_blocks(file, COLUMNS))
         cuts.add(tuple(len(block) for block in blocks))
-        assert [number for block in blocks for number in block["row"].to_pylist()] == list(range(1, 2001))
+        assert [number for block in blocks for number in block["row"].to_pylist()] == list(range(1, 251))
         assert [text for block in blocks for text in block["text"].to_pylist()] == [text for text, _ in LONG]
     [cut] = cuts
     assert len(cut) == 3
     for n_rows in cut[:-1]:
-        assert BLOCK_SIZE - 100_000 < n_rows * 20_008 < BLOCK_SIZE + 100_000
+        assert SMALLER - 100_000 < n_rows * 20_008 < SMALLER + 100_000
 
 
-def test_a_row_larger_than_a_block_ends_its_block(tmp_path):
-    rows = [("a", "x"), ("b" * (BLOCK_SIZE + 1), "x"), ("c", "x"), ("d", "x")]
+def test_a_row_larger_than_a_block_ends_its_block(tmp_path, smaller_blocks):
+    rows = [("a", "x"), ("b" * (SMALLER + 1), "x"), ("c", "x"), ("d", "x")]
     for ending in (".jsonl", ".parquet", ".arrow"):
         write(tmp_path / f"rows{ending}", rows)
         [file] = find_source_files(str(tmp_path / f"rows{ending}"), "train")
         assert [block["row"].to_pylist() for block in read_blocks(file, COLUMNS)] == [[1, 2], [3, 4]]
 
 
-def test_the_lines_of_a_csv_file_are_counted_in_chunks(tmp_path):
+def test_the_lines_of_a_csv_file_are_counted_in_chunks(tmp_path, smaller_blocks):
     """Lines are read in chunks, so a block may end a chunk late, but always at the same row."""
-    write(tmp_path / "rows.csv", [("x" * (BLOCK_SIZE // 2 + n), "k") for n in range(6)])
+    write(tmp_path / "rows.csv", [("x" * (SMALLER // 2 + n), "k") for n in range(6)])
     [file] = find_source_files(str(tmp_path / "rows.csv"), "train")
     assert [block["row"].to_pylist() for block in read_blocks(file, COLUMNS)] == [[1, 2], [3, 4], [5, 6]]
 

@@ -48,7 +48,7 @@ def test_what_is_seen(text, expected):
     assert visible_text(text) == expected
 
 
-SIZE = 1_000_000
+SIZE = 60_000  # of a text; one that takes quadratic time takes seconds
 HOSTILE = [
     "<", "<a ", "<a b='", "<a b='\"", '<a b="\'', "<a b='>' ", "<!--", "<!-- -- >", "</", "<script>", "<script ", "</script",
     "<head><style><template>", "&", "&#", "&#x1", "&#" + "9" * 40, "&a", "<a=", "<a = ", "='", "<a b=''", "<a<a<a", "<a\n",
@@ -57,13 +57,11 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("tail", ["", ">", "'>", "\">'>", "-->", "</script>", "</head"])
-def test_a_megabyte_of_broken_tags_takes_well_under_a_second(tail):
+def test_broken_tags_take_linear_time(tail):
     for piece in HOSTILE:
-        for text in (
-            piece * (SIZE // 4 // len(piece)) + tail,
-            tail + "<a " * 5 + piece * (SIZE // 4 // len(piece)) + tail,
-        ):
-            assert best_cpu_seconds(partial(visible_text, text), 1.0) < 1.0, piece
+        for start in ("", tail + "<a " * 5):
+            text = start + piece * (SIZE // len(piece)) + tail
+            assert best_cpu_seconds(partial(visible_text, text), 0.25) < 0.25, piece
 
 
 PIECES = [*"<>/!?-='\"&#;x1 a\n", "<script", "</script", "<!--", "-->", '="', "&lt"]

@@ -39,16 +39,20 @@ def test_not_blank(text):
     assert not is_blank(text)
 
 
+# All code points up to the last plane of letters and the tags, and each 97th of the rest, which are unassigned or private.
+CODES = sorted({*range(0x33480), *range(0xE0000, 0xE0200), *range(0x33480, sys.maxunicode + 1, 97)})
+
+
 def test_no_letter_or_digit_is_invisible():
     """The shortcut for letters and digits agrees with the full check for every character of Unicode."""
-    for code in range(sys.maxunicode + 1):
+    for code in CODES:
         character = chr(code)
         seen = unicodedata.category(character) in ("Cn",) or unicodedata.category(character)[0] not in "CZM"
         assert is_blank(character) != seen, hex(code)
 
 
 def test_training_and_serving_agree_on_every_character():
-    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    characters = [chr(code) for code in CODES if not 0xD800 <= code < 0xE000]
     reasons = reasons_of(rows(characters)).to_pylist()
     for character, reason in zip(characters, reasons, strict=True):
         assert (reason == "no visible character") == is_blank(character), hex(ord(character))

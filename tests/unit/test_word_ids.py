@@ -67,7 +67,7 @@ def test_ids_equal_the_library_for_any_text(tokenizer):
     word_tokenizer = WordTokenizer(tokenizer, tokenizer.truncation["max_length"])
     assert word_tokenizer.is_exact
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     @given(TEXTS)
     def check(texts):
         ids = word_tokenizer.encode_column(pa.array(texts, pa.string()))

@@ -166,10 +166,9 @@ def test_a_graph_that_computes_something_else_is_not_quantized(predictor, inputs
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_exact_int8_sums_weights_have_seven_bits(predictor, inputs, tmp_path, monkeypatch):
+def test_without_exact_int8_sums_weights_have_seven_bits(predictor, inputs, tmp_path, scratch, monkeypatch):
     monkeypatch.setattr(encoder_engine, "has_exact_int8_sums", lambda predictor: False)
-    (tmp_path / "scratch").mkdir()
-    note = onnx_engine.build("onnx-int8", predictor, inputs, tmp_path, tmp_path / "scratch")
+    note = onnx_engine.build("onnx-int8", predictor, inputs, tmp_path, scratch)
     assert note == "exported by torch: this CPU saturates int8 sums (it has no VNNI)"
     initializers = onnx.load(str(tmp_path / onnx_engine.GRAPH)).graph.initializer
     arrays = [numpy_helper.to_array(tensor) for tensor in initializers]

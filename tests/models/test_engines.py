@@ -43,11 +43,6 @@ def inputs(predictor):
     return predictor.encode({"text": TEXTS})
 
 
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory):
-    return tmp_path_factory.mktemp("scratch")
-
-
 @pytest.mark.parametrize("name", ["torch-packed", "onnx-fp32", "onnx-int8", "openvino-bf16", "openvino-int8"])
 def test_an_engine_answers_as_the_model_does(name, predictor, inputs, scratch, tmp_path):
     others = predictor.encode({"text": [row[0] for row in make_text_rows(100, seed=6)]})
