@@ -31,6 +31,7 @@ _BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILI
 _PORT = "127.0.0.1:8000"
 _HOME = "/home/you"
 _DEADLINE_S = 600
+_EXAMPLES = Path(__file__).parents[2] / "examples"
 # Lines that show progress in a log: how many there are depends on the speed of the machine.
 _PROGRESS = re.compile(r"^ {2}\w+ +(starting|waiting|\d+ ?%).*\n", re.MULTILINE)
 _RUN = re.compile(r"\w+-run-\d{8}-\d{6}-[0-9a-f]{6}")
@@ -48,13 +49,11 @@ _MASKS = (
 class Replay:
     """A page that is being run. Use it in a `with` statement, which stops what still serves."""
 
-    def __init__(self, page: Path, home: Path, links: dict[str, Path] | None = None) -> None:
-        """`home` is an empty folder, the reader's home. `links` are names in the working directory and their targets."""
+    def __init__(self, page: Path, home: Path) -> None:
+        """`home` is an empty folder, the reader's home. The working directory is in it, with a copy of `examples`."""
         self.page, self._home = page, home
         self._folder = home / "work"
-        self._folder.mkdir(parents=True)
-        for name, target in (links or {}).items():
-            (self._folder / name).symlink_to(target)
+        shutil.copytree(_EXAMPLES, self._folder / "examples", ignore=shutil.ignore_patterns("data", "images"))
         self._port = free_port()
         self._serving: list[subprocess.Popen[bytes]] = []
         self._runs: dict[str, str] = {}  # a run's name on the page -> its real name
@@ -173,7 +172,7 @@ def main(page: Path) -> None:
     """Write what the commands of a page print into the page."""
     home = Path(tempfile.mkdtemp(prefix="replay-"))
     try:
-        with Replay(page, home, {"examples": Path("examples").absolute()}) as replay:
+        with Replay(page, home / "home") as replay:
             text = replay.run()
         page.write_text(text, encoding="utf-8")
         print(json.dumps({"page": str(page), "differences": replay.differences}, indent=2))

@@ -8,7 +8,7 @@ from support.commands import ROOT
 
 @pytest.mark.parametrize("page", ["docs/tutorial/first-model.md", "README.md"])
 def test_the_commands_of_a_page_print_what_it_shows(page, tmp_path):
-    with Replay(ROOT / page, tmp_path / "home", {"examples": ROOT / "examples"}) as replay:
+    with Replay(ROOT / page, tmp_path / "home") as replay:
         replay.run()
     hint = f"run `make replay PAGE={page}`, and read the page again"
     assert not replay.differences, "\n\n".join([*replay.differences, hint])

@@ -1,12 +1,11 @@
 """Files, modules and links that the documentation names exist."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")])
+from support.pages import PAGES, ROOT
+
 PACKAGES = "raymill|cluster|trainer|tune|serve"
 # The changelog names what was there before.
 NAMES = [page for page in PAGES if page.name != "CHANGELOG.md"]
