@@ -124,8 +124,8 @@ def _errors(schema: dict[str, Any]) -> str:
         'Every error is `{"error": {"code": "...", "message": "..."}}`; on `/v2` it is `{"error": "..."}`, as the '
         "protocol requires. The code is stable, and the message names the input and says what to change.\n\n"
         + table(["status", "cause", "codes"], rows)
-        + "\n\nRay Serve itself answers 408 if no replica is available within `serve.timeout_s`, and 503 while none is "
-        "running."
+        + "\n\nAn endpoint on Ray Serve also answers 408 if no replica is available within `serve.timeout_s`, and 503 "
+        "while none is running."
     )
 
 
