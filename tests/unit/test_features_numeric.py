@@ -15,6 +15,7 @@ from trainer.features import sketch
 from trainer.features.exact import exact_mean, exact_std, exact_sums
 from trainer.features.fit import fit_tables
 from trainer.features.fitted import FittedFeatures, encode_table, output_names, transform_table
+from trainer.features.numeric import read_numbers
 from trainer.spec.features import NumericSpec
 
 BUNDLED = {"diabetes": datasets.load_diabetes, "breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}
@@ -196,3 +197,26 @@ def test_parts_merge_to_the_same_buckets_in_any_order():
         assert merged.level == at_once.level
         for ours, theirs in zip(merged[1:], at_once[1:], strict=True):
             assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("rules", "cells"),
+    [
+        ({"remove": ["$", ","]}, ["$1,234.50", "-$3", " $ 7 ", 12]),
+        ({"remove": ["kg"]}, ["1234.5 kg", "-3kg", "7", 12]),
+        ({"decimal_sign": ","}, ["1234,5", "-3", "7,0", 12]),
+        ({"remove": ["."], "decimal_sign": ","}, ["1.234,5", "-3", "7", 12]),
+    ],
+)
+def test_numbers_with_other_signs(rules, cells):
+    rules = NumericSpec(scale="none", **rules)
+    _, encoded = fit_and_encode(rules, cells)
+    assert encoded.values[:, 0].tolist() == [1234.5, -3.0, 7.0, 12.0]
+    parsed = read_numbers(rules, ["12 lb", "one", "", "na"])
+    assert list(parsed.bad) == [0, 1] and parsed.bad[0] == "'12 lb' is not a number"
+    assert parsed.missing.tolist() == [False, False, True, True]
+
+
+def test_the_decimal_sign_cannot_be_removed():
+    with pytest.raises(ValueError, match="which is the decimal_sign"):
+        NumericSpec(remove=["."])

@@ -24,6 +24,8 @@ class DraftFacts(NamedTuple):
 
     n_train: int
     """Training rows, or an estimate."""
+    n_classes: int = 0
+    """Classes or tags; 0 if the target has none."""
     base: str | None = None
     """The base model that the user named, as the spec writes it."""
     image_size: tuple[int, int] | None = None

@@ -45,12 +45,16 @@ def estimator_kinds(*, classes: bool) -> list[str]:
     return [kind for kind, cls in by_kind.items() if (cls.learns_classes if classes else cls.learns_numbers)]
 
 
+def is_installed(estimator_class: type[Estimator]) -> bool:
+    """Whether the package that the estimator needs is installed."""
+    return not estimator_class.needs or importlib.util.find_spec(estimator_class.needs) is not None
+
+
 def require_installed(estimator_class: type[Estimator]) -> None:
     """Raise `ModelError` if the estimator's package is not installed."""
-    package = estimator_class.needs
-    if package and importlib.util.find_spec(package) is None:
+    if not is_installed(estimator_class):
         raise ModelError(
-            f"model.kind={estimator_class.kind} needs the package {package}, which is not installed",
+            f"model.kind={estimator_class.kind} needs the package {estimator_class.needs}, which is not installed",
             "pip install 'raymill[tabular]'",
         )
 

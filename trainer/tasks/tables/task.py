@@ -27,7 +27,7 @@ from trainer.tasks.base import Task
 from trainer.tasks.columns import columns_of
 from trainer.tasks.draft_options import DraftedSections, DraftFacts, reject_base
 from trainer.tasks.encoder import Columns, Encoded, Encoder
-from trainer.tasks.estimators.catalog import DEFAULT_KIND, estimator_kinds
+from trainer.tasks.estimators.catalog import DEFAULT_KIND, estimator_kinds, get_estimator_class, is_installed
 from trainer.tasks.estimators.spec_check import check_table_data, check_table_model
 from trainer.tasks.fitting import unfitted_contract
 from trainer.tasks.roles import FEATURE, features_of
@@ -148,11 +148,11 @@ class TabularTask(Task):
 
     def draft(self, facts: DraftFacts) -> DraftedSections:
         reject_base(self.name, facts, f"remove --base; {self.name} fits an estimator ({self.models})")
-        return DraftedSections({"model": {"kind": DEFAULT_KIND}}, {"model.kind": f"or: {self._other_kinds()}"})
-
-    def _other_kinds(self) -> str:
         kinds = estimator_kinds(classes=self.target.has_classes)
-        return ", ".join(kind for kind in kinds if kind != DEFAULT_KIND)
+        # Linear models need no package of the extra `tabular`.
+        kind = DEFAULT_KIND if is_installed(get_estimator_class(DEFAULT_KIND)) else kinds[0]
+        others = ", ".join(other for other in kinds if other != kind)
+        return DraftedSections({"model": {"kind": kind}}, {"model.kind": f"or: {others}"})
 
     # -- reporting
 

