@@ -71,6 +71,7 @@ def test_not_numbers(values):
     assert read_number_form(dict.fromkeys(values, 1)) is None
 
 
+@settings(deadline=None)
 @given(st.floats(-1e6, 1e6).map(lambda number: round(number, 2)), st.sampled_from(["", "$", "€", "%", "kg", "USD"]))
 def test_any_number_is_read_back(number, sign):
     text = f"{sign}{number:,.2f}" if sign in ("$", "€", "USD") else f"{number:,.2f}{sign}"
@@ -232,7 +233,7 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=20) | st.sam
     st.dictionaries(TEXTS, TEXTS | st.floats(allow_nan=False, allow_infinity=False) | st.lists(TEXTS), max_size=4),
     TEXTS,
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_yaml_reads_back(tmp_path, values, comment):
     spec = {"name": "a", "data": {"columns": values}}
     keys = {("data", "columns", key): comment + "\nname: b" for key in values}

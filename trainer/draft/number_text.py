@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from trainer.features.cells import BadCell
@@ -14,6 +15,8 @@ from trainer.spec.features import MISSING_WORDS, NumericSpec
 # Of the cells, at least this share must be numbers in one form; the others become words for "missing".
 _MIN_SHARE = 0.9
 _MAX_WORDS = 5
+# If few of the first cells are like a number, the others are not looked at.
+_HEAD, _LIKE_NUMBER = 200, re.compile(r"[^\d]{0,6}\d[\d.,' \u00a0\u202f]*(?:[eE][+-]?\d+)?\D{0,12}$")
 _AFFIX = re.compile(r"^([^\d.,+-]*[+-]?[^\d.,+-]*)([\d.,' \u00a0\u202f]*\d)(\D*)$")
 _DECIMAL_COMMA = re.compile(r"\d,\d{1,2}$|\d,\d{4,}$|\.\d{3},\d+$")
 # Digits that begin with 0 are postal codes, phone numbers and the like: 01067 is not 1067.
@@ -41,6 +44,9 @@ class NumberForm(NamedTuple):
 def read_number_form(cells: Mapping[str, int]) -> NumberForm | None:
     """Return how the cells (cell -> rows) write numbers, or None if they are not numbers of one form and unit."""
     if any(_CODE.fullmatch(cell.strip()) for cell in cells):
+        return None
+    head = list(islice(cells, _HEAD))
+    if sum(bool(_LIKE_NUMBER.match(cell)) for cell in head) < _MIN_SHARE / 2 * len(head):
         return None
     for rules in _candidate_rules(cells):
         parse = make_number_parser(NumericSpec(**rules))
