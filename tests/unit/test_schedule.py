@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.schedule import COSTS, cost_of
+from support.schedule import COSTS, cost_of, group_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("prefix", [cost.prefix for cost in COSTS])
 def test_every_entry_fits_a_test(prefix):
     path, _, function = prefix.partition("::")
-    assert (ROOT / path).exists(), f"tests/support/schedule.py names {path}, which is gone"
+    assert list(ROOT.glob(f"{path}*")), f"tests/support/schedule.py names {path}, which is gone"
     if function:
         assert f"\ndef {function}" in (ROOT / path).read_text(encoding="utf-8"), (
             f"no test in {path} is called {function}..."
@@ -23,3 +23,10 @@ def test_the_first_entry_that_fits_counts():
     assert cost_of("tests/e2e/test_search.py::test_thirty_trials_leak_nothing").prefix.endswith("thirty_trials")
     assert cost_of("tests/e2e/test_new.py::test_x").prefix == "tests/e2e/"
     assert cost_of("tests/unit/test_new.py::test_x").seconds == 0
+
+
+def test_tests_of_a_file_share_a_process_unless_they_share_nothing():
+    assert group_of("tests/e2e/test_new.py::test_x[a::b]") == "test_new"
+    assert group_of("tests/e2e/test_http.py::test_x") == group_of("tests/e2e/test_real_parts.py::test_x") == "endpoint"
+    assert group_of("tests/e2e/test_elastic.py::test_x") == "test_elastic"
+    assert group_of("tests/e2e/test_search.py::test_x") is None and group_of("tests/unit/test_gate.py::test_x") is None
