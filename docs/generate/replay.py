@@ -41,6 +41,7 @@ _MASKS = (
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "DIGEST"),
     (re.compile(r"-?\d+\.\d+(e-?\d+)?"), "N"),
     (re.compile(r"\b\d+ s\b"), "N s"),
+    (re.compile(r" +│"), " │"),
     (re.compile(r" {2,}"), "  "),
     (re.compile(r"[━─]+"), "─"),  # as wide as the figures in the column
 )
@@ -105,6 +106,7 @@ class Replay:
         if serves:
             real = f"exec {real} --set serve.port={self._port}"
         environment = {
+            "OMP_WAIT_POLICY": "passive",  # threads that wait do not take the cores of others
             **os.environ,
             "HOME": str(self._home),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
