@@ -185,6 +185,12 @@ def test_doubts_about_rows(tmp_path, tiny_base):
     assert 0.01 < draft.spec.data.max_bad_fraction < 0.1 and draft.spec.data.split.stratify
 
 
+def test_classes_in_two_spellings(tmp_path):
+    rows = [(i / 3, ["yes", "Yes", "no"][i % 3]) for i in range(90)]
+    draft = raymill.init(write_csv(tmp_path / "rows.csv", ["x", "label"], rows))
+    assert "the classes 'Yes' and 'yes' are nearly the same word" in noted(draft)
+
+
 def test_copies_of_the_target_and_groups(tmp_path):
     rows = [(f"{i % 40 + 100}", ["red", "blue"][i % 2], ["1", "2"][i % 2], i / 3) for i in range(200)]
     draft = raymill.init(write_csv(tmp_path / "rows.csv", ["patient_id", "label", "label_code", "x"], rows))

@@ -91,6 +91,6 @@ def _common_affixes(matches: list[re.Match[str]]) -> list[str] | None:
         is_ordinal = after.lower().partition(" ")[0] in _ORDINALS
         if (letters and letters not in _CURRENCIES) or len(after) > _MAX_UNIT_CHARS or is_ordinal:
             return None
-        affixes.update({before, after} - {""})
+        affixes.update(affix for affix in dict.fromkeys((before, after)) if affix)
     units = [affix for affix in affixes if any(letter.isalpha() for letter in affix)]
     return [affix for affix, _ in affixes.most_common()] if len(units) <= 1 else None  # not 12 kg and 300 g

@@ -90,6 +90,15 @@ def _class_doubts(classes: Counter[str], target: str) -> list[Doubt]:
                 "add rows of these classes, or join them into one",
             )
         )
+    by_spelling: dict[str, list[str]] = {}
+    for name in sorted(classes):
+        by_spelling.setdefault("".join(filter(str.isalnum, name.lower())) or name, []).append(name)
+    alike = next((names for names in by_spelling.values() if len(names) > 1), None)
+    if alike:
+        names = " and ".join(format_cell(name) for name in alike[:2])
+        doubts.append(
+            Doubt(f"the classes {names} are nearly the same word", "if they are one class, write it in one way")
+        )
     counts = classes.most_common()
     if len(counts) > 1 and counts[0][1] > _IMBALANCE * counts[-1][1] and not rare:
         doubts.append(
