@@ -21,6 +21,8 @@ from serve.replica_settings import graceful_shutdown_s
 from trainer.registry.registry import Version
 from trainer.spec.serve import ServeSpec
 
+# The function that the serving process runs.
+_ENTRY = "serve.local.server:run_server"
 # How many serving processes in a row may die before one of them is ready.
 _MAX_EARLY_DEATHS = 5
 # Pause before another serving process is started, for each early death. It leaves a busy machine time to recover.
@@ -125,7 +127,7 @@ class LocalEndpoint:
             if self._stopping.is_set():
                 return None
             self._child = PythonChild(
-                "serve.local.server:run_server",
+                _ENTRY,
                 self._argument,
                 title=f"raymill serve {self._version.ref}",
                 descriptors=[self._socket.fileno()],

@@ -120,7 +120,7 @@ class Soak:
 
 @pytest.fixture(scope="module")
 def soak(first_run, storage):
-    running = start_endpoint(storage)
+    running = start_endpoint(storage, "--set", "serve.proxy=haproxy")  # on Ray Serve, although it has one replica
     soak = Soak(running)
     try:
         yield soak

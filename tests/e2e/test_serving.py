@@ -246,7 +246,8 @@ def test_random_bodies_are_never_a_server_error(server, client):
 
 def test_it_listens_on_loopback_only_and_ends_with_the_command(first_run, storage):
     """HAProxy listens on loopback only, and ends when the command is killed with kill -9."""
-    running = RunningCommand("-m", "raymill", "serve", "tiny", "--storage", storage, "--port", free_port())
+    command = ["serve", "tiny", "--storage", storage, "--port", free_port(), "--set", "serve.proxy=haproxy"]
+    running = RunningCommand("-m", "raymill", *command)
     descendants = []
     try:
         running.wait_for_line("listening on")

@@ -36,8 +36,8 @@ class ServeSpec(SpecSection):
     insecure: bool = False
     """Allow an address other than loopback without `keys`."""
     proxy: Literal["auto", "haproxy", "python"] = "auto"
-    """`haproxy`: HAProxy with Ray Serve's throughput mode; `python`: Ray Serve's own proxy; `auto`: HAProxy if it is
-    installed."""
+    """`haproxy`: Ray Serve behind HAProxy, in its throughput mode; `python`: Ray Serve with its own proxy. `auto`: one
+    process without Ray for one replica without a GPU, else Ray Serve, with HAProxy if it is installed."""
     models: tuple[str, ...] = ()
     """More models (name, name@alias, name@7) that the same endpoint serves under their own names."""
 
