@@ -68,6 +68,7 @@ def _paths(schema: dict[str, Any]) -> str:
         for method, operation in methods.items()
         if method in ("get", "post")
     ]
+    rows.append([code("GET /openapi.json"), "The schema that this page is made from.", "yes"])
     return table(["request", "answer", "needs a key"], rows) + (
         "\n\nThe last column is about endpoints that are [served with API keys](../how-to/secure-an-endpoint.md)."
     )

@@ -42,6 +42,8 @@ _MASKS = (
     (re.compile(r"-?\d+\.\d+(e-?\d+)?"), "N"),
     (re.compile(r"\b\d+ s\b"), "N s"),
     (re.compile(r" +│"), " │"),
+    (re.compile(r"(?<=│ )\d[\d,]*(?=\*? │)"), "N"),  # a cell of a table
+    (re.compile(r"\b\d+e-\d+\b"), "N"),
     (re.compile(r" {2,}"), "  "),
     (re.compile(r"[━─]+"), "─"),  # as wide as the figures in the column
 )
