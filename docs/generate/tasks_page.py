@@ -44,7 +44,8 @@ first. Pairs are not symmetric: a model may answer differently when you swap the
 
 ## Columns of a prediction file
 
-`raymill predict` copies the columns of its input and adds `prediction`, `score` and `error`.
+`raymill predict` copies the columns of its input. It adds `row`, the row's number in the input, and `prediction`, `score`
+and `error`.
 
 | target | `prediction` | `score` |
 |---|---|---|
