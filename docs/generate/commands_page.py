@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -71,7 +71,7 @@ def _details(path: list[str], command: click.Command) -> str:
     return "\n\n".join([text, usage, *([_options(own, command, path)] if own else [])])
 
 
-def _options(options: list[click.Parameter], command: click.Command, path: list[str]) -> str:
+def _options(options: Sequence[click.Parameter], command: click.Command, path: list[str]) -> str:
     context = click.Context(command, info_name=" ".join(path))
     rows = []
     for option in options:

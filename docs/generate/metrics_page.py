@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client import Counter, Gauge, Histogram
+
 import raymill
 from docs.generate.markdown import code, generated_page, table
 from serve.model.metrics import STAGES, ReplicaMetrics
@@ -54,9 +56,12 @@ def build_page() -> str:
 
 def _endpoint_metrics() -> str:
     rows = []
-    for metric in ReplicaMetrics().registry._collector_to_names:
-        family = metric.describe()[0]
+    for metric in vars(ReplicaMetrics()).values():
+        if not isinstance(metric, (Counter, Gauge, Histogram)):
+            continue
+        (family,) = metric.describe()
         name = family.name + ("_total" if family.type == "counter" else "")
+        # A private name: nothing public tells the labels of a metric without samples.
         labels = ", ".join(code(label) for label in metric._labelnames)
         rows.append([code(name), family.type, labels, family.documentation])
     stages = ", ".join(map(code, STAGES))

@@ -29,7 +29,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "how-to" / "write-a-task.md").read_text(encoding="utf-8")
 API = (DOCS / "reference" / "task-api.md").read_text(encoding="utf-8")
 TASKS = (DOCS / "reference" / "tasks.md").read_text(encoding="utf-8")
-CODE = {code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)}
+CODE = {
+    code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+}
 
 
 @pytest.fixture(autouse=True)
