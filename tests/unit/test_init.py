@@ -202,7 +202,7 @@ def test_a_glob_and_several_files_are_one_part(tmp_path, tiny_base, monkeypatch)
 @pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("kind", ["images", "texts"])
 def test_folders_with_a_subfolder_for_each_class(tmp_path, tiny_base, kind, in_parts):
-    data = tmp_path / "flowers"
+    data = tmp_path / "garden" / "flowers"
     for part in ("train", "test") if in_parts else ("",):
         for label in ("daisy", "rose"):
             folder = data / part / label
@@ -213,7 +213,9 @@ def test_folders_with_a_subfolder_for_each_class(tmp_path, tiny_base, kind, in_p
                 else:
                     shade = (number * 20, 255 - number * 10, len(part) + ord(label[0]))
                     Image.new("RGB", (24, 20), shade).save(folder / f"{number}.png")
-    draft = raymill.init(data, tmp_path / "run.yaml", base=str(tiny_base) if kind == "texts" else None)
+    base = str(tiny_base) if kind == "texts" else None
+    draft = raymill.init(data.parent, tmp_path / "run.yaml", base=base)
+    assert raymill.init(data, base=base).spec.data.train == draft.spec.data.train
     spec = load_spec(tmp_path / "run.yaml")
     assert spec.task == {"images": "image-classification", "texts": "text-classification"}[kind]
     assert spec.data.test == (str(data / "test") if in_parts else None)
@@ -248,9 +250,7 @@ def test_no_spec_can_be_written(tmp_path):
         write_table(
             tmp_path, [{"text": f"only a text number {i}"} for i in range(30)], "csv", "texts"
         ): "can be predicted",
-        write_table(
-            tmp_path, [{"p": f"${i}.50", "n": "a"} for i in range(30)], "csv", "prices"
-        ): "can be predicted",
+        write_table(tmp_path, [{"p": f"${i}.50", "n": "a"} for i in range(30)], "csv", "prices"): "can be predicted",
         write_table(tmp_path, [{"id": str(i), "label": "ab"[i % 2]} for i in range(30)], "csv", "ids"): "no task fits",
     }
     for data, message in cases.items():

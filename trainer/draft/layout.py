@@ -105,13 +105,20 @@ def _layout_of_folder(folder: Path) -> DataLayout:
     part_folders: dict[str, list[str]] = {}
     for child in sorted(folder.iterdir()):
         part = part_of_name(child.name) if child.is_dir() and len(_words(child.name)) == 1 else None
-        if part and (detect_folder_format(child, classes=True) or _tables_in(child)):
+        if part and _holds_rows(child):
             part_folders.setdefault(part, []).extend(_tables_in(child) or [str(child)])
     if "train" in part_folders:
         return DataLayout(part_folders, _sibling_sentences(part_folders))
+    inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+    if len(inner) == 1 and not _tables_in(folder) and _holds_rows(inner[0]):  # one class alone is no data set
+        return _layout_of_folder(inner[0])
     if detect_folder_format(folder, classes=True):
         return DataLayout({"train": [str(folder)]}, [])
     return _layout_of_tables(folder)
+
+
+def _holds_rows(folder: Path) -> bool:
+    return bool(_tables_in(folder)) or detect_folder_format(folder, classes=True) is not None
 
 
 def _tables_in(folder: Path) -> list[str]:
@@ -122,9 +129,6 @@ def _layout_of_tables(folder: Path) -> DataLayout:
     families: dict[tuple[str, ...], list[str]] = {}
     for path in _tables_in(folder):
         families.setdefault(_family(Path(path).name), []).append(path)
-    inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
-    if not families and len(inner) == 1 and (_tables_in(inner[0]) or detect_folder_format(inner[0], classes=True)):
-        return _layout_of_folder(inner[0])
     texts = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ROW_ENDINGS["text"]]
     if not families and texts:
         raise _no_labels_error(texts[0])
