@@ -86,9 +86,10 @@ def serve_versions(
     """Serve `versions` while the block runs; yield the endpoint's URL.
 
     Serves on the connected Ray. If no Ray is connected, serves in one process of its own, or starts Ray on this machine
-    if the endpoint needs Ray Serve. `held_out` returns the rows to check a version's engines on; by default, the rows
-    that the version was registered with. See `serve` for `wait_for_engine`. At the end, wait up to `stop_within_s`
-    until Ray Serve has stopped the endpoint. If it has not, a local Ray ends it when Ray stops.
+    if the endpoint needs Ray Serve. `held_out` returns the rows to check a version's engines on if they are measured
+    first; by default, the rows that the version was registered with. See `serve` for `wait_for_engine`. At the end,
+    wait up to `stop_within_s` until Ray Serve has stopped the endpoint. If it has not, a local Ray ends it when Ray
+    stops.
     """
     from cluster.plan import check_fits, joined_nodes, local_nodes
     from cluster.progress import Progress, run_in_thread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from serve.asgi.access_log import AccessLog
 from serve.asgi.app import HttpApp
 from serve.asgi.auth import ApiKeyAuth
 from serve.asgi.tracing import TraceExporter
-from serve.model.engine_watcher import EngineWatcher, Report
+from serve.engines.engine_store import checkpoint_digest
+from serve.model.engine_watcher import EngineWatcher, Report, chosen_settings
 from serve.model.metrics import ReplicaMetrics
 from serve.model.served_model import ServedModel
-from serve.model.settings import ReplicaSettings
+from serve.model.settings import ModelSettings, ReplicaSettings
+from trainer.registry.registry import Version
 
 
 class Replica:
@@ -31,7 +34,7 @@ class Replica:
         with the metrics of this replica. `sends_request_id` and `report` are those of `HttpApp` and `EngineWatcher`."""
         self.name = name
         self.metrics = ReplicaMetrics()
-        self.models = [ServedModel(model, self.metrics) for model in settings.models]
+        self.models = [_load(model, self.metrics) for model in settings.models]
         self._access_log = (
             AccessLog(Path(settings.access_log), name, bodies=settings.log_bodies) if settings.access_log else None
         )
@@ -64,3 +67,14 @@ class Replica:
             self._access_log.close()
         if self._traces:
             self._traces.close()
+
+
+def _load(settings: ModelSettings, metrics: ReplicaMetrics) -> ServedModel:
+    """Load a model with its awaited engine if that is chosen by now, else as the settings say."""
+    version = Version(settings.name, settings.version, Path(settings.folder))
+    # If the chosen engine cannot be loaded, the watcher tries again and reports why.
+    with contextlib.suppress(Exception):
+        chosen = chosen_settings(settings, checkpoint_digest(version))
+        if chosen is not None:
+            return ServedModel(chosen, metrics)
+    return ServedModel(settings, metrics)

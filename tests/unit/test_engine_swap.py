@@ -1,7 +1,6 @@
 """An engine that is replaced while requests arrive: every request is answered by one engine, and none fails."""
 
 import asyncio
-import json
 import shutil
 import threading
 import time
@@ -10,6 +9,7 @@ import httpx
 import pytest
 
 from cluster.errors import ModelError
+from cluster.files import write_bytes, write_json
 from serve.asgi.app import HttpApp
 from serve.asgi.auth import ApiKeyAuth
 from serve.engines import engine_store
@@ -20,6 +20,8 @@ from serve.model.engine_watcher import EngineWatcher
 from serve.model.loaded_model import LoadedModel
 from serve.model.metrics import ReplicaMetrics
 from serve.model.served_model import ServedModel
+from serve.model.settings import ReplicaSettings
+from serve.replica import Replica
 from serve.replica_settings import build_replica_settings
 from support.timing import wait_until
 from support.tiny_text import make_text_rows
@@ -72,8 +74,7 @@ def store(settings, choice, **changes):
     """Store a choice where the model's settings expect it; it is removed with the version's folder."""
     content = {**choice, "tolerance": 0.3, **changes}
     path = engine_store.Path(settings.awaited_choice)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    write_json(path, content)
     return path
 
 
@@ -230,12 +231,21 @@ def test_the_model_itself_may_be_the_choice(served, settings, choice, watched):
     wait_until(lambda: not watcher._thread.is_alive(), what="the watcher ends")
 
 
+@pytest.mark.parametrize(("built", "engine"), [({}, "torch-packed"), ({"built": {"other": "digest"}}, "native")])
+def test_a_replica_that_starts_later_has_the_chosen_engine_if_it_can_be_loaded(settings, choice, built, engine):
+    path = store(settings, choice, **built)
+    try:
+        replica = Replica(ReplicaSettings(models=[settings]), "r1")
+        assert [model.identity["engine"] for model in replica.models] == [engine]
+        replica.close()
+    finally:
+        path.unlink()
+
+
 @pytest.mark.parametrize("content", ['{"engine": "torch-packed"', '{"engine": "torch-packed"}', "[]"])
 def test_a_damaged_choice_is_reported_and_the_model_goes_on(served, settings, watched, content, version):
     _, lines = watched
-    path = engine_store.Path(settings.awaited_choice)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
+    write_bytes(engine_store.Path(settings.awaited_choice), content.encode())
     wait_until(lambda: lines, what="the damage is reported")
     assert "tiny still answers with native" in lines[0]
     assert compute(served, ROWS[:1]).identity["engine"] == "native"
