@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -35,8 +36,16 @@ def write_environment(folder: Path) -> None:
 
 def installed_packages() -> dict[str, str]:
     """Return the version of every installed package by its name in lower case, sorted by name."""
-    named = [package for package in distributions() if package.metadata["Name"]]
-    return dict(sorted((str(package.metadata["Name"]).lower(), package.version) for package in named))
+    folders = [Path(folder) for folder in sys.path]
+    return dict(_read_versions(tuple((folder, folder.stat().st_mtime_ns) for folder in folders if folder.is_dir())))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_versions(folders: tuple[tuple[Path, int], ...]) -> list[tuple[str, str]]:
+    """Return the packages in `folders` and their versions, which takes half a second. An installation changes a folder's
+    time, so they are read again."""
+    about = [package.metadata for package in distributions(path=[str(folder) for folder, _ in folders])]
+    return sorted((str(metadata["Name"]).lower(), str(metadata["Version"])) for metadata in about if metadata["Name"])
 
 
 def write_hardware(folder: Path, worker: WorkerContext, precision: str | None = None) -> None:
