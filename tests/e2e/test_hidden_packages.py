@@ -64,7 +64,8 @@ def test_the_command_line(command, tune, folder, spec, tmp_path):
     done = run([*command, "run", "run.yaml", "--json", *search], folder)
     assert done.returncode == 0, done.stderr
     port = free_port()
-    running = RunningCommand(*command[1:] if command is MODULE else command, "serve", "tiny",
+    replicas = 2 if tune else 1  # with a search and two replicas Ray's workers import raymill, too
+    running = RunningCommand(*command[1:] if command is MODULE else command, "serve", "tiny", "--replicas", replicas,
                              "--storage", tmp_path / "storage", "--port", port, cwd=folder)  # fmt: skip
     try:
         running.wait_for_line("listening on")
@@ -85,7 +86,7 @@ def test_a_ray_job(folder, spec, tmp_path):
         serve = ["python", "-m", "raymill", "serve", "tiny", "--storage", storage, "--port", port]
         done = run([*submit, "--submission-id", "serve", "--no-wait", "--", *serve], folder)
         assert done.returncode == 0, done.stdout + done.stderr
-        wait_until(lambda: answers(port), within_s=240, what="the job's endpoint answers")
+        wait_until(lambda: answers(port), within_s=400, what="the job's endpoint answers")
         done = run([RAY, "job", "stop", "--address", head.jobs_url, "serve"], folder)
         assert done.returncode == 0, done.stdout + done.stderr
         wait_until(lambda: not answers(port), within_s=120, what="the job's endpoint is gone")

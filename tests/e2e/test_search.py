@@ -15,7 +15,7 @@ from support.timing import wait_until
 from support.tiny_text import tiny_spec, write_spec
 
 SPACE = {"train.learning_rate": {"loguniform": [1e-4, 1e-2]}, "train.weight_decay": {"uniform": [0, 0.2]}}
-EPOCHS = 25
+EPOCHS = 12
 CLUSTER = {"cpus": 2, "cpus_per_worker": 1}
 
 
@@ -92,9 +92,9 @@ def test_a_killed_search_resumes_and_may_get_more_trials(tiny_base, tiny_data, t
 
 def test_finalists_are_served_and_constraints_exclude(tiny_base, tiny_data, tmp_path):
     objective = {"maximize": "macro_f1", "minimize": "serve.p99_ms"}
-    tune = {"trials": 3, "space": SPACE, "objective": objective, "finalists": 2, "load_test": {"seconds": 1}}
+    tune = {"trials": 2, "space": SPACE, "objective": objective, "finalists": 2, "load_test": {"seconds": 1}}
     tune["constraints"] = ["serve.p99_ms <= 5000", "model.size_mb <= 50"]
-    spec = write_search_spec(tiny_base, tiny_data, tmp_path, train={"epochs": 2, "batch_size": 16}, tune=tune)
+    spec = write_search_spec(tiny_base, tiny_data, tmp_path, train={"epochs": 1, "batch_size": 16}, tune=tune)
     done = run_raymill("tune", spec, "--json")
     assert done.code == 0, done
     outcome = json.loads(done.stdout)
@@ -126,7 +126,7 @@ print(json.dumps({"before": before, "after": after, "children": children, "run":
 def test_thirty_trials_leak_nothing(tiny_base, tiny_data, tmp_path):
     spec = write_search_spec(
         tiny_base, tiny_data, tmp_path,
-        train={"epochs": 2, "batch_size": 16}, tune={"trials": 30, "space": SPACE}, track={"every_steps": 5},
+        train={"epochs": 1, "batch_size": 16}, tune={"trials": 30, "space": SPACE}, track={"every_steps": 1},
     )  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

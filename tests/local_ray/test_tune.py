@@ -33,8 +33,8 @@ def search_tiny(tiny_base, tiny_data, storage, tune, **sections):
 
 def test_tpe_finds_the_better_learning_rate_and_only_the_winner_keeps_weights(tiny_base, tiny_data, storage):
     space = {"train.learning_rate": {"loguniform": [1e-5, 1e-2]}, "train.batch_size": {"choice": [8, 16]}}
-    result = search_tiny(tiny_base, tiny_data, storage, {"trials": 5, "space": space})
-    assert len(result.trials) == 5
+    result = search_tiny(tiny_base, tiny_data, storage, {"trials": 4, "space": space})
+    assert len(result.trials) == 4
     assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
     best = max(result.trials, key=lambda trial: trial.metric)
     assert result.spec.train.learning_rate == best.values["train.learning_rate"]
@@ -103,9 +103,9 @@ SPACE = {"train.learning_rate": {"loguniform": [1e-4, 1e-2]}, "train.weight_deca
 
 @pytest.mark.parametrize("scheduler", ["median", "hyperband"])
 def test_schedulers_that_stop_trials_early(tiny_base, tiny_data, storage, scheduler):
-    tune = {"trials": 5, "space": SPACE, "scheduler": scheduler}
+    tune = {"trials": 4, "space": SPACE, "scheduler": scheduler}
     result = search_tiny(tiny_base, tiny_data, storage, tune, train={"epochs": 3, "batch_size": 16})
-    assert len(result.trials) == 5 and {trial.state for trial in result.trials} <= {"finished", "stopped"}
+    assert len(result.trials) == 4 and {trial.state for trial in result.trials} <= {"finished", "stopped"}
     assert max(trial.epochs for trial in result.trials) == 3
     assert (result.checkpoint / "model.safetensors").is_file()
     assert result.metrics["macro_f1"] == max(trial.metric for trial in result.trials)
@@ -134,8 +134,8 @@ def test_initial_points_are_tried_first_and_conditions_hold(tiny_base, tiny_data
         "train.batch_size": {"lograndint": [8, 32]},
     }
     points = [{"train.loss.kind": "focal", "train.loss.gamma": 2.0, "train.batch_size": 16}]
-    tune = {"trials": 4, "algorithm": "random", "space": space, "initial_points": points, "scheduler": "none"}
-    result = search_tiny(tiny_base, tiny_data, storage, tune)
+    tune = {"trials": 3, "algorithm": "random", "space": space, "initial_points": points, "scheduler": "none"}
+    result = search_tiny(tiny_base, tiny_data, storage, tune, train={"epochs": 1, "batch_size": 16})
     assert result.trials[0].values == points[0]
     for trial in result.trials:
         assert ("train.loss.gamma" in trial.values) == (trial.values["train.loss.kind"] == "focal")
@@ -143,8 +143,9 @@ def test_initial_points_are_tried_first_and_conditions_hold(tiny_base, tiny_data
 
 
 def test_finalists_are_trained_with_more_seeds_and_a_later_search_learns_from_them(tiny_base, tiny_data, storage):
-    tune = {"trials": 3, "algorithm": "random", "space": SPACE, "finalists": 2, "seeds": 3}
-    run = Run(load_spec(tiny_spec(tiny_base, tiny_data, storage, train=TRAIN, tune=tune)), Console(), "tune")
+    tune = {"trials": 2, "algorithm": "random", "space": SPACE, "finalists": 2, "seeds": 3}
+    train = {"epochs": 1, "batch_size": 16}
+    run = Run(load_spec(tiny_spec(tiny_base, tiny_data, storage, train=train, tune=tune)), Console(), "tune")
     run.size_resources(joined_nodes())
     result = run_search(run)
     finals = result.search.finalists
@@ -154,13 +155,16 @@ def test_finalists_are_trained_with_more_seeds_and_a_later_search_learns_from_th
     assert result.metrics["macro_f1"] == max(finals[0].seeds.values())
     assert result.spec.train.seed in finals[0].seeds
 
-    again = {"trials": 2, "space": SPACE, "warm_start": [run.folder.name]}
-    after = Run(load_spec(tiny_spec(tiny_base, tiny_data, storage, train=TRAIN, tune=again)), Console(), "tune")
+    again = {"trials": 1, "space": SPACE, "warm_start": [run.folder.name]}
+    after = Run(load_spec(tiny_spec(tiny_base, tiny_data, storage, train=train, tune=again)), Console(), "tune")
     after.size_resources(joined_nodes())
-    assert len(run_search(after).trials) == 2
+    assert len(run_search(after).trials) == 1
 
 
 def test_more_trials_than_the_cluster_holds_do_not_wait_forever(tiny_base, tiny_data, storage):
     tune = {"trials": 2, "max_concurrent": 10, "algorithm": "random", "space": SPACE, "scheduler": "hyperband"}
-    result = search_tiny(tiny_base, tiny_data, storage, tune, cluster={"workers": 2, "cpus_per_worker": 1})
+    result = search_tiny(
+        tiny_base, tiny_data, storage, tune,
+        train={"epochs": 1, "batch_size": 16}, cluster={"workers": 2, "cpus_per_worker": 1},
+    )  # fmt: skip
     assert len(result.trials) == 2 and all(trial.metric is not None for trial in result.trials)

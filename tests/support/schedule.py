@@ -34,6 +34,7 @@ COSTS = [
     Cost("tests/e2e/test_search.py::test_thirty_trials", 130, SPREAD),
     Cost("tests/e2e/test_search.py", 100, SPREAD),
     Cost("tests/e2e/test_hidden_packages.py", 95, SPREAD),
+    Cost("tests/e2e/test_local_endpoint.py", 90),
     Cost("tests/e2e/test_tabular_examples.py", 90),
     Cost("tests/e2e/test_commands.py", 80),
     Cost("tests/e2e/test_digits_example.py", 75),
