@@ -47,12 +47,20 @@ class PythonChild:
     """A running child."""
 
     def __init__(
-        self, entry: str, argument: Any, *, title: str, niceness: int = 0, descriptors: Sequence[int] = ()
+        self,
+        entry: str,
+        argument: Any,
+        *,
+        title: str,
+        threads: int = 1,
+        niceness: int = 0,
+        descriptors: Sequence[int] = (),
     ) -> None:
         """Run the function `entry` (`module:name`) with `argument`, which must be JSON, and a `Channel`.
 
-        `title` appears in the process's command line. `niceness` lowers the child's priority. The child inherits the
-        file `descriptors` under the same numbers.
+        `title` appears in the process's command line. Libraries compute with `threads` threads, unless the user has set
+        OMP_NUM_THREADS. `niceness` lowers the child's priority. The child inherits the file `descriptors` under the
+        same numbers.
         """
         reading, writing = os.pipe()
         start = {"root": str(import_guard.ROOT), "path": sys.path, "entry": entry, "argument": argument}
@@ -61,6 +69,8 @@ class PythonChild:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, title, str(len(text))],
                 stdin=subprocess.PIPE,
+                # As in a Ray worker. torch's own setting holds for one thread only, and a batcher has its own.
+                env={"OMP_NUM_THREADS": str(threads), **os.environ},
                 pass_fds=[*descriptors, writing],
                 start_new_session=True,  # Ctrl-C reaches the parent only, which then tells the child to stop
             )

@@ -52,6 +52,7 @@ class EngineChoice:
                 "spec": spec.model_dump(mode="json"),
             },
             title=f"raymill optimize {' '.join(version.ref for version in versions)}",
+            threads=max(1, int(spec.cpus_per_replica)),
             niceness=_NICENESS,
         )
         threading.Thread(target=self._follow, daemon=True, name=f"{WORK_THREAD}-engine-choice").start()

@@ -58,6 +58,7 @@ class LocalEndpoint:
             "socket": self._socket.fileno(),
             "graceful_s": graceful_shutdown_s(spec),
         }
+        self._threads = settings.models[0].threads
         self.url = http_url(spec.host, spec.port)
         self._child: PythonChild | None = None
         self._stopping = threading.Event()
@@ -130,6 +131,7 @@ class LocalEndpoint:
                 _ENTRY,
                 self._argument,
                 title=f"raymill serve {self._version.ref}",
+                threads=self._threads,
                 descriptors=[self._socket.fileno()],
             )
             return self._child

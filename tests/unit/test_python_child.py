@@ -19,7 +19,8 @@ import os, time
 
 def answer(argument, channel):
     channel.on_message = lambda message: channel.send({"heard": message})
-    channel.send({"argument": argument, "nice": os.nice(0), "pid": os.getpid()})
+    threads = os.environ["OMP_NUM_THREADS"]
+    channel.send({"argument": argument, "nice": os.nice(0), "pid": os.getpid(), "threads": threads})
     while True:
         time.sleep(60)
 
@@ -41,13 +42,14 @@ def entries(tmp_path, monkeypatch):
     return "child_entries"
 
 
-def test_messages_arrive_and_the_priority_is_low(entries):
+def test_messages_arrive_and_the_priority_is_low(entries, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     argument = {"text": "é" * 50_000}  # more than a pipe holds
-    child = PythonChild(f"{entries}:answer", argument, title="a test", niceness=7)
+    child = PythonChild(f"{entries}:answer", argument, title="a test", threads=3, niceness=7)
     try:
         messages = child.messages()
         first = next(messages)
-        assert first == {"argument": argument, "nice": 7 + os.nice(0), "pid": child.pid}
+        assert first == {"argument": argument, "nice": 7 + os.nice(0), "pid": child.pid, "threads": "3"}
         child.send({"a": 1})
         child.send({"b": 2})
         assert [next(messages), next(messages)] == [{"heard": {"a": 1}}, {"heard": {"b": 2}}]
