@@ -215,7 +215,7 @@ def test_folders_with_a_subfolder_for_each_class(tmp_path, tiny_base, kind, in_p
                     Image.new("RGB", (24, 20), shade).save(folder / f"{number}.png")
     base = str(tiny_base) if kind == "texts" else None
     draft = raymill.init(data.parent, tmp_path / "run.yaml", base=base)
-    assert raymill.init(data, base=base).spec.data.train == draft.spec.data.train
+    assert raymill.init(data, tmp_path / "same.yaml", base=base).spec.data.train == draft.spec.data.train
     spec = load_spec(tmp_path / "run.yaml")
     assert spec.task == {"images": "image-classification", "texts": "text-classification"}[kind]
     assert spec.data.test == (str(data / "test") if in_parts else None)
