@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from serve.engines import engine_store
 from serve.engines.catalog import ENGINE_NAMES, NATIVE
+from trainer.contract.contract import load_contract
 from trainer.registry.registry import Version
 from trainer.spec.serve import ServeSpec
+from trainer.tasks.catalog import task_of_contract
 
 
 class SelectedEngine(NamedTuple):
@@ -25,7 +27,7 @@ class SelectedEngine(NamedTuple):
 
 def current_engine(version: Version, spec: ServeSpec) -> SelectedEngine | None:
     """Return the engine that `serve.engine` means for a version, or None if engines must be measured to know it."""
-    if spec.engine == NATIVE or not _has_device(spec):
+    if spec.engine == NATIVE or not _has_device(spec) or not _has_alternatives(version, spec):
         return SelectedEngine(NATIVE)
     choice = engine_store.load_choice(version, hardware_of(spec), spec.engine)
     if choice is None or (spec.engine not in ENGINE_NAMES and choice["tolerance"] != spec.max_metric_drop):
@@ -59,6 +61,13 @@ def device_and_threads(spec: ServeSpec) -> tuple[str, int]:
 def hardware_of(spec: ServeSpec) -> dict[str, Any]:
     """Return the hardware of a replica on this machine, as `engine_store.detect_hardware` describes it."""
     return engine_store.detect_hardware(*device_and_threads(spec))
+
+
+def _has_alternatives(version: Version, spec: ServeSpec) -> bool:
+    """Whether an engine other than the model itself can compute it: an estimator computes its predictions itself."""
+    if spec.engine in ENGINE_NAMES:
+        return True
+    return not task_of_contract(load_contract(version.folder)).learns_from_features
 
 
 def _has_device(spec: ServeSpec) -> bool:
