@@ -108,12 +108,15 @@ def test_a_deploy_config_is_deployed_and_ray_exports_its_counts(head, first_run,
         filler.wait(20)
 
     def exported_count():
-        page = httpx.get(f"http://127.0.0.1:{head.metrics}/metrics", timeout=30).text
+        try:
+            page = httpx.get(f"http://127.0.0.1:{head.metrics}/metrics", timeout=30).text
+        except httpx.HTTPError:  # on a busy machine Ray's agent is slow to start
+            return 0
         lines = [line for line in page.splitlines() if line.startswith("ray_raymill_requests_total{")]
         assert all('model="tiny"' in line and 'WorkerId="' in line for line in lines)
         return sum(float(line.split()[-1]) for line in lines)
 
-    wait_until(lambda: exported_count() >= 101, within_s=60, what="Ray's exporter has the requests")
+    wait_until(lambda: exported_count() >= 101, within_s=180, what="Ray's exporter has the requests")
 
     def raymill_count():
         page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
@@ -121,7 +124,7 @@ def test_a_deploy_config_is_deployed_and_ray_exports_its_counts(head, first_run,
 
     wait_until(
         lambda: exported_count() == raymill_count(),
-        within_s=60,
+        within_s=180,
         what="Ray's exporter has the count of raymill's own page",
     )
     done = run([SERVE, "shutdown", "-y", "--address", f"http://127.0.0.1:{head.dashboard}"], PYTHONPATH=ROOT)
