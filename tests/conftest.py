@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.schedule import order_for_many_processes
+from support.schedule import GroupScheduling, order_for_many_processes
 from support.tiny_text import FILLER, WORDS, make_text_rows, tiny_spec, write_csv
 
 if TYPE_CHECKING:
@@ -63,11 +63,16 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
             threadpool_limits(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest if several processes share them."""
     if config.getoption("loadgroup", False):  # a process of `pytest -n 3 --dist loadgroup`
         order_for_many_processes(items)
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist may be turned off
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> GroupScheduling | None:
+    """Give each group of tests to one process with `--dist loadgroup`."""
+    return GroupScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session")

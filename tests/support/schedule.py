@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 #: A group of pytest-xdist: its tests run in one process. Tests of one file are a group, because they share fixtures.
 BY_FILE = "by file"
@@ -69,8 +70,15 @@ def group_of(nodeid: str) -> str | None:
 
 
 def order_for_many_processes(items: list[pytest.Item]) -> None:
-    """Sort the tests, the longest first, and mark those that share a process as one group of pytest-xdist."""
+    """Sort the tests, the longest first."""
     items.sort(key=lambda item: -cost_of(item.nodeid).seconds)  # stable: tests of one file stay in their order
-    for item in items:
-        if group := group_of(item.nodeid):
-            item.add_marker(pytest.mark.xdist_group(group))
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Gives each group of tests to one process of pytest-xdist.
+
+    Its own `loadgroup` does the same with marks, but ignores them with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid) or nodeid
