@@ -96,7 +96,7 @@ new MutationObserver(() => { if (!by("result").hidden || by("error").textContent
             proxy.url,
         )  # fmt: skip
         try:
-            wait_until(lambda: proxy.seen, within_s=60, what="the page sends its text")
+            wait_until(lambda: proxy.seen, within_s=240, what="the page sends its text")
         finally:
             browser.terminate()
     assert "\nanimal\n" in proxy.seen[-1], proxy.seen[-1]

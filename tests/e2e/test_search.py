@@ -67,7 +67,7 @@ def test_a_killed_search_resumes_and_may_get_more_trials(tiny_base, tiny_data, t
             for process in [*command.processes("gcs_server"), *command.processes("raylet")]:
                 process.kill()
         command.process.wait(timeout=60)
-        wait_until(lambda: not any(may_write(process) for process in processes), within_s=60, what="all have ended")
+        wait_until(lambda: not any(may_write(process) for process in processes), within_s=240, what="all have ended")
         finished = read_epochs(ended)
         before = {line["epoch"]: line["seconds"] for line in read_epochs(resumed)}
     finally:

@@ -182,9 +182,9 @@ def test_no_request_fails_when_a_replica_is_killed(server, keys):
     results = asyncio.run(load(server.url, keys[1], 100, 6, lambda: before[0].send_signal(signal.SIGKILL)))
     failed = [status for status, _ in results if status != 200]
     assert len(results) == 600 and not failed, failed
-    wait_until(lambda: len(server.processes("ray::ServeReplica")) == 2, within_s=60, what="a new replica")
+    wait_until(lambda: len(server.processes("ray::ServeReplica")) == 2, within_s=240, what="a new replica")
     ready = lambda: total(server, keys[1], "raymill_replicas") == 2  # noqa: E731
-    wait_until(ready, within_s=60, what="both replicas answer")
+    wait_until(ready, within_s=240, what="both replicas answer")
 
 
 def total(server, key, name):

@@ -48,7 +48,7 @@ def mlflow_server(tmp_path_factory):
     server = RunningCommand(*arguments, cwd=folder)
     uri = f"http://127.0.0.1:{port}"
     try:
-        server.wait_until(lambda: is_healthy(uri), "MLflow answers", timeout_s=90)
+        server.wait_until(lambda: is_healthy(uri), "MLflow answers", timeout_s=300)
         yield uri
     finally:
         server.terminate()
@@ -65,7 +65,7 @@ def tracked(mlflow_server, tiny_base, tiny_data, tmp_path_factory):
     command = RunningCommand("-m", "raymill", "run", write_spec(folder / "run.yaml", spec), cwd=folder)
     try:
         checkpoint = "storage/runs/*/checkpoints/step-00000040"
-        command.wait_until(lambda: list(folder.glob(checkpoint)), "the checkpoint of step 40", timeout_s=120)
+        command.wait_until(lambda: list(folder.glob(checkpoint)), "the checkpoint of step 40", timeout_s=300)
         processes = command.descendants()
         os.kill(command.process.pid, signal.SIGKILL)
         command.process.wait(20)
@@ -188,7 +188,7 @@ def test_prometheus_watches_a_training(tiny_base, tiny_data, tmp_path):
                 series[:] = reply["data"]["result"]
             return names <= {row["metric"]["__name__"] for row in series}
 
-        command.wait_until(has_all_metrics, f"Prometheus has {names}", timeout_s=120)
+        command.wait_until(has_all_metrics, f"Prometheus has {names}", timeout_s=300)
         values = {row["metric"]["__name__"]: float(row["value"][1]) for row in series}
         (run,) = runs.glob("*")
         assert {row["metric"]["run"] for row in series} == {run.name}

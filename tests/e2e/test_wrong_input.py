@@ -65,7 +65,7 @@ def assert_refused(done, words, code=2):
 @pytest.mark.parametrize(("sections", "words"), WRONG_SPECS, ids=[words[:30] for _, words in WRONG_SPECS])
 def test_wrong_specs_are_refused_before_anything_starts(folder, tiny_base, sections, words):
     spec = {**tiny_spec(tiny_base, folder, folder / "storage"), "data": {"train": "rows.csv"}, **sections}
-    assert_refused(run_raymill("run", write_spec(folder / "run.yaml", spec), timeout_s=60), words)
+    assert_refused(run_raymill("run", write_spec(folder / "run.yaml", spec), timeout_s=240), words)
 
 
 def test_wrong_json_runs_print_one_object(folder):
