@@ -77,9 +77,9 @@ def main() -> None:
                     seconds[name].append(time_command(command, folder))
             for name, times in seconds.items():
                 print_times(what, name, times)
-        for model in ("table", "text"):
+        for model, data in (("table", table), ("text", text)):
             for name, options in (("raymill", []), ("raymill on Ray", ["--set", "serve.proxy=python"])):
-                times = [time_endpoint(folder, model, options) for _ in range(arguments.runs)]
+                times = [time_endpoint(folder, model, data, options) for _ in range(arguments.runs)]
                 print_times(f"serve until the first answer, {model}", name, times)
 
 
@@ -101,13 +101,14 @@ def time_command(command: list[Any], folder: Path) -> float:
     return seconds
 
 
-def time_endpoint(folder: Path, model: str, options: list[str]) -> float:
+def time_endpoint(folder: Path, model: str, data: Path, options: list[str]) -> float:
     """Return the seconds from `raymill serve` to the first prediction. No engine is chosen before."""
     subprocess.run(["rm", "-rf", str(folder / "storage" / "models" / model / "engines")], check=True)
     port = free_port()
     command = [*RAYMILL, "serve", model, "--storage", folder / "storage", "--port", port, *options]
-    rows = read_rows(folder / model / "test.csv")[1]
-    body = {"inputs": [rows if model == "table" else rows["text"]]}
+    row = read_rows(data / "test.csv")[1]
+    row.popitem()  # the last column is what the model predicts
+    body = {"inputs": [row["text"] if "text" in row else row]}
     started = time.perf_counter()
     server = subprocess.Popen(
         [str(word) for word in command], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
