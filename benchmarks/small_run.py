@@ -108,7 +108,7 @@ def time_endpoint(folder: Path, model: str, data: Path, options: list[str]) -> f
     command = [*RAYMILL, "serve", model, "--storage", folder / "storage", "--port", port, *options]
     row = read_rows(data / "test.csv")[1]
     row.popitem()  # the last column is what the model predicts
-    body = {"inputs": [row["text"] if "text" in row else row]}
+    body = {"inputs": [row.get("text", row)]}
     started = time.perf_counter()
     server = subprocess.Popen(
         [str(word) for word in command], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
