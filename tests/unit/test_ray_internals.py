@@ -26,8 +26,6 @@ def require(condition, advice):
         pytest.fail(f"ray {ray.__version__} has changed: {advice}")
 
 
-
-
 def test_count_gpus(monkeypatch):
     advice = "change ray_internals.count_gpus to what `ray.init` uses now to count GPUs within CUDA_VISIBLE_DEVICES"
     manager = load_name("ray._private.accelerators.nvidia_gpu", "NvidiaGPUAcceleratorManager", advice)
