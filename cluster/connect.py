@@ -124,6 +124,11 @@ def is_connected() -> bool:
     return ray is not None and ray.is_initialized()
 
 
+def asks_for_ray(address: str | None) -> bool:
+    """Return whether Ray is to be used even for work that does not need it: an address or a connected Ray asks for it."""
+    return bool(address) or joins_cluster(None) or is_connected()
+
+
 @contextlib.contextmanager
 def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool = True) -> Iterator[None]:
     """Connect to Ray while the block runs.

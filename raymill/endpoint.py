@@ -118,10 +118,10 @@ def serve_versions(
 
 def _needs_ray(spec: ServeSpec, address: str | None = None) -> bool:
     """Return whether to serve with Ray Serve: the endpoint needs it, or an address or a connected Ray asks for it."""
-    from cluster.connect import is_connected, joins_cluster
+    from cluster.connect import asks_for_ray
     from serve.local.endpoint import fits_one_process
 
-    return bool(address) or joins_cluster(None) or is_connected() or not fits_one_process(spec)
+    return asks_for_ray(address) or not fits_one_process(spec)
 
 
 @contextlib.contextmanager

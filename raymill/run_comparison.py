@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from raymill.run_details import RunDetails, prepared_folder, read_details, read_object
+from raymill.run_details import RunDetails, prepared_folder, read_details
 from raymill.run_listing import describe_run, versions_by_run
 from raymill.session import STORAGE, storage_folder
 
@@ -148,11 +148,12 @@ def _fingerprint(details: RunDetails, folder: Path | None) -> str | None:
 
 def _compare_environments(details: list[RunDetails]) -> dict[str, list[Any]]:
     from trainer.runs.environment import ENVIRONMENT_FILE, HARDWARE_FILE
+    from trainer.runs.run_summary import read_mapping
 
     general, packages = [], []
     for one in details:
-        environment = read_object(one.summary.folder / ENVIRONMENT_FILE)
-        hardware = read_object(one.curves_folder / HARDWARE_FILE)
+        environment, _ = read_mapping(one.summary.folder / ENVIRONMENT_FILE)
+        hardware, _ = read_mapping(one.curves_folder / HARDWARE_FILE)
         own = {name: environment.get(name) for name in ("python", "system", "git")}
         general.append({**own, **{name: value for name, value in hardware.items() if name != "memory_bytes"}})
         listed = environment.get("packages")

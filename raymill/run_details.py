@@ -130,33 +130,23 @@ def _readable(read: Any, path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; empty if the file is missing or damaged."""
-    from cluster.files import read_json
-
-    try:
-        content = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _read_environment(folder: Path) -> dict[str, Any]:
     from trainer.runs.environment import ENVIRONMENT_FILE
+    from trainer.runs.run_summary import read_mapping
 
-    environment = read_object(folder / ENVIRONMENT_FILE)
+    environment, _ = read_mapping(folder / ENVIRONMENT_FILE)
     return {name: environment[name] for name in ("python", "system", "git", "command") if environment.get(name)}
 
 
 def _read_hardware(folder: Path) -> dict[str, Any]:
     from trainer.runs.environment import HARDWARE_FILE
+    from trainer.runs.run_summary import read_mapping
 
-    return read_object(folder / HARDWARE_FILE)
+    return read_mapping(folder / HARDWARE_FILE)[0]
 
 
 def _list_paths(summary: RunSummary) -> dict[str, str]:
-    from trainer.report.page import REPORT_FILE
-    from trainer.runs.folder import RAY_LOG, SPEC_FILE
+    from trainer.runs.folder import RAY_LOG, REPORT_FILE, SPEC_FILE
     from trainer.training.checkpoint.checkpoints import FOLDER
 
     result = summary.result

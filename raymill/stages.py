@@ -279,9 +279,7 @@ def _new_run(
 
 def _prepared_rows(run: Run) -> Prepared:
     """Make the run's prepared rows, or reuse them. Starts Ray only if many rows must be prepared."""
-    from trainer.data.prepare import prepare as preparing
-
-    if preparing.is_small_data(run.spec, run.files) or preparing.find_prepared(run.spec, run.files):
+    if not run.prepares_with_ray:
         return run.prepare()
     with ray_for(run):
         return run.prepare()

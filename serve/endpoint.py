@@ -56,8 +56,9 @@ class RayEndpoint:
     def start(self) -> None:
         """Start the replicas and wait until all of them are ready.
 
-        Raises `ModelError` if a replica rejects a model because of its golden rows or digests. Raises `ResourceError` if the address is taken, if Ray Serve already runs another application, or if
-        one of Ray Serve's own processes ends or does not answer while it starts.
+        Raises `ModelError` if a replica rejects a model because of its golden rows or digests. Raises `ResourceError` if
+        the address is taken, if Ray Serve already runs another application, or if one of Ray Serve's own processes ends
+        or does not answer while it starts.
         """
         spec = self._spec
         check_access(spec)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.files import read_json, write_json
-from trainer.runs.journal import read_history
+from trainer.runs.journal import FAILURE, read_history
 from trainer.runs.result import TrialRecord
 from trainer.spec.run import RunSpec
 from trainer.training.checkpoint.best_model import newest_model
 from trainer.training.checkpoint.export import read_epoch
-from trainer.training.worker import FAILURE, read_failure
+from trainer.training.worker import read_failure
 from tune.point import Point
 
 _TRIALS, _VALUES, _ENDED, _MODEL = "trials", "values.json", "ended.json", "model.json"

@@ -27,7 +27,7 @@ class SelectedEngine(NamedTuple):
 
 def current_engine(version: Version, spec: ServeSpec) -> SelectedEngine | None:
     """Return the engine that `serve.engine` means for a version, or None if engines must be measured to know it."""
-    if spec.engine == NATIVE or not _has_device(spec) or not _has_alternatives(version, spec):
+    if _is_native(version, spec):
         return SelectedEngine(NATIVE)
     choice = engine_store.load_choice(version, hardware_of(spec), spec.engine)
     if choice is None or (spec.engine not in ENGINE_NAMES and choice["tolerance"] != spec.max_metric_drop):
@@ -47,7 +47,7 @@ def stored_engine(version: Version, spec: ServeSpec) -> SelectedEngine:
 
     Without a stored choice, returns the model itself, and any choice that is stored later replaces it.
     """
-    if spec.engine == NATIVE or not _has_device(spec):
+    if _is_native(version, spec):
         return SelectedEngine(NATIVE)
     choice = engine_store.load_choice(version, hardware_of(spec), spec.engine)
     return SelectedEngine(choice["engine"], choice) if choice else awaited_engine(version, spec, None)
@@ -61,6 +61,11 @@ def device_and_threads(spec: ServeSpec) -> tuple[str, int]:
 def hardware_of(spec: ServeSpec) -> dict[str, Any]:
     """Return the hardware of a replica on this machine, as `engine_store.detect_hardware` describes it."""
     return engine_store.detect_hardware(*device_and_threads(spec))
+
+
+def _is_native(version: Version, spec: ServeSpec) -> bool:
+    """Whether it is certain without measuring that the model itself computes."""
+    return spec.engine == NATIVE or not _has_device(spec) or not _has_alternatives(version, spec)
 
 
 def _has_alternatives(version: Version, spec: ServeSpec) -> bool:

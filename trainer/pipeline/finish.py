@@ -16,10 +16,10 @@ from trainer.pipeline.outcome import Outcome
 from trainer.pipeline.run import Run
 from trainer.registry.register import build_lineage, promote_if_better, register_version
 from trainer.registry.registry import Version
-from trainer.report.page import REPORT_FILE, ReportPage, write_page
+from trainer.report.page import ReportPage, write_page
 from trainer.report.search_sections import search_sections, trial_sections
 from trainer.report.training_sections import learning_curve_sections, step_sections
-from trainer.runs.folder import SPEC_FILE, save_spec
+from trainer.runs.folder import REPORT_FILE, SPEC_FILE, save_spec
 from trainer.runs.result import RunResult
 from trainer.targets.metrics.summary import metrics_line
 from trainer.tasks.base import Task

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.connect import connect_to_ray, is_connected, joins_cluster
+from cluster.connect import asks_for_ray, connect_to_ray
 from cluster.console import Console
 from cluster.errors import ResourceError
 from cluster.files import write_json
@@ -23,8 +23,8 @@ from trainer.inference.evaluate import compute_evaluation, read_labeled, score_l
 from trainer.pipeline.version_spec import load_version_spec
 from trainer.registry.register import load_registered_rows
 from trainer.registry.registry import Version
-from trainer.report.page import REPORT_FILE, ReportPage, write_page
-from trainer.runs.folder import RAY_LOG, lock_run
+from trainer.report.page import ReportPage, write_page
+from trainer.runs.folder import RAY_LOG, REPORT_FILE, lock_run
 from trainer.runs.journal import RESULT
 from trainer.tasks.catalog import task_of_contract
 
@@ -109,9 +109,7 @@ def predict_version(
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock_run(folder))
-        with_ray = (
-            is_connected() or address is not None or joins_cluster(address) or not is_small_input(inputs, contract)
-        )
+        with_ray = asks_for_ray(address) or not is_small_input(inputs, contract)
         if with_ray:
             with console.stage("ray"):
                 stack.enter_context(connect_to_ray(address, quiet=console.quiet))

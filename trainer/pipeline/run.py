@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cluster.connect import is_connected, joins_cluster
+from cluster.connect import asks_for_ray
 from cluster.console import Console
 from cluster.errors import DataError
 from cluster.files import write_json
@@ -72,12 +72,12 @@ class Run:
 
         A Ray that was asked for, or to which this process is connected, is used in any case.
         """
-        spec, address = self.spec, self.spec.cluster.address
-        asks_for_ray = address is not None or joins_cluster(address) or is_connected()
+        spec = self.spec
         is_small = spec.tune is None and is_single_worker(spec) and not spec.cluster.gpus_per_worker
-        return asks_for_ray or not is_small or self._prepares_with_ray()
+        return asks_for_ray(spec.cluster.address) or not is_small or self.prepares_with_ray
 
-    def _prepares_with_ray(self) -> bool:
+    @cached_property
+    def prepares_with_ray(self) -> bool:
         """Whether the rows are too many to prepare them in this process, and were not prepared earlier."""
         if self.is_resumed and read_prepared_path(self.folder):
             return False
@@ -129,7 +129,7 @@ class Run:
 
     def start_worker_early(self) -> None:
         """Start the training process now if there is one and preparing the rows leaves enough cores for it."""
-        if self.needs_ray and is_single_worker(self.spec) and not self._prepares_with_ray():
+        if self.needs_ray and is_single_worker(self.spec) and not self.prepares_with_ray:
             self._actor = start_single_worker(self.spec, float(self.resources.cpus_per_worker))
 
     def train(self, prepared: Prepared) -> RunResult:

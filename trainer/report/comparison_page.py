@@ -10,6 +10,7 @@ from trainer.charts.section import ReportChart, ReportSection, TableColumn
 from trainer.report.overlay_charts import Curve, CurvePanel, draw_overlay, line_sample
 from trainer.report.page import ReportPage, write_page
 from trainer.report.run_facts import (
+    LOSSES,
     MISSING,
     describe_duration,
     describe_start,
@@ -21,8 +22,6 @@ from trainer.report.run_facts import (
 )
 from trainer.runs.journal import METRICS, read_history, read_json_lines
 
-# Validation losses of classes and tags, and of numbers.
-_LOSSES = ("log_loss", "mse")
 _MIN_POINTS = 2
 
 
@@ -165,7 +164,7 @@ def _side_by_side(
 def _curve_sections(runs: Sequence[Mapping[str, Any]], metric: str, folders: Sequence[Path]) -> list[ReportSection]:
     histories = [_read(read_history, folder) for folder in folders]
     steps = [_read(lambda folder: read_json_lines(folder / METRICS), folder) for folder in folders]
-    loss = next((name for name in _LOSSES if any(name in entry for history in histories for entry in history)), "")
+    loss = next((name for name in LOSSES if any(name in entry for history in histories for entry in history)), "")
     panels = [
         CurvePanel(f"Validation {metric}", "epoch", _curves(histories, "epoch", metric)),
         CurvePanel("Training loss", "step", _curves(steps, "step", "loss")),

@@ -11,7 +11,6 @@ from trainer.charts.section import ReportSection
 from trainer.registry.gate import GateDecision
 from trainer.report.html import render_page
 
-REPORT_FILE = "report.html"
 # Shown first, in this order; the other metrics follow.
 _FIRST_METRICS = (
     "accuracy",

@@ -9,6 +9,8 @@ from typing import Any
 from cluster.text import format_seconds
 
 MISSING = "–"
+#: Validation losses of classes and tags, and of numbers.
+LOSSES = ("log_loss", "mse")
 # With more runs, a table of values has a row per run instead of a column, unless there are even more values.
 _MAX_COLUMNS = 6
 

@@ -9,6 +9,7 @@ from typing import Any
 from trainer.charts.section import ReportSection, TableColumn
 from trainer.report.page import ReportPage, write_page
 from trainer.report.run_facts import (
+    LOSSES,
     describe_duration,
     describe_start,
     describe_state,
@@ -19,9 +20,6 @@ from trainer.report.run_facts import (
 from trainer.report.search_sections import trial_table_sections
 from trainer.report.training_sections import curve_sections, notice_sections, step_sections
 from trainer.runs.result import TrialRecord
-
-# Validation losses of classes and tags, and of numbers.
-_LOSSES = ("log_loss", "mse")
 
 
 def write_run_page(path: Path, run: Mapping[str, Any], trials: Sequence[TrialRecord]) -> None:
@@ -68,7 +66,7 @@ def _curves(run: Mapping[str, Any]) -> list[ReportSection]:
     """Return the learning curves, if every epoch has what they show."""
     names = ("epoch", "train_loss", run["metric"])
     history = [entry for entry in run["history"] if all(name in entry for name in names)]
-    loss = next((name for name in _LOSSES if all(name in entry for entry in history)), run["metric"])
+    loss = next((name for name in LOSSES if all(name in entry for entry in history)), run["metric"])
     return curve_sections(history, run["metric"], loss)
 
 

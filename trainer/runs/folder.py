@@ -27,6 +27,7 @@ SPEC_FILE = "spec.yaml"
 #: The spec with every key, defaults included. Repeating a run uses it, so later defaults do not change the run.
 RESOLVED_SPEC_FILE = "resolved.yaml"
 RAY_LOG = "ray.log"
+REPORT_FILE = "report.html"
 #: The path of the run's prepared folder.
 PREPARED_FILE = "prepared.json"
 

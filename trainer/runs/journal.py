@@ -20,6 +20,8 @@ HISTORY = "history.jsonl"
 METRICS = "metrics.jsonl"
 #: Sentences for the user, for example that a checkpoint could not be written.
 NOTICES = "notices.jsonl"
+#: The file with a `UserError` that a worker raised. Another attempt would raise it again, so none is made.
+FAILURE = "failure.json"
 #: The error that ended the last attempt; a run that was interrupted or killed has none.
 ERROR = "error.json"
 

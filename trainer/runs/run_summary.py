@@ -14,17 +14,22 @@ import yaml
 from cluster.errors import SpecError, first_line
 from cluster.files import read_json
 from trainer.runs.environment import ENVIRONMENT_FILE
-from trainer.runs.folder import RESOLVED_SPEC_FILE, TRAINING_KINDS, base_name, is_locked, run_kind, start_time
-from trainer.runs.journal import ERROR, HISTORY, RESULT, read_json_lines
+from trainer.runs.folder import (
+    REPORT_FILE,
+    RESOLVED_SPEC_FILE,
+    TRAINING_KINDS,
+    base_name,
+    is_locked,
+    run_kind,
+    start_time,
+)
+from trainer.runs.journal import ERROR, FAILURE, HISTORY, RESULT, read_json_lines
 from trainer.spec.evaluate import LOWER_IS_BETTER
 from trainer.spec.renames import find_old_keys, new_key
 
 #: `ended`: a kind of run that leaves no result, such as serve.
 RunState = Literal["running", "finished", "failed", "interrupted", "damaged", "ended"]
 
-# Written by a worker that raised an error that the user can correct.
-_WORKER_ERROR = "failure.json"
-_REPORT = "report.html"
 _KINDS_WITH_RESULT = (*TRAINING_KINDS, "prepare", "data")
 
 
@@ -81,9 +86,9 @@ def summarize_run(folder: Path) -> RunSummary:
     except SpecError as damage:
         if kind in TRAINING_KINDS or not kind:
             problems.append(damage.problem)
-    result, problem = _read_mapping(folder / RESULT)
-    error, _ = _read_mapping(folder / ERROR)
-    error = error or _read_mapping(folder / _WORKER_ERROR)[0]
+    result, problem = read_mapping(folder / RESULT)
+    error, _ = read_mapping(folder / ERROR)
+    error = error or read_mapping(folder / FAILURE)[0]
     problems += [problem] if problem else []
     old_key = next(find_old_keys(spec), None)
     if old_key:
@@ -137,14 +142,14 @@ def _state(folder: Path, kind: str, *, has_result: bool, has_error: bool, is_dam
         return "running"
     if is_damaged:
         return "damaged"
-    if has_result or (kind == "evaluate" and (folder / _REPORT).is_file()):
+    if has_result or (kind == "evaluate" and (folder / REPORT_FILE).is_file()):
         return "finished"
     if has_error:
         return "failed"
     return "interrupted" if kind in _KINDS_WITH_RESULT else "ended"
 
 
-def _read_mapping(path: Path) -> tuple[dict[str, Any], str]:
+def read_mapping(path: Path) -> tuple[dict[str, Any], str]:
     """Return the JSON object in `path`, empty if there is no file, and what is wrong with the file."""
     try:
         content = read_json(path)
@@ -197,7 +202,7 @@ def _read_start(folder: Path) -> str | None:
     if started:
         day, clock = started.split("-")
         return f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z"
-    value = _read_mapping(folder / ENVIRONMENT_FILE)[0].get("started")
+    value = read_mapping(folder / ENVIRONMENT_FILE)[0].get("started")
     return str(value) if value else None
 
 

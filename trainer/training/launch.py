@@ -16,7 +16,7 @@ from cluster.ray_internals import data_parallel_trainer
 from trainer.data.prepared import Prepared
 from trainer.data.sources.source_files import SourceFile
 from trainer.runs import journal
-from trainer.runs.journal import read_history
+from trainer.runs.journal import FAILURE, read_history
 from trainer.runs.result import RunResult
 from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
@@ -26,7 +26,7 @@ from trainer.training.checkpoint.best_model import newest_model
 from trainer.training.checkpoint.export import read_epoch
 from trainer.training.in_process import train_in_this_process
 from trainer.training.stop_request import clear_stop_request
-from trainer.training.worker import FAILURE, read_failure, run_worker
+from trainer.training.worker import read_failure, run_worker
 
 # Attempts to place the workers before the run fails. Ray's default is to try forever, although a placement that seems
 # possible may never succeed.

@@ -14,6 +14,7 @@ from trainer.inference import golden
 from trainer.optim.distributed.collectives import broadcast_object
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.runs import journal
+from trainer.runs.journal import FAILURE
 from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import Cleaner
 from trainer.tasks import catalog as task_catalog
@@ -26,9 +27,6 @@ from trainer.training.checkpoint.best_model import BestModels, has_model
 from trainer.training.checkpoint.train_state import TrainState
 from trainer.training.context import TrainContext
 from trainer.training.run import run_training
-
-#: The file with a `UserError` that a worker raised. Another attempt would raise it again, so none is made.
-FAILURE = "failure.json"
 
 #: Called with the metrics of every epoch, on every rank.
 ReportFn = Callable[[dict[str, Any]], None]
