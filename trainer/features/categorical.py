@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import unicodedata
 from collections import Counter
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from cluster.errors import DataError, SpecError
-from cluster.text import is_unicode
 from trainer.features.cells import (
     BadCell,
+    CellReader,
     Cells,
+    Outcome,
     ParsedColumn,
     format_cell,
-    make_missing_test,
-    parse_cells,
+    read_cells,
     reject_missing,
 )
 from trainer.spec.features import CategoricalSpec
 from trainer.spec.section import SpecSection
+from trainer.values.numbers import shorter_decimal
+from trainer.values.words import canonical_text, canonical_word
 
 #: Distinct categories that are counted individually; beyond that, categories are counted in groups by their hash.
 MAX_COUNTED = 100_000
@@ -47,33 +48,21 @@ def read_categories(rules: CategoricalSpec, cells: Cells) -> ParsedColumn:
     """Return int64 codes: indices into `words`, the distinct categories in their normal spelling."""
     codes: dict[str, int] = {}
 
-    def parse(value: Any) -> int | BadCell:
-        word = normalize_category(rules, value)
+    def parse(text: str) -> int | BadCell:
+        word = normalize_category(rules, text)
         return word if isinstance(word, BadCell) else codes.setdefault(word, len(codes))
 
-    is_missing = make_missing_test(rules.missing_words, any_case=False)
-    parsed = reject_missing(parse_cells(cells, parse, np.int64, is_missing), rules.missing)
-    return parsed._replace(words=list(codes))
+    reader = CellReader("a category", parse, np.int64, rules.missing_words, any_case=False)
+    return reject_missing(read_cells(cells, reader), rules.missing)._replace(words=list(codes))
 
 
-def normalize_category(rules: CategoricalSpec, value: Any) -> str | BadCell:
-    """Return the normal spelling of a category: 3, 3.0 and '3' are the same; true is 'true'; text is in Unicode NFC."""
-    if isinstance(value, str):
-        if not is_unicode(value):
-            return BadCell(f"{format_cell(value)} is not Unicode")
-        word = unicodedata.normalize("NFC", value)
-        word = " ".join(word.split()) if rules.whitespace == "trim" else word
-        word = word.lower() if rules.lowercase else word
-    elif isinstance(value, (bool, np.bool_)):
-        word = "true" if value else "false"
-    elif isinstance(value, (int, np.integer)):
-        word = str(int(value))
-    elif isinstance(value, (float, np.floating)) and np.isfinite(value):
-        word = str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(float(value))
-    else:
-        return BadCell(f"{format_cell(value)} is not a category")
+def normalize_category(rules: CategoricalSpec, text: str) -> str | BadCell:
+    """Return the normal spelling of a category: 3 and 3.0 are the same, and so are true and True."""
+    word = canonical_word(text) if rules.whitespace == "trim" or text == text.strip() else canonical_text(text)
+    word = " ".join(word.split()) if rules.whitespace == "trim" else word
+    word = word.lower() if rules.lowercase else word
     if len(word) > _MAX_LENGTH:
-        return BadCell(f"{format_cell(value)} has {len(word)} characters, over {_MAX_LENGTH}")
+        return BadCell(f"{format_cell(text)} has {len(word)} characters, over {_MAX_LENGTH}")
     return word
 
 
@@ -123,10 +112,18 @@ class FittedCategorical(SpecSection):
     """In the order of their codes; empty for a hash."""
     fill: str | None
     """Category that replaces a missing one; None if missing has a code of its own or is rejected."""
+    saw_missing: bool = False
+    """Whether a training row had no value."""
+    saw_other: bool = False
+    """Whether a training row had a value that is not among the categories."""
 
     @functools.cached_property
     def _codes(self) -> dict[str, int]:
-        return {word: code for code, word in enumerate(self.categories)}
+        """The code of each category. A category such as 12.50 also has the code of 12.5 if no other one means that."""
+        codes = {word: code for code, word in enumerate(self.categories)}
+        shorter = {word: shorter_decimal(word) for word in self.categories}
+        times_meant = Counter(shorter.values())
+        return {short: codes[word] for word, short in shorter.items() if times_meant[short] == 1} | codes
 
     @functools.cached_property
     def labels(self) -> list[str]:
@@ -145,29 +142,33 @@ class FittedCategorical(SpecSection):
             return []
         return [self.name] if self.rules.encode == "ordinal" else self.labels
 
-    def encode_codes(self, cells: Cells) -> tuple[np.ndarray, dict[int, str]]:
-        """Return int64 codes, shape (n,), -1 for no category, and the reasons of bad rows."""
+    def encode_codes(self, cells: Cells) -> tuple[np.ndarray, Outcome]:
+        """Return int64 codes, shape (n,), -1 for no category, and what became of the cells."""
         parsed = read_categories(self.rules, cells)
         code_by_word = np.array([self._code_of(word) for word in parsed.words] or [-1], np.int64)
         codes = code_by_word[parsed.values]
+        other = np.zeros(len(codes), bool)
         bad = dict(parsed.bad)
-        if self.rules.unseen == "reject" and not self.rules.is_hash:
-            unseen = np.flatnonzero((codes < 0) & ~parsed.missing)
-            words = {int(row): parsed.words[parsed.values[row]] for row in unseen if row not in bad}
-            bad = {row: f"unseen value {format_cell(word)}" for row, word in words.items()} | bad
+        if not self.rules.is_hash:
+            other = ((codes < 0) | (codes == len(self.categories))) & ~parsed.missing
+            other[list(bad)] = False
+            if self.rules.unseen == "reject":
+                words = {int(row): parsed.words[parsed.values[row]] for row in np.flatnonzero(other)}
+                bad = {row: f"unseen value {format_cell(word)}" for row, word in words.items()} | bad
         codes[parsed.missing] = len(self.labels) - 1 if self.fill is None else self._code_of(self.fill)
-        return codes, bad
+        unseen = (parsed.missing & (not self.saw_missing)) | (other & (not self.saw_other))
+        return codes, Outcome(bad, unseen)
 
-    def encode(self, cells: Cells, out: np.ndarray) -> dict[int, str]:
-        """Fill `out`, float32 of shape (n, outputs), and return the reasons of bad rows."""
-        codes, bad = self.encode_codes(cells)
+    def encode(self, cells: Cells, out: np.ndarray) -> Outcome:
+        """Fill `out`, float32 of shape (n, outputs)."""
+        codes, outcome = self.encode_codes(cells)
         if self.rules.encode == "ordinal":
             out[:, 0] = codes
         else:
             rows = np.flatnonzero(codes >= 0)
             out[:] = 0.0
             out[rows, codes[rows]] = 1.0
-        return bad
+        return outcome
 
     def _code_of(self, word: str) -> int:
         if self.rules.is_hash:
@@ -175,8 +176,8 @@ class FittedCategorical(SpecSection):
         return self._codes.get(word, len(self.categories) if self.rules.unseen == "other" else -1)
 
 
-def fit_categorical(name: str, rules: CategoricalSpec, counts: CategoryCounts) -> FittedCategorical:
-    """Return the fitted column. Raises `DataError` if there are too many categories, or none."""
+def fit_categorical(name: str, rules: CategoricalSpec, counts: CategoryCounts, missing: int) -> FittedCategorical:
+    """Return the fitted column; `missing` counts the training rows without a value. Raises `DataError` if there are too many categories, or none."""
     if counts.grouped and (not rules.is_hash or rules.missing == "most_frequent"):
         raise DataError(
             f"column '{name}' has over {MAX_COUNTED:,} different values, more than are counted",
@@ -190,7 +191,14 @@ def fit_categorical(name: str, rules: CategoricalSpec, counts: CategoryCounts) -
                 f"column '{name}' has no value in any row, so there is no most frequent one", "set `missing: category`"
             )
         fill = words_by_count(counts)[0]
-    return FittedCategorical(name=name, rules=rules, categories=categories, fill=fill)
+    return FittedCategorical(
+        name=name,
+        rules=rules,
+        categories=categories,
+        fill=fill,
+        saw_missing=missing > 0,
+        saw_other=not rules.is_hash and not counts.words.keys() <= set(categories),
+    )
 
 
 def _select_categories(name: str, rules: CategoricalSpec, counts: CategoryCounts) -> list[str]:

@@ -1,18 +1,23 @@
 """The cells of one column in any form: Arrow, numpy, or the list of a JSON request.
 
-Each kind of column has one function that parses a cell. It runs once per distinct cell.
+Every cell is first spelled as text (`trainer.values`), so that the kinds of columns read the same text whatever the cell
+came from. Each kind has one function that reads texts, each distinct text once.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import DataError, suggest
+from trainer.values.columns import Spelled, distinct_texts, spell_column
+from trainer.values.spelling import NotOneValue, spell_value
 
 Cells: TypeAlias = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
 #: Rows by column: a table in training, or the columns of a request.
@@ -25,6 +30,15 @@ class BadCell(NamedTuple):
     """A cell that cannot be used, and why."""
 
     reason: str
+
+
+class Outcome(NamedTuple):
+    """What became of the cells of one column, besides their outputs."""
+
+    bad: dict[int, str]
+    """Row -> why its cell cannot be used."""
+    unseen: np.ndarray
+    """bool, shape (n,): the cell became "missing" or "other", as no cell of the training rows did."""
 
 
 class ParsedColumn(NamedTuple):
@@ -56,50 +70,93 @@ def get_column(rows: TableLike, name: str) -> Cells:
     return rows[name]
 
 
-def distinct_values(cells: Cells) -> tuple[list[Any], np.ndarray]:
-    """Return Python values and, for each cell, the index (int64) of its value among them."""
-    cells = as_arrow(cells)
-    if isinstance(cells, pa.Array) and not (pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type)):
-        if pa.types.is_timestamp(cells.type):
-            cells = cells.cast(pa.timestamp("us", cells.type.tz), safe=False)  # Python's datetime has no nanoseconds
-        encoded = cells.dictionary_encode(null_encoding="encode")
-        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    values = cells.to_pylist() if isinstance(cells, pa.Array) else list(cells)
-    return values, np.arange(len(values))
+class CellReader(NamedTuple):
+    """How the cells of one column are read."""
+
+    kind: str
+    """What a cell should be, for messages: "a number"."""
+    parse: Callable[[str], Any]
+    """Takes the text of a cell that is not missing, and returns its value or `BadCell`."""
+    dtype: Any
+    """Type of the values."""
+    missing_words: Sequence[str]
+    any_case: bool = True
+    """Whether the missing words match in any case."""
+    decimal_sign: str = "."
+    """Sign that numbers get when they are spelled as texts, because the column's texts have it."""
+    parse_column: Callable[[pa.Array], tuple[np.ndarray, np.ndarray]] | None = None
+    """Takes the texts of a whole column; returns values of `dtype` and a mask of those that `parse` need not read."""
 
 
-def as_arrow(cells: Cells) -> pa.Array | list[Any]:
-    """Return one Arrow array if the cells are typed (Arrow or numpy), else a list."""
-    if isinstance(cells, pa.ChunkedArray):
-        cells = cells.combine_chunks()
-        if isinstance(cells, pa.ChunkedArray):  # pyarrow leaves several chunks if one array would be too large
-            return cells.to_pylist()
-    if isinstance(cells, pa.DictionaryArray):
-        cells = cells.dictionary_decode()
-    if isinstance(cells, pa.ExtensionArray):
-        cells = cells.storage
+def read_cells(cells: Cells, reader: CellReader) -> ParsedColumn:
+    """Return the parsed cells of a column; each distinct text is parsed once. `words` is empty."""
     if isinstance(cells, np.ndarray):
         cells = pa.array(cells) if cells.dtype.kind in "biufMU" and cells.ndim == 1 else cells.tolist()
-    if isinstance(cells, pa.Array):
-        return cells.cast(pa.string()) if pa.types.is_string_view(cells.type) else cells
-    return list(cells)
+    if isinstance(cells, (pa.Array, pa.ChunkedArray)):
+        return _read_column(spell_column(cells, reader.decimal_sign), reader)
+    return _read_list(cells, reader)
 
 
-def parse_cells(
-    cells: Cells, parse: Callable[[Any], Any], dtype: Any, is_missing: Callable[[Any], bool]
-) -> ParsedColumn:
-    """Return the column with each distinct cell parsed by `parse`, which returns a value or `BadCell`."""
-    values, codes = distinct_values(cells)
-    parsed = [None if is_missing(value) else parse(value) for value in values]
-    reasons = {code: value.reason for code, value in enumerate(parsed) if isinstance(value, BadCell)}
-    plain = np.array([0 if value is None or isinstance(value, BadCell) else value for value in parsed], dtype=dtype)
-    missing = np.array([value is None for value in parsed], dtype=bool)
-    bad = {}
-    if reasons:
-        is_bad = np.zeros(len(values), bool)
-        is_bad[list(reasons)] = True
-        bad = {int(row): reasons[int(codes[row])] for row in np.flatnonzero(is_bad[codes])}
-    return ParsedColumn(plain[codes], missing[codes], bad, [])
+def _read_list(cells: Sequence[Any], reader: CellReader) -> ParsedColumn:
+    """Read the cells of a request, one by one: for a few cells, Arrow would take longer."""
+    missing_words = _comparable_words(tuple(reader.missing_words), reader.any_case)
+    values, missing = np.zeros(len(cells), reader.dtype), np.zeros(len(cells), bool)
+    bad: dict[int, str] = {}
+    parsed: dict[str, Any] = {}
+    for row, cell in enumerate(cells):
+        try:
+            text = spell_value(cell, reader.decimal_sign)
+        except NotOneValue as error:
+            bad[row] = f"{error} is not {reader.kind}"
+            continue
+        if text is None or (text.strip().lower() if reader.any_case else text.strip()) in missing_words:
+            missing[row] = True
+            continue
+        if text not in parsed:
+            parsed[text] = reader.parse(text)
+        value = parsed[text]
+        if isinstance(value, BadCell):
+            bad[row] = value.reason
+        else:
+            values[row] = value
+    return ParsedColumn(values, missing, bad, [])
+
+
+def _read_column(spelled: Spelled, reader: CellReader) -> ParsedColumn:
+    missing = _missing_mask(spelled, reader)
+    left = ~missing
+    left[list(spelled.not_texts)] = False
+    values = np.zeros(len(missing), reader.dtype)
+    if reader.parse_column is not None:
+        read, is_read = reader.parse_column(spelled.texts)
+        values, left = np.where(is_read & left, read, values), left & ~is_read
+    bad = {row: f"{found} is not {reader.kind}" for row, found in spelled.not_texts.items()}
+    rows = np.flatnonzero(left)
+    words, word_of_row = distinct_texts(spelled.texts.take(pa.array(rows)))
+    parsed = [reader.parse(word or "") for word in words]
+    for row, word in zip(rows.tolist(), word_of_row.tolist(), strict=True):
+        value = parsed[word]
+        if isinstance(value, BadCell):
+            bad[row] = value.reason
+        else:
+            values[row] = value
+    return ParsedColumn(values, missing, bad, [])
+
+
+def _missing_mask(spelled: Spelled, reader: CellReader) -> np.ndarray:
+    """Return whether each cell is missing, bool of shape (n,): null, or a text that is one of the missing words."""
+    texts = pc.utf8_trim_whitespace(spelled.texts)
+    texts = pc.utf8_lower(texts) if reader.any_case else texts
+    words = sorted(_comparable_words(tuple(reader.missing_words), reader.any_case))
+    is_missing = pc.or_(pc.is_null(texts), pc.is_in(texts, value_set=pa.array(words, pa.string())))
+    missing: np.ndarray = is_missing.to_numpy(zero_copy_only=False).copy()
+    missing[list(spelled.not_texts)] = False
+    return missing
+
+
+@functools.lru_cache(maxsize=256)
+def _comparable_words(words: tuple[str, ...], any_case: bool) -> frozenset[str]:
+    return frozenset(word.strip().lower() if any_case else word.strip() for word in words)
 
 
 def reject_missing(parsed: ParsedColumn, rule: Any) -> ParsedColumn:
@@ -108,19 +165,6 @@ def reject_missing(parsed: ParsedColumn, rule: Any) -> ParsedColumn:
         return parsed
     bad = parsed.bad | {int(row): "is missing" for row in np.flatnonzero(parsed.missing)}
     return parsed._replace(missing=np.zeros(len(parsed.missing), bool), bad=bad)
-
-
-def make_missing_test(words: list[str], *, any_case: bool = True) -> Callable[[Any], bool]:
-    """Return the function that tells whether a cell is missing: None, NaN, or text that is one of `words`."""
-    known = {word.lower() if any_case else word for word in words}
-
-    def is_missing(value: Any) -> bool:
-        if isinstance(value, str):
-            text = value.strip()
-            return (text.lower() if any_case else text) in known
-        return value is None or (isinstance(value, (float, np.floating)) and value != value)
-
-    return is_missing
 
 
 def format_cell(value: Any) -> str:

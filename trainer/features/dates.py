@@ -2,122 +2,87 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import decimal
 import functools
 import math
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
 from cluster.errors import DataError
 from trainer.features.cells import (
     BadCell,
+    CellReader,
     Cells,
+    Outcome,
     ParsedColumn,
-    as_arrow,
     format_cell,
-    make_missing_test,
-    parse_cells,
+    read_cells,
     reject_missing,
 )
 from trainer.features.sketch import Sketch, quantile
 from trainer.spec.features import CYCLES, DateSpec
 from trainer.spec.section import SpecSection
+from trainer.values.moment_columns import parse_moments
+from trainer.values.moments import EARLIEST, EXAMPLES, LATEST, format_moment, parse_moment, to_microseconds
+from trainer.values.numbers import parse_number
+from trainer.values.words import canonical_word
 
-_ISO = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-    r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
-)
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
-_MICROSECOND = dt.timedelta(microseconds=1)
 _DAY = 86_400_000_000
-_EARLIEST = (dt.datetime.min.replace(tzinfo=dt.timezone.utc) - _EPOCH) // _MICROSECOND
-_LATEST = (dt.datetime.max.replace(tzinfo=dt.timezone.utc) - _EPOCH) // _MICROSECOND
-#: Arrow's units in microseconds, as (multiply by, divide by).
-_UNITS = {"s": (1_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
+#: Microseconds in each unit of numbers.
+_UNITS = {"s": 1_000_000, "ms": 1000}
+# As Arrow spells a time after the year 9999, or before the year 1.
+_TOO_LATE = re.compile(r"\s*(?:[0-9]{5,}|-[0-9]{4,})-[0-9]{2}-[0-9]{2}")
+_OUTSIDE = "is outside the years 1 to 9999"
 
 
 def read_dates(rules: DateSpec, cells: Cells) -> ParsedColumn:
-    """Return int64 microseconds since 1970 in UTC. Finer fractions are truncated; years are limited to 1 to 9999."""
-    cells = as_arrow(cells)
-    if isinstance(cells, pa.Array) and (pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type)):
-        return reject_missing(_read_arrow(cells), rules.missing)
-    parsed = parse_cells(cells, make_date_parser(rules), np.int64, make_missing_test(rules.missing_words))
-    return reject_missing(parsed, rules.missing)
+    """Return int64 microseconds since 1970 in UTC. Finer fractions are cut off; years are limited to 1 to 9999."""
+    is_plain = rules.format is None and rules.unit is None
+    reader = CellReader(
+        "a date",
+        make_date_parser(rules),
+        np.int64,
+        rules.missing_words,
+        parse_column=parse_moments if is_plain else None,
+    )
+    return reject_missing(read_cells(cells, reader), rules.missing)
 
 
-def _read_arrow(cells: pa.Array) -> ParsedColumn:
-    """Return the parsed column of an Arrow array. Its type's time zone only affects display: Arrow stores UTC."""
-    missing = cells.is_null().to_numpy(zero_copy_only=False)
-    if pa.types.is_date32(cells.type):
-        numbers, (factor, divisor) = cells.cast(pa.int32()).cast(pa.int64()), (_DAY, 1)
-    else:
-        numbers, (factor, divisor) = cells.cast(pa.int64()), _UNITS[getattr(cells.type, "unit", "ms")]
-    values = numbers.fill_null(0).to_numpy(zero_copy_only=False) // divisor
-    outside = (values < _EARLIEST // factor) | (values > _LATEST // factor)
-    bad = {int(row): "is outside the years 1 to 9999" for row in np.flatnonzero(outside)}
-    return ParsedColumn(np.where(outside, 0, values) * factor, missing, bad, [])
+def make_date_parser(rules: DateSpec) -> Callable[[str], int | BadCell]:
+    """Return the function that reads one text that is not missing, as microseconds since 1970 in UTC."""
+    # In a column with a `format`, a date that is not a text is spelled in ISO 8601. A format that begins with the year
+    # could read it with day and month swapped.
+    reads_iso = rules.format is None or "%Y-" not in rules.format
 
-
-def make_date_parser(rules: DateSpec) -> Callable[[Any], int | BadCell]:
-    """Return the function that reads one cell that is not missing, as microseconds since 1970 in UTC."""
-
-    def parse(value: Any) -> int | BadCell:
-        try:
-            if isinstance(value, str):
-                text = value.strip()
-                if rules.format is not None:
-                    return _to_microseconds(dt.datetime.strptime(text, rules.format))
-                return _parse_iso(text)
-            if isinstance(value, dt.datetime):
-                return _to_microseconds(value)
-            if isinstance(value, dt.date):
-                return _to_microseconds(dt.datetime(value.year, value.month, value.day))
-            is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
-            if rules.unit and is_number:
-                moment = math.floor(value * _UNITS[rules.unit][0])
-                if _EARLIEST <= moment <= _LATEST:
-                    return moment
-                return BadCell(f"{format_cell(value)} is outside the years 1 to 9999")
-        except (ValueError, OverflowError):
-            pass
-        if rules.format and isinstance(value, str):
-            return BadCell(f"{format_cell(value)} is not a date in the format {rules.format}")
-        return BadCell(f"{format_cell(value)} is not a date such as 2026-03-01 or 2026-03-01T12:00:00Z")
+    def parse(text: str) -> int | BadCell:
+        if rules.unit is not None:
+            number = parse_number(text)
+            if number is not None:
+                return _read_number(text, _UNITS[rules.unit])
+        if rules.format is not None:
+            with contextlib.suppress(ValueError, OverflowError):
+                return to_microseconds(dt.datetime.strptime(text.strip(), rules.format))
+        moment = parse_moment(canonical_word(text)) if reads_iso else None
+        if moment is not None:
+            return moment
+        if _TOO_LATE.match(text):
+            return BadCell(f"{format_cell(text)} {_OUTSIDE}")
+        if rules.format:
+            return BadCell(f"{format_cell(text)} is not a date in the format {rules.format}")
+        return BadCell(f"{format_cell(text)} is not a date such as {EXAMPLES}")
 
     return parse
 
 
-def _parse_iso(text: str) -> int:
-    match = _ISO.fullmatch(text)
-    if not match:
-        raise ValueError(text)
-    year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
-    micro = int((match[7] or "").ljust(6, "0")[:6])
-    moment = _to_microseconds(dt.datetime(year, month, day, hour, minute, second, micro))
-    if match[8] in (None, "Z"):
-        return moment
-    hours, minutes = int(match[8][1:3]), int(match[8][-2:])
-    if hours > 23 or minutes > 59:
-        raise ValueError(text)
-    moment -= (1 if match[8][0] == "+" else -1) * (hours * 60 + minutes) * 60_000_000
-    if not _EARLIEST <= moment <= _LATEST:
-        raise ValueError(text)
-    return moment
-
-
-def _to_microseconds(moment: dt.datetime) -> int:
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.timezone.utc)
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def format_date(microseconds: int) -> str:
-    """Return a point in time in ISO 8601, for example 2026-03-01T12:00:00Z."""
-    return (_EPOCH + microseconds * _MICROSECOND).isoformat().replace("+00:00", "Z")
+def _read_number(text: str, unit: int) -> int | BadCell:
+    """Return a number of seconds or milliseconds as microseconds, without rounding to a float64 on the way."""
+    moment = math.floor(decimal.Decimal(text.strip()) * unit)
+    return moment if EARLIEST <= moment <= LATEST else BadCell(f"{format_cell(text)} {_OUTSIDE}")
 
 
 class FittedDate(SpecSection):
@@ -132,6 +97,8 @@ class FittedDate(SpecSection):
     """The latest date of the training rows."""
     fill: str | None
     """Replaces a missing date; None if such a row is rejected."""
+    saw_missing: bool = False
+    """Whether a training row had no date."""
 
     @property
     def names(self) -> list[str]:
@@ -142,11 +109,11 @@ class FittedDate(SpecSection):
             names += [f"{self.name}.{part}{suffix}" for suffix in suffixes]
         return [*names, f"{self.name} is missing"] if self.rules.indicator else names
 
-    def encode(self, cells: Cells, out: np.ndarray) -> dict[int, str]:
-        """Fill `out`, float32 of shape (n, outputs), and return the reasons of bad rows."""
+    def encode(self, cells: Cells, out: np.ndarray) -> Outcome:
+        """Fill `out`, float32 of shape (n, outputs)."""
         parsed = read_dates(self.rules, cells)
-        moments = np.where(parsed.missing, 0 if self.fill is None else _parse_iso(self.fill), parsed.values)
-        first, last = _parse_iso(self.first), _parse_iso(self.last)
+        moments = np.where(parsed.missing, 0 if self.fill is None else _moment(self.fill), parsed.values)
+        first, last = _moment(self.first), _moment(self.last)
         column = 0
         for part in self.rules.parts:
             if part == "elapsed":
@@ -163,22 +130,34 @@ class FittedDate(SpecSection):
             column += 1
         if self.rules.indicator:
             out[:, column] = parsed.missing
-        return parsed.bad
+        return Outcome(parsed.bad, parsed.missing & (not self.saw_missing))
 
     def _is_cyclic(self, part: str) -> bool:
         return self.rules.cyclic and part in CYCLES
 
 
-def fit_date(name: str, rules: DateSpec, sketch: Sketch) -> FittedDate:
-    """Return the fitted column. Raises `DataError` if no row has a date."""
+def fit_date(name: str, rules: DateSpec, sketch: Sketch, missing: int) -> FittedDate:
+    """Return the fitted column; `missing` counts the training rows without a date. Raises `DataError` if no row has a date."""
     if sketch.total == 0:
         raise DataError(f"column '{name}' has no date in any row", "remove the column")
     first, last = int(sketch.low[0]), int(sketch.high[-1])
     middle = min(max(math.floor(quantile(sketch, 0.5, as_floats=False)), first), last)
-    fills = {"median": format_date(middle), "first": format_date(first), "last": format_date(last), "reject": None}
+    first_text, last_text = format_moment(first), format_moment(last)
+    fills = {"median": format_moment(middle), "first": first_text, "last": last_text, "reject": None}
     return FittedDate(
-        name=name, rules=rules, first=format_date(first), last=format_date(last), fill=fills[rules.missing]
+        name=name,
+        rules=rules,
+        first=first_text,
+        last=last_text,
+        fill=fills[rules.missing],
+        saw_missing=missing > 0,
     )
+
+
+def _moment(text: str) -> int:
+    moment = parse_moment(text)
+    assert moment is not None  # `format_moment` wrote it
+    return moment
 
 
 def _date_part(part: str, moments: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from pydantic import Field
 from cluster.errors import DataError, suggest
 from trainer.features.boolean import FittedBoolean, fit_boolean
 from trainer.features.categorical import CategoryCounts, FittedCategorical, fit_categorical
-from trainer.features.cells import Cells, TableLike, format_cell, get_column
+from trainer.features.cells import Cells, Outcome, TableLike, format_cell, get_column
 from trainer.features.dates import FittedDate, fit_date
 from trainer.features.numeric import FittedNumeric, Moments, fit_numeric
 from trainer.features.sketch import Sketch
@@ -49,6 +49,8 @@ class EncodedTable(NamedTuple):
     """int32, shape (n, len(embedding_sizes)): indices into embedding tables."""
     reasons: list[str | None]
     """Why a row cannot be used, for example "age: 'abc' is not a number; country: unseen value 'XX'"."""
+    unseen: dict[str, int]
+    """Column -> usable rows whose value became "missing" or "other", as none of the training rows did."""
 
 
 def fit_columns(columns: Mapping[str, FeatureSpec], summaries: Mapping[str, ColumnSummary]) -> FittedFeatures:
@@ -70,15 +72,16 @@ def _fit_column(name: str, rules: FeatureSpec, summary: ColumnSummary) -> Fitted
         )
     if isinstance(rules, NumericSpec):
         assert isinstance(summary.body, Moments)
-        return fit_numeric(name, rules, summary.body)
+        return fit_numeric(name, rules, summary.body, summary.missing)
     if isinstance(rules, CategoricalSpec):
         assert isinstance(summary.body, CategoryCounts)
-        return fit_categorical(name, rules, summary.body)
+        return fit_categorical(name, rules, summary.body, summary.missing)
     if isinstance(rules, BooleanSpec):
         assert isinstance(summary.body, CategoryCounts)
-        return fit_boolean(name, rules, summary.body.words["false"], summary.body.words["true"])
+        no, yes = summary.body.words["false"], summary.body.words["true"]
+        return fit_boolean(name, rules, no, yes, summary.missing)
     assert isinstance(summary.body, Sketch)
-    return fit_date(name, rules, summary.body)
+    return fit_date(name, rules, summary.body, summary.missing)
 
 
 def encode_table(fitted: FittedFeatures, rows: TableLike) -> EncodedTable:
@@ -90,18 +93,29 @@ def encode_table(fitted: FittedFeatures, rows: TableLike) -> EncodedTable:
     n_rows = _count_rows(cells)
     values = np.zeros((n_rows, len(output_names(fitted))), np.float32)
     ids = np.zeros((n_rows, len(embedding_sizes(fitted))), np.int32)
-    bad: dict[str, dict[int, str]] = {}
+    outcomes: dict[str, Outcome] = {}
     value_column = id_column = 0
     for column in fitted.columns:
         if isinstance(column, FittedCategorical) and column.rules.as_ids:
-            codes, bad[column.name] = column.encode_codes(cells[column.name])
+            codes, outcomes[column.name] = column.encode_codes(cells[column.name])
             ids[:, id_column] = np.maximum(codes, 0)
             id_column += 1
         else:
             end = value_column + len(column.names)
-            bad[column.name] = column.encode(cells[column.name], values[:, value_column:end])
+            outcomes[column.name] = column.encode(cells[column.name], values[:, value_column:end])
             value_column = end
-    return EncodedTable(values, ids, _join_reasons(bad, n_rows))
+    reasons = _join_reasons({name: outcome.bad for name, outcome in outcomes.items()}, n_rows)
+    return EncodedTable(values, ids, reasons, _count_unseen(outcomes, reasons))
+
+
+def _count_unseen(outcomes: Mapping[str, Outcome], reasons: Sequence[str | None]) -> dict[str, int]:
+    """Return for each column with unseen values the number of usable rows that have one."""
+    columns = {name: outcome.unseen for name, outcome in outcomes.items() if outcome.unseen.any()}
+    if not columns:
+        return {}
+    is_usable = np.array([reason is None for reason in reasons], bool)
+    counts = {name: int(np.count_nonzero(unseen & is_usable)) for name, unseen in columns.items()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def transform_table(fitted: FittedFeatures, rows: TableLike) -> np.ndarray:

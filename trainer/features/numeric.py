@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import decimal
 import math
-import re
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,21 +12,21 @@ import pyarrow as pa
 from cluster.errors import DataError
 from trainer.features.cells import (
     BadCell,
+    CellReader,
     Cells,
+    Outcome,
     ParsedColumn,
-    as_arrow,
     format_cell,
-    make_missing_test,
-    parse_cells,
+    read_cells,
     reject_missing,
 )
 from trainer.features.exact import exact_mean, exact_std, exact_sums
 from trainer.features.sketch import Sketch, build_sketch, keys_from_floats, merge_sketches, quantile, value_at_rank
 from trainer.spec.features import NumericSpec
 from trainer.spec.section import SpecSection
+from trainer.values.columns import one_array, parse_plain_numbers
+from trainer.values.numbers import parse_number
 
-#: A decimal point and an exponent are allowed; thousands separators, commas, underscores and hexadecimal are not.
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -47,60 +45,63 @@ def read_numbers(rules: NumericSpec, cells: Cells) -> ParsedColumn:
 
     A number among the `missing_words`, such as -999, matches that number in every spelling.
     """
-    cells = as_arrow(cells)
-    if isinstance(cells, pa.Array) and (pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type)):
-        values = cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        missing = np.isnan(values)
-        bad = {int(row): f"{format_cell(float(values[row]))} is infinite" for row in np.flatnonzero(np.isinf(values))}
-        values = np.where(np.isfinite(values), values, 0.0)
-    else:
-        values, missing, bad, _ = parse_cells(
-            cells, make_number_parser(rules), np.float64, make_missing_test(rules.missing_words)
+    parsed = _read_typed(cells)
+    if parsed is None:
+        is_plain = not rules.remove and rules.decimal_sign == "."
+        parsed = read_cells(
+            cells,
+            CellReader(
+                "a number",
+                make_number_parser(rules),
+                np.float64,
+                rules.missing_words,
+                decimal_sign=rules.decimal_sign,
+                parse_column=parse_plain_numbers if is_plain else None,
+            ),
         )
-    missing_numbers = [float(word) for word in rules.missing_words if _NUMBER.fullmatch(word.strip())]
+    missing_numbers = [number for number in map(parse_number, rules.missing_words) if number is not None]
     if missing_numbers:
-        stands_for_missing = np.isin(values, missing_numbers)
-        stands_for_missing[list(bad)] = False
-        missing = missing | stands_for_missing
-        values = np.where(missing, 0.0, values)
-    return reject_missing(ParsedColumn(values, missing, bad, []), rules.missing)
+        stands_for_missing = np.isin(parsed.values, missing_numbers)
+        stands_for_missing[list(parsed.bad)] = False
+        missing = parsed.missing | stands_for_missing
+        parsed = parsed._replace(values=np.where(missing, 0.0, parsed.values), missing=missing)
+    return reject_missing(parsed, rules.missing)
 
 
-def make_number_parser(rules: NumericSpec) -> Callable[[Any], float | BadCell]:
-    """Return the function that reads one cell that is not missing, by the rules of its column."""
-    if not rules.remove and rules.decimal_sign == ".":
-        return _parse_number
+def _read_typed(cells: Cells) -> ParsedColumn | None:
+    """Return the numbers of a column of integers or float64, as their texts would be read; None for another column."""
+    if isinstance(cells, np.ndarray) and cells.ndim == 1 and cells.dtype.kind in "iu":
+        cells = pa.array(cells)
+    if isinstance(cells, np.ndarray) and cells.ndim == 1 and cells.dtype == np.float64:
+        cells = pa.array(cells)
+    if not isinstance(cells, (pa.Array, pa.ChunkedArray)):
+        return None
+    if not (pa.types.is_integer(cells.type) or pa.types.is_float64(cells.type)):
+        return None
+    values = one_array(cells).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    bad = {int(row): f"{format_cell(float(values[row]))} is infinite" for row in np.flatnonzero(np.isinf(values))}
+    return ParsedColumn(np.where(np.isfinite(values), values, 0.0), np.isnan(values), bad, [])
 
-    def parse(value: Any) -> float | BadCell:
-        if not isinstance(value, str):
-            return _parse_number(value)
-        text = value
+
+def make_number_parser(rules: NumericSpec) -> Callable[[str], float | BadCell]:
+    """Return the function that reads the text of one cell that is not missing, by the rules of its column."""
+
+    def parse(text: str) -> float | BadCell:
+        plain = text
         for unwanted in rules.remove:
-            text = text.replace(unwanted, "")
+            plain = plain.replace(unwanted, "")
         if rules.decimal_sign != ".":
             # A point would be a second decimal sign, so the cell is not a number.
-            text = text.replace(".", "?").replace(rules.decimal_sign, ".")
-        number = _parse_number(text)
-        return BadCell(f"{format_cell(value)} is not a number") if isinstance(number, BadCell) else number
+            plain = plain.replace(".", "?").replace(rules.decimal_sign, ".")
+        number = parse_number(plain)
+        if number is not None and math.isfinite(number):
+            return number
+        if number is not None or plain.strip().lower().lstrip("+-") in ("inf", "infinity"):
+            return BadCell(f"{format_cell(text)} is infinite")
+        hint = "; the decimal sign is a point" if "," in text and not rules.remove and rules.decimal_sign == "." else ""
+        return BadCell(f"{format_cell(text)} is not a number{hint}")
 
     return parse
-
-
-def _parse_number(value: Any) -> float | BadCell:
-    if isinstance(value, str):
-        text = value.strip()
-        if not _NUMBER.fullmatch(text):
-            hint = "; the decimal sign is a point" if "," in text else ""
-            return BadCell(f"{format_cell(value)} is not a number{hint}")
-        number = float(text)
-    elif isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number, decimal.Decimal)):
-        return BadCell(f"{format_cell(value)} is not a number")
-    else:
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-    return number if math.isfinite(number) else BadCell(f"{format_cell(value)} is infinite")
 
 
 def compute_moments(values: np.ndarray) -> Moments:
@@ -125,14 +126,16 @@ class FittedNumeric(SpecSection):
     scale: float
     fill: float | None
     """Replaces a missing value; None if such a row is rejected."""
+    saw_missing: bool = False
+    """Whether a training row had no value."""
 
     @property
     def names(self) -> list[str]:
         """Names of the outputs."""
         return [self.name, f"{self.name} is missing"] if self.rules.indicator else [self.name]
 
-    def encode(self, cells: Cells, out: np.ndarray) -> dict[int, str]:
-        """Fill `out`, float32 of shape (n, outputs), and return the reasons of bad rows."""
+    def encode(self, cells: Cells, out: np.ndarray) -> Outcome:
+        """Fill `out`, float32 of shape (n, outputs)."""
         parsed = read_numbers(self.rules, cells)
         values = np.where(parsed.missing, 0.0 if self.fill is None else self.fill, parsed.values)
         with np.errstate(over="ignore"):  # the difference may overflow float64; it is clipped below
@@ -140,11 +143,11 @@ class FittedNumeric(SpecSection):
         out[:, 0] = np.clip(scaled, -_FLOAT32_MAX, _FLOAT32_MAX)
         if self.rules.indicator:
             out[:, 1] = parsed.missing
-        return parsed.bad
+        return Outcome(parsed.bad, parsed.missing & (not self.saw_missing))
 
 
-def fit_numeric(name: str, rules: NumericSpec, moments: Moments) -> FittedNumeric:
-    """Return the fitted column. Raises `DataError` if there is no number to fit from."""
+def fit_numeric(name: str, rules: NumericSpec, moments: Moments, missing: int) -> FittedNumeric:
+    """Return the fitted column; `missing` counts the training rows without a value. Raises `DataError` if there is no number to fit from."""
     sketch = moments.sketch
     if sketch.total == 0:
         if rules.missing in ("mean", "median"):
@@ -152,7 +155,8 @@ def fit_numeric(name: str, rules: NumericSpec, moments: Moments) -> FittedNumeri
                 f"column '{name}' has no value in any row, so `missing: {rules.missing}` cannot be computed",
                 "remove the column, or set its `missing` to zero or to a number",
             )
-        return FittedNumeric(name=name, rules=rules, center=0.0, scale=1.0, fill=_fill_value(rules, 0.0, 0.0))
+        fill = _fill_value(rules, 0.0, 0.0)
+        return FittedNumeric(name=name, rules=rules, center=0.0, scale=1.0, fill=fill, saw_missing=missing > 0)
     mean, median = exact_mean(moments.total, sketch.total), quantile(sketch, 0.5)
     center, scale = 0.0, 1.0
     if rules.scale == "standard":
@@ -168,7 +172,12 @@ def fit_numeric(name: str, rules: NumericSpec, moments: Moments) -> FittedNumeri
             "check its values, and remove those that cannot be right",
         )
     return FittedNumeric(
-        name=name, rules=rules, center=center + 0.0, scale=scale or 1.0, fill=_fill_value(rules, mean, median)
+        name=name,
+        rules=rules,
+        center=center + 0.0,
+        scale=scale or 1.0,
+        fill=_fill_value(rules, mean, median),
+        saw_missing=missing > 0,
     )
 
 

@@ -13,13 +13,13 @@ from pydantic import Field
 
 from trainer.features.categorical import N_HASH_GROUPS, CategoryCounts, hash_bucket, words_by_count
 from trainer.features.cells import Cells, TableLike, get_column
-from trainer.features.dates import format_date
 from trainer.features.exact import exact_mean, exact_std
 from trainer.features.numeric import Moments
 from trainer.features.sketch import Sketch, quantile, share_up_to
 from trainer.features.summary import ColumnSummary, read_column
 from trainer.spec.features import BooleanSpec, CategoricalSpec, DateSpec, FeatureSpec, NumericSpec
 from trainer.spec.section import SpecSection
+from trainer.values.moments import format_moment
 
 N_QUANTILES = 21
 _N_BINS = 10
@@ -121,7 +121,7 @@ def _profile_dates(name: str, rules: DateSpec, summary: ColumnSummary) -> DatePr
     rows, sketch = summary.rows - summary.bad, summary.body
     edges = _find_edges(sketch, as_floats=False)
     ends = (int(sketch.low[0]), int(sketch.high[-1])) if sketch.total else (0, 0)
-    first, last = (format_date(end) for end in ends)
+    first, last = (format_moment(end) for end in ends)
     return DateProfile(
         name=name,
         rules=rules,

@@ -20,6 +20,7 @@ from trainer.contract.row_hash import hash_contents
 from trainer.spec.evaluate import Metric
 from trainer.targets.arrays import codes_of_hashes, reason_where
 from trainer.targets.label_sets import reorder_scores
+from trainer.values.words import canonical_word
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +152,7 @@ class Target(ABC):
     def check_declared(self, role: str, values: pa.ChunkedArray, declared: list[str]) -> pa.ChunkedArray:
         """Return a reason for each value that is not in `declared`, and null for the others."""
         return reason_where(
-            pc.invert(pc.is_in(values, value_set=pa.array(declared, pa.string()))),
+            pc.invert(pc.is_in(values, value_set=pa.array(map(canonical_word, declared), pa.string()))),
             f"unknown {role}",
         )
 

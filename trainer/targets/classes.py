@@ -15,8 +15,9 @@ from cluster.text import blank_mask
 from trainer.spec.evaluate import Metric
 from trainer.targets.arrays import missed_probability, reason_where
 from trainer.targets.base import FittedTarget, Target
-from trainer.targets.label_sets import known_labels
+from trainer.targets.label_sets import check_not_numbers, known_labels
 from trainer.targets.metrics.classification import classification_metrics
+from trainer.values.columns import canonical_words
 
 if TYPE_CHECKING:
     import torch
@@ -47,19 +48,19 @@ class Classes(Target):
     has_classes = True
     loss_options: frozenset[Literal["focal", "label_smoothing"]] = frozenset({"focal", "label_smoothing"})
 
+    def canonicalize(self, fitted: FittedTarget, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        return pa.chunked_array([canonical_words(values)])
+
     def check(self, role: str, values: pa.ChunkedArray) -> list[pa.ChunkedArray]:
-        # "tool " would become a class of its own, and the reason would be hard to see.
-        padded = pc.not_equal(pc.utf8_trim_whitespace(values), values)
-        return [
-            reason_where(blank_mask(values), f"no visible character in {role}"),
-            reason_where(padded, f"{role} with white space around it"),
-        ]
+        return [reason_where(blank_mask(values), f"no visible character in {role}")]
 
     def tally(self, values: pa.ChunkedArray) -> dict[str, int]:
         return dict(Counter(values.to_pylist()).most_common(_MAX_BLOCK_VALUES))
 
     def fit(self, role: str, tally: Mapping[str, int], declared: list[str] | None) -> dict[str, Any]:
         labels = known_labels(role, tally, declared)
+        if declared is None:
+            check_not_numbers(role, labels)
         if len(labels) < 2:
             raise DataError(
                 f"training needs at least 2 classes; classes in the training rows: {', '.join(labels) or 'none'}",

@@ -9,7 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.text import is_blank, is_unicode
-from trainer.features.cells import distinct_values, format_cell
+from trainer.features.cells import format_cell
+from trainer.values.columns import distinct_texts, one_array
+from trainer.values.spelling import spell_value
+from trainer.values.words import canonical_word
 
 #: The default of `data.tag_separator`.
 DEFAULT_SEPARATOR = "|"
@@ -27,20 +30,19 @@ class TagCells(NamedTuple):
 
 
 def split_tags(cell: str | None, separator: str = DEFAULT_SEPARATOR) -> list[str]:
-    """Return the trimmed tags of one cell; an empty cell has none. A cell that begins with `[` is JSON.
+    """Return the tags of one cell in their canonical spelling; an empty cell has none. A cell that begins with `[` is JSON.
 
-    Integers and true/false in a JSON list become tags in their JSON spelling. Raises `ValueError` if the JSON is not a
-    list of such values.
+    Numbers and true/false in a JSON list become tags. Raises `ValueError` if the JSON is not a list of single values.
     """
     text = (cell or "").strip()
     if not text:
         return []
     if not text.startswith("["):
-        return [tag.strip() for tag in text.split(separator)]
-    tags = json.loads(text)
-    if not all(isinstance(tag, (str, int)) and is_unicode(str(tag)) for tag in tags):  # a bool is an int
-        raise ValueError("not all of them are texts")
-    return [tag.strip() if isinstance(tag, str) else json.dumps(tag) for tag in tags]
+        return [canonical_word(tag) for tag in text.split(separator)]
+    tags = [spell_value(tag) for tag in json.loads(text)]
+    if not all(tag is not None and is_unicode(tag) for tag in tags):
+        raise ValueError("not all of them are values")
+    return [canonical_word(tag) for tag in tags if tag is not None]
 
 
 def canonical_tags(cell: str | None, separator: str = DEFAULT_SEPARATOR) -> str:
@@ -53,7 +55,7 @@ def canonical_tags(cell: str | None, separator: str = DEFAULT_SEPARATOR) -> str:
 
 def read_tags(cells: pa.Array | pa.ChunkedArray) -> TagCells:
     """Return the tags of a column of strings; null is an empty cell."""
-    values, cell_of_row = distinct_values(cells)
+    values, cell_of_row = distinct_texts(one_array(cells))
     tags_by_cell: list[list[str]] = []
     reasons: list[str | None] = []
     visible: set[str] = set()  # tags that are known to have visible characters: most tags repeat

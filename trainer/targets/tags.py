@@ -13,13 +13,15 @@ import pyarrow.compute as pc
 
 from cluster.errors import DataError
 from trainer.contract.row_hash import hash_contents
-from trainer.features.cells import distinct_values, format_cell
+from trainer.features.cells import format_cell
 from trainer.spec.evaluate import Metric
 from trainer.targets.arrays import codes_of_hashes, missed_probability
 from trainer.targets.base import FittedTarget, Target
 from trainer.targets.label_sets import known_labels
 from trainer.targets.metrics.multilabel import THRESHOLD, tags_metrics
 from trainer.targets.tag_cells import DEFAULT_SEPARATOR, canonical_tags, read_tags
+from trainer.values.columns import distinct_texts, one_array
+from trainer.values.words import canonical_word
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +63,7 @@ class Tags(Target):
 
     def canonicalize(self, fitted: FittedTarget, values: pa.ChunkedArray) -> pa.ChunkedArray:
         separator = fitted.get(_SEPARATOR, DEFAULT_SEPARATOR)
-        cells, cell_of_row = distinct_values(values)
+        cells, cell_of_row = distinct_texts(one_array(values))
         return _spread_to_rows([canonical_tags(cell, separator) for cell in cells], cell_of_row)
 
     def check(self, role: str, values: pa.ChunkedArray) -> list[pa.ChunkedArray]:
@@ -69,7 +71,7 @@ class Tags(Target):
         return [_spread_to_rows([reason and f"{role} with {reason}" for reason in cells.reasons], cells.cell_of_row)]
 
     def check_declared(self, role: str, values: pa.ChunkedArray, declared: list[str]) -> pa.ChunkedArray:
-        cells, known = read_tags(values), set(declared)
+        cells, known = read_tags(values), set(map(canonical_word, declared))
         unknown = [next((tag for tag in tags if tag not in known), None) for tags in cells.tags]
         reasons = [None if tag is None else f"unknown tag {format_cell(tag)}" for tag in unknown]
         return _spread_to_rows(reasons, cells.cell_of_row)

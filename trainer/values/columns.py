@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer.values.numbers import parse_number
 from trainer.values.spelling import NotOneValue, spell_value
 from trainer.values.words import canonical_text, canonical_word
 
@@ -23,15 +23,29 @@ class Spelled(NamedTuple):
     """A column of texts."""
 
     texts: pa.Array
-    """string; null for a missing value and for one with a reason."""
-    reasons: dict[int, str]
-    """Row -> why its value is not one value: a list, an object, bytes that are not UTF-8."""
+    """string; null for a missing value, and for a value in `not_texts`."""
+    not_texts: dict[int, str]
+    """Row -> what its value is instead: a list, an object, bytes that are not UTF-8, a text that is not Unicode."""
 
 
-def spell_column(values: pa.Array | pa.ChunkedArray) -> Spelled:
-    """Return each value of an Arrow column of any type as text, as `spell_value` does."""
+def spell_values(values: Sequence[Any]) -> Spelled:
+    """Return Python values, such as those of JSON or a database, as texts."""
+    with contextlib.suppress(pa.ArrowException, UnicodeEncodeError):
+        return Spelled(pa.array(values, pa.string()), {})  # only texts and None
+    texts, reasons = _spell_each(values)
+    return Spelled(pa.array(texts, pa.string()), reasons)
+
+
+def spell_column(values: pa.Array | pa.ChunkedArray, decimal_sign: str = ".") -> Spelled:
+    """Return each value of an Arrow column of any type as text, as `spell_value` does.
+
+    Numbers with decimals get the `decimal_sign` that texts of the same column have.
+    """
     values = one_array(values)
     kind = values.type
+    if decimal_sign != "." and (pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        spelled = spell_column(values)
+        return spelled._replace(texts=pc.replace_substring(spelled.texts, ".", decimal_sign))
     if pa.types.is_string(kind):
         return Spelled(values, {})
     if isinstance(values, pa.ExtensionArray) and not pa.types.is_fixed_size_binary(values.storage.type):
@@ -39,7 +53,7 @@ def spell_column(values: pa.Array | pa.ChunkedArray) -> Spelled:
     if pa.types.is_dictionary(kind):
         words = spell_column(values.dictionary)
         texts = words.texts.take(values.indices)
-        return Spelled(texts, _reasons_by_row(words.reasons, values.indices))
+        return Spelled(texts, _reasons_by_row(words.not_texts, values.indices))
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or _casts_as_spelled(kind):
         return Spelled(values.cast(pa.string()), {})
     return _spell_distinct(values)
@@ -58,20 +72,15 @@ def canonical_texts(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.array([None if text is None else canonical_text(text) for text in texts.to_pylist()], pa.string())
 
 
-def parse_numbers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the float64 numbers of a string column, and a mask of the texts that are numbers.
+def parse_plain_numbers(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return the float64 numbers of a string column, and a mask of the texts that are read.
 
-    Other rows, and null, have the number 0 and are not in the mask.
+    Texts with an exponent or a plus sign are left to `parse_number`; they, other texts and null have the number 0.
     """
     trimmed = pc.utf8_trim_whitespace(texts)
     is_plain = pc.fill_null(pc.match_substring_regex(trimmed, _PLAIN_NUMBER), False)
-    numbers = pc.if_else(is_plain, trimmed, pa.scalar("0", pa.string())).cast(pa.float64()).to_numpy().copy()
-    is_number = is_plain.to_numpy(zero_copy_only=False).copy()
-    for row in pc.indices_nonzero(pc.and_(pc.invert(is_plain), pc.is_valid(texts))).to_pylist():
-        number = parse_number(texts[row].as_py())
-        if number is not None:
-            numbers[row], is_number[row] = number, True
-    return numbers, is_number
+    numbers = pc.if_else(is_plain, trimmed, pa.scalar("0", pa.string())).cast(pa.float64())
+    return numbers.to_numpy(), is_plain.to_numpy(zero_copy_only=False)
 
 
 def distinct_texts(texts: pa.Array) -> tuple[list[str | None], np.ndarray]:
@@ -99,17 +108,17 @@ def _spell_distinct(values: pa.Array) -> Spelled:
     try:
         encoded = values.dictionary_encode()
     except pa.ArrowNotImplementedError:  # lists and objects
-        texts, reasons = _spell_each(values)
+        texts, reasons = _spell_each(_python_values(values))
         return Spelled(pa.array(texts, pa.string()), reasons)
-    words, reasons = _spell_each(encoded.dictionary)
+    words, reasons = _spell_each(_python_values(encoded.dictionary))
     texts = pa.array(words, pa.string()).take(encoded.indices)
     return Spelled(texts, _reasons_by_row(reasons, encoded.indices))
 
 
-def _spell_each(values: pa.Array) -> tuple[list[str | None], dict[int, str]]:
+def _spell_each(values: Iterable[Any]) -> tuple[list[str | None], dict[int, str]]:
     texts: list[str | None] = []
     reasons: dict[int, str] = {}
-    for row, value in enumerate(_python_values(values)):
+    for row, value in enumerate(values):
         try:
             texts.append(spell_value(value))
         except NotOneValue as error:

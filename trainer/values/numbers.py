@@ -10,6 +10,7 @@ NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 # Programs write whole numbers of a column of floats as 3.0, and very large and small numbers as 1e+16 or 1.0E7. A text
 # such as 2e3, 5E-3 or 3.10 is left as it is: people write part numbers and versions like that.
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9]0+")
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)\.0+")
 _SCIENTIFIC = re.compile(r"-?[0-9](?:(?:\.[0-9]+)?e[+-]|\.[0-9]+E-?)[0-9]{1,3}")
 
@@ -30,3 +31,8 @@ def plain_number(text: str) -> str | None:
         digits = format(number, "f")
         return digits.rstrip("0").rstrip(".") if "." in digits else digits
     return "0" if text == "-0" else None
+
+
+def shorter_decimal(text: str) -> str:
+    """Return a decimal without the zeros at its end, as a float has it: 12.5 for 12.50; another text unchanged."""
+    return text.rstrip("0") if _DECIMAL.fullmatch(text) else text

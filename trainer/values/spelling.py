@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
-from collections.abc import Mapping, Set
+import json
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
+
+from cluster.text import is_unicode
 
 # A decimal with more digits before or after its point is spelled with an exponent.
 _MAX_DIGITS = 400
+#: The message of `NotOneValue` for bytes that are no text.
+NOT_UTF8 = "bytes that are not UTF-8"
 
 
 class NotOneValue(ValueError):
-    """A list, an object, or bytes that are not UTF-8: not one value. The message says which."""
+    """Something else than a single value that can be a text. The message says what, for example "a list"."""
 
 
-def spell_value(value: Any) -> str | None:
+def spell_value(value: Any, decimal_sign: str = ".") -> str | None:
     """Return a value as text, or None if it is missing: None, NaN, NaT, NA.
 
-    Texts are returned unchanged. Raises `NotOneValue` for a list, an object, and bytes that are not UTF-8.
+    Texts are returned unchanged; numbers get the `decimal_sign` that the texts of their column have. Raises
+    `NotOneValue` for a list, an object, bytes that are not UTF-8, and a text that is not Unicode.
     """
-    if value is None or isinstance(value, str):
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if not (value.isascii() or is_unicode(value)):
+            raise NotOneValue("a text that is not Unicode")
         return value
+    text = _spell_typed(value)
+    return text if text is None or decimal_sign == "." else text.replace(".", decimal_sign)
+
+
+def _spell_typed(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -58,7 +73,7 @@ def _decode(value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
-        raise NotOneValue("bytes that are not UTF-8") from None
+        raise NotOneValue(NOT_UTF8) from None
 
 
 def _spell_other(value: Any) -> str | None:
@@ -78,3 +93,11 @@ def _spell_other(value: Any) -> str | None:
 
 def _without_point_zero(number: str) -> str:
     return "0" if number == "-0.0" else number.removesuffix(".0")
+
+
+def spell_list(values: Iterable[Any]) -> str:
+    """Return a list of values as JSON, each item spelled as a text and null where one is missing.
+
+    Raises `NotOneValue` if an item is itself a list or an object.
+    """
+    return json.dumps([spell_value(value) for value in values], ensure_ascii=False)

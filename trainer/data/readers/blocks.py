@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import DataError, suggest
 from trainer.tasks.roles import FEATURE, GROUP, TIME
+from trainer.values.spelling import NotOneValue, spell_list, spell_value
 
 #: A block ends with its 16,384th row, or with the row that brings its text to about this size. Only the rows decide
 #: where a block ends, not the file's row groups, so a block number means the same rows in every run. The size is what
@@ -114,6 +114,19 @@ def _printable(name: str) -> str:
     return "".join(letter if letter.isprintable() else _REPLACEMENT for letter in name[:_NAME_CHARS])
 
 
+def takes_any_type(role: str, loose: bool) -> bool:
+    """Whether a value of the role may be a number, true or false, or a date: a label and loose roles."""
+    return loose or role == "label"
+
+
+def not_one_value(role: str, loose: bool, kind: str) -> str:
+    """Return the reason for a value that is, for example, "a list"."""
+    if not takes_any_type(role, loose):
+        return f"{role} is not text"
+    needed = "one value or a list" if accepts_list(role, loose) else "one value"
+    return f"{role.removeprefix(FEATURE)} holds {kind}; {needed} is needed"
+
+
 def _to_text_array(values: list[Any], role: str, loose: bool, reasons: Reasons) -> Any:
     try:
         return pa.array(values, pa.string())
@@ -129,30 +142,19 @@ def _to_text_array(values: list[Any], role: str, loose: bool, reasons: Reasons) 
 
 
 def _to_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None]:
-    """Return the value as text, and the reason why it cannot be used, or None.
-
-    A label may be a whole number or true/false; a loose role may hold any single value, and the target a list.
-    """
+    """Return the value as text, and the reason why it cannot be used, or None."""
     if isinstance(value, str):
         # Lone surrogates come from JSON escapes and from bytes that are not UTF-8.
         text = _SURROGATES.sub(_REPLACEMENT, value)
         return text, None if text == value else "invalid UTF-8"
-    if value is None:
-        return None, None
-    if isinstance(value, bool) and (loose or role == "label"):
-        return str(value).lower(), None
-    if isinstance(value, int) and (loose or role == "label"):
-        return str(value), None
-    if isinstance(value, float) and loose:  # written as Arrow writes it, so that all formats agree
-        return None if math.isnan(value) else repr(value).removesuffix(".0"), None
-    takes_list = accepts_list(role, loose)
-    if isinstance(value, list) and takes_list:
-        return json.dumps(value), None
-    if not loose:
+    if value is not None and not takes_any_type(role, loose):
         return json.dumps(value), f"{role} is not text"
-    kind = "a list" if isinstance(value, list) else "an object"
-    needed = "one value or a list" if takes_list else "one value"
-    return json.dumps(value), f"{role.removeprefix(FEATURE)} holds {kind}; {needed} is needed"
+    try:
+        if isinstance(value, list) and accepts_list(role, loose):
+            return spell_list(value), None
+        return spell_value(value), None
+    except NotOneValue as error:
+        return json.dumps(value), not_one_value(role, loose, str(error))
 
 
 def _true_indices(mask: Any) -> list[int]:

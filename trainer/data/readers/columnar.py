@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,14 @@ from trainer.data.readers.blocks import (
     check_columns,
     column_fix,
     finish_block,
+    not_one_value,
     note_reason,
     role_phrase,
+    takes_any_type,
 )
 from trainer.data.readers.read_options import ReadOptions
+from trainer.values.columns import one_array, spell_column
+from trainer.values.spelling import NOT_UTF8
 
 #: The first bytes of an Arrow file; an Arrow stream has others.
 ARROW_FILE = b"ARROW1"
@@ -96,9 +100,8 @@ def _read_batches(
                 paths = referenced_paths(values) if as_paths else None
                 values_by_role[role] = read_bytes_column(values, path, reasons) if paths is None else paths
                 continue
-            if column in names_by_column and pa.types.is_integer(values.type):
-                values = _name_classes(values, names_by_column[column], role, reasons)
-            values_by_role[role] = _to_text(values, reasons)
+            names = names_by_column.get(column, [])
+            values_by_role[role] = _to_text(values, _Cells(role, role in options.loose, names), reasons)
         yield finish_block(range(n_rows + 1, n_rows + len(table) + 1), values_by_role, reasons, options.loose)
         n_rows += len(table)
 
@@ -110,12 +113,11 @@ def _check_types(schema: pa.Schema, path: str, options: ReadOptions, names_by_co
         is_loose = role in options.loose
         if role in options.binary:
             check_binary_type(kind, role, column, path)
-        elif not _fits(kind, role, is_loose) and not (column in names_by_column and pa.types.is_integer(kind)):
-            is_number = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-            hint = "; to predict numbers, set `task: text-regression` or `task: tabular-regression`"
+        elif not _fits(kind, role, is_loose):
+            needed = "one value" if takes_any_type(role, is_loose) else "text"
             raise DataError(
-                f"{path}: column '{column}'{role_phrase(role)} holds {kind}, not {'one value' if is_loose else 'text'}",
-                f"name another column. {column_fix(role)}{hint if is_number and role == 'label' else ''}",
+                f"{path}: column '{column}'{role_phrase(role)} holds {kind}, not {needed}",
+                f"name another column. {column_fix(role)}",
             )
 
 
@@ -167,49 +169,70 @@ def _fits(kind: pa.DataType, role: str, loose: bool) -> bool:
     types = pa.types
     if types.is_dictionary(kind):
         kind = kind.value_type
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind):
-        return True
-    if types.is_integer(kind) or types.is_boolean(kind):
-        return loose or role == "label"
+    if isinstance(kind, pa.ExtensionType):
+        kind = kind.storage_type
     if _is_list(kind):
         return accepts_list(role, loose)
-    return loose and (
-        types.is_floating(kind)
-        or types.is_decimal(kind)
-        or types.is_date(kind)
-        or types.is_timestamp(kind)
-        or types.is_time(kind)
-    )
+    if types.is_nested(kind) or types.is_duration(kind) or types.is_interval(kind):
+        return False
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return is_text or holds_bytes(kind) or types.is_null(kind) or takes_any_type(role, loose)
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    types = pa.types
+    is_view = types.is_list_view(kind) or types.is_large_list_view(kind)
+    return is_view or types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _to_text(values: pa.ChunkedArray, reasons: Reasons) -> pa.ChunkedArray:
+class _Cells(NamedTuple):
+    """What is known about the cells of a column."""
+
+    role: str
+    is_loose: bool
+    class_names: list[str]
+    """Names of the classes whose numbers the column holds; empty if it holds other values."""
+
+
+def _to_text(values: pa.ChunkedArray, cells: _Cells, reasons: Reasons) -> pa.ChunkedArray:
     """Return the values as text, in the spelling that the readers of other formats give."""
     try:
         values.validate(full=True)  # writers other than Arrow may store bytes that are not UTF-8
     except pa.ArrowInvalid:
         return _replace_bad_utf8(values, reasons)
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    if pa.types.is_timestamp(values.type):
-        return _to_iso_time(values)
-    if _is_list(values.type):  # as JSON, like the lists of a jsonl file
-        lists = [None if value is None else json.dumps(value, default=str) for value in values.to_pylist()]
-        return pa.chunked_array([pa.array(lists, pa.string())])
-    if pa.types.is_floating(values.type):
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-    return values.cast(pa.string())
+    kind = values.type
+    if pa.types.is_dictionary(kind) and _is_list(kind.value_type):
+        values = values.cast(kind.value_type)
+    if _is_list(values.type):
+        return _lists_to_text(values, cells, reasons)
+    if cells.class_names and pa.types.is_integer(kind):
+        values = _name_classes(values, cells.class_names, cells.role, reasons)
+    spelled = spell_column(values)
+    for row, found in spelled.not_texts.items():
+        is_bytes = found == NOT_UTF8
+        reasons.setdefault(row, "invalid UTF-8" if is_bytes else not_one_value(cells.role, cells.is_loose, found))
+    return pa.chunked_array([spelled.texts])
 
 
-def _to_iso_time(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return times as 2026-03-01T12:00:00; with a time zone, in UTC and with a Z at the end."""
-    if values.type.tz:
-        values = values.cast(pa.timestamp(values.type.unit, "UTC"))
-    texts = pc.replace_substring(values.cast(pa.string()), " ", "T", max_replacements=1)
-    return pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1")
+def _lists_to_text(values: pa.ChunkedArray, cells: _Cells, reasons: Reasons) -> pa.ChunkedArray:
+    """Return lists as JSON, like the lists of a jsonl file."""
+    lists = one_array(values)
+    row_of_item = pc.list_parent_indices(lists).to_pylist()
+    items = pa.chunked_array([pc.list_flatten(lists)])
+    item_reasons: Reasons = {}
+    single = cells._replace(is_loose=True)
+    texts = _to_text(items, single, item_reasons) if not pa.types.is_nested(items.type) else items
+    if pa.types.is_nested(items.type):
+        item_reasons = dict.fromkeys(range(len(items)), not_one_value(cells.role, cells.is_loose, "nested lists"))
+    by_row: list[list[Any] | None] = [[] if is_list else None for is_list in lists.is_valid().to_pylist()]
+    for row, text in zip(row_of_item, texts.to_pylist(), strict=True):
+        cell = by_row[row]
+        if cell is not None:
+            cell.append(text)
+    for item, reason in item_reasons.items():
+        reasons.setdefault(row_of_item[item], reason)
+    written = [None if cell is None else json.dumps(cell, ensure_ascii=False, default=str) for cell in by_row]
+    return pa.chunked_array([pa.array(written, pa.string())])
 
 
 def _replace_bad_utf8(values: pa.ChunkedArray, reasons: Reasons) -> pa.ChunkedArray:
@@ -245,13 +268,24 @@ def _name_classes(ids: pa.ChunkedArray, names: list[str], role: str, reasons: Re
 
 
 def class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Return the class names of each column, from the metadata that Hugging Face `datasets` writes into a schema."""
+    """Return the class names of each column, from the metadata that Hugging Face `datasets` writes into a schema.
+
+    A column holds classes by their numbers, or lists of them.
+    """
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        return {
-            column: [str(name) for name in feature["names"]]
-            for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-        }
+        named = {column: _label_feature(feature) for column, feature in features.items()}
+        return {column: [str(name) for name in feature["names"]] for column, feature in named.items() if feature}
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def _label_feature(feature: Any) -> dict[str, Any]:
+    """Return the description of the classes that a column holds, or {}."""
+    if isinstance(feature, list) and len(feature) == 1:  # a list, as older releases describe it
+        return _label_feature(feature[0])
+    if not isinstance(feature, dict):
+        return {}
+    if feature.get("_type") in ("Sequence", "List", "LargeList"):
+        return _label_feature(feature.get("feature"))
+    return feature if feature.get("_type") == "ClassLabel" and feature.get("names") else {}
