@@ -18,6 +18,7 @@ from cluster.machine import count_cores
 from cluster.processes import core_daemons_are_running, end_processes, is_ray_worker, ray_processes
 from cluster.progress import running_work
 from cluster.ray_internals import node_address_option
+from cluster.temporary_folders import ray_log_folder, ray_temporary_folder
 
 _STOP_WITHIN_S = 1.5
 _STOP_WORKERS_WITHIN_S = 0.3
@@ -61,7 +62,7 @@ class LocalRay:
         # Fail within seconds, not Ray's default of a minute, if the Ray head is killed.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         try:
-            with _keep_sigterm_handler():
+            with _keep_sigterm_handler(), ray_temporary_folder():
                 ray.init(
                     address="local",  # otherwise Ray joins a cluster that `ray start` left in /tmp/ray
                     num_cpus=cpus or count_cores(),
@@ -73,7 +74,8 @@ class LocalRay:
                 )
         except (RuntimeError, OSError, ValueError) as error:
             raise ResourceError(
-                f"Ray does not start on this machine: {error}", "run `raymill doctor`, and read the logs in /tmp/ray"
+                f"Ray does not start on this machine: {error}",
+                f"run `raymill doctor`, and read the logs in {ray_log_folder()}",
             ) from error
         self._is_started = True
 

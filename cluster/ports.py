@@ -38,11 +38,13 @@ def port_is_free(host: str, port: int) -> bool:
 def bind_port(host: str, port: int) -> socket.socket:
     """Return a TCP socket on `host`:`port` that does not listen yet. Raises `OSError` if another server listens there.
 
-    On Linux, `::` takes IPv4 connections too.
+    `::` takes IPv4 connections too.
     """
     server = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if host == "::":  # whatever net.ipv6.bindv6only is
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         server.bind((host, port))
     except OSError:
         server.close()

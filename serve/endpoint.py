@@ -16,6 +16,7 @@ from cluster.errors import ModelError, RaymillError, ResourceError
 from cluster.ports import http_url
 from cluster.progress import WORK_THREAD
 from cluster.ray_internals import serve_address, serve_is_running
+from cluster.temporary_folders import ray_log_folder
 from serve.app import build_application
 from serve.haproxy import check_access, owns_proxy
 from serve.model.engine_watcher import engine_report
@@ -133,7 +134,7 @@ def ray_serve_error(version: Version, error: Exception) -> ResourceError:
     return ResourceError(
         f"{version.ref} could not be started, because a process of Ray Serve ended or did not answer: "
         f"{reason[:_MAX_REASON]}",
-        "start it again when the machine is less busy or has more free memory; Ray's logs are in /tmp/ray",
+        f"start it again when the machine is less busy or has more free memory; Ray's logs are in {ray_log_folder()}",
     )
 
 

@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import math
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from cluster.errors import ResourceError, SpecError
 from cluster.ports import free_port, port_is_free
+from cluster.temporary_folders import Needs, first_folder, script_folders
 from serve.keys import load_keys
 from trainer.spec.serve import ServeSpec
 
@@ -50,6 +52,9 @@ if command -v setpriv >/dev/null; then exec setpriv --pdeathsig KILL {binary} "$
 exec {binary} "$@"
 """
 _FOLDER_PREFIX = "raymill-serve-"
+# The folder holds a script that is run, and sockets in a folder that Ray Serve names after its node. HAProxy binds a
+# socket under a temporary name. Its configuration cannot quote a path.
+_FOLDER_NEEDS = Needs(socket=f"/{_FOLDER_PREFIX}abcdefgh/{'f' * 56}/a.4194304.tmp", runs_scripts=True, plain_name=True)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Maximum time in which a client must send its request.
 _CLIENT_TIMEOUT_S = 30
@@ -111,15 +116,22 @@ def has_haproxy() -> bool:
 def configure_proxy(spec: ServeSpec) -> Iterator[None]:
     """Set up `spec.proxy` for a Ray that is started in the block. Raises `SpecError` if the proxy cannot be used."""
     is_available = has_haproxy()
+    parent = first_folder(script_folders(), _FOLDER_NEEDS)
     if spec.proxy == "haproxy" and not is_available:
         raise SpecError(
             "serve.proxy=haproxy: HAProxy is not installed, or ray.serve was imported before HAProxy was set up",
             "set `serve.proxy: auto`, or install HAProxy (on Linux, `pip install 'ray[serve]'` includes it)",
         )
+    if spec.proxy == "haproxy" and parent is None:
+        raise ResourceError(
+            "serve.proxy=haproxy: there is no temporary folder for HAProxy's script and sockets. It must have a short "
+            "path without spaces, and allow programs to run (no `noexec`)",
+            "set TMPDIR to such a folder, or set `serve.proxy: auto`",
+        )
     with contextlib.ExitStack() as stack:
         variables = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(_PROXY_READY_WITHIN_S)}
-        if spec.proxy != "python" and is_available:
-            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))  # mode 700
+        if spec.proxy != "python" and is_available and parent is not None:
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))  # mode 700
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             variables |= _environment(spec, folder)
         stack.enter_context(_set_variables(variables))
@@ -154,8 +166,8 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(binary),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "a"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
@@ -187,7 +199,7 @@ def _script(spec: ServeSpec, metrics: int, stats: int) -> str:
     `metrics` and `stats` are the ports of HAProxy's pages.
     """
     return _SCRIPT.format(
-        binary=_find_binary(),
+        binary=shlex.quote(_find_binary() or ""),
         client_timeout_s=_CLIENT_TIMEOUT_S,
         metrics=metrics,
         stats=stats,
@@ -204,8 +216,10 @@ def _bind_lines(host: str, port: int) -> str:
     loopback = f"\\1 127.0.0.1:{port}"
     if host in ("127.0.0.1", "localhost"):
         return loopback
-    if host in ("0.0.0.0", "::"):
-        return f"\\1 {'*' if host == '0.0.0.0' else '[::]'}:{port}"
+    if host == "0.0.0.0":
+        return f"\\1 *:{port}"
+    if host == "::":
+        return f"\\1 [::]:{port} v4v6"  # IPv4 too, whatever net.ipv6.bindv6only is
     return f"{loopback}\\n\\1 {f'[{host}]' if ':' in host else host}:{port}"
 
 
