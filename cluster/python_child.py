@@ -27,7 +27,9 @@ from cluster import import_guard
 # Run by the child. It imports this module from raymill's own folder, whatever else is called `cluster`. It reads its
 # input without Python's buffers: a thread that waits for input would hold their lock when the process ends.
 _START = """
-import json, os, sys
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]  # not the working directory: it may have a json.py
+import json, os
 text = b""
 while len(text) < int(sys.argv[2]):
     text += os.read(0, int(sys.argv[2]) - len(text)) or os._exit(1)
@@ -63,7 +65,15 @@ class PythonChild:
         same numbers.
         """
         reading, writing = os.pipe()
-        start = {"root": str(import_guard.ROOT), "path": sys.path, "entry": entry, "argument": argument}
+        folders = import_guard.user_folders()
+        start = {
+            "root": str(import_guard.ROOT),
+            "path": sys.path,
+            "entry": entry,
+            "argument": argument,
+            "user_folders": folders,
+            "hidden_names": import_guard.hidden_names(folders),
+        }
         text = json.dumps({**start, "writing": writing, "niceness": niceness}).encode()
         try:
             self._process = subprocess.Popen(
@@ -149,6 +159,7 @@ def _lower_priority(niceness: int) -> None:
 def run_child(start: Message) -> None:
     """Run the entry function that the parent asked for. Called in the child."""
     import_guard.install()
+    import_guard.prefer_installed(start["hidden_names"], start["user_folders"])
     if start["niceness"]:
         _lower_priority(start["niceness"])
     channel = Channel(start["writing"])

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """Run the command line."""
+    """Prepare this process and run the command line."""
+    from cluster.process_setup import open_standard_streams, raise_open_files_limit
+    from raymill.own_packages import guard_command
+
+    open_standard_streams()
+    raise_open_files_limit()
+    guard_command()
     from raymill.cli.main import cli
 
     cli(prog_name="raymill")

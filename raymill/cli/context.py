@@ -33,8 +33,11 @@ class CommandContext:
 
     def run(self, work: Callable[[CommandContext], None]) -> None:
         """Run `work` and end the process. An error sets the exit code, as `cluster.errors.OUTCOMES` lists it."""
+        from cluster.process_setup import working_directory
+
         signal.signal(signal.SIGTERM, _raise_interrupt)
         try:
+            working_directory()
             work(self)
         except KeyboardInterrupt:
             self.exit_code = self._report_interrupt()

@@ -1,0 +1,59 @@
+"""Prepare a process that raymill owns: its standard streams, its limit of open files, its working directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from cluster.errors import ResourceError
+
+#: How many files a process may open at once if the system allows it: an endpoint needs one for each connection.
+OPEN_FILES = 65_536
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null in place of each standard stream that is closed, as it may be under cron or a service manager.
+
+    Otherwise the next file that is opened takes the stream's number, and what libraries print goes there.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None or _is_open(descriptor):
+            continue
+        opened = os.open(os.devnull, os.O_RDWR)
+        if opened != descriptor:
+            os.dup2(opened, descriptor)
+            os.close(opened)
+        os.set_inheritable(descriptor, True)
+        setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", encoding="utf-8", closefd=False))
+
+
+def raise_open_files_limit() -> None:
+    """Raise the limit of open files to `OPEN_FILES`, or to what the system lets this process have."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < limit:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def working_directory() -> Path:
+    """Return the working directory. Raises `ResourceError` if it was deleted."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ResourceError(
+            f"the working directory cannot be read: {error.strerror}; it was deleted, or is on a disk that is gone",
+            "change to a folder that exists, such as `cd ~`, and try again",
+        ) from error
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
