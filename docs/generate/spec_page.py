@@ -18,11 +18,32 @@ A spec is a YAML file. This page lists every key with its type, its default and 
 same as a JSON Schema, which editors use for completion.
 
 - A key that does not exist is rejected, and the message suggests the nearest key that does.
-- `--set train.epochs=1` sets one key on the command line. It is checked like the file.
+- `--set train.epochs=1` sets one key on the command line. It is read and checked like the file.
+- A text needs no quotes: `labels: [yes, no, 01, -999]` and `columns: {label: 2019}` are read as they are written. The
+  quotes matter for a text that begins with a sign of YAML (`#`, `*`, `&`, `!`, `[`, `{`, `-` and a space), or contains `: `
+  or ` #`. See [how values are read](#how-values-are-read).
 - `${NAME}` and `${NAME:-default}` stand for environment variables.
 - Relative paths start at the folder of the spec's file.
 - A key that the task does not use is rejected, for example image augmentation for texts. The [tasks](tasks.md) page lists
   what each task uses.
+"""
+
+_VALUES = """
+## How values are read
+
+What a value means depends on the type in the tables above.
+
+| the key takes | without quotes |
+| --- | --- |
+| a text; also every key of a mapping, such as a column | as it is written: `no`, `on`, `2019`, `01`, `1e3`, `1:30`, `~`, `2026-01-01` |
+| a text or nothing | `null` and `~` are nothing, the rest is as it is written |
+| true or false | `true`, `false`, and as YAML 1.1 has them `yes`, `no`, `on`, `off` |
+| a number | `17`, `1_000`, `0x1F`, `0o17`, `.5`, `1e-4`; `010` is ten, and `1:30` is no number |
+| anything (`model.params`, `model.config`) | null, true, false and numbers like above, else a text |
+
+The values of a search (`choice`, `when`, `initial_points`) are read like the key that they are for. What is in quotes is a
+text. A key that is given twice is refused with both lines, and so are tabs that indent. Anchors, aliases and `<<` work. The
+file may be UTF-8 or UTF-16, with any line ends.
 """
 
 
@@ -30,7 +51,7 @@ def build_page() -> str:
     """Return the page."""
     schema = RunSpec.model_json_schema()
     sections = [_section(path, cls, schema) for path, cls in _sections(schema)]
-    return generated_page("Spec keys", "trainer/spec/", _INTRODUCTION, *sections, _renamed())
+    return generated_page("Spec keys", "trainer/spec/", _INTRODUCTION, *sections, _VALUES.strip(), _renamed())
 
 
 def _section(path: str, cls: type[SpecSection], schema: dict[str, Any]) -> str:

@@ -15,8 +15,8 @@ import yaml
 from docs.generate.replay import console_commands
 from raymill.cli.main import cli
 from support.pages import PAGES, ROOT, Block, blocks_of
-from trainer.spec.parse import read_spec_file
 from trainer.spec.run import RunSpec
+from trainer.spec.spec_file import read_spec_file
 from trainer.tasks.catalog import TASKS
 from trainer.tasks.load_spec import load_spec
 

@@ -18,7 +18,7 @@ from trainer.draft.target import target_kinds
 from trainer.draft.yaml_text import write_yaml
 from trainer.features.numeric import read_numbers
 from trainer.spec.features import NumericSpec
-from trainer.spec.parse import read_spec_file
+from trainer.spec.spec_file import read_spec_file
 
 RNG = random.Random(3)
 
@@ -236,13 +236,15 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=20) | st.sam
 
 
 @given(
+    st.dictionaries(TEXTS, TEXTS, max_size=4),
     st.dictionaries(TEXTS, TEXTS | st.floats(allow_nan=False, allow_infinity=False) | st.lists(TEXTS), max_size=4),
     TEXTS,
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_yaml_reads_back(tmp_path, values, comment):
-    spec = {"name": "a", "data": {"columns": values}}
-    keys = {("data", "columns", key): comment + "\nname: b" for key in values}
+def test_any_yaml_reads_back(tmp_path, columns, values, comment):
+    spec = {"name": "a", "data": {"columns": columns}, "model": {"config": values}}
+    keys = {("data", "columns", key): comment + "\nname: b" for key in columns}
+    keys |= {("model", "config", key): comment + "\nname: b" for key in values}
     text = write_yaml(spec, keys, header=[comment + "\nname: c"], below={("data",): [comment]})
     path = tmp_path / "run.yaml"
     path.write_text(text, encoding="utf-8")

@@ -11,8 +11,8 @@ from cluster.errors import RaymillError, SpecError
 from trainer.data.parts import PARTS
 from trainer.data.sources.remote import is_remote
 from trainer.draft.yaml_text import Keys, write_yaml
-from trainer.spec.parse import read_spec_file
 from trainer.spec.run import RunSpec
+from trainer.spec.spec_file import read_spec_file
 from trainer.tasks.draft_options import Doubt
 from trainer.tasks.load_spec import load_spec
 

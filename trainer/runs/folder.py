@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from cluster.errors import ResourceError, SpecError, suggest
 from cluster.files import read_json, storage_error, write_bytes, write_json
 from trainer.runs.environment import write_environment
-from trainer.spec.parse import read_spec_file
 from trainer.spec.renames import find_old_keys, new_key
 from trainer.spec.run import RunSpec
+from trainer.spec.spec_file import read_spec_file
+from trainer.spec.yaml_reader import dump_yaml
 from trainer.tasks.load_spec import load_spec, resolve_defaults
 
 #: The spec as the user wrote it.
@@ -205,7 +205,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _write_yaml(raw: dict[str, Any], path: Path) -> None:
-    write_bytes(path, yaml.safe_dump(raw, sort_keys=False, allow_unicode=True).encode())
+    write_bytes(path, dump_yaml(raw).encode())
 
 
 def runs_folder(storage: Path) -> Path:

@@ -1,6 +1,7 @@
-"""Read a spec: YAML with `${VARIABLES}`, `--set` overrides, relative paths, and the rules of a search space.
+"""Complete a spec that was read: `${VARIABLES}`, relative paths, and the rules of a search space.
 
-`trainer.tasks.load_spec.load_spec` calls these functions and then fills in what the spec leaves to its task.
+`trainer.spec.spec_file` reads the file and `trainer.spec.overrides` applies `--set`. `trainer.tasks.load_spec.load_spec`
+calls these functions and then fills in what the spec leaves to its task.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from cluster.errors import SpecError
-from trainer.spec.error_messages import explain_error
+from trainer.spec.error_messages import explain_errors
+from trainer.spec.overrides import set_key
 from trainer.spec.renames import check_key
 from trainer.spec.run import RunSpec
 from trainer.spec.space import DomainSpec
@@ -26,95 +27,6 @@ _SOURCE_KEYS = ("train", "validation", "test")
 
 # Keys that change the content of a row. The content decides whether a row is for training, validation or test.
 _CONTENT_KEYS = ("data.steps", "data.features", "data.columns")
-
-
-class _Loader(yaml.SafeLoader):
-    """A SafeLoader that reads `1e-4` as a number (as YAML 1.2 does, unlike PyYAML) and refuses a repeated key."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$|^[-+]?\.\d+([eE][-+]?\d+)?$"),
-    list("-+0123456789."),
-)
-
-
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    """Return a mapping; raises `ConstructorError` for a repeated key and for a key that is a list or a mapping."""
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if isinstance(key, (list, dict)):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
-
-
-def read_spec_file(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file. Raises `SpecError` if the file is missing, unreadable or not a mapping."""
-    text = _read_text(path)
-    try:
-        raw = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader with two stricter rules
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SpecError(
-            f"{path}{where} is not YAML: {getattr(error, 'problem', error)}", "check quotes and indentation"
-        ) from None
-    if not isinstance(raw, dict):
-        content = "empty" if raw is None else f"a {type(raw).__name__}"
-        raise SpecError(f"{path} is {content}, not a mapping of keys", "start with `name:`, `data:` and `model:`")
-    return raw
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpecError(
-            f"there is no spec at {path}", "give the path of a YAML file, for example examples/support_tickets/run.yaml"
-        ) from None
-    except IsADirectoryError:
-        raise SpecError(
-            f"{path} is a folder, not a spec", f"name the YAML file in it, for example {path / 'run.yaml'}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read: {error.strerror}", "check the path and its permissions") from None
-
-
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set the key of an override such as `train.epochs=1`; the value is YAML. Raises `SpecError`."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise SpecError(f"--set {override!r} has no value", "write it as --set train.epochs=1")
-    check_key(key.strip())
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, RecursionError):
-        value = text
-    set_key(raw, key.strip(), value)
-
-
-def set_key(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; sections on the way are copied, because the specs of trials share them."""
-    # The keys of the search space contain dots themselves.
-    path = ["tune", "space", key.removeprefix("tune.space.")] if key.startswith("tune.space.") else key.split(".")
-    parent = raw
-    for depth, name in enumerate(path[:-1]):
-        section = parent.get(name)
-        if section is not None and not isinstance(section, dict):
-            above = ".".join(path[: depth + 1])
-            raise SpecError(f"'{key}' cannot be set: '{above}' is a value, not a section", f"set '{above}' itself")
-        parent[name] = dict(section or {})
-        parent = parent[name]
-    parent[path[-1]] = value
 
 
 def fill_variables(value: Any) -> Any:
@@ -141,10 +53,10 @@ def resolve_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return a valid spec with the paths of its sources, base models and storage made absolute from `folder`."""
     data = dict(raw["data"])
     for key in _SOURCE_KEYS:
-        if isinstance(data.get(key), str):
-            data[key] = _absolute_path(data[key], folder)
-        elif isinstance(data.get(key), list):
-            data[key] = [_absolute_path(item, folder) for item in data[key]]
+        if isinstance(data.get(key), list):
+            data[key] = [_absolute_source(item, folder) for item in data[key]]
+        elif data.get(key):
+            data[key] = _absolute_source(data[key], folder)
     model = dict(raw.get("model") or {})
     if model.get("base"):
         model["base"] = _absolute_base(model["base"], folder)
@@ -161,6 +73,13 @@ def resolve_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         bases = {**bases, "choice": [_absolute_base(base, folder) for base in bases["choice"]]}
         absolute["tune"] = {**raw["tune"], "space": {**space, "model.base": bases}}
     return absolute
+
+
+def _absolute_source(source: Any, folder: Path) -> Any:
+    """Return a path, or a mapping with a path, made absolute; a query is returned unchanged."""
+    if isinstance(source, str):
+        return _absolute_path(source, folder)
+    return {**source, "path": _absolute_path(source["path"], folder)} if "path" in source else source
 
 
 def _absolute_path(path: str, folder: Path) -> str:
@@ -216,6 +135,6 @@ def _check_values(spec: RunSpec, key: str, domain: DomainSpec) -> None:
             RunSpec.model_validate(raw)
         except ValidationError as error:
             raise SpecError(
-                f"tune.space.{key} holds {value!r}, which is not valid: {explain_error(error.errors()[0])}",
+                f"tune.space.{key} holds {value!r}, which is not valid: {explain_errors(error.errors(), raw)[0]}",
                 "change the key's name or its values; `raymill schema` lists all keys",
             ) from None

@@ -1,8 +1,8 @@
 """The spec: every key that a run.yaml may hold, with its default and its meaning.
 
 The other modules of this package define the sections `data:`, `model:`, `train:`, `tune:`, `evaluate:`, `promote:`,
-`serve:` and `track:`. All are frozen pydantic models; none imports torch or ray. `trainer.spec.parse` reads a file and
-applies `--set`.
+`serve:` and `track:`. All are frozen pydantic models; none imports torch or ray. `trainer.spec.spec_file` reads a
+file, and `trainer.spec.overrides` applies `--set`.
 """
 
 from __future__ import annotations

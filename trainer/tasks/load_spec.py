@@ -10,19 +10,16 @@ from pydantic import ValidationError
 
 from cluster.errors import SpecError, suggest
 from trainer.contract.user_code import find_source
-from trainer.spec.error_messages import explain_error
+from trainer.spec.error_messages import explain_errors
 from trainer.spec.evaluate import LOWER_IS_BETTER
+from trainer.spec.key_types import Path as KeyPath
 from trainer.spec.objective import SERVING_METRICS, TRIAL_METRICS, Goal
-from trainer.spec.parse import (
-    apply_override,
-    check_search_space,
-    fill_variables,
-    read_spec_file,
-    resolve_paths,
-    set_key,
-)
+from trainer.spec.overrides import apply_override, set_key
+from trainer.spec.parse import check_search_space, fill_variables, resolve_paths
 from trainer.spec.run import RunSpec
+from trainer.spec.spec_file import read_spec_document
 from trainer.spec.train import LossSpec
+from trainer.spec.yaml_reader import Written
 from trainer.targets.base import Target
 from trainer.tasks.spec_keys import unused_keys
 
@@ -36,26 +33,27 @@ def load_spec(source: str | Path | RunSpec | Mapping[str, Any], overrides: Itera
     The paths in a file are relative to the file, those in a mapping to the working directory.
     Raises `SpecError` with one message for all mistakes.
     """
+    written: dict[KeyPath, Written] = {}
     if isinstance(source, RunSpec):
         raw, folder = source.model_dump(mode="json", exclude_unset=True), Path.cwd()
     elif isinstance(source, Mapping):
         raw, folder = dict(source), Path.cwd()
     else:
         path = Path(source).expanduser()
-        raw, folder = read_spec_file(path), path.resolve().parent
+        (raw, written), folder = read_spec_document(path), path.resolve().parent
     for override in overrides:
-        apply_override(raw, override)
+        apply_override(raw, override, written)
     raw = fill_variables(raw)
-    spec = validate_spec(raw)
+    spec = validate_spec(raw, written)
     return validate_spec(resolve_paths(spec.model_dump(mode="json", exclude_unset=True), folder))
 
 
-def validate_spec(raw: Mapping[str, Any]) -> RunSpec:
-    """Return `raw` as a `RunSpec`. Raises `SpecError` naming every wrong key."""
+def validate_spec(raw: Mapping[str, Any], written: Mapping[KeyPath, Written] | None = None) -> RunSpec:
+    """Return `raw` as a `RunSpec`. Raises `SpecError` naming every wrong key, with its line if `written` has it."""
     try:
         spec = RunSpec.model_validate(raw)
     except ValidationError as error:
-        problems = [explain_error(item) for item in error.errors()]
+        problems = explain_errors(error.errors(), raw, written)
         summary = problems[0] if len(problems) == 1 else f"{len(problems)} keys are wrong:\n  " + "\n  ".join(problems)
         raise SpecError(
             f"the spec is not valid: {summary}", "change the key; `raymill schema` lists all keys"
