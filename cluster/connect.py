@@ -17,7 +17,7 @@ from cluster.import_guard import job_environment
 from cluster.machine import count_cores
 from cluster.processes import core_daemons_are_running, end_processes, is_ray_worker, ray_processes
 from cluster.progress import running_work
-from cluster.ray_internals import node_address_option
+from cluster.ray_internals import node_address_option, without_unused_daemons
 from cluster.temporary_folders import ray_log_folder, ray_temporary_folder
 
 _STOP_WITHIN_S = 1.5
@@ -62,7 +62,7 @@ class LocalRay:
         # Fail within seconds, not Ray's default of a minute, if the Ray head is killed.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         try:
-            with _keep_sigterm_handler(), ray_temporary_folder():
+            with _keep_sigterm_handler(), ray_temporary_folder(), without_unused_daemons(log_monitor=not quiet):
                 ray.init(
                     address="local",  # otherwise Ray joins a cluster that `ray start` left in /tmp/ray
                     num_cpus=cpus or count_cores(),

@@ -43,6 +43,22 @@ def test_node_address_option():
     require(name in inspect.getsource(inspect.unwrap(ray.init)), advice)
 
 
+@pytest.mark.parametrize("log_monitor", [True, False])
+def test_without_unused_daemons(log_monitor):
+    advice = "find what a local Ray starts that one command does not use, for ray_internals.without_unused_daemons"
+    node = load_name("ray._private.node", "Node", advice)
+    starters = {name: method for name, method in vars(node).items() if name.startswith("start_")}
+    daemons = {"start_monitor", "start_api_server", "start_log_monitor"}
+    require(daemons <= set(starters), advice)
+    source = inspect.getsource(node.start_head_processes) + inspect.getsource(node.start_ray_processes)
+    for name in daemons:
+        require(f"self.{name}(" in source, advice)
+    with ray_internals.without_unused_daemons(log_monitor=log_monitor):
+        changed = {name for name, method in starters.items() if vars(node)[name] is not method}
+    assert changed == (daemons - {"start_log_monitor"} if log_monitor else daemons)
+    assert starters == {name: vars(node)[name] for name in starters}
+
+
 def test_serve_client():
     advice = (
         "change ray_internals.serve_is_running and serve_address to the way `ray.serve.status` finds its controller"
