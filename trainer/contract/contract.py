@@ -18,7 +18,7 @@ from cluster.files import file_sha256, json_sha256, read_json, write_json
 #: Version of the code that turns rows into inputs, and of the names in a contract. Raise it when a raw row would give a
 #: different model input than before (tests pin the inputs), or when a step or a parameter is renamed. A model with
 #: another version is refused. Rows are prepared again, because the version is part of a prepared folder's key.
-PREPARATION_VERSION = 3
+PREPARATION_VERSION = 4
 
 CONTRACT_FILE = "contract.json"
 

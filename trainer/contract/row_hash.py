@@ -21,9 +21,12 @@ def hash_position(keys: np.ndarray, seed: int, purpose: str = "split") -> np.nda
     the purpose, a sample with the seed of the split would select exactly the rows that are held out.
     """
     salt = int.from_bytes(hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest(), "little")
+    return (mix_bits(keys ^ np.uint64(salt)) >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def mix_bits(keys: np.ndarray) -> np.ndarray:
+    """Return uint64 keys in which every bit depends on all bits of `keys`; equal keys stay equal, others differ."""
     with np.errstate(over="ignore"):
-        mixed = keys ^ np.uint64(salt)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = mixed ^ (mixed >> np.uint64(31))
-    return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+        return mixed ^ (mixed >> np.uint64(31))

@@ -17,7 +17,7 @@ from trainer.data.prepare.row_checks import RowLimits, check_rows
 from trainer.data.prepare.verdicts import REASONS, compare_rows
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import read_options_of_spec
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.sources.source_file import SourceFile
 from trainer.data.sources.spec_sources import list_source_files
 from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import Cleaner
@@ -111,7 +111,7 @@ def _check_file(
             targets = checks.good[task.target_role]
             if file.part == "train":
                 checked.targets.update(task.target.tally(targets))
-            rows.append(_ComparableRows(PARTS.index(file.part), content_keys(checks.cleaned, task), targets))
+            rows.append(_ComparableRows(PARTS.index(file.part), content_keys(checks, task), targets))
         n_rows += len(block)
         n_bytes += block.nbytes
         if n_rows >= _MAX_ROWS // n_part_files or n_bytes >= _MAX_BYTES // n_part_files:

@@ -89,7 +89,7 @@ class CellReader(NamedTuple):
 
 
 def read_cells(cells: Cells, reader: CellReader) -> ParsedColumn:
-    """Return the parsed cells of a column; each distinct text is parsed once. `words` is empty."""
+    """Return the parsed cells of a column; each distinct text is parsed once."""
     if isinstance(cells, np.ndarray):
         cells = pa.array(cells) if cells.dtype.kind in "biufMU" and cells.ndim == 1 else cells.tolist()
     if isinstance(cells, (pa.Array, pa.ChunkedArray)):
@@ -115,8 +115,8 @@ def _read_list(cells: Sequence[Any], reader: CellReader) -> ParsedColumn:
         if text not in parsed:
             parsed[text] = reader.parse(text)
         value = parsed[text]
-        if isinstance(value, BadCell):
-            bad[row] = value.reason
+        if isinstance(value, BadCell):  # a client reads 7 in the message, not '7', if that is what it sent
+            bad[row] = value.reason.replace(format_cell(text), format_cell(cell), 1)
         else:
             values[row] = value
     return ParsedColumn(values, missing, bad, [])

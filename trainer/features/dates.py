@@ -30,7 +30,6 @@ from trainer.spec.section import SpecSection
 from trainer.values.moment_columns import parse_moments
 from trainer.values.moments import EARLIEST, EXAMPLES, LATEST, format_moment, parse_moment, to_microseconds
 from trainer.values.numbers import parse_number
-from trainer.values.words import canonical_word
 
 _DAY = 86_400_000_000
 #: Microseconds in each unit of numbers.
@@ -67,7 +66,7 @@ def make_date_parser(rules: DateSpec) -> Callable[[str], int | BadCell]:
         if rules.format is not None:
             with contextlib.suppress(ValueError, OverflowError):
                 return to_microseconds(dt.datetime.strptime(text.strip(), rules.format))
-        moment = parse_moment(canonical_word(text)) if reads_iso else None
+        moment = parse_moment(text) if reads_iso else None
         if moment is not None:
             return moment
         if _TOO_LATE.match(text):

@@ -15,7 +15,7 @@ from pydantic import Field
 from cluster.errors import DataError, suggest
 from trainer.features.boolean import FittedBoolean, fit_boolean
 from trainer.features.categorical import CategoryCounts, FittedCategorical, fit_categorical
-from trainer.features.cells import Cells, Outcome, TableLike, format_cell, get_column
+from trainer.features.cells import Cells, Outcome, ParsedColumn, TableLike, format_cell, get_column
 from trainer.features.dates import FittedDate, fit_date
 from trainer.features.numeric import FittedNumeric, Moments, fit_numeric
 from trainer.features.sketch import Sketch
@@ -51,6 +51,14 @@ class EncodedTable(NamedTuple):
     """Why a row cannot be used, for example "age: 'abc' is not a number; country: unseen value 'XX'"."""
     unseen: dict[str, int]
     """Column -> usable rows whose value became "missing" or "other", as none of the training rows did."""
+
+
+class ParsedTable(NamedTuple):
+    """Parsed columns of n rows."""
+
+    columns: dict[str, ParsedColumn]
+    reasons: list[str | None]
+    """Why a row cannot be used."""
 
 
 def fit_columns(columns: Mapping[str, FeatureSpec], summaries: Mapping[str, ColumnSummary]) -> FittedFeatures:
@@ -134,9 +142,15 @@ def check_table(rules: FittedFeatures | Mapping[str, FeatureSpec], rows: TableLi
     """
     if isinstance(rules, FittedFeatures):
         return encode_table(rules, rows).reasons
+    return parse_table(rules, rows).reasons
+
+
+def parse_table(rules: Mapping[str, FeatureSpec], rows: TableLike) -> ParsedTable:
+    """Return the parsed columns of `rows` by the spec's rules alone, and for each row why it cannot be used, or None."""
     cells = {name: get_column(rows, name) for name in rules}
-    bad = {name: read_column(rule, cells[name]).bad for name, rule in rules.items()}
-    return _join_reasons(bad, _count_rows(cells))
+    n_rows = _count_rows(cells)
+    columns = {name: read_column(rule, cells[name]) for name, rule in rules.items()}
+    return ParsedTable(columns, _join_reasons({name: column.bad for name, column in columns.items()}, n_rows))
 
 
 def output_names(fitted: FittedFeatures) -> list[str]:

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from trainer.spec.section import Seed, SpecSection
-
-# The forms that all Python versions from 3.10 on parse in the same way. Later versions also accept other forms.
-_MOMENT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.([0-9]{3}|[0-9]{6}))?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
-)
-
-
-def parse_moment(text: str) -> dt.datetime:
-    """Return a `Moment` as a time with a time zone, UTC by default. Raises `ValueError` for any other text."""
-    try:
-        if not _MOMENT.fullmatch(text):
-            raise ValueError("another form")
-        moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is not a valid time; write it as 2026-03-01, 2026-03-01T12:00:00Z or 2026-03-01T12:00:00+02:00"
-        ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)
+from trainer.values.moments import parse_moment
 
 
 def _as_text(value: Any) -> Any:
@@ -37,7 +19,10 @@ def _as_text(value: Any) -> Any:
 
 
 def _check_moment(text: str) -> str:
-    parse_moment(text)
+    if parse_moment(text) is None or text.isdigit():  # a year alone is more likely a mistake
+        raise ValueError(
+            f"{text!r} is not a valid time; write it as 2026-03-01, 2026-03-01T12:00:00Z or 2026-03-01T12:00:00+02:00"
+        )
     return text
 
 
@@ -89,7 +74,7 @@ class SplitSpec(SpecSection):
         first, second = self.validation_from, self.test_from
         if (first or second) and (self.by != "time" or not (first and second)):
             raise ValueError("validation_from and test_from belong together and need by: time; give both or none")
-        if first and second and not parse_moment(first) < parse_moment(second):
+        if first and second and not (parse_moment(first) or 0) < (parse_moment(second) or 0):
             raise ValueError(
                 f"validation_from={first} must be before test_from={second} (without a zone they are UTC): "
                 "the newest rows are the test part"

@@ -15,6 +15,7 @@ from trainer.contract.contract import Contract, Step
 from trainer.spec.data import DataSpec
 from trainer.spec.steps import StepSpec
 from trainer.steps import custom, normalize, redact, strip_html
+from trainer.values.words import canonical_text
 
 #: Takes a text and returns the text to use, or None to reject it.
 TextStep = Callable[[str], str | None]
@@ -71,11 +72,17 @@ class Cleaner:
     def columns(
         self, columns: Mapping[str, Sequence[Any]], texts: Sequence[str]
     ) -> tuple[dict[str, Sequence[Any]], list[str | None]]:
-        """Return raw values by role, cleaned for the roles in `texts`, and for each row why it is rejected, or None."""
+        """Return raw values by role, cleaned for the roles in `texts`, and for each row why it is rejected, or None.
+
+        Texts are brought into their canonical form first, with or without steps.
+        """
         cleaned = dict(columns)
         reasons: list[str | None] = [None] * len(next(iter(columns.values())))
-        for role in texts if self else ():
-            cleaned[role], role_reasons = self(columns[role])
+        for role in texts:
+            cleaned[role] = list(map(canonical_text, columns[role]))
+            if not self:
+                continue
+            cleaned[role], role_reasons = self(cleaned[role])
             reasons = [first or second for first, second in zip(reasons, role_reasons, strict=True)]
         return cleaned, reasons
 

@@ -41,7 +41,9 @@ def parse_moments(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
                 left += rows[members].tolist()
                 continue
             match = match_moment(shape)
-            if match is not None:
+            if match is None:
+                left += rows[members].tolist()
+            else:
                 found = _read_parts(match, letters.reshape(len(rows), size)[members])
                 moments[rows[members]], is_moment[rows[members]] = found
     for row in left:

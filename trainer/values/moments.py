@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 
+from trainer.values.numbers import plain_number
+
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _EARLIEST_TIME, _LATEST_TIME = (end.replace(tzinfo=dt.timezone.utc) for end in (dt.datetime.min, dt.datetime.max))
@@ -39,7 +41,8 @@ def match_moment(text: str) -> re.Match[str] | None:
 
 def parse_moment(text: str) -> int | None:
     """Return the point in time in a text, or None if the text is none, or outside the years 1 to 9999."""
-    match = match_moment(text.strip())
+    text = text.strip()
+    match = match_moment(plain_number(text) or text)  # pandas writes a column of years with a gap as 2026.0
     if match is None:
         return None
     year, month, day = (int(part or 1) for part in match.groups()[:3])

@@ -24,17 +24,21 @@ from trainer.data.arrow import write_ipc
 from trainer.data.folder import BAD, FACTS, INPUTS, SHARDS
 from trainer.data.parts import PARTS, TRAIN
 from trainer.data.prepare.minhash import band_hashes
-from trainer.data.prepare.row_checks import RowLimits, add_reason, check_rows, reject_rows
-from trainer.data.prepare.split import parse_times, split_training_rows
+from trainer.data.prepare.row_checks import CheckedRows, RowLimits, add_reason, check_rows, reject_rows
+from trainer.data.prepare.split import split_training_rows
 from trainer.spec.data import DataSpec
 from trainer.spec.steps import StepSpec
 from trainer.steps.cleaner import Cleaner, dataset_steps
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.roles import FEATURE, GROUP, TIME, features_of
+from trainer.values.columns import canonical_words, one_array
+from trainer.values.moment_columns import parse_moments
 
 #: Prefix of the hash purpose (see `hash_position`) of the step `sample`; the split has another purpose.
 SAMPLE = "sample"
+#: A column of a block in memory: the hash of the values of `data.features`.
+VALUES_KEY = "values_key"
 #: The part of a row that streaming leaves out.
 LEFT_OUT = -1
 
@@ -140,7 +144,7 @@ class BlockMaker:
                 inputs = inputs.filter(pc.is_null(pa.array(reasons, pa.string())))
             checked, lengths = encoded, np.diff(inputs.offsets.to_numpy())
         facts = {
-            "key": pa.array(content_keys(checked.cleaned, task), pa.uint64()),
+            "key": pa.array(content_keys(checked, task), pa.uint64()),
             "target": pc.dictionary_encode(checked.good[task.target_role].combine_chunks()),
             "length": pa.array(lengths, pa.int32()),
             **_split_order(checked.good),
@@ -184,13 +188,18 @@ def _load_tools(folder: str, contract_json: str) -> tuple[Any, Any, Cleaner]:
 
 
 def _check_split_column(rows: pa.Table, data: DataSpec) -> pa.Table:
-    """Add a reason to rows whose group or time is missing or cannot be read, and parse the times."""
+    """Bring groups and times into their canonical form; add a reason to rows where they are missing or unreadable."""
     role = GROUP if data.split.by == "group" else TIME
     if role not in rows.column_names:  # not a split by group or time, or a validation or test file
         return rows
+    if role == GROUP:
+        words = canonical_words(rows[GROUP])
+        words = pc.if_else(pc.equal(words, ""), pa.scalar(None, pa.string()), words)
+        rows = rows.set_column(rows.schema.get_field_index(GROUP), GROUP, words)
     reasons = pc.if_else(pc.is_null(rows[role]), f"missing {data.split.column}", pa.scalar(None, pa.string()))
     if role == TIME:
-        times = parse_times(rows[TIME].to_pylist())
+        moments, is_moment = parse_moments(one_array(rows[TIME]))
+        times = pa.array(moments, pa.int64(), mask=~is_moment)
         unread = pc.and_(pc.is_valid(rows[TIME]), pc.is_null(times))
         message = pc.binary_join_element_wise(f"{data.split.column}: '", rows[TIME], "' is not an ISO 8601 time", "")
         reasons = pc.coalesce(reasons, pc.if_else(unread, message, pa.scalar(None, pa.string())))
@@ -199,12 +208,19 @@ def _check_split_column(rows: pa.Table, data: DataSpec) -> pa.Table:
 
 
 def check_features(rows: pa.Table, data: DataSpec) -> pa.Table:
-    """Add a reason to rows with a cell that does not fit its kind in `data.features`."""
+    """Add a reason to rows with a cell that does not fit its kind in `data.features`.
+
+    Also adds the column `VALUES_KEY`: a uint64 hash of the features' values, however the cells are written.
+    """
     if not data.features:
         return rows
-    from trainer.features.fitted import check_table
+    from trainer.features.fitted import parse_table
+    from trainer.features.row_keys import row_keys
 
-    return add_reason(rows, pa.array(check_table(data.features, features_of(rows)), pa.string()))
+    parsed = parse_table(data.features, features_of(rows))
+    keys = row_keys(parsed.columns.values(), len(rows))
+    rows = add_reason(rows, pa.array(parsed.reasons, pa.string()))
+    return rows.append_column(VALUES_KEY, pa.array(keys, pa.uint64()))
 
 
 def _reason_kind(reason: str) -> str:
@@ -245,8 +261,11 @@ def _split_order(good: pa.Table) -> dict[str, pa.Array]:
     return {}
 
 
-def content_keys(cleaned: pa.Table, task: Task) -> np.ndarray:
+def content_keys(checked: CheckedRows, task: Task) -> np.ndarray:
     """Return a uint64 hash of all inputs of each row. If the only input is a text or image, its content is hashed."""
+    cleaned = checked.cleaned
+    if task.learns_from_features and VALUES_KEY in checked.good.column_names:
+        return checked.good[VALUES_KEY].to_numpy()
     columns = [cleaned[name].to_pylist() for name in cleaned.column_names]
     if len(columns) == 1 and cleaned.column_names[0] in {*task.text_roles, *task.binary_roles}:
         return hash_contents(columns[0])

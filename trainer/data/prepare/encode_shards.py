@@ -78,8 +78,10 @@ class _ShardEncoder:
     def _clean(self, rows: pa.Table, roles: tuple[str, ...]) -> pa.Table:
         """Return the rows with the texts of `roles` cleaned."""
         cleaner = Cleaner(self.contract)
-        for role in roles if cleaner else ():
-            texts, _ = cleaner(rows[role].to_pylist())  # no step rejects these rows: the shards hold usable rows only
+        for role in roles:
+            # No step rejects these rows: the shards hold usable rows only.
+            columns, _ = cleaner.columns({role: rows[role].to_pylist()}, (role,))
+            texts = columns[role]
             rows = rows.set_column(rows.column_names.index(role), role, pa.array(texts, pa.string()))
         return rows
 

@@ -15,6 +15,7 @@ from trainer.steps.cleaner import Cleaner
 from trainer.targets.arrays import reason_where
 from trainer.tasks.base import Task
 from trainer.tasks.roles import input_roles
+from trainer.values.columns import canonical_texts, one_array
 
 
 class RowLimits(NamedTuple):
@@ -41,11 +42,13 @@ def check_rows(
     """Separate usable rows from bad ones. `rows` has a column for each role, and the reader's `reason`."""
     rows = _canonical_targets(task, contract, rows)
     rows = add_reason(rows, _first_reasons(task, rows, limits))
-    cleaned = {role: _one_array(rows[role]) for role in input_roles(task, contract)}
+    cleaned = {role: one_array(rows[role]) for role in input_roles(task, contract)}
+    for role in task.text_roles:
+        cleaned[role] = canonical_texts(cleaned[role])
     if cleaner:
         usable = pc.is_null(rows["reason"])
         for role in task.text_roles:
-            cleaned[role], reasons = _clean_texts(cleaner, cleaned[role], _one_array(usable))
+            cleaned[role], reasons = _clean_texts(cleaner, cleaned[role], one_array(usable))
             rows = add_reason(rows, reasons)
     usable = pc.is_null(rows["reason"])
     return CheckedRows(rows.filter(usable), pa.table(cleaned).filter(usable), rows.filter(pc.invert(usable)))
@@ -82,14 +85,6 @@ def _clean_texts(cleaner: Cleaner, texts: pa.Array, usable: pa.Array) -> tuple[p
     all_texts = pc.replace_with_mask(texts, usable, pa.array(cleaned, pa.string()))
     all_reasons = pc.replace_with_mask(pa.nulls(len(texts), pa.string()), usable, pa.array(reasons, pa.string()))
     return all_texts, all_reasons
-
-
-def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return the column as one array, without chunks."""
-    if not isinstance(column, pa.ChunkedArray):
-        return column
-    combined = column.combine_chunks()
-    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
 
 
 def _first_reasons(task: Task, rows: pa.Table, limits: RowLimits | None) -> pa.ChunkedArray:

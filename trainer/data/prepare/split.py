@@ -6,23 +6,20 @@ The options are `data.split` in trainer/spec/split.py.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
-import pyarrow as pa
 
 from cluster.errors import SpecError
 from trainer.contract.row_hash import hash_position
 from trainer.data.parts import TEST, TRAIN, VALIDATION
 from trainer.spec.split import SplitSpec
+from trainer.values.moments import EXAMPLES, parse_moment
 
 #: A time that no row reaches.
 NEVER_REACHED = np.iinfo(np.int64).max
 #: `stratify` puts a class into every part only if the class has at least this many rows.
 MIN_STRATIFIED_ROWS = 5
-
-_YEAR = re.compile(r"\d{4}-?")
 
 
 def split_by_hash(keys: np.ndarray, *, validation: float, test: float, seed: int) -> np.ndarray:
@@ -51,8 +48,8 @@ def split_training_rows(order: np.ndarray, split: SplitSpec, file_parts: Iterabl
     assert split.validation_from and split.test_from
     return split_by_time(
         order,
-        parse_moment(split.validation_from) if validation else NEVER_REACHED,
-        parse_moment(split.test_from) if test else NEVER_REACHED,
+        _border(split.validation_from) if validation else NEVER_REACHED,
+        _border(split.test_from) if test else NEVER_REACHED,
     )
 
 
@@ -62,27 +59,11 @@ def held_out_shares(split: SplitSpec, file_parts: Iterable[str]) -> tuple[float,
     return 0.0 if "validation" in parts else split.validation, 0.0 if "test" in parts else split.test
 
 
-def parse_times(texts: Sequence[str | None]) -> pa.Array:
-    """Return ISO 8601 times as int64 microseconds since 1970 in UTC; null for a text that is not a time.
-
-    A time without a zone is UTC.
-    """
-    import pandas as pd
-
-    # pandas would also accept `now` and `today`, which are a different time in each run.
-    dated = [text if text and _YEAR.match(text) else None for text in texts]
-    times = pd.to_datetime(pd.Series(dated, dtype=object), utc=True, format="ISO8601", errors="coerce")
-    return pa.array(times.dt.as_unit("us")).cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-
-
-def parse_moment(text: str) -> int:
-    """Return one ISO 8601 time of the spec in the unit of `parse_times`. Raises `SpecError` if it is not a time."""
-    moment = parse_times([text])[0].as_py()
+def _border(text: str) -> int:
+    moment = parse_moment(text)
     if moment is None:
-        raise SpecError(
-            f"data.split: {text!r} is not an ISO 8601 time", "write a time such as 2026-03-01 or 2026-03-01T12:00:00Z"
-        )
-    return int(moment)
+        raise SpecError(f"data.split: {text!r} is not an ISO 8601 time", f"write a time such as {EXAMPLES}")
+    return moment
 
 
 def stratify_moves(counts_CP: np.ndarray, validation: float, test: float) -> list[tuple[int, int, int]]:
