@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,21 @@ def evaluate(
     model: str,
     *,
     data: str | None = None,
+    format: str | Mapping[str, Any] | Sequence[str] = "auto",
     storage: str | Path = STORAGE,
     address: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Return a registered model's metrics on the labeled file `data`, by default on its held-out rows. Writes a report.
 
-    Computes in this process, or on the Ray cluster at `address`.
+    `format` says how the file is read, like `data.format` of a spec: `"csv"`, or `{"encoding": "cp1252"}`. Computes in this process, or on the Ray cluster at `address`.
     """
     from trainer.pipeline.models import evaluate_version
+    from trainer.spec.format_option import read_format
 
     version = find_version(model, storage)
-    return evaluate_version(version, data, storage_folder(storage), console_or_default(console), address)
+    shown = console_or_default(console)
+    return evaluate_version(version, data, read_format(format), storage_folder(storage), shown, address)
 
 
 def predict(
@@ -35,21 +39,25 @@ def predict(
     inputs: str | list[str],
     output: str | Path | None = None,
     *,
+    format: str | Mapping[str, Any] | Sequence[str] = "auto",
     storage: str | Path = STORAGE,
     address: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Write predictions for csv, jsonl or parquet files with Ray Data. Returns the output's path and row counts.
 
-    Without `output`, writes `<first input>.predictions.jsonl` into the working directory.
+    Without `output`, writes `<first input>.predictions.jsonl` into the working directory. `format` says how the files
+    are read, like `data.format` of a spec: `"csv"`, or `{"encoding": "cp1252"}`.
     """
     from trainer.pipeline.models import predict_version
+    from trainer.spec.format_option import read_format
 
     version = find_version(model, storage)
     first = inputs if isinstance(inputs, str) else inputs[0]
     target = Path(output) if output else Path(f"{Path(first).stem}.predictions.jsonl")
     shown = console_or_default(console)
-    return predict_version(version, inputs, target.absolute(), storage_folder(storage), shown, address)
+    reading = read_format(format)
+    return predict_version(version, inputs, target.absolute(), reading, storage_folder(storage), shown, address)
 
 
 def load(model: str, *, storage: str | Path = STORAGE) -> Predictor:

@@ -53,6 +53,8 @@ def prepare(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> Outcome:
     """Make the prepared rows of `spec`, or reuse them. Starts Ray only if many rows must be prepared."""
+    from trainer.data.folder import FILES_LEFT_OUT
+
     run = _new_run(spec, overrides, console, "prepare")
     with _locked(run):
         prepared = _prepared_rows(run)
@@ -62,6 +64,7 @@ def prepare(
             rows=prepared.summary["rows"],
             bad_rows=prepared.summary["quarantined"],
             left_out=prepared.summary["left_out"],
+            files_left_out=prepared.summary.get(FILES_LEFT_OUT, {}),
         )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--task", metavar="TASK", help="The task; `raymill tasks` lists them. Default: a guess.")
 @click.option("--base", metavar="MODEL", help="The base model: a hub id, a folder, or package://NAME/folder.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-@shared_options()
+@shared_options("format")
 def init_command(
     context: CommandContext,
     data: tuple[str, ...],
@@ -30,6 +30,7 @@ def init_command(
     task: str | None,
     base: str | None,
     force: bool,
+    formats: tuple[str, ...],
 ) -> None:
     """Write a spec for DATA, with comments.
 
@@ -40,7 +41,7 @@ def init_command(
     Looks at a sample of the rows, guesses the column to predict, the task, the kinds of columns, the split and the base
     model, checks the guess on the rows, and says what it assumed and what it is unsure of, here and in the file.
     """
-    draft = raymill.init(data, output, target=target, task=task, base=base, force=force)
+    draft = raymill.init(data, output, target=target, task=task, base=base, format=formats, force=force)
     rows = [[column["name"], column["used_as"], column["about"]] for column in draft.columns]
     context.console.table(f"Columns of {' '.join(data)}", ["column", "used as", "what it holds"], rows)
     context.emit(_result(draft, output), _lines(draft, output))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 import raymill
@@ -12,9 +14,14 @@ from raymill.cli.options import MODEL, OrderedGroup, shared_options
 @click.command("evaluate")
 @MODEL
 @click.option("--data", type=click.Path(), help="Labeled csv, jsonl or parquet. Default: the held-out rows.")
-@shared_options("storage", "address")
+@shared_options("format", "storage", "address")
 def evaluate_command(
-    context: CommandContext, model: str, data: str | None, storage: str | None, address: str | None
+    context: CommandContext,
+    model: str,
+    data: str | None,
+    formats: tuple[str, ...],
+    storage: str | None,
+    address: str | None,
 ) -> None:
     """Show a model's metrics on held-out or labeled rows.
 
@@ -23,7 +30,12 @@ def evaluate_command(
     from trainer.targets.metrics.summary import metrics_line
 
     result = raymill.evaluate(
-        model, data=data, storage=storage or raymill.STORAGE, address=address, console=context.console
+        model,
+        data=data,
+        format=formats,
+        storage=storage or raymill.STORAGE,
+        address=address,
+        console=context.console,
     )
     lines = [
         f"{result['model']}@{result['version']}  {metrics_line(result['metrics']['test'])}",
@@ -36,18 +48,25 @@ def evaluate_command(
 @MODEL
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="A .csv, .jsonl or .parquet file.")
-@shared_options("storage", "address")
+@shared_options("format", "storage", "address")
 def predict_command(
     context: CommandContext,
     model: str,
     inputs: tuple[str, ...],
     output: str | None,
+    formats: tuple[str, ...],
     storage: str | None,
     address: str | None,
 ) -> None:
-    """Write predictions for csv, jsonl or parquet files."""
+    """Write predictions for csv, jsonl or parquet files, or for folders of them, of texts or of images."""
     result = raymill.predict(
-        model, list(inputs), output, storage=storage or raymill.STORAGE, address=address, console=context.console
+        model,
+        list(inputs),
+        output,
+        format=formats,
+        storage=storage or raymill.STORAGE,
+        address=address,
+        console=context.console,
     )
     unread = result["rows"] - result["predicted"]
     note = f" ({unread:,} could not be read; their `error` column says why)" if unread else ""
@@ -82,7 +101,24 @@ def _print_versions(context: CommandContext, storage: str | None) -> None:
     ]
     if rows and not context.as_json:
         context.console.table("Models", ["version", "aliases", "held-out rows"], rows)
+        _print_earlier_metrics(context, versions)
     context.emit({"models": versions}, [f"versions in {storage}: {len(versions)}"])
+
+
+def _print_earlier_metrics(context: CommandContext, versions: list[dict[str, Any]]) -> None:
+    """Name the versions whose stored metrics mean something else than those of new versions."""
+    from trainer.spec.evaluate import METRICS_VERSION
+
+    earlier = [
+        f"{version['model']}@{version['version']}"
+        for version in versions
+        if version["metrics"] and version["metrics"].get("metrics_version", 1) != METRICS_VERSION
+    ]
+    if earlier:
+        context.console.print(
+            f"an earlier raymill computed the metrics of {', '.join(earlier)}: its macro averages covered other classes",
+            style="yellow",
+        )
 
 
 @models_group.command("list")
@@ -107,7 +143,9 @@ def show_command(context: CommandContext, model: str, storage: str | None) -> No
     lines += [f"{part}: {metrics_line(metrics)}" for part, metrics in version["metrics"].items()]
     lines += [f"{key}: {value}" for key, value in version["lineage"].items()]
     for move in version["moves"]:
-        lines.append(f"{move['at']} {move['kind']} {move['alias']}: {move['evidence'].get('reason', '')}")
+        evidence = move["evidence"]
+        reason = ". ".join(evidence[name] for name in ("reason", "note") if evidence.get(name))
+        lines.append(f"{move['at']} {move['kind']} {move['alias']}: {reason}")
     context.emit(version, lines)
 
 

@@ -64,6 +64,13 @@ def shared_options(*names: str) -> Callable[[Command], Command]:
         "address": click.option(
             "--address", help="Address of the Ray cluster to join: auto, host:port or ray://host:port."
         ),
+        "format": click.option(
+            "--format",
+            "formats",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="How the files are read: a kind such as csv, or a key of `data.format`, such as encoding=cp1252.",
+        ),
         "json": click.option("--json", "as_json", is_flag=True, help="Print only one JSON object on stdout."),
         "verbose": click.option("--verbose", is_flag=True, help="Show Ray's own output instead of logging it."),
         "debug": click.option("--debug", is_flag=True, help="Show the traceback of an error."),

@@ -22,7 +22,7 @@ from cluster.errors import DataError
 from cluster.ports import free_port
 from trainer.data.readers.read import BLOCK_ROWS, read_blocks
 from trainer.data.sources import source_files
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.sources.source_file import SourceFile
 
 COLUMNS = {"text": "body", "label": "kind"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}

@@ -239,14 +239,11 @@ def test_no_spec_can_be_written(tmp_path):
     plain = tmp_path / "poem.txt"
     plain.write_text("a line\n" * 10)
     (tmp_path / "empty").mkdir()
-    semicolons = tmp_path / "semicolons.csv"
-    semicolons.write_text("a;b\n1;2\n")
     cases = {
         plain: "plain text without labels",
-        tmp_path: "semicolons.csv",
+        tmp_path: "prices.csv",
         tmp_path / "empty": "no rows that raymill reads",
         tmp_path / "nothing.csv": "no such file",
-        semicolons: "separated by ';'",
         write_table(
             tmp_path, [{"text": f"only a text number {i}"} for i in range(30)], "csv", "texts"
         ): "can be predicted",

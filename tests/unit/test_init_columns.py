@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import raymill
+from trainer.data.sources.part_names import part_of_name
 from trainer.draft.column import describe_column
 from trainer.draft.date_text import read_date_form
-from trainer.draft.layout import part_of_name
 from trainer.draft.name_hints import is_id_name, name_words, target_hint
 from trainer.draft.number_text import read_number_form
 from trainer.draft.target import target_kinds

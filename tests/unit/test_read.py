@@ -101,10 +101,13 @@ def test_parquet_with_whole_numbers_as_labels(tmp_path):
         ("a.parquet", b"PAR1 not really", "cannot be read as parquet"),
         ("a.txt", b"hello\n", "format is not known"),
         ("a.csv", b"body,body,kind\na,b,c\n", "2 columns called 'body'"),
-        ("a.csv", b'body,kind\n"never closed,x\nb,y\nc,z\n', "row 1, which begins before line"),
+        (
+            "a.csv",
+            b'body,kind\n"never closed,x\nb,y\nc,z\n',
+            "row 1, which begins at line 2, is not valid csv: .*; it reads",
+        ),
         ("a.csv", b'body,kind\n"a"b,x\n', "is not valid csv"),
-        ("a.csv", "body,kind\n".encode("utf-16"), "no column 'body'"),
-        ("a.csv", gzip.compress(b"body,kind\na,b\n", mtime=0), "no column 'body'"),
+        ("a.csv", gzip.compress(b"body,kind\na,b\n", mtime=0), "is a gzip file: it begins with"),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path, name, content, message):
@@ -122,10 +125,11 @@ def test_parquet_of_the_wrong_type(tmp_path):
 
 def test_files_that_do_not_exist(tmp_path):
     (tmp_path / "train.csv").write_text("a\n")
+    (tmp_path / "empty").mkdir()
     for source, message in [
         (str(tmp_path / "trian.csv"), r"no such file \(did you mean 'train.csv'"),
         (str(tmp_path / "*.jsonl"), "matches no file"),
-        (str(tmp_path), "is a folder"),
+        (str(tmp_path / "empty"), "is a folder without rows"),
         ([], "names no file"),
     ]:
         with pytest.raises(DataError, match=message):
@@ -200,7 +204,7 @@ def test_a_missing_column_is_named_with_the_key_that_names_it(tmp_path, role, fi
     [file] = find_source_files(str(path), "train")
     with pytest.raises(DataError, match="no column 'bodi' " + ("" if "." in role else f"for the {role} ")) as caught:
         list(read_blocks(file, {role: "bodi"}, frozenset({role})))
-    assert caught.value.fix.endswith(f"{fix}, or rename the column in the file")
+    assert f"{fix}, or rename the column in the file" in caught.value.fix
 
 
 def test_a_nul_far_into_a_file_makes_its_row_bad(tmp_path):

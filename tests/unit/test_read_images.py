@@ -72,7 +72,7 @@ def test_a_folder_of_texts_and_images_asks_for_the_format(pictures):
 
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "a.md").write_text("a")
-    with pytest.raises(DataError, match=r"holds no .png or .jpg .* file \(1 with .md\)"):
+    with pytest.raises(DataError, match=r"holds no .png, .jpg or other image file \(1 with .md\)"):
         find_source_files(str(tmp_path), "train", "images")
     with pytest.raises(DataError, match="a folder whose files are the rows"):
         find_source_files(str(tmp_path / "a.md"), "train", "images")

@@ -63,7 +63,7 @@ def test_the_digest_covers_relative_paths_and_content(reviews, tmp_path):
 def test_folders_without_texts(tmp_path):
     (tmp_path / "pos").mkdir()
     (tmp_path / "pos/a.md").write_text("a")
-    with pytest.raises(DataError, match=r"is a folder.*\n.*name its files"):
+    with pytest.raises(DataError, match=r"is a folder without rows .*\(1 with .md\)\n.*name a folder of .csv"):
         find_source_files(str(tmp_path), "train")
     with pytest.raises(DataError, match=r"holds no .txt file \(1 with .md\)"):
         find_source_files(str(tmp_path), "train", "text")

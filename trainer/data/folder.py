@@ -11,6 +11,8 @@ FACTS, BAD = "facts", "bad"
 INDEX = "index.arrow"
 SUMMARY = "prepare.json"
 QUARANTINE = "quarantine.parquet"
+#: Key of the summary: extension -> {files, examples} of files that the spec's data names and that hold no rows.
+FILES_LEFT_OUT = "files_left_out"
 FEATURE_PROFILE = "columns.json"
 #: The column of model inputs in a shard.
 INPUTS = "inputs"

@@ -90,10 +90,9 @@ class PreparedRows:
         """Return the rows with these indices."""
         return PreparedRows(self._shards, self._index.take(pa.array(rows)), self._contract)
 
-    def origin(self, row: int) -> tuple[int, int]:
-        """Return the shard of one row, and the row's number in the shard's source file."""
-        shard = int(self._shard_B[row])
-        return shard, int(self._shards[shard]["row"][int(self._offset_B[row])].as_py())
+    def location(self, row: int) -> tuple[int, int]:
+        """Return the shard of one row, and its index in the shard."""
+        return int(self._shard_B[row]), int(self._offset_B[row])
 
     def raw(self, role: str, first: int | None = None) -> list[Any]:
         """Return the raw values of one role for all rows; if `first` is a number, only for that many rows."""
@@ -134,7 +133,10 @@ class Prepared:
 
     def source(self, part: str, row: int) -> str:
         """Return where one row of a part comes from, for example `train.csv, row 12`."""
-        shard, number = self.part(part).origin(row)
+        shard, offset = self.part(part).location(row)
+        number = self._shards[shard]["row"][offset].as_py()
+        if "path" in self._shards[shard].column_names:  # each row is a file, or the shard has the rows of small files
+            return f"{self._shards[shard]['path'][offset].as_py()}, row {number}"
         files: list[str] = self.summary.get("files", [])  # prepared folders of earlier releases list no files
         file = int(sorted(self.summary["shards"])[shard].partition("-")[0])
         return f"{files[file]}, row {number}" if file < len(files) else f"row {number}"

@@ -11,9 +11,9 @@ from typing import Any
 
 from cluster.text import is_blank
 from trainer.data.readers.file_cells import resolve_cell
+from trainer.data.sources.part_names import part_of_name
 from trainer.data.sources.row_folder import ROW_ENDINGS
 from trainer.draft.date_text import read_date_form
-from trainer.draft.layout import part_of_name
 from trainer.draft.name_hints import is_id_name, is_part_name
 from trainer.draft.number_text import read_number_form
 from trainer.features.cells import format_cell

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path
 
 from cluster.errors import DataError
 from trainer.data.parts import PARTS
+from trainer.data.readers.evidence import explain_reason
+from trainer.data.sources.source_file import SourceFile
 from trainer.draft.bad_rows import CheckedSample
 from trainer.draft.builder import SpecBuilder
 from trainer.draft.column import Column
@@ -41,15 +42,16 @@ def add_sources(builder: SpecBuilder, sources: dict[str, list[str]], sample: Sam
             )
             continue
         builder.set(("data", part), paths if len(paths) > 1 else paths[0], count if part == "train" else "")
-    if sample.files[0].format == "tsv" and Path(sample.files[0].path).suffix == ".csv":
-        builder.set(("data", "format"), "tsv", "the columns are separated by tabs")
+    keys = sample.reading.model_dump(mode="json", exclude_defaults=True)
+    if keys:
+        builder.set(("data", "format"), keys["kind"] if list(keys) == ["kind"] else keys)
 
 
 def _part_problem(sources: list[str], part: str, train: Sample, choice: TaskChoice) -> str | None:
     """Return why files cannot be a part, or None."""
     if train.is_folder:
         return None
-    sample = read_sample(sources, part, train.files[0].format)
+    sample = read_sample(sources, part, train.reading)
     names = {column.name for column in sample.columns}
     absent = [name for name in (*choice.roles.values(), *choice.features) if name not in names]
     if absent:
@@ -102,17 +104,20 @@ def add_split(builder: SpecBuilder, sample: Sample, classes: Counter[str], *, ha
         builder.set(("data", "split"), split, "; ".join(reasons))
 
 
-def allow_bad_rows(builder: SpecBuilder, checked: CheckedSample) -> None:
+def allow_bad_rows(builder: SpecBuilder, checked: CheckedSample, files: list[SourceFile]) -> None:
     """Raise `max_bad_fraction` if the run would stop because of rows that it leaves out.
 
-    Raises `DataError` if nearly all rows are bad.
+    Raises `DataError` if nearly all rows of the `files` are bad.
     """
     share, allowed = checked.bad_share, DataSpec.model_fields["max_bad_fraction"].default
     if share > _MAX_BAD_SHARE:
         counts: Counter[str] = sum(checked.reasons.values(), Counter())
+        reason = counts.most_common(1)[0][0]
+        evidence = next(filter(None, (explain_reason(reason, file.path) for file in files)), "")
         raise DataError(
-            f"{share:.0%} of the rows cannot be used ({counts.most_common(1)[0][0]})",
-            "repair the rows (text must be UTF-8), or name another column with --target or another task with --task",
+            f"{share:.0%} of the rows cannot be used ({reason}){evidence}",
+            "repair the rows, say how the files are read with --format (for example encoding=cp1252), or name another "
+            "column with --target or another task with --task",
         )
     if share > allowed * (1.0 if checked.is_complete else 0.5):
         margin = 1.1 if checked.is_complete else 1.5

@@ -19,8 +19,9 @@ from trainer.draft.images import ImageFacts, look_at_images
 from trainer.draft.inputs import TaskChoice, choose_task
 from trainer.draft.layout import find_layout
 from trainer.draft.row_doubts import checked_doubts, sample_doubts, split_hints
-from trainer.draft.sample import Sample, read_sample
+from trainer.draft.sample import Sample, read_sample, reading_sentences
 from trainer.draft.target import TargetChoice, choose_target
+from trainer.spec.format import FormatSpec
 from trainer.spec.run import RunSpec
 from trainer.spec.split import SplitSpec
 from trainer.tasks.draft_options import Doubt, DraftFacts
@@ -52,19 +53,21 @@ def draft_spec(
     target: str | None = None,
     task: str | None = None,
     base: str | None = None,
+    reading: FormatSpec | None = None,
 ) -> SpecDraft:
     """Return a spec for the files, the glob or the folder `data`; its paths are relative to `folder`, an absolute path.
 
-    `target`, `task` and `base` overrule the guesses. Raises `DataError` if no spec can be written for the data.
+    `target`, `task` and `base` overrule the guesses; `reading` is how the files are read. Raises `DataError` if no spec can be written for the data.
     """
-    layout = find_layout(data)
-    sample = read_sample(layout.sources["train"], "train")
+    reading = reading or FormatSpec()
+    layout = find_layout(data, reading.kind)
+    sample = read_sample(layout.sources["train"], "train", reading)
     columns = [_describe(sample, index) for index in range(len(sample.columns))]
     chosen = _folder_target(columns, target) if sample.is_folder else choose_target(columns, target)
     choice = choose_task(columns, chosen, sample.rows, task)
 
     builder = SpecBuilder(folder)
-    builder.assumed += [*layout.assumed, chosen.assumed, _task_sentence(choice)]
+    builder.assumed += [*layout.assumed, *reading_sentences(sample), chosen.assumed, _task_sentence(choice)]
     builder.unsure += [*chosen.doubts, *choice.doubts, *sample_doubts(sample, columns)]
     used = [column for column in columns if column.name in {*choice.roles.values(), *choice.features}]
     builder.unsure += [doubt for column in used for doubt in column.doubts]
@@ -74,7 +77,7 @@ def draft_spec(
     add_columns(builder, sample, columns, choice)
     add_split(builder, sample, Counter(chosen.column.values), has_classes=choice.task.target.has_classes)
     _add_task_sections(builder, sample, choice, base, len(chosen.column.values))
-    _check_rows(builder, columns, choice)
+    _check_rows(builder, columns, choice, sample)
     header = _header(data, builder)
     return SpecDraft(
         builder.render(header), builder.load(), _column_rows(columns, choice), builder.assumed, builder.unsure
@@ -162,11 +165,11 @@ def _add_task_sections(
     builder.unsure += drafted.doubts
 
 
-def _check_rows(builder: SpecBuilder, columns: list[Column], choice: TaskChoice) -> None:
+def _check_rows(builder: SpecBuilder, columns: list[Column], choice: TaskChoice, sample: Sample) -> None:
     """Check the rows with the spec as it is, and add what follows from that."""
     target = choice.roles[choice.task.target_role]
     checked = check_sample(builder.load())
-    allow_bad_rows(builder, checked)
+    allow_bad_rows(builder, checked, sample.files)
     builder.unsure += checked_doubts(checked, choice.task, target)
     if all(builder.get("data", part) for part in PARTS):
         return

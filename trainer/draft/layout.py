@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,17 +9,16 @@ from typing import NamedTuple
 from cluster.errors import DataError
 from cluster.files import read_json
 from trainer.data.parts import PARTS
+from trainer.data.sources.folder_contents import detect_folder_format
 from trainer.data.sources.hub import SPLITS_FILE, is_hub_name, is_saved_dataset
+from trainer.data.sources.local_pattern import is_pattern
+from trainer.data.sources.part_names import family_of_name, part_of_name, words_of_name
 from trainer.data.sources.remote import is_remote
-from trainer.data.sources.row_folder import ROW_ENDINGS, detect_folder_format
-from trainer.data.sources.source_files import KNOWN_ENDINGS, file_format_of
+from trainer.data.sources.row_folder import ROW_ENDINGS
+from trainer.data.sources.source_file import KNOWN_ENDINGS, file_format_of
 
-_PART_OF_WORD = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "heldout", "holdout"), "test"),
-}
-_WORDS = re.compile(r"[^\W_]+")
+# With more files, the spec names their folder.
+_MANY_FILES = 10
 
 
 class DataLayout(NamedTuple):
@@ -32,8 +29,8 @@ class DataLayout(NamedTuple):
     """Sentences about siblings that are used."""
 
 
-def find_layout(data: Sequence[str]) -> DataLayout:
-    """Return the sources of the parts: files, globs, addresses, or one folder.
+def find_layout(data: Sequence[str], file_format: str = "auto") -> DataLayout:
+    """Return the sources of the parts: files, globs, addresses, or one folder, with rows in `file_format`.
 
     Raises `DataError` if a path does not exist, or holds no rows that raymill reads.
     """
@@ -46,33 +43,24 @@ def find_layout(data: Sequence[str]) -> DataLayout:
     if len(data) > 1:
         return _layout_of_files(data)
     path = data[0]
-    if is_remote(path) or glob.has_magic(path):
+    if is_remote(path) or is_pattern(path):
         return DataLayout({"train": [path]}, [])
     if not Path(path).exists():
         raise DataError(f"{path}: there is no such file or folder", "correct the path; it is relative to this folder")
-    return _layout_of_folder(Path(path)) if Path(path).is_dir() else _layout_of_file(Path(path))
+    if Path(path).is_dir():
+        return _layout_of_folder(Path(path))
+    if file_format == "auto" and Path(path).suffix.lower() == ".txt":
+        raise _no_labels_error(Path(path))
+    return _layout_of_file(Path(path))
 
 
 def _no_labels_error(path: Path) -> DataError:
     return DataError(
         f"{path} is plain text without labels, so it shows nothing to predict",
         "every task learns from examples with an answer: write a csv, jsonl or parquet file with a column for the text "
-        "and one for its label, or a folder with a subfolder of .txt files for each class",
+        "and one for its label, or a folder with a subfolder of .txt files for each class; if the file is a table, say so "
+        "with --format csv or tsv",
     )
-
-
-def part_of_name(name: str) -> str | None:
-    """Return the part that a file's name says, for example "test" for claims_test.csv, or None."""
-    return next((_PART_OF_WORD[word] for word in _words(name) if word in _PART_OF_WORD), None)
-
-
-def _words(name: str) -> list[str]:
-    return _WORDS.findall(name.lower())
-
-
-def _family(name: str) -> tuple[str, ...]:
-    """Return what the files of one data set share in their names: the words but the part's, and the extension."""
-    return tuple(word for word in _words(name) if word not in _PART_OF_WORD and word != "of" and not word.isdecimal())
 
 
 def _layout_of_files(paths: Sequence[str]) -> DataLayout:
@@ -85,14 +73,14 @@ def _layout_of_files(paths: Sequence[str]) -> DataLayout:
 
 
 def _layout_of_file(path: Path) -> DataLayout:
-    if path.suffix.lower() == ".txt":
-        raise _no_labels_error(path)
     if part_of_name(path.name) != "train":
         return DataLayout({"train": [str(path)]}, [])
     siblings: dict[str, list[str]] = {"train": [str(path)]}
     for other in sorted(path.parent.iterdir()):
         part = part_of_name(other.name)
-        is_sibling = other.is_file() and other.suffix == path.suffix and _family(other.name) == _family(path.name)
+        is_sibling = (
+            other.is_file() and other.suffix == path.suffix and family_of_name(other.name) == family_of_name(path.name)
+        )
         if is_sibling and part in ("validation", "test"):
             siblings.setdefault(part, []).append(str(other))
     return DataLayout(siblings, _sibling_sentences(siblings))
@@ -104,31 +92,37 @@ def _layout_of_folder(folder: Path) -> DataLayout:
         return DataLayout({part: [str(folder)] for part in PARTS if part in ("train", *splits)}, [])
     part_folders: dict[str, list[str]] = {}
     for child in sorted(folder.iterdir()):
-        part = part_of_name(child.name) if child.is_dir() and len(_words(child.name)) == 1 else None
+        part = part_of_name(child.name) if child.is_dir() and len(words_of_name(child.name)) == 1 else None
         if part and _holds_rows(child):
             part_folders.setdefault(part, []).extend(_tables_in(child) or [str(child)])
     if "train" in part_folders:
         return DataLayout(part_folders, _sibling_sentences(part_folders))
     inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
-    if len(inner) == 1 and not _tables_in(folder) and _holds_rows(inner[0]):  # one class alone is no data set
-        return _layout_of_folder(inner[0])
-    if detect_folder_format(folder, classes=True):
+    is_partition = len(inner) == 1 and "=" in inner[0].name
+    if len(inner) == 1 and not is_partition and not _tables_in(folder) and _holds_rows(inner[0]):
+        return _layout_of_folder(inner[0])  # one class alone is no data set
+    row_format = detect_folder_format(str(folder))
+    if row_format in ROW_ENDINGS or (row_format and not _tables_in(folder)):
         return DataLayout({"train": [str(folder)]}, [])
     return _layout_of_tables(folder)
 
 
 def _holds_rows(folder: Path) -> bool:
-    return bool(_tables_in(folder)) or detect_folder_format(folder, classes=True) is not None
+    return bool(_tables_in(folder)) or detect_folder_format(str(folder)) is not None
 
 
 def _tables_in(folder: Path) -> list[str]:
-    return [str(path) for path in sorted(folder.iterdir()) if path.is_file() and file_format_of(path)]
+    """Return the tables in the folder itself. A .json file beside other tables describes them."""
+    names = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "_"))]
+    paths = [path for path in names if path.is_file() and file_format_of(path)]
+    others = [path for path in paths if path.suffix.lower() != ".json"]
+    return [str(path) for path in others or paths]
 
 
 def _layout_of_tables(folder: Path) -> DataLayout:
     families: dict[tuple[str, ...], list[str]] = {}
     for path in _tables_in(folder):
-        families.setdefault(_family(Path(path).name), []).append(path)
+        families.setdefault(family_of_name(Path(path).name), []).append(path)
     texts = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ROW_ENDINGS["text"]]
     if not families and texts:
         raise _no_labels_error(texts[0])
@@ -147,6 +141,8 @@ def _layout_of_tables(folder: Path) -> DataLayout:
             f"name the file to learn from, for example {example}",
         )
     (paths,) = families.values()
+    if len(paths) > _MANY_FILES and not any(part_of_name(Path(path).name) for path in paths):
+        return DataLayout({"train": [str(folder)]}, [f"All {len(paths)} files in {folder} hold training rows."])
     return _layout_of_files(paths) if len(paths) > 1 else _layout_of_file(Path(paths[0]))
 
 

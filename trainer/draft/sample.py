@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import DataError
-from trainer.data.readers.header import FileColumn, list_columns
+from trainer.data.readers.evidence import explain_reason
+from trainer.data.readers.header import FileColumn, describe_reading, list_columns
 from trainer.data.readers.read import read_blocks
+from trainer.data.readers.text_stream import decode_text
+from trainer.data.sources.folder_contents import count_endings
 from trainer.data.sources.row_folder import FolderItem, list_folder_items
-from trainer.data.sources.source_files import SourceFile, find_source_files
-from trainer.features.cells import format_cell
+from trainer.data.sources.source_file import SourceFile
+from trainer.data.sources.source_files import find_source_files, list_left_out
+from trainer.spec.format import FormatSpec
 
 #: Rows and characters of cells that are read of one part, over all its files together.
 MAX_ROWS, MAX_CHARS = 50_000, 32 << 20
@@ -37,6 +41,10 @@ class Sample(NamedTuple):
     """Rows of all files: counted, or estimated from the size of the files."""
     repeated: list[str]
     """Columns that the header names more than once; they are left out."""
+    reading: FormatSpec
+    """How the user says that the files are read."""
+    left_out: dict[str, dict[str, Any]]
+    """Extension -> {files, examples} of files without rows."""
 
     @property
     def is_folder(self) -> bool:
@@ -44,18 +52,24 @@ class Sample(NamedTuple):
         return self.files[0].format in CONTENT_ROLES
 
 
-def read_sample(sources: list[str], part: str, file_format: str = "auto") -> Sample:
+def read_sample(sources: list[str], part: str, reading: FormatSpec) -> Sample:
     """Return a sample of the rows. Raises `DataError` if the files cannot be read, or have different columns."""
-    files = find_source_files(sources if len(sources) > 1 else sources[0], part, file_format)
-    return _sample_folder(files) if files[0].format in CONTENT_ROLES else _sample_tables(files)
+    files = find_source_files(sources if len(sources) > 1 else sources[0], part, reading)
+    sample = _sample_folder(files) if files[0].format in CONTENT_ROLES else _sample_tables(files)
+    return sample._replace(reading=reading, left_out=count_endings(list_left_out(sources, part, reading)))
+
+
+def reading_sentences(sample: Sample) -> list[str]:
+    """Return sentences about how the files are read that no name says, and about files that are left out."""
+    sentences = [describe_reading(sample.files[0])]
+    if sample.left_out:
+        counts = ", ".join(f"{count['files']} {ending}" for ending, count in sample.left_out.items())
+        sentences.append(f"Files without rows are left out ({counts}).")
+    return [sentence for sentence in sentences if sentence]
 
 
 def _sample_tables(files: list[SourceFile]) -> Sample:
     listed = list_columns(files[0])
-    if files[0].format == "csv" and len(listed) == 1:
-        delimiter = _other_delimiter(listed[0].name, files[0])
-        if delimiter:
-            return _sample_tables([file._replace(format=delimiter) for file in files])
     counts = Counter(column.name for column in listed)
     columns = [column for column in listed if counts[column.name] == 1]
     readable = [column.name for column in columns if column.holds in ("values", "lists")]
@@ -75,27 +89,13 @@ def _sample_tables(files: list[SourceFile]) -> Sample:
         n_rows += budget.n_rows if budget.is_complete else budget.estimate_rows(file)
     rows = pa.concat_tables(blocks) if blocks else pa.table({})
     if reasons and not len(rows):
+        reason = reasons.most_common(1)[0][0]
         raise DataError(
-            f"no row of {files[0].path} can be read: {reasons.most_common(1)[0][0]}",
-            "save the file as UTF-8, with a cell for each column in every row",
+            f"no row of {files[0].path} can be read: {reason}{explain_reason(reason, files[0].path)}",
+            "save the file as UTF-8, with a cell for each column in every row, or say how it is read with --format",
         )
-    return Sample(files, columns, rows, is_complete, int(n_rows), [name for name, count in counts.items() if count > 1])
-
-
-def _other_delimiter(header: str, file: SourceFile) -> str | None:
-    """Return the format of a csv file whose header is one cell that holds tabs, else None.
-
-    Raises `DataError` for other delimiters, which raymill does not read.
-    """
-    if "\t" in header:
-        return "tsv"
-    sign = next((sign for sign in (";", "|") if sign in header), None)
-    if sign:
-        raise DataError(
-            f"{file.path} has one column, {format_cell(header)}, whose cells seem to be separated by {sign!r}",
-            "save the file with commas, or with tabs as .tsv",
-        )
-    return None
+    repeated = [name for name, count in counts.items() if count > 1]
+    return Sample(files, columns, rows, is_complete, int(n_rows), repeated, FormatSpec(), {})
 
 
 class _Budget:
@@ -121,8 +121,7 @@ class _Budget:
 
     def estimate_rows(self, file: SourceFile) -> float:
         """Return about how many rows the file has, from its size on the disk and the rows that were read."""
-        path = Path(file.path)
-        size = path.stat().st_size if path.is_file() else 0
+        size = Path(file.path).stat().st_size if Path(file.path).is_file() else 0
         return max(float(self.n_rows), size / max(1, self.n_chars) * self.n_rows)
 
 
@@ -144,7 +143,7 @@ def _sample_folder(files: list[SourceFile]) -> Sample:
     if role == "text":
         rows = pa.table({"text": _read_texts(items), "label": labels})
     columns = [FileColumn(role, "values" if role == "text" else "bytes"), FileColumn("label")]
-    return Sample(files, columns, rows, True, len(items), [])
+    return Sample(files, columns, rows, True, len(items), [], FormatSpec(), {})
 
 
 def _read_texts(items: list[FolderItem]) -> pa.Array:
@@ -154,7 +153,7 @@ def _read_texts(items: list[FolderItem]) -> pa.Array:
     for index in range(0, len(items), step):
         if "://" not in items[index].path:
             with Path(items[index].path).open("rb") as stream:
-                texts[index] = stream.read(10_000).decode("utf-8", errors="replace")
+                texts[index] = decode_text(stream.read(10_000))[0]
     return pa.array(texts, pa.string())
 
 

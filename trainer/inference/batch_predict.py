@@ -21,10 +21,11 @@ from trainer.contract.contract import Contract, load_contract
 from trainer.data.arrow import BINARY_BLOCK_ROWS
 from trainer.data.prepare.passes import estimate_text_bytes, quiet_ray_data
 from trainer.data.prepare.row_checks import check_rows, reject_rows
+from trainer.data.readers.file_groups import group_files, read_group
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import ReadOptions, make_read_options
 from trainer.data.sources.row_folder import ROW_ENDINGS
-from trainer.data.sources.source_files import INPUT, SourceFile, find_source_files
+from trainer.data.sources.source_file import SourceFile
 from trainer.inference.predictor import Predictor
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract
@@ -34,18 +35,20 @@ _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _BATCH_ROWS = 1024
 # Up to this many bytes of text, this process predicts without Ray, whose start takes several seconds.
 _SMALL_BYTES = 4 << 20
+# Files that are looked at before anything starts.
+_MAX_CHECKED = 100
 
 
 def predict_files(
     folder: Path,
-    inputs: str | list[str],
+    files: list[SourceFile],
     output: Path,
     *,
     cpus: float,
     on_progress: Callable[[Progress], None],
     with_ray: bool,
 ) -> dict[str, int]:
-    """Write a line for each row of the `inputs` files to `output` (.csv, .jsonl or .parquet) and return the counts.
+    """Write a line for each row of the `files` to `output` (.csv, .jsonl or .parquet) and return the counts.
 
     Columns: row number, the inputs under the names of their columns, prediction, score, and error, which is null for a
     row with an answer. For images and for files of a folder there is also `path`, which may be null. Ray Data reads and
@@ -54,7 +57,6 @@ def predict_files(
     """
     contract = load_contract(folder)
     task = task_of_contract(contract)
-    files = find_source_files(inputs, INPUT)
     read = _ReadBlocks(input_options(task, contract), _may_have_paths(task, files))
     answer = _answer_with_ray if with_ray else _answer_here
     counts = {"rows": 0, "predicted": 0}
@@ -76,17 +78,17 @@ def predict_files(
     return counts
 
 
-def is_small_input(inputs: str | list[str], contract: Contract) -> bool:
-    """Return whether the `inputs` files have so few rows that starting Ray would take longer than predicting them."""
+def is_small_input(files: list[SourceFile], contract: Contract) -> bool:
+    """Return whether the `files` have so few rows that starting Ray would take longer than predicting them."""
     names_files = bool(task_of_contract(contract).binary_roles)
-    return estimate_text_bytes(find_source_files(inputs, INPUT), names_files=names_files) <= _SMALL_BYTES
+    return estimate_text_bytes(files, names_files=names_files) <= _SMALL_BYTES
 
 
 def _answer_here(folder: Path, files: list[SourceFile], read: _ReadBlocks, cpus: float) -> Iterator[pa.Table]:
     """Yield the answers to the blocks of `files` in order, computed in this process."""
     predict = _PredictBlocks(str(folder), max(1, int(cpus)))
-    for file in files:
-        for block in read.file(file):
+    for group in group_files(files, read.options):
+        for block in read.group(group):
             yield from predict(block)
 
 
@@ -96,7 +98,8 @@ def _answer_with_ray(folder: Path, files: list[SourceFile], read: _ReadBlocks, c
     import ray.exceptions
 
     quiet_ray_data(preserve_order=True)
-    blocks = ray.data.from_items([file._asdict() for file in files], override_num_blocks=len(files)).map_batches(
+    items = [json.dumps([file._asdict() for file in group]) for group in group_files(files, read.options)]
+    blocks = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         read, batch_size=1, batch_format="pyarrow", num_cpus=0.5
     )
     answers = blocks.map_batches(
@@ -114,8 +117,8 @@ def _answer_with_ray(folder: Path, files: list[SourceFile], read: _ReadBlocks, c
         raise user_error_in(error) or error from None
 
 
-def check_files(inputs: str | list[str], output: Path, contract: Contract) -> None:
-    """Raise `DataError` for a missing file, a missing column or an invalid output. Reads one block of each file."""
+def check_files(files: list[SourceFile], output: Path, contract: Contract) -> None:
+    """Raise `DataError` for a missing column or an invalid output. Reads one block of each of the first files."""
     if output.suffix not in _FORMATS:
         raise DataError(
             f"{output} ends in '{output.suffix}', which is not a supported format",
@@ -126,10 +129,10 @@ def check_files(inputs: str | list[str], output: Path, contract: Contract) -> No
             f"there is no folder {output.parent} to write {output.name} to", "create the folder, or name another one"
         )
     options = input_options(task_of_contract(contract), contract)
-    for file in find_source_files(inputs, INPUT):
-        if Path(file.path).resolve() == output.resolve():
-            raise DataError(f"{output} is also an input", "name another output")
-        next(read_blocks(file, *options))
+    if output.resolve() in {Path(file.path).resolve() for file in files}:
+        raise DataError(f"{output} is also an input", "name another output")
+    for file in files[:_MAX_CHECKED]:
+        next(read_blocks(file, *options), None)
 
 
 def input_options(task: Task, contract: Contract) -> ReadOptions:
@@ -143,18 +146,22 @@ def _may_have_paths(task: Task, files: list[SourceFile]) -> bool:
 
 
 class _ReadBlocks:
-    """Reads the files of a batch into blocks of rows. Adds the number of the file, and `path` if `has_paths`."""
+    """Reads groups of files, as JSON, into blocks of rows. Adds the number of the file, and `path` if `has_paths`."""
 
     def __init__(self, options: ReadOptions, has_paths: bool) -> None:
         self.options, self.has_paths = options, has_paths
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for line in batch.to_pylist():
-            yield from self.file(SourceFile(**line))
+        for item in batch["item"].to_pylist():
+            yield from self.group([SourceFile(**file) for file in json.loads(item)])
 
-    def file(self, file: SourceFile) -> Iterator[pa.Table]:
-        """Yield the blocks of one file."""
-        for block in read_blocks(file, *self.options):
+    def group(self, group: list[SourceFile]) -> Iterator[pa.Table]:
+        """Yield the blocks of a group of files."""
+        for block in read_group(group, self.options, self._file):
+            yield block if self.has_paths or len(group) == 1 else block.drop_columns(["path"])
+
+    def _file(self, file: SourceFile, options: ReadOptions) -> Iterator[pa.Table]:
+        for block in read_blocks(file, *options):
             if self.has_paths and "path" not in block.column_names:
                 block = block.append_column("path", pa.nulls(len(block), pa.string()))
             yield block.append_column("source", pa.array([file.number] * len(block), pa.int32()))

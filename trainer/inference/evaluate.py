@@ -21,9 +21,12 @@ from cluster.progress import Progress, ProgressFile
 from trainer.charts.section import ReportSection
 from trainer.contract.contract import Contract
 from trainer.data.prepare.row_checks import check_rows
+from trainer.data.readers.evidence import explain_reason
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import make_read_options
-from trainer.data.sources.source_files import INPUT, find_source_files
+from trainer.data.sources.source_file import INPUT
+from trainer.data.sources.source_files import find_source_files
+from trainer.spec.format import FormatSpec
 from trainer.steps.cleaner import Cleaner
 from trainer.targets.report import ScoredRows, prediction_sections
 from trainer.tasks.base import Task
@@ -75,20 +78,21 @@ def _as_json(value: Any) -> Any:
     return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
 
 
-def read_labeled(paths: str | list[str], contract: Contract) -> LabeledRows:
+def read_labeled(paths: str | list[str], contract: Contract, reading: FormatSpec | str = "auto") -> LabeledRows:
     """Return the rows of labeled files. Raises `DataError` naming the first row that cannot be used."""
     task = task_of_contract(contract)
     columns: dict[str, list[Any]] = {role: [] for role in input_roles(task, contract)}
     targets: list[str | None] = []
     cleaner = Cleaner(contract)
     options = make_read_options(task, contract.columns)
-    for file in find_source_files(paths, INPUT):
+    for file in find_source_files(paths, INPUT, reading):
         for block in read_blocks(file, *options):
             checked = check_rows(task, contract, block, cleaner)
             if len(checked.bad):
                 first = checked.bad.slice(0, 1).to_pylist()[0]
                 raise DataError(
-                    f"row {first['row']} of {file.path} cannot be used: {first['reason']}",
+                    f"row {first['row']} of {file.path} cannot be used: {first['reason']}"
+                    f"{explain_reason(first['reason'], file.path)}",
                     "repair the row, or remove it",
                 )
             for role, values in columns.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cluster.console import Console
-from trainer.data.folder import QUARANTINE
+from trainer.data.folder import FILES_LEFT_OUT, QUARANTINE
 from trainer.data.prepared import Prepared
 from trainer.runs.folder import run_kind
 from trainer.runs.journal import NOTICES, read_json_lines
@@ -23,12 +25,20 @@ def print_row_counts(console: Console, prepared: Prepared) -> None:
     repeated = prepared.summary["repeated"]
     repetitions = f" (and {repeated:,} repeated by the step `balance`)" if repeated else ""
     console.detail(f"{counts} rows{repetitions}" + (f", {len(labels)} labels" if labels else ""))
+    print_files_left_out(console, prepared.summary.get(FILES_LEFT_OUT, {}))
     if left_out:
         console.table("Rows left out by your steps", ["step", "rows"], list(left_out.items()))
     if bad:
         share = sum(bad.values()) / int(prepared.summary["rows_in_all"])
         console.table(f"Bad rows, {share:.2%} of all", ["reason", "rows"], list(bad.items()))
         console.detail(f"listed in {prepared.folder / QUARANTINE}")
+
+
+def print_files_left_out(console: Console, left_out: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the files that hold no rows, by extension, with some of them."""
+    if left_out:
+        lines = [[ending, count["files"], ", ".join(count["examples"])] for ending, count in left_out.items()]
+        console.table("Files left out: no rows that raymill reads", ["extension", "files", "for example"], lines)
 
 
 def print_resume_hint(console: Console, folder: Path, *, is_search: bool) -> None:

@@ -18,26 +18,36 @@ from cluster.machine import count_cores
 from cluster.plan import Demand, check_fits, joined_nodes
 from cluster.progress import Progress, read_progress, run_in_thread, sum_progress
 from trainer.contract.contract import load_contract
+from trainer.data.sources.folder_contents import count_endings
+from trainer.data.sources.source_file import INPUT
+from trainer.data.sources.source_files import find_source_files, list_left_out
 from trainer.inference.batch_predict import check_files, is_small_input, predict_files
 from trainer.inference.evaluate import compute_evaluation, read_labeled, score_locally, score_remotely
+from trainer.pipeline.messages import print_files_left_out
 from trainer.pipeline.version_spec import load_version_spec
 from trainer.registry.register import load_registered_rows
 from trainer.registry.registry import Version
 from trainer.report.page import ReportPage, write_page
 from trainer.runs.folder import RAY_LOG, REPORT_FILE, lock_run
 from trainer.runs.journal import RESULT
+from trainer.spec.format import FormatSpec
 from trainer.tasks.catalog import task_of_contract
 
 
 def evaluate_version(
-    version: Version, data: str | None, storage: Path, console: Console, address: str | None
+    version: Version,
+    data: str | None,
+    reading: FormatSpec,
+    storage: Path,
+    console: Console,
+    address: str | None,
 ) -> dict[str, Any]:
     """Return the metrics of `version` on `data`, or on the held-out rows it was registered with, and write a report.
 
     Scores the rows in this process, or in a Ray task if an `address` is given.
     """
     contract = load_contract(version.folder)
-    rows = read_labeled(data, contract) if data else load_registered_rows(version)
+    rows = read_labeled(data, contract, reading) if data else load_registered_rows(version)
     folder = _create_folder(storage, version, "evaluate")
     console.print(f"{version.ref}: {len(rows):,} rows, {folder}", style="bold")
     console.redirect_ray_output(folder / RAY_LOG)
@@ -89,16 +99,25 @@ def evaluate_version(
 
 
 def predict_version(
-    version: Version, inputs: str | list[str], output: Path, storage: Path, console: Console, address: str | None
+    version: Version,
+    inputs: str | list[str],
+    output: Path,
+    reading: FormatSpec,
+    storage: Path,
+    console: Console,
+    address: str | None,
 ) -> dict[str, Any]:
     """Write the predictions of `version` for the rows of `inputs`, one or several files, to `output`.
 
     Returns the output's path and the counts.
     """
     contract = load_contract(version.folder)
-    check_files(inputs, output, contract)
+    files = find_source_files(inputs, INPUT, reading)
+    check_files(files, output, contract)
+    left_out = count_endings(list_left_out(inputs, INPUT, reading))
     folder = _create_folder(storage, version, "predict")
     console.print(f"{version.ref}: predictions to {output}", style="bold")
+    print_files_left_out(console, left_out)
     console.redirect_ray_output(folder / RAY_LOG)
     latest = Progress()
 
@@ -109,14 +128,14 @@ def predict_version(
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock_run(folder))
-        with_ray = asks_for_ray(address) or not is_small_input(inputs, contract)
+        with_ray = asks_for_ray(address) or not is_small_input(files, contract)
         if with_ray:
             with console.stage("ray"):
                 stack.enter_context(connect_to_ray(address, quiet=console.quiet))
         cpus = _cpus_of_actor() if with_ray else float(count_cores())
 
         def predict() -> dict[str, int]:
-            return predict_files(version.folder, inputs, output, cpus=cpus, on_progress=on_progress, with_ray=with_ray)
+            return predict_files(version.folder, files, output, cpus=cpus, on_progress=on_progress, with_ray=with_ray)
 
         with console.stage("predict") as show:
             counts = run_in_thread(predict, lambda: show(latest))
@@ -125,6 +144,7 @@ def predict_version(
         "model": version.name,
         "version": version.number,
         **counts,
+        "files_left_out": left_out,
         "stages": {"predict": round(time.monotonic() - started, 2)},
     }
     write_json(folder / RESULT, result)

@@ -17,6 +17,8 @@ class Outcome:
     promoted: bool | None = None
     reason: str | None = None
     """Why the gate promoted the model, or why it did not."""
+    note: str | None = None
+    """How sure the gate is, if there are few held-out rows."""
     fingerprint: str | None = None
     """The contract's fingerprint."""
     prepared: str | None = None
@@ -27,6 +29,8 @@ class Outcome:
     """Rows that could not be used, by reason."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows that the spec's steps left out, by step."""
+    files_left_out: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Extension -> `files` and `examples`: files that the spec's data names and that hold no rows."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     """Metrics by part."""
     stages: dict[str, float] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from trainer.data.prepare import prepare as preparing
 from trainer.data.prepare.quarantine import TooManyBadRows
 from trainer.data.prepared import Prepared
 from trainer.data.sources import spec_sources
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.sources.source_file import SourceFile
 from trainer.models import base_model
 from trainer.pipeline.messages import NoticePrinter, print_row_counts
 from trainer.pipeline.outcome import Outcome

@@ -15,6 +15,7 @@ from cluster.errors import DataError, ModelError, UserError
 from cluster.files import write_json
 from cluster.text import utc_now
 from trainer.contract.contract import load_contract
+from trainer.data.folder import FILES_LEFT_OUT
 from trainer.data.parts import PARTS
 from trainer.data.prepared import Prepared
 from trainer.inference.evaluate import Evaluation, LabeledRows, ScoringResources, encode_targets, score_rows
@@ -65,8 +66,16 @@ def build_lineage(spec: RunSpec, prepared: Prepared, rows_digest: str, folder: P
         "prepared_folder": str(prepared.folder),
         "rows": json.dumps(prepared.summary["rows"]),
         "held_out_digest": rows_digest,
+        **_files_left_out(prepared),
         "libraries": ", ".join([f"python {platform.python_version()}", *libraries]),
     }
+
+
+def _files_left_out(prepared: Prepared) -> dict[str, str]:
+    """Return an entry of the lineage about files that hold no rows; {} if there are none."""
+    left_out = prepared.summary.get(FILES_LEFT_OUT)
+    counts = ", ".join(f"{count['files']} {ending}" for ending, count in (left_out or {}).items())
+    return {FILES_LEFT_OUT: counts} if counts else {}
 
 
 def _installed(names: tuple[str, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from cluster.progress import Progress
 from trainer.charts.style import PART_COLORS
+from trainer.data.folder import FILES_LEFT_OUT
 from trainer.data.parts import PARTS
 from trainer.data.prepared import Prepared
 from trainer.report.data_charts import draw_class_sizes, draw_length_histogram
@@ -51,6 +52,8 @@ class DataFacts(NamedTuple):
     bad: list[dict[str, Any]]
     left_out: dict[str, int]
     """Step of the spec -> rows it removed."""
+    files_left_out: dict[str, dict[str, Any]]
+    """Extension -> `files` and `examples` of files without rows."""
     duplicates: list[dict[str, Any]]
     repeated: list[dict[str, Any]]
     contradictions: list[dict[str, Any]]
@@ -66,6 +69,7 @@ class DataFacts(NamedTuple):
             "classes": len(self.classes),
             "bad_rows": {entry["reason"]: entry["rows"] for entry in self.bad},
             "left_out": self.left_out,
+            "files_left_out": self.files_left_out,
             "at_limit": {entry["part"]: entry["at_limit"] for entry in self.lengths},
             "duplicates": {entry.pop("part"): entry for entry in map(dict, self.duplicates)},
             "contradictions": len(self.contradictions),
@@ -115,6 +119,7 @@ def collect_facts(prepared: Prepared, on_progress: Callable[[Progress], None]) -
         max_length=max_length,
         bad=count_bad_rows(prepared.folder, list(prepared.summary["left_out"])),
         left_out=dict(prepared.summary.get("left_out", {})),
+        files_left_out=prepared.summary.get(FILES_LEFT_OUT, {}),
         duplicates=count_duplicates(rows, groups),
         repeated=find_repeated(rows, groups),
         contradictions=find_contradictions(rows, groups),
@@ -164,6 +169,7 @@ def list_findings(facts: DataFacts) -> list[Finding]:
         *_leak_findings(facts),
         *_contradiction_findings(facts),
         *_bad_row_findings(facts),
+        *_file_findings(facts),
         *_suspect_findings(facts),
         *_length_findings(facts),
         *_balance_findings(facts),
@@ -207,6 +213,14 @@ def _bad_row_findings(facts: DataFacts) -> list[Finding]:
     reasons = ", ".join(f"{entry['rows']:,} {entry['reason']}" for entry in facts.bad[:3])
     more = ", …" if len(facts.bad) > 3 else ""
     return [Finding("bad", f"{count:,} {rows} cannot be used ({reasons}{more})", "bad")]
+
+
+def _file_findings(facts: DataFacts) -> list[Finding]:
+    count = sum(entry["files"] for entry in facts.files_left_out.values())
+    if not count:
+        return []
+    endings = ", ".join(f"{entry['files']:,} {ending}" for ending, entry in list(facts.files_left_out.items())[:3])
+    return [Finding("note", f"{count:,} {'file holds' if count == 1 else 'files hold'} no rows ({endings})", "bad")]
 
 
 def _suspect_findings(facts: DataFacts) -> list[Finding]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from trainer.spec.features import FeatureSpecs
+from trainer.spec.format import FormatField, FormatSpec
 from trainer.spec.section import Fraction, SpecSection
 from trainer.spec.split import SplitSpec
 from trainer.spec.steps import StepItem
@@ -21,17 +22,36 @@ class QuerySpec(SpecSection):
     """The SELECT whose rows are used."""
 
 
+class FileSpec(SpecSection):
+    """Files with a format of their own, where a part of the data has several formats."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """A file, a folder, a pattern or an address."""
+    format: FormatField
+    """How these files are read, instead of `data.format`."""
+
+
 def _kind_of_source(value: Any) -> str:
-    """Return which of the three forms a source has, so that a mistake gives one message and not one for each form."""
+    """Return which form a source has, so that a mistake gives one message and not one for each form."""
+    if isinstance(value, FileSpec) or (isinstance(value, dict) and "path" in value):
+        return "<file>"
     if isinstance(value, (dict, QuerySpec)):
         return "<query>"
     return "<paths>" if isinstance(value, list) else "<path>"
 
 
-#: A path, a list of paths, or a query.
+def _kind_of_entry(value: Any) -> str:
+    """Return which form an entry in a list of sources has."""
+    return "<file>" if isinstance(value, (dict, FileSpec)) else "<path>"
+
+
+_Entry = Annotated[Annotated[str, Tag("<path>")] | Annotated[FileSpec, Tag("<file>")], Discriminator(_kind_of_entry)]
+
+#: A path, a path with a format, a list of them, or a query.
 Sources = Annotated[
     Annotated[str, Field(min_length=1), Tag("<path>")]
-    | Annotated[list[str], Tag("<paths>")]
+    | Annotated[FileSpec, Tag("<file>")]
+    | Annotated[list[_Entry], Tag("<paths>")]
     | Annotated[QuerySpec, Tag("<query>")],
     Discriminator(_kind_of_source),
 ]
@@ -65,14 +85,14 @@ class DataSpec(SpecSection):
 
     train: Sources
     """Training rows: a file, a folder, a glob, a list of them, an s3://, gs:// or hdfs:// address, hf://name[:config],
-    or a database query. Files may be compressed (.gz, .bz2, .xz, .zst, .lz4)."""
+    or a database query; `{path: ..., format: ...}` for files with a format of their own. Files may be compressed (.gz,
+    .bz2, .xz, .zst, .lz4, .zip)."""
     validation: Sources | None = None
     """Rows to choose the best checkpoint by. Default: split off the training rows."""
     test: Sources | None = None
     """Held-out rows for the final metrics and the gate. Default: split off the training rows."""
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text", "images"] = "auto"
-    """Format of all files. `auto` decides by each file's extension. `text`, `images`: a folder that has a subfolder
-    of text or image files for each class."""
+    format: FormatField = Field(default_factory=FormatSpec)
+    """Format of all files: its kind alone, for example `csv`, or keys such as `{separator: ";", encoding: cp1252}`."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Names of your columns by their role in the task, for example `{text: message, label: intent}`. Default: each
     column is named like its role."""

@@ -14,7 +14,7 @@ from cluster.connect import joins_cluster, local_ray
 from cluster.errors import RaymillError, ResourceError, UserError, first_line
 from cluster.ray_internals import data_parallel_trainer
 from trainer.data.prepared import Prepared
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.sources.source_file import SourceFile
 from trainer.runs import journal
 from trainer.runs.journal import FAILURE, read_history
 from trainer.runs.result import RunResult

@@ -19,7 +19,7 @@ from trainer.data.prepare.block_maker import BlockMaker, encode_targets
 from trainer.data.prepared import Prepared
 from trainer.data.readers import read
 from trainer.data.readers.read_options import read_options_of_spec
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.sources.source_file import SourceFile
 from trainer.data.sources.spec_sources import list_source_files
 from trainer.spec.run import RunSpec
 

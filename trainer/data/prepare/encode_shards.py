@@ -90,7 +90,8 @@ def _check_none_rejected(shard: pa.Table, reasons: list[str | None] | None, sour
     """Raise `DataError` for the first row that has a reason."""
     for index, reason in enumerate(reasons or []):
         if reason:
+            path = shard["path"][index].as_py() if "path" in shard.column_names else source
             raise DataError(
-                f"row {shard['row'][index].as_py()} of {source} cannot be used: {reason}",
+                f"row {shard['row'][index].as_py()} of {path} cannot be used: {reason}",
                 "repair or remove the row, or change the column's rule in `data.features` so that it allows the value",
             )

@@ -5,6 +5,7 @@ Both pass the same blocks, as the readers cut them, to the same `BlockMaker`, so
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,11 @@ import pyarrow as pa
 from cluster.errors import user_error_in
 from cluster.progress import Progress
 from trainer.data.prepare.block_maker import BlockMaker, BlockStats
+from trainer.data.readers.file_groups import group_files, read_group
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import ReadOptions
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.sources.source_file import SourceFile
+from trainer.data.sources.streams import COMPRESSIONS
 from trainer.tasks.roles import GROUP, TIME
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 #: task and two encoding tasks.
 _READ_CPUS, ENCODE_CPUS = 0.1, 0.9
 # Files with these extensions hold about `_COMPRESSION` bytes of text per byte.
-_COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".br", ".parquet"}
+_COMPRESSED = {*COMPRESSIONS, ".parquet", ".pq"}
 _COMPRESSION = 4
 # In these formats a row may be the path of an image: about 50 characters stand for about 50 KB.
 _TEXT_FORMATS, _BYTES_PER_PATH_CHAR = {"csv", "tsv", "jsonl"}, 1000
@@ -44,9 +47,9 @@ def run_local(
     """Write all blocks in this process."""
     stats: list[BlockStats] = []
     n_rows = 0
-    for file in files:
-        for block_number, rows in enumerate(read_file_blocks(file, options)):
-            stats.append(maker(rows, file.number, block_number))
+    for group in group_files(files, options):
+        for block_number, rows in enumerate(read_group(group, options, read_file_blocks)):
+            stats.append(maker(rows, group[0].number, block_number))
             n_rows += len(rows)
             on_progress(Progress(done=n_rows, unit="rows"))
     return stats
@@ -89,14 +92,12 @@ def estimate_text_bytes(files: list[SourceFile], *, names_files: bool = False) -
     """
     total = 0
     for file in files:
-        path = Path(file.path)
         if "://" in file.path:
             return 1 << 40
-        inner = [entry for entry in path.rglob("*") if entry.is_file()] if path.is_dir() else [path]
-        factor = _COMPRESSION if path.suffix in _COMPRESSED else 1
+        factor = _COMPRESSION if Path(file.path).suffix.lower() in _COMPRESSED else 1
         if names_files and file.format in _TEXT_FORMATS:
             factor *= _BYTES_PER_PATH_CHAR
-        total += factor * sum(entry.stat().st_size for entry in inner)
+        total += factor * file.size
     return total
 
 
@@ -118,7 +119,7 @@ def stream_raw_blocks(files: list[SourceFile], options: ReadOptions) -> ray.data
     import ray.data
 
     quiet_ray_data()
-    items = [file._asdict() for file in files]
+    items = [json.dumps([file._asdict() for file in group]) for group in group_files(files, options)]
     blocks = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _ReadFiles(options), batch_size=1, batch_format="pyarrow", num_cpus=_READ_CPUS, zero_copy_batch=True
     )
@@ -129,18 +130,21 @@ def stream_raw_blocks(files: list[SourceFile], options: ReadOptions) -> ray.data
 
 
 class _ReadFiles:
-    """Turns files (one per row) into packed blocks (one per row), which Ray Data cannot cut or join."""
+    """Turns groups of files (one per row, as JSON) into packed blocks (one per row).
+
+    Ray Data cannot cut or join packed blocks.
+    """
 
     def __init__(self, options: ReadOptions) -> None:
         self.options = options
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for item in batch.to_pylist():
-            file = SourceFile(**item)
-            for block_number, rows in enumerate(read_file_blocks(file, self.options)):
+        for item in batch["item"].to_pylist():
+            group = [SourceFile(**file) for file in json.loads(item)]
+            for block_number, rows in enumerate(read_group(group, self.options, read_file_blocks)):
                 yield pa.table(
                     {
-                        "source": pa.array([file.number], pa.int32()),
+                        "source": pa.array([group[0].number], pa.int32()),
                         "number": pa.array([block_number], pa.int32()),
                         "rows": pa.array([_pack(rows)], pa.large_binary()),
                     }

@@ -10,7 +10,7 @@ import contextlib
 from pathlib import Path
 
 from cluster.files import OWNER_FILE, new_folder, storage_error
-from trainer.data.folder import QUARANTINE, make_subfolders
+from trainer.data.folder import FILES_LEFT_OUT, QUARANTINE, make_subfolders
 from trainer.data.prepare.block_maker import BlockMaker
 from trainer.data.prepare.fit_contract import fit_on_usable_rows
 from trainer.data.prepare.passes import OnProgress, estimate_text_bytes, run_local, run_ray
@@ -19,7 +19,8 @@ from trainer.data.prepare.staging import Staging, prepared_root, stage_preparati
 from trainer.data.prepare.write_prepared import finish_preparation
 from trainer.data.prepared import Prepared
 from trainer.data.readers.read_options import read_options_of_spec
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.sources.source_file import SourceFile
+from trainer.data.sources.spec_sources import count_files_left_out
 from trainer.spec.run import RunSpec
 from trainer.tasks.catalog import get_task
 
@@ -59,7 +60,9 @@ def prepare_rows(
     with stage_preparation(spec, files) as staging:
         if staging.finished:
             copy_quarantine(staging.finished / QUARANTINE, quarantine_to)
-            return Prepared(staging.finished)
+            prepared = Prepared(staging.finished)
+            prepared.summary[FILES_LEFT_OUT] = count_files_left_out(spec)  # they may have changed since
+            return prepared
         use_ray = not is_small_data(spec, staging.files) if with_ray is None else with_ray
         return Prepared(_prepare_folder(spec, staging, on_progress, quarantine_to, use_ray))
 

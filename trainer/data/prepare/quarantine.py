@@ -18,10 +18,15 @@ from trainer.data.folder import BAD, INPUTS, QUARANTINE, SHARDS
 from trainer.data.parts import PARTS
 from trainer.data.prepare.block_maker import BlockStats
 from trainer.data.prepare.verdicts import REASONS, SAMPLED
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.readers.evidence import explain_reason
+from trainer.data.sources.source_file import SourceFile
 from trainer.spec.data import ALLOWABLE_ISSUES
 from trainer.spec.split import SplitSpec
 from trainer.tasks.base import Task
+
+# Reasons of rows whose start is in the first column that is read.
+_TORN = ("wrong number of cells", "not JSON", "not a JSON object")
+_SHOWN_CHARS = 120
 
 
 class TooManyBadRows(DataError):
@@ -99,7 +104,7 @@ def check_bad_rows(summary: dict[str, Any], max_bad_fraction: float, quarantine:
     first = _first_bad_row(quarantine, set(summary.get("left_out", ())))
     raise TooManyBadRows(
         f"{n_bad} of {n_rows} rows cannot be used ({counts}), more than data.max_bad_fraction={max_bad_fraction:g} "
-        f"allows; the first is row {first['row']} of {first['path']}",
+        f"allows; the first is row {first['row']} of {first['path']}{_evidence(first)}",
         _suggest_repair(summary["quarantined"], n_rows, quarantine_to),
         summary["quarantined"],
     )
@@ -107,6 +112,11 @@ def check_bad_rows(summary: dict[str, Any], max_bad_fraction: float, quarantine:
 
 def _suggest_repair(by_reason: dict[str, int], n_rows: int, quarantine: Path) -> str:
     reason, count = next(iter(by_reason.items()))
+    if reason.startswith("invalid "):
+        return (
+            "save the files as UTF-8, or set `data.format: {encoding: cp1252}`, or whatever encoding they have; the rows "
+            f"are listed in {quarantine}"
+        )
     if count > n_rows / 2:  # the spec is probably wrong, not the rows
         return (
             f"most rows have the same problem ({reason}): check `data.format`, `data.columns`, `data.labels`, "
@@ -120,11 +130,20 @@ def _suggest_repair(by_reason: dict[str, int], n_rows: int, quarantine: Path) ->
 def _first_bad_row(quarantine: Path, left_out: set[str]) -> dict[str, Any]:
     """Return the first listed row that is bad; rows with a reason in `left_out` were left out by a step."""
     with pq.ParquetFile(quarantine) as file:
-        for batch in file.iter_batches(columns=["path", "row", "reason"]):
+        columns = [field.name for field in file.schema_arrow if field.type == pa.string()]
+        for batch in file.iter_batches(columns=["row", *columns]):
             for row in batch.to_pylist():
                 if row["reason"] not in left_out:
                     return dict(row)
     raise AssertionError("bad rows were counted that the quarantine does not list")
+
+
+def _evidence(row: dict[str, Any]) -> str:
+    """Return the bytes or the cells of a bad row that show its reason; empty if the reason says it all."""
+    if row["reason"] in _TORN:
+        cells = [value for name, value in row.items() if value and name not in ("path", "row", "reason")]
+        return f": {cells[0][:_SHOWN_CHARS]!r}" if cells else ""
+    return explain_reason(row["reason"], row["path"])
 
 
 def check_no_empty_part(summary: dict[str, Any], split: SplitSpec, task: Task) -> None:

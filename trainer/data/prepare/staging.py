@@ -15,7 +15,7 @@ from trainer.contract.contract import PREPARATION_VERSION, Contract
 from trainer.data.folder import SUMMARY
 from trainer.data.readers.read import digest_source_data
 from trainer.data.readers.read_options import read_options_of_spec
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.sources.source_file import SourceFile
 from trainer.data.sources.spec_sources import list_source_files
 from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import dataset_steps
@@ -23,7 +23,7 @@ from trainer.tasks.catalog import get_task, is_custom_task
 from trainer.tasks.custom import pin_task_source
 
 #: Increment it when the layout of prepared folders changes.
-_LAYOUT_VERSION = 4
+_LAYOUT_VERSION = 5
 
 
 class Staging(NamedTuple):

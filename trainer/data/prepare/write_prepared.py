@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster.files import write_json
 from trainer.contract.contract import Contract
-from trainer.data.folder import BAD, FACTS, FEATURE_PROFILE, INDEX, SUMMARY
+from trainer.data.folder import BAD, FACTS, FEATURE_PROFILE, FILES_LEFT_OUT, INDEX, SUMMARY
 from trainer.data.prepare.block_maker import BlockStats
 from trainer.data.prepare.encode_shards import encode_shards
 from trainer.data.prepare.facts import Facts
@@ -26,6 +26,7 @@ from trainer.data.prepare.quarantine import (
 )
 from trainer.data.prepare.staging import Staging
 from trainer.data.prepare.summary import summarize_preparation
+from trainer.data.sources.spec_sources import count_files_left_out
 from trainer.spec.run import RunSpec
 from trainer.tasks.catalog import get_task
 from trainer.tasks.fitting import add_features
@@ -47,7 +48,7 @@ def finish_preparation(
     contract.save(staging.folder)
     shutil.rmtree(staging.folder / FACTS)
     shutil.rmtree(staging.folder / BAD)
-    _write_summary(staging, judge.facts, summary)
+    _write_summary(staging, judge.facts, {**summary, FILES_LEFT_OUT: count_files_left_out(spec)})
     return contract
 
 

@@ -1,12 +1,8 @@
-"""Read the rows of a csv or tsv file.
-
-Uses the standard library's reader: it counts rows exactly and rejects a quote that is never closed.
-"""
+"""Blocks of rows from a csv or tsv file."""
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -21,111 +17,99 @@ from trainer.data.readers.blocks import (
     note_reason,
     to_block,
 )
+from trainer.data.readers.delimited_rows import NUL_SIGN, DelimitedRows
+from trainer.data.readers.dialect import detect_dialect
+from trainer.data.readers.evidence import invalid_text_error
+from trainer.data.readers.text_stream import TextStream
+from trainer.spec.format import FormatSpec
 
-#: Delimiter by format; the formats are those of `data.format` in `trainer.spec.data`.
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-# Lines are read in chunks of about this many characters.
-_CHUNK_CHARS = 1 << 16
 # A cell with more lines comes from an unbalanced quote, not from a long message.
 _MAX_LINES = 1000
-_BOM = b"\xef\xbb\xbf"
-# Stands for NUL, which Python 3.10's csv reader rejects. Undecodable bytes become \udc80 to \udcff, so no file
-# gives this character.
-_NUL_SIGN = "\udc00"
+_SHOWN_LINE_CHARS = 120
+_BAD_BYTES = re.compile("[\udc80-\udcff]")
+_SEPARATOR_NAMES = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}
+
+
+def open_delimited(text: TextStream, path: str, file_format: str, reading: FormatSpec) -> DelimitedRows:
+    """Return the header and the rows of a csv or tsv file."""
+    return DelimitedRows(text.stream, path, detect_dialect(text.head, file_format, reading))
 
 
 def read_delimited(
-    stream: io.BufferedReader, path: str, columns: dict[str, str], loose: frozenset[str], delimiter: str = ","
+    text: TextStream, path: str, columns: dict[str, str], loose: frozenset[str], file_format: str, reading: FormatSpec
 ) -> Iterator[pa.Table]:
     """Yield the rows below the header. Raises `DataError` for a missing column and for quotes that do not match."""
-    csv.field_size_limit(1 << 26)
-    skip_byte_order_mark(stream)
-    lines = _Lines(io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline=""))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header: list[str] = []
-    rows: list[list[str]] = []
-    n_done = 0
+    source = open_delimited(text, path, file_format, reading)
     try:
-        header = next(reader, [])
-        check_columns(columns, header, path)
-        cell_of_role = {role: header.index(column) for role, column in columns.items()}
-        first_line, end = reader.line_num, BLOCK_SIZE
-        for cells in reader:
-            if not cells:  # an empty line is not a row
-                continue
-            rows.append(cells)
-            if len(rows) == BLOCK_ROWS or lines.chars >= end:
-                n_lines = reader.line_num - first_line
-                yield _make_block(rows, n_done + 1, len(header), cell_of_role, loose, n_lines, lines.has_nul)
-                n_done += len(rows)
-                rows.clear()
-                first_line, end = reader.line_num, lines.chars + BLOCK_SIZE
-        if rows:
-            n_lines = reader.line_num - first_line
-            yield _make_block(rows, n_done + 1, len(header), cell_of_role, loose, n_lines, lines.has_nul)
-    except csv.Error as error:
-        where = f"row {n_done + len(rows) + 1}" if header else "its header"
-        raise DataError(
-            f"{path}: {where}, which begins before line {reader.line_num}, is not valid csv: {error}",
-            'close the quote, and write a quote inside a cell twice: ""',
-        ) from error
+        check_columns(columns, source.header, path)
+    except DataError as error:
+        raise _header_error(error, source, path, text.encoding, set(columns.values())) from error
+    cell_of_role = {role: source.header.index(column) for role, column in columns.items()}
+    rows: list[list[str]] = []
+    n_done, first_line, end = 0, source.lines.number, BLOCK_SIZE
+    for cells in source:
+        rows.append(cells)
+        if len(rows) == BLOCK_ROWS or source.lines.chars >= end:
+            yield _make_block(rows, n_done + 1, source, cell_of_role, loose, source.lines.number - first_line)
+            n_done += len(rows)
+            rows.clear()
+            first_line, end = source.lines.number, source.lines.chars + BLOCK_SIZE
+    if rows:
+        yield _make_block(rows, n_done + 1, source, cell_of_role, loose, source.lines.number - first_line)
 
 
-def skip_byte_order_mark(stream: io.BufferedReader) -> None:
-    """Move the stream behind the byte order mark that some editors write at its start."""
-    if stream.peek(3)[:3] == _BOM:
-        stream.read(3)
-
-
-class _Lines:
-    """The lines of a file with NUL characters replaced. Reads many lines at once: checking each line alone is slow."""
-
-    def __init__(self, text: io.TextIOWrapper) -> None:
-        self._text = text
-        self.chars = 0
-        """Characters read so far, counted in whole chunks of lines."""
-        self.has_nul = False
-        """Whether a NUL was read so far."""
-
-    def __iter__(self) -> Iterator[str]:
-        while lines := self._text.readlines(_CHUNK_CHARS):
-            joined = "".join(lines)
-            self.chars += len(joined)
-            if "\0" in joined:
-                self.has_nul = True
-                lines = [line.replace("\0", _NUL_SIGN) for line in lines]
-            yield from lines
+def _header_error(error: DataError, source: DelimitedRows, path: str, encoding: str, columns: set[str]) -> DataError:
+    """Return the error for a missing column. If the header has none of `columns`, it says what the header was taken for."""
+    if _BAD_BYTES.search(source.header_line):
+        return invalid_text_error(path, encoding) or error
+    if columns & set(source.header):
+        return error
+    sign = source.dialect.separator
+    line = source.header_line[:_SHOWN_LINE_CHARS].replace(NUL_SIGN, "\ufffd")
+    shown = f"its first line is {line!r}" if line else "`data.format` names its columns"
+    return DataError(
+        f"{error.problem}; its cells are separated by {_SEPARATOR_NAMES.get(sign, repr(sign))}, and {shown}",
+        f"{error.fix}; if cells are separated by another sign, set `data.format: {{separator: ...}}`, and if the file has "
+        "no header line, `data.format: {header: [NAME, ...]}`",
+    )
 
 
 def _make_block(
     rows: list[list[str]],
     first: int,
-    width: int,
+    source: DelimitedRows,
     cell_of_role: dict[str, int],
     loose: frozenset[str],
     n_lines: int,
-    has_nul: bool,
 ) -> pa.Table:
-    """Return the block of `rows`, whose first row has the number `first`; `width` is the header's number of cells."""
+    """Return the block of `rows`, whose first row has the number `first`, from `n_lines` lines."""
     reasons: Reasons = {}
-    _replace_torn_rows(rows, width, next(iter(cell_of_role.values())), reasons)
+    _replace_torn_rows(rows, source, next(iter(cell_of_role.values())), reasons)
     cells = {role: [row[index] for row in rows] for role, index in cell_of_role.items()}
     for role in cells:
-        if has_nul:
-            cells[role] = [cell.replace(_NUL_SIGN, "\0") for cell in cells[role]]
+        if source.lines.has_nul:
+            cells[role] = [cell.replace(NUL_SIGN, "\0") for cell in cells[role]]
         if n_lines > len(rows) + _MAX_LINES:  # a missing closing quote joins many lines into one cell
             long = [index for index, cell in enumerate(cells[role]) if cell.count("\n") > _MAX_LINES]
             note_reason(reasons, long, f"over {_MAX_LINES} lines in one cell")
     return to_block(range(first, first + len(rows)), cells, reasons, loose)
 
 
-def _replace_torn_rows(rows: list[list[str]], width: int, shown_cell: int, reasons: Reasons) -> None:
-    """Empty the cells of rows with a wrong number of cells; put the start of the row into the cell `shown_cell`."""
-    if set(map(len, rows)) == {width}:
+def _replace_torn_rows(rows: list[list[str]], source: DelimitedRows, shown_cell: int, reasons: Reasons) -> None:
+    """Empty the cells of rows with a wrong number of cells; put the start of the row into the cell `shown_cell`.
+
+    Separators at the end of a row or of the header, with nothing behind them, do not count.
+    """
+    width, full = source.width, len(source.header)
+    if set(map(len, rows)) == {full}:
         return
     for index, row in enumerate(rows):
-        if len(row) != width:
-            reasons[index] = "wrong number of cells"
-            cells = [""] * width
-            cells[shown_cell] = ",".join(row)[:SHOWN_CHARS]
-            rows[index] = cells
+        if len(row) == full:
+            continue
+        if width <= len(row) < full or (len(row) > full and not any(row[full:])):
+            rows[index] = [*row, *[""] * full][:full]
+            continue
+        reasons[index] = "wrong number of cells"
+        cells = [""] * full
+        cells[shown_cell] = source.dialect.separator.join(row)[:SHOWN_CHARS]
+        rows[index] = cells

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -13,10 +12,14 @@ import pyarrow.parquet as pq
 from trainer.data.arrow import holds_bytes
 from trainer.data.readers.blocks import Reasons
 from trainer.data.readers.columnar import ARROW_FILE, class_names
-from trainer.data.readers.delimited import DELIMITERS, skip_byte_order_mark
+from trainer.data.readers.delimited import open_delimited
+from trainer.data.readers.delimited_rows import NUL_SIGN
+from trainer.data.readers.dialect import SEPARATORS, detect_dialect
+from trainer.data.readers.json_items import json_items
 from trainer.data.readers.jsonl import parse_row
 from trainer.data.readers.read import file_errors
-from trainer.data.sources.source_files import SourceFile
+from trainer.data.readers.text_stream import TextStream, open_text
+from trainer.data.sources.source_file import SourceFile
 from trainer.data.sources.streams import open_binary, open_random_access
 
 # Lines of a jsonl file that are searched for keys.
@@ -38,31 +41,49 @@ class FileColumn(NamedTuple):
 def list_columns(file: SourceFile) -> list[FileColumn]:
     """Return the columns of a file, in order; for jsonl, the keys of its first 1,000 lines.
 
-    Raises `DataError` if the file cannot be read in its format.
+    Columns in the names of folders come last. Raises `DataError` if the file cannot be read in its format.
     """
     with file_errors(file):
-        if file.format in ("parquet", "arrow"):
-            with open_random_access(file.path) as source:
-                return _columns_of_schema(_read_schema(source, file.format))
-        with open_binary(file.path) as stream:
-            return _jsonl_columns(stream) if file.format == "jsonl" else _delimited_columns(stream, file.format)
+        own = [column for column in _own_columns(file) if column.name not in file.partition]
+    return [*own, *(FileColumn(name) for name in file.partition)]
 
 
-def _delimited_columns(stream: io.BufferedReader, file_format: str) -> list[FileColumn]:
-    skip_byte_order_mark(stream)
-    text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="")
-    lines = (line.replace("\0", "\ufffd") for line in text)  # Python 3.10's reader refuses NUL
-    try:
-        return [FileColumn(name) for name in next(csv.reader(lines, delimiter=DELIMITERS[file_format]), [])]
-    finally:
-        text.detach()
+def _own_columns(file: SourceFile) -> list[FileColumn]:
+    if file.format in ("parquet", "arrow"):
+        with open_random_access(file.path) as source:
+            return _columns_of_schema(_read_schema(source, file.format))
+    with open_binary(file.path) as stream:
+        text = open_text(stream, file.path, file.reading.encoding)
+        if file.format == "jsonl":
+            return _jsonl_columns(text, file.path)
+        header = open_delimited(text, file.path, file.format, file.reading).header
+        return [FileColumn(_printable(name)) for name in header]
 
 
-def _jsonl_columns(stream: io.BufferedReader) -> list[FileColumn]:
-    skip_byte_order_mark(stream)
+def describe_reading(file: SourceFile) -> str:
+    """Return a sentence about a text file's encoding and separator, if they are not those of its extension."""
+    if file.format not in SEPARATORS:
+        return ""
+    with file_errors(file), open_binary(file.path) as stream:
+        text = open_text(stream, file.path, file.reading.encoding)
+        sign = detect_dialect(text.head, file.format, file.reading).separator
+    facts = []
+    if sign != SEPARATORS[file.format]:
+        facts.append(f"its cells are separated by {'tabs' if sign == chr(9) else repr(sign)}")
+    if text.encoding != "utf-8":
+        facts.append(f"its text is {text.encoding.upper()}")
+    return f"{Path(file.path).name}: {' and '.join(facts)}." if facts else ""
+
+
+def _printable(name: str) -> str:
+    """Return a column's name with bytes that are no text, and NUL, replaced."""
+    return name.replace(NUL_SIGN, "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _jsonl_columns(text: TextStream, path: str) -> list[FileColumn]:
     holds: dict[str, str] = {}
     fractions: set[str] = set()
-    for index, line in enumerate(itertools.islice(stream, _JSONL_LINES)):
+    for index, line in enumerate(itertools.islice(json_items(text, path), _JSONL_LINES)):
         reasons: Reasons = {}
         row = parse_row(line, index, {"row": ""}, reasons) if line.strip() else {}
         for name, value in {} if reasons else row.items():

@@ -1,16 +1,19 @@
-"""Read the rows of a file with one JSON object per line; a row's number is its line number."""
+"""Read the rows of a file with one JSON object per line, or with one array of objects.
+
+A row's number is its line number, or that of the item in the array.
+"""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
 from trainer.data.readers.blocks import BLOCK_ROWS, BLOCK_SIZE, SHOWN_CHARS, Reasons, check_columns, to_block
+from trainer.data.readers.json_items import json_items
+from trainer.data.readers.text_stream import TextStream
 
 _SPACES = " \t\r\n"
 
@@ -27,13 +30,11 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decode = json.JSONDecoder(object_pairs_hook=_make_object).raw_decode
 
 
-def read_jsonl(
-    stream: io.BufferedReader, path: str, columns: dict[str, str], loose: frozenset[str]
-) -> Iterator[pa.Table]:
+def read_jsonl(text: TextStream, path: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
     """Yield the rows. Raises `DataError` for a column that no row of the first block has."""
     columns_seen = False
     keys: dict[str, None] = {}
-    for lines in _cut_blocks(stream):
+    for lines in _cut_blocks(json_items(text, path)):
         reasons: Reasons = {}
         objects = [parse_row(line, index, columns, reasons) for index, (_, line) in enumerate(lines)]
         if not columns_seen:
@@ -47,12 +48,11 @@ def read_jsonl(
         yield to_block([number for number, _ in lines], cells, reasons, loose)
 
 
-def _cut_blocks(stream: io.BufferedReader) -> Iterator[list[tuple[int, bytes]]]:
+def _cut_blocks(items: Iterator[bytes]) -> Iterator[list[tuple[int, bytes]]]:
     """Yield the lines of each block with their line numbers; empty lines are skipped."""
     block: list[tuple[int, bytes]] = []
     size = 0
-    first = next(stream, b"").removeprefix(b"\xef\xbb\xbf")  # some editors write a byte order mark
-    for number, line in enumerate(chain([first], stream), start=1):
+    for number, line in enumerate(items, start=1):
         if line.strip():
             block.append((number, line))
             size += len(line)

@@ -11,20 +11,24 @@ import contextlib
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import DataError, first_line
 from cluster.files import json_sha256
 from trainer.data.readers.blocks import BLOCK_ROWS as BLOCK_ROWS
+from trainer.data.readers.blocks import to_block
 from trainer.data.readers.columnar import read_arrow, read_parquet
-from trainer.data.readers.delimited import DELIMITERS, read_delimited
+from trainer.data.readers.delimited import read_delimited
 from trainer.data.readers.file_cells import file_stamp, load_files, resolve_cell
 from trainer.data.readers.image_folder import read_image_folder
 from trainer.data.readers.jsonl import read_jsonl
 from trainer.data.readers.read_options import ReadOptions
 from trainer.data.readers.text_folder import read_text_folder
+from trainer.data.readers.text_stream import invalid_reason, open_text
 from trainer.data.sources.remote import is_remote, remote_error
 from trainer.data.sources.row_folder import ROW_ENDINGS
-from trainer.data.sources.source_files import SourceFile, digest_files
+from trainer.data.sources.source_file import SourceFile
+from trainer.data.sources.source_files import digest_files
 from trainer.data.sources.streams import damage_error, open_binary, open_random_access
 
 
@@ -60,7 +64,7 @@ def _with_file_errors(file: SourceFile, blocks: Iterator[pa.Table]) -> Iterator[
         for block in blocks:
             n_rows += len(block)
             yield block
-    if n_rows == 0:
+    if n_rows == 0 and not file.is_one_of_many:
         raise DataError(f"{file.path} holds no rows", "give a file with rows in it")
 
 
@@ -112,20 +116,63 @@ def _read_format(
     as_paths: bool = False,
 ) -> Iterator[pa.Table]:
     """Yield the blocks of a file in its format. With `as_paths`, files that rows name are not opened."""
+    if not file.partition:
+        yield from _read_file(file, columns, loose, binary, as_paths=as_paths)
+        return
+    of_file = {role: column for role, column in columns.items() if column not in file.partition}
+    if not of_file:
+        raise DataError(
+            f"{file.path}: the names of its folders hold all the columns that are needed",
+            "name a column of the file as well",
+        )
+    for block in _read_file(file, of_file, loose & of_file.keys(), binary & of_file.keys(), as_paths=as_paths):
+        yield _add_partition(block, file, columns, loose)
+
+
+def _read_file(
+    file: SourceFile, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str], *, as_paths: bool
+) -> Iterator[pa.Table]:
+    """Yield the blocks of a file; all columns are its own."""
     if file.format == "images":
         yield from read_image_folder(file.path, columns, loose)
     elif file.format == "text":
-        yield from read_text_folder(file.path, columns, loose)
+        yield from read_text_folder(file.path, columns, loose, file.reading.encoding)
     elif file.format in ("parquet", "arrow"):
         read_columns = read_parquet if file.format == "parquet" else read_arrow
         with open_random_access(file.path) as source:
             yield from read_columns(source, file.path, columns, loose, binary, as_paths=as_paths)
     else:
         with open_binary(file.path) as stream:
+            text = open_text(stream, file.path, file.reading.encoding)
             if file.format == "jsonl":
-                yield from read_jsonl(stream, file.path, columns, loose)
+                blocks = read_jsonl(text, file.path, columns, loose)
             else:
-                yield from read_delimited(stream, file.path, columns, loose, DELIMITERS[file.format])
+                blocks = read_delimited(text, file.path, columns, loose, file.format, file.reading)
+            for block in blocks:
+                yield _name_encoding(block, text.encoding)
+
+
+def _name_encoding(block: pa.Table, encoding: str) -> pa.Table:
+    """Return the block with the name of the file's own encoding in the reason for bytes that are no text."""
+    if encoding == "utf-8" or not block["reason"].null_count < len(block):
+        return block
+    reasons = pc.replace_substring(block["reason"], invalid_reason("utf-8"), invalid_reason(encoding))
+    return block.set_column(block.schema.get_field_index("reason"), "reason", reasons)
+
+
+def _add_partition(block: pa.Table, file: SourceFile, columns: dict[str, str], loose: frozenset[str]) -> pa.Table:
+    """Return the block with the columns that the names of folders hold, as the reader of a csv file would give them."""
+    cells = {role: [file.partition[name] or ""] for role, name in columns.items() if name in file.partition}
+    values = to_block(range(1), cells, {}, loose)
+    for role in cells:
+        block = block.add_column(
+            list(columns).index(role) + 1, role, pa.array(values[role].to_pylist() * len(block), values[role].type)
+        )
+    missing = values["reason"][0].as_py()
+    if missing is None:
+        return block
+    reasons = pc.fill_null(block["reason"], missing)
+    return block.set_column(block.schema.get_field_index("reason"), "reason", reasons)
 
 
 def _read_error(path: str, error: BaseException) -> DataError:

@@ -8,12 +8,15 @@ from typing import Any
 import pyarrow as pa
 
 from trainer.data.readers.blocks import BLOCK_ROWS, BLOCK_SIZE, Reasons, to_block
+from trainer.data.readers.text_stream import decode_text
 from trainer.data.sources.remote import without_options
 from trainer.data.sources.row_folder import FolderItem, check_folder_roles, list_folder_items
 from trainer.data.sources.streams import open_binary
 
 
-def read_text_folder(folder: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
+def read_text_folder(
+    folder: str, columns: dict[str, str], loose: frozenset[str], encoding: str | None = None
+) -> Iterator[pa.Table]:
     """Yield the rows, sorted by path, with an extra column `path`.
 
     A folder has no columns of its own, so the names in `columns` do not matter. Raises `DataError` for a role other
@@ -23,7 +26,7 @@ def read_text_folder(folder: str, columns: dict[str, str], loose: frozenset[str]
     n_rows = 0
     for files, contents in _cut_blocks(list_folder_items(folder, "text")):
         reasons: Reasons = {}
-        texts = [_decode(content, index, reasons) for index, content in enumerate(contents)]
+        texts = [_decode(content, index, reasons, encoding) for index, content in enumerate(contents)]
         cells: dict[str, list[Any]] = {"text": texts, "label": [file.label for file in files]}
         numbers = range(n_rows + 1, n_rows + len(files) + 1)
         block = to_block(numbers, {role: cells[role] for role in columns}, reasons, loose)
@@ -48,12 +51,8 @@ def _cut_blocks(items: list[FolderItem]) -> Iterator[tuple[list[FolderItem], lis
         yield files, contents
 
 
-def _decode(content: bytes, index: int, reasons: Reasons) -> str:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        reasons[index] = "invalid UTF-8"
-        return content.decode("utf-8", errors="replace")
-    if not text:
-        reasons[index] = "empty text"
+def _decode(content: bytes, index: int, reasons: Reasons, encoding: str | None) -> str:
+    text, reason = decode_text(content, encoding)
+    if reason or not text:
+        reasons[index] = reason or "empty text"
     return text

@@ -22,7 +22,7 @@ def compile_glob(parts: list[str]) -> re.Pattern[str]:
             if token in ("*", "?"):
                 text += "[^/]*" if token == "*" else "[^/]"
             elif len(token) > 1:
-                inner = token[1:-1].replace("\\", r"\\")
+                inner = token[1:-1].replace("\\", r"\\").replace("[", r"\[")
                 text += "[" + ("^/" + inner[1:] if inner.startswith("!") else inner.replace("^", r"\^")) + "]"
             else:
                 text += re.escape(token)

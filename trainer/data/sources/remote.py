@@ -43,6 +43,8 @@ class RemoteFile(NamedTuple):
     """Address with its options."""
     size: int
     """Size in bytes."""
+    is_folder: bool = False
+    """Whether the address names a folder."""
 
 
 def is_remote(path: str) -> bool:
@@ -63,21 +65,15 @@ def without_options(path: str) -> str:
 def list_remote_files(pattern: str, part: str, *, folder_format: str | None = None) -> list[RemoteFile]:
     """Return the files that an address or a glob names, sorted by path.
 
-    With `folder_format` (text or images: each file is a row), the address must name one folder, which is returned.
-    Raises `DataError` if no file matches or the file system reports an error.
+    A folder is returned as itself. With `folder_format` (text or images: each file is a row), the address must name
+    one. Raises `DataError` if no file matches or the file system reports an error.
     """
     address = _parse_address(pattern, f"data.{part}")
     system = connect_filesystem(pattern, f"data.{part}")
     try:
         [info] = system.get_file_info([address.path])
         if info.type == fs.FileType.Directory:
-            if folder_format:
-                return [RemoteFile(pattern, 0)]
-            raise DataError(
-                f"data.{part}={pattern!r} is a folder",
-                f"name its files, for example {address.with_path(address.path.rstrip('/') + '/*.csv')}; "
-                "if each file is a row, set `data.format` to text or images",
-            )
+            return [RemoteFile(pattern, 0, is_folder=True)]
         if info.type == fs.FileType.File:
             if folder_format:
                 raise not_a_folder_error(pattern, folder_format, part)
@@ -277,13 +273,28 @@ def _match_files(system: fs.FileSystem, address: _Address, pattern: str, part: s
         hint = f" ({suggest(path.name, siblings)})" if 0 < len(siblings) <= 50 else ""
         raise DataError(f"data.{part}={pattern!r}: there is no such file{hint}", "correct the address")
     parts = address.path.split("/")
-    n_fixed = next(index for index, piece in enumerate(parts) if glob.has_magic(piece))
+    parts, n_fixed = _escape_folders(system, parts)
     matches = compile_glob(parts).fullmatch
     infos = _list(system, "/".join(parts[:n_fixed]) or "/", recursive=n_fixed < len(parts) - 1 or "**" in parts)
     files = [info for info in infos if info.type == fs.FileType.File and matches(info.path)]
     if not files:
         raise DataError(f"data.{part}={pattern!r} matches no file", "correct the pattern")
     return [RemoteFile(address.with_path(info.path), info.size) for info in sorted(files, key=lambda info: info.path)]
+
+
+def _escape_folders(system: fs.FileSystem, parts: list[str]) -> tuple[list[str], int]:
+    """Return the parts of a pattern with folders that exist as names, not patterns, and the index of the first pattern.
+
+    The same rule as in `local_pattern`: a name that exists is that name.
+    """
+    escaped = list(parts)
+    for index, part in enumerate(parts[:-1]):
+        if glob.has_magic(part):
+            [info] = system.get_file_info(["/".join(parts[: index + 1])])
+            if info.type != fs.FileType.Directory:
+                return escaped, index
+            escaped[index] = glob.escape(part)
+    return escaped, len(parts) - 1
 
 
 def _list(system: fs.FileSystem, folder: str, *, recursive: bool) -> list[fs.FileInfo]:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.parts import PARTS
+from trainer.data.sources.folder_contents import count_endings
+from trainer.data.sources.source_file import SourceFile
 from trainer.data.sources.source_files import (
-    SourceFile,
     check_named_once,
     check_source,
     find_source_files,
     is_fetched_source,
+    list_left_out,
 )
 from trainer.spec.run import RunSpec
 
@@ -39,6 +41,13 @@ def check_sources_exist(spec: RunSpec) -> None:
         check_source(source, part)
         if not is_fetched_source(source):
             find_source_files(source, part, spec.data.format)
+
+
+def count_files_left_out(spec: RunSpec) -> dict[str, dict[str, Any]]:
+    """Return extension -> {files, examples} of the files that the spec's data names and that hold no rows."""
+    return count_endings(
+        [file for part, source in _sources(spec) for file in list_left_out(source, part, spec.data.format)]
+    )
 
 
 def has_fetched_source(spec: RunSpec) -> bool:
