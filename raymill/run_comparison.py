@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from cluster.paths import expand_home
 from raymill.run_details import RunDetails, prepared_folder, read_details
 from raymill.run_listing import describe_run, versions_by_run
 from raymill.session import STORAGE, storage_folder
@@ -60,7 +61,7 @@ def compare_runs(
     if html is not None:
         from trainer.report.comparison_page import write_comparison_page
 
-        path = Path(html).expanduser().absolute()
+        path = expand_home(html).absolute()
         write_comparison_page(path, comparison, [one.curves_folder for one in details])
     return comparison
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.paths import expand_home
 from raymill.run_listing import RegisteredRun, describe_run, versions_by_run
 from raymill.session import STORAGE, storage_folder
 
@@ -34,7 +35,7 @@ def show_run(run: str | Path, *, storage: str | Path = STORAGE, html: str | Path
     if html is not None:
         from trainer.report.run_page import write_run_page
 
-        write_run_page(Path(html).expanduser().absolute(), details.as_dict(), details.trials)
+        write_run_page(expand_home(html).absolute(), details.as_dict(), details.trials)
     return details.as_dict()
 
 

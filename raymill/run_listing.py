@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cluster.paths import expand_home
 from raymill.session import STORAGE, storage_folder
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def runs(
     if html is not None:
         from trainer.report.runs_page import write_runs_page
 
-        write_runs_page(
-            Path(html).expanduser().absolute(), listed, title=f"Runs in {root}", newest_first=sort == "time"
-        )
+        write_runs_page(expand_home(html).absolute(), listed, title=f"Runs in {root}", newest_first=sort == "time")
     return listed
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.paths import expand_home
+
 if TYPE_CHECKING:
     from cluster.console import Console
     from trainer.pipeline.run import Run
@@ -20,7 +22,7 @@ STORAGE = "~/.raymill"
 
 def storage_folder(storage: str | Path) -> Path:
     """Return `storage` as an absolute path."""
-    return Path(storage).expanduser().absolute()
+    return expand_home(storage).absolute()
 
 
 def find_version(model: str, storage: str | Path) -> Version:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from cluster.paths import expand_home
 from trainer.spec.serve import ServeSpec
 
 # Keys of `serve:` that are not passed on: Ray Serve has its own options for them, or a running cluster cannot use them.
@@ -16,9 +16,7 @@ def build_deploy_config(model: str, storage: str, spec: ServeSpec) -> dict[str, 
     changed = spec.model_dump(mode="json", exclude_unset=True)
     serve = {key: value for key, value in changed.items() if key not in _EXCLUDED}
     if spec.keys:
-        serve["keys"] = str(
-            Path(spec.keys).expanduser().absolute()
-        )  # the cluster reads it when it builds the application
+        serve["keys"] = str(expand_home(spec.keys).absolute())  # the cluster reads it when it builds the application
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": spec.host, "port": spec.port, "request_timeout_s": spec.timeout_s + 5},

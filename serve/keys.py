@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from cluster.errors import SpecError, UserError, suggest
 from cluster.files import read_json, write_json
+from cluster.paths import expand_home
 
 _PREFIX = "rm_"
 
@@ -63,7 +64,7 @@ def _write(path: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def _read(path: str) -> list[dict[str, Any]]:
-    file = Path(path).expanduser()
+    file = expand_home(path)
     if not file.is_file():
         raise SpecError(
             f"serve.keys={path}: the file does not exist", f"create it with `raymill keys add NAME --file {path}`"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
+from cluster.paths import expand_home
 from raymill.cli.context import CommandContext
 
 Command = Callable[..., Any]
@@ -97,4 +97,4 @@ def with_storage(overrides: tuple[str, ...], storage: str | None) -> list[str]:
     """
     if not storage:
         return list(overrides)
-    return [*overrides, f"storage={json.dumps(str(Path(storage).expanduser().absolute()))}"]
+    return [*overrides, f"storage={json.dumps(str(expand_home(storage).absolute()))}"]

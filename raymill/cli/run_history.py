@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 import raymill
+from cluster.paths import expand_home
 from raymill.cli.context import CommandContext
 from raymill.cli.options import DefaultGroup, shared_options
 
@@ -249,4 +249,4 @@ def _first_line(text: str) -> str:
 
 
 def _page_line(html: str | None) -> list[str]:
-    return [f"page: {Path(html).expanduser().absolute()}"] if html else []
+    return [f"page: {expand_home(html).absolute()}"] if html else []

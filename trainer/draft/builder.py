@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RaymillError, SpecError
+from cluster.paths import expand_home
 from trainer.data.parts import PARTS
 from trainer.data.sources.remote import is_remote
 from trainer.draft.yaml_text import Keys, write_yaml
@@ -61,7 +62,7 @@ class SpecBuilder:
         """Return a path as the spec writes it: absolute if only the root contains both it and the spec's folder."""
         if is_remote(source):
             return source
-        path = os.path.abspath(os.path.expanduser(source))  # noqa: PTH100, PTH111  it may be a glob, or a link
+        path = os.path.abspath(expand_home(source))  # noqa: PTH100  it may be a glob, or a link
         return path if os.path.commonpath([path, self._folder]) == os.sep else os.path.relpath(path, self._folder)
 
     def load(self) -> RunSpec:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster.errors import DataError
+from cluster.paths import expand_home
 from trainer.data.parts import PARTS
 from trainer.draft.bad_rows import check_sample
 from trainer.draft.builder import SpecBuilder
@@ -152,7 +153,7 @@ def _add_task_sections(
     n_train = max(1, round(sample.n_rows * (1 - sum(shares))))
     n_classes = n_labels if choice.task.target.has_labels else 0
     images = look_at_images(sample, choice.roles["image"]) if "image" in choice.roles else ImageFacts()
-    if base is not None and Path(base).expanduser().is_dir():
+    if base is not None and expand_home(base).is_dir():
         relative = builder.relative(base)
         base = relative if relative.startswith(("/", ".")) else f"./{relative}"
     drafted = choice.task.draft(DraftFacts(n_train, n_classes, base, images.size, images.is_gray))

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from cluster.errors import ModelError, first_line
+from cluster.paths import expand_home
 
 _PACKAGE = "package://"
 # JSON, vocabularies and safetensors; never a pickle or a repository's own Python code.
@@ -19,8 +20,8 @@ def locate_base_model(base: str) -> Path:
     """
     if base.startswith(_PACKAGE):
         folder = _folder_in_package(base)
-    elif Path(base).expanduser().is_absolute():
-        folder = Path(base).expanduser()
+    elif expand_home(base).is_absolute():
+        folder = expand_home(base)
         if not folder.is_dir():
             raise ModelError(
                 f"model.base={base!r}: there is no such folder", "correct the path, or give a hub id such as `org/name`"
@@ -41,7 +42,7 @@ def locate_base_model(base: str) -> Path:
 
 def is_local_base(base: str) -> bool:
     """Whether `base` is a local folder or a folder in a package, so that nothing is downloaded from the hub."""
-    return base.startswith(_PACKAGE) or Path(base).expanduser().is_absolute()
+    return base.startswith(_PACKAGE) or expand_home(base).is_absolute()
 
 
 def max_positions(config: dict[str, object]) -> int:

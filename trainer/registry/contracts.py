@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from cluster.errors import ModelError
 from cluster.files import read_json
+from cluster.paths import expand_home
 from trainer.contract.contract import CONTRACT_FILE, PREPARATION_VERSION, load_contract
 from trainer.registry.registry import Registry, verify_files
 
@@ -30,7 +31,7 @@ def find_contract(model: str, storage: str | Path) -> NamedContract:
     Raises `ModelError` if the model does not exist or a file was changed. A contract with another
     `preparation_version` cannot be served, but it can be read and compared.
     """
-    folder = Path(model).expanduser()
+    folder = expand_home(model)
     if (folder / CONTRACT_FILE).is_file():
         return _read_contract(model, folder.absolute(), {})
     if folder.is_dir() and "/" in model:

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from cluster.errors import ModelError, suggest
 from cluster.files import file_sha256, new_folder, read_json, remove_leftovers, write_json
+from cluster.paths import expand_home
 from cluster.text import utc_now
 from trainer.spec.section import NAME_PATTERN
 
@@ -62,7 +63,7 @@ class Registry:
     """All models in one storage folder."""
 
     def __init__(self, storage: str | Path) -> None:
-        self.root = Path(storage).expanduser().absolute() / "models"
+        self.root = expand_home(storage).absolute() / "models"
 
     def names(self) -> list[str]:
         """Return the names of all models."""

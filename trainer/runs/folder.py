@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from cluster.errors import ResourceError, SpecError, suggest
 from cluster.files import read_json, storage_error, write_bytes, write_json
+from cluster.paths import expand_home
 from trainer.runs.environment import write_environment
 from trainer.spec.renames import find_old_keys, new_key
 from trainer.spec.run import RunSpec
@@ -122,7 +123,7 @@ def find_run(run: str, storage: Path) -> Path:
     `run` is the folder's path, the run's name under the storage, the beginning of one name, or `last`: the training or
     search that started last. Raises `SpecError` if there is no such run, or more than one.
     """
-    path = Path(run).expanduser()
+    path = expand_home(run)
     if run and _is_run(path):
         return path.resolve() if ".." in path.parts else path.absolute()
     folders = {folder.name: folder for folder in list_runs(storage, kinds=None)}

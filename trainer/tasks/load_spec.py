@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cluster.errors import SpecError, suggest
+from cluster.paths import expand_home
 from trainer.contract.user_code import find_source
 from trainer.spec.error_messages import explain_errors
 from trainer.spec.evaluate import LOWER_IS_BETTER
@@ -39,7 +40,7 @@ def load_spec(source: str | Path | RunSpec | Mapping[str, Any], overrides: Itera
     elif isinstance(source, Mapping):
         raw, folder = dict(source), Path.cwd()
     else:
-        path = Path(source).expanduser()
+        path = expand_home(source)
         (raw, written), folder = read_spec_document(path), path.resolve().parent
     for override in overrides:
         apply_override(raw, override, written)
