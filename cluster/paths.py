@@ -11,20 +11,16 @@ from cluster.errors import ResourceError
 def expand_home(path: str | Path) -> Path:
     """Return `path` with a leading `~` or `~name` replaced by that user's home folder.
 
-    Raises `ResourceError` if this user has no home folder, as in a container that runs under any number, or if there is
-    no user `name`.
+    As in a shell, the path stays as it is if there is no user `name`. Raises `ResourceError` if this user has no home
+    folder, as in a container that runs under any number.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        first = Path(path).parts[0]
-        if first == "~":
-            raise ResourceError(
-                f"{str(path)!r} is in the home folder, and this user has none: HOME is not set, and user "
-                f"{os.getuid()} is not in the system's list",
-                "set HOME, or name another folder, for example with `--storage /data/raymill`",
-            ) from error
+        if Path(path).parts[0] != "~":
+            return Path(path)
         raise ResourceError(
-            f"{str(path)!r}: there is no user {first[1:]!r} on this machine",
-            f"write the folder in full, or ./{first} if it is in the working directory",
+            f"{str(path)!r} is in the home folder, and this user has none: HOME is not set, and user "
+            f"{os.getuid()} is not in the system's list",
+            "set HOME, or name another folder, for example with `--storage /data/raymill`",
         ) from error
