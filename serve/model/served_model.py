@@ -11,6 +11,7 @@ from serve.model.body import check_input_count, parse_body
 from serve.model.loaded_model import LoadedModel
 from serve.model.metrics import ModelMetrics, ReplicaMetrics
 from serve.model.settings import ModelSettings
+from trainer.tasks.roles import FEATURE
 
 _UNLIMITED = 1 << 62
 
@@ -34,12 +35,15 @@ class ServedModel:
         # Batchers whose jobs are not all answered: the current one, and during a replacement the one before.
         self._batchers: list[Batcher] = []
         self.metrics = ModelMetrics(metrics, loaded.identity, lambda: self.waiting)
+        columns = [name for role, name in self.contract.columns.items() if role.startswith(FEATURE)]
+        self.metrics.count_unseen(dict.fromkeys(columns, 0))  # so that the first one is an increase
         self._lane = self._open_lane(loaded)
 
     def _open_lane(self, loaded: LoadedModel) -> _Lane:
         settings = self.settings
         max_tokens = settings.max_batch_tokens if self.task.token_input else _UNLIMITED
         limits = BatchLimits(settings.max_batch_size, max_tokens, settings.max_queued)
+        loaded.on_unseen = self.metrics.count_unseen
         batcher = Batcher(loaded, limits, self.metrics.count_batch)
         self._batchers.append(batcher)
         return _Lane(loaded, batcher)
