@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 
-from cluster.errors import ResourceError, first_line
+from cluster.errors import ResourceError, UserError, first_line
 from cluster.import_guard import job_environment
 from cluster.machine import count_cores
 from cluster.processes import core_daemons_are_running, end_processes, is_ray_worker, ray_processes
 from cluster.progress import running_work
 from cluster.ray_internals import node_address_option, without_unused_daemons
+from cluster.ray_token import provide_token
 from cluster.temporary_folders import ray_log_folder, ray_temporary_folder
 
 _STOP_WITHIN_S = 1.5
@@ -61,6 +62,7 @@ class LocalRay:
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
         # Fail within seconds, not Ray's default of a minute, if the Ray head is killed.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+        provide_token()
         try:
             with _keep_sigterm_handler(), ray_temporary_folder(), without_unused_daemons(log_monitor=not quiet):
                 ray.init(
@@ -72,9 +74,11 @@ class LocalRay:
                     runtime_env=job_environment() or None,
                     **node_address_option(_LOOPBACK),
                 )
-        except (RuntimeError, OSError, ValueError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # Ray raises errors of no particular class, too
             raise ResourceError(
-                f"Ray does not start on this machine: {error}",
+                f"Ray does not start on this machine: {first_line(error)}",
                 f"run `raymill doctor`, and read the logs in {ray_log_folder()}",
             ) from error
         self._is_started = True
