@@ -70,7 +70,13 @@ def predict_command(
     )
     unread = result["rows"] - result["predicted"]
     note = f" ({unread:,} could not be read; their `error` column says why)" if unread else ""
-    context.emit(result, [f"{result['rows']:,} rows to {result['output']}{note}"])
+    lines = [f"{result['rows']:,} rows to {result['output']}{note}"]
+    for column, rows in result["unseen_values"].items():
+        lines.append(
+            f"{rows:,} rows have a value of '{column}' that no training row had; "
+            "the model takes it for other, or for missing"
+        )
+    context.emit(result, lines)
 
 
 @click.group("models", cls=OrderedGroup, invoke_without_command=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class LoadedModel:
             "engine": settings.engine,
         }
         """The value of the key `model` in every response."""
+        self.on_unseen: Callable[[Mapping[str, int]], None] = lambda unseen: None
+        """Called with `Encoded.unseen` of all inputs of requests."""
         self._warm_up(rows)
 
     def _warm_up(self, rows: list[np.ndarray]) -> None:
@@ -84,6 +86,7 @@ class LoadedModel:
         columns = dict(zip(self.roles, map(list, zip(*raw, strict=True)), strict=True))
         encoded = self.predictor.encode_with_reasons(columns)
         if not encoded.reasons or not any(encoded.reasons):
+            self.on_unseen(encoded.unseen)
             return [self._check_length(ids, row) for ids, row in zip(encoded.inputs, raw, strict=True)]
         usable = [row for row, reason in zip(raw, encoded.reasons, strict=True) if not reason]
         prepared = iter(self.prepare(usable) if usable else [])

@@ -44,6 +44,11 @@ class ReplicaMetrics:
         self.predictions = counter("raymill_predictions", "Predictions by label.", "label")
         self.inputs = counter("raymill_inputs", "Inputs of answered requests.")
         self.tokens = counter("raymill_tokens", "Tokens of answered inputs (numbers, if they are not texts).")
+        self.unseen = counter(
+            "raymill_unseen_values",
+            "Values that the model takes for other or missing, in a column where no training row had such a value.",
+            "column",
+        )
         self.seconds = histogram("raymill_request_seconds", "Time from request to answer.", _SECONDS)
         self.stages = histogram("raymill_stage_seconds", "Time of each stage of a request.", _SECONDS, "stage")
         self.batch_seconds = histogram("raymill_inference_seconds", "Time of one batch.", _SECONDS)
@@ -80,6 +85,7 @@ class ModelMetrics:
         self._labels = labels = (str(identity["name"]), str(identity["version"]))
         self._requests, self._predictions = metrics.requests, metrics.predictions
         self._inputs, self._tokens = metrics.inputs.labels(*labels), metrics.tokens.labels(*labels)
+        self._unseen = metrics.unseen
         self._seconds = metrics.seconds.labels(*labels)
         self._stages = [metrics.stages.labels(*labels, stage) for stage in STAGES]
         self._batch_seconds = metrics.batch_seconds.labels(*labels)
@@ -104,6 +110,11 @@ class ModelMetrics:
         """Count an answered request; `reason` is "ok" or the error's code."""
         self._requests.labels(*self._labels, str(status), reason).inc()
         self._seconds.observe(seconds)
+
+    def count_unseen(self, rows_by_column: Mapping[str, int]) -> None:
+        """Count values that no training row had, by column."""
+        for column, rows in rows_by_column.items():
+            self._unseen.labels(*self._labels, column).inc(rows)
 
     def count_batch(self, stats: BatchStats) -> None:
         """Count a finished batch."""

@@ -88,9 +88,18 @@ def test_a_changed_score_is_named_by_its_label(model):
 
 
 def test_a_damaged_file_is_rejected(model):
-    (model / golden.GOLDEN_FILE).write_text(json.dumps({"rows": []}))
+    (model / golden.GOLDEN_FILE).write_text(json.dumps({"version": golden.VERSION, "rows": []}))
     with pytest.raises(ModelError, match="missing or damaged"):
         golden.verify_golden(model, Predictor(model))
+
+
+def test_golden_rows_of_another_version_are_refused(model):
+    content = read_json(model / golden.GOLDEN_FILE)
+    del content["version"]  # as the version before wrote it
+    write_json(model / golden.GOLDEN_FILE, content)
+    with pytest.raises(ModelError, match="has version 1 of golden rows") as caught:
+        golden.verify_golden(model, Predictor(model))
+    assert "train again" in caught.value.fix
 
 
 def test_the_library_gives_the_same_ids(trained):

@@ -216,7 +216,7 @@ def test_the_example_is_a_request_that_is_answered(task, contract, tmp_path):
         ([request(age="1,5")], "age: '1,5' is not a number; the decimal sign is a point"),
         ([request(member="maybe")], "member: 'maybe' is neither yes nor no"),
         ([request(joined="yesterday")], "joined: 'yesterday'"),
-        ([request(country="\ud800")], "country: '?' is not Unicode"),
+        ([request(country="\ud800")], "country: a text that is not Unicode is not a category"),
         ([request(age="x", member=7)], "age: 'x' is not a number; member: 7 is neither yes nor no"),
     ],
 )

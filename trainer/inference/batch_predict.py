@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +36,8 @@ _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _BATCH_ROWS = 1024
 # Up to this many bytes of text, this process predicts without Ray, whose start takes several seconds.
 _SMALL_BYTES = 4 << 20
+# A column of answers on their way to the file: counts of unseen values as JSON, in one row of each batch.
+_UNSEEN = "unseen values of the batch"
 # Files that are looked at before anything starts.
 _MAX_CHECKED = 100
 
@@ -47,12 +50,14 @@ def predict_files(
     cpus: float,
     on_progress: Callable[[Progress], None],
     with_ray: bool,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Write a line for each row of the `files` to `output` (.csv, .jsonl or .parquet) and return the counts.
 
     Columns: row number, the inputs under the names of their columns, prediction, score, and error, which is null for a
     row with an answer. For images and for files of a folder there is also `path`, which may be null. Ray Data reads and
-    predicts at the same time (Ray must be connected); without it, this process does one after the other.
+    predicts at the same time (Ray must be connected); without it, this process does one after the other. The counts are
+    `rows`, `predicted`, and `unseen_values`: column -> rows with a value that the model takes for "other" or "missing" and
+    no training row had.
     Raises `DataError` if a file is missing or damaged; call `check_files` first for the quick checks.
     """
     contract = load_contract(folder)
@@ -60,6 +65,7 @@ def predict_files(
     read = _ReadBlocks(input_options(task, contract), _may_have_paths(task, files))
     answer = _answer_with_ray if with_ray else _answer_here
     counts = {"rows": 0, "predicted": 0}
+    unseen: Counter[str] = Counter()
     partial = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with _OutputWriter(partial, _FORMATS[output.suffix]) as write:
@@ -67,6 +73,8 @@ def predict_files(
                 write(batch)
                 counts["rows"] += len(batch)
                 counts["predicted"] += batch.column("error").null_count
+                for note in batch.column(_UNSEEN).drop_null().to_pylist():
+                    unseen.update(json.loads(note))
                 on_progress(Progress(done=counts["rows"], unit="rows"))
         partial.replace(output)
     except OSError as error:
@@ -75,7 +83,7 @@ def predict_files(
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-    return counts
+    return {**counts, "unseen_values": dict(unseen)}
 
 
 def is_small_input(files: list[SourceFile], contract: Contract) -> bool:
@@ -189,9 +197,12 @@ class _PredictBlocks:
         encoded = [numbers[start:end] for start, end in itertools.pairwise(offsets)]
         answers = predictor.task.target.prediction_columns(predictor.answers(encoded))
         unknown = {name: pa.nulls(len(checked.bad), column.type) for name, column in answers.items()}
+        unseen = predictor.encoder.count_unseen(checked.cleaned)
         good = self._table(checked.good, answers, pa.nulls(len(checked.good), pa.string()))
         bad = self._table(checked.bad, unknown, checked.bad["reason"])
-        return pa.concat_tables([good, bad]).sort_by([("source", "ascending"), ("row", "ascending")])
+        rows = pa.concat_tables([good, bad]).sort_by([("source", "ascending"), ("row", "ascending")])
+        notes = [json.dumps(unseen) if unseen and row == 0 else None for row in range(len(rows))]
+        return rows.append_column(_UNSEEN, pa.array(notes, pa.string()))
 
     def _table(self, rows: pa.Table, answers: dict[str, pa.Array], reasons: Any) -> pa.Table:
         task, columns = self.predictor.task, self.predictor.contract.columns
@@ -240,7 +251,7 @@ class _OutputWriter:
 
     def write(self, batch: pa.Table) -> None:
         """Append one batch of answers."""
-        table = batch.drop_columns(["source"])
+        table = batch.drop_columns(["source", _UNSEEN])
         if self.kind == "parquet":
             self._parquet = self._parquet or pq.ParquetWriter(self.path, table.schema)
             self._parquet.write_table(table)

@@ -1,7 +1,8 @@
 """Golden rows: a few held-out rows stored with the inputs and scores they had when the model was registered.
 
 A replica must reproduce them before it takes traffic, so a drift of libraries, files or hardware is reported by row and
-field. Rows are stored as requests, so that parsing requests is checked, too.
+field. Rows are stored as requests with JSON values of their own types (3, true, null), so that parsing requests is
+checked, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from trainer.tasks.input_difference import input_difference
 GOLDEN_FILE = "golden.json"
 #: Number of golden rows of a version.
 MAX_ROWS = 8
+#: Version of golden.json. Version 1, without this field, had all cells of a table as text.
+VERSION = 2
 # fp32 scores differ by about 1e-6 between CPUs; a wrong tokenizer, weight or label order differs by far more.
 _TOLERANCE = 1e-3
 # Inputs of texts and tables are stored in full. An image has 150,000 numbers: the first ones and a digest are stored.
@@ -62,7 +65,8 @@ def write_golden(
         {"raw": raw[row], "inputs": _stored_input(inputs[row]), "scores": [float(score) for score in scores[row]]}
         for row in range(min(MAX_ROWS, len(raw)))
     ]
-    write_json(folder / GOLDEN_FILE, {"tolerance": _TOLERANCE, "library": library_note, "rows": rows})
+    content = {"version": VERSION, "tolerance": _TOLERANCE, "library": library_note, "rows": rows}
+    write_json(folder / GOLDEN_FILE, content)
 
 
 def load_requests(folder: Path) -> list[Any]:
@@ -77,6 +81,7 @@ def verify_golden(folder: Path, predictor: Predictor) -> int:
     """
     try:
         golden: dict[str, Any] = read_json(folder / GOLDEN_FILE)
+        _check_version(folder, golden.get("version", 1))
         rows, tolerance = golden["rows"], golden["tolerance"]
         inputs = [_encode_row(predictor, index, row["raw"]) for index, row in enumerate(rows)]
         scores = predictor.scores(inputs)
@@ -94,6 +99,15 @@ def verify_golden(folder: Path, predictor: Predictor) -> int:
             f"{folder / GOLDEN_FILE} is missing or damaged: {error}", "restore the version, or train again"
         ) from error
     return len(rows)
+
+
+def _check_version(folder: Path, version: Any) -> None:
+    """Raise `ModelError` for golden rows that another version of raymill wrote."""
+    if version != VERSION:
+        raise ModelError(
+            f"{folder / GOLDEN_FILE} has version {version} of golden rows, and this raymill reads version {VERSION}",
+            "train again, or use the raymill that trained the model",
+        )
 
 
 def _stored_input(inputs: np.ndarray) -> list[Any]:

@@ -134,7 +134,7 @@ def predict_version(
                 stack.enter_context(connect_to_ray(address, quiet=console.quiet))
         cpus = _cpus_of_actor() if with_ray else float(count_cores())
 
-        def predict() -> dict[str, int]:
+        def predict() -> dict[str, Any]:
             return predict_files(version.folder, files, output, cpus=cpus, on_progress=on_progress, with_ray=with_ray)
 
         with console.stage("predict") as show:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ class Encoded(NamedTuple):
     """One 1-D array per row. The array of a row with a reason is not used."""
     reasons: list[str | None] | None = None
     """For each row, why it cannot be used, or None if it is good. None instead of the list if all rows are good."""
+    unseen: Mapping[str, int] = MappingProxyType({})
+    """Column -> good rows with a value that the model takes for "other" or "missing" and no training row had."""
 
 
 class Encoder(ABC):
@@ -47,6 +50,10 @@ class Encoder(ABC):
         Called only if the task's `max_length` is not None.
         """
         raise NotImplementedError(f"{type(self).__name__} does not truncate inputs")
+
+    def count_unseen(self, rows: pa.Table) -> dict[str, int]:
+        """Return `Encoded.unseen` of a block of rows (one column per role)."""
+        return {}
 
     def encode_block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
         """Return the inputs of a block of rows (one column per role) as a list column, and reasons as in `Encoded`.

@@ -79,3 +79,8 @@ def to_microseconds(moment: dt.datetime) -> int:
 def format_moment(microseconds: int) -> str:
     """Return a point in time in ISO 8601, for example 2026-03-01T12:00:00Z."""
     return (_EPOCH + microseconds * _MICROSECOND).isoformat().replace("+00:00", "Z")
+
+
+def shorten_moment(microseconds: int) -> str:
+    """Return a point in time in ISO 8601, as a date alone if it is midnight in UTC."""
+    return format_moment(microseconds).removesuffix("T00:00:00Z")

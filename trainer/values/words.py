@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from trainer.values.moments import format_moment, parse_moment
+from trainer.values.moments import parse_moment, shorten_moment
 from trainer.values.numbers import plain_number
 
 # As pandas, R and spreadsheets write them; JSON has the lower-case ones.
 _BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 _LIKE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:")
 _TIME_OF_DAY = re.compile(r"([0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]+)")
-_MIDNIGHT = "T00:00:00Z"
 
 
 def canonical_text(text: str) -> str:
@@ -37,6 +36,6 @@ def canonical_word(text: str) -> str:
         return number
     if _LIKE_TIME.match(word):
         moment = parse_moment(word)
-        return word if moment is None else format_moment(moment).removesuffix(_MIDNIGHT)
+        return word if moment is None else shorten_moment(moment)
     time = _TIME_OF_DAY.fullmatch(word)
     return f"{time[1]}.{time[2].rstrip('0')}".rstrip(".") if time else word

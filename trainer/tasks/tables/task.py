@@ -18,7 +18,8 @@ from cluster.errors import RequestError
 from cluster.files import read_json
 from trainer.contract.contract import Contract
 from trainer.features.cells import format_cell
-from trainer.features.fitted import FittedFeatures, columns_from_objects, encode_table
+from trainer.features.fitted import EncodedTable, FittedFeatures, columns_from_objects, encode_table
+from trainer.features.json_cells import json_cells
 from trainer.spec.data import ALLOWABLE_ISSUES
 from trainer.spec.run import RunSpec
 from trainer.targets.classes import Classes
@@ -52,18 +53,26 @@ class TabularEncoder(Encoder):
         self._fitted = fitted
 
     def __call__(self, columns: Columns) -> Encoded:
-        matrix, reasons = self._matrix({role.removeprefix(FEATURE): cells for role, cells in columns.items()})
-        return Encoded(list(matrix), reasons)
+        encoded = encode_table(self._fitted, {role.removeprefix(FEATURE): cells for role, cells in columns.items()})
+        return Encoded(list(_join(encoded)), _reasons(encoded), encoded.unseen)
 
     def encode_block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
-        matrix, reasons = self._matrix(features_of(rows))
+        encoded = encode_table(self._fitted, features_of(rows))
+        matrix = _join(encoded)
         offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.reshape(-1))), reasons
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.reshape(-1))), _reasons(encoded)
 
-    def _matrix(self, rows: Any) -> tuple[np.ndarray, list[str | None] | None]:
-        encoded = encode_table(self._fitted, rows)
-        matrix = np.concatenate([encoded.values, encoded.ids.astype(np.float32)], axis=1)
-        return matrix, encoded.reasons if any(encoded.reasons) else None
+    def count_unseen(self, rows: pa.Table) -> dict[str, int]:
+        return encode_table(self._fitted, features_of(rows)).unseen
+
+
+def _join(encoded: EncodedTable) -> np.ndarray:
+    """Return values and ids in one float32 matrix."""
+    return np.concatenate([encoded.values, encoded.ids.astype(np.float32)], axis=1)
+
+
+def _reasons(encoded: EncodedTable) -> list[str | None] | None:
+    return encoded.reasons if any(encoded.reasons) else None
 
 
 class TabularTask(Task):
@@ -114,8 +123,9 @@ class TabularTask(Task):
 
     def as_request(self, contract: Contract, columns: Columns) -> list[Any]:
         names = _column_names(contract)
-        rows = zip(*[columns[role] for role in names], strict=True)
-        return [dict(zip(names.values(), row, strict=True)) for row in rows]
+        fitted = {column.name: column for column in fitted_features(contract).columns}
+        typed = [json_cells(fitted[name], columns[role]) for role, name in names.items()]
+        return [dict(zip(names.values(), row, strict=True)) for row in zip(*typed, strict=True)]
 
     def example(self, contract: Contract) -> Any:
         return {column.name: _example_cell(column) for column in fitted_features(contract).columns}
@@ -160,9 +170,10 @@ class TabularTask(Task):
         return spec.model.kind or DEFAULT_KIND
 
     def show(self, contract: Contract, columns: Columns) -> list[str]:
+        names = _column_names(contract)
         texts = [
-            ", ".join(f"{name}={'' if value is None else value}" for name, value in row.items())
-            for row in self.as_request(contract, columns)
+            ", ".join(f"{name}={'' if cell is None else cell}" for name, cell in zip(names.values(), row, strict=True))
+            for row in zip(*[columns[role] for role in names], strict=True)
         ]
         return [text if len(text) <= _MAX_SHOWN_LENGTH else text[:_MAX_SHOWN_LENGTH] + "..." for text in texts]
 
