@@ -117,6 +117,11 @@ def _suggest_repair(by_reason: dict[str, int], n_rows: int, quarantine: Path) ->
             "save the files as UTF-8, or set `data.format: {encoding: cp1252}`, or whatever encoding they have; the rows "
             f"are listed in {quarantine}"
         )
+    if reason == "wrong number of cells" and count <= n_rows / 2:
+        return (
+            f"put cells that hold the separator into quotes in the rows listed in {quarantine}, say how the file is read "
+            "with `data.format: {separator: ..., quote: ..., escape: ...}`, or raise `data.max_bad_fraction`"
+        )
     if count > n_rows / 2:  # the spec is probably wrong, not the rows
         return (
             f"most rows have the same problem ({reason}): check `data.format`, `data.columns`, `data.labels`, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,21 @@ Reasons = dict[int, str]
 
 
 def to_block(
-    numbers: range | list[int], cells: dict[str, list[Any]], reasons: Reasons, loose: frozenset[str] = frozenset()
+    numbers: range | list[int],
+    cells: dict[str, list[Any]],
+    reasons: Reasons,
+    loose: frozenset[str] = frozenset(),
+    decimal_signs: Mapping[str, str] | None = None,
 ) -> pa.Table:
-    """Return a block of rows: `row`, one text column for each role in `cells`, `reason`. Adds to `reasons`."""
-    columns = {role: _to_text_array(values, role, role in loose, reasons) for role, values in cells.items()}
+    """Return a block of rows: `row`, one text column for each role in `cells`, `reason`. Adds to `reasons`.
+
+    Numbers that are not texts get the decimal sign of their role, by default a point.
+    """
+    signs = decimal_signs or {}
+    columns = {
+        role: _to_text_array(values, role, role in loose, reasons, signs.get(role, "."))
+        for role, values in cells.items()
+    }
     return finish_block(numbers, columns, reasons, loose)
 
 
@@ -81,13 +92,21 @@ def check_columns(columns: dict[str, str], names: list[str], path: str) -> None:
             more = ", ..." if len(names) > len(shown) else ""
             raise DataError(
                 f"{path} has no column '{column}'{role_phrase(role)} (it has: {', '.join(shown) or 'none'}{more})",
-                suggest(column, shown, then=f"{column_fix(role)}, or rename the column in the file"),
+                _partition_fix(column, path)
+                or suggest(column, shown, then=f"{column_fix(role)}, or rename the column in the file"),
             )
         if names.count(column) > 1:
             raise DataError(
                 f"{path} has {names.count(column)} columns called '{column}'",
                 "rename all of them but the column to read",
             )
+
+
+def _partition_fix(column: str, path: str) -> str:
+    """Return the fix for a column that is in the name of a folder of `path`, above what the spec names; else empty."""
+    if f"/{column}=" not in path:
+        return ""
+    return f"name the folder above `{column}=...`, or a pattern such as `{column}=*`: then its name becomes a column"
 
 
 def column_fix(role: str) -> str:
@@ -127,21 +146,21 @@ def not_one_value(role: str, loose: bool, kind: str) -> str:
     return f"{role.removeprefix(FEATURE)} holds {kind}; {needed} is needed"
 
 
-def _to_text_array(values: list[Any], role: str, loose: bool, reasons: Reasons) -> Any:
+def _to_text_array(values: list[Any], role: str, loose: bool, reasons: Reasons, decimal_sign: str) -> Any:
     try:
         return pa.array(values, pa.string())
     except (pa.ArrowTypeError, UnicodeEncodeError):
         pass  # not all values are text: convert them one by one
     texts = []
     for index, value in enumerate(values):
-        text, reason = _to_text(value, role, loose)
+        text, reason = _to_text(value, role, loose, decimal_sign)
         texts.append(text)
         if reason:
             reasons.setdefault(index, reason)
     return pa.array(texts, pa.string())
 
 
-def _to_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None]:
+def _to_text(value: Any, role: str, loose: bool, decimal_sign: str) -> tuple[str | None, str | None]:
     """Return the value as text, and the reason why it cannot be used, or None."""
     if isinstance(value, str):
         # Lone surrogates come from JSON escapes and from bytes that are not UTF-8.
@@ -152,7 +171,7 @@ def _to_text(value: Any, role: str, loose: bool) -> tuple[str | None, str | None
     try:
         if isinstance(value, list) and accepts_list(role, loose):
             return spell_list(value), None
-        return spell_value(value), None
+        return spell_value(value, decimal_sign), None
     except NotOneValue as error:
         return json.dumps(value), not_one_value(role, loose, str(error))
 

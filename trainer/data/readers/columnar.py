@@ -38,13 +38,7 @@ _BATCH_ROWS, _BINARY_BATCH_ROWS = 4096, 64
 
 
 def read_parquet(
-    source: pa.NativeFile,
-    path: str,
-    columns: dict[str, str],
-    loose: frozenset[str],
-    binary: frozenset[str],
-    *,
-    as_paths: bool = False,
+    source: pa.NativeFile, path: str, options: ReadOptions, *, as_paths: bool = False
 ) -> Iterator[pa.Table]:
     """Yield the rows of a Parquet file. Raises `DataError` for a missing column or a column of a wrong type.
 
@@ -52,33 +46,24 @@ def read_parquet(
     """
     with pq.ParquetFile(source) as file:
         schema = file.schema_arrow
-        check_columns(columns, schema.names, path)
-        names = list(dict.fromkeys(columns.values()))
-        batches = file.iter_batches(batch_size=_BINARY_BATCH_ROWS if binary else _BATCH_ROWS, columns=names)
-        yield from _read_batches(batches, schema, path, ReadOptions(columns, loose, binary), as_paths)
+        check_columns(options.columns, schema.names, path)
+        names = list(dict.fromkeys(options.columns.values()))
+        batches = file.iter_batches(batch_size=_BINARY_BATCH_ROWS if options.binary else _BATCH_ROWS, columns=names)
+        yield from _read_batches(batches, schema, path, options, as_paths)
 
 
-def read_arrow(
-    source: pa.NativeFile,
-    path: str,
-    columns: dict[str, str],
-    loose: frozenset[str],
-    binary: frozenset[str],
-    *,
-    as_paths: bool = False,
-) -> Iterator[pa.Table]:
+def read_arrow(source: pa.NativeFile, path: str, options: ReadOptions, *, as_paths: bool = False) -> Iterator[pa.Table]:
     """Yield the rows of an Arrow file or stream; see `read_parquet`."""
     start = source.read(len(ARROW_FILE))
     source.seek(0)
-    options = ReadOptions(columns, loose, binary)
     if start == ARROW_FILE:
         with pa.ipc.open_file(source) as file:
-            check_columns(columns, file.schema.names, path)
+            check_columns(options.columns, file.schema.names, path)
             batches = (file.get_batch(index) for index in range(file.num_record_batches))
             yield from _read_batches(batches, file.schema, path, options, as_paths)
     else:
         with pa.ipc.open_stream(source) as stream:
-            check_columns(columns, stream.schema.names, path)
+            check_columns(options.columns, stream.schema.names, path)
             yield from _read_batches(stream, stream.schema, path, options, as_paths)
 
 
@@ -101,7 +86,8 @@ def _read_batches(
                 values_by_role[role] = read_bytes_column(values, path, reasons) if paths is None else paths
                 continue
             names = names_by_column.get(column, [])
-            values_by_role[role] = _to_text(values, _Cells(role, role in options.loose, names), reasons)
+            cells = _Cells(role, role in options.loose, names, options.decimal_signs.get(role, "."))
+            values_by_role[role] = _to_text(values, cells, reasons)
         yield finish_block(range(n_rows + 1, n_rows + len(table) + 1), values_by_role, reasons, options.loose)
         n_rows += len(table)
 
@@ -192,6 +178,8 @@ class _Cells(NamedTuple):
     is_loose: bool
     class_names: list[str]
     """Names of the classes whose numbers the column holds; empty if it holds other values."""
+    decimal_sign: str
+    """Sign that numbers with decimals get."""
 
 
 def _to_text(values: pa.ChunkedArray, cells: _Cells, reasons: Reasons) -> pa.ChunkedArray:
@@ -207,7 +195,7 @@ def _to_text(values: pa.ChunkedArray, cells: _Cells, reasons: Reasons) -> pa.Chu
         return _lists_to_text(values, cells, reasons)
     if cells.class_names and pa.types.is_integer(kind):
         values = _name_classes(values, cells.class_names, cells.role, reasons)
-    spelled = spell_column(values)
+    spelled = spell_column(values, cells.decimal_sign)
     for row, found in spelled.not_texts.items():
         is_bytes = found == NOT_UTF8
         reasons.setdefault(row, "invalid UTF-8" if is_bytes else not_one_value(cells.role, cells.is_loose, found))

@@ -29,6 +29,12 @@ class InvalidBytes(NamedTuple):
     around: bytes
     """They and their neighbors."""
 
+    def __str__(self) -> str:
+        text = f"line {self.line}, byte {self.offset}, in {self.around!r}"
+        with contextlib.suppress(UnicodeDecodeError):
+            text += f", which in {_LIKELY} reads {self.around.decode(_LIKELY)!r}"
+        return text
+
 
 def invalid_text_error(path: str, encoding: str) -> DataError | None:
     """Return the error for a file that is not in `encoding`, with the first bytes that show it; None if all bytes fit."""
@@ -36,10 +42,7 @@ def invalid_text_error(path: str, encoding: str) -> DataError | None:
     if first is None:
         return None
     name = encoding.upper() if encoding.startswith("utf") else encoding
-    problem = f"{path} is not {name}: line {first.line}, byte {first.offset} is {first.around!r}"
-    if encoding == "utf-8":
-        with contextlib.suppress(UnicodeDecodeError):
-            problem += f", which in {_LIKELY} reads {first.around.decode(_LIKELY)!r}"
+    problem = f"{path} is not {name}: {first}"
     return DataError(problem, "save the file as UTF-8, or set `data.format: {encoding: cp1252}` or what it is in")
 
 
@@ -49,8 +52,8 @@ def explain_reason(reason: str, path: str) -> str:
     if match is None or file_format_of(Path(path)) in ("parquet", "arrow"):
         return ""
     with contextlib.suppress(OSError, DataError, LookupError):
-        error = invalid_text_error(path, codecs.lookup(match[1]).name)
-        return f": {error.problem}" if error else ""
+        first = find_invalid_bytes(path, codecs.lookup(match[1]).name)
+        return f": {first}" if first else ""
     return ""
 
 

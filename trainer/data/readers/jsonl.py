@@ -6,7 +6,7 @@ A row's number is its line number, or that of the item in the array.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +30,9 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decode = json.JSONDecoder(object_pairs_hook=_make_object).raw_decode
 
 
-def read_jsonl(text: TextStream, path: str, columns: dict[str, str], loose: frozenset[str]) -> Iterator[pa.Table]:
+def read_jsonl(
+    text: TextStream, path: str, columns: dict[str, str], loose: frozenset[str], decimal_signs: Mapping[str, str]
+) -> Iterator[pa.Table]:
     """Yield the rows. Raises `DataError` for a column that no row of the first block has."""
     columns_seen = False
     keys: dict[str, None] = {}
@@ -45,7 +47,7 @@ def read_jsonl(text: TextStream, path: str, columns: dict[str, str], loose: froz
                 if keys:
                     check_columns(columns, list(keys), path)
         cells = {role: [row.get(column) for row in objects] for role, column in columns.items()}
-        yield to_block([number for number, _ in lines], cells, reasons, loose)
+        yield to_block([number for number, _ in lines], cells, reasons, loose, decimal_signs)
 
 
 def _cut_blocks(items: Iterator[bytes]) -> Iterator[list[tuple[int, bytes]]]:

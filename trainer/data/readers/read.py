@@ -8,7 +8,8 @@ block: `row` (int64, from 1, not counting a header), one string column per role 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,22 +32,29 @@ from trainer.data.sources.source_file import SourceFile
 from trainer.data.sources.source_files import digest_files
 from trainer.data.sources.streams import damage_error, open_binary, open_random_access
 
+_SHOWN_BYTES = 24
+
+_NO_SIGNS: Mapping[str, str] = MappingProxyType({})
+
 
 def read_blocks(
     file: SourceFile,
     columns: dict[str, str],
     loose: frozenset[str] = frozenset(),
     binary: frozenset[str] = frozenset(),
+    decimal_signs: Mapping[str, str] = _NO_SIGNS,
 ) -> Iterator[pa.Table]:
     """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows (fewer at the end and if rows are long).
 
     `columns` maps each role to the file's column. A value of a role in `loose` may be missing, or any single value
     (number, true/false, date, time in ISO 8601); the target may also be a list, which is read as JSON. A row with a
     missing value of any other role cannot be used. A value of a role in `binary` is bytes, or the path of a file that
-    holds them, relative to the folder of `file`. Raises `DataError` if the file is not in the format
+    holds them, relative to the folder of `file`. `decimal_signs` maps roles whose texts have another decimal sign than
+    the point to that sign, with which numbers that are not texts are then spelled, too. Raises `DataError` if the file is not in the format
     `file.format`, cannot be reached, or lacks a column.
     """
-    yield from _with_file_errors(file, _read_blocks(file, columns, frozenset(loose), frozenset(binary)))
+    options = ReadOptions(columns, frozenset(loose), frozenset(binary), decimal_signs)
+    yield from _with_file_errors(file, _read_blocks(file, options))
 
 
 def digest_source_data(files: list[SourceFile], options: ReadOptions) -> str:
@@ -75,7 +83,8 @@ def file_errors(file: SourceFile) -> Iterator[None]:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowIndexError, UnicodeDecodeError) as error:
         raise damage_error(file.path, error) or DataError(
-            f"{file.path} cannot be read as {file.format}: {first_line(error)}", "repair the file, or set `data.format`"
+            f"{file.path} cannot be read as {file.format}: {first_line(error)}{_describe_start(file.path)}",
+            "repair the file, or set `data.format`",
         ) from error
     except Exception as error:
         damage = damage_error(file.path, error)
@@ -84,12 +93,20 @@ def file_errors(file: SourceFile) -> Iterator[None]:
         raise damage or _read_error(file.path, error) from error
 
 
+def _describe_start(path: str) -> str:
+    """Return the first bytes of a file, for the end of a message."""
+    with contextlib.suppress(OSError, DataError), open_binary(path) as stream:
+        return f"; it begins with {stream.read(_SHOWN_BYTES)!r}"
+    return ""
+
+
 def _named_paths(file: SourceFile, options: ReadOptions) -> Iterator[str]:
     """Yield the paths that the rows of a file name. The digest of a folder already covers its files."""
     if file.format in ROW_ENDINGS:
         return
     columns = {role: options.columns[role] for role in options.binary}
-    for block in _with_file_errors(file, _read_format(file, columns, options.loose, options.binary, as_paths=True)):
+    options = options._replace(columns=columns)
+    for block in _with_file_errors(file, _read_format(file, options, as_paths=True)):
         path_roles = [role for role in columns if pa.types.is_string(block[role].type)]
         if not path_roles:
             return
@@ -97,42 +114,35 @@ def _named_paths(file: SourceFile, options: ReadOptions) -> Iterator[str]:
             yield from (resolve_cell(cell, file.path) for cell in block[role].to_pylist() if cell)
 
 
-def _read_blocks(
-    file: SourceFile, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str]
-) -> Iterator[pa.Table]:
-    blocks = _read_format(file, columns, loose, binary)
-    if not binary:
+def _read_blocks(file: SourceFile, options: ReadOptions) -> Iterator[pa.Table]:
+    blocks = _read_format(file, options)
+    if not options.binary:
         return blocks
     # The paths in an image folder are complete; others are relative to the file that names them.
-    return load_files(blocks, "" if file.format == "images" else file.path, binary)
+    return load_files(blocks, "" if file.format == "images" else file.path, options.binary)
 
 
-def _read_format(
-    file: SourceFile,
-    columns: dict[str, str],
-    loose: frozenset[str],
-    binary: frozenset[str],
-    *,
-    as_paths: bool = False,
-) -> Iterator[pa.Table]:
+def _read_format(file: SourceFile, options: ReadOptions, *, as_paths: bool = False) -> Iterator[pa.Table]:
     """Yield the blocks of a file in its format. With `as_paths`, files that rows name are not opened."""
     if not file.partition:
-        yield from _read_file(file, columns, loose, binary, as_paths=as_paths)
+        yield from _read_file(file, options, as_paths=as_paths)
         return
-    of_file = {role: column for role, column in columns.items() if column not in file.partition}
+    of_file = {role: column for role, column in options.columns.items() if column not in file.partition}
     if not of_file:
         raise DataError(
             f"{file.path}: the names of its folders hold all the columns that are needed",
             "name a column of the file as well",
         )
-    for block in _read_file(file, of_file, loose & of_file.keys(), binary & of_file.keys(), as_paths=as_paths):
-        yield _add_partition(block, file, columns, loose)
+    own = options._replace(
+        columns=of_file, loose=options.loose & of_file.keys(), binary=options.binary & of_file.keys()
+    )
+    for block in _read_file(file, own, as_paths=as_paths):
+        yield _add_partition(block, file, options.columns, options.loose)
 
 
-def _read_file(
-    file: SourceFile, columns: dict[str, str], loose: frozenset[str], binary: frozenset[str], *, as_paths: bool
-) -> Iterator[pa.Table]:
+def _read_file(file: SourceFile, options: ReadOptions, *, as_paths: bool) -> Iterator[pa.Table]:
     """Yield the blocks of a file; all columns are its own."""
+    columns, loose = options.columns, options.loose
     if file.format == "images":
         yield from read_image_folder(file.path, columns, loose)
     elif file.format == "text":
@@ -140,12 +150,12 @@ def _read_file(
     elif file.format in ("parquet", "arrow"):
         read_columns = read_parquet if file.format == "parquet" else read_arrow
         with open_random_access(file.path) as source:
-            yield from read_columns(source, file.path, columns, loose, binary, as_paths=as_paths)
+            yield from read_columns(source, file.path, options, as_paths=as_paths)
     else:
         with open_binary(file.path) as stream:
             text = open_text(stream, file.path, file.reading.encoding)
             if file.format == "jsonl":
-                blocks = read_jsonl(text, file.path, columns, loose)
+                blocks = read_jsonl(text, file.path, columns, loose, options.decimal_signs)
             else:
                 blocks = read_delimited(text, file.path, columns, loose, file.format, file.reading)
             for block in blocks:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from trainer.contract.contract import Contract
+from trainer.spec.features import FeatureSpec
 from trainer.spec.run import RunSpec
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.roles import FEATURE, GROUP, TIME
+from trainer.tasks.tables.task import fitted_features
 
 
 class ReadOptions(NamedTuple):
@@ -20,14 +23,33 @@ class ReadOptions(NamedTuple):
     """Roles whose values may be of any kind, or missing."""
     binary: frozenset[str] = frozenset()
     """Roles that hold bytes, or the path of a file that holds them."""
+    decimal_signs: Mapping[str, str] = {}
+    """Role -> the decimal sign in its texts, if it is not a point. Numbers of typed columns are spelled with it."""
 
 
-def make_read_options(task: Task, columns: dict[str, str]) -> ReadOptions:
-    """Return the read options of a task for the roles in `columns` (role -> the file's column)."""
+def make_read_options(
+    task: Task, columns: dict[str, str], features: Mapping[str, FeatureSpec] | None = None
+) -> ReadOptions:
+    """Return the read options of a task for the roles in `columns` (role -> the file's column).
+
+    `features` are the rules of the columns that have the role of a feature.
+    """
     loose = {role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE)}
     if task.target.accepts_any_type:
         loose.add(task.target_role)
-    return ReadOptions(columns, frozenset(loose & columns.keys()), task.binary_roles & columns.keys())
+    signs = {FEATURE + name: getattr(rules, "decimal_sign", ".") for name, rules in (features or {}).items()}
+    return ReadOptions(
+        columns,
+        frozenset(loose & columns.keys()),
+        task.binary_roles & columns.keys(),
+        {role: sign for role, sign in signs.items() if sign != "."},
+    )
+
+
+def read_options_of_contract(contract: Contract, columns: dict[str, str]) -> ReadOptions:
+    """Return the read options of rows for a trained model: to predict, or to evaluate it."""
+    task = task_of_contract(contract)
+    return make_read_options(task, columns, fitted_features(contract).rules if task.learns_from_features else {})
 
 
 def read_options_of_spec(spec: RunSpec, contract: Contract) -> ReadOptions:
@@ -35,4 +57,4 @@ def read_options_of_spec(spec: RunSpec, contract: Contract) -> ReadOptions:
     split = spec.data.split
     split_column = {} if split.column is None else {GROUP if split.by == "group" else TIME: split.column}
     columns = {**contract.columns, **split_column, **{FEATURE + name: name for name in spec.data.features}}
-    return make_read_options(task_of_contract(contract), columns)
+    return make_read_options(task_of_contract(contract), columns, spec.data.features)

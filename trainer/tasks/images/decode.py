@@ -11,11 +11,29 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-#: The formats that are read. Pillow reads more, but they are rare, and each parser is one more target of hostile bytes.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+from trainer.tasks.images.png_chunks import without_long_texts
 
+#: The formats that are read, AVIF where Pillow was built with it. Pillow reads more, but they are rare, and each parser is
+#: one more target of hostile bytes.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", *(("AVIF",) if features.check("avif") else ()))
+
+# The first bytes of images in other formats -> what they are. Those of HEIC and AVIF follow the length of a box.
+_OTHER_FORMATS = (
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"8BPS", "a Photoshop image"),
+    (b"\0\0\1\0", "an icon"),
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the image itself"),
+)
+_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "a HEIC image"),
+    **({} if "AVIF" in FORMATS else dict.fromkeys((b"avif", b"avis"), "an AVIF image, which this Pillow cannot read")),
+}
 _RESAMPLE = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -64,7 +82,7 @@ class ImageForm(NamedTuple):
 def open_image(raw: bytes, max_pixels: int) -> Image.Image:
     """Return an image after reading only its header. Raises `UnusableImage`."""
     try:
-        image = Image.open(io.BytesIO(raw), formats=FORMATS)
+        image = Image.open(io.BytesIO(without_long_texts(raw)), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _too_large(max_pixels) from None
     except Exception:  # Pillow's own errors, and for damaged bytes whatever its parsers raise
@@ -101,6 +119,13 @@ def _why_unreadable(raw: bytes) -> str:
     start = raw[:512].lstrip()
     if start.startswith((b"<svg", b"<?xml")):
         return "an SVG drawing, not an image of pixels"
+    if start[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "a page of HTML, not an image"
+    other = next((kind for sign, kind in _OTHER_FORMATS if raw.startswith(sign)), None)
+    if raw[4:8] == b"ftyp":
+        other = _BRANDS.get(raw[8:12])
+    if other:
+        return f"{other}; convert it to one of {', '.join(FORMATS)}"
     return f"not an image in a known format ({', '.join(FORMATS)})"
 
 
