@@ -24,7 +24,7 @@ from trainer.data.prepare.passes import estimate_text_bytes, quiet_ray_data
 from trainer.data.prepare.row_checks import check_rows, reject_rows
 from trainer.data.readers.file_groups import group_files, read_group
 from trainer.data.readers.read import read_blocks
-from trainer.data.readers.read_options import ReadOptions, make_read_options
+from trainer.data.readers.read_options import ReadOptions, read_options_of_contract
 from trainer.data.sources.row_folder import ROW_ENDINGS
 from trainer.data.sources.source_file import SourceFile
 from trainer.inference.predictor import Predictor
@@ -145,7 +145,7 @@ def check_files(files: list[SourceFile], output: Path, contract: Contract) -> No
 
 def input_options(task: Task, contract: Contract) -> ReadOptions:
     """Return the options for reading a model's inputs from a file without targets."""
-    return make_read_options(task, {role: contract.columns[role] for role in input_roles(task, contract)})
+    return read_options_of_contract(contract, {role: contract.columns[role] for role in input_roles(task, contract)})
 
 
 def _may_have_paths(task: Task, files: list[SourceFile]) -> bool:

@@ -23,7 +23,7 @@ from trainer.contract.contract import Contract
 from trainer.data.prepare.row_checks import check_rows
 from trainer.data.readers.evidence import explain_reason
 from trainer.data.readers.read import read_blocks
-from trainer.data.readers.read_options import make_read_options
+from trainer.data.readers.read_options import read_options_of_contract
 from trainer.data.sources.source_file import INPUT
 from trainer.data.sources.source_files import find_source_files
 from trainer.spec.format import FormatSpec
@@ -84,7 +84,7 @@ def read_labeled(paths: str | list[str], contract: Contract, reading: FormatSpec
     columns: dict[str, list[Any]] = {role: [] for role in input_roles(task, contract)}
     targets: list[str | None] = []
     cleaner = Cleaner(contract)
-    options = make_read_options(task, contract.columns)
+    options = read_options_of_contract(contract, contract.columns)
     for file in find_source_files(paths, INPUT, reading):
         for block in read_blocks(file, *options):
             checked = check_rows(task, contract, block, cleaner)
