@@ -77,16 +77,25 @@ def _differing(values: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _compare_metrics(details: list[RunDetails], rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    same_meaning = len(set(_metrics_versions(details))) == 1
     compared = {}
     for part in _PARTS:
         by_name = _align([one.summary.metrics.get(part, {}) for one in details])
         if by_name:
-            comparable = rows[part]["same"] is not False
+            comparable = same_meaning and rows[part]["same"] is not False
             compared[part] = {
                 name: {"values": values, "best": _best(name, values) if comparable else []}
                 for name, values in by_name.items()
             }
     return compared
+
+
+def _metrics_versions(details: list[RunDetails]) -> list[int]:
+    """Return `METRICS_VERSION` of each run's time."""
+    from trainer.runs.environment import ENVIRONMENT_FILE
+    from trainer.runs.run_summary import read_mapping
+
+    return [read_mapping(one.summary.folder / ENVIRONMENT_FILE)[0].get("metrics_version", 1) for one in details]
 
 
 def _best(metric: str, values: list[float | None]) -> list[int]:
@@ -176,6 +185,13 @@ def _list_notes(details: list[RunDetails], comparison: dict[str, Any]) -> list[s
                 f"The {part} rows of at least one run are gone, so nothing shows that the {part} metrics were computed on "
                 "the same rows."
             )
+    versions = _metrics_versions(details)
+    earlier = [one.summary.name for one, version in zip(details, versions, strict=True) if version < max(versions)]
+    if earlier:
+        notes.append(
+            "An earlier raymill, whose macro averages covered other classes, evaluated these runs, so their metrics "
+            f"cannot be compared with the others, and no best value is marked: {', '.join(earlier)}."
+        )
     metrics = list(dict.fromkeys(one.summary.metric for one in details if one.summary.metric))
     if len(metrics) > 1:
         notes.append(f"The runs have different main metrics: {', '.join(metrics)}.")

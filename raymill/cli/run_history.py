@@ -117,7 +117,7 @@ def _print_trials(context: CommandContext, run: Mapping[str, Any]) -> None:
             trial["state"],
             trial["epochs"],
             f"{trial['seconds']:.1f}",
-            trial["error"] or run_facts.format_metric(trial["metric"]),
+            trial["error"] or run_facts.format_metric(run["metric"], trial["metric"]),
         ]
         for trial in run["trials"]
     ]
@@ -149,7 +149,7 @@ def _print_comparison(context: CommandContext, comparison: Mapping[str, Any]) ->
     for part, metrics in comparison["metrics"].items():
         marked = {
             name: [
-                run_facts.format_metric(value) + "*" * (index in entry["best"])
+                run_facts.format_metric(name, value) + "*" * (index in entry["best"])
                 for index, value in enumerate(entry["values"])
             ]
             for name, entry in metrics.items()

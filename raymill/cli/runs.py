@@ -83,6 +83,7 @@ def _summary_lines(outcome: Outcome, storage: str | None) -> list[str]:
     return [
         f"{outcome.model}@{outcome.version}  {metrics_line(test)}",
         f"{'promoted' if outcome.promoted else 'not promoted'}: {outcome.reason}",
+        *([outcome.note] if outcome.note else []),
         f"report: {outcome.report}",
         f"next:   raymill serve {outcome.model}{'' if outcome.promoted else f'@{outcome.version}'}{storage_option}",
     ]

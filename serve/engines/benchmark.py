@@ -140,7 +140,12 @@ class Benchmark:
         if not np.isfinite(difference):
             return candidate._replace(refused="its scores are not finite", conclusion="its scores are not finite")
         if self._held_out is None:
-            return self._check_without_targets(candidate, difference)
+            return self._check_without_targets(
+                candidate, difference, "there are no held-out rows to check the metric on"
+            )
+        if not np.isfinite(self._metric(self._own_scores)):
+            missing = f"{self._held_out.metric} is not defined for the {len(scores):,} held-out rows to check it on"
+            return self._check_without_targets(candidate, difference, missing)
         verdict = judge(
             self._own_scores,
             scores,
@@ -154,7 +159,8 @@ class Benchmark:
 
     def accept_native(self, candidate: Candidate) -> Candidate:
         """Return the candidate of the model itself, which always passes."""
-        metric = self._metric(self._own_scores) if self._held_out else None
+        own_metric = self._metric(self._own_scores) if self._held_out else float("nan")
+        metric = own_metric if np.isfinite(own_metric) else None
         return candidate._replace(
             metric=metric,
             own_metric=metric,
@@ -164,11 +170,12 @@ class Benchmark:
             conclusion="the model itself",
         )
 
-    def _check_without_targets(self, candidate: Candidate, difference: float) -> Candidate:
+    def _check_without_targets(self, candidate: Candidate, difference: float, missing: str) -> Candidate:
+        """Return a candidate that is refused unless its scores are the model's own; `missing` says why."""
         facts = f"scores change by at most {difference:.4f}"
         if difference <= _SAME_SCORE:
             return candidate._replace(conclusion=f"{facts}: the same up to rounding")
-        reason = f"{facts}, and there are no held-out rows to check the metric on"
+        reason = f"{facts}, and {missing}"
         return candidate._replace(refused=reason, conclusion=reason)
 
     @property
@@ -182,14 +189,20 @@ class Benchmark:
             changed: np.ndarray = np.abs(scores - self._own_scores).max(1) > _SAME_NUMBER * self._unit
             return changed
         own, theirs = (target.answer(fitted, values) for values in (self._own_scores, scores))
+        # Tags are listed by score; another order is not another answer.
         return np.array(
-            [target.labels_to_count(a) != target.labels_to_count(b) for a, b in zip(own, theirs, strict=True)]
+            [
+                sorted(target.labels_to_count(a)) != sorted(target.labels_to_count(b))
+                for a, b in zip(own, theirs, strict=True)
+            ]
         )
 
     def _metric(self, scores: np.ndarray) -> float:
+        """Return the metric; NaN if it is not defined for the checked rows, whatever the scores are."""
         assert self._held_out is not None
         targets, bins = self._held_out.targets[self._rows], self._held_out.bins
-        return float(self.predictor.task.target.metrics(scores, targets, bins)[self._held_out.metric])
+        value = self.predictor.task.target.metric(self._held_out.metric, scores, targets, bins)
+        return float("nan") if value is None else value
 
     def _rows_per_s(self, engine: Engine) -> float:
         """Return rows per second in batches. Use each batch's fastest time, so that other work on the machine does not

@@ -25,7 +25,7 @@ from trainer.registry.registry import MANIFEST_FILE, Version
 
 CHOICE = "choice.json"
 # Version of the choice file's schema and of the set of engines. A choice with another version is measured again.
-FORMAT = 5
+FORMAT = 6
 # How many unused folders of built engines to keep: replicas that run or restart may still read them.
 _KEEP_BUILT = 3
 _LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino")

@@ -1,29 +1,24 @@
 """Decide whether an engine is as good as the model itself, from the scores of both on the same held-out rows.
 
 An engine may lose `serve.max_metric_drop`. On few rows, a single answer moves the metric by more than that: with 300
-rows, one more wrong answer costs a third of a percentage point. So a larger loss counts only if it is real. A paired
-test decides that: if the engine were as good as the model, swapping their scores row by row would not change the
-expected metric, so a loss as large as the measured one would be common among random swaps. Two limits on the number of
-rows that change their answer hold whatever the test says, because a test on few rows finds nothing.
+rows, one more wrong answer costs a third of a percentage point. So a larger loss counts only if it is real, which the
+paired test of trainer/inference/significance.py decides. Two limits on the number of rows that change their answer hold
+whatever the test says, because a test on few rows finds nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from trainer.inference.significance import SIGNIFICANT, MetricOfScores, paired_p_value
 
 # An engine is refused if a larger share of the rows changes its answer, even if the metric is the same.
 _MAX_CHANGED = 0.10
 # A loss that may be noise is accepted only if at most this share of the rows changes its answer. With 300 rows, that
 # accepts a loss of at most 1.3 points in accuracy; with 1,000 rows, of 0.8 points.
 _MAX_CHANGED_WITH_LOSS = 0.02
-# A loss is real if random swaps reach it less often than this.
-_SIGNIFICANT = 0.05
-# Maximum number of swaps, and the number of swaps with as large a loss after which the test ends early: a metric of many
-# classes takes 30 ms, and a loss that is noise is found to be noise after some fifty swaps.
-_SWAPS, _ENOUGH = 400, 20
 # Added to the tolerance, so that floating-point error does not decide whether a metric's drop is within it.
 _ROUNDING = 1e-9
 
@@ -51,7 +46,7 @@ def judge(
     own: np.ndarray,
     scores: np.ndarray,
     changed: np.ndarray,
-    metric: Callable[[np.ndarray], float],
+    metric: MetricOfScores,
     *,
     name: str,
     higher_is_better: bool,
@@ -69,7 +64,7 @@ def judge(
     allowed = tolerance / 100 * (1.0 if higher_is_better else abs(own_metric))
     n_rows, n_changed = len(own), int(changed.sum())
     loses_too_much = loss > allowed + _ROUNDING
-    p_value = _p_value(own, scores, lambda values: sign * metric(values), loss) if loses_too_much else None
+    p_value = paired_p_value(own, scores, metric, higher_is_better=higher_is_better) if loses_too_much else None
     facts = (
         f"{name} {engine_metric:.4f}, with the model itself {own_metric:.4f}; "
         f"{n_changed:,} of {n_rows:,} rows change their answer"
@@ -78,7 +73,7 @@ def judge(
     if n_changed > _MAX_CHANGED * n_rows:
         refused = reason = f"more than {_MAX_CHANGED:.0%} of the rows change their answer"
     elif p_value is not None:
-        if p_value < _SIGNIFICANT:
+        if p_value < SIGNIFICANT:
             refused = reason = f"it loses more than serve.max_metric_drop, and the loss is real (p = {p_value:.3f})"
         elif n_changed > _MAX_CHANGED_WITH_LOSS * n_rows:
             refused = reason = (
@@ -98,20 +93,3 @@ def judge(
         refused=f"{refused}: {facts}" if refused else "",
         conclusion=f"{facts}: {reason}",
     )
-
-
-def _p_value(own: np.ndarray, scores: np.ndarray, metric: Callable[[np.ndarray], float], loss: float) -> float:
-    """Return how often swapping the two scores of random rows loses at least `loss`: a one-sided sign-flip test.
-
-    The swaps are the same in every call.
-    """
-    generator = np.random.default_rng(0)
-    n_as_large = 0
-    for n_swaps in range(1, _SWAPS + 1):
-        is_swapped = generator.random(len(own)) < 0.5
-        is_swapped = is_swapped.reshape(-1, *[1] * (own.ndim - 1))
-        first, second = np.where(is_swapped, scores, own), np.where(is_swapped, own, scores)
-        n_as_large += metric(first) - metric(second) >= loss - _ROUNDING
-        if n_as_large == _ENOUGH:
-            return n_as_large / n_swaps
-    return (1 + n_as_large) / (1 + _SWAPS)

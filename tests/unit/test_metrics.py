@@ -5,6 +5,8 @@ import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, roc_auc_score
 
 from trainer.targets.metrics import classification
+from trainer.targets.metrics.calibration import calibration
+from trainer.targets.sections.by_label import by_label_section
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.dirichlet(np.ones(4), size=300)
@@ -25,7 +27,7 @@ def test_metrics_agree_with_scikit_learn():
 
 def test_calibration_by_hand():
     scores = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    calibrated = classification.calibration(scores, np.array([0, 1, 0, 0]), n_bins=10)
+    calibrated = calibration(scores, np.array([0, 1, 0, 0]), n_bins=10)
     assert calibrated["error"] == pytest.approx(0.5 * abs(0.9 - 0.5) + 0.5 * abs(0.6 - 1.0))
     assert [entry["rows"] for entry in calibrated["bins"]] == [2, 2]
 
@@ -45,3 +47,22 @@ def test_by_class_names_every_class():
     rows = classification.metrics_by_class(SCORES, np.minimum(TARGETS, 2), ["a", "b", "c", "d"])
     assert [row["label"] for row in rows] == ["a", "b", "c", "d"]
     assert sum(row["rows"] for row in rows) == 300 and rows[3]["rows"] == 0
+    assert rows[3]["recall"] is rows[3]["f1"] is None and rows[3]["precision"] == 0.0 and rows[3]["predicted"] > 0
+    section = by_label_section("class", rows)
+    assert section.rows[-1][:4] == ["d", "0.000", "", ""] and "1 of 4 classes have no rows" in section.note
+
+
+def test_macro_averages_cover_the_classes_with_rows_whatever_is_predicted():
+    # 150 classes, of which 50 have rows. One model is wrong with classes that have rows, the other with classes that
+    # have none: they are as often right, and no class counts for one of them only.
+    targets = np.repeat(np.arange(50), 6)
+    wrong = np.arange(300) % 6 == 0
+    figures = []
+    for answer_when_wrong in ((targets + 1) % 50, targets + 100):
+        scores = np.full((300, 150), 1e-3)
+        scores[np.arange(300), np.where(wrong, answer_when_wrong, targets)] = 0.9
+        figures.append(classification.classification_metrics(scores, targets, 15))
+    assert [metrics["accuracy"] for metrics in figures] == [pytest.approx(5 / 6)] * 2
+    assert [metrics["macro_recall"] for metrics in figures] == [pytest.approx(5 / 6)] * 2
+    assert figures[1]["macro_f1"] == pytest.approx(10 / 11) and figures[0]["macro_f1"] == pytest.approx(5 / 6)
+    assert [metrics["classes_without_rows"] for metrics in figures] == [100, 100]

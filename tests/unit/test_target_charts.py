@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from trainer.targets.classes import Classes
-from trainer.targets.metrics.classification import areas_under_curves, average_precision, rank_scores
+from trainer.targets.metrics.ranking import areas_under_curves, average_precision, rank_scores
 from trainer.targets.report import ScoredRows, prediction_sections
 from trainer.targets.sections import charts
 from trainer.targets.sections.curves import curve_sections

@@ -169,8 +169,11 @@ def test_a_tag_that_no_held_out_row_has_is_left_out_of_the_areas():
     targets[:, 0], targets[:, 1] = 0, 1
     result = TARGET.metrics(scores, targets, 15)
     assert result["roc_auc"] == pytest.approx(roc_auc_score(targets[:, 2:], scores[:, 2:], average="macro"))
-    nothing = TARGET.metrics(np.full((4, 3), 0.1), np.zeros((4, 3), np.uint8), 15)
-    assert set(nothing) == {"exact_match", "log_loss"} and nothing["exact_match"] == 1.0
+    assert result["tags_without_rows"] == 1
+    for score in (0.1, 0.9):  # what is defined does not depend on what is predicted
+        nothing = TARGET.metrics(np.full((4, 3), score), np.zeros((4, 3), np.uint8), 15)
+        assert set(nothing) == {"exact_match", "log_loss", "tags_without_rows"}
+        assert nothing["exact_match"] == float(score < 0.5)
 
 
 def test_training_loss_and_validation_loss_are_the_same():

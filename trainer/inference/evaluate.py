@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import DataError, user_error_in
+from cluster.errors import DataError, ModelError, user_error_in
 from cluster.files import json_sha256
 from cluster.progress import Progress, ProgressFile
 from trainer.charts.section import ReportSection
@@ -169,7 +169,11 @@ def _encode_rows(predictor: Predictor, columns: dict[str, list[Any]], start: int
 def compute_evaluation(
     contract: Contract, rows: LabeledRows, scores: np.ndarray, *, n_bins: int, n_mistakes: int
 ) -> Evaluation:
-    """Return the metrics for the scores of a model with this contract. Raises `DataError` for an unknown label."""
+    """Return the metrics for the scores of a model with this contract.
+
+    Raises `DataError` for an unknown label and `ModelError` for scores that are not finite.
+    """
+    check_finite_scores(scores, "the model")
     task = task_of_contract(contract)
     targets = encode_targets(contract, rows)
     previews = _RowPreviews(task, contract, rows)
@@ -182,6 +186,17 @@ def compute_evaluation(
         rows_digest=rows.digest,
         scores=scores,
     )
+
+
+def check_finite_scores(scores: np.ndarray, model: str) -> None:
+    """Raise `ModelError` naming the first row whose scores are not finite: no metric of them would mean anything."""
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(bad):
+        raise ModelError(
+            f"{model} computes scores that are not finite for {len(bad):,} of {len(scores):,} rows; the first is row "
+            f"{bad[0] + 1}, counted over all files",
+            "look for extreme values in that row, or train with a lower `train.learning_rate` or in fp32",
+        )
 
 
 class _RowPreviews(Sequence[str]):

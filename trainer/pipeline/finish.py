@@ -63,6 +63,7 @@ def register_result(run: Run, result: RunResult) -> Outcome:
         version=version.number,
         promoted=decision.promoted,
         reason=decision.reason,
+        note=decision.note or None,
         fingerprint=prepared.contract.fingerprint,
         metrics={"test": evaluation.metrics, "validation": result.metrics},
         report=str(run.folder / REPORT_FILE),

@@ -13,6 +13,8 @@ class GateDecision(NamedTuple):
     promoted: bool
     reason: str
     evidence: dict[str, Any]
+    note: str = ""
+    """How sure the decision is, or what else to know about it; a sentence or nothing."""
 
 
 def decide_promotion(

@@ -18,15 +18,25 @@ from trainer.contract.contract import load_contract
 from trainer.data.folder import FILES_LEFT_OUT
 from trainer.data.parts import PARTS
 from trainer.data.prepared import Prepared
-from trainer.inference.evaluate import Evaluation, LabeledRows, ScoringResources, encode_targets, score_rows
+from trainer.inference.evaluate import (
+    Evaluation,
+    LabeledRows,
+    ScoringResources,
+    check_finite_scores,
+    encode_targets,
+    score_rows,
+)
 from trainer.inference.golden import MAX_ROWS, select_rows, write_golden
 from trainer.inference.held_out import load_held_out
 from trainer.inference.predictor import Predictor
+from trainer.registry.certainty import ComparedScores, add_certainty
 from trainer.registry.gate import GateDecision, decide_promotion
 from trainer.registry.registry import LINEAGE_FILE, METRICS_FILE, Registry, Version, copy_files, verify_files
 from trainer.runs.folder import SPEC_FILE, save_spec
 from trainer.runs.result import RunResult
+from trainer.spec.evaluate import METRICS_VERSION, EvaluateSpec
 from trainer.spec.run import RunSpec
+from trainer.targets.base import Target
 from trainer.tasks import profile
 from trainer.tasks.catalog import get_task, task_of_contract
 from trainer.tasks.encoder import Columns
@@ -93,7 +103,13 @@ def register_version(result: RunResult, evaluation: Evaluation, rows: LabeledRow
         copy_files(result.checkpoint, folder)
         predictor = Predictor(folder)
         _write_golden_rows(folder, predictor, evaluation.scores, rows.columns)
-        test = {"rows": evaluation.rows, "rows_digest": evaluation.rows_digest, **evaluation.metrics}
+        test = {
+            "rows": evaluation.rows,
+            "rows_digest": evaluation.rows_digest,
+            "metrics_version": METRICS_VERSION,
+            "calibration_bins": result.spec.evaluate.calibration_bins,
+            **evaluation.metrics,
+        }
         write_json(folder / METRICS_FILE, {"test": test, "validation": result.metrics})
         write_json(folder / LINEAGE_FILE, lineage)
         write_json(folder / profile.PROFILE_FILE, _build_profile(folder, predictor, prepared))
@@ -139,6 +155,16 @@ def _write_golden_rows(folder: Path, predictor: Predictor, scores: np.ndarray, c
     write_golden(folder, inputs, requests, scores[selected], library_note)
 
 
+class _ChampionFigures(NamedTuple):
+    """The champion on the candidate's held-out rows."""
+
+    metrics: dict[str, float]
+    scores: np.ndarray | None
+    """As `Target.align_scores` returns them; None if the metrics were stored with the version."""
+    note: str = ""
+    """What to know about the metrics; a sentence or nothing."""
+
+
 class _Candidate(NamedTuple):
     """A registered version, its evaluation on the held-out rows, and the resources for scoring the champion on them."""
 
@@ -166,19 +192,25 @@ def promote_if_better(
 
 def _compare_with_champion(candidate: _Candidate, registry: Registry, champion_number: int | None) -> GateDecision:
     spec, metrics = candidate.spec, candidate.evaluation.metrics
+    ours = load_contract(candidate.version.folder)
+    target, targets = task_of_contract(ours).target, encode_targets(ours, candidate.rows)
+    scores = ComparedScores(targets, candidate.evaluation.scores, None)
     if champion_number is None or not spec.promote.enabled:
-        return decide_promotion(spec, metrics, None)
+        return add_certainty(decide_promotion(spec, metrics, None), target, spec.evaluate, scores)
     try:
         champion = registry.find(f"{spec.name}@{champion_number}")
         _check_comparable(candidate.version, champion)
-        champion_metrics = _champion_metrics(candidate, champion)
+        figures = _evaluate_champion(candidate, champion, target, targets)
     except UserError as error:
         reason = (
             f"the current {spec.promote.alias} cannot be evaluated ({error.problem}); "
             "promote the version with `raymill models promote`"
         )
         return GateDecision(False, reason, {"metric": spec.evaluate.metric})
-    return decide_promotion(spec, metrics, champion_metrics, champion.ref)
+    decision = decide_promotion(spec, metrics, figures.metrics, champion.ref)
+    if figures.note:
+        decision = decision._replace(note=figures.note, evidence={**decision.evidence, "note": figures.note})
+    return add_certainty(decision, target, spec.evaluate, scores._replace(champion=figures.scores))
 
 
 def _check_comparable(candidate: Version, champion: Version) -> None:
@@ -199,16 +231,39 @@ def _check_comparable(candidate: Version, champion: Version) -> None:
         )
 
 
-def _champion_metrics(candidate: _Candidate, champion: Version) -> dict[str, float]:
-    """Return the champion's metrics on the candidate's rows: the recorded ones if it was evaluated on the same rows."""
+def _evaluate_champion(
+    candidate: _Candidate, champion: Version, target: Target, targets: np.ndarray
+) -> _ChampionFigures:
+    """Return the champion's metrics on the candidate's rows, computed as the candidate's are.
+
+    If the champion cannot be loaded, for example because the code of its task has changed, the metrics that it was
+    registered with replace them, provided that they mean the same on the same rows. Raises `UserError` otherwise.
+    """
     spec, rows = candidate.spec, candidate.rows
-    recorded: dict[str, Any] = champion.metrics["test"]
-    if recorded["rows_digest"] == rows.digest:
-        return {name: value for name, value in recorded.items() if isinstance(value, float)}
-    verify_files(champion)
-    scores = score_rows(champion.folder, rows, candidate.resources, batch_size=spec.evaluate.batch_size)
+    try:
+        verify_files(champion)
+        scores = score_rows(champion.folder, rows, candidate.resources, batch_size=spec.evaluate.batch_size)
+        check_finite_scores(scores, champion.ref)
+    except UserError as error:
+        stored = _stored_metrics(champion, rows, spec.evaluate)
+        if stored is None:
+            raise
+        note = f"{champion.ref} cannot be evaluated now ({error.problem}), so its stored metrics were compared."
+        return _ChampionFigures(stored, None, note)
     # A champion with other labels is evaluated on the candidate's labels; a label it does not know scores 0.
     ours, theirs = load_contract(candidate.version.folder), load_contract(champion.folder)
-    target = task_of_contract(ours).target
     aligned = target.align_scores(scores, theirs.fitted, ours.fitted)
-    return target.metrics(aligned, encode_targets(ours, rows), spec.evaluate.calibration_bins)
+    return _ChampionFigures(target.metrics(aligned, targets, spec.evaluate.calibration_bins), aligned)
+
+
+def _stored_metrics(champion: Version, rows: LabeledRows, spec: EvaluateSpec) -> dict[str, float] | None:
+    """Return the metrics that a version was registered with; None if they are not comparable with new ones on `rows`."""
+    stored: dict[str, Any] = champion.metrics.get("test", {})
+    same = {
+        "rows_digest": rows.digest,
+        "metrics_version": METRICS_VERSION,
+        "calibration_bins": spec.calibration_bins,
+    }
+    if any(stored.get(name) != value for name, value in same.items()):
+        return None
+    return {name: value for name, value in stored.items() if isinstance(value, float)}

@@ -78,10 +78,10 @@ def _metric_sections(comparison: Mapping[str, Any]) -> list[ReportSection]:
         names += [name for name in metrics if name not in names]
         same = comparison["rows"][part]["same"]
         note = f"All these metrics were computed on the same {part} rows." if same else ""
-        values = {name: metrics[name]["values"] for name in names}
+        values = {name: [format_metric(name, value) for value in metrics[name]["values"]] for name in names}
         best = {name: metrics[name]["best"] for name in names}
         title = f"Metrics on the {part} rows"
-        sections.append(_side_by_side(title, values, format_metric, best=best, note=note, number=True))
+        sections.append(_side_by_side(title, values, str, best=best, note=note, number=True))
     return sections
 
 

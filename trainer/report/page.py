@@ -10,6 +10,7 @@ from typing import Any
 from trainer.charts.section import ReportSection
 from trainer.registry.gate import GateDecision
 from trainer.report.html import render_page
+from trainer.targets.metrics.summary import COUNTS
 
 # Shown first, in this order; the other metrics follow.
 _FIRST_METRICS = (
@@ -65,6 +66,13 @@ def write_page(path: Path, page: ReportPage) -> None:
     )
 
 
-def _order_metrics(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+def _order_metrics(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return the names of the metrics in the order of the page, with their values as text."""
     first = [name for name in _FIRST_METRICS if name in metrics]
-    return [(name, metrics[name]) for name in dict.fromkeys([*first, *metrics])]
+    return [(name, _format_tile(name, metrics[name])) for name in dict.fromkeys([*first, *metrics])]
+
+
+def _format_tile(name: str, value: float) -> str:
+    if name in COUNTS:
+        return f"{value:,.6g}"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster.text import format_seconds
+from trainer.targets.metrics.summary import COUNTS
 
 MISSING = "–"
 #: Validation losses of classes and tags, and of numbers.
@@ -50,9 +51,9 @@ def describe_metric(run: Mapping[str, Any]) -> str:
     return "" if run["value"] is None else f"{run['metric']} {run['value']:.4f} ({run['part']})"
 
 
-def format_metric(value: float | None) -> str:
-    """Return a metric's value with four decimals, or a dash."""
-    return MISSING if value is None else f"{value:.4f}"
+def format_metric(name: str, value: float | None) -> str:
+    """Return the value of the metric `name` with four decimals, a count as a whole number, or a dash."""
+    return MISSING if value is None else f"{value:.6g}" if name in COUNTS else f"{value:.4f}"
 
 
 def format_value(value: Any) -> str:

@@ -77,7 +77,7 @@ def _part_sections(run: Mapping[str, Any]) -> list[ReportSection]:
         return []
     names = dict.fromkeys(name for metrics in parts.values() for name in metrics)
     columns = [TableColumn("metric"), *[TableColumn(part, number=True) for part in parts]]
-    rows = [[name, *[format_metric(metrics.get(name)) for metrics in parts.values()]] for name in names]
+    rows = [[name, *[format_metric(name, metrics.get(name)) for metrics in parts.values()]] for name in names]
     return [ReportSection("Metrics by part", columns=columns, rows=rows)]
 
 

@@ -46,7 +46,7 @@ def _table(runs: Sequence[Mapping[str, Any]]) -> ReportSection:
             describe_state(run),
             describe_start(run),
             describe_duration(run),
-            *[run["metric"], format_metric(run["value"]), run["part"]],
+            *[run["metric"], format_metric(run["metric"], run["value"]), run["part"]],
             describe_version(run),
         ]
         for run in runs

@@ -75,7 +75,8 @@ def find_suspects(texts: Sequence[str], labels: Sequence[str], text_groups: np.n
         }
         for index in np.argsort(of_label - of_suggested, kind="stable")[:_MAX_SHOWN]
     ]
-    accuracy = float((probability_BC.argmax(axis=1) == target).mean())
+    is_scored = probability_BC.any(axis=1)  # a fold without two classes to learn from has no probabilities
+    accuracy = float((probability_BC.argmax(axis=1) == target)[is_scored].mean()) if is_scored.any() else 0.0
     return Suspects(len(sample), len(rows), accuracy, worst)
 
 

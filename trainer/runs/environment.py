@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster.files import read_json, write_json
 from cluster.text import utc_now
 from trainer.optim.distributed.worker_context import WorkerContext
+from trainer.spec.evaluate import METRICS_VERSION
 
 ENVIRONMENT_FILE = "environment.json"
 #: The first worker's processor, threads, GPU and precision.
@@ -20,7 +21,7 @@ HARDWARE_FILE = "hardware.json"
 
 
 def write_environment(folder: Path) -> None:
-    """Write environment.json: every installed package, Python, the code's git revision, the command."""
+    """Write environment.json: every installed package, Python, the code's git revision, what metrics mean, the command."""
     write_json(
         folder / ENVIRONMENT_FILE,
         {
@@ -29,6 +30,7 @@ def write_environment(folder: Path) -> None:
             "python": platform.python_version(),
             "system": platform.platform(),
             "git": _git_revision(Path.cwd()),
+            "metrics_version": METRICS_VERSION,
             "packages": installed_packages(),
         },
     )

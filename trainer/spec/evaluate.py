@@ -11,6 +11,10 @@ from trainer.spec.section import NAME_PATTERN, Positive, SpecSection
 #: Metrics for which a lower value is better; for all others a higher one is.
 LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "rmse", "mae", "mse"})
 
+#: Raised when a metric changes its meaning; values of different versions are not compared. 2: macro averages cover the
+#: classes or tags that have rows, and no longer those without rows that were predicted.
+METRICS_VERSION = 2
+
 #: Metrics that evaluation computes and that may choose the best checkpoint, trial or version. trainer/targets/metrics
 #: computes them; each target lists its own in `metric_names`.
 Metric = Literal[

@@ -106,7 +106,9 @@ class Target(ABC):
     def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
         """Return the metrics in `metric_names`, and any others, for scores (B, C) and targets as `array` returns them.
 
-        `n_bins` is the number of calibration bins. A metric that is not defined for these rows is left out.
+        `n_bins` is the number of calibration bins. A metric that is not defined for these rows is left out. Whether it
+        is defined depends on the targets alone, and so do the labels that an average covers: the gate compares two
+        models on the same rows.
         """
 
     # Answers.
@@ -179,6 +181,13 @@ class Target(ABC):
         """Return targets for estimators that do not use torch: int64 class ids or float32 numbers, shape (B,)."""
         return self.tensor(fitted, targets).numpy()
 
+    def metric(self, name: str, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> float | None:
+        """Return one of the `metrics`; None if it is not defined for these rows.
+
+        Override it if one metric takes much less time than all of them: tests of significance compute it many times.
+        """
+        return self.metrics(scores, targets, n_bins).get(name)
+
     def scale_loss(self, fitted: FittedTarget, loss: float) -> float:
         """Return a mean loss, computed with `loss_sum`, in the units of the metric `loss_metric`."""
         return loss
@@ -192,6 +201,9 @@ class Target(ABC):
         return ["value"]
 
     def align_scores(self, scores: np.ndarray, theirs: FittedTarget, ours: FittedTarget) -> np.ndarray:
-        """Return the scores of a model that was fitted as `theirs` in the columns of `ours`; missing labels score 0."""
+        """Return the scores of a model that was fitted as `theirs` in the columns of `ours`; missing labels score 0.
+
+        Further columns may follow, if `metrics` takes them.
+        """
         labels = self.labels(ours)
         return reorder_scores(scores, self.labels(theirs), labels) if labels else scores

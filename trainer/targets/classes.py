@@ -115,6 +115,9 @@ class Classes(Target):
     def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
         return classification_metrics(scores, targets, n_bins)
 
+    def metric(self, name: str, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> float | None:
+        return classification_metrics(scores, targets, n_bins, [name]).get(name)
+
     def answer(self, fitted: FittedTarget, scores: np.ndarray) -> list[dict[str, Any]]:
         labels = self.labels(fitted)
         answers = []
@@ -129,6 +132,15 @@ class Classes(Target):
             "prediction": pa.array([answer["label"] for answer in answers], pa.string()),
             "score": pa.array([answer["score"] for answer in answers], pa.float64()),
         }
+
+    def align_scores(self, scores: np.ndarray, theirs: FittedTarget, ours: FittedTarget) -> np.ndarray:
+        """Return the scores in the columns of `ours`, followed by the classes that only `theirs` has.
+
+        So the answer of the model stays what it is: an answer with a class that `ours` does not have is wrong.
+        """
+        known = set(self.labels(ours))
+        others = [column for column, label in enumerate(self.labels(theirs)) if label not in known]
+        return np.hstack([super().align_scores(scores, theirs, ours), scores[:, others]])
 
     def labels_to_count(self, answer: dict[str, Any]) -> list[str]:
         return [answer["label"]]

@@ -129,6 +129,9 @@ class Numbers(Target):
     def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
         return regression_metrics(scores[:, 0], targets)
 
+    def metric(self, name: str, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> float | None:
+        return regression_metrics(scores[:, 0], targets, [name]).get(name)
+
     def answer(self, fitted: FittedTarget, scores: np.ndarray) -> list[dict[str, Any]]:
         digits = significant_decimals(fitted)
         return [{"value": round(float(value), digits) + 0.0} for value in scores[:, 0]]

@@ -150,6 +150,9 @@ class Tags(Target):
     def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
         return tags_metrics(scores, targets)
 
+    def metric(self, name: str, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> float | None:
+        return tags_metrics(scores, targets, [name]).get(name)
+
     def answer(self, fitted: FittedTarget, scores: np.ndarray) -> list[dict[str, Any]]:
         labels = self.labels(fitted)
         order_BC = np.argsort(-scores, axis=1, kind="stable")

@@ -18,6 +18,7 @@ import numpy as np
 
 from trainer.features.fitted import FittedFeatures
 from trainer.runs.environment import write_hardware
+from trainer.targets.metrics.summary import COUNTS
 from trainer.tasks.estimators.base import (
     Estimator,
     FeatureTable,
@@ -28,7 +29,7 @@ from trainer.tasks.estimators.base import (
     training_labels,
 )
 from trainer.tasks.estimators.catalog import new_estimator
-from trainer.training.checkpoint.best_model import BestTracker, check_finite_loss
+from trainer.training.checkpoint.best_model import BestTracker, check_finite_loss, check_finite_scores
 from trainer.training.checkpoint.export import export_model
 from trainer.training.checkpoint.train_state import TrainState
 from trainer.training.context import TrainContext
@@ -74,7 +75,7 @@ def train_estimator(context: TrainContext) -> None:
         for fit in fits:
             next(fit)
         metrics = _mean(
-            [_compute_metrics(context, estimator, part) for estimator, part in validated], spec.evaluate.metric
+            [_compute_metrics(context, estimator, part, epoch) for estimator, part in validated], spec.evaluate.metric
         )
         check_finite_loss(metrics[task.target.loss_metric], epoch)
         is_better = best.record(metrics)
@@ -113,13 +114,14 @@ def _parts(context: TrainContext) -> Iterator[EstimatorRows]:
     yield EstimatorRows(FeatureTable(values, ids, tables[0].sizes), labels)
 
 
-def _compute_metrics(context: TrainContext, model: Estimator, part: EstimatorRows) -> dict[str, float]:
+def _compute_metrics(context: TrainContext, model: Estimator, part: EstimatorRows, epoch: int) -> dict[str, float]:
     """Return the metrics of one estimator on its validation rows, and its loss on its training rows."""
     assert part.validation is not None and part.validation_targets is not None
     target, fitted = context.task.target, context.prepared.contract.fitted
     sample = spread_rows(len(part.table), _LOSS_ROWS)
     loss = mean_loss(part.labels.take(sample), model.logits(part.table.take(sample)))
     scores = target.scores(fitted, model.logits(part.validation))
+    check_finite_scores(scores, epoch)
     metrics = target.metrics(scores, part.validation_targets, context.spec.evaluate.calibration_bins)
     return {**metrics, "train_loss": target.scale_loss(fitted, loss)}
 
@@ -128,6 +130,9 @@ def _mean(by_fold: list[dict[str, float]], metric: str) -> dict[str, float]:
     """Return the mean of the metrics that all folds have, and the standard deviation of `metric` over the folds."""
     if len(by_fold) == 1:
         return by_fold[0]
+    for name in COUNTS:
+        if any(name in metrics for metrics in by_fold):
+            by_fold = [{name: 0.0, **metrics} for metrics in by_fold]
     shared = [name for name in by_fold[0] if all(name in metrics for metrics in by_fold)]
     means = {name: float(np.mean([metrics[name] for metrics in by_fold])) for name in shared}
     if metric in means:

@@ -20,7 +20,12 @@ from trainer.runs.environment import write_hardware
 from trainer.training.batch_source import PreparedBatches
 from trainer.training.callbacks import ModelWriter
 from trainer.training.checkpoint.background_writer import BackgroundWriter
-from trainer.training.checkpoint.best_model import BestTracker, check_finite_loss, delete_models_from
+from trainer.training.checkpoint.best_model import (
+    BestTracker,
+    check_finite_loss,
+    check_finite_scores,
+    delete_models_from,
+)
 from trainer.training.checkpoint.checkpoints import Checkpoints, LoadedCheckpoint
 from trainer.training.checkpoint.train_state import TrainState
 from trainer.training.context import TrainContext
@@ -230,7 +235,7 @@ class TrainLoop:
         state, target, fitted = self._state, self._task.target, self._prepared.contract.fitted
         rows = state.rows - (epoch - 1) * self._batches.n_rows
         with self._module.evaluation_model() as model:
-            metrics = self._validate(model)  # all ranks
+            metrics = self._validate(model, epoch)  # all ranks
         check_finite_loss(metrics[target.loss_metric], epoch)
         metrics["train_loss"] = target.scale_loss(fitted, state.loss_sum / rows)
         is_better = best.record(metrics)
@@ -244,7 +249,7 @@ class TrainLoop:
         if not self._batches.is_exact:
             self._save()
 
-    def _validate(self, model: torch.nn.Module) -> dict[str, float]:
+    def _validate(self, model: torch.nn.Module, epoch: int) -> dict[str, float]:
         """Return the metrics on the validation rows. Each rank computes its share; all ranks get the same result."""
         rows, worker, contract = self._prepared.part("validation"), self._worker, self._prepared.contract
         # Every worker gets the same number of rows, because a sharded model runs on all workers together.
@@ -258,4 +263,5 @@ class TrainLoop:
         for indices, values in parts:
             logits_by_row[indices] = values
         scores = self._task.target.scores(contract.fitted, logits_by_row)
+        check_finite_scores(scores, epoch)
         return self._task.target.metrics(scores, rows.targets, self._spec.evaluate.calibration_bins)

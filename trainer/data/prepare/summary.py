@@ -73,4 +73,5 @@ def _class_weights(train_C: np.ndarray, data: DataSpec) -> list[float] | None:
     """Return the weight of each class, 1 on average over the rows; None without a step `balance: {method: weight}`."""
     if not any(step.balance and step.balance.method == "weight" for step in dataset_steps(data)):
         return None
-    return [round(float(train_C.sum() / (len(train_C) * max(1, count))), 6) for count in train_C]
+    n_with_rows = int((train_C > 0).sum())
+    return [round(float(train_C.sum() / (max(1, n_with_rows) * max(1, count))), 6) for count in train_C]

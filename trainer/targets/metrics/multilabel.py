@@ -1,6 +1,9 @@
 """Metrics of a model that predicts tags, from its scores and the true tags. Plain functions of arrays.
 
-To add a metric, return it from `tags_metrics` and add its name to `Metric` in trainer/spec/evaluate.py (also to
+Whether a metric is defined depends on the rows alone, never on the predictions, and so do the tags that it is averaged
+over. docs/reference/model-metrics.md has every definition.
+
+To add a metric, add its function to `_METRICS`, its name to `Metric` in trainer/spec/evaluate.py (also to
 `LOWER_IS_BETTER` there if a lower value is better) and to `Tags.metric_names` in trainer/targets/tags.py.
 
 Letters in shapes: B rows, C tags.
@@ -8,72 +11,85 @@ Letters in shapes: B rows, C tags.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from trainer.targets.metrics.classification import areas_under_curves, average_precision, rank_scores
+from trainer.targets.metrics.classification import MIN_PROBABILITY
+from trainer.targets.metrics.label_counts import LabelCounts, count_tags
+from trainer.targets.metrics.ranking import areas_under_curves, average_precision, rank_scores
+from trainer.targets.metrics.summary import TAGS_WITHOUT_ROWS
 
 #: The lowest score at which a tag is predicted.
 THRESHOLD = 0.5
 
 
-def tags_metrics(scores_BC: np.ndarray, targets_BC: np.ndarray) -> dict[str, float]:
-    """Return F1 scores, precision, recall, exact match, log loss and areas, for scores and 0/1 targets.
+class _ScoredRows:
+    """The scores and true tags of some rows, and what several metrics share."""
 
-    Macro and weighted metrics are means over the tags that occur, in the truth or in the predictions. They and micro_f1
-    are left out if no tag occurs. roc_auc and pr_auc are means over the tags that some rows have and some do not.
+    def __init__(self, scores_BC: np.ndarray, targets_BC: np.ndarray) -> None:
+        self.scores_BC, self.true_BC = scores_BC, targets_BC.astype(bool)
+        self.predicted_BC = scores_BC >= THRESHOLD
+
+    @cached_property
+    def counts(self) -> LabelCounts:
+        return count_tags(self.predicted_BC, self.true_BC)
+
+    @cached_property
+    def areas(self) -> dict[str, float]:
+        return areas_under_curves(self.scores_BC, self.true_BC)
+
+    def log_loss(self) -> float:
+        likelihood_BC = np.where(self.true_BC, self.scores_BC, 1.0 - self.scores_BC)
+        return float(-np.log(np.clip(likelihood_BC, MIN_PROBABILITY, 1.0)).mean())
+
+    def micro_f1(self) -> float:
+        counts = self.counts
+        return float(2.0 * counts.hits_C.sum() / (counts.true_C.sum() + counts.predicted_C.sum()))
+
+    def over_tags(self, compute: Callable[[LabelCounts], float]) -> float | None:
+        """Return an average over the tags that have rows; None if no row has a tag."""
+        return compute(self.counts) if self.true_BC.any() else None
+
+
+# None stands for a metric that is not defined for these rows.
+_METRICS: dict[str, Callable[[_ScoredRows], float | None]] = {
+    "exact_match": lambda rows: float((rows.predicted_BC == rows.true_BC).all(axis=1).mean()),
+    "log_loss": _ScoredRows.log_loss,
+    "micro_f1": lambda rows: rows.over_tags(lambda counts: rows.micro_f1()),
+    "macro_f1": lambda rows: rows.over_tags(lambda counts: counts.macro(counts.f1_C)),
+    "weighted_f1": lambda rows: rows.over_tags(lambda counts: counts.weighted(counts.f1_C)),
+    "macro_precision": lambda rows: rows.over_tags(lambda counts: counts.macro(counts.precision_C)),
+    "macro_recall": lambda rows: rows.over_tags(lambda counts: counts.macro(counts.recall_C)),
+    "roc_auc": lambda rows: rows.areas.get("roc_auc"),
+    "pr_auc": lambda rows: rows.areas.get("pr_auc"),
+    TAGS_WITHOUT_ROWS: lambda rows: float(rows.counts.n_without_rows) or None,
+}
+
+
+def tags_metrics(
+    scores_BC: np.ndarray, targets_BC: np.ndarray, names: Collection[str] = tuple(_METRICS)
+) -> dict[str, float]:
+    """Return the metrics `names`, by default all of them, for finite scores and 0/1 targets.
+
+    `macro_f1`, `macro_precision` and `macro_recall` are means over the tags that some row has; they, `weighted_f1` and
+    `micro_f1` are left out if no row has a tag. ROC-AUC and PR-AUC are means over the tags that some rows have and some
+    do not. `tags_without_rows` is left out if it is 0. Without rows, the result is empty.
     """
-    predicted_BC, true_BC = scores_BC >= THRESHOLD, targets_BC.astype(bool)
-    precision_C, recall_C, f1_C, true_C, predicted_C = _columns_by_tag(predicted_BC, true_BC)
-    occurs_C = true_C + predicted_C > 0
-    likelihood_BC = np.clip(np.where(true_BC, scores_BC, 1.0 - scores_BC), 1e-15, 1.0)
-    metrics = {
-        "exact_match": float((predicted_BC == true_BC).all(axis=1).mean()),
-        "log_loss": float(-np.log(likelihood_BC).mean()),
-    }
-    if occurs_C.any():
-        hits = int((predicted_BC & true_BC).sum())
-        metrics["micro_f1"] = 2.0 * hits / int(true_C.sum() + predicted_C.sum())
-        metrics["macro_f1"] = float(f1_C[occurs_C].mean())
-        metrics["weighted_f1"] = float((f1_C * true_C).sum() / max(1, true_C.sum()))
-        metrics["macro_precision"] = float(precision_C[occurs_C].mean())
-        metrics["macro_recall"] = float(recall_C[occurs_C].mean())
-    has_both_C = (true_C > 0) & (true_C < len(true_BC))
-    if has_both_C.any():
-        metrics.update(areas_under_curves(scores_BC[:, has_both_C], true_BC[:, has_both_C]))
-    return metrics
+    if not len(targets_BC):
+        return {}
+    rows = _ScoredRows(scores_BC, targets_BC)
+    values = {name: _METRICS[name](rows) for name in names if name in _METRICS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def metrics_by_tag(scores_BC: np.ndarray, targets_BC: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
-    """Return precision, recall, F1, average precision (None if no row has the tag) and number of rows of each tag."""
+    """Return the entries of `LabelCounts.by_label` for each tag, with `average_precision`; None if no row has it."""
     true_BC = targets_BC.astype(bool)
-    precision_C, recall_C, f1_C, true_C, _ = _columns_by_tag(scores_BC >= THRESHOLD, true_BC)
-
-    def precision_on_average(tag: int) -> float | None:
-        return average_precision(rank_scores(true_BC[:, tag], scores_BC[:, tag])) if true_C[tag] else None
-
-    return [
-        {
-            "label": label,
-            "precision": float(precision_C[tag]),
-            "recall": float(recall_C[tag]),
-            "f1": float(f1_C[tag]),
-            "average_precision": precision_on_average(tag),
-            "rows": int(true_C[tag]),
-        }
-        for tag, label in enumerate(labels)
-    ]
-
-
-def _columns_by_tag(predicted_BC: np.ndarray, true_BC: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return precision, recall, F1 (0 where undefined), true rows and predicted rows of each tag."""
-    hits_C = (predicted_BC & true_BC).sum(axis=0)
-    true_C, predicted_C = true_BC.sum(axis=0), predicted_BC.sum(axis=0)
-    return (
-        hits_C / np.maximum(1, predicted_C),
-        hits_C / np.maximum(1, true_C),
-        2.0 * hits_C / np.maximum(1, true_C + predicted_C),
-        true_C,
-        predicted_C,
-    )
+    by_tag = count_tags(scores_BC >= THRESHOLD, true_BC).by_label(labels)
+    for tag, entry in enumerate(by_tag):
+        ranked = rank_scores(true_BC[:, tag], scores_BC[:, tag]) if entry["rows"] else None
+        entry["average_precision"] = average_precision(ranked) if ranked else None
+    return by_tag

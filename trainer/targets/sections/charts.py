@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from trainer.charts.style import BLUE, GRID, INK, ORANGE, as_svg, new_figure, style_axes
-from trainer.targets.metrics.classification import RankedScores
+from trainer.targets.metrics.ranking import RankedScores
 
 #: The number of colors in the palette. For more labels, a chart draws only their mean and the pooled curve.
 MAX_CURVES = 10

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.charts.section import ReportChart, ReportSection, TableColumn
-from trainer.targets.metrics.classification import calibration, confusion_matrix, metrics_by_class
+from trainer.targets.metrics.calibration import calibration
+from trainer.targets.metrics.classification import confusion_matrix, metrics_by_class
 from trainer.targets.sections import charts
+from trainer.targets.sections.by_label import by_label_section
 from trainer.targets.sections.curves import curve_sections
 
 
@@ -24,7 +26,7 @@ def class_sections(
     return [
         _confusion_and_calibration(labels, scores_BC, targets_B, n_bins),
         *curve_sections(scores_BC, targets_B[:, None] == np.arange(len(labels)), labels),
-        _by_class(labels, scores_BC, targets_B),
+        by_label_section("class", metrics_by_class(scores_BC, targets_B, labels)),
         _mistakes(labels, shown_inputs, scores_BC, targets_B, n_mistakes),
     ]
 
@@ -43,19 +45,6 @@ def _confusion_and_calibration(
                 "right answers at that score. Larger dots hold more rows.",
             ),
         ],
-    )
-
-
-def _by_class(labels: list[str], scores_BC: np.ndarray, targets_B: np.ndarray) -> ReportSection:
-    by_class = sorted(metrics_by_class(scores_BC, targets_B, labels), key=lambda row: float(row["f1"]))
-    names = ("precision", "recall", "f1")
-    return ReportSection(
-        "By class",
-        columns=[
-            TableColumn("class"),
-            *[TableColumn(name, number=True) for name in ("precision", "recall", "F1", "rows")],
-        ],
-        rows=[[row["label"], *[f"{row[name]:.3f}" for name in names], row["rows"]] for row in by_class],
     )
 
 

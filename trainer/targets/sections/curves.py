@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trainer.charts.section import ReportChart, ReportSection
-from trainer.targets.metrics.classification import rank_scores
+from trainer.targets.metrics.ranking import rank_scores
 from trainer.targets.sections import charts
 
 

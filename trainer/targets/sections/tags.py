@@ -8,6 +8,7 @@ import numpy as np
 
 from trainer.charts.section import ReportSection, TableColumn
 from trainer.targets.metrics.multilabel import THRESHOLD, metrics_by_tag
+from trainer.targets.sections.by_label import by_label_section
 from trainer.targets.sections.curves import curve_sections
 
 _MAX_SHOWN = 5
@@ -18,28 +19,12 @@ def tag_sections(
 ) -> list[ReportSection]:
     """Return curves, metrics by tag, and the `n_mistakes` rows with the most confident mistakes."""
     true_BC = targets_BC.astype(bool)
+    note = f"A tag is predicted if its score is {THRESHOLD} or more."
     return [
         *curve_sections(scores_BC, true_BC, labels),
-        _by_tag(labels, scores_BC, targets_BC),
+        by_label_section("tag", metrics_by_tag(scores_BC, targets_BC, labels), note),
         _mistakes(labels, shown_inputs, scores_BC, true_BC, n_mistakes),
     ]
-
-
-def _by_tag(labels: list[str], scores_BC: np.ndarray, targets_BC: np.ndarray) -> ReportSection:
-    by_tag = sorted(metrics_by_tag(scores_BC, targets_BC, labels), key=lambda row: float(row["f1"]))
-    names = ("precision", "recall", "f1")
-    return ReportSection(
-        "By tag",
-        columns=[
-            TableColumn("tag"),
-            *[TableColumn(name, number=True) for name in ("precision", "recall", "F1", "average precision", "rows")],
-        ],
-        rows=[
-            [row["label"], *[f"{row[name]:.3f}" for name in names], _as_text(row["average_precision"]), row["rows"]]
-            for row in by_tag
-        ],
-        note=f"A tag is predicted if its score is {THRESHOLD} or more.",
-    )
 
 
 def _mistakes(
@@ -76,7 +61,3 @@ def _mistakes(
         ],
         note="Each tag's score is in parentheses." if len(worst) else "There are no mistakes.",
     )
-
-
-def _as_text(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

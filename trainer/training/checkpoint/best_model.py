@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from cluster.errors import ResourceError, UserError
 from cluster.files import new_folder
 from trainer.spec.run import RunSpec
@@ -15,6 +17,7 @@ from trainer.training.checkpoint.checkpoints import FOLDER, Checkpoints
 from trainer.training.checkpoint.train_state import TrainState
 
 _PREFIX = "best-"
+_REMEDY = "lower `train.learning_rate`, or raise `train.warmup_fraction`"
 
 
 class BestTracker:
@@ -131,10 +134,17 @@ def _model_folders(run: Path) -> list[Path]:
     return sorted(paths, reverse=True)
 
 
+def check_finite_scores(scores: np.ndarray, epoch: int) -> None:
+    """Raise `UserError` if a validation row has scores that are not finite: no metric of them would mean anything."""
+    n_bad = len(scores) - int(np.isfinite(scores).all(axis=1).sum())
+    if n_bad:
+        raise UserError(
+            f"training diverged: the scores of {n_bad:,} of {len(scores):,} validation rows are not finite in epoch {epoch}",
+            _REMEDY,
+        )
+
+
 def check_finite_loss(loss: float, epoch: int) -> None:
     """Raise `UserError` if the loss is not finite."""
     if not math.isfinite(loss):
-        raise UserError(
-            f"training diverged: the loss is {loss} in epoch {epoch}",
-            "lower `train.learning_rate`, or raise `train.warmup_fraction`",
-        )
+        raise UserError(f"training diverged: the loss is {loss} in epoch {epoch}", _REMEDY)
