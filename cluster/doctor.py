@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import shutil
@@ -10,10 +11,10 @@ import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import psutil
-
+from cluster.environment_checks import Check, check_environment
+from cluster.errors import ResourceError
+from cluster.machine import available_memory
 from cluster.paths import expand_home
 
 _REQUIRED = ("ray", "torch", "transformers", "datasets", "pyarrow", "prometheus-client", "optuna", "scikit-learn")
@@ -34,20 +35,6 @@ _MIN_SHARED_MEMORY_GIB = 0.5
 _MIN_STORAGE_GIB = 1.0
 
 
-class Check(NamedTuple):
-    """The result of one check."""
-
-    name: str
-    result: str
-    ok: bool
-    needed: bool
-    fix: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the check for `raymill doctor --json`."""
-        return {"what": self.name, "found": self.result, "ok": self.ok, "needed": self.needed, "fix": self.fix}
-
-
 def run_checks(storage: str) -> list[Check]:
     """Return the results of all checks. Starts nothing and does not load torch."""
     return [
@@ -55,11 +42,12 @@ def run_checks(storage: str) -> list[Check]:
         *[_check_package(name, True, f"pip install {name}") for name in _REQUIRED],
         *[_check_package(name, False, fix) for name, fix in _OPTIONAL.items()],
         _check_cores(),
-        _check_memory(),
+        check_memory(available_memory()),
         _check_shared_memory(),
         _check_gpus(),
         _check_ray_address(),
-        _check_storage(expand_home(storage)),
+        *check_environment(),
+        check_storage(storage),
     ]
 
 
@@ -81,10 +69,11 @@ def _check_cores() -> Check:
     return Check("cores", f"{local_nodes()[0].cpus:g}", True, True, "")
 
 
-def _check_memory() -> Check:
-    free = psutil.virtual_memory().available / _GIB
+def check_memory(free_bytes: int) -> Check:
+    """Check the memory that this process may still use, within the limit of its container."""
+    free = free_bytes / _GIB
     ok = free >= _MIN_MEMORY_GIB
-    fix = "" if ok else "close other programs; Ray and a small model need 2 GiB"
+    fix = "" if ok else "close other programs, or raise the container's limit; Ray and a small model need 2 GiB"
     return Check("free memory", f"{free:.1f} GiB", ok, True, fix)
 
 
@@ -112,15 +101,45 @@ def _check_ray_address() -> Check:
     return Check("Ray", text, True, True, "")
 
 
-def _check_storage(folder: Path) -> Check:
-    existing = folder
+def check_storage(storage: str) -> Check:
+    """Check that the storage folder, or the folder that it will be made in, can be written and has locks and space."""
+    try:
+        folder = existing = expand_home(storage)
+        str(folder).encode()
+    except ResourceError as error:
+        return Check("storage", error.problem, False, True, error.fix)
+    except UnicodeEncodeError:
+        fix = "choose a folder whose path is UTF-8 with `--storage`"
+        return Check("storage", f"{str(folder)!r} is not UTF-8", False, True, fix)
     while not existing.exists():
         existing = existing.parent
     try:
-        with tempfile.TemporaryFile(dir=existing):
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".raymill-doctor-") as scratch:
+            _try_lock(Path(scratch) / "lock")
             free = shutil.disk_usage(existing).free / _GIB
     except OSError as error:
-        return Check("storage", f"{folder}: {error.strerror}", False, True, "choose a writable folder with `--storage`")
+        text = f"{folder}: {error.strerror or error}"
+        return Check("storage", text, False, True, "choose a writable folder with `--storage`")
+    except _NoLocks as error:
+        text = f"{folder} is on a file system without file locks: {error}"
+        return Check("storage", text, False, True, "choose a folder on another disk with `--storage`")
     ok = free >= _MIN_STORAGE_GIB
     fix = "" if ok else "free some space, or choose another folder with `--storage`"
     return Check("storage", f"{folder}, {free:.0f} GiB free", ok, True, fix)
+
+
+class _NoLocks(Exception):
+    """The file system has no locks."""
+
+
+def _try_lock(path: Path) -> None:
+    """Lock and unlock a new file as raymill locks its runs."""
+    from filelock import FileLock
+
+    try:
+        with FileLock(str(path), timeout=5):
+            pass
+    except (OSError, NotImplementedError, TimeoutError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise _NoLocks(str(error)) from error

@@ -1,10 +1,11 @@
-"""Prepare a process that raymill owns: its standard streams, its limit of open files, its working directory."""
+"""Prepare a process that raymill owns: its standard streams, limit of open files, working directory and warnings."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from cluster.errors import ResourceError
@@ -57,3 +58,14 @@ def _is_open(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def show_warnings() -> None:
+    """Show warnings where PYTHONWARNINGS turns them into errors, in this process and in those that it starts.
+
+    The variable is meant for the user's own code. Ray and other libraries warn when they are imported, and would not
+    start.
+    """
+    if any(action == "error" for action, *_ in warnings.filters):
+        warnings.simplefilter("default")
+        os.environ["PYTHONWARNINGS"] = "default"

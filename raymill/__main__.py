@@ -5,11 +5,12 @@ from __future__ import annotations
 
 def main() -> None:
     """Prepare this process and run the command line."""
-    from cluster.process_setup import open_standard_streams, raise_open_files_limit
+    from cluster.process_setup import open_standard_streams, raise_open_files_limit, show_warnings
     from raymill.own_packages import guard_command
 
     open_standard_streams()
     raise_open_files_limit()
+    show_warnings()
     guard_command()
     from raymill.cli.main import cli
 
