@@ -16,7 +16,7 @@ from serve.engines.catalog import ENGINE_NAMES
 from serve.engines.choose import select_engine
 from serve.engines.selection import SelectedEngine, stored_engine
 from serve.model.settings import ReplicaSettings
-from serve.replica_settings import build_replica_settings, check_names, graceful_shutdown_s
+from serve.replica_settings import build_replica_settings, check_names
 from trainer.registry import registry
 from trainer.registry.registry import Registry, Version
 from trainer.spec.run import RunSpec
@@ -27,6 +27,8 @@ from trainer.spec.serve import ServeSpec
 _MAX_REQUESTS = 4096
 # With autoscaling: how often replicas report their load, and the time over which the load is averaged.
 _LOAD_INTERVAL_S, _LOAD_WINDOW_S = 1.0, 5.0
+# A replica that stops first waits until proxies have learned of it, and then for its requests.
+_SHUTDOWN_SLACK_S = 5.0
 
 
 class BuildArguments(BaseModel):
@@ -83,7 +85,8 @@ def build_application(
         # A model that fails its digests or golden rows would fail them again: report it at once.
         max_constructor_retry_count=1,
         health_check_period_s=2,
-        graceful_shutdown_timeout_s=graceful_shutdown_s(spec),
+        # Long enough for every request that a replica has: it gets a 504 after `serve.timeout_s`.
+        graceful_shutdown_timeout_s=max(spec.timeout_s, spec.drain_s) + _SHUTDOWN_SLACK_S,
     ).bind(settings.model_dump())
 
 

@@ -25,8 +25,9 @@ class EndpointReplica:
     """The Ray Serve deployment: loads the models and answers HTTP."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        patch_uvicorn()
-        self._replica = Replica(ReplicaSettings.model_validate(settings), _replica_id(), self._all_metrics)
+        parsed = ReplicaSettings.model_validate(settings)
+        self._replica = Replica(parsed, _replica_id(), self._all_metrics)
+        patch_uvicorn(parsed.client_timeout_s, self._replica.metrics.count_rejected)
         self._mirror = mirror_to_ray(self._replica.metrics.registry)
 
     def __serve_build_asgi_app__(self) -> HttpApp:
@@ -44,6 +45,17 @@ class EndpointReplica:
     def engines(self) -> dict[str, str]:
         """Return the engine that computes new requests, by model; the command that serves asks all replicas."""
         return {str(served.identity["name"]): str(served.identity["engine"]) for served in self._replica.models}
+
+    async def drain(self, within_s: float) -> int:
+        """Take no more requests, and answer with 503 what is not answered `within_s`. Return the number of open requests.
+
+        May be called again, with the time that is left.
+        """
+        app = self._replica.app
+        app.drain()
+        if within_s <= 0:
+            app.give_up()
+        return app.n_active
 
     async def _all_metrics(self) -> str:
         context = ray.serve.get_replica_context()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -29,8 +30,12 @@ _FIX = "fix:"
 # Lines in the message of a dead actor that only identify the process.
 _IDS = ("actor_id:", "pid:", "namespace:", "ip:")
 _MAX_REASON = 600
-# After an engine was chosen: how often to ask the replicas which one they use, for how long, and in all.
-_ENGINE_EVERY_S, _ENGINE_ASK_WITHIN_S, _ENGINE_WITHIN_S = 1.0, 5.0, 60.0
+# How long replicas may take to answer a question of this process. After an engine was chosen: how often they are asked
+# which one they use, and for how long.
+_ASK_WITHIN_S, _ENGINE_EVERY_S, _ENGINE_WITHIN_S = 5.0, 1.0, 60.0
+# While the endpoint drains: how often to ask the replicas for their requests, how often none must have any, so that the
+# last answers are on their way through the proxy, and how long the end may take beyond `serve.drain_s`.
+_DRAIN_EVERY_S, _QUIET_LOOKS, _DRAIN_SLACK_S = 0.25, 3, 3.0
 
 
 class RayEndpoint:
@@ -97,8 +102,7 @@ class RayEndpoint:
         deadline = time.monotonic() + _ENGINE_WITHIN_S
         while time.monotonic() < deadline and not self._stopping.wait(_ENGINE_EVERY_S):
             with contextlib.suppress(Exception):  # a replica that starts or stops is asked again
-                handle = ray.serve.get_app_handle(self._name)
-                in_use = handle.broadcast("engines").results(timeout_s=_ENGINE_ASK_WITHIN_S)
+                in_use = asyncio.run(_engines_in_use(self._name))
                 if in_use and all(engines[model] == engine for engines in in_use):
                     self._say(engine_report(model, engine))
                     return
@@ -107,12 +111,15 @@ class RayEndpoint:
         """Do nothing: Ray Serve replaces whatever fails."""
 
     def stop(self, within_s: float) -> None:
-        """Delete the application, and shut Ray Serve down if it was started for it. Wait for it at most `within_s`.
+        """Answer the requests that the replicas have accepted, for at most `serve.drain_s`, and refuse new ones with 503.
 
+        Then delete the application, and shut Ray Serve down if it was started for it. Wait for that at most `within_s`.
         If Ray itself is stopped next, that ends whatever is left.
         """
         self._stopping.set()
-        _stop(self._name, self._owns_serve, within_s)
+        if self.url:
+            _in_thread(lambda: _drain(self._name, self._spec.drain_s), self._spec.drain_s + _DRAIN_SLACK_S)
+        _in_thread(lambda: _shut_down(self._name, self._owns_serve), within_s)
 
 
 def _start_error(version: Version, spec: ServeSpec, reason: str, error: RuntimeError) -> RaymillError:
@@ -146,10 +153,37 @@ def _check_no_other_application(name: str) -> None:
         )
 
 
-def _stop(name: str, shuts_serve_down: bool, within_s: float = 1.0) -> None:
-    thread = threading.Thread(target=_shut_down, args=[name, shuts_serve_down], daemon=True, name=f"{WORK_THREAD}-stop")
+def _in_thread(work: Callable[[], None], within_s: float) -> None:
+    """Call `work` in a thread, so that Ctrl-C ends the wait for it, and wait for it at most `within_s`."""
+    thread = threading.Thread(target=work, daemon=True, name=f"{WORK_THREAD}-stop")
     thread.start()
     thread.join(within_s)
+
+
+def _drain(name: str, within_s: float) -> None:
+    """Tell all replicas to take no more requests, and return once they have answered those that they have."""
+    with contextlib.suppress(Exception):  # no replica runs, or Ray Serve has ended
+        asyncio.run(_drain_replicas(name, within_s))
+
+
+async def _drain_replicas(name: str, within_s: float) -> None:
+    handle = ray.serve.get_app_handle(name)
+    deadline = time.monotonic() + within_s
+    n_quiet = 0
+    while n_quiet < _QUIET_LOOKS and time.monotonic() < deadline + _DRAIN_SLACK_S:
+        time_left_s = max(0.0, deadline - time.monotonic())
+        active = await handle.broadcast("drain", time_left_s).results_async(timeout_s=_ASK_WITHIN_S)
+        n_quiet = 0 if sum(active) else n_quiet + 1
+        await asyncio.sleep(_DRAIN_EVERY_S)
+
+
+async def _engines_in_use(name: str) -> list[dict[str, str]]:
+    """Return the engines of each replica: model -> engine."""
+    # With `proxy: haproxy` Ray Serve's handles work in an event loop only.
+    engines: list[dict[str, str]] = await (
+        ray.serve.get_app_handle(name).broadcast("engines").results_async(timeout_s=_ASK_WITHIN_S)
+    )
+    return engines
 
 
 def _shut_down(name: str, shuts_serve_down: bool) -> None:

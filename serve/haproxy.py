@@ -22,43 +22,49 @@ from pathlib import Path
 from cluster.errors import ResourceError, SpecError
 from cluster.ports import free_port, port_is_free
 from cluster.temporary_folders import Needs, first_folder, script_folders
+from serve.asgi.limits import MAX_PARSED_HEADERS
+from serve.haproxy_errors import config_lines, copy_program
+from serve.ingress_settings import ingress_variables
 from serve.keys import load_keys
 from trainer.spec.serve import ServeSpec
 
 # Ray Serve writes HAProxy's configuration for the host 127.0.0.1, where the replicas listen too. Ray Serve runs this
 # script in place of HAProxy's binary. The script edits the configuration and then becomes HAProxy. HAProxy is killed
-# when the process that started it ends: otherwise it would keep the port and answer 503. Each expression matches a line
-# of Ray's template and changes something that Ray has no setting for:
+# when the process that started it ends: otherwise it would keep the port and answer 503. Ctrl-C in a terminal reaches all
+# processes of a command, and the command itself ends them in order.
+_SCRIPT = """#!/bin/sh
+trap '' INT
+for word in "$@"; do
+  case "$word" in *.cfg) sed -i -f {edits} "$word";; esac
+done
+if command -v setpriv >/dev/null; then exec setpriv --pdeathsig KILL {binary} "$@"; fi
+exec {binary} "$@"
+"""
+# Each expression matches a line of Ray's template, and `write_script` adds lines to sections, to change what Ray has no
+# setting for:
 # - the metrics and statistics pages listen on loopback only;
 # - the endpoint listens on the spec's address;
 # - only the user who owns the admin socket may use it;
 # - paths without a backend get 503 with Retry-After, not 404: the application answers all paths, so a missing backend
-#   means that HAProxy has just restarted;
+#   means that HAProxy has just restarted, or that the endpoint stops;
 # - requests go to the first idle replica, not to the replicas in turn: its weights are still in the CPU's cache;
 # - slow clients time out, and a request is passed on only when it is complete: so a slow client blocks no replica, and
-#   a request can be retried on another replica.
-_SCRIPT = """#!/bin/sh
-for word in "$@"; do
-  case "$word" in *.cfg) sed -i \\
-    -e 's/^\\( *bind\\) \\**:\\({metrics}\\|{stats}\\)$/\\1 127.0.0.1:\\2/' \\
-    -e 's/^\\( *bind\\) 127.0.0.1:{port}$/{bind}/' \\
-    -e 's/mode 666/mode 600/' \\
-    -e 's/^\\( *http-request return status\\) 404 .*$/\\1 503 content-type text\\/plain string "starting; try again" hdr Retry-After 1/' \\
-    -e 's/^\\( *\\)server \\(SERVE_REPLICA_[^ ]*\\) .*$/&\\n\\1use-server \\2 if {{ srv_conn(\\2) eq 0 }}/' \\
-    -e 's/^defaults$/defaults\\n    timeout http-request {client_timeout_s}s\\n    timeout queue {client_timeout_s}s\\n    option http-buffer-request/' "$word";;
-  esac
-done
-if command -v setpriv >/dev/null; then exec setpriv --pdeathsig KILL {binary} "$@"; fi
-exec {binary} "$@"
+#   a request can be retried on another replica;
+# - more headers than HAProxy's 101 are passed on, and the replica refuses them;
+# - errors are JSON (`serve.haproxy_errors`), not Ray's `Internal Server Error`.
+_EDITS = r"""s/^\( *bind\) \**:\({metrics}\|{stats}\)$/\1 127.0.0.1:\2/
+s/^\( *bind\) 127.0.0.1:{port}$/{bind}/
+s/mode 666/mode 600/
+/^backend default_backend$/,/^backend /{{/^ *http-request return status 404 /d}}
+s/^\( *\)server \(SERVE_REPLICA_[^ ]*\) .*$/&\n\1use-server \2 if {{ srv_conn(\2) eq 0 }}/
+/^ *errorfile 50[0-9] /d
 """
 _FOLDER_PREFIX = "raymill-serve-"
 # The folder holds a script that is run, and sockets in a folder that Ray Serve names after its node. HAProxy binds a
 # socket under a temporary name. Its configuration cannot quote a path.
 _FOLDER_NEEDS = Needs(socket=f"/{_FOLDER_PREFIX}abcdefgh/{'f' * 56}/a.4194304.tmp", runs_scripts=True, plain_name=True)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-# Maximum time in which a client must send its request.
-_CLIENT_TIMEOUT_S = 30
-# Size of HAProxy's buffer. HAProxy can retry only a request that fits into it.
+# Size of HAProxy's buffer. The headers of a request must fit into it, and HAProxy can retry only a request that does.
 _BUFFER_BYTES = 65536
 # HAProxy's retries for each retry in `serve.retries`. More are needed because HAProxy also counts refused connections,
 # and a replica that was just killed is tried first: it has the fewest requests.
@@ -129,7 +135,7 @@ def configure_proxy(spec: ServeSpec) -> Iterator[None]:
             "set TMPDIR to such a folder, or set `serve.proxy: auto`",
         )
     with contextlib.ExitStack() as stack:
-        variables = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(_PROXY_READY_WITHIN_S)}
+        variables = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(_PROXY_READY_WITHIN_S), **ingress_variables(spec)}
         if spec.proxy != "python" and is_available and parent is not None:
             folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))  # mode 700
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -158,13 +164,12 @@ def owns_proxy() -> bool:
 def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
     """Write the script that Ray Serve runs in place of HAProxy's binary; return Ray Serve's environment variables."""
     metrics, stats = free_port(), free_port()
-    binary = folder / "haproxy"
-    binary.write_text(_script(spec, metrics, stats), encoding="utf-8")
-    binary.chmod(0o700)
+    script = write_script(spec, folder, metrics, stats)
+    client_timeout_s = math.ceil(spec.client_timeout_s)
     variables = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(binary),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "a"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m"),
@@ -179,7 +184,10 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         # Ray's own metrics of requests would cost a twentieth of a core, and nothing here collects them.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         # After a configuration reload, the old process may finish the responses that it has begun.
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + _CLIENT_TIMEOUT_S + 5),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + client_timeout_s + 5),
+        # A client that takes nothing of its answer is disconnected.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(client_timeout_s),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
         # A proxy that died is restarted after three periods. With the default period, that takes half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
@@ -188,24 +196,45 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         variables |= {
             "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
             "RAY_SERVE_HAPROXY_RETRIES": str(_ATTEMPTS_PER_RETRY * spec.retries),
-            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
         }
     return variables
 
 
-def _script(spec: ServeSpec, metrics: int, stats: int) -> str:
-    """Return the script that edits HAProxy's configuration and then becomes HAProxy.
+def write_script(spec: ServeSpec, folder: Path, metrics: int, stats: int) -> Path:
+    """Write the script that edits HAProxy's configuration and then becomes HAProxy, with its files; return its path.
 
     `metrics` and `stats` are the ports of HAProxy's pages.
     """
-    return _SCRIPT.format(
-        binary=shlex.quote(_find_binary() or ""),
-        client_timeout_s=_CLIENT_TIMEOUT_S,
+    edits = _EDITS.format(
         metrics=metrics,
         stats=stats,
         port=spec.port,
         bind=_bind_lines(spec.host, spec.port),
     )
+    client_timeout_s = math.ceil(spec.client_timeout_s)
+    sections = {
+        "global": [f"tune.http.maxhdr {2 * MAX_PARSED_HEADERS}"],
+        "defaults": [
+            f"timeout http-request {client_timeout_s}s",
+            f"timeout queue {client_timeout_s}s",
+            "option http-buffer-request",
+            "option http-ignore-probes",
+        ],
+    }
+    for section, lines in config_lines(spec.cors_origins).items():
+        sections[section] = [*sections.get(section, []), *lines]
+    for number, (section, lines) in enumerate(sections.items()):
+        file = folder / f"{number}.lines"
+        file.write_text("".join(f"    {line}\n" for line in lines), encoding="utf-8")
+        edits += f"/^{section}$/r {file}\n"
+    (folder / "edits.sed").write_text(edits, encoding="utf-8")
+    script = folder / "haproxy"
+    binary = copy_program(Path(_find_binary() or "haproxy"), folder / "bin")
+    script.write_text(
+        _SCRIPT.format(edits=shlex.quote(str(folder / "edits.sed")), binary=shlex.quote(str(binary))), encoding="utf-8"
+    )
+    script.chmod(0o700)
+    return script
 
 
 def _bind_lines(host: str, port: int) -> str:

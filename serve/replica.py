@@ -48,6 +48,8 @@ class Replica:
             traces=self._traces,
             count_rejected=self.metrics.count_rejected,
             sends_request_id=sends_request_id,
+            client_timeout_s=settings.client_timeout_s,
+            cors_origins=settings.cors_origins,
         )
         self._watcher = EngineWatcher(self.models, report)
 

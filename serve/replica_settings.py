@@ -23,11 +23,6 @@ def check_names(versions: Sequence[Version]) -> None:
         )
 
 
-def graceful_shutdown_s(spec: ServeSpec) -> float:
-    """Return how long a replica that is stopped may still answer the requests that it has."""
-    return max(5.0, min(spec.timeout_s, 30.0))
-
-
 def build_replica_settings(
     versions: Sequence[Version], spec: ServeSpec, engines: Sequence[SelectedEngine], log_folder: str | None = None
 ) -> ReplicaSettings:
@@ -36,6 +31,9 @@ def build_replica_settings(
         models=[_model_settings(version, spec, engine) for version, engine in zip(versions, engines, strict=True)],
         replicas=max(1, spec.min_replicas),
         timeout_s=spec.timeout_s,
+        client_timeout_s=spec.client_timeout_s,
+        drain_s=spec.drain_s,
+        cors_origins=list(spec.cors_origins),
         keys=load_keys(spec.keys) if spec.keys else [],
         access_log=log_folder if spec.access_log else None,
         log_bodies=spec.log_bodies,

@@ -17,9 +17,11 @@ from cluster.errors import RequestError, classify_error, suggest
 from serve.asgi import open_inference
 from serve.asgi.access_log import AccessLog
 from serve.asgi.auth import ApiKeyAuth, RateLimited
+from serve.asgi.cors import CorsPolicy
 from serve.asgi.docs_page import render_docs_page
-from serve.asgi.exchange import HTML, TEXT, Exchange, Receive, Reply, Send, error_reply, json_reply
+from serve.asgi.exchange import CLOSE, HTML, TEXT, Exchange, Receive, Reply, Send, error_reply, json_reply
 from serve.asgi.openapi import build_openapi
+from serve.asgi.paths import path_to_root
 from serve.asgi.tracing import TraceExporter
 from serve.asgi.try_page import render_try_page
 from serve.model.batcher import Job
@@ -32,6 +34,8 @@ _OPEN_PATHS = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/"
 _LARGE_BYTES = 1 << 16
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _CLIENT_GONE = 499
+# While an endpoint stops: how long requests are still computed that were on their way when it began.
+_GRACE_S = 0.5
 
 Handler = Callable[[Exchange], Awaitable[Reply]]
 
@@ -57,15 +61,23 @@ class HttpApp:
         traces: TraceExporter | None = None,
         count_rejected: Callable[[int, str], None] = lambda status, reason: None,
         sends_request_id: bool = False,
+        client_timeout_s: float = 30.0,
+        cors_origins: Sequence[str] = (),
     ) -> None:
         """`metrics_page` returns the page for /metrics. `count_rejected` is called with the status and the error code
         of requests that fail before they reach a model. With `sends_request_id`, answers have the header x-request-id;
-        Ray Serve adds it itself."""
+        Ray Serve adds it itself. A client must send its body within `client_timeout_s`. Pages of `cors_origins` may send
+        requests from a browser."""
         self.models: dict[str, ServedModel] = {str(served.identity["name"]): served for served in models}
         self._first = models[0]
         self._auth, self._timeout_s, self._metrics_page = auth, timeout_s, metrics_page
         self._access_log, self._traces, self._count_rejected = access_log, traces, count_rejected
-        self._sends_request_id = sends_request_id
+        self._sends_request_id, self._client_timeout_s = sends_request_id, client_timeout_s
+        self._cors = CorsPolicy(cors_origins)
+        #: How many requests are being answered now.
+        self.n_active = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._draining_since: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._routes = {
             "/predict": Route("POST", self._predict_first),
@@ -77,7 +89,7 @@ class HttpApp:
             "/": Route("GET", self._try),
             "/v2": Route("GET", self._v2_server),
             "/v2/health/live": Route("GET", self._v2_live),
-            "/v2/health/ready": Route("GET", self._v2_live),
+            "/v2/health/ready": Route("GET", self._v2_ready),
         }
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -89,17 +101,27 @@ class HttpApp:
         self._loop = self._loop or asyncio.get_running_loop()
         exchange = Exchange(scope, receive)
         reply: Reply | None = None
+        self.n_active += 1
         try:
             reply = await self._respond(exchange)
-            await exchange.answer(send, reply, with_id=self._sends_request_id)
+            more_headers = self._cors.headers(exchange.headers.get(b"origin", b""))
+            if self._draining_since is not None:
+                more_headers += CLOSE
+            await exchange.answer(
+                send, reply._replace(headers=reply.headers + more_headers), with_id=self._sends_request_id
+            )
         except asyncio.CancelledError:
             exchange.reason = "client_gone"
             raise
         finally:
+            self.n_active -= 1
             self._record(exchange, reply.status if reply else _CLIENT_GONE)
 
     async def _respond(self, exchange: Exchange) -> Reply:
         try:
+            exchange.check_headers()
+            if exchange.method == "OPTIONS":
+                return self._options(exchange)
             if exchange.path not in _OPEN_PATHS:
                 exchange.key = self._auth.authenticate(exchange.headers)
             return await self._find_handler(exchange)(exchange)
@@ -117,16 +139,27 @@ class HttpApp:
 
     def _find_handler(self, exchange: Exchange) -> Handler:
         """Return the handler of a request. Raises `RequestError` 404 for an unknown path, 405 for a wrong method."""
-        path = exchange.path
+        route = self._find_route(exchange.path)
+        method = "GET" if exchange.method == "HEAD" else exchange.method
+        if method != route.method:
+            message = f"Method Not Allowed; {exchange.path[:80]} accepts {route.method}; see /docs"
+            raise RequestError(405, "method_not_allowed", message, (("allow", _allowed_methods(route)),))
+        return route.handler
+
+    def _find_route(self, path: str) -> Route:
         route = self._routes.get(path) or self._model_route(path)
         if route is None:
             raise RequestError(404, "not_found", "Not Found; see /docs")
-        method = "GET" if exchange.method == "HEAD" else exchange.method
-        if method != route.method:
-            message = f"Method Not Allowed; {path[:80]} accepts {route.method}; see /docs"
-            allowed = "GET, HEAD" if route.method == "GET" else route.method
-            raise RequestError(405, "method_not_allowed", message, (("allow", allowed),))
-        return route.handler
+        return route
+
+    def _options(self, exchange: Exchange) -> Reply:
+        """Answer an OPTIONS request, which needs no key: a browser's preflight, or a question for the methods of a path."""
+        allowed = _allowed_methods(self._find_route(exchange.path))
+        headers: tuple[tuple[bytes, bytes], ...] = ((b"allow", allowed.encode()),)
+        if exchange.headers.get(b"access-control-request-method"):
+            requested = exchange.headers.get(b"access-control-request-headers", b"")
+            headers += self._cors.preflight(exchange.headers.get(b"origin", b""), requested, allowed)
+        return Reply(204, b"", TEXT, headers)
 
     def _model_route(self, path: str) -> Route | None:
         """Return the route of a path that names a model, or None for any other path.
@@ -164,12 +197,14 @@ class HttpApp:
     # -- predictions
 
     async def _predict_first(self, exchange: Exchange) -> Reply:
-        name = parse_qs(exchange.query.decode("latin-1")).get("model", [""])[0] if exchange.query else ""
+        names = parse_qs(exchange.query.decode("latin-1")).get("model", []) if exchange.query else []
+        if len(set(names)) > 1:
+            raise RequestError(400, "repeated_parameter", "the parameter 'model' occurs twice; send it once")
+        name = names[0] if names else ""
         return await self._predict(exchange, self._find_model(name) if name else self._first)
 
     async def _predict(self, exchange: Exchange, served: ServedModel) -> Reply:
-        exchange.model = served
-        body = await exchange.read(served.max_body_bytes)
+        body = await self._read(exchange, served)
         content_type = exchange.header(b"content-type")
         if len(body) > _LARGE_BYTES:
             rows = await asyncio.to_thread(lambda: served.parse_inputs(served.parse_body(body, content_type)))
@@ -178,10 +213,18 @@ class HttpApp:
         job = await self._run_job(exchange, served, rows)
         return json_reply({"predictions": job.answers, "model": job.identity, "timing_ms": exchange.timing_ms()})
 
-    async def _infer(self, exchange: Exchange, served: ServedModel) -> Reply:
+    async def _read(self, exchange: Exchange, served: ServedModel) -> bytes:
+        """Return the body of a request to a model. Raises `RequestError` 503 if the endpoint no longer takes requests."""
         exchange.model = served
-        body = await exchange.read(served.max_body_bytes)
-        request = open_inference.parse_request(served, body, exchange.header(b"inference-header-content-length"))
+        if self._draining_since is not None and time.monotonic() > self._draining_since + _GRACE_S:
+            raise _shutting_down()
+        return await exchange.read(served.max_body_bytes, self._client_timeout_s)
+
+    async def _infer(self, exchange: Exchange, served: ServedModel) -> Reply:
+        body = await self._read(exchange, served)
+        request = open_inference.parse_request(
+            served, body, exchange.header(b"inference-header-content-length"), exchange.header(b"content-type")
+        )
         job = await self._run_job(exchange, served, served.parse_inputs(request.inputs))
         return json_reply(open_inference.build_response(served, request, job, exchange.timing_ms()))
 
@@ -195,17 +238,21 @@ class HttpApp:
         job = served.submit(rows, self._on_done)
         exchange.job = job
         job.waiter = waiter
+        # Dropped unless it is answered: the batcher removes a job for whose answer no client waits.
+        is_answered = False
         served.metrics.in_flight.inc()
+        self._waiters.add(waiter)
         try:
             await asyncio.wait_for(waiter, self._timeout_s)
+            is_answered = True
         except asyncio.TimeoutError:
             raise RequestError(
                 504, "timeout", f"no answer within {self._timeout_s:g} s; send fewer inputs or try again"
             ) from None
         finally:
             served.metrics.in_flight.dec()
-            if not waiter.done() or waiter.cancelled():
-                job.dropped = True  # no client waits for the answer, so the batcher removes the job
+            self._waiters.discard(waiter)
+            job.dropped = not is_answered
         if job.error is not None:
             raise job.error
         served.metrics.count_predictions(job, served.labels_to_count(job.answers))
@@ -215,6 +262,18 @@ class HttpApp:
         """Wake the requests that wait for `jobs`, in one call into the event loop. Runs in the batcher's thread."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(_wake, jobs)
+
+    # -- the end
+
+    def drain(self) -> None:
+        """Answer the requests that are there, and refuse new ones with 503; the readiness paths say so at once."""
+        self._draining_since = self._draining_since or time.monotonic()
+
+    def give_up(self) -> None:
+        """Answer all requests that still wait for their predictions with 503."""
+        for waiter in list(self._waiters):
+            if not waiter.done():
+                waiter.set_exception(_shutting_down())
 
     def _record(self, exchange: Exchange, status: int) -> None:
         """Count a finished request, and write it to the access log and to the traces if they are turned on."""
@@ -234,6 +293,7 @@ class HttpApp:
         return json_reply({"status": "ok"})
 
     async def _readyz(self, exchange: Exchange) -> Reply:
+        self._check_ready()
         first = self._first
         models = [served.identity for served in self.models.values()]
         status = {"status": "ready", "model": first.identity, "golden_rows": first.golden_rows, "models": models}
@@ -244,7 +304,13 @@ class HttpApp:
 
     async def _docs(self, exchange: Exchange) -> Reply:
         first = self._first
-        page = render_docs_page(self._schema(), first.identity, first.example, first.task.other_bodies)
+        page = render_docs_page(
+            self._schema(),
+            first.identity,
+            first.example,
+            first.task.other_bodies,
+            root=path_to_root(exchange.sent_path),
+        )
         return Reply(200, page.encode(), HTML)
 
     async def _openapi(self, exchange: Exchange) -> Reply:
@@ -254,13 +320,30 @@ class HttpApp:
         return build_openapi(self._first, alone=len(self.models) == 1)
 
     async def _try(self, exchange: Exchange) -> Reply:
-        return Reply(200, render_try_page(list(self.models.values())).encode(), HTML)
+        page = render_try_page(list(self.models.values()), root=path_to_root(exchange.sent_path))
+        return Reply(200, page.encode(), HTML)
 
     async def _v2_server(self, exchange: Exchange) -> Reply:
         return json_reply(open_inference.server_metadata())
 
+    async def _v2_ready(self, exchange: Exchange) -> Reply:
+        self._check_ready()
+        return Reply(200, b"", TEXT)
+
+    def _check_ready(self) -> None:
+        if self._draining_since is not None:
+            raise _shutting_down()
+
     async def _v2_live(self, exchange: Exchange) -> Reply:
         return Reply(200, b"", TEXT)
+
+
+def _allowed_methods(route: Route) -> str:
+    return "GET, HEAD, OPTIONS" if route.method == "GET" else f"OPTIONS, {route.method}"
+
+
+def _shutting_down() -> RequestError:
+    return RequestError(503, "shutting_down", "this endpoint is being stopped; send the request again, or elsewhere")
 
 
 def _wake(jobs: list[Job]) -> None:

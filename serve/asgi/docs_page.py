@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ model.name }} v{{ model.version }}: HTTP API</title>
+<html lang="en"><head><meta charset="utf-8"><base href="{{ root }}"><title>{{ model.name }} v{{ model.version }}: HTTP API</title>
 <style>
  body { font: 15px/1.5 system-ui, "Liberation Sans", sans-serif; color: #1f2933; max-width: 860px; margin: 0 auto; padding: 32px 24px; }
  h1 { font-size: 24px; } h2 { font-size: 17px; margin: 32px 0 6px; }
@@ -37,11 +37,13 @@ def render_docs_page(
     identity: dict[str, Any],
     example: dict[str, Any],
     other_bodies: tuple[tuple[str, str], ...] = (),
+    root: str = "./",
 ) -> str:
     """Return the HTML of the page.
 
     `openapi` is the schema, `identity` that of the served model, and `example` holds its `input` and `answer`.
-    `other_bodies` describes requests that are not JSON: pairs of curl's options and a description.
+    `other_bodies` describes requests that are not JSON: pairs of curl's options and a description. `root` is the
+    relative address of the endpoint's `/`.
     """
     from jinja2 import Environment
 
@@ -53,4 +55,5 @@ def render_docs_page(
         example=shown,
         bodies=other_bodies,
         url="http://HOST:PORT/",
+        root=root,
     )

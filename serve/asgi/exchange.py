@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from cluster.errors import RequestError
+from serve.asgi.limits import check_head
+from serve.asgi.paths import normalize_path
+from serve.model.content_encoding import list_codings, unpack
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -19,6 +23,13 @@ Send = Callable[[Message], Awaitable[None]]
 JSON, TEXT, HTML = "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8"
 # The traceparent header of W3C trace context: version-trace-parent-flags.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+# Headers that mean something else if a request has them twice with different values.
+_SINGLE = frozenset(
+    [b"authorization", b"content-length", b"content-type", b"inference-header-content-length", b"origin", b"x-api-key"]
+)
+# Bytes that a body's client must send in a second, on top of the time that every request has.
+_MIN_BYTES_PER_S = 65536
+CLOSE = ((b"connection", b"close"),)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -34,21 +45,23 @@ class Reply(NamedTuple):
 class Exchange:
     """A request and the state of its answer.
 
-    `request_id` and `trace` come from the request's headers, or are new. `span` is this server's span in that trace.
+    `path` is in the form of `normalize_path`, and `sent_path` as it came. `request_id` and `trace` come from the request's headers, or are new. `span` is this server's span in that trace.
     """
 
     __slots__ = (
-        "body", "headers", "job", "key", "method", "model", "parent", "path", "query", "reason", "receive",
-        "request_id", "sampled", "span", "started", "trace",
+        "all_headers", "body", "headers", "job", "key", "method", "model", "parent", "path", "query", "reason", "receive",
+        "request_id", "sampled", "sent_path", "span", "started", "trace",
     )  # fmt: skip
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
         self.started = time.perf_counter()
         self.receive = receive
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        self.sent_path: str = scope["path"]
+        self.path = normalize_path(self.sent_path)
         self.query: bytes = scope.get("query_string", b"")
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.all_headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(self.all_headers)
         request_id = self.header(b"x-request-id")
         self.request_id = request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16)
         parent = _TRACEPARENT.fullmatch(self.header(b"traceparent"))
@@ -65,22 +78,73 @@ class Exchange:
         """Return the value of a header, or "" if it is missing."""
         return self.headers.get(name, b"").decode("latin-1")
 
-    async def read(self, max_bytes: int) -> bytes:
-        """Return the body. Raises `RequestError` if it is cut short, or as soon as it is known to be too large."""
+    def check_headers(self) -> None:
+        """Raise `RequestError` for headers that are too large, and for one that is there twice with different values."""
+        if not self.path.startswith("/"):  # for example `OPTIONS *`
+            raise RequestError(400, "invalid_http", f"{self.path[:40]!a} is no path; it has to start with a slash")
+        check_head(self.all_headers, len(self.sent_path) + len(self.query))
+        if len(self.headers) < len(self.all_headers):
+            for name, value in self.all_headers:
+                if name in _SINGLE and self.headers[name] != value:
+                    raise RequestError(
+                        400,
+                        "repeated_header",
+                        f"the header {name.decode()} occurs twice with different values; send one",
+                    )
+
+    async def read(self, max_bytes: int, within_s: float) -> bytes:
+        """Return the body, unpacked if its client compressed it.
+
+        Raises `RequestError` if it is cut short, slower than `within_s` and a second for each 64 KiB, damaged, or as
+        soon as it is known to be larger than `max_bytes`.
+        """
+        # Several headers of this name mean the same as one with all their values.
+        encodings = [value for name, value in self.all_headers if name == b"content-encoding"]
+        codings = list_codings(b",".join(encodings).decode("latin-1"))
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > max_bytes:
             raise _too_large(max_bytes)
-        body = b""
+        body = await self._receive_body(max_bytes, within_s)
+        if codings:
+            body = await asyncio.to_thread(unpack, body, codings, max_bytes)
+        self.body = body
+        return body
+
+    async def _receive_body(self, max_bytes: int, within_s: float) -> bytes:
+        body, deadline = b"", time.perf_counter() + within_s
         while True:
-            message = await self.receive()
+            message = await self._receive(deadline + len(body) / _MIN_BYTES_PER_S - time.perf_counter())
             if message["type"] == "http.disconnect":
                 raise RequestError(400, "cut_short", "the client disconnected before its whole body arrived")
             body += message.get("body", b"")
             if len(body) > max_bytes:
                 raise _too_large(max_bytes)
             if not message.get("more_body"):
-                self.body = body
                 return body
+
+    async def _receive(self, within_s: float) -> Message:
+        """Return the next message. Raises `RequestError` 408 after `within_s`. `asyncio.wait_for` would start a task."""
+        task, is_late = asyncio.current_task(), False
+
+        def expire() -> None:
+            nonlocal is_late
+            is_late = True
+            if task is not None:
+                task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(max(0.0, within_s), expire)
+        try:
+            return await self.receive()
+        except asyncio.CancelledError:
+            if not is_late:
+                raise
+            if task is not None and hasattr(task, "uncancel"):  # since Python 3.11
+                task.uncancel()
+            raise RequestError(
+                408, "slow_request", "the body did not arrive in time; see serve.client_timeout_s"
+            ) from None
+        finally:
+            timer.cancel()
 
     async def answer(self, send: Send, reply: Reply, *, with_id: bool = False) -> None:
         """Send a response, with headers for the trace's ids and each stage's time, and with the request id on demand.
@@ -116,11 +180,13 @@ def json_reply(value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes]
 def error_reply(error: RequestError, path: str, retry_after_s: int = 1) -> Reply:
     """Return the response for an error. On `/v2` paths `error` is a string, as the Open Inference Protocol requires."""
     extra = tuple((name.encode(), value.encode()) for name, value in error.headers)
+    if error.status in (408, 431):
+        extra += CLOSE
     if error.status in (429, 503):
         extra += ((b"retry-after", str(retry_after_s).encode()),)
     if error.status == 401:
         extra += ((b"www-authenticate", b"Bearer"),)
-    content = str(error) if path.startswith("/v2") else {"code": error.code, "message": str(error)}
+    content = str(error) if path == "/v2" or path.startswith("/v2/") else {"code": error.code, "message": str(error)}
     return json_reply({"error": content}, error.status, extra)
 
 

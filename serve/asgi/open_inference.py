@@ -21,7 +21,8 @@ import orjson
 from cluster.errors import RequestError, suggest
 from cluster.text import json_kind
 from serve.model.batcher import Job
-from serve.model.body import check_input_count, parse_json
+from serve.model.body import check_input_count
+from serve.model.json_text import parse_json, to_utf8
 from serve.model.served_model import ServedModel
 
 # Name of the tensor with one whole input per element.
@@ -63,7 +64,7 @@ def model_metadata(served: ServedModel) -> dict[str, Any]:
     }
 
 
-def parse_request(served: ServedModel, body: bytes, header_length: str) -> InferInput:
+def parse_request(served: ServedModel, body: bytes, header_length: str, content_type: str = "") -> InferInput:
     """Parse the body of an inference request. Raises `RequestError` if it is not valid.
 
     `header_length` is the value of the header inference-header-content-length: the number of bytes of JSON, which
@@ -78,6 +79,7 @@ def parse_request(served: ServedModel, body: bytes, header_length: str) -> Infer
                 f"inference-header-content-length is {header_length[:20]!a}, but the body has {len(body)} bytes",
             )
         body, binary = body[: int(header_length)], body[int(header_length) :]
+    body = to_utf8(body, content_type)
     value = parse_json(body) if body else None
     if not isinstance(value, dict) or not isinstance(value.get("inputs"), list) or not value["inputs"]:
         raise RequestError(422, "wrong_type", "send an object with 'inputs', a list of tensors")
@@ -216,7 +218,7 @@ def _unpack(data: bytes, datatype: str, path: str) -> list[Any]:
 def _to_inputs(served: ServedModel, tensors: dict[str, list[Any]]) -> list[Any]:
     """Return the tensors' rows as inputs in the form that /predict takes."""
     if set(tensors) == {_INPUTS} and _INPUTS not in served.roles:
-        return [_parse_element(element) for element in tensors[_INPUTS]]
+        return [_parse_element(element, f"inputs[{index}]") for index, element in enumerate(tensors[_INPUTS])]
     for name in tensors:
         if name not in served.roles:
             known = [*served.roles, _INPUTS]
@@ -234,11 +236,12 @@ def _to_inputs(served: ServedModel, tensors: dict[str, list[Any]]) -> list[Any]:
     return [{name: elements[row] for name, elements in columns} for row in range(len(columns[0][1]))]
 
 
-def _parse_element(element: Any) -> Any:
+def _parse_element(element: Any, where: str) -> Any:
     """Return the complete input in one element: parsed if it is a JSON object or list, else unchanged."""
     if isinstance(element, str) and element[:1] in "{[":
         try:
-            return orjson.loads(element)
-        except orjson.JSONDecodeError:
-            return element
+            return parse_json(element.encode("utf-8", "surrogatepass"), where)
+        except RequestError as error:
+            if error.code == "repeated_key":
+                raise
     return element

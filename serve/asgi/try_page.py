@@ -10,6 +10,11 @@ from serve.model.served_model import ServedModel
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<base href="{{ root }}">
+<script>
+// Below a proxy's prefix, the address of this page may lack the slash that relative links need.
+if (!location.pathname.endsWith("/")) document.querySelector("base").href = location.origin + location.pathname + "/";
+</script>
 <title>{{ first.name }} v{{ first.version }}</title>
 <style>
  :root { --ink: #1f2933; --soft: #616e7c; --line: #e4e7eb; --blue: #2563a8; --pale: #f5f7f9; }
@@ -94,12 +99,15 @@ show_model();
 </script></body></html>"""
 
 
-def render_try_page(models: Sequence[ServedModel]) -> str:
-    """Return the page for the models of an endpoint; the first is selected when it opens."""
+def render_try_page(models: Sequence[ServedModel], *, root: str = "./") -> str:
+    """Return the page for the models of an endpoint; the first is selected when it opens.
+
+    `root` is the relative address of the endpoint's `/`.
+    """
     from jinja2 import Environment
     from markupsafe import Markup
 
     shown: list[dict[str, Any]] = [{"model": served.identity, "input": served.example["input"]} for served in models]
     # A script element ends at the first `</script`, so no `<` may be left in the JSON.
     as_json = Markup(json.dumps(shown, ensure_ascii=True).replace("<", "\\u003c"))
-    return Environment(autoescape=True).from_string(_PAGE).render(first=models[0].identity, models=as_json)
+    return Environment(autoescape=True).from_string(_PAGE).render(first=models[0].identity, models=as_json, root=root)

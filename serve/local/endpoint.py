@@ -17,12 +17,11 @@ from cluster.ports import bind_port, http_url
 from cluster.python_child import PythonChild
 from serve.haproxy import port_error
 from serve.model.settings import ReplicaSettings
-from serve.replica_settings import graceful_shutdown_s
 from trainer.registry.registry import Version
 from trainer.spec.serve import ServeSpec
 
-# The function that the serving process runs.
-_ENTRY = "serve.local.server:run_server"
+# The function that the serving process runs, and how long it may take to end, beyond `serve.drain_s`.
+_ENTRY, _END_WITHIN_S = "serve.local.server:run_server", 6.0
 # How many serving processes in a row may die before one of them is ready.
 _MAX_EARLY_DEATHS = 5
 # Pause before another serving process is started, for each early death. It leaves a busy machine time to recover.
@@ -56,7 +55,6 @@ class LocalEndpoint:
         self._argument = {
             "settings": settings.model_dump(mode="json"),
             "socket": self._socket.fileno(),
-            "graceful_s": graceful_shutdown_s(spec),
         }
         self._threads = settings.models[0].threads
         self.url = http_url(spec.host, spec.port)
@@ -87,7 +85,7 @@ class LocalEndpoint:
     def stop(self, within_s: float = 0.0) -> None:
         """Accept no more connections, wait until the requests in flight are answered, and end the serving process.
 
-        Kills the process if that takes longer than `graceful_shutdown_s`, or on Ctrl-C. `within_s` is for Ray Serve.
+        Kills the process if that takes much longer than `serve.drain_s`, or on Ctrl-C. `within_s` is for Ray Serve.
         """
         with self._lock:
             self._stopping.set()
@@ -98,7 +96,7 @@ class LocalEndpoint:
         child.send({"stop": True})
         try:
             # A process that still loads its models has nothing to finish.
-            child.wait(graceful_shutdown_s(self._spec) + 1 if self._ready.is_set() else 0)
+            child.wait(self._spec.drain_s + _END_WITHIN_S if self._ready.is_set() else 0)
         finally:
             child.kill()
 

@@ -6,19 +6,18 @@ for wrong content.
 
 from __future__ import annotations
 
-import json
 from typing import Any
-
-import orjson
 
 from cluster.errors import RequestError, suggest
 from cluster.text import json_kind
+from serve.model.json_text import parse_json, to_utf8
 
 _KEYS = {"inputs"}
 
 
-def parse_body(body: bytes, max_inputs: int) -> list[Any]:
+def parse_body(body: bytes, max_inputs: int, content_type: str = "") -> list[Any]:
     """Return the inputs in a body `{"inputs": [...]}`. The task checks each input later."""
+    body = to_utf8(body, content_type)
     if not body:
         raise RequestError(400, "no_body", 'the body is empty; send {"inputs": [...]}')
     value = parse_json(body)
@@ -44,27 +43,3 @@ def check_input_count(inputs: list[Any], max_inputs: int) -> list[Any]:
             413, "too_many_inputs", f"the request has {len(inputs)} inputs; send at most {max_inputs} at a time"
         )
     return inputs
-
-
-def parse_json(body: bytes) -> Any:
-    """Return the JSON value of a body. Raises `RequestError` if the body is not JSON.
-
-    Python's own parser reads what orjson does not accept: numbers of more than 64 bits, and halves of a surrogate pair.
-    The task then rejects these with the input's index.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
-    except UnicodeDecodeError as error:
-        raise RequestError(400, "invalid_utf8", f"the body is not UTF-8 (byte {error.start})") from None
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RequestError(400, "invalid_json", f"the body is not JSON: {reason}") from None
-
-
-def _reject_constant(name: str) -> None:
-    """Raise `ValueError` for NaN and Infinity: Python's parser accepts them, but they are not JSON."""
-    raise ValueError(f"{name} is not a JSON value; use null for a missing number")

@@ -111,7 +111,7 @@ class ServedModel:
         """Return the inputs in a request's body. Raises `RequestError` if the body is not valid."""
         inputs = self.task.body_inputs(self.contract, body, content_type) if content_type else None
         if inputs is None:
-            return parse_body(body, self.settings.max_inputs)
+            return parse_body(body, self.settings.max_inputs, content_type)
         return check_input_count(inputs, self.settings.max_inputs)
 
     def parse_inputs(self, inputs: Sequence[Any]) -> list[Any]:

@@ -43,6 +43,9 @@ class ReplicaSettings(BaseModel):
     replicas: int = 1
     """Minimum number of replicas of the endpoint. Each replica enforces its share of a key's rate."""
     timeout_s: float = 30
+    client_timeout_s: float = 30
+    drain_s: float = 25
+    cors_origins: list[str] = []
     keys: list[dict[str, Any]] = []
     """API keys, hashed."""
     access_log: str | None = None

@@ -13,7 +13,9 @@ from trainer.tasks import catalog as task_catalog
 WRONG = [
     (b"", 400, "no_body"),
     (b"{", 400, "invalid_json"),
-    (b"\xff\xfe", 400, "invalid_utf8"),
+    (b"\xff", 400, "invalid_utf8"),
+    (b"\xff\xfe", 400, "no_body"),
+    (b"\xff\xfe\x00", 400, "invalid_charset"),
     (b"[" * 100_000, 400, "invalid_json"),
     (b'"text"', 422, "wrong_type"),
     (b"null", 422, "wrong_type"),
@@ -76,11 +78,11 @@ def exchange(*parts, headers=()):
 
 
 def test_bodies_are_cut_off_at_the_limit_even_without_a_declared_length():
-    assert asyncio.run(exchange(b"ab", b"cd").read(4)) == b"abcd"
+    assert asyncio.run(exchange(b"ab", b"cd").read(4, 5.0)) == b"abcd"
     for declared, parts in [(b"5", []), (None, [b"abc", b"de"]), (b"2", [b"abcde"])]:
         headers = [(b"content-length", declared)] if declared else []
         with pytest.raises(RequestError) as caught:
-            asyncio.run(exchange(*parts, headers=headers).read(4))
+            asyncio.run(exchange(*parts, headers=headers).read(4, 5.0))
         assert caught.value.status == 413
 
 

@@ -3,15 +3,18 @@
 A test that fails after an upgrade says what to do.
 """
 
+import json
 import re
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 import uvicorn.config
 import uvicorn.protocols.http.auto
 
-from serve import haproxy
+from serve import haproxy, haproxy_errors
 from serve.asgi.uvicorn_patch import patch_uvicorn
 from serve.engines.torch_internals import PackedWeight, has_packed_weights
 from trainer.spec.serve import ServeSpec
@@ -22,8 +25,8 @@ TORCH_FIX = (
     "and use that in serve/engines/torch_internals.py, or delete `PackedWeight` there and measure torch-packed again."
 )
 UVICORN_FIX = (
-    "uvicorn no longer finds its HTTP protocol by the name uvicorn.protocols.http.auto.AutoHTTPProtocol, so responses leave in "
-    "two writes. Find the class that `http='auto'` means now, and replace it in serve/asgi/uvicorn_patch.py."
+    "uvicorn no longer finds its HTTP protocol by the name uvicorn.protocols.http.auto.AutoHTTPProtocol, so connections have "
+    "no limits and errors are text. Find the class that `http='auto'` means now, and replace it in serve/asgi/uvicorn_patch.py."
 )
 HAPROXY_FIX = (
     "Ray's HAProxy template changed: {change} is not applied. Compare ray/serve/_private/haproxy_templates.py with the `sed` "
@@ -85,9 +88,10 @@ def fill_template(port, metrics, stats):
 @pytest.fixture
 def edited(tmp_path, monkeypatch):
     """The configuration after the script edited it, for an endpoint at 10.0.0.5:8000."""
-    monkeypatch.setattr(haproxy, "_find_binary", lambda: "true")
-    script, config = tmp_path / "haproxy", tmp_path / "haproxy.cfg"
-    script.write_text(haproxy._script(ServeSpec(host="10.0.0.5", port=8000, insecure=True), 9101, 9102))
+    monkeypatch.setattr(haproxy, "_find_binary", lambda: shutil.which("true"))
+    config = tmp_path / "haproxy.cfg"
+    spec = ServeSpec(host="10.0.0.5", port=8000, insecure=True, cors_origins=("https://a.example",))
+    script = haproxy.write_script(spec, tmp_path, 9101, 9102)
     config.write_text(fill_template(port=8000, metrics=9101, stats=9102))
     subprocess.run(["sh", script, "-f", config], check=True)
     return config.read_text()
@@ -100,7 +104,16 @@ def edited(tmp_path, monkeypatch):
         ("the loopback address of the statistics page", r"^ *bind 127\.0\.0\.1:9102$"),
         ("the address of the endpoint", r"^ *bind 127\.0\.0\.1:8000\n *bind 10\.0\.0\.5:8000$"),
         ("the mode of the admin socket", r"^ *stats socket .* mode 600 "),
-        ("503 for unknown paths", r"^backend default_backend\n *http-request return status 503 .* hdr Retry-After 1$"),
+        (
+            "503 for unknown paths",
+            r"^backend default_backend\n *http-request deny deny_status 400 .*\n *http-request deny deny_status 503\n(?! *http-)",
+        ),
+        ("more headers", r"^global\n *tune.http.maxhdr 1024$"),
+        ("JSON errors", r"^ *http-error status 503 content-type application/json .* hdr Retry-After 1$"),
+        (
+            "headers for pages elsewhere",
+            r"^frontend http_frontend\n(?: *http-.*\n)* *http-after-response set-header access-",
+        ),
         ("the order of idle replicas", r"^ *use-server SERVE_REPLICA_1 if \{ srv_conn\(SERVE_REPLICA_1\) eq 0 \}$"),
         (
             "timeouts and buffers of clients",
@@ -110,6 +123,26 @@ def edited(tmp_path, monkeypatch):
 )
 def test_the_script_edits_rays_haproxy_configuration(edited, change, pattern):
     assert re.search(pattern, edited, re.MULTILINE), HAPROXY_FIX.format(change=change)
+
+
+def test_no_error_of_rays_is_left(edited):
+    assert "errorfile" not in edited, HAPROXY_FIX.format(change="JSON in place of Ray's error file")
+
+
+@pytest.mark.skipif(haproxy._find_binary() is None, reason="HAProxy is not installed")
+def test_a_copy_of_haproxys_program_answers_in_json(tmp_path):
+    fix = (
+        "HAProxy's messages for what is no HTTP are other constants now. Look for `HTTP/1.1 400` in the program, and change "
+        "serve/haproxy_errors.py; if there is a setting for them by now, use that and delete `copy_program`."
+    )
+    copy = haproxy_errors.copy_program(Path(haproxy._find_binary()), tmp_path / "bin")
+    assert subprocess.run([copy, "-v"], capture_output=True, check=True).stdout.startswith(b"HAProxy")
+    program = copy.read_bytes()
+    for status in (400, 408, 500, 501, 503):
+        answer = re.search(rb"HTTP/1\.1 %d [^\0]*" % status, program)[0]
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"application/json" in head and f"content-length: {len(body)}".encode() in head, fix
+        assert set(json.loads(body)["error"]) == {"code", "message"}, fix
 
 
 def test_no_page_of_haproxy_listens_on_all_interfaces(edited):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trainer.spec.section import IntRangeFromZero, Positive, SpecSection, range_ends
 
@@ -23,6 +24,17 @@ EngineName = Literal[
 ]
 
 
+# A scheme and a host, with a port if it is not the scheme's own.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@,*\"]+", re.IGNORECASE)
+
+
+def _check_origin(origin: str) -> str:
+    """Return a web origin in lower case. Raises `ValueError` for anything else, for example an address with a path."""
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise ValueError(f"'{origin}' is no origin; write scheme and host only, for example https://app.example.com")
+    return origin.lower()
+
+
 class ServeSpec(SpecSection):
     """The HTTP endpoint."""
 
@@ -38,6 +50,9 @@ class ServeSpec(SpecSection):
     proxy: Literal["auto", "haproxy", "python"] = "auto"
     """`haproxy`: Ray Serve behind HAProxy, in its throughput mode; `python`: Ray Serve with its own proxy. `auto`: one
     process without Ray for one replica without a GPU, else Ray Serve, with HAProxy if it is installed."""
+    cors_origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
+    """Origins of web pages whose scripts may send requests, for example `[https://app.example.com]`; `["*"]` for all.
+    Default: none, so browsers let only the endpoint's own pages do it."""
     models: tuple[str, ...] = ()
     """More models (name, name@alias, name@7) that the same endpoint serves under their own names."""
 
@@ -72,6 +87,12 @@ class ServeSpec(SpecSection):
     """A text with more tokens than `data.max_length` is cut as in training (`truncate`) or gets a 422 (`reject`)."""
     timeout_s: Annotated[float, Field(gt=0)] = 30
     """Seconds until an unanswered request gets a 504."""
+    client_timeout_s: Annotated[float, Field(gt=0)] = 30
+    """Seconds in which a client must send a request's headers, and then its body; it gets a 408 otherwise. A large body
+    gets one second more for each 64 KiB. A client that takes nothing of its answer for so long is disconnected."""
+    drain_s: Annotated[float, Field(ge=0)] = 25
+    """Seconds in which an endpoint that is stopped still answers the requests that it has accepted; what is unanswered
+    then gets a 503. New connections are refused. Kubernetes kills a process after 30 s by default."""
     max_queued: Positive = 1000
     """Maximum number of inputs that wait in one replica; a request beyond it gets a 429 with Retry-After at once."""
     retries: Annotated[int, Field(ge=0, le=3)] = 0
