@@ -92,7 +92,8 @@ class DataSpec(SpecSection):
     test: Sources | None = None
     """Held-out rows for the final metrics and the gate. Default: split off the training rows."""
     format: FormatField = Field(default_factory=FormatSpec)
-    """Format of all files: its kind alone, for example `csv`, or keys such as `{separator: ";", encoding: cp1252}`."""
+    """Format of all files: its kind alone, for example `csv`, or keys such as `{separator: ";", encoding: cp1252}`; those
+    of `data.train.format` (docs/reference/data.md)."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Names of your columns by their role in the task, for example `{text: message, label: intent}`. Default: each
     column is named like its role."""
