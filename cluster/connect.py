@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -17,16 +16,14 @@ from cluster.import_guard import job_environment
 from cluster.machine import count_cores
 from cluster.processes import core_daemons_are_running, end_processes, is_ray_worker, ray_processes
 from cluster.progress import running_work
+from cluster.ray_address import RayAddress, find_address
 from cluster.ray_internals import node_address_option, without_unused_daemons
 from cluster.ray_token import provide_token
 from cluster.temporary_folders import ray_log_folder, ray_temporary_folder
 
 _STOP_WITHIN_S = 1.5
 _STOP_WORKERS_WITHIN_S = 0.3
-_CONNECT_WITHIN_S = 5
 _LOOPBACK = "127.0.0.1"
-#: The address that asks for a Ray on this machine.
-LOCAL = "local"
 
 
 class LocalRay:
@@ -121,7 +118,7 @@ local_ray = LocalRay()
 
 def joins_cluster(address: str | None) -> bool:
     """Return whether `connect_to_ray(address)` joins a cluster. If not, it uses a Ray on this machine."""
-    return (address or os.environ.get("RAY_ADDRESS") or LOCAL) != LOCAL
+    return find_address(address) is not None
 
 
 def is_connected() -> bool:
@@ -136,12 +133,15 @@ def asks_for_ray(address: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool = True) -> Iterator[None]:
+def connect_to_ray(
+    address: str | None, *, source: str = "cluster.address", cpus: int | None = None, quiet: bool = True
+) -> Iterator[None]:
     """Connect to Ray while the block runs.
 
     If this process is already connected, use that Ray and leave it running. Otherwise join the cluster at `address`, or
     at RAY_ADDRESS, which is set inside a Ray job. Without an address, or with `local`, start Ray on this machine's
-    loopback interface and stop it at the end. Raises `ResourceError` if an address does not answer.
+    loopback interface and stop it at the end. `source` names the key or option that gives `address`. Raises
+    `ResourceError` if an address does not answer.
     """
     import ray
 
@@ -151,8 +151,9 @@ def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool 
         yield
         return
     local_ray.forget_interrupt()
-    if joins_cluster(address):
-        _join(address or os.environ["RAY_ADDRESS"], quiet)
+    cluster = find_address(address, source)
+    if cluster is not None:
+        _join(cluster, quiet)
         try:
             yield
         finally:
@@ -169,38 +170,20 @@ def connect_to_ray(address: str | None, *, cpus: int | None = None, quiet: bool 
         local_ray.stop()
 
 
-def _join(address: str, quiet: bool) -> None:
+def _join(address: RayAddress, quiet: bool) -> None:
     import ray
 
-    if ":" in address:
-        _check_answers(address)
+    address.check()
     try:
         with _keep_sigterm_handler():
             ray.init(
-                address=address,
+                address=address.value,
                 log_to_driver=not quiet,
                 logging_level=_logging_level(quiet),
                 runtime_env=job_environment() or None,
             )
     except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
-        raise _no_answer(address, error) from error
-
-
-def _check_answers(address: str) -> None:
-    """Raise `ResourceError` within seconds if nothing listens at `address`. Ray itself would try for half a minute."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_WITHIN_S):
-            return
-    except (OSError, ValueError) as error:
-        raise _no_answer(address, error) from error
-
-
-def _no_answer(address: str, error: Exception) -> ResourceError:
-    return ResourceError(
-        f"cluster.address={address!r} does not answer: {first_line(error)}",
-        "start the cluster with `ray start --head`, change `cluster.address`, or remove it to run on this machine",
-    )
+        raise address.no_answer(error) from error
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ class Console:
         from rich.progress import Progress as RichProgress
 
         columns = (
-            SpinnerColumn(),
+            SpinnerColumn("dots" if self._rich.encoding.startswith("utf") else "line"),
             TextColumn("{task.description}"),
             BarColumn(24),
             TextColumn("{task.fields[status]}"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import platform
 import shutil
 import sys
@@ -96,9 +95,16 @@ def _check_gpus() -> Check:
 
 
 def _check_ray_address() -> Check:
-    address = os.environ.get("RAY_ADDRESS")
-    text = f"joins {address} (RAY_ADDRESS)" if address else "is started on this machine when needed"
-    return Check("Ray", text, True, True, "")
+    from cluster.ray_address import find_address
+
+    address = find_address(None)
+    if address is None:
+        return Check("Ray", "is started on this machine when needed", True, True, "")
+    try:
+        address.check()
+    except ResourceError as error:
+        return Check("Ray", error.problem, False, True, error.fix)
+    return Check("Ray", f"joins {address.value} (RAY_ADDRESS)", True, True, "")
 
 
 def check_storage(storage: str) -> Check:

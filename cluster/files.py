@@ -155,7 +155,7 @@ def remove_leftovers(folder: Path, older_than_s: float = _DAY_S) -> None:
 
 def mark_owner(folder: Path) -> None:
     """Record this process as the owner of `folder`, for `remove_leftovers`."""
-    (folder / OWNER_FILE).write_text(json.dumps(_process_identity(os.getpid())))
+    (folder / OWNER_FILE).write_text(json.dumps(_process_identity(os.getpid())), encoding="utf-8")
 
 
 def _process_identity(pid: int) -> list[str | float]:

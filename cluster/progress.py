@@ -69,7 +69,7 @@ class ProgressFile:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            temporary.write_text(progress.model_dump_json())
+            temporary.write_text(progress.model_dump_json(), encoding="utf-8")
             temporary.replace(self.path)
 
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import IO
 
+from cluster.encoding import open_text
+
 
 class OutputRedirect:
     """Sends what Ray and other libraries print to a file. Only this object's `stdout` and `stderr` reach the terminal.
@@ -22,7 +24,7 @@ class OutputRedirect:
         self.stderr: IO[str] = sys.stderr
         if shows_ray_output:
             # stdout is reserved for the result.
-            self.stdout = _open_duplicate(1)
+            self.stdout = open_text(os.dup(1), like=sys.stdout)
             os.dup2(2, 1)
 
     def redirect(self, path: Path) -> None:
@@ -32,13 +34,8 @@ class OutputRedirect:
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if self._saved is None:
             self._saved = (os.dup(1), os.dup(2))
-            self.stdout = _open_duplicate(self._saved[0])
-            self.stderr = _open_duplicate(self._saved[1])
+            self.stdout = open_text(os.dup(self._saved[0]), like=self.stdout)
+            self.stderr = open_text(os.dup(self._saved[1]), like=self.stderr)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-
-
-def _open_duplicate(descriptor: int) -> IO[str]:
-    """Return a line-buffered text stream on a duplicate of a file descriptor."""
-    return os.fdopen(os.dup(descriptor), "w", buffering=1, encoding="utf-8", errors="replace")

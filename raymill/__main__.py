@@ -5,10 +5,13 @@ from __future__ import annotations
 
 def main() -> None:
     """Prepare this process and run the command line."""
+    from cluster.encoding import prepare_streams, use_utf8
     from cluster.process_setup import open_standard_streams, raise_open_files_limit, show_warnings
     from raymill.own_packages import guard_command
 
     open_standard_streams()
+    use_utf8()
+    prepare_streams()
     raise_open_files_limit()
     show_warnings()
     guard_command()

@@ -46,7 +46,8 @@ def serve(
     at once with the model itself, and takes the engine over once it is chosen. `changes` override keys of the spec's
     `serve:`, for example `replicas=2`. `overrides` override any key of the spec, for example `["serve.replicas=2"]`.
     """
-    from cluster.connect import LOCAL, joins_cluster
+    from cluster.connect import joins_cluster
+    from cluster.ray_address import LOCAL
     from serve.haproxy import check_access, check_port
     from trainer.pipeline.version_spec import load_version_spec
     from trainer.runs.folder import RAY_LOG, create_run, lock_run
@@ -128,6 +129,7 @@ def _needs_ray(spec: ServeSpec, address: str | None = None) -> bool:
 def _ray_for_serving(spec: ServeSpec, console: Console, address: str | None) -> Iterator[None]:
     """Connect to Ray while the block runs. A Ray that is started on this machine gets the spec's proxy."""
     from cluster.connect import connect_to_ray, is_connected, joins_cluster
+    from cluster.ray_address import OPTION
     from serve.haproxy import configure_proxy
 
     if is_connected():
@@ -137,7 +139,7 @@ def _ray_for_serving(spec: ServeSpec, console: Console, address: str | None) -> 
         if not joins_cluster(address):
             stack.enter_context(configure_proxy(spec))
         with console.stage("ray"):
-            stack.enter_context(connect_to_ray(address, quiet=console.quiet))
+            stack.enter_context(connect_to_ray(address, source=OPTION, quiet=console.quiet))
         yield
 
 

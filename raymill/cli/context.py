@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -28,7 +27,9 @@ class CommandContext:
 
     def emit(self, result: dict[str, Any], lines: list[str]) -> None:
         """Print the result on stdout: one JSON object with --json, else `lines`."""
-        text = json.dumps(result, ensure_ascii=False) if self.as_json else "\n".join(lines)
+        from cluster.encoding import to_json
+
+        text = to_json(result, self.output.stdout) if self.as_json else "\n".join(lines)
         print(text, file=self.output.stdout, flush=True)
 
     def run(self, work: Callable[[CommandContext], None]) -> None:

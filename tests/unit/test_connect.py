@@ -1,10 +1,6 @@
-"""The local Ray of a process, and addresses that do not answer, without starting Ray."""
+"""The local Ray of a process, without starting Ray."""
 
-import pytest
-
-from cluster.connect import LocalRay, connect_to_ray, joins_cluster, local_ray
-from cluster.errors import ResourceError
-from cluster.ports import free_port
+from cluster.connect import LocalRay, joins_cluster
 
 
 def test_a_ray_that_was_not_started_is_not_gone():
@@ -26,10 +22,3 @@ def test_an_address_joins_a_cluster(monkeypatch):
     assert joins_cluster("10.0.0.1:6379") and not joins_cluster(None)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert joins_cluster(None)
-
-
-def test_an_address_that_does_not_answer_is_refused_at_once():
-    address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(ResourceError, match=f"cluster.address='{address}' does not answer"), connect_to_ray(address):
-        pass
-    assert not local_ray.is_gone

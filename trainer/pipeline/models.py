@@ -17,6 +17,7 @@ from cluster.files import write_json
 from cluster.machine import count_cores
 from cluster.plan import Demand, check_fits, joined_nodes
 from cluster.progress import Progress, read_progress, run_in_thread, sum_progress
+from cluster.ray_address import OPTION
 from trainer.contract.contract import load_contract
 from trainer.data.sources.folder_contents import count_endings
 from trainer.data.sources.source_file import INPUT
@@ -64,7 +65,7 @@ def evaluate_version(
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock_run(folder))
         if address is not None:
-            stack.enter_context(connect_to_ray(address, quiet=console.quiet))
+            stack.enter_context(connect_to_ray(address, source=OPTION, quiet=console.quiet))
         with console.stage("evaluate") as show:
             scores = run_in_thread(score, lambda: show(sum_progress(read_progress(progress.parent))))
     evaluation = compute_evaluation(
@@ -131,7 +132,7 @@ def predict_version(
         with_ray = asks_for_ray(address) or not is_small_input(files, contract)
         if with_ray:
             with console.stage("ray"):
-                stack.enter_context(connect_to_ray(address, quiet=console.quiet))
+                stack.enter_context(connect_to_ray(address, source=OPTION, quiet=console.quiet))
         cpus = _cpus_of_actor() if with_ray else float(count_cores())
 
         def predict() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cluster.encoding import check_path
 from cluster.errors import SpecError
 from cluster.paths import expand_home
 from trainer.spec.error_messages import explain_errors
@@ -85,7 +86,7 @@ def _absolute_source(source: Any, folder: Path) -> Any:
 
 def _absolute_path(path: str, folder: Path) -> str:
     try:
-        return path if "://" in path else str(folder / expand_home(path))
+        return path if "://" in path else check_path(str(folder / expand_home(path)))
     except RuntimeError:
         raise SpecError(f"{path!r} names a home folder that does not exist", "write the full path") from None
 
