@@ -83,10 +83,11 @@ class RayAddress(NamedTuple):
 
 def find_address(address: str | None, source: str = "cluster.address") -> RayAddress | None:
     """Return the cluster to join: at `address`, which `source` gives, else at RAY_ADDRESS. None for this machine."""
-    given = (
-        RayAddress(address.strip(), source) if address else RayAddress(os.environ.get(VARIABLE, "").strip(), VARIABLE)
-    )
-    return None if given.value in ("", LOCAL) else given
+    if address:
+        cluster = RayAddress(address.strip(), source)
+    else:
+        cluster = RayAddress(os.environ.get(VARIABLE, "").strip(), VARIABLE)
+    return None if cluster.value in ("", LOCAL) else cluster
 
 
 def _speaks_grpc(host: str, port: int) -> bool:
