@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 
 def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the processes that will run, with their CPUs and GPUs, and the cluster's nodes.
+    """Return the processes that will run, with their CPUs and GPUs, the cluster's nodes, and the values of `auto`.
+
+    `chosen` has the value and the reason of each key that is `auto`; `not_chosen` says why the values are not known yet,
+    for example because many rows are not prepared. Few rows are prepared in a temporary folder to know them.
 
     Raises `ResourceError` with the totals if the processes do not fit, and every error that `run` raises before it
     reads rows.
     """
     from cluster.connect import connect_to_ray
     from cluster.plan import check_fits, joined_nodes, local_nodes
+    from trainer.pipeline.planned_choices import plan_choices
     from trainer.pipeline.resources import list_demands, plan_resources
     from trainer.pipeline.run import check_references
     from trainer.tasks.load_spec import load_spec
@@ -41,11 +45,14 @@ def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[
     resources = plan_resources(loaded, nodes)
     demands = list_demands(loaded, resources)
     check_fits(demands, nodes)
+    planned = plan_choices(loaded)
     return {
         "nodes": [node._asdict() for node in nodes],
         "stages": [{**demand._asdict(), "cpus": demand.cpus, "gpus": demand.gpus} for demand in demands],
         "cpus_per_worker": resources.cpus_per_worker,
         "trials_at_once": resources.trials_at_once,
+        "chosen": {key: choice._asdict() for key, choice in planned.choices.items()},
+        "not_chosen": planned.unknown_because,
     }
 
 

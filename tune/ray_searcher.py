@@ -10,6 +10,7 @@ from ray.tune.search import Searcher
 from cluster.connect import local_ray
 from trainer.runs.result import TrialRecord
 from trainer.spec.objective import Goal
+from trainer.spec.section import AUTO
 from tune.point import Point, to_ray_config, trial_name
 from tune.sampler import Sampler
 from tune.trial_store import TrialStore
@@ -76,10 +77,15 @@ class QueueSearcher(Searcher):
         record = self._store.read(name)
         if error:
             self._store.end(name, "failed", "its process died")
-        elif record.epochs >= int(record.values.get("train.epochs", self._epochs)):
+        elif record.epochs >= self._epochs_of(record):
             self._store.end(name, "finished")
         else:
             self._store.end(name, "stopped")
+
+    def _epochs_of(self, trial: TrialRecord) -> int:
+        """Return the maximum number of epochs of a trial."""
+        value = trial.values.get("train.epochs", AUTO)
+        return self._epochs if value == AUTO else int(value)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the trial store has the state."""

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from trainer.spec.run import RunSpec
+from trainer.spec.section import AUTO
 from trainer.spec.tune import TuneSpec
 from trainer.tasks import catalog as task_catalog
 from tune.point import POINT_KEY
@@ -82,4 +83,5 @@ def stops_early(spec: RunSpec) -> bool:
 def max_epochs(spec: RunSpec) -> int:
     """Return the maximum number of epochs of a trial."""
     domain = spec.tune.space.get("train.epochs") if spec.tune else None
-    return int(max(domain.sample_values)) if domain else spec.train.epochs
+    values = domain.sample_values if domain else [AUTO]
+    return max(spec.train.n_epochs if value == AUTO else int(value) for value in values)

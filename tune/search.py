@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cluster.errors import RaymillError, UserError
 from cluster.progress import Progress
+from trainer.data.prepared import Prepared
+from trainer.defaults.resolve import resolve_once
 from trainer.pipeline.resources import ResourcePlan
 from trainer.runs.result import Finalist, RunResult, SearchRecord, TrialRecord
 from trainer.spec.run import RunSpec
@@ -132,9 +134,9 @@ class Search:
         if checkpoint is None:
             raise RaymillError(f"the model of trial {name} is missing in {self._folder}")
         base = load_spec.validate_spec(spec_without_search(self._spec))
-        spec = load_spec.override_spec(base, point.values)
-        prepared = Path(self._prepared[preparation_key(point.values)])
-        return load_result(spec, prepared, self._store.folder(name), checkpoint)
+        prepared, folder = Path(self._prepared[preparation_key(point.values)]), self._store.folder(name)
+        spec = resolve_once(load_spec.override_spec(base, point.values), Prepared(prepared), folder).spec
+        return load_result(spec, prepared, folder, checkpoint)
 
     def _no_result_error(self, trials: Sequence[TrialRecord]) -> Exception:
         """Return the error of a search in which no trial has a model."""

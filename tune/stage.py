@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from cluster.console import Console
 from cluster.files import write_json
+from trainer.data.prepared import Prepared
+from trainer.defaults.resolve import apply_choices, choose_search_epochs, read_choices, store_choices
 from trainer.pipeline.run import Run
 from trainer.runs.result import RunResult, SearchRecord
+from trainer.spec.run import RunSpec
+from trainer.tasks.load_spec import override_spec
 from tune.dashboard import trial_rows
 from tune.schedulers import stops_early
 from tune.search import Search
@@ -30,7 +35,11 @@ def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]
             style="yellow",
         )
     search = Search(
-        run.spec, prepared, run.folder, run.resources, (lambda result: measure(run, result)) if measure else None
+        _fix_epochs(run, prepared),
+        prepared,
+        run.folder,
+        run.resources,
+        (lambda result: measure(run, result)) if measure else None,
     )
     result = run.stages.run("tune", search.run, search.progress)
     keys = list(tune.space) if tune else []
@@ -40,6 +49,29 @@ def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]
     if result.search:
         _print_finalists(run.console, result.search)
     return result
+
+
+def _fix_epochs(run: Run, prepared: Mapping[str, str]) -> RunSpec:
+    """Return the run's spec with a number of epochs, which schedulers need before the first trial starts.
+
+    It is the largest that any variant of the rows, or any kind of estimator in the space, would have. Everything else
+    that is `auto` is chosen for each trial, because it depends on the trial's values.
+    """
+    spec, choices = run.spec, read_choices(run.folder)
+    if spec.tune is not None and not choices:
+        by_key = specs_to_prepare(spec, TrialStore(run.folder, spec).all_values())
+        rows = {key: Prepared(Path(prepared[key])) for key in by_key}
+        kinds = spec.tune.space["model.kind"].sample_values if "model.kind" in spec.tune.space else [None]
+        variants = [
+            (variant if kind is None else override_spec(variant, {"model.kind": kind}), rows[key])
+            for key, variant in by_key.items()
+            for kind in kinds
+        ]
+        choices = choose_search_epochs(variants)
+        store_choices(choices, run.folder)
+    resolved = apply_choices(spec, choices)
+    run.record_choices(resolved)
+    return resolved.spec
 
 
 def _prepare_variants(run: Run) -> dict[str, str]:

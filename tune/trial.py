@@ -22,6 +22,8 @@ from typing import Any
 
 from cluster.errors import UserError
 from cluster.ray_internals import finish_trial_session
+from trainer.data.prepared import Prepared
+from trainer.defaults.resolve import resolve_once
 from trainer.runs.journal import read_history
 from trainer.spec.run import RunSpec
 from trainer.tasks import load_spec
@@ -92,8 +94,8 @@ def run_trial(
     base_spec = load_spec.validate_spec(base)
     store = TrialStore(Path(folder), base_spec)
     try:
-        spec = load_spec.override_spec(base_spec, values)
         rows = Path(prepared[preparation_key(values)])
+        spec = resolve_once(load_spec.override_spec(base_spec, values), Prepared(rows), store.folder(name)).spec
     except UserError as error:  # the values contradict each other: another attempt would fail too
         write_failure(store.folder(name), error)
         store.end(name, "failed", str(error))
@@ -199,7 +201,6 @@ class _TuneReporter(EpochCallback):
 
 
 def _train_in_process(spec: RunSpec, rows: Path, folder: Path, threads: int, reporter: _TuneReporter) -> None:
-    from trainer.data.prepared import Prepared
     from trainer.optim.distributed.worker_context import WorkerContext
     from trainer.tasks import catalog as task_catalog
     from trainer.training.context import TrainContext

@@ -154,7 +154,7 @@ class TrialRunner:
     def _build_searcher(self, points: Sequence[Point], **options: Any) -> Any:
         from tune.ray_searcher import QueueSearcher
 
-        return QueueSearcher(self._store, self._goals, points, epochs=self._spec.train.epochs, **options)
+        return QueueSearcher(self._store, self._goals, points, epochs=self._spec.train.n_epochs, **options)
 
     def _limit(self, searcher: Any) -> Any:
         """Limit the number of concurrent trials by the resources. More trials would wait forever for their workers."""

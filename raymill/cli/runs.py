@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -93,7 +93,7 @@ def _summary_lines(outcome: Outcome, storage: str | None) -> list[str]:
 @SPEC
 @shared_options("set", "storage")
 def plan_command(context: CommandContext, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
-    """Show which processes will run, and whether they fit.
+    """Show which processes will run, whether they fit, and what `auto` stands for.
 
     Adds up their CPUs and GPUs and compares them with those of the nodes.
     """
@@ -103,8 +103,20 @@ def plan_command(context: CommandContext, spec: str, overrides: tuple[str, ...],
         for stage in plan["stages"]
     ]
     context.console.table("Plan", ["stage", "what", "processes", "CPU each", "GPU each", "CPU", "GPU"], rows)
+    _print_choices(context, plan)
     cpus, gpus = (sum(node[kind] for node in plan["nodes"]) for kind in ("cpus", "gpus"))
     context.emit(plan, [f"it fits; nodes: {len(plan['nodes'])}, with {cpus:g} CPU and {gpus:g} GPU in total"])
+
+
+def _print_choices(context: CommandContext, plan: dict[str, Any]) -> None:
+    """Print the values of the keys that are `auto`, or why they are not known yet."""
+    from trainer.defaults.facts import Choice
+    from trainer.pipeline.messages import print_choices
+
+    if plan["chosen"]:
+        print_choices(context.console, {key: Choice(**choice) for key, choice in plan["chosen"].items()})
+    elif plan["not_chosen"]:
+        context.console.detail(f"keys that are `auto` are chosen in the run: {plan['not_chosen']}")
 
 
 @click.command("prepare")

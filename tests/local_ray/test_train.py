@@ -8,6 +8,7 @@ import pytest
 from cluster.errors import UserError
 from support.tiny_text import tiny_spec
 from trainer.data.prepare import prepare as preparing
+from trainer.defaults.resolve import resolve_spec
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.tasks import catalog as task_catalog
@@ -60,6 +61,7 @@ def train_without_ray(spec, folder):
     """Run the same loop without Ray Train; return each epoch's metrics and whether its model was to be saved."""
     loaded = load_spec(spec)
     prepared = preparing.prepare_rows(loaded, lambda progress: None, folder / "quarantine.parquet")
+    loaded = resolve_spec(loaded, prepared).spec
     epochs = []
     callback = FunctionCallback(lambda metrics, save: epochs.append((metrics, save)))
     task, worker = task_catalog.get_task("text-classification"), WorkerContext(0, 1, "cpu", 1)

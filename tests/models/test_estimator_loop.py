@@ -10,6 +10,7 @@ from cluster.errors import DataError, UserError
 from support.tiny_table import FEATURES, make_table_rows, table_spec, write_rows
 from trainer.contract.contract import Contract
 from trainer.data.prepare.prepare import prepare_rows
+from trainer.defaults.resolve import resolve_spec
 from trainer.inference import evaluate
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
@@ -41,6 +42,7 @@ def trained(rows, tmp_path, task="tabular-classification", worker=WORKER, **sect
     """Return the prepared rows, every epoch's metrics, and the folder of the best epoch's checkpoint."""
     spec = load_spec.load_spec(table_spec(rows, task, **sections))
     prepared = prepared_of(spec, tmp_path)
+    spec = resolve_spec(spec, prepared).spec
     reached = []
 
     def report(metrics, save):

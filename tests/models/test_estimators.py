@@ -17,7 +17,7 @@ from trainer.tasks.estimators.base import FeatureTable, FitContext, TrainingLabe
 
 CLASSES = ["logistic_regression", "random_forest", "gradient_boosting", "xgboost", "mlp"]
 NUMBERS = ["linear_regression", "random_forest", "gradient_boosting", "xgboost", "mlp"]
-CONTEXT = FitContext(TrainSpec(epochs=20, learning_rate=5e-3))
+CONTEXT = FitContext(TrainSpec(epochs=20, batch_size=32, learning_rate=5e-3, warmup_fraction=0.1))
 SMALL = {
     "random_forest": {"n_estimators": 30},
     "gradient_boosting": {"max_iter": 40},
@@ -138,7 +138,11 @@ def test_an_epoch_is_a_part_of_the_fit(kind):
     estimator = estimator_catalog.get_estimator_class(kind)(estimator_catalog.read_params(kind, SMALL[kind]))
     labels = classes(table())
     losses = []
-    for _ in estimator.fit(table(), labels, CONTEXT._replace(train=TrainSpec(epochs=4, learning_rate=5e-3))):
+    for _ in estimator.fit(
+        table(),
+        labels,
+        CONTEXT._replace(train=TrainSpec(epochs=4, batch_size=32, learning_rate=5e-3, warmup_fraction=0.1)),
+    ):
         scores = probabilities(estimator.logits(table()))
         losses.append(-np.log(scores[np.arange(400), labels.y]).mean())
     assert len(losses) == 4 and losses == sorted(losses, reverse=True)

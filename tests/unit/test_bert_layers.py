@@ -57,7 +57,9 @@ def test_layers_by_hand_learn_what_autograd_does(kind, dropout):
                 module.p = dropout
         masks = install_row_dropout(model)
         layers = install_bert_layers(model, masks)
-        updater = FlatUpdater(model, TrainSpec(), 10, 1, layers.direct_parameters(), torch.float32)
+        updater = FlatUpdater(
+            model, TrainSpec(learning_rate=5e-5, warmup_fraction=0.1), 10, 1, layers.direct_parameters(), torch.float32
+        )
         if by_hand:
             layers.attach(updater)
         else:

@@ -35,6 +35,7 @@ PACKAGES = [
     "trainer.data.sources",
     "trainer.data.readers",
     "trainer.data.prepare",
+    "trainer.defaults",
     "trainer.draft",
     "trainer.runs",
     "trainer.inference",

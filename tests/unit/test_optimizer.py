@@ -58,7 +58,11 @@ def test_frozen_parameters_stay(model):
     learning = {name for name, value in model.named_parameters() if value.requires_grad}
     assert "bert.embeddings.LayerNorm.weight" not in learning and "bert.encoder.layer.2.output.dense.bias" in learning
     assert not any(".layer.0." in name or ".layer.1." in name for name in learning)
-    grouped = {id(value) for group in build_optimizer(model, TrainSpec()).param_groups for value in group["params"]}
+    grouped = {
+        id(value)
+        for group in build_optimizer(model, TrainSpec(learning_rate=5e-5, warmup_fraction=0.1)).param_groups
+        for value in group["params"]
+    }
     assert grouped == {id(model.get_parameter(name)) for name in learning}
 
 
@@ -72,7 +76,7 @@ def test_freezing_no_parameter_or_all_of_them_is_an_error(model):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="8-bit state works on a GPU")
 def test_eight_bits_need_a_gpu(model):
     with pytest.raises(ModelError, match="adamw_8bit needs a GPU"):
-        build_optimizer(model, TrainSpec(optimizer="adamw_8bit"))
+        build_optimizer(model, TrainSpec(optimizer="adamw_8bit", learning_rate=1e-3))
 
 
 @pytest.mark.gpu
@@ -112,13 +116,15 @@ def test_schedules_rise_then_fall(schedule):
 
 def test_a_schedule_of_one_step_and_beyond_its_end():
     for schedule in ("linear", "cosine", "constant", "wsd"):
-        train = TrainSpec(schedule=schedule)
+        train = TrainSpec(schedule=schedule, warmup_fraction=0.1)
         assert lr_factor(train, 0, 1) > 0 and lr_factor(train, 5, 3) >= 0
 
 
 def test_ema_weights_are_swapped_in_and_out():
     model = torch.nn.Linear(2, 1, bias=False)
-    updater = FlatUpdater(model, TrainSpec(), 10, 1, list(model.parameters()), torch.bfloat16)
+    updater = FlatUpdater(
+        model, TrainSpec(learning_rate=5e-5, warmup_fraction=0.1), 10, 1, list(model.parameters()), torch.bfloat16
+    )
     updater.values["weight"].fill_(1.0)
     average = EMA(updater, 0.9)
     average.weights["weight"].fill_(1.0)

@@ -33,7 +33,7 @@ def test_a_short_spec_has_good_defaults_and_paths_relative_to_its_file(tmp_path,
     assert spec.data.train == str(tmp_path / "train.csv")
     assert spec.model.base == "some/model"  # a hub id: there is no such folder beside the spec
     assert spec.storage == str(Path("~/.raymill").expanduser())
-    assert spec.train.epochs == 3
+    assert spec.train.epochs == spec.train.learning_rate == "auto"
     assert spec.tune is None
 
 
@@ -97,7 +97,7 @@ WRONG = [
     ("evaluate: {metric: f1}", "evaluate.metric='f1'"),
     ("serve: {port: 99999}", "serve.port=99999"),
     ("promote: {alias: Has Space}", "promote.alias='Has Space'"),
-    ("cluster: {workers: 64}", "train.batch_size=32 is under cluster.workers=64"),
+    ("cluster: {workers: 64}\ntrain: {batch_size: 32}", "train.batch_size=32 is under cluster.workers=64"),
     ("tune: {space: {}}", "space is empty"),
     ("tune: {trials: 3}", "'tune.space' is missing"),
     ("tune: {space: {train.lr: {choice: [1]}}}", "unknown key 'train.lr'"),

@@ -249,7 +249,7 @@ MESSAGES = [
     ("train: {epochs: 1:30}", "line 4: train.epochs='1:30': must be a whole number; a colon makes it a text"),
     ("train: {learning_rate: '0,5'}", "line 4: train.learning_rate='0,5': must be a number; write 0.5"),
     ("train:\n  epochs: 0x0", "line 5: train.epochs=0x0: "),
-    ("train:\n  epochs: 1e1000", "line 5: train.epochs=1e1000: "),
+    ("train:\n  seed: 1e1000", "line 5: train.seed=1e1000: "),
     ("train: {epochs: }", "line 4: train.epochs is empty: it must be a whole number; write it after the colon"),
     ("train: {deterministic: maybe}", "line 4: train.deterministic='maybe': must be true or false"),
     ("train:", "line 4: train is empty: it must be a section with keys"),

@@ -86,7 +86,6 @@ def refusal(task, contract, tmp_path, inputs):
         ({"model": {"kind": "forest"}}, "model.kind='forest' is not known", "random_forest"),
         ({"model": {"params": {"max_dept": 3}}}, "model.params.max_dept is not known", "max_depth"),
         ({"cluster": {"workers": 2}}, "is fitted by one process", "xgboost or mlp"),
-        ({"model": {"kind": "mlp"}}, "train.epochs is missing", "epochs: 50"),
         (
             {"train": {"folds": 5}, "data": {"steps": [{"balance": {"method": "oversample"}}]}},
             "not oversample: a repeated row would count twice in the metrics",

@@ -98,11 +98,15 @@ def test_gradients_that_are_written_in_another_precision(theirs, dtype, toleranc
 
 def test_adjacent_parameters_are_one_view():
     model = torch.nn.ModuleDict({name: torch.nn.Linear(4, 2) for name in "abc"})
-    updater = FlatUpdater(model, TrainSpec(), 5, 1, list(model.parameters()), torch.float32)
+    updater = FlatUpdater(
+        model, TrainSpec(learning_rate=5e-5, warmup_fraction=0.1), 5, 1, list(model.parameters()), torch.float32
+    )
     values, gradient = updater.adjacent_views([model[name].weight for name in "abc"])
     assert torch.equal(values, torch.cat([model[name].weight.detach() for name in "abc"])) and gradient.shape == (6, 4)
     assert updater.adjacent_views([model["a"].weight, model["c"].weight]) is None
-    some = FlatUpdater(model, TrainSpec(), 5, 1, [model["a"].weight], torch.float32)
+    some = FlatUpdater(
+        model, TrainSpec(learning_rate=5e-5, warmup_fraction=0.1), 5, 1, [model["a"].weight], torch.float32
+    )
     assert some.adjacent_views([model["b"].weight]) is None
 
 

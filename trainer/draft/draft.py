@@ -24,7 +24,6 @@ from trainer.draft.sample import Sample, read_sample, reading_sentences
 from trainer.draft.target import TargetChoice, choose_target
 from trainer.spec.format import FormatSpec
 from trainer.spec.run import RunSpec
-from trainer.spec.split import SplitSpec
 from trainer.tasks.draft_options import Doubt, DraftFacts
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
@@ -77,7 +76,7 @@ def draft_spec(
     add_sources(builder, layout.sources, sample, choice)
     add_columns(builder, sample, columns, choice)
     add_split(builder, sample, Counter(chosen.column.values), has_classes=choice.task.target.has_classes)
-    _add_task_sections(builder, sample, choice, base, len(chosen.column.values))
+    _add_task_sections(builder, sample, choice, base)
     _check_rows(builder, columns, choice, sample)
     header = _header(data, builder)
     return SpecDraft(
@@ -144,19 +143,13 @@ def _model_name(source: str) -> str:
     return "model"
 
 
-def _add_task_sections(
-    builder: SpecBuilder, sample: Sample, choice: TaskChoice, base: str | None, n_labels: int
-) -> None:
-    """Write the sections that the task drafts: `model`, `train`, and more of `data`."""
-    defaults = SplitSpec()
-    shares = [getattr(defaults, part) for part in PARTS[1:] if not builder.get("data", part)]
-    n_train = max(1, round(sample.n_rows * (1 - sum(shares))))
-    n_classes = n_labels if choice.task.target.has_labels else 0
+def _add_task_sections(builder: SpecBuilder, sample: Sample, choice: TaskChoice, base: str | None) -> None:
+    """Write the sections that the task drafts: `model`, and more of `data`."""
     images = look_at_images(sample, choice.roles["image"]) if "image" in choice.roles else ImageFacts()
     if base is not None and expand_home(base).is_dir():
         relative = builder.relative(base)
         base = relative if relative.startswith(("/", ".")) else f"./{relative}"
-    drafted = choice.task.draft(DraftFacts(n_train, n_classes, base, images.size, images.is_gray))
+    drafted = choice.task.draft(DraftFacts(base, images.size, images.is_gray))
     for section, values in drafted.sections.items():
         for key, value in values.items():
             builder.set((section, key), value)

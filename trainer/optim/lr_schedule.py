@@ -12,7 +12,7 @@ from trainer.spec.train import TrainSpec
 
 def lr_factor(train: TrainSpec, step: int, n_steps: int) -> float:
     """Return the share of the peak learning rate at `step` (from 0) of `n_steps`: a warm-up, then a decay."""
-    warmup = max(1, round(n_steps * train.warmup_fraction))
+    warmup = max(1, round(n_steps * train.warmup_share))
     if step < warmup:
         return (step + 1) / (warmup + 1)
     left, falling = n_steps - step, max(1, n_steps - warmup)

@@ -66,7 +66,7 @@ def group_parameters(
         by_rate: dict[float, list[torch.nn.Parameter]] = {}
         for name, value in trainable:
             if (value.ndim > 1) is decays:
-                rate = train.learning_rate * (train.layerwise_lr_decay or 1.0) ** (highest - depth[name])
+                rate = train.peak_learning_rate * (train.layerwise_lr_decay or 1.0) ** (highest - depth[name])
                 if depth[name] == highest and train.head_learning_rate:
                     rate = train.head_learning_rate
                 by_rate.setdefault(rate, []).append(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from cluster.connect import joins_cluster
 from cluster.progress import read_progress, sum_progress
 from trainer.charts.section import ReportSection
 from trainer.data.prepared import Prepared
+from trainer.defaults.facts import Choice
+from trainer.defaults.resolve import read_choices
 from trainer.inference.evaluate import Evaluation, LabeledRows, ScoringResources, compute_evaluation, score_rows
 from trainer.inference.held_out import load_held_out
 from trainer.pipeline.outcome import Outcome
@@ -18,7 +21,7 @@ from trainer.registry.register import build_lineage, promote_if_better, register
 from trainer.registry.registry import Version
 from trainer.report.page import ReportPage, write_page
 from trainer.report.search_sections import search_sections, trial_sections
-from trainer.report.training_sections import learning_curve_sections, step_sections
+from trainer.report.training_sections import choice_sections, learning_curve_sections, step_sections
 from trainer.runs.folder import REPORT_FILE, SPEC_FILE, save_spec
 from trainer.runs.result import RunResult
 from trainer.targets.metrics.summary import metrics_line
@@ -49,7 +52,7 @@ def register_result(run: Run, result: RunResult) -> Outcome:
                 *_overview_sections(result, run.spec.evaluate.metric, task),
                 *evaluation.sections,
                 *task.sections(prepared.contract, version.folder),
-                *_detail_sections(result, run.spec.evaluate.metric),
+                *_detail_sections(run, result),
             ],
             lineage={"version": version.ref, **lineage},
             decision=decision,
@@ -66,6 +69,7 @@ def register_result(run: Run, result: RunResult) -> Outcome:
         note=decision.note or None,
         fingerprint=prepared.contract.fingerprint,
         metrics={"test": evaluation.metrics, "validation": result.metrics},
+        chosen=_chosen(run, result),
         report=str(run.folder / REPORT_FILE),
     )
     _send_to_trackers(run, version, run.spec.promote.alias if decision.promoted else None)
@@ -85,7 +89,7 @@ def finish_training(run: Run, result: RunResult) -> Outcome:
             subtitle="metrics on the validation rows",
             metrics={name: value for name, value in result.metrics.items() if name != "train_loss"},
             main_metric=metric,
-            sections=[*overview, *_detail_sections(result, metric)],
+            sections=[*overview, *_detail_sections(run, result)],
             lineage={
                 "run": str(run.folder),
                 "prepared_folder": str(result.prepared),
@@ -97,6 +101,7 @@ def finish_training(run: Run, result: RunResult) -> Outcome:
     outcome = run.write_outcome(
         fingerprint=prepared.contract.fingerprint,
         metrics={"validation": result.metrics},
+        chosen=_chosen(run, result),
         checkpoint=str(result.checkpoint),
         report=str(run.folder / REPORT_FILE),
     )
@@ -128,8 +133,21 @@ def _overview_sections(result: RunResult, metric: str, task: Task) -> list[Repor
     return [*learning_curve_sections(result, metric, task.target.loss_metric), *trial_sections(result, metric)]
 
 
-def _detail_sections(result: RunResult, metric: str) -> list[ReportSection]:
-    return [*search_sections(result, metric), *step_sections(result.folder)]
+def _detail_sections(run: Run, result: RunResult) -> list[ReportSection]:
+    return [
+        *search_sections(result, run.spec.evaluate.metric),
+        *choice_sections(_choices(run, result)),
+        *step_sections(result.folder),
+    ]
+
+
+def _choices(run: Run, result: RunResult) -> dict[str, Choice]:
+    """Return what raymill chose: for the whole run, and in a search for the winner."""
+    return {**read_choices(run.folder), **read_choices(result.folder)}
+
+
+def _chosen(run: Run, result: RunResult) -> dict[str, dict[str, Any]]:
+    return {key: choice._asdict() for key, choice in _choices(run, result).items()}
 
 
 def _describe_folds(result: RunResult) -> str:

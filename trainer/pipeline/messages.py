@@ -9,6 +9,7 @@ from typing import Any
 from cluster.console import Console
 from trainer.data.folder import FILES_LEFT_OUT, QUARANTINE
 from trainer.data.prepared import Prepared
+from trainer.defaults.facts import Choice, choice_rows
 from trainer.runs.folder import run_kind
 from trainer.runs.journal import NOTICES, read_json_lines
 from trainer.tasks import catalog as task_catalog
@@ -32,6 +33,11 @@ def print_row_counts(console: Console, prepared: Prepared) -> None:
         share = sum(bad.values()) / int(prepared.summary["rows_in_all"])
         console.table(f"Bad rows, {share:.2%} of all", ["reason", "rows"], list(bad.items()))
         console.detail(f"listed in {prepared.folder / QUARANTINE}")
+
+
+def print_choices(console: Console, choices: Mapping[str, Choice]) -> None:
+    """Print the values that raymill chose for keys that are `auto`, with the reasons."""
+    console.table("Chosen for these rows and this model", ["key", "value", "reason"], choice_rows(choices))
 
 
 def print_files_left_out(console: Console, left_out: Mapping[str, Mapping[str, Any]]) -> None:

@@ -33,6 +33,8 @@ class Outcome:
     """Extension -> `files` and `examples`: files that the spec's data names and that hold no rows."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     """Metrics by part."""
+    chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The values that raymill chose for keys that are `auto`: key -> `value` and `reason`."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage."""
     checkpoint: str | None = None

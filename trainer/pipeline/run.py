@@ -18,12 +18,19 @@ from trainer.data.prepare.quarantine import TooManyBadRows
 from trainer.data.prepared import Prepared
 from trainer.data.sources import spec_sources
 from trainer.data.sources.source_file import SourceFile
+from trainer.defaults.resolve import ResolvedSpec, resolve_once
 from trainer.models import base_model
-from trainer.pipeline.messages import NoticePrinter, print_row_counts
+from trainer.pipeline.messages import NoticePrinter, print_choices, print_row_counts
 from trainer.pipeline.outcome import Outcome
 from trainer.pipeline.resources import list_demands, plan_resources
 from trainer.pipeline.stage_runner import StageRunner
-from trainer.runs.folder import RAY_LOG, create_run, read_prepared_path, save_prepared_path
+from trainer.runs.folder import (
+    RAY_LOG,
+    create_run,
+    read_prepared_path,
+    save_prepared_path,
+    save_resolved_spec,
+)
 from trainer.runs.journal import RESULT
 from trainer.runs.result import RunResult
 from trainer.spec.run import RunSpec
@@ -134,7 +141,8 @@ class Run:
 
     def train(self, prepared: Prepared) -> RunResult:
         """Train once, or resume the training."""
-        files = self.files if self.spec.data.mode == "streaming" else None
+        spec = self._resolve(prepared)
+        files = self.files if spec.data.mode == "streaming" else None
         cpus = float(self.resources.cpus_per_worker)
 
         def progress() -> Progress:
@@ -143,7 +151,7 @@ class Run:
 
         def train() -> RunResult:
             return launch_training(
-                self.spec, prepared.folder, self.folder, cpus, files, self._actor, with_ray=self.needs_ray
+                spec, prepared.folder, self.folder, cpus, files, self._actor, with_ray=self.needs_ray
             )
 
         try:
@@ -152,6 +160,18 @@ class Run:
             if not self.needs_ray:
                 request_stop(self.folder)  # nobody kills the thread that trains in this process
             raise
+
+    def _resolve(self, prepared: Prepared) -> RunSpec:
+        """Return the spec with values instead of `auto`; print and store what was chosen."""
+        resolved = resolve_once(self.spec, prepared, self.folder)
+        self.record_choices(resolved)
+        return resolved.spec
+
+    def record_choices(self, resolved: ResolvedSpec) -> None:
+        """Print the values that raymill chose, and store the spec with them: resuming and repeating use it."""
+        if resolved.choices:
+            print_choices(self.console, resolved.choices)
+            save_resolved_spec(resolved.spec, self.folder)
 
     def write_outcome(self, **fields: Any) -> Outcome:
         """Write the outcome, with these fields and the stages' seconds so far, into the run's folder. Return it."""

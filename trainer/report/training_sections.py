@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.charts.section import ReportChart, ReportSection, TableColumn
+from trainer.defaults.facts import Choice, choice_rows
 from trainer.report.training_charts import draw_learning_curves, draw_steps
 from trainer.runs.environment import HARDWARE_FILE
 from trainer.runs.journal import METRICS, NOTICES, read_json_lines
@@ -41,6 +42,14 @@ def step_sections(folder: Path) -> list[ReportSection]:
         rows=_describe_training(folder, lines),
     )
     return [section, *notice_sections(read_json_lines(folder / NOTICES))]
+
+
+def choice_sections(choices: Mapping[str, Choice]) -> list[ReportSection]:
+    """Return the table of the values that raymill chose for keys that are `auto`; empty if it chose none."""
+    if not choices:
+        return []
+    columns = [TableColumn("key"), TableColumn("value", number=True), TableColumn("reason")]
+    return [ReportSection("Chosen for these rows and this model", columns=columns, rows=choice_rows(choices))]
 
 
 def notice_sections(notices: Sequence[Mapping[str, Any]]) -> list[ReportSection]:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from trainer.spec.data import DataSpec
 from trainer.spec.evaluate import EvaluateSpec, PromoteSpec
 from trainer.spec.model import ModelSpec
-from trainer.spec.section import NAME_PATTERN, IntRange, Positive, SpecSection, range_ends
+from trainer.spec.section import AUTO, NAME_PATTERN, IntRange, Positive, SpecSection, range_ends
 from trainer.spec.serve import ServeSpec
 from trainer.spec.track import TrackSpec
 from trainer.spec.train import TrainSpec
@@ -87,7 +87,9 @@ class RunSpec(SpecSection):
 
     @model_validator(mode="after")
     def _check_batch_reaches_every_worker(self) -> RunSpec:
-        workers, size = self.cluster.max_workers, self.train.batch_size
+        workers = self.cluster.max_workers
+        # A size that raymill chooses is a multiple of the number of workers.
+        size = workers if self.train.batch_size == AUTO else self.train.batch_size
         if size < workers:
             raise ValueError(
                 f"train.batch_size={size} is under cluster.workers={workers}, so some workers would have no rows; "

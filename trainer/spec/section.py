@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -41,3 +41,29 @@ def range_ends(value: int | tuple[int, int]) -> tuple[int, int]:
 IntRange = Annotated[Positive | tuple[Positive, Positive], AfterValidator(check_range)]
 #: Like `IntRange`, but the lower end of a range may be 0: `[0, 4]`.
 IntRangeFromZero = Annotated[Positive | tuple[NonNegative, Positive], AfterValidator(check_range)]
+
+
+#: The value of a key that raymill chooses itself, once it knows the rows and the model.
+AUTO: Literal["auto"] = "auto"
+
+
+def _auto_tag(value: Any) -> str:
+    """Return the branch that reads a value, so that an error names one rule and not those of all branches."""
+    return "<auto>" if value == AUTO else "<number>"
+
+
+def _auto_or_none_tag(value: Any) -> str:
+    return "<none>" if value is None else _auto_tag(value)
+
+
+_Auto = Annotated[Literal["auto"], Tag("<auto>")]
+#: A positive integer, or `auto`.
+PositiveOrAuto = Annotated[Annotated[Positive, Tag("<number>")] | _Auto, Discriminator(_auto_tag)]
+#: A share of at least 0 and below 1, or `auto`.
+FractionOrAuto = Annotated[Annotated[Fraction, Tag("<number>")] | _Auto, Discriminator(_auto_tag)]
+#: A learning rate, above 0 and at most 1, or `auto`.
+RateOrAuto = Annotated[Annotated[float, Field(gt=0.0, le=1.0), Tag("<number>")] | _Auto, Discriminator(_auto_tag)]
+#: A positive integer, `auto`, or nothing.
+PositiveOrAutoOrNone = Annotated[
+    Annotated[Positive, Tag("<number>")] | _Auto | Annotated[None, Tag("<none>")], Discriminator(_auto_or_none_tag)
+]

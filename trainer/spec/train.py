@@ -6,7 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.spec.section import FUNCTION_PATTERN, Fraction, Positive, Seed, SpecSection
+from trainer.spec.section import (
+    AUTO,
+    FUNCTION_PATTERN,
+    FractionOrAuto,
+    Positive,
+    PositiveOrAuto,
+    PositiveOrAutoOrNone,
+    RateOrAuto,
+    Seed,
+    SpecSection,
+)
+
+#: The keys of `train:` that raymill chooses unless the spec sets them (`trainer.defaults`).
+AUTO_KEYS = ("learning_rate", "epochs", "batch_size", "warmup_fraction", "early_stopping_patience")
 
 
 class AugmentSpec(SpecSection):
@@ -55,19 +68,22 @@ class CheckpointSpec(SpecSection):
 class TrainSpec(SpecSection):
     """How a model is trained."""
 
-    epochs: Positive = 3
-    """Passes over the training rows."""
+    epochs: PositiveOrAuto = AUTO
+    """Passes over the training rows. `auto`: chosen from the number of rows and the model
+    (docs/explanation/defaults.md)."""
     max_steps: Positive | None = None
     """Stop after this many optimizer steps, if that is before the end of the last epoch."""
     max_time_s: Annotated[float, Field(gt=0)] | None = None
     """Stop after this many seconds of training, including those before an interruption."""
-    batch_size: Positive = 32
-    """Rows per optimizer step, over all workers together, whatever their number."""
+    batch_size: PositiveOrAuto = AUTO
+    """Rows per optimizer step, over all workers together, whatever their number. `auto`: chosen from the number of rows
+    and their lengths."""
     micro_batch_size: Positive | None = None
     """Maximum number of rows that a worker puts through the model at a time. Larger parts of a batch take several
     passes (gradient accumulation), with the same result. Default: all at once."""
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-5
-    """Peak learning rate, reached after the warm-up."""
+    learning_rate: RateOrAuto = AUTO
+    """Peak learning rate, reached after the warm-up. `auto`: chosen from the size and the kind of the model, and the
+    batch size."""
     head_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Peak learning rate of the new part of the model, its head. Default: `learning_rate`."""
     layerwise_lr_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
@@ -84,8 +100,8 @@ class TrainSpec(SpecSection):
     """Schedule `wsd`: the share of all steps in which the rate falls."""
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
     """Weight decay of AdamW. Biases and normalization weights have none."""
-    warmup_fraction: Fraction = 0.1
-    """Share of all steps in which the learning rate rises from 0."""
+    warmup_fraction: FractionOrAuto = AUTO
+    """Share of all steps in which the learning rate rises from 0. `auto`: a tenth, and less for long trainings."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     """Gradients are scaled down to at most this norm."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -102,8 +118,9 @@ class TrainSpec(SpecSection):
     """On a GPU: use only algorithms that give the same bits each time. On a CPU, all algorithms do."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     """Which checkpoints are saved to resume from after an interruption."""
-    early_stopping_patience: Positive | None = None
-    """Stop after this many epochs without a better validation metric. Default: never."""
+    early_stopping_patience: PositiveOrAutoOrNone = AUTO
+    """Stop after this many epochs without a better validation metric; `null`: never. `auto`: about half of the
+    epochs if `epochs` is `auto` too, else never."""
     seed: Seed = 42
     """Seed of the order of rows, the new head's weights and dropout."""
     max_failures: Annotated[int, Field(ge=0)] = 3
@@ -113,3 +130,36 @@ class TrainSpec(SpecSection):
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
     """Tables only: evaluate a training by cross-validation. Its metrics are means over this many folds of the training
     and validation rows; the model itself is then fitted on all these rows. Default: evaluate on the validation rows."""
+
+    # The keys that may be `auto`, as numbers. Each raises `ValueError` while the key is still `auto`.
+
+    @property
+    def n_epochs(self) -> int:
+        """`epochs`."""
+        return int(_number("epochs", self.epochs))
+
+    @property
+    def rows_per_step(self) -> int:
+        """`batch_size`."""
+        return int(_number("batch_size", self.batch_size))
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """`learning_rate`."""
+        return _number("learning_rate", self.learning_rate)
+
+    @property
+    def warmup_share(self) -> float:
+        """`warmup_fraction`."""
+        return _number("warmup_fraction", self.warmup_fraction)
+
+    @property
+    def patience(self) -> int | None:
+        """`early_stopping_patience`; None: never stop early."""
+        return None if self.early_stopping_patience == AUTO else self.early_stopping_patience
+
+
+def _number(key: str, value: float | Literal["auto"]) -> float:
+    if isinstance(value, str):
+        raise ValueError(f"train.{key} is still auto; trainer.defaults.resolve chooses its value")
+    return value

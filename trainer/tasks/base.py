@@ -38,10 +38,11 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, DraftOptions, AB
     A task must write the attributes and methods in the first half of this class. It may override the method in the
     second half, and those in the base classes, which hold the defaults:
 
-    - `RowOptions` (row_options.py): target_role, text_roles, binary_roles, allowed_issues, used_keys, own_defaults,
+    - `RowOptions` (row_options.py): target_role, text_roles, binary_roles, allowed_issues, used_keys,
       learns_from_features; check_spec, check, max_length
     - `RequestOptions` (request_options.py): request, max_body_bytes, other_bodies; body_inputs
-    - `ModelOptions` (model_options.py): models, token_input, train; pad_id, augment, to_device
+    - `ModelOptions` (model_options.py): models, token_input, train; model_facts, pad_id, augment,
+      to_device
     - `Reporting` (reporting.py): model_name, show, sections, profile, check_against_library
     - `DraftOptions` (draft_options.py): draft
     """

@@ -1,4 +1,4 @@
-"""What a task may override about drafted specs (`raymill init`): the sections that follow from the number of rows."""
+"""What a task may override about drafted specs (`raymill init`): the sections besides `data`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,6 @@ class Doubt(NamedTuple):
 class DraftFacts(NamedTuple):
     """What is known about the rows when a draft chooses the model."""
 
-    n_train: int
-    """Training rows, or an estimate."""
-    n_classes: int = 0
-    """Classes or tags; 0 if the target has none."""
     base: str | None = None
     """The base model that the user named, as the spec writes it."""
     image_size: tuple[int, int] | None = None
@@ -38,7 +34,7 @@ class DraftedSections(NamedTuple):
     """Sections of a drafted spec, with comments and doubts about them."""
 
     sections: dict[str, dict[str, Any]]
-    """For example `{"model": {"base": ...}, "train": {...}}`."""
+    """For example `{"model": {"base": ...}}`."""
     comments: Mapping[str, str] = MappingProxyType({})
     """Dotted key, for example `model.base` -> a comment on it."""
     assumed: tuple[str, ...] = ()
@@ -61,9 +57,3 @@ def reject_base(task_name: str, facts: DraftFacts, fix: str) -> None:
     """Raise `SpecError` if the user named a base model for a task that has none."""
     if facts.base:
         raise SpecError(f"--base={facts.base!r} names a base model, and {task_name} has none", fix)
-
-
-def enough_epochs(n_train: int, batch_size: int, steps: int, at_least: int, at_most: int) -> int:
-    """Return the number of epochs that come closest to `steps` optimizer steps, within the limits."""
-    steps_per_epoch = max(1, -(-n_train // batch_size))
-    return min(at_most, max(at_least, round(steps / steps_per_epoch)))

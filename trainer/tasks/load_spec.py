@@ -74,13 +74,13 @@ def override_spec(spec: RunSpec, values: Mapping[str, Any]) -> RunSpec:
 def resolve_defaults(spec: RunSpec) -> dict[str, Any]:
     """Return the spec as plain JSON with all defaults filled in.
 
-    Keys that the task does not use, or for which it has its own default, are included only if the spec sets them.
+    Keys that the task does not use are included only if the spec sets them.
     """
     from trainer.tasks import catalog as task_catalog
 
     raw = spec.model_dump(mode="json")
     task = task_catalog.get_task(spec.task)
-    for key in {*unused_keys(task.used_keys | task.target.used_keys), *task.own_defaults}:
+    for key in unused_keys(task.used_keys | task.target.used_keys):
         section, _, name = key.partition(".")
         if name not in getattr(spec, section).model_fields_set:
             raw[section].pop(name, None)

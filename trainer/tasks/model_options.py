@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from trainer.models.model_facts import ModelFacts, base_model_facts
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,6 +23,13 @@ class ModelOptions:
     token_input: str | None = None
     #: A training loop that replaces raymill's. Its argument is a `trainer.training.context.TrainContext`.
     train: Callable[..., None] | None = None
+
+    def model_facts(self, spec: RunSpec) -> ModelFacts:
+        """Return the size and the origin of the model, on which the defaults of `train:` depend.
+
+        The default reads the headers of `model.base`; a model without a base is new.
+        """
+        return base_model_facts(spec)
 
     def pad_id(self, contract: Contract) -> int:
         """Return the id with which `collate` pads `token_input`."""

@@ -33,8 +33,6 @@ class RowOptions:
     allowed_issues: frozenset[str] = frozenset()
     #: The keys in `OPTIONAL_KEYS` that the task uses, besides those of its target; a spec that sets others is refused.
     used_keys: frozenset[str] = OPTIONAL_KEYS
-    #: Keys of a spec for which the task has its own default instead of the default in `raymill schema`.
-    own_defaults: frozenset[str] = frozenset()
     #: Whether inputs are made from `data.features`. Rows are then encoded after the features are fitted.
     learns_from_features = False
 

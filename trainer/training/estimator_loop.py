@@ -64,8 +64,8 @@ def train_estimator(context: TrainContext) -> None:
         estimator.fit(part.table, part.labels, fit_context) for estimator, part in zip(estimators, parts, strict=True)
     ]
     validated = [pair for pair in zip(estimators, parts, strict=True) if pair[1].validation is not None]
-    epochs = spec.train.epochs if estimators[-1].has_epochs else 1
-    log = TrainingLog(context.folder if worker.rank == 0 else None, spec, len(parts[-1].table))
+    epochs = spec.train.n_epochs if estimators[-1].has_epochs else 1
+    log = TrainingLog(context.folder if worker.rank == 0 else None, spec, len(parts[-1].table), epochs=epochs)
     if worker.rank == 0:
         write_hardware(context.folder, worker)
     log.begin(TrainState())  # there are no checkpoints: if a worker dies, fitting starts again

@@ -15,6 +15,7 @@ from cluster.errors import RaymillError, ResourceError, UserError, first_line
 from cluster.ray_internals import data_parallel_trainer
 from trainer.data.prepared import Prepared
 from trainer.data.sources.source_file import SourceFile
+from trainer.defaults.resolve import resolve_once
 from trainer.runs import journal
 from trainer.runs.journal import FAILURE, read_history
 from trainer.runs.result import RunResult
@@ -56,12 +57,13 @@ def launch_training(
 ) -> RunResult:
     """Train and return the best epoch's checkpoint. Resumes from the newest checkpoint in `folder`, if there is one.
 
-    `folder` receives history, metrics, progress and checkpoints. `files` are the source files of streamed training
+    Keys that are still `auto` get their values, which are stored in `folder`. `folder` receives history, metrics, progress and checkpoints. `files` are the source files of streamed training
     rows, if they are already listed; `actor` is the result of `start_single_worker`, if it was called early. Without
     Ray, a training with a single worker runs in this process.
 
     Raises the worker's own `UserError`, or `RaymillError` if workers died more often than `train.max_failures`.
     """
+    spec = resolve_once(spec, Prepared(prepared), folder).spec
     config = {
         "spec": spec.model_dump(mode="json", exclude_unset=True),
         "prepared": str(prepared),

@@ -24,9 +24,13 @@ class TrainingLog:
     Without a folder (on all ranks but the first) it writes nothing.
     """
 
-    def __init__(self, folder: Path | None, spec: RunSpec, n_rows: int, n_steps: int | None = None) -> None:
+    def __init__(
+        self, folder: Path | None, spec: RunSpec, n_rows: int, n_steps: int | None = None, epochs: int | None = None
+    ) -> None:
+        """`epochs` is `train.epochs` by default; an estimator that is fitted in one step has 1."""
         self.folder, self.spec, self.n_rows = folder, spec, n_rows
-        self._total = n_rows * spec.train.epochs
+        self._epochs = epochs or spec.train.n_epochs
+        self._total = n_rows * self._epochs
         self._n_steps = n_steps
         self._trackers = start_trackers(spec, folder, self.notice) if folder else Trackers([])
         self._done = 0
@@ -96,10 +100,10 @@ class TrainingLog:
             append_line(self.folder / name, json.dumps(line))
 
     def _progress(self) -> Progress:
-        note = f"epoch {self._epoch}/{self.spec.train.epochs}" + (f", {self._note}" if self._note else "")
+        note = f"epoch {self._epoch}/{self._epochs}" + (f", {self._note}" if self._note else "")
         total = self._total
         if self._n_steps is not None:
-            total = min(total, self._n_steps * self.spec.train.batch_size)
+            total = min(total, self._n_steps * self.spec.train.rows_per_step)
         return Progress(done=self._done, total=total, unit="rows", note=note)
 
 

@@ -63,9 +63,9 @@ class TrainLoop:
         self._worker, self._folder, self._callback = context.worker, context.folder, context.callback
         spec, worker = context.spec, context.worker
         self._batches = context.stream or PreparedBatches(
-            context.prepared.part("train"), spec.train.seed, spec.train.batch_size, worker.rank, worker.workers
+            context.prepared.part("train"), spec.train.seed, spec.train.rows_per_step, worker.rank, worker.workers
         )
-        steps = spec.train.epochs * self._batches.steps_per_epoch
+        steps = spec.train.n_epochs * self._batches.steps_per_epoch
         self._n_steps = min(steps, spec.train.max_steps or steps)
         self._state = TrainState()
         folder = self._folder if worker.rank == 0 else None
@@ -85,7 +85,7 @@ class TrainLoop:
         best = BestTracker(self._spec, self._state)
         # An epoch that was interrupted after its last step still has to be validated, so it is entered again.
         with contextlib.suppress(_StopRequested):
-            while self._state.epoch <= self._spec.train.epochs and (
+            while self._state.epoch <= self._spec.train.n_epochs and (
                 self._state.step_in_epoch or not (best.should_stop or self._is_done)
             ):
                 self._log.begin_epoch(self._state.epoch)

@@ -109,7 +109,7 @@ class TrainModule:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step` (from 0 over all epochs)."""
-        return self._spec.train.learning_rate * lr_factor(self._spec.train, step, self._n_steps)
+        return self._spec.train.peak_learning_rate * lr_factor(self._spec.train, step, self._n_steps)
 
     def train_step(
         self, step: BatchStep, epoch: int, number: int, total_steps: int

@@ -120,7 +120,7 @@ def _open_stream(spec: RunSpec, prepared: Prepared, worker: WorkerContext, shard
     if shard is None:
         return None
     n_rows = prepared.summary["rows"]["train"]
-    seed, size = spec.train.seed, spec.train.batch_size
+    seed, size = spec.train.seed, spec.train.rows_per_step
     return StreamedBatches(shard, prepared.contract, n_rows, seed, size, worker.rank, worker.workers)
 
 

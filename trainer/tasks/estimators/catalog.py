@@ -103,6 +103,11 @@ def read_params(kind: str, values: dict[str, Any]) -> Params:
     return _validate_params(kind, {**plain, **groups.get(kind, {})}, "model.params")
 
 
+def given_params(kind: str, values: dict[str, Any]) -> set[str]:
+    """Return the names of the parameters of `kind` that `values`, the content of `model.params`, sets."""
+    return set(read_params(kind, values).model_fields_set)
+
+
 def _validate_params(kind: str, values: dict[str, Any], prefix: str) -> Params:
     section = get_estimator_class(kind).params_type
     for name in values:

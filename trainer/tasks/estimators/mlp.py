@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.optim.batch_plan import plan_batches, shard_rows, steps_per_epoch
-from trainer.spec.train import TrainSpec
 from trainer.tasks.estimators.base import Estimator, FeatureTable, FitContext, TrainingLabels
 from trainer.tasks.estimators.params import MlpParams
 
 if TYPE_CHECKING:
     import torch
 
-# The default of `train.learning_rate` is for fine-tuning and is too low for a new network.
-_LEARNING_RATE = 2e-3
 _BATCH_ROWS = 8192
 
 
@@ -41,21 +38,21 @@ class Mlp(Estimator):
         from trainer.optim.lr_schedule import lr_factor
         from trainer.optim.optimizer import build_optimizer
 
-        train = _with_default_rate(context.train)
+        train = context.train
         torch.manual_seed(train.seed)
         self._build_network(table.values.shape[1], table.sizes, labels.n_classes)
         self.to(context.device, context.threads)
         torch.manual_seed(train.seed + context.rank)  # workers drop out different units
         network = distribute_model(self._network, context.device, context.workers)
-        n_steps = train.epochs * steps_per_epoch(len(table), train.batch_size)
+        n_steps = train.n_epochs * steps_per_epoch(len(table), train.rows_per_step)
         optimizer = build_optimizer(self._network, train)
         values, ids, y = (torch.from_numpy(part).to(context.device) for part in (table.values, table.ids, labels.y))
         weights = None if labels.weights is None else torch.from_numpy(labels.weights).to(context.device)
         equal_lengths = np.zeros(len(table), np.int32)
         step = 0
-        for epoch in range(1, train.epochs + 1):
+        for epoch in range(1, train.n_epochs + 1):
             self._network.train()
-            for rows in plan_batches(equal_lengths, train.seed, epoch, train.batch_size):
+            for rows in plan_batches(equal_lengths, train.seed, epoch, train.rows_per_step):
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * lr_factor(train, step, n_steps)
                 step += 1
@@ -113,13 +110,6 @@ class Mlp(Estimator):
         self._build_network(n_values, tuple(description["sizes"]), n_classes)
         self._network.load_state_dict(load_file(path))
         self.to("cpu", 1)
-
-
-def _with_default_rate(train: TrainSpec) -> TrainSpec:
-    """Return the settings; if the spec sets no learning rate, with the default of this network."""
-    if "learning_rate" in train.model_fields_set:
-        return train
-    return train.model_copy(update={"learning_rate": _LEARNING_RATE})
 
 
 def _losses(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

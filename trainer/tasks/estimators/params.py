@@ -53,7 +53,8 @@ class BoostingParams(Params):
     """Histogram gradient boosting of scikit-learn."""
 
     max_iter: Positive = 200
-    """Number of rounds; each adds a tree (for classes, one per class)."""
+    """Number of rounds; each adds a tree (for classes, one per class). Unless it is set, raymill chooses it from the
+    number of rows."""
     learning_rate: Share = 0.05
     """Factor by which each tree is scaled."""
     max_leaf_nodes: Annotated[int, Field(ge=2)] = 31
@@ -72,7 +73,8 @@ class XGBoostParams(Params):
     """Gradient boosting of XGBoost."""
 
     n_estimators: Positive = 300
-    """Number of rounds in total; they are divided over `train.epochs`."""
+    """Number of rounds in total; they are divided over `train.epochs`. Unless it is set, raymill chooses it from the
+    number of rows."""
     learning_rate: Share = 0.05
     """Factor by which each tree is scaled."""
     max_depth: Annotated[int, Field(ge=1, le=30)] = 4

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from cluster.errors import SpecError
 from trainer.spec.run import RunSpec
+from trainer.spec.section import AUTO
 from trainer.steps.cleaner import dataset_steps
 from trainer.tasks.estimators.catalog import (
     DEFAULT_KIND,
@@ -58,7 +59,12 @@ def check_table_model(spec: RunSpec, *, classes: bool, task: str) -> None:
     for kind in kinds:
         _check_kind(kind, spec, classes=classes, task=task)
         _check_params(kind, spec)
-    if len(kinds) > 1 and spec.tune and spec.tune.scheduler == "asha" and spec.train.epochs > spec.tune.grace_epochs:
+    if (
+        len(kinds) > 1
+        and spec.tune
+        and spec.tune.scheduler == "asha"
+        and _may_exceed(spec.train.epochs, spec.tune.grace_epochs)
+    ):
         raise SpecError(
             "tune.scheduler: asha compares trials after the same number of epochs, which has no meaning across kinds",
             "set `tune.scheduler: none`",
@@ -85,12 +91,11 @@ def _check_params(kind: str, spec: RunSpec) -> None:
             path = key.removeprefix(_PARAMS).split(".")
             for value in domain.sample_values:
                 read_params(kind, _with_value(spec.model.params, path, value))
-    # The default number of epochs is for fine-tuning; a new network would hardly learn anything.
-    if kind == "mlp" and "epochs" not in spec.train.model_fields_set and "train.epochs" not in space:
-        raise SpecError(
-            "train.epochs is missing; model.kind=mlp requires it, because the default is too low for a new network",
-            "set it, for example `train: {epochs: 50}`",
-        )
+
+
+def _may_exceed(epochs: int | Literal["auto"], limit: int) -> bool:
+    """Return whether a training may have more epochs than `limit`; of `auto`, that is not known yet."""
+    return epochs == AUTO or epochs > limit
 
 
 def _with_value(values: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:

@@ -49,9 +49,9 @@ class XGBoost(Estimator):
                 },
                 [rows],
             )
-            first = 0
-            for epoch in range(1, context.train.epochs + 1):
-                end = round(n_rounds * epoch / context.train.epochs)
+            first, n_epochs = 0, context.train.n_epochs
+            for epoch in range(1, n_epochs + 1):
+                end = round(n_rounds * epoch / n_epochs)
                 for number in range(first, end):
                     self._booster.update(rows, number)
                 first = end

@@ -1,10 +1,10 @@
-"""The model, size and training keys of a drafted spec for images."""
+"""The model and the size of a drafted spec for images. How it is trained follows from the rows: `train:` stays `auto`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from trainer.tasks.draft_options import Doubt, DraftedSections, DraftFacts, enough_epochs
+from trainer.tasks.draft_options import Doubt, DraftedSections, DraftFacts
 
 _HUB_BASE = "microsoft/resnet-18"
 # Smaller images are learned from scratch: a pre-trained model has never seen such images.
@@ -22,25 +22,20 @@ _SMALL_RESNET: dict[str, Any] = {
 
 
 def draft_image_sections(facts: DraftFacts) -> DraftedSections:
-    """Return `data`, `model` and `train`: a small new model for small images, else a pre-trained one."""
+    """Return `data` and `model`: a small new model for small images, else a pre-trained one."""
     shorter = min(facts.image_size or (_MAX_SMALL_SIDE + 1,) * 2)
     if facts.base is None and shorter <= _MAX_SMALL_SIDE:
         return _new_model(facts, shorter)
     base = facts.base or _HUB_BASE
-    train: dict[str, Any] = {
-        "epochs": enough_epochs(facts.n_train, 32, steps=600, at_least=3, at_most=20),
-        "learning_rate": 3.0e-4,
-    }
-    comments = {"train.learning_rate": "higher than the default, because convolutional models tolerate it"}
     if facts.base:
-        return DraftedSections({"model": {"base": base}, "train": train}, {**comments, "model.base": "from --base"})
-    comments["model.base"] = "pre-trained on ImageNet: the first run downloads it from the hub"
+        return DraftedSections({"model": {"base": base}}, {"model.base": "from --base"})
+    comments = {"model.base": "pre-trained on ImageNet: the first run downloads it from the hub"}
     download = Doubt(
         f"the first run downloads the base model {base} from the hub",
         "without a network, name a folder with --base, or replace `model.base` by "
         "`model.config: {model_type: resnet, layer_type: basic, depths: [1, 1, 1, 1], hidden_sizes: [32, 64, 128, 256]}`",
     )
-    return DraftedSections({"model": {"base": base}, "train": train}, comments, doubts=(download,))
+    return DraftedSections({"model": {"base": base}}, comments, doubts=(download,))
 
 
 def _new_model(facts: DraftFacts, shorter: int) -> DraftedSections:
@@ -50,15 +45,10 @@ def _new_model(facts: DraftFacts, shorter: int) -> DraftedSections:
         "data.image.size": "pixels",
         "model.config": "a small ResNet that is trained from scratch: needs no network",
         "cluster.cpus_per_worker": "the model is too small to use a second core well",
-        "train.learning_rate": "a new model needs a higher rate than fine-tuning",
     }
     if facts.is_gray:
         image["mode"] = "gray"
         comments["data.image.mode"] = "all images that were looked at are gray"
-    train: dict[str, Any] = {
-        "epochs": enough_epochs(facts.n_train, 32, steps=700, at_least=5, at_most=30),
-        "learning_rate": 3.0e-3,
-    }
     sentence = (
         f"The images have only {shorter} pixels, so a small new ResNet is trained from scratch. If they are photographs, "
         "name a pre-trained model with --base, for example microsoft/resnet-18."
@@ -67,7 +57,6 @@ def _new_model(facts: DraftFacts, shorter: int) -> DraftedSections:
         {
             "data": {"image": image},
             "model": {"config": dict(_SMALL_RESNET)},
-            "train": train,
             "cluster": {"cpus_per_worker": 1},
         },
         comments,

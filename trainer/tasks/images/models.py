@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -78,6 +79,12 @@ def model_from_base(folder: Path, shape: ImageShape, labels: list[str]) -> NewMo
     """Return a pre-trained model with a new head."""
     changes = {"image_size": _image_size(shape)} if "image_size" in read_json(folder / "config.json") else {}
     return load_image_model(folder, ignore_mismatched_sizes=True, **changes, **_label_settings(labels))
+
+
+def count_weights(values: dict[str, Any], shape: ImageShape) -> int:
+    """Return the number of weights of a new model, without creating them."""
+    shapes = _weight_shapes(new_config(values, shape, ["a", "b"]).to_json_string())
+    return sum(math.prod(shape) for _, shape in shapes)
 
 
 def load_image_model(folder: Path, **changes: Any) -> NewModel:

@@ -18,6 +18,7 @@ from cluster.files import write_json
 from trainer.contract.contract import Contract, Step
 from trainer.models import custom
 from trainer.models.base_model import locate_base_model
+from trainer.models.model_facts import ModelFacts, base_model_facts
 from trainer.models.save import save_torch_model
 from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import dataset_steps
@@ -166,6 +167,14 @@ class ImageClassification(Task):
         if base:
             return models.model_from_base(base, shape, labels)
         return models.model_from_config(spec.model.config or {}, shape, labels)
+
+    def model_facts(self, spec: RunSpec) -> ModelFacts:
+        from trainer.tasks.images import models
+
+        if spec.model.config is None:
+            return base_model_facts(spec)
+        shape = _input_shape(preprocessor.step_params(spec.data.image, None))
+        return ModelFacts(models.count_weights(spec.model.config, shape), 1.0, is_pretrained=False)
 
     def save_model(self, model: Any, contract: Contract, folder: Path) -> None:
         save_torch_model(model, folder)

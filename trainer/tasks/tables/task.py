@@ -81,7 +81,6 @@ class TabularTask(Task):
     request = '{"column": value, ...}'
     allowed_issues = frozenset(ALLOWABLE_ISSUES)  # equal rows are common in tables
     used_keys = frozenset({"model.kind", "model.params", "train.folds"})
-    own_defaults = frozenset({"train.learning_rate"})  # the default for fine-tuning is too low for a new network
     learns_from_features = True
 
     # -- rows

@@ -25,7 +25,7 @@ class BestTracker:
 
     def __init__(self, spec: RunSpec, state: TrainState | None = None) -> None:
         self._metric, self._mode = spec.evaluate.metric, spec.evaluate.mode
-        self._patience = spec.train.early_stopping_patience
+        self._patience = spec.train.patience
         self._state = state or TrainState()
 
     def record(self, metrics: Mapping[str, float]) -> bool:
