@@ -10,10 +10,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from cluster.errors import SpecError, UserError, suggest
 from cluster.files import read_json, write_json
+from cluster.locks import file_lock
 from cluster.paths import expand_home
 
 _PREFIX = "rm_"
@@ -26,7 +25,7 @@ def add_key(path: Path, name: str, rate: float | None) -> str:
     """
     key = _PREFIX + secrets.token_urlsafe(32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock", timeout=30):
+    with file_lock(path.with_name(f"{path.name}.lock"), timeout_s=30):
         entries = _parse(path) if path.is_file() else []
         if any(entry["name"] == name for entry in entries):
             raise UserError(
@@ -40,7 +39,7 @@ def add_key(path: Path, name: str, rate: float | None) -> str:
 
 def remove_key(path: Path, name: str) -> None:
     """Remove a key from a file. Raises `UserError` if the file has no key with this name."""
-    with FileLock(f"{path}.lock", timeout=30):
+    with file_lock(path.with_name(f"{path.name}.lock"), timeout_s=30):
         entries = _read(str(path))
         if all(entry["name"] != name for entry in entries):
             raise UserError(f"{path} has no key '{name}'", suggest(name, [entry["name"] for entry in entries]))

@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from cluster.errors import ModelError, SpecError
+from cluster.locks import file_lock
 from serve.engines import engine_store
 from serve.engines.base import Engine, EngineError
 from serve.engines.benchmark import TIMING_S, Benchmark, Candidate, HeldOut
@@ -75,7 +74,7 @@ def optimize_engine(
     """
     folder = engine_store.engine_folder(version, hardware_of(spec))
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(folder / ".lock")):
+    with file_lock(folder / ".lock"):
         for left in folder.glob(f"{_SCRATCH_PREFIX}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         built = folder / f"built-{uuid.uuid4().hex[:8]}"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
 from cluster.errors import ModelError, suggest
 from cluster.files import file_sha256, new_folder, read_json, remove_leftovers, write_json
+from cluster.locks import file_lock
 from cluster.paths import expand_home
 from cluster.text import utc_now
 from trainer.spec.section import NAME_PATTERN
@@ -188,8 +188,8 @@ class Registry:
         stamped = {"at": utc_now(), **move}
         write_json(self.root / name / "aliases.json", {"moves": [*self.moves(name), stamped]})
 
-    def _lock(self, name: str) -> FileLock:
-        return FileLock(str(self.root / name / ".aliases.lock"), timeout=30)
+    def _lock(self, name: str) -> AbstractContextManager[None]:
+        return file_lock(self.root / name / ".aliases.lock", timeout_s=30)
 
 
 def _apply_move(stack: list[int], move: dict[str, Any]) -> None:

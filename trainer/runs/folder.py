@@ -14,7 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cluster.errors import ResourceError, SpecError, suggest
-from cluster.files import read_json, storage_error, write_bytes, write_json
+from cluster.files import read_json, write_bytes, write_json
+from cluster.locks import lock_error
 from cluster.paths import expand_home
 from trainer.runs.environment import write_environment
 from trainer.spec.renames import find_old_keys, new_key
@@ -95,7 +96,7 @@ def lock_run(folder: Path) -> Iterator[None]:
             "wait until it ends, or stop it, and then try again",
         ) from None
     except OSError as error:
-        raise storage_error(folder / _LOCK_FILE, error) from error
+        raise lock_error(folder / _LOCK_FILE, error) from error
     try:
         yield
     finally:

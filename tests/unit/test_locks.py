@@ -1,0 +1,48 @@
+"""A lock is held by one process; what prevents it is named."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ResourceError
+from cluster.locks import file_lock
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_one_process_at_a_time(tmp_path):
+    path = tmp_path / "lock"
+    code = f"from cluster.locks import file_lock\nfrom pathlib import Path\nwith file_lock(Path({str(path)!r}), 0.1): pass"
+    command = [sys.executable, "-c", code]
+    with file_lock(path):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert f"another process has held the lock {path} for 0.1 s" in done.stderr
+    assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(code, tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(ResourceError, match=f"{tmp_path} is on a file system without file locks(?s:.*)another disk"):
+        with file_lock(tmp_path / "lock"):
+            pass
+
+
+def test_a_folder_that_cannot_be_written_is_named():
+    with pytest.raises(ResourceError, match="/proc/nothing/lock cannot be written"), file_lock(Path("/proc/nothing/lock")):
+        pass
+
+
+def test_all_code_locks_in_one_way():
+    """`trainer/runs/folder.py` has a message of its own for a lock that is held."""
+    files = [path for top in ("cluster", "raymill", "serve", "trainer", "tune") for path in (ROOT / top).rglob("*.py")]
+    users = {str(path.relative_to(ROOT)) for path in files if "import FileLock" in path.read_text()}
+    assert users == {"cluster/doctor.py", "cluster/locks.py", "trainer/runs/folder.py"}
