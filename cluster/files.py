@@ -143,13 +143,17 @@ def folder_bytes(folder: Path) -> int:
 def remove_leftovers(folder: Path, older_than_s: float = _DAY_S) -> None:
     """Remove hidden temporary folders in `folder` that were left by an interrupted `new_folder` or interrupted staging.
 
-    A folder marked by `mark_owner` is removed if its process has ended. Any folder is removed after `older_than_s`.
+    A folder marked by `mark_owner` on this machine is removed once its process has ended. Any other folder is removed
+    after `older_than_s`: a clock that jumps makes it older than it is.
     """
     oldest = time.time() - older_than_s
     for path in folder.glob(".*") if folder.is_dir() else []:
         with contextlib.suppress(FileNotFoundError):  # the process that writes it may rename it at this moment
             is_temporary = _TEMPORARY_NAME.search(path.name) and path.is_dir()
-            if is_temporary and (path.stat().st_mtime < oldest or _is_abandoned(path)):
+            if not is_temporary:
+                continue
+            ended = _owner_has_ended(path)
+            if path.stat().st_mtime < oldest if ended is None else ended:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -158,18 +162,27 @@ def mark_owner(folder: Path) -> None:
     (folder / OWNER_FILE).write_text(json.dumps(_process_identity(os.getpid())), encoding="utf-8")
 
 
-def _process_identity(pid: int) -> list[str | float]:
+def _process_identity(pid: int) -> list[str | int | float]:
+    """Return what no other process has or will have, and what does not change when the clock is set.
+
+    psutil computes the time of a process's start from the clock, so it moves with it. Linux counts since the boot.
+    """
+    with contextlib.suppress(OSError, IndexError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        ticks = stat.rpartition(b")")[2].split()[19].decode()  # the program's name, in brackets, may hold anything
+        return [socket.gethostname(), pid, f"{boot}:{ticks}"]
     return [socket.gethostname(), pid, psutil.Process(pid).create_time()]
 
 
-def _is_abandoned(folder: Path) -> bool:
-    """Return whether a folder's owner ran on this machine and has ended. An owner elsewhere may still be running."""
+def _owner_has_ended(folder: Path) -> bool | None:
+    """Return whether a folder's owner has ended; None if it has no owner, or one on another machine."""
     try:
         host, pid, started = json.loads((folder / OWNER_FILE).read_bytes())
     except (OSError, ValueError, TypeError):
-        return False
+        return None
     if host != socket.gethostname():
-        return False
+        return None
     try:
         return _process_identity(int(pid)) != [host, pid, started]
     except psutil.NoSuchProcess:
