@@ -73,6 +73,10 @@ def bucket(options: str) -> str:
         "rows.jsonl.gz": gzip.compress(lines),
         "cut.csv.gz": gzip.compress(b"body,kind\n" + b"a,b\n" * 9)[:-9],
         "empty.csv": b"",
+        "bare/a.md": b"no rows",
+        "by [kind]/kind=x%2F/part-1.csv": b"body\ne\n",
+        "by [kind]/kind=y/part-2.csv": b"body\nf\n",
+        "by [kind]/_SUCCESS": b"",
         "texts/pos/a.txt": b"good",
         "texts/neg/a.txt": b"bad",
     }.items():
@@ -95,9 +99,14 @@ def read(address: str, options: str, file_format: str = "auto") -> list[dict[str
 
 def test_files_patterns_and_formats(bucket: str) -> None:
     assert [row["text"] for row in read("s3://rows/csv/part-?.csv", bucket)] == ["a", "b", "c"]
-    assert [row["text"] for row in read("s3://rows/**/part-*.csv", bucket)] == ["d", "a", "b", "c"]
+    assert [row["text"] for row in read("s3://rows/**/part-*.csv", bucket)] == ["e", "f", "d", "a", "b", "c"]
     assert [row["text"] for row in read("s3://rows/rows.jsonl.gz", bucket)] == [f"text {n}" for n in range(5)]
     assert [row["label"] for row in read("s3://rows/rows.arrow", bucket)] == ["x", "y", "x"]
+    assert [row["text"] for row in read("s3://rows/csv", bucket)] == ["d", "a", "b", "c"]
+    for address in ("s3://rows/by [kind]", "s3://rows/by [kind]/*/part-?.csv"):
+        assert [(row["text"], row["label"]) for row in read(address, bucket)] == [("e", "x/"), ("f", "y")]
+    [beside] = source_files.list_left_out(f"s3://rows/by [kind]{bucket}", "train")
+    assert beside.relative == "_SUCCESS"
     [file] = source_files.find_source_files(f"s3://rows/rows.parquet{bucket}", "train")
     assert [len(block) for block in read_blocks(file, COLUMNS)] == [BLOCK_ROWS, BLOCK_ROWS, 40_000 - 2 * BLOCK_ROWS]
 
@@ -115,7 +124,7 @@ def test_a_folder_of_texts(bucket: str) -> None:
     [
         ("s3://rows/csv/part-9.csv", r"no such file \(did you mean 'part-[12].csv'"),
         ("s3://rows/csv/*.jsonl", "matches no file"),
-        ("s3://rows/csv", r"is a folder\n  fix: name its files, for example s3://rows/csv/\*.csv"),
+        ("s3://rows/bare", r"is a folder without rows that raymill reads \(1 with .md\)"),
         ("s3://rows/csv/other.txt", "has the extension '.txt'"),
         ("s3://rows/empty.csv", "is empty"),
         ("s3://rows/cut.csv.gz", "is not a complete gzip file"),

@@ -18,7 +18,7 @@ WRONG_SPECS = [
     ({"data": {"train": "*.nothing"}}, "matches no file"),
     ({"data": {"train": "empty.csv"}}, "is empty"),
     ({"data": {"train": "notes.txt"}}, "format is not known"),
-    ({"data": {"train": "."}}, "is a folder"),
+    ({"data": {"train": "bare"}}, "is a folder without rows"),
     ({"data": {"train": "ftp://bucket/rows.csv"}}, "ftp:// addresses are not supported"),
     ({"data": {"train": "s3://key:secret@bucket/rows.csv"}}, "credentials"),
     ({"data": {"train": {"url": "postgresql://me:secret@db/x", "query": "SELECT 1"}}}, "env:"),

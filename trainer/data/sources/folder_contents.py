@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cluster.errors import DataError
 from trainer.data.sources.part_names import part_of_name, words_of_name
+from trainer.data.sources.remote import without_options
 from trainer.data.sources.row_folder import ROW_ENDINGS, is_row
 from trainer.data.sources.source_file import KNOWN_ENDINGS, file_format_of
 from trainer.data.sources.walk import FolderFile, walk_folder
@@ -75,11 +76,12 @@ def check_holds_rows(folder: str, contents: FolderContents, file_format: str, so
     if file_format in ROW_ENDINGS:
         raise DataError(
             f"{source} holds no {_ROW_FILES[file_format]} file ({endings or 'no file at all'})",
-            f"put the files at {Path(folder) / 'CLASS' / f'NAME{ROW_ENDINGS[file_format][0]}'}",
+            f"put the files at {_below(folder, 'CLASS', f'NAME{ROW_ENDINGS[file_format][0]}')}",
         )
     raise DataError(
         f"{source} is a folder without rows that raymill reads ({endings or 'no file at all'})",
-        f"name a folder of {KNOWN_ENDINGS} files, or one with a subfolder of .txt or .png files for each class",
+        f"name a folder of {KNOWN_ENDINGS} files, or one with a subfolder of .txt or .png files for each class; texts "
+        "with another extension, such as .md, must be renamed to .txt",
     )
 
 
@@ -168,8 +170,12 @@ def _check_table_folder(folder: str, files: list[FolderFile], used: set[FolderFi
         shown = " and ".join(list(first_of_part.values())[:3])
         raise DataError(
             f"{folder} holds rows of several parts by their names: {shown}",
-            f"name the files of each part, for example {Path(folder) / '*train*'}, or run `raymill init {folder}`",
+            f"name the files of each part, for example {_below(folder, '*train*')}",
         )
+
+
+def _below(folder: str, *names: str) -> str:
+    return "/".join([without_options(folder).rstrip("/"), *names])
 
 
 def _part_of_file(relative: str) -> str | None:

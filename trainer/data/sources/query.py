@@ -6,6 +6,7 @@ A URL with a password must come from an environment variable, because specs are 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ import pyarrow as pa
 from cluster.errors import DataError, UserError
 from trainer.data.sources.snapshot import require_snapshot_folder, write_snapshot
 from trainer.spec.data import QuerySpec
+from trainer.values.columns import spell_values
+from trainer.values.spelling import NotOneValue, spell_list, spell_value
 
 _ENV = "env:"
 _BATCH_ROWS = 16_384
 _SECRET = re.compile(r"pass|pwd|secret|token|key|odbc_connect", re.IGNORECASE)
-#: Types that Arrow stores as they are; other values, for example decimals and UUIDs, are written as text.
+#: Types that Arrow stores as they are; other values, for example decimals and UUIDs, are spelled as text.
 _PLAIN = (bool, int, float, str, bytes, dt.date, type(None))
 
 
@@ -170,7 +173,7 @@ def _batches(result: Any, rows: Any, schema: pa.Schema, source: str) -> Iterator
 def _column_type(values: tuple[Any, ...], name: str, source: str) -> pa.DataType:
     """Return the Arrow type of a column; `values` are those of its first batch."""
     try:
-        kind = pa.array([value if isinstance(value, _PLAIN) else str(value) for value in values]).type
+        kind = pa.array([_storable(value) for value in values]).type
     except (pa.ArrowException, OverflowError) as error:
         raise DataError(
             f"{source}: column '{name}' mixes types of values: {error}",
@@ -182,12 +185,12 @@ def _column_type(values: tuple[Any, ...], name: str, source: str) -> pa.DataType
 
 def _column_array(column: tuple[Any, ...], field: pa.Field, n_before: int, source: str) -> pa.Array:
     """Return the values as an array of the field's type; `n_before` rows came before them."""
-    values = [value if isinstance(value, _PLAIN) else str(value) for value in column]
+    values = [_storable(value) for value in column]
     try:
         return pa.array(values, field.type)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         if pa.types.is_string(field.type) and not any(isinstance(value, str) for value in values):
-            return pa.array([_as_text(value) for value in values], field.type)
+            return spell_values(values).texts
         raise DataError(
             f"{source}: column '{field.name}' starts as {field.type}, "
             f"but rows {n_before + 1} to {n_before + len(column)} hold another type",
@@ -195,7 +198,13 @@ def _column_array(column: tuple[Any, ...], field: pa.Field, n_before: int, sourc
         ) from None
 
 
-def _as_text(value: Any) -> str | None:
-    if isinstance(value, dt.date):
-        return value.isoformat()
-    return None if value is None else str(value)
+def _storable(value: Any) -> Any:
+    """Return a value that Arrow can store: unchanged, or spelled as text."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    try:
+        return spell_list(value) if isinstance(value, (list, tuple)) else spell_value(value)
+    except NotOneValue:  # an object, or a list of lists
+        return json.dumps(value, ensure_ascii=False, default=str)
