@@ -65,9 +65,9 @@ def test_jsonl_with_a_key_twice_half_a_character_and_a_nul(tmp_path):
         "invalid UTF-8",
         "NUL character",
         "missing label",
-        "label is not text",
+        None,
         "not JSON",
-        "label is not text",
+        "label holds an object; one value is needed",
         "not JSON",
     ]
     assert rows[2]["text"] == "half \ufffd" and rows[3]["text"] == "nul \ufffd"

@@ -45,7 +45,7 @@ def fitted_to(values):
         (None, None),
         ("3,5", "value '3,5' is not a number; the decimal sign is a point"),
         ("nan", "value 'nan' is not a number"),
-        ("inf", "value 'inf' is not a number"),
+        ("inf", "value 'inf' is infinite"),
         ("1e999", "value '1e999' is infinite"),
         ("x" * 90, f"value '{'x' * 40}...' is not a number"),
     ],

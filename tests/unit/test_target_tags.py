@@ -20,11 +20,12 @@ from trainer.targets import tag_cells
 from trainer.targets.report import ScoredRows, prediction_sections
 from trainer.targets.tags import Tags
 from trainer.tasks import catalog as task_catalog
+from trainer.values.words import canonical_word
 
 TARGET = Tags()
 FITTED = {"labels": ["a", "b", "c"]}
 TAG = st.text(min_size=1, max_size=6).map(str.strip).filter(lambda tag: not is_blank(tag))
-ROWS = st.lists(st.lists(TAG, unique=True, max_size=4), min_size=1, max_size=20)
+ROWS = st.lists(st.lists(TAG.map(canonical_word), unique=True, max_size=4), min_size=1, max_size=20)
 
 
 def column(*chunks):
@@ -59,7 +60,8 @@ def test_a_cell_of_tags(cell, tags):
         ("a|\u200b", r"an empty tag: 'a|\u200b'"),
         ("a|b|a ", "a repeated tag: 'a' in 'a|b|a '"),
         ('["a"', """a value that is not a JSON list of texts: '["a"'"""),
-        ("[1.5]", "a value that is not a JSON list of texts: '[1.5]'"),
+        ("[[1]]", "a value that is not a JSON list of texts: '[[1]]'"),
+        ("[null]", "a value that is not a JSON list of texts: '[null]'"),
         ('["\\ud800"]', """a value that is not a JSON list of texts: '["\\\\ud800"]'"""),
         ("[" * 100_000, "a value that is not a JSON list of texts: '" + "[" * 40 + "...'"),
     ],

@@ -71,9 +71,11 @@ def test_training_and_serving_agree_on_texts(texts):
 
 def test_labels_that_look_like_another_or_are_invisible():
     labels = ["tool", "tool ", "\ttool", "\u00a0tool", "two words", "\u200b", " ", None, "道具"]
-    spaced, unseen = "label with white space around it", "no visible character in label"
-    expected = [None, spaced, spaced, spaced, None, unseen, unseen, None, None]
+    unseen = "no visible character in label"
+    expected = [None, None, None, None, None, unseen, unseen, None, None]
     assert reasons_of(rows(["a"] * len(labels), labels)).to_pylist() == expected
+    spelled = TASK.target.canonicalize({}, pa.chunked_array([labels[:5]])).to_pylist()
+    assert spelled == ["tool"] * 4 + ["two words"]
     assert reasons_of(rows(["\u200b"], ["tool "])).to_pylist() == ["no visible character"]
     assert reasons_of(rows(["a", None])).to_pylist() == [None, None]
     assert reasons_of(rows([], [])).to_pylist() == []

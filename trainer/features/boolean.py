@@ -10,9 +10,9 @@ import numpy as np
 from cluster.errors import DataError
 from trainer.features.cells import (
     BadCell,
+    CellOutcome,
     CellReader,
     Cells,
-    Outcome,
     ParsedColumn,
     format_cell,
     read_cells,
@@ -57,13 +57,13 @@ class FittedBoolean(SpecSection):
         """Names of the outputs."""
         return [self.name, f"{self.name} is missing"] if self.rules.indicator else [self.name]
 
-    def encode(self, cells: Cells, out: np.ndarray) -> Outcome:
+    def encode(self, cells: Cells, out: np.ndarray) -> CellOutcome:
         """Fill `out`, float32 of shape (n, outputs)."""
         parsed = read_booleans(self.rules, cells)
         out[:, 0] = np.where(parsed.missing, bool(self.fill), parsed.values)
         if self.rules.indicator:
             out[:, 1] = parsed.missing
-        return Outcome(parsed.bad, parsed.missing & (not self.saw_missing))
+        return CellOutcome(parsed.bad, parsed.missing & (not self.saw_missing))
 
 
 def fit_boolean(name: str, rules: BooleanSpec, no: int, yes: int, missing: int) -> FittedBoolean:

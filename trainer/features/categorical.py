@@ -12,9 +12,9 @@ import numpy as np
 from cluster.errors import DataError, SpecError
 from trainer.features.cells import (
     BadCell,
+    CellOutcome,
     CellReader,
     Cells,
-    Outcome,
     ParsedColumn,
     format_cell,
     read_cells,
@@ -142,7 +142,7 @@ class FittedCategorical(SpecSection):
             return []
         return [self.name] if self.rules.encode == "ordinal" else self.labels
 
-    def encode_codes(self, cells: Cells) -> tuple[np.ndarray, Outcome]:
+    def encode_codes(self, cells: Cells) -> tuple[np.ndarray, CellOutcome]:
         """Return int64 codes, shape (n,), -1 for no category, and what became of the cells."""
         parsed = read_categories(self.rules, cells)
         code_by_word = np.array([self._code_of(word) for word in parsed.words] or [-1], np.int64)
@@ -157,9 +157,9 @@ class FittedCategorical(SpecSection):
                 bad = {row: f"unseen value {format_cell(word)}" for row, word in words.items()} | bad
         codes[parsed.missing] = len(self.labels) - 1 if self.fill is None else self._code_of(self.fill)
         unseen = (parsed.missing & (not self.saw_missing)) | (other & (not self.saw_other))
-        return codes, Outcome(bad, unseen)
+        return codes, CellOutcome(bad, unseen)
 
-    def encode(self, cells: Cells, out: np.ndarray) -> Outcome:
+    def encode(self, cells: Cells, out: np.ndarray) -> CellOutcome:
         """Fill `out`, float32 of shape (n, outputs)."""
         codes, outcome = self.encode_codes(cells)
         if self.rules.encode == "ordinal":

@@ -32,7 +32,7 @@ class BadCell(NamedTuple):
     reason: str
 
 
-class Outcome(NamedTuple):
+class CellOutcome(NamedTuple):
     """What became of the cells of one column, besides their outputs."""
 
     bad: dict[int, str]
@@ -130,7 +130,7 @@ def _read_column(spelled: Spelled, reader: CellReader) -> ParsedColumn:
     if reader.parse_column is not None:
         read, is_read = reader.parse_column(spelled.texts)
         values, left = np.where(is_read & left, read, values), left & ~is_read
-    bad = {row: f"{found} is not {reader.kind}" for row, found in spelled.not_texts.items()}
+    bad = {row: f"{other} is not {reader.kind}" for row, other in spelled.not_texts.items()}
     rows = np.flatnonzero(left)
     words, word_of_row = distinct_texts(spelled.texts.take(pa.array(rows)))
     parsed = [reader.parse(word or "") for word in words]

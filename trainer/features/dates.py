@@ -16,9 +16,9 @@ import numpy as np
 from cluster.errors import DataError
 from trainer.features.cells import (
     BadCell,
+    CellOutcome,
     CellReader,
     Cells,
-    Outcome,
     ParsedColumn,
     format_cell,
     read_cells,
@@ -35,7 +35,7 @@ _DAY = 86_400_000_000
 #: Microseconds in each unit of numbers.
 _UNITS = {"s": 1_000_000, "ms": 1000}
 # As Arrow spells a time after the year 9999, or before the year 1.
-_TOO_LATE = re.compile(r"\s*(?:[0-9]{5,}|-[0-9]{4,})-[0-9]{2}-[0-9]{2}")
+_TOO_LATE = re.compile(r"\s*(?:[0-9]{5,}|-[0-9]{4,})-[0-9]{2}-[0-9]{2}|<value out of range")
 _OUTSIDE = "is outside the years 1 to 9999"
 
 
@@ -108,7 +108,7 @@ class FittedDate(SpecSection):
             names += [f"{self.name}.{part}{suffix}" for suffix in suffixes]
         return [*names, f"{self.name} is missing"] if self.rules.indicator else names
 
-    def encode(self, cells: Cells, out: np.ndarray) -> Outcome:
+    def encode(self, cells: Cells, out: np.ndarray) -> CellOutcome:
         """Fill `out`, float32 of shape (n, outputs)."""
         parsed = read_dates(self.rules, cells)
         moments = np.where(parsed.missing, 0 if self.fill is None else _moment(self.fill), parsed.values)
@@ -129,7 +129,7 @@ class FittedDate(SpecSection):
             column += 1
         if self.rules.indicator:
             out[:, column] = parsed.missing
-        return Outcome(parsed.bad, parsed.missing & (not self.saw_missing))
+        return CellOutcome(parsed.bad, parsed.missing & (not self.saw_missing))
 
     def _is_cyclic(self, part: str) -> bool:
         return self.rules.cyclic and part in CYCLES

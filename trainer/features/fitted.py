@@ -15,7 +15,7 @@ from pydantic import Field
 from cluster.errors import DataError, suggest
 from trainer.features.boolean import FittedBoolean, fit_boolean
 from trainer.features.categorical import CategoryCounts, FittedCategorical, fit_categorical
-from trainer.features.cells import Cells, Outcome, ParsedColumn, TableLike, format_cell, get_column
+from trainer.features.cells import CellOutcome, Cells, ParsedColumn, TableLike, format_cell, get_column
 from trainer.features.dates import FittedDate, fit_date
 from trainer.features.numeric import FittedNumeric, Moments, fit_numeric
 from trainer.features.sketch import Sketch
@@ -101,7 +101,7 @@ def encode_table(fitted: FittedFeatures, rows: TableLike) -> EncodedTable:
     n_rows = _count_rows(cells)
     values = np.zeros((n_rows, len(output_names(fitted))), np.float32)
     ids = np.zeros((n_rows, len(embedding_sizes(fitted))), np.int32)
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, CellOutcome] = {}
     value_column = id_column = 0
     for column in fitted.columns:
         if isinstance(column, FittedCategorical) and column.rules.as_ids:
@@ -116,7 +116,7 @@ def encode_table(fitted: FittedFeatures, rows: TableLike) -> EncodedTable:
     return EncodedTable(values, ids, reasons, _count_unseen(outcomes, reasons))
 
 
-def _count_unseen(outcomes: Mapping[str, Outcome], reasons: Sequence[str | None]) -> dict[str, int]:
+def _count_unseen(outcomes: Mapping[str, CellOutcome], reasons: Sequence[str | None]) -> dict[str, int]:
     """Return for each column with unseen values the number of usable rows that have one."""
     columns = {name: outcome.unseen for name, outcome in outcomes.items() if outcome.unseen.any()}
     if not columns:

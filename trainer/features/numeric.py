@@ -12,9 +12,9 @@ import pyarrow as pa
 from cluster.errors import DataError
 from trainer.features.cells import (
     BadCell,
+    CellOutcome,
     CellReader,
     Cells,
-    Outcome,
     ParsedColumn,
     format_cell,
     read_cells,
@@ -134,7 +134,7 @@ class FittedNumeric(SpecSection):
         """Names of the outputs."""
         return [self.name, f"{self.name} is missing"] if self.rules.indicator else [self.name]
 
-    def encode(self, cells: Cells, out: np.ndarray) -> Outcome:
+    def encode(self, cells: Cells, out: np.ndarray) -> CellOutcome:
         """Fill `out`, float32 of shape (n, outputs)."""
         parsed = read_numbers(self.rules, cells)
         values = np.where(parsed.missing, 0.0 if self.fill is None else self.fill, parsed.values)
@@ -143,7 +143,7 @@ class FittedNumeric(SpecSection):
         out[:, 0] = np.clip(scaled, -_FLOAT32_MAX, _FLOAT32_MAX)
         if self.rules.indicator:
             out[:, 1] = parsed.missing
-        return Outcome(parsed.bad, parsed.missing & (not self.saw_missing))
+        return CellOutcome(parsed.bad, parsed.missing & (not self.saw_missing))
 
 
 def fit_numeric(name: str, rules: NumericSpec, moments: Moments, missing: int) -> FittedNumeric:

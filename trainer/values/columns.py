@@ -141,7 +141,7 @@ def _spell_times(values: pa.Array) -> pa.Array:
     """Return times as 2026-03-01T12:00:00, with a Z if their type has a zone; Python has no nanoseconds."""
     if pa.types.is_timestamp(values.type) and values.type.tz:
         values = values.cast(pa.timestamp(values.type.unit, "UTC"))
-    texts = pc.replace_substring(values.cast(pa.string()), " ", "T", max_replacements=1)
+    texts = pc.replace_substring_regex(values.cast(pa.string()), r"^([0-9-]+) ", r"\1T")
     return pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1")
 
 

@@ -44,8 +44,8 @@ def parse_moments(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
             if match is None:
                 left += rows[members].tolist()
             else:
-                found = _read_parts(match, letters.reshape(len(rows), size)[members])
-                moments[rows[members]], is_moment[rows[members]] = found
+                parts = _read_parts(match, letters.reshape(len(rows), size)[members])
+                moments[rows[members]], is_moment[rows[members]] = parts
     for row in left:
         moment = parse_moment(trimmed[row].as_py())
         if moment is not None:

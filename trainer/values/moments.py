@@ -54,8 +54,8 @@ def parse_moment(text: str) -> int | None:
         moment = dt.datetime(year, month, day, hour, minute, second, int((match[7] or "").ljust(6, "0")[:6]))
     except ValueError:
         return None
-    found = to_microseconds(moment) - offset
-    return found if EARLIEST <= found <= LATEST else None
+    microseconds = to_microseconds(moment) - offset
+    return microseconds if EARLIEST <= microseconds <= LATEST else None
 
 
 def parse_offset(zone: str | None) -> int | None:

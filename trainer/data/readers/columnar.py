@@ -196,9 +196,9 @@ def _to_text(values: pa.ChunkedArray, cells: _Cells, reasons: Reasons) -> pa.Chu
     if cells.class_names and pa.types.is_integer(kind):
         values = _name_classes(values, cells.class_names, cells.role, reasons)
     spelled = spell_column(values, cells.decimal_sign)
-    for row, found in spelled.not_texts.items():
-        is_bytes = found == NOT_UTF8
-        reasons.setdefault(row, "invalid UTF-8" if is_bytes else not_one_value(cells.role, cells.is_loose, found))
+    for row, other in spelled.not_texts.items():
+        is_bytes = other == NOT_UTF8
+        reasons.setdefault(row, "invalid UTF-8" if is_bytes else not_one_value(cells.role, cells.is_loose, other))
     return pa.chunked_array([spelled.texts])
 
 
