@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,8 @@ _TEMPORARY_NAME = re.compile(r"[.-][0-9a-f]{8}$")
 _MAX_QUEUED_LINES = 100_000
 _DAY_S = 86_400.0
 _CHUNK_BYTES = 1 << 20
+# What some network and user-space file systems answer to fsync.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 # Lines that could not be written yet, by file.
 _queued: dict[Path, list[str]] = {}
@@ -40,7 +43,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -149,8 +152,7 @@ def remove_leftovers(folder: Path, older_than_s: float = _DAY_S) -> None:
     oldest = time.time() - older_than_s
     for path in folder.glob(".*") if folder.is_dir() else []:
         with contextlib.suppress(FileNotFoundError):  # the process that writes it may rename it at this moment
-            is_temporary = _TEMPORARY_NAME.search(path.name) and path.is_dir()
-            if not is_temporary:
+            if not _TEMPORARY_NAME.search(path.name) or not path.is_dir():
                 continue
             ended = _owner_has_ended(path)
             if path.stat().st_mtime < oldest if ended is None else ended:
@@ -209,9 +211,18 @@ def sync_file(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Wait until what was written is on the disk, where the file system can say so."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
 
 
 def _sync_folder(path: Path) -> None:

@@ -65,3 +65,35 @@ def test_folders_of_ended_processes_are_removed_and_those_of_running_ones_stay(t
     (tmp_path / ".c-0123abcd" / OWNER_FILE).write_text('["another-host", 1, 1.0]')
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b-0123abcd", ".c-0123abcd", ".d-0123abcd"]
+
+
+def test_a_folder_whose_owner_works_stays_whatever_the_clock_says(tmp_path, monkeypatch):
+    folder = tmp_path / ".a-0123abcd"
+    folder.mkdir()
+    mark_owner(folder)
+    abandoned = tmp_path / ".b-0123abcd"
+    abandoned.mkdir()
+    os.utime(folder, (1, 1))
+    os.utime(abandoned, (1, 1))
+    # psutil computes the start of a process from the time of the boot, which moves when the clock is set.
+    create_time = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) + 3600)
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".a-0123abcd"]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_that_cannot_sync(code, tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if code == errno.EIO:
+        with pytest.raises(ResourceError, match="cannot be written"):
+            write_json(tmp_path / "a.json", 1)
+        assert not list(tmp_path.iterdir())
+    else:
+        write_json(tmp_path / "a.json", 1)
+        with new_folder(tmp_path / "b") as folder:
+            (folder / "c").write_text("c")
+        assert read_json(tmp_path / "a.json") == 1 and (tmp_path / "b" / "c").exists()
