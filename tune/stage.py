@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cluster.console import Console
 from cluster.files import write_json
+from trainer.data.parts import PARTS, VALIDATION
 from trainer.data.prepared import Prepared
 from trainer.defaults.resolve import apply_choices, choose_search_epochs, read_choices, store_choices
 from trainer.pipeline.run import Run
@@ -27,6 +28,7 @@ def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]
     A resumed run keeps its trials. `measure` load-tests a model in serving, if the spec has serving metrics.
     """
     prepared = _prepare_variants(run)
+    _warn_of_different_rows(run.console, [Prepared(Path(folder)) for folder in prepared.values()])
     tune = run.spec.tune
     if tune and tune.scheduler != "none" and not stops_early(run.spec):
         run.console.detail(
@@ -83,6 +85,24 @@ def _prepare_variants(run: Run) -> dict[str, str]:
     prepared = {**earlier, **new}
     write_json(run.folder / VARIANTS, prepared)
     return prepared
+
+
+def _warn_of_different_rows(console: Console, variants: Sequence[Prepared]) -> None:
+    """Say so if trials are validated on different rows: their metrics are then not strictly comparable."""
+    counts = [
+        (
+            variant.summary["rows"][PARTS[VALIDATION]],
+            {label: parts[VALIDATION] for label, parts in variant.summary["rows_by_class"].items()},
+        )
+        for variant in variants
+    ]
+    if any(count != counts[0] for count in counts):
+        sizes = sorted({rows for rows, _ in counts})
+        console.detail(
+            f"values of `data.` or `model.base` in the search lead to different validation rows ({sizes[0]:,} to "
+            f"{sizes[-1]:,}), so the metrics of such trials are not strictly comparable",
+            style="yellow",
+        )
 
 
 def _print_finalists(console: Console, search: SearchRecord) -> None:

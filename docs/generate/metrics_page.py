@@ -26,6 +26,7 @@ With `track.prometheus: true`, a training serves these gauges on a free port of 
 _MODELS = """
 `evaluate.metric` takes any metric of the task. It chooses the best epoch, the best trial and the champion. Lower is better
 for {lower}; for all others, higher is better.
+[Definitions of model metrics](model-metrics.md) says what each means.
 """
 _SEARCH = """
 `tune.objective` and `tune.constraints` take the metrics of the task, and these:

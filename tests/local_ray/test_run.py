@@ -45,6 +45,9 @@ def test_the_same_run_again_is_not_promoted(outcome, tiny_base, tiny_data, stora
     assert again.fingerprint == outcome.fingerprint
     assert again.metrics["test"] == pytest.approx(outcome.metrics["test"])
     assert Registry(storage).find("tiny").number == 1
+    assert "both models are equally good" in again.note and again.note in Path(again.report).read_text(encoding="utf-8")
+    (move,) = raymill.show("tiny@1", storage=storage)["moves"]
+    assert move["evidence"]["note"] == outcome.note and "bootstrap" in outcome.note
 
 
 def test_the_champion_is_evaluated_again_on_other_held_out_rows(outcome, tiny_base, tiny_data, storage, tmp_path):
@@ -52,7 +55,7 @@ def test_the_champion_is_evaluated_again_on_other_held_out_rows(outcome, tiny_ba
     data = {"train": str(tiny_data / "train.csv"), "test": str(test)}
     train = {"epochs": 1, "batch_size": 64, "learning_rate": 1e-5}
     worse = raymill.run(tiny_spec(tiny_base, tiny_data, storage, data=data, train=train))
-    assert not worse.promoted and "tiny@1" in worse.reason
+    assert not worse.promoted and "tiny@1" in worse.reason and "paired test" in worse.note
 
 
 def test_evaluate_gives_the_registered_metrics_and_those_of_a_file(outcome, storage, tmp_path):

@@ -9,6 +9,7 @@ from cluster.files import write_json
 from trainer.inference import significance
 from trainer.inference.evaluate import LabeledRows, check_finite_scores
 from trainer.inference.significance import metric_range, paired_p_value
+from trainer.pipeline.messages import describe_classes_without_rows
 from trainer.registry.certainty import FEW_ROWS, ComparedScores, add_certainty
 from trainer.registry.gate import decide_promotion
 from trainer.registry.register import _stored_metrics
@@ -178,7 +179,9 @@ def test_stored_metrics_are_compared_only_if_they_mean_the_same_on_the_same_rows
     assert read() == {"accuracy": 0.5}
     assert read(rows_digest="of others") is None and read(calibration_bins=3) is None
     assert read(metrics_version=METRICS_VERSION - 1) is None
-    write_json(tmp_path / METRICS_FILE, {"test": {"rows_digest": rows.digest, "accuracy": 0.5}})  # of an earlier raymill
+    write_json(
+        tmp_path / METRICS_FILE, {"test": {"rows_digest": rows.digest, "accuracy": 0.5}}
+    )  # of an earlier raymill
     assert _stored_metrics(version, rows, spec) is None
 
 
@@ -188,3 +191,16 @@ def test_scores_that_are_not_finite_name_the_row():
     scores[2, 1], scores[3, 0] = np.nan, np.inf
     with pytest.raises(ModelError, match="a@1 computes scores that are not finite for 2 of 4 rows; the first is row 3"):
         check_finite_scores(scores, "a@1")
+
+
+def test_classes_without_rows_are_named_after_preparation():
+    summary = {
+        "rows": {"train": 6, "validation": 2, "test": 1},
+        "rows_by_class": {"a": [2, 1, 1], "b": [2, 1, 0], "c": [2, 0, 0]},
+    }
+    assert describe_classes_without_rows(summary) == (
+        "classes without rows: 1 in validation, 2 in test (of 3); macro metrics leave them out"
+    )
+    folds = {**summary, "rows": {"train": 6, "validation": 0, "test": 0}}
+    assert describe_classes_without_rows(folds) == ""
+    assert describe_classes_without_rows({"rows": summary["rows"], "rows_by_class": {}}) == ""

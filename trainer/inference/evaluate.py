@@ -98,6 +98,8 @@ def read_labeled(paths: str | list[str], contract: Contract, reading: FormatSpec
             for role, values in columns.items():
                 values += checked.good[role].to_pylist()
             targets += checked.good[task.target_role].to_pylist()
+    if not targets:
+        raise DataError(f"{paths} has no rows, so no metric is defined", "name a file with labeled rows")
     return with_digest(columns, targets)
 
 

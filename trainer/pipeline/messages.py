@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.console import Console
 from trainer.data.folder import FILES_LEFT_OUT, QUARANTINE
+from trainer.data.parts import PARTS, TRAIN
 from trainer.data.prepared import Prepared
 from trainer.defaults.facts import Choice, choice_rows
 from trainer.runs.folder import run_kind
@@ -26,6 +27,9 @@ def print_row_counts(console: Console, prepared: Prepared) -> None:
     repeated = prepared.summary["repeated"]
     repetitions = f" (and {repeated:,} repeated by the step `balance`)" if repeated else ""
     console.detail(f"{counts} rows{repetitions}" + (f", {len(labels)} labels" if labels else ""))
+    without_rows = describe_classes_without_rows(prepared.summary)
+    if without_rows:
+        console.detail(without_rows, style="yellow")
     print_files_left_out(console, prepared.summary.get(FILES_LEFT_OUT, {}))
     if left_out:
         console.table("Rows left out by your steps", ["step", "rows"], list(left_out.items()))
@@ -38,6 +42,18 @@ def print_row_counts(console: Console, prepared: Prepared) -> None:
 def print_choices(console: Console, choices: Mapping[str, Choice]) -> None:
     """Print the values that raymill chose for keys that are `auto`, with the reasons."""
     console.table("Chosen for these rows and this model", ["key", "value", "reason"], choice_rows(choices))
+
+
+def describe_classes_without_rows(summary: Mapping[str, Any]) -> str:
+    """Return a sentence on the classes that have no validation or test rows; "" if all have some."""
+    by_class: Mapping[str, Sequence[int]] = summary["rows_by_class"]
+    missing = {
+        part: sum(not counts[index] for counts in by_class.values())
+        for index, part in enumerate(PARTS)
+        if index != TRAIN and summary["rows"][part]
+    }
+    counts = ", ".join(f"{count:,} in {part}" for part, count in missing.items() if count)
+    return f"classes without rows: {counts} (of {len(by_class):,}); macro metrics leave them out" if counts else ""
 
 
 def print_files_left_out(console: Console, left_out: Mapping[str, Mapping[str, Any]]) -> None:
