@@ -1,12 +1,16 @@
 """Files and folders that are either complete or absent."""
 
+import errno
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
+from cluster.errors import ResourceError
 from cluster.files import OWNER_FILE, json_sha256, mark_owner, new_folder, read_json, remove_leftovers, write_json
 
 ROOT = Path(__file__).parents[2]

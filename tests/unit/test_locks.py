@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 def test_one_process_at_a_time(tmp_path):
     path = tmp_path / "lock"
-    code = f"from cluster.locks import file_lock\nfrom pathlib import Path\nwith file_lock(Path({str(path)!r}), 0.1): pass"
+    code = (
+        f"from cluster.locks import file_lock\nfrom pathlib import Path\nwith file_lock(Path({str(path)!r}), 0.1): pass"
+    )
     command = [sys.executable, "-c", code]
     with file_lock(path):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -31,13 +33,16 @@ def test_a_file_system_without_locks_is_named(code, tmp_path, monkeypatch):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(ResourceError, match=f"{tmp_path} is on a file system without file locks(?s:.*)another disk"):
-        with file_lock(tmp_path / "lock"):
-            pass
+    message = f"{tmp_path} is on a file system without file locks(?s:.*)another disk"
+    with pytest.raises(ResourceError, match=message), file_lock(tmp_path / "lock"):
+        pass
 
 
 def test_a_folder_that_cannot_be_written_is_named():
-    with pytest.raises(ResourceError, match="/proc/nothing/lock cannot be written"), file_lock(Path("/proc/nothing/lock")):
+    with (
+        pytest.raises(ResourceError, match="/proc/nothing/lock cannot be written"),
+        file_lock(Path("/proc/nothing/lock")),
+    ):
         pass
 
 
