@@ -273,8 +273,8 @@ def _match_files(system: fs.FileSystem, address: _Address, pattern: str, part: s
         hint = f" ({suggest(path.name, siblings)})" if 0 < len(siblings) <= 50 else ""
         raise DataError(f"data.{part}={pattern!r}: there is no such file{hint}", "correct the address")
     parts = address.path.split("/")
-    parts, n_fixed = _escape_folders(system, parts)
-    matches = compile_glob(parts).fullmatch
+    escaped, n_fixed = _escape_folders(system, parts)
+    matches = compile_glob(escaped).fullmatch
     infos = _list(system, "/".join(parts[:n_fixed]) or "/", recursive=n_fixed < len(parts) - 1 or "**" in parts)
     files = [info for info in infos if info.type == fs.FileType.File and matches(info.path)]
     if not files:
