@@ -49,7 +49,8 @@ def run_command(
 
     if not then_serve:
         outcome = run_pipeline(None)
-        context.emit(outcome.as_dict(), _summary_lines(outcome, storage))
+        model = outcome.model if outcome.promoted else f"{outcome.model}@{outcome.version}"
+        context.emit(outcome.as_dict(), [*_summary_lines(outcome), f"next:   {_serve_command(model, storage)}"])
         return
 
     def serve_result(run: Run, outcome: Outcome) -> Outcome:
@@ -57,11 +58,12 @@ def run_command(
 
         version = Registry(run.spec.storage).find(f"{outcome.model}@{outcome.version}")
         with raymill.serve_versions([version], run.spec.serve, context.console, log_folder=str(run.folder)) as url:
-            lines = [*_summary_lines(outcome, storage), f"listening on {url}"]
+            lines = [*_summary_lines(outcome), f"listening on {url}"]
             with contextlib.suppress(KeyboardInterrupt):
                 context.emit({**outcome.as_dict(), "url": url}, lines)
                 raymill.wait_for_interrupt()
-            context.console.print("stopping; `raymill serve` starts it again")
+            again = _serve_command(f"{outcome.model}@{outcome.version}", storage)
+            context.console.print(f"stopping; `{again}` serves it again")
         return outcome
 
     run_pipeline(serve_result)
@@ -75,17 +77,19 @@ def _check_one_given(**sources: str | None) -> None:
         raise click.UsageError(f"give exactly one of {', '.join(words.values())}; given: {', '.join(named) or 'none'}")
 
 
-def _summary_lines(outcome: Outcome, storage: str | None) -> list[str]:
+def _serve_command(model: str, storage: str | None) -> str:
+    return f"raymill serve {model}{f' --storage {storage}' if storage else ''}"
+
+
+def _summary_lines(outcome: Outcome) -> list[str]:
     from trainer.targets.metrics.summary import metrics_line
 
-    storage_option = f" --storage {storage}" if storage else ""
     test = outcome.metrics.get("test", {})
     return [
         f"{outcome.model}@{outcome.version}  {metrics_line(test)}",
         f"{'promoted' if outcome.promoted else 'not promoted'}: {outcome.reason}",
         *([outcome.note] if outcome.note else []),
         f"report: {outcome.report}",
-        f"next:   raymill serve {outcome.model}{'' if outcome.promoted else f'@{outcome.version}'}{storage_option}",
     ]
 
 

@@ -242,7 +242,7 @@ def test_no_spec_can_be_written(tmp_path):
     cases = {
         plain: "plain text without labels",
         tmp_path: "prices.csv",
-        tmp_path / "empty": "no rows that raymill reads",
+        tmp_path / "empty": "without rows that raymill reads",
         tmp_path / "nothing.csv": "no such file",
         write_table(
             tmp_path, [{"text": f"only a text number {i}"} for i in range(30)], "csv", "texts"

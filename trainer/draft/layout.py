@@ -9,13 +9,13 @@ from typing import NamedTuple
 from cluster.errors import DataError
 from cluster.files import read_json
 from trainer.data.parts import PARTS
-from trainer.data.sources.folder_contents import detect_folder_format
+from trainer.data.sources.folder_contents import check_holds_rows, detect_folder_format, read_folder
 from trainer.data.sources.hub import SPLITS_FILE, is_hub_name, is_saved_dataset
 from trainer.data.sources.local_pattern import is_pattern
 from trainer.data.sources.part_names import family_of_name, part_of_name, words_of_name
 from trainer.data.sources.remote import is_remote
 from trainer.data.sources.row_folder import ROW_ENDINGS
-from trainer.data.sources.source_file import KNOWN_ENDINGS, file_format_of
+from trainer.data.sources.source_file import file_format_of
 
 # With more files, the spec names their folder.
 _MANY_FILES = 10
@@ -127,11 +127,7 @@ def _layout_of_tables(folder: Path) -> DataLayout:
     if not families and texts:
         raise _no_labels_error(texts[0])
     if not families:
-        raise DataError(
-            f"{folder} holds no rows that raymill reads",
-            f"name a folder of {KNOWN_ENDINGS} files, or one with a subfolder of {ROW_ENDINGS['text'][0]} or "
-            f"{ROW_ENDINGS['images'][0]} files for each class",
-        )
+        check_holds_rows(str(folder), read_folder(str(folder)), "auto", str(folder))
     if len(families) > 1:
         paths = [path for family in families.values() for path in family]
         example = next((path for path in paths if part_of_name(Path(path).name) == "train"), paths[0])
