@@ -43,7 +43,8 @@ def schema_command() -> None:
 def doctor_command(context: CommandContext, storage: str | None) -> None:
     """Check the environment.
 
-    Lists packages, cores, memory, GPUs, Ray and storage: what is missing, and how to get it.
+    Lists packages, cores, memory, GPUs, Ray, folders, limits, variables, the network, the clock and storage: what is
+    missing or in the way, and what to do.
     """
     from cluster.doctor import Check, run_checks
     from trainer.tasks.catalog import TASKS
