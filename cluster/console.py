@@ -124,7 +124,7 @@ class Rate:
     def describe(self, progress: Progress, now_s: float) -> str:
         """Return the finished share, the rate, the time left and the note. Unknown parts are left out."""
         if not progress.done:
-            return f"starting, {now_s - self._started_s:.0f} s"
+            return f"{progress.note or 'starting'}, {now_s - self._started_s:.0f} s"
         if self._first is None:
             self._first = (now_s, progress.done)
         elapsed_s, done = now_s - self._first[0], progress.done - self._first[1]

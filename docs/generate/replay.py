@@ -33,7 +33,7 @@ _HOME = "/home/you"
 _DEADLINE_S = 600
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 # Lines that show progress in a log: how many there are depends on the speed of the machine.
-_PROGRESS = re.compile(r"^ {2}\w+ +(starting|waiting|\d+ ?%).*\n", re.MULTILINE)
+_PROGRESS = re.compile(r"^ {2}\w+ +(starting|waiting|epoch|\d+ ?%).*\n", re.MULTILINE)
 _RUN = re.compile(r"\w+-run-\d{8}-\d{6}-[0-9a-f]{6}")
 _MASKS = (
     (re.compile(r"-\d{8}-\d{6}-[0-9a-f]+"), "-TIME-ID"),

@@ -9,6 +9,7 @@ from cluster.progress import Progress
 def test_the_rate_counts_from_the_first_unit_done():
     rate = Rate(started_s=0.0)
     assert rate.describe(Progress(), 9.0) == "starting, 9 s"
+    assert rate.describe(Progress(note="epoch 1/3"), 9.0) == "epoch 1/3, 9 s"
     rate.describe(Progress(done=100, total=1000), 20.0)
     assert (
         rate.describe(Progress(done=300, total=1000, note="epoch 1/3"), 22.0) == " 30%  100 rows/s  7 s left  epoch 1/3"

@@ -51,6 +51,7 @@ class TrainingLog:
         """Record that an epoch begins."""
         self._epoch = epoch
         self._epoch_began = time.monotonic()
+        self.progress.update(self._progress(), force=True)
 
     def add_rows(self, count: int) -> None:
         """Record that `count` more rows, on all workers together, were trained on."""
