@@ -111,12 +111,8 @@ def check_storage(storage: str) -> Check:
     """Check that the storage folder, or the folder that it will be made in, can be written and has locks and space."""
     try:
         folder = existing = expand_home(storage)
-        str(folder).encode()
     except ResourceError as error:
-        return Check("storage", error.problem, False, True, error.fix)
-    except UnicodeEncodeError:
-        fix = "choose a folder whose path is UTF-8 with `--storage`"
-        return Check("storage", f"{str(folder)!r} is not UTF-8", False, True, fix)
+        return Check("storage", error.problem, False, True, f"{error.fix}, or pass another folder with `--storage`")
     while not existing.exists():
         existing = existing.parent
     try:

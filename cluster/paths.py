@@ -12,8 +12,9 @@ def expand_home(path: str | Path) -> Path:
     """Return `path` with a leading `~` or `~name` replaced by that user's home folder.
 
     As in a shell, the path stays as it is if there is no user `name`. Raises `ResourceError` if this user has no home
-    folder, as in a container that runs under any number.
+    folder, as in a container that runs under any number, or if the path is not UTF-8.
     """
+    check_is_text(path)
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -23,4 +24,16 @@ def expand_home(path: str | Path) -> Path:
             f"{str(path)!r} is in the home folder, and this user has none: HOME is not set, and user "
             f"{os.getuid()} is not in the system's list",
             "set HOME, or name another folder, for example with `--storage /data/raymill`",
+        ) from error
+
+
+def check_is_text(path: str | Path) -> None:
+    """Raise `ResourceError` if a path has bytes that are not UTF-8: specs and records hold paths as text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("latin-1")
+        raise ResourceError(
+            f"the path {str(path)!r} has bytes that are not UTF-8; it may be {shown!r} in another encoding",
+            "rename the folder or file, for example with `convmv -f latin1 -t utf8`, or use another one",
         ) from error

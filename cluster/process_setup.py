@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from cluster.errors import ResourceError
+from cluster.paths import check_is_text
 
 #: How many files a process may open at once if the system allows it: an endpoint needs one for each connection.
 OPEN_FILES = 65_536
@@ -42,9 +43,11 @@ def raise_open_files_limit() -> None:
 
 
 def working_directory() -> Path:
-    """Return the working directory. Raises `ResourceError` if it was deleted."""
+    """Return the working directory. Raises `ResourceError` if it was deleted, or if its path is not UTF-8."""
     try:
-        return Path.cwd()
+        folder = Path.cwd()
+        check_is_text(folder)
+        return folder
     except OSError as error:
         raise ResourceError(
             f"the working directory cannot be read: {error.strerror}; it was deleted, or is on a disk that is gone",

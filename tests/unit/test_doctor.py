@@ -200,7 +200,7 @@ def test_storage(tmp_path, monkeypatch):
     for path, text in {
         "/proc/nothing": "/proc/nothing: ",
         str(tmp_path / "file" / "below"): "Not a directory",
-        str(tmp_path / os.fsdecode(b"caf\xe9")): "is not UTF-8",
+        str(tmp_path / os.fsdecode(b"caf\xe9")): "are not UTF-8",
     }.items():
         check = fixed(check_storage(path))
         assert not check.ok and check.needed and text in check.result and "--storage" in check.fix, check

@@ -42,6 +42,13 @@ def test_a_user_without_a_home_is_asked_for_a_folder(monkeypatch):
     assert expand_home("/data/~") == Path("/data/~")
 
 
+@pytest.mark.parametrize("name", ["caf\udce9", "a/\udcff\udcfe/b", "~/\udce9"])
+def test_a_path_that_is_not_utf8_is_named(name):
+    with pytest.raises(ResourceError, match="bytes that are not UTF-8(?s:.*)rename"):
+        expand_home(name)
+    assert expand_home("café/データ") == Path("café/データ")
+
+
 def test_all_code_expands_homes_in_one_way():
     files = [path for top in ("cluster", "raymill", "serve", "trainer", "tune") for path in (ROOT / top).rglob("*.py")]
     users = {str(path.relative_to(ROOT)) for path in files if "expanduser" in path.read_text()}
