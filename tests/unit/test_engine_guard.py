@@ -1,9 +1,14 @@
 """The check of an engine's answers: noise is not held against it, and a bad engine does not pass for lack of rows."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from serve.engines.benchmark import Benchmark, Candidate, HeldOut
 from serve.engines.guard import judge
+from trainer.targets.classes import Classes
+from trainer.targets.tags import Tags
 
 
 def class_scores(answers, confidence=0.9):
@@ -90,3 +95,29 @@ def test_a_metric_of_which_less_is_better():
 
 def test_the_verdict_is_the_same_each_time():
     assert compare(300, 3, 1) == compare(300, 3, 1)
+
+
+def benchmark_on(target, fitted, targets, own, metric):
+    """Return a benchmark whose model has the scores `own` on rows with these targets."""
+    benchmark = Benchmark.__new__(Benchmark)
+    benchmark.predictor = SimpleNamespace(task=SimpleNamespace(target=target), contract=SimpleNamespace(fitted=fitted))
+    benchmark._held_out = HeldOut({}, targets, metric, True, 15)
+    benchmark._rows, benchmark._own_scores, benchmark.checked = np.arange(len(targets)), own, list(targets)
+    return benchmark
+
+
+def test_a_metric_that_is_not_defined_for_the_checked_rows_leaves_the_scores_to_be_compared():
+    own = class_scores(np.zeros(30, int))
+    benchmark = benchmark_on(Classes(), {"labels": ["a", "b"]}, np.zeros(30, int), own, "roc_auc")
+    assert benchmark.accept_native(Candidate("native", 1, 1, 1)).metric is None
+    same = benchmark.check_scores(Candidate("engine", 1, 1, 1), own + 1e-5, 0.3)
+    assert not same.refused and "up to rounding" in same.conclusion
+    other = benchmark.check_scores(Candidate("engine", 1, 1, 1), own[:, ::-1], 0.3)
+    assert "roc_auc is not defined for the 30 held-out rows" in other.refused
+
+
+def test_another_order_of_the_same_tags_is_not_another_answer():
+    targets = np.ones((30, 2), np.uint8)
+    own = np.tile([0.8, 0.79], (30, 1))
+    benchmark = benchmark_on(Tags(), {"labels": ["a", "b"]}, targets, own, "micro_f1")
+    assert benchmark.check_scores(Candidate("engine", 1, 1, 1), own[:, ::-1], 0.3).changed == 0

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, roc_auc_score
 
+from cluster.errors import DataError, UserError
 from trainer.targets.metrics import classification
 from trainer.targets.metrics.calibration import calibration
 from trainer.targets.sections.by_label import by_label_section
+from trainer.tasks.load_spec import load_spec
+from trainer.training.checkpoint.best_model import BestTracker, check_finite_scores
+from trainer.training.estimator_loop import _mean
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.dirichlet(np.ones(4), size=300)
@@ -66,3 +70,24 @@ def test_macro_averages_cover_the_classes_with_rows_whatever_is_predicted():
     assert [metrics["macro_recall"] for metrics in figures] == [pytest.approx(5 / 6)] * 2
     assert figures[1]["macro_f1"] == pytest.approx(10 / 11) and figures[0]["macro_f1"] == pytest.approx(5 / 6)
     assert [metrics["classes_without_rows"] for metrics in figures] == [100, 100]
+
+
+def test_scores_or_a_metric_that_are_not_finite_end_a_training():
+    check_finite_scores(SCORES, 1)
+    with pytest.raises(UserError, match="scores of 1 of 2 validation rows are not finite in epoch 3"):
+        check_finite_scores(np.array([[0.5, 0.5], [np.nan, 0.5]]), 3)
+    spec = load_spec({"name": "a", "data": {"train": "t.csv"}, "model": {"base": "b"}})
+    tracker = BestTracker(spec)
+    assert tracker.record({"macro_f1": 0.5}) and not tracker.record({"macro_f1": 0.5})
+    with pytest.raises(UserError, match="macro_f1 is nan"):
+        tracker.record({"macro_f1": float("nan")})
+    with pytest.raises(UserError, match="macro_f1 cannot be computed"):
+        tracker.record({})
+
+
+def test_means_over_folds_leave_out_folds_without_rows_and_count_classes_without_rows():
+    folds = [{"accuracy": 0.5, "classes_without_rows": 2}, {}, {"accuracy": 0.9, "roc_auc": 0.8}]
+    means = _mean(folds, "accuracy")
+    assert means == {"accuracy": pytest.approx(0.7), "classes_without_rows": 1.0, "accuracy_std": pytest.approx(0.2)}
+    with pytest.raises(DataError, match="no validation row can be used"):
+        _mean([{}, {}], "accuracy")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cluster.errors import DataError
 from trainer.features.fitted import FittedFeatures
 from trainer.runs.environment import write_hardware
 from trainer.targets.metrics.summary import COUNTS
@@ -117,6 +118,8 @@ def _parts(context: TrainContext) -> Iterator[EstimatorRows]:
 def _compute_metrics(context: TrainContext, model: Estimator, part: EstimatorRows, epoch: int) -> dict[str, float]:
     """Return the metrics of one estimator on its validation rows, and its loss on its training rows."""
     assert part.validation is not None and part.validation_targets is not None
+    if not len(part.validation_targets):
+        return {}
     target, fitted = context.task.target, context.prepared.contract.fitted
     sample = spread_rows(len(part.table), _LOSS_ROWS)
     loss = mean_loss(part.labels.take(sample), model.logits(part.table.take(sample)))
@@ -127,7 +130,13 @@ def _compute_metrics(context: TrainContext, model: Estimator, part: EstimatorRow
 
 
 def _mean(by_fold: list[dict[str, float]], metric: str) -> dict[str, float]:
-    """Return the mean of the metrics that all folds have, and the standard deviation of `metric` over the folds."""
+    """Return the mean of the metrics that all folds have, and the standard deviation of `metric` over the folds.
+
+    A fold without usable rows has no metrics and does not count. Raises `DataError` if no fold has usable rows.
+    """
+    by_fold = [metrics for metrics in by_fold if metrics]
+    if not by_fold:
+        raise DataError("no validation row can be used, so no metric is defined", "give more rows, or other features")
     if len(by_fold) == 1:
         return by_fold[0]
     for name in COUNTS:

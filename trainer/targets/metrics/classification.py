@@ -59,7 +59,7 @@ _METRICS: dict[str, Callable[[_ScoredRows], float | None]] = {
     "calibration_error": lambda rows: float(calibration(rows.scores_BC, rows.targets_B, rows.n_bins)["error"]),
     "roc_auc": lambda rows: rows.areas.get("roc_auc"),
     "pr_auc": lambda rows: rows.areas.get("pr_auc"),
-    CLASSES_WITHOUT_ROWS: lambda rows: float(rows.counts.n_without_rows) or None,
+    CLASSES_WITHOUT_ROWS: lambda rows: rows.counts.n_without_rows or None,
 }
 
 

@@ -65,7 +65,7 @@ _METRICS: dict[str, Callable[[_ScoredRows], float | None]] = {
     "macro_recall": lambda rows: rows.over_tags(lambda counts: counts.macro(counts.recall_C)),
     "roc_auc": lambda rows: rows.areas.get("roc_auc"),
     "pr_auc": lambda rows: rows.areas.get("pr_auc"),
-    TAGS_WITHOUT_ROWS: lambda rows: float(rows.counts.n_without_rows) or None,
+    TAGS_WITHOUT_ROWS: lambda rows: rows.counts.n_without_rows or None,
 }
 
 

@@ -31,7 +31,7 @@ class BestTracker:
     def record(self, metrics: Mapping[str, float]) -> bool:
         """Record an epoch's metrics; return whether it is the best so far.
 
-        Raises `UserError` if the metric is missing.
+        Raises `UserError` if the metric is missing or not finite: it could not be compared with any other.
         """
         if self._metric not in metrics:
             raise UserError(
@@ -40,6 +40,10 @@ class BestTracker:
                 "set another `evaluate.metric`, or give more validation rows",
             )
         value, state = metrics[self._metric], self._state
+        if not math.isfinite(value):
+            raise UserError(
+                f"evaluate.metric={self._metric} is {value} in epoch {state.epoch}", f"{_REMEDY}, or set another metric"
+            )
         is_better = state.best is None or (value > state.best if self._mode == "max" else value < state.best)
         if is_better:
             state.best, state.best_epoch, state.since_best = value, state.epoch, 0
