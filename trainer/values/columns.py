@@ -49,9 +49,9 @@ def spell_column(values: pa.Array | pa.ChunkedArray, decimal_sign: str = ".") ->
     if pa.types.is_string(kind):
         return Spelled(values, {})
     if isinstance(values, pa.ExtensionArray) and not pa.types.is_fixed_size_binary(values.storage.type):
-        return spell_column(values.storage)
+        return spell_column(values.storage, decimal_sign)
     if pa.types.is_dictionary(kind):
-        words = spell_column(values.dictionary)
+        words = spell_column(values.dictionary, decimal_sign)
         texts = words.texts.take(values.indices)
         return Spelled(texts, _reasons_by_row(words.not_texts, values.indices))
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or _casts_as_spelled(kind):
