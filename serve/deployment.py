@@ -11,6 +11,7 @@ import ray.serve
 
 from serve.asgi.app import HttpApp
 from serve.asgi.uvicorn_patch import patch_uvicorn
+from serve.haproxy_metrics import NAME, refusals_page
 from serve.model.metrics import merge_pages
 from serve.model.settings import ReplicaSettings
 from serve.ray_metrics import mirror_to_ray
@@ -66,8 +67,10 @@ class EndpointReplica:
             results = await handle.broadcast("own_metrics").results_async(
                 timeout_s=_SCRAPE_TIMEOUT_S, return_exceptions=True
             )
-        pages = [result for result in results if isinstance(result, tuple)]
-        return merge_pages(dict(pages or [self.own_metrics()]))
+        pages = dict([result for result in results if isinstance(result, tuple)] or [self.own_metrics()])
+        if refusals := await refusals_page():
+            pages[NAME] = refusals
+        return merge_pages(pages)
 
 
 def _replica_id() -> str:

@@ -12,7 +12,9 @@ from typing import Any, cast
 import raymill
 from docs.generate.markdown import code, generated_page, one_line, table
 from serve.asgi.app import _OPEN_PATHS
+from serve.asgi.limits import MAX_HEADER_BYTES, MAX_HEADERS
 from serve.asgi.openapi import build_openapi
+from serve.model.content_encoding import ACCEPTED
 from serve.model.served_model import ServedModel
 from trainer.spec.serve import ServeSpec
 
@@ -36,6 +38,25 @@ KServe and Triton speak. A request has one tensor for each role (`text`, datatyp
 whose elements are inputs as in `/predict`. Its tensors may be in the protocol's binary form. An answer is JSON: the
 tensor `answer` holds the complete answers, and `label` and `score`, or `value`, hold their parts.
 """
+_REQUESTS = f"""
+- **Paths.** Slashes at the end and several slashes in a row do not count: `//predict/` is `/predict`. `HEAD` works where
+  `GET` does, and `OPTIONS` names the methods of a path.
+- **Compressed bodies.** `content-encoding` may be {", ".join(map(code, ACCEPTED))}, or several of them. What a body
+  unpacks to counts against `serve.max_body_bytes`. Answers are not compressed; a proxy in front can do it.
+- **Character encoding.** A byte order mark is accepted. `charset` in the content type is obeyed: UTF-8, US-ASCII, UTF-16,
+  UTF-32, ISO-8859-1, ISO-8859-15 or Windows-1252.
+- **Keys.** An object that has a key twice is refused, at every depth; JSON does not say which value counts.
+- **Headers.** At most {MAX_HEADER_BYTES // 1024} KiB and {MAX_HEADERS} in number. `accept` is not looked at: an answer is
+  always JSON, except for pages and metrics.
+- **Time.** Headers must arrive within `serve.client_timeout_s`, and then the body; each 64 KiB of it add a second.
+- **Other origins.** Pages elsewhere may send requests if `serve.cors_origins` lists them:
+  [Allow web pages elsewhere](../how-to/secure-an-endpoint.md#allow-web-pages-elsewhere).
+"""
+_OTHER_ERRORS = """
+What is not HTTP at all gets a 400 with the code `invalid_http`. On an endpoint on Ray Serve, HAProxy or Ray answers a few
+requests that no replica sees, in the same form: 400, 408, 502 (`replica_failed`), 503 (`unavailable`, while no replica
+runs) and 504 (`timeout`). HAProxy refuses headers of more than 64 KiB with a 400 instead of a 431.
+"""
 
 
 def build_page() -> str:
@@ -45,6 +66,7 @@ def build_page() -> str:
         "## Paths\n\n" + _paths(schema),
         "## Predict\n\n" + _predict(schema),
         "## Inputs and answers of each task\n\n" + _tasks() + "\n\n" + _INPUTS.strip(),
+        "## What a request may look like\n\n" + _REQUESTS.strip(),
         "## Open Inference Protocol\n\n" + _PROTOCOL.strip() + "\n\n" + _v2_example(),
         "## Errors\n\n" + _errors(schema),
         "## Objects\n\n" + _objects(schema),
@@ -125,8 +147,8 @@ def _errors(schema: dict[str, Any]) -> str:
         'Every error is `{"error": {"code": "...", "message": "..."}}`; on `/v2` it is `{"error": "..."}`, as the '
         "protocol requires. The code is stable, and the message names the input and says what to change.\n\n"
         + table(["status", "cause", "codes"], rows)
-        + "\n\nAn endpoint on Ray Serve also answers 408 if no replica is available within `serve.timeout_s`, and 503 "
-        "while none is running."
+        + "\n\n"
+        + _OTHER_ERRORS.strip()
     )
 
 

@@ -117,18 +117,24 @@ class ProtocolError(ApiModel):
 
 
 _ERRORS = {
-    "400": "The body is not JSON or not UTF-8.",
+    "400": "The request is not valid HTTP, or its body is not JSON: damaged, cut short, not in its charset, or with a key that occurs twice.",
     "401": "The endpoint needs an API key.",
+    "403": "The endpoint does not allow pages of this origin: a preflight of a browser.",
     "404": "The path, the model or the version does not exist.",
     "405": "The path does not accept this method.",
-    "413": "The body is too large or has too many inputs.",
+    "408": "The client did not send the request in time.",
+    "413": "The body is too large, or unpacks to too much, or has too many inputs.",
+    "414": "The path with its query is too long.",
+    "415": "The content encoding or the charset is unknown; the message says what is accepted.",
     "422": "The JSON is not a valid request; the message names the invalid value.",
     "429": "Too many inputs are waiting, or the key is over its rate limit; Retry-After says when to retry.",
+    "431": "The headers are too large or too many.",
     "500": "The server failed.",
+    "503": "The endpoint is being stopped, or no replica runs; Retry-After says when to retry.",
     "504": "There was no answer within the time limit.",
 }
 _TYPES: dict[type, dict[str, str]] = {str: {"type": "string"}, list: {"type": "array"}, dict: {"type": "object"}}
-_COMMON_ERRORS = ("401", "405", "429", "500")
+_COMMON_ERRORS = ("400", "401", "405", "408", "414", "429", "431", "500", "503")
 _MODELS = (PredictRequest, PredictResponse, ReadyResponse, ErrorResponse, InferRequest, ProtocolError)
 
 

@@ -95,13 +95,13 @@ class _Server(uvicorn.Server):
             server.close()
         for each in sockets or []:
             each.close()
-        await self._finish_connections(self._drain_s)
-        self._app.give_up()
-        await self._finish_connections(_FLUSH_S)
+        if not await self._finish_connections(self._drain_s):
+            self._app.give_up()
+            await self._finish_connections(_FLUSH_S)
         await super().shutdown(sockets)
 
-    async def _finish_connections(self, within_s: float) -> None:
-        """Return when all connections have ended, or after `within_s`."""
+    async def _finish_connections(self, within_s: float) -> bool:
+        """Return true once all connections have ended, or false after `within_s`."""
         deadline = time.monotonic() + within_s
         while True:
             # A connection that was accepted last may be added late.
@@ -109,7 +109,7 @@ class _Server(uvicorn.Server):
             for connection in self.server_state.connections:
                 connection.finish()  # type: ignore[union-attr]
             if not self.server_state.connections or time.monotonic() >= deadline:
-                return
+                return not self.server_state.connections
 
 
 def _listen(listening: socket.socket) -> None:

@@ -267,3 +267,29 @@ def test_it_listens_on_loopback_only_and_ends_with_the_command(first_run, storag
     finally:
         running.terminate()
         end_processes([process for process in descendants if process.is_running()])
+
+
+def test_sigterm_answers_what_was_accepted_and_refuses_what_is_new(server, keys):
+    """The last test with `server`, because it ends it."""
+    headers = {"x-api-key": keys[1]}
+
+    async def stop_under_load():
+        async with httpx.AsyncClient(base_url=server.url, timeout=120, headers=headers) as session:
+            inputs = {"inputs": ["dog and cat " * 8] * 100}
+            accepted = [asyncio.create_task(session.post("/predict", json=inputs)) for _ in range(4)]
+            while total(server, keys[1], "raymill_requests_in_flight") < 4 and not all(
+                map(asyncio.Task.done, accepted)
+            ):
+                await asyncio.sleep(0.05)
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(server.wait_for_line, "stopping")
+            late = []
+            while server.process.poll() is None and 503 not in late:
+                with contextlib.suppress(httpx.TransportError):  # refused, once HAProxy has ended
+                    late.append((await session.get("/readyz")).status_code)
+                await asyncio.sleep(0.1)
+            return [(await task).status_code for task in accepted], late
+
+    statuses, late = asyncio.run(stop_under_load())
+    assert statuses == [200] * 4 and set(late) <= {200, 503}
+    assert server.process.wait(60) == 0

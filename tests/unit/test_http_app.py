@@ -73,6 +73,86 @@ def test_paths(served, method, path, status):
     assert reply.status_code == status, reply.text[:200]
 
 
+def test_slashes_methods_and_repeated_words(served):
+    header = {"headers": [("content-type", "text/plain"), ("content-type", "application/json")]}
+    replies = send(
+        make_app(served), ("POST", "/models//other/predict//", {"json": TEXT}), ("GET", "/docs/", {}), ("OPTIONS", "/predict/", {}),
+        ("OPTIONS", "/nothing", {}), ("POST", "/predict?model=tiny&model=other", {"json": TEXT}),
+        ("POST", "/predict?model=tiny&model=tiny", {"json": TEXT}), ("POST", "/predict", {"json": TEXT, **header}),
+    )  # fmt: skip
+    assert [reply.status_code for reply in replies] == [200, 200, 204, 404, 400, 200, 400]
+    assert replies[0].json()["model"]["name"] == "other" and '<base href="../">' in replies[1].text
+    assert replies[2].headers["allow"] == "OPTIONS, POST"
+    assert [replies[index].json()["error"]["code"] for index in (4, 6)] == ["repeated_parameter", "repeated_header"]
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "status", "allowed"),
+    [
+        ([], "https://a.example", 403, None),
+        (["https://a.example"], "https://A.example", 204, "https://A.example"),
+        (["https://a.example"], "https://b.example", 403, None),
+        (["https://a.example"], "http://a.example", 403, None),
+        (["*"], "https://b.example", 204, "*"),
+        (["*"], "null", 204, "*"),
+    ],
+)
+def test_pages_of_other_origins(served, origins, origin, status, allowed):
+    app = make_app(served, cors_origins=origins, auth=ApiKeyAuth([{"name": "a", "sha256": "0" * 64, "rate": None}]))
+    asks = {
+        "origin": origin,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization",
+    }
+    preflight, denied, page = send(
+        app, ("OPTIONS", "/predict", {"headers": asks}), ("POST", "/predict", {"json": TEXT, "headers": {"origin": origin}}),
+        ("GET", "/healthz", {}),
+    )  # fmt: skip
+    assert preflight.status_code == status and preflight.headers.get("access-control-allow-origin") == allowed
+    assert denied.status_code == 401 and denied.headers.get("access-control-allow-origin") == allowed
+    assert ("vary" in denied.headers) is (origins == ["https://a.example"])
+    assert page.status_code == 200 and "access-control-allow-origin" not in page.headers
+
+
+def test_an_endpoint_that_stops_answers_what_it_has_and_refuses_what_is_new(served, monkeypatch):
+    import threading
+
+    gate = threading.Event()
+    real = served[0][0].loaded.compute
+    monkeypatch.setattr(served[0][0].loaded, "compute", lambda inputs: gate.wait(20) and real(inputs))
+    app = make_app(served)
+
+    async def stop():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            ready = await client.get("/readyz")
+            first = asyncio.create_task(client.post("/predict", json=TEXT))
+            while not served[0][0].waiting:
+                await asyncio.sleep(0.01)
+            app.drain()
+            not_ready = [await client.get(path) for path in ("/readyz", "/v2/health/ready", "/healthz")]
+            while (late := await client.post("/models/other/predict", json=TEXT)).status_code == 200:
+                await asyncio.sleep(0.05)
+            assert app.n_active == 1
+            app.give_up()
+            replies = [ready, *not_ready, late, await first]
+            gate.set()
+            return replies
+
+    replies = asyncio.run(stop())
+    assert [reply.status_code for reply in replies] == [200, 503, 503, 200, 503, 503]
+    assert replies[5].json()["error"]["code"] == "shutting_down" and replies[5].headers["connection"] == "close"
+    wait_until(lambda: served[0][0].waiting == 0)
+
+
+def test_a_body_that_comes_too_slowly_gets_408(served):
+    async def slow_body():
+        yield b'{"inputs": '
+        await asyncio.sleep(10)
+
+    (reply,) = send(make_app(served, client_timeout_s=0.2), ("POST", "/predict", {"content": slow_body()}))
+    assert reply.status_code == 408 and reply.json()["error"]["code"] == "slow_request"
+
+
 def test_a_failing_model_gives_a_500_that_names_the_request_and_no_details(served, monkeypatch):
     def fails(inputs):
         raise ValueError("secret detail")
