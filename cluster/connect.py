@@ -76,7 +76,7 @@ class LocalRay:
         except Exception as error:  # Ray raises errors of no particular class, too
             raise ResourceError(
                 f"Ray does not start on this machine: {first_line(error)}",
-                f"run `raymill doctor`, and read the logs in {ray_log_folder()}",
+                f"run `raymill doctor`; if the machine was busy, try again; Ray's logs are in {ray_log_folder()}",
             ) from error
         self._is_started = True
 
