@@ -42,6 +42,7 @@ COSTS = [
     Cost("tests/e2e/test_text_examples.py", 75),
     Cost("tests/e2e/test_full_disk.py", 60, SPREAD),
     Cost("tests/e2e/test_tutorial.py", 55, SPREAD),
+    Cost("tests/e2e/test_machines.py", 45, SPREAD),
     Cost("tests/e2e/test_interrupt.py", 50),
     Cost("tests/e2e/test_wrong_input.py", 45),
     Cost("tests/e2e/test_contract_commands.py", 45),
