@@ -22,7 +22,8 @@ def show_run(run: str | Path, *, storage: str | Path = STORAGE, html: str | Path
     """Return one run as a dict; `html` also writes it as a page to that file.
 
     `run` is a name, the beginning of one name, a folder's path or `last`. Besides the keys of `runs`, the dict has
-    `lineage`, `environment` (Python, system, git revision, command), `hardware`, `notices` (`at` and `text`), `paths`
+    `lineage`, `environment` (Python, system, git revision, command), `hardware`, `chosen` (values for keys that are
+    `auto`, with `value` and `reason`), `notices` (`at` and `text`), `paths`
     (report, log, checkpoints, model, trials, spec: those that exist), `resume` (the command, or None), `spec` (the keys
     that are not at their defaults), `history` (one entry per epoch; of a search, its best trial's), `trials` (best first)
     and `best_trial`. Raises `SpecError` if there is no such run.
@@ -65,6 +66,7 @@ class RunDetails:
             "lineage": self._lineage(),
             "environment": _read_environment(summary.folder),
             "hardware": _read_hardware(self.curves_folder),
+            "chosen": {**_read_chosen(summary.folder), **_read_chosen(self.curves_folder)},
             "notices": _readable(read_json_lines, summary.folder / NOTICES),
             "paths": _list_paths(summary),
             "resume": _resume_command(summary),
@@ -137,6 +139,14 @@ def _read_environment(folder: Path) -> dict[str, Any]:
 
     environment, _ = read_mapping(folder / ENVIRONMENT_FILE)
     return {name: environment[name] for name in ("python", "system", "git", "command") if environment.get(name)}
+
+
+def _read_chosen(folder: Path) -> dict[str, Any]:
+    """Return the values that raymill chose for keys that are `auto`, with the reasons; empty if there are none."""
+    from trainer.defaults.resolve import CHOICES_FILE
+    from trainer.runs.run_summary import read_mapping
+
+    return read_mapping(folder / CHOICES_FILE)[0]
 
 
 def _read_hardware(folder: Path) -> dict[str, Any]:

@@ -159,6 +159,9 @@ def test_a_run_shows_and_stores_its_values_and_repeats_them(text_spec, tmp_path)
     page = (tmp_path / outcome.run / "report.html").read_text()
     assert "Chosen for these rows" in page
     assert outcome.chosen["train.learning_rate"]["reason"] in page
+    shown = raymill.show_run(outcome.run, storage=tmp_path / "storage", html=tmp_path / "run.html")
+    assert shown["chosen"] == outcome.chosen
+    assert "Chosen for these rows" in (tmp_path / "run.html").read_text()
     repeated, _ = load_for_repeat(outcome.run, tmp_path / "storage", ["data.train=elsewhere.csv"])
     assert repeated.train.n_epochs == best.train.n_epochs
     # Written as `auto`, a key is as if it were absent.

@@ -48,7 +48,7 @@ def choose_rounds(n_rows: int) -> Choice:
     """Return the number of rounds of boosted trees."""
     low, high = _ROUND_BOUNDS
     rounds = _ROUNDS * (max(1, n_rows) / _ROUNDS_ROWS) ** _ROUNDS_POWER
-    return Choice(round(min(high, max(low, rounds)), -1), f"{n_rows:,} training rows")
+    return Choice(int(round(min(high, max(low, rounds)), -1)), f"{n_rows:,} training rows")
 
 
 def choose_evaluations(train: TrainSpec) -> dict[str, Choice]:

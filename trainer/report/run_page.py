@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.charts.section import ReportSection, TableColumn
+from trainer.defaults.facts import Choice
 from trainer.report.page import ReportPage, write_page
 from trainer.report.run_facts import (
     LOSSES,
@@ -18,7 +19,7 @@ from trainer.report.run_facts import (
     format_value,
 )
 from trainer.report.search_sections import trial_table_sections
-from trainer.report.training_sections import curve_sections, notice_sections, step_sections
+from trainer.report.training_sections import choice_sections, curve_sections, notice_sections, step_sections
 from trainer.runs.result import TrialRecord
 
 
@@ -36,6 +37,7 @@ def write_run_page(path: Path, run: Mapping[str, Any], trials: Sequence[TrialRec
             *_curves(run),
             *trial_table_sections(trials, run["metric"]),
             *_part_sections(run),
+            *_choices(run),
             *_steps(run),
             *_table_sections(run),
         ],
@@ -79,6 +81,14 @@ def _part_sections(run: Mapping[str, Any]) -> list[ReportSection]:
     columns = [TableColumn("metric"), *[TableColumn(part, number=True) for part in parts]]
     rows = [[name, *[format_metric(name, metrics.get(name)) for metrics in parts.values()]] for name in names]
     return [ReportSection("Metrics by part", columns=columns, rows=rows)]
+
+
+def _choices(run: Mapping[str, Any]) -> list[ReportSection]:
+    """Return the table of the values that raymill chose, unless its file is damaged."""
+    try:
+        return choice_sections({key: Choice(**choice) for key, choice in run["chosen"].items()})
+    except TypeError:
+        return []
 
 
 def _steps(run: Mapping[str, Any]) -> list[ReportSection]:
