@@ -173,7 +173,8 @@ def _worker_hook(names: list[str], folders: list[str]) -> Callable[[], None]:
         if home is not None:
             sys.path.remove(home)
             sys.path.extend([] if home in sys.path else [home])
-        importlib.import_module("cluster.import_guard").prefer_installed(names, folders)
+        import_guard = importlib.import_module("cluster.import_guard")
+        import_guard.prefer_installed(names, [*folders, *import_guard.user_folders()])
 
     return guard_modules
 

@@ -23,10 +23,10 @@ SEARCH = {"space": {"train.learning_rate": {"choice": [1e-3, 5e-4]}}, "trials": 
 
 @pytest.fixture
 def folder(tmp_path):
-    """The working directory; importing one of its files fails."""
+    """The working directory; importing one of its files fails. Some have the names of modules that raymill imports."""
     work = tmp_path / "work"
     (work / "cluster").mkdir(parents=True)
-    for name in ("trainer.py", "serve.py", "tune.py", "cluster/__init__.py"):
+    for name in ("trainer.py", "serve.py", "tune.py", "cluster/__init__.py", "torch.py", "pandas.py", "emoji.py"):
         (work / name).write_text("raise RuntimeError(f'the user\\'s file {__file__} was imported')\n")
     return work
 
