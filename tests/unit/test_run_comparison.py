@@ -13,6 +13,7 @@ from support.tiny_text import make_text_rows, tiny_spec, write_csv
 from trainer.charts.style import line_style
 from trainer.report.overlay_charts import Curve, CurvePanel, draw_overlay
 from trainer.runs.journal import append_notice
+from trainer.spec.evaluate import METRICS_VERSION
 
 EVIL = "<script>alert(1)</script>"
 
@@ -74,6 +75,16 @@ def test_metrics_on_other_rows_are_not_compared(trained, tmp_path):
     assert all(entry["best"] == [] for entry in result["metrics"]["validation"].values())
     assert any("cannot be compared" in note for note in result["notes"])
     assert "cannot be compared" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_metrics_of_another_definition_are_not_compared(tmp_path):
+    runs = [finish_run(write_run(tmp_path), metrics={"test": {"macro_f1": value}}) for value in (0.5, 0.7)]
+    environments = [run / "environment.json" for run in runs]
+    for path, version in zip(environments, (METRICS_VERSION - 1, METRICS_VERSION), strict=True):
+        path.write_text(json.dumps({"metrics_version": version}))
+    result = raymill.compare_runs(runs, storage=tmp_path)
+    assert result["metrics"]["test"]["macro_f1"]["best"] == []
+    assert any("An earlier raymill" in note and note.endswith(f"{runs[0].name}.") for note in result["notes"])
 
 
 def test_rows_that_are_gone_are_said_to_be_unknown(tmp_path):

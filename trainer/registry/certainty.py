@@ -69,7 +69,10 @@ def _add_test(
 
 def _add_range(decision: GateDecision, target: Target, spec: EvaluateSpec, scores: ComparedScores) -> GateDecision:
     def metric(values: np.ndarray, rows: np.ndarray) -> float | None:
-        return target.metric(spec.metric, values, scores.targets[rows], spec.calibration_bins)
+        try:
+            return target.metric(spec.metric, values, scores.targets[rows], spec.calibration_bins)
+        except Exception:  # the metric of a user's own target may raise for rows that are all of one kind
+            return None
 
     bounds = metric_range(scores.candidate, metric)
     if bounds is None:
