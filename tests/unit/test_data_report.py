@@ -132,7 +132,7 @@ def collect(rows, labels):
     return DataFacts(
         rows=rows, classes=count_classes(rows, labels), lengths=describe_lengths(rows, 16), max_length=16,
         bad=[{"reason": "not <JSON>", "rows": 2, "examples": [{"path": "a.csv", "row": 3, "text": "<i>"}]}],
-        left_out={"deduplicate": 4}, duplicates=count_duplicates(rows, groups), repeated=find_repeated(rows, groups),
+        left_out={"deduplicate": 4}, files_left_out={".<b>": {"files": 2, "examples": ["a/<i>.<b>"]}}, duplicates=count_duplicates(rows, groups), repeated=find_repeated(rows, groups),
         contradictions=find_contradictions(rows, groups), leaks=find_leaks(rows, groups), not_compared=groups.not_compared,
         suspects=suspects, words=find_typical_words(rows),
     )  # fmt: skip
@@ -188,8 +188,17 @@ def test_many_classes_are_drawn_without_names_and_shown_from_both_ends(tmp_path)
     assert "100 classes between" in (tmp_path / "data.html").read_text(encoding="utf-8")
 
 
+def test_files_that_are_left_out_are_listed(tmp_path):
+    data_facts = collect(all_rows(("train", "text a", "x"), ("test", "text b", "x")), ["x"])
+    write_data_page(tmp_path / "data.html", data_facts, title="t", prepared=FakePrepared(tmp_path))
+    text = (tmp_path / "data.html").read_text(encoding="utf-8")
+    assert "Files left out" in text and "a/&lt;i&gt;.&lt;b&gt;" in text and "<i>" not in text
+    assert "2 files hold no rows (2 .<b>)" in " ".join(finding.text for finding in list_findings(data_facts))
+    assert data_facts.summary()["files_left_out"][".<b>"]["files"] == 2
+
+
 def test_rows_without_problems_give_one_good_finding():
     words = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot"]
     rows = all_rows(*((part, f"{words[n]} {words[n - 1]} {part}", "ab"[n % 2]) for n in range(6) for part in PARTS))
-    data_facts = collect(rows, ["a", "b"])._replace(bad=[])
+    data_facts = collect(rows, ["a", "b"])._replace(bad=[], files_left_out={})
     assert [finding.grade for finding in list_findings(data_facts)] == ["good"]

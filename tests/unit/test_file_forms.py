@@ -220,6 +220,8 @@ def test_separators_at_the_end_hold_no_cells(tmp_path):
         ("one column only\na; b\nc\n", ","),
         ("body|kind\na|x\nb, c|y\n", "|"),
         ("body;kind\na;x\nb;torn;x\nc, d;y\n", ";"),
+        ("body;kind\na;torn;x\nb;torn;x\n", ";"),
+        ("body; kind\na;x\nb\nc\nd\n", ","),
     ],
 )
 def test_a_separator_is_seen_in_the_first_lines(tmp_path, content, separator):

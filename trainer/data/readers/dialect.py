@@ -81,24 +81,42 @@ def _detect_separator(text: str, own: str, quote: str | None, reading: FormatSpe
     if reading.comment:
         lines = text.splitlines(keepends=True)
         text = "".join(line for line in lines if not line.startswith(reading.comment))
-    own_share = _matching_share(text, own, quote, reading)
-    if own_share == 1:
+    own_fit = _measure_fit(text, own, quote, reading)
+    if own_fit.matching == 1:
         return own
-    others = {sign: _matching_share(text, sign, quote, reading) for sign in _CANDIDATES if sign != own}
-    best = max(others.values())
-    winners = [sign for sign, share in others.items() if share == best]
-    return winners[0] if len(winners) == 1 and best > max(0.5, own_share) else own
+    others = {sign: _measure_fit(text, sign, quote, reading) for sign in _CANDIDATES if sign != own}
+    matching = {sign: fit.matching for sign, fit in others.items()}
+    winner = _only_largest(matching, above=max(0.5, own_fit.matching))
+    if winner is None and own_fit.splitting == 0:  # the header has one cell; all rows may be torn with the right one
+        winner = _only_largest({sign: fit.splitting for sign, fit in others.items()}, above=0.5)
+    return winner or own
 
 
-def _matching_share(text: str, separator: str, quote: str | None, reading: FormatSpec) -> float:
-    """Return the share of the first rows that have as many cells as the header; 0 if the header has one cell."""
+def _only_largest(shares: dict[str, float], above: float) -> str | None:
+    """Return the separator with the largest share, if it is above `above` and no other has the same."""
+    largest = max(shares.values())
+    winners = [sign for sign, share in shares.items() if share == largest]
+    return winners[0] if len(winners) == 1 and largest > above else None
+
+
+class _Fit(NamedTuple):
+    """How well a separator fits the first rows; both are 0 if the header has one cell."""
+
+    matching: float
+    """Share of rows that have as many cells as the header."""
+    splitting: float
+    """Share of rows that have several cells."""
+
+
+def _measure_fit(text: str, separator: str, quote: str | None, reading: FormatSpec) -> _Fit:
     rows = _sample_rows(text, separator, quote, reading)
     header = reading.header or (rows.pop(0) if rows else [])
     width = len(without_empty_end(header))
     if width < 2:
-        return 0.0
+        return _Fit(0.0, 0.0)
     fits = [width <= len(row) <= len(header) or len(without_empty_end(row)) == width for row in rows]
-    return sum(fits) / len(fits) if fits else 1.0
+    n_rows = max(1, len(rows))
+    return _Fit(sum(fits) / n_rows if rows else 1.0, sum(len(row) > 1 for row in rows) / n_rows)
 
 
 def _sample_rows(text: str, separator: str, quote: str | None, reading: FormatSpec) -> list[list[str]]:
