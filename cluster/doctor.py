@@ -37,7 +37,7 @@ _MIN_STORAGE_GIB = 1.0
 def run_checks(storage: str) -> list[Check]:
     """Return the results of all checks. Starts nothing and does not load torch."""
     return [
-        _check_python(),
+        check_python(sys.version_info[:2], sys.executable),
         *[_check_package(name, True, f"pip install {name}") for name in _REQUIRED],
         *[_check_package(name, False, fix) for name, fix in _OPTIONAL.items()],
         _check_cores(),
@@ -50,9 +50,14 @@ def run_checks(storage: str) -> list[Check]:
     ]
 
 
-def _check_python() -> Check:
-    ok = (3, 10) <= sys.version_info[:2] <= (3, 13)
-    return Check("python", platform.python_version(), ok, True, "" if ok else "use Python 3.10 to 3.13")
+def check_python(release: tuple[int, int], executable: str) -> Check:
+    """Check Python's release, and that it knows its own path: raymill and Ray start it again."""
+    if not executable:
+        fix = "start raymill with the `python` of an environment, not from a program that embeds Python"
+        return Check("python", "sys.executable is empty", False, True, fix)
+    ok = (3, 10) <= release <= (3, 13)
+    text = f"{platform.python_version()}, {executable}"
+    return Check("python", text, ok, True, "" if ok else "use Python 3.10 to 3.13")
 
 
 def _check_package(name: str, needed: bool, fix: str) -> Check:

@@ -17,13 +17,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.errors import ResourceError
-from cluster.temporary_folders import RAY_NEEDS, choose_ray_folder, find_fault
+from cluster.temporary_folders import (
+    RAY_NEEDS,
+    Needs,
+    choose_ray_folder,
+    find_fault,
+    first_folder,
+    script_folders,
+)
 
 _GIB = 2**30
 _MIN_OPEN_FILES = 1024
 _MIN_PROCESSES = 1024
 _MIN_ADDRESS_SPACE_GIB = 16
 _MIN_TEMPORARY_GIB = 0.5
+_SCRIPT_NEEDS = Needs(runs_scripts=True, plain_name=True)
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1")
 # No correct clock shows a time before this version of raymill was written.
@@ -77,6 +85,10 @@ def check_temporary_folder(environment: Mapping[str, str], free_bytes: Callable[
     if named and Path(named).absolute() != Path(folder):
         text += f", as TMPDIR={named} cannot be written"
         return Check("temporary files", text, False, False, "set TMPDIR to a folder that exists, or unset it")
+    fault = find_fault(Path(folder), _SCRIPT_NEEDS)
+    if fault:
+        other = first_folder(script_folders(), _SCRIPT_NEEDS)
+        text += f"; it {fault}, so HAProxy's script {f'goes to {other}' if other else 'cannot be used'}"
     ok = free >= _MIN_TEMPORARY_GIB
     return Check("temporary files", text, ok, False, "" if ok else "free some space, or set TMPDIR to another folder")
 

@@ -16,13 +16,15 @@ def expand_home(path: str | Path) -> Path:
     """
     check_is_text(path)
     try:
+        if os.environ.get("HOME") == "" and Path(path).parts[:1] == ("~",):
+            raise RuntimeError("HOME is empty, and Python would take the root folder")
         return Path(path).expanduser()
     except RuntimeError as error:
         if Path(path).parts[0] != "~":
             return Path(path)
         raise ResourceError(
-            f"{str(path)!r} is in the home folder, and this user has none: HOME is not set, and user "
-            f"{os.getuid()} is not in the system's list",
+            f"{str(path)!r} is in the home folder, and this user has none: "
+            + ("HOME is empty" if "HOME" in os.environ else f"HOME is not set, and user {os.getuid()} is not listed"),
             "set HOME, or name another folder, for example with `--storage /data/raymill`",
         ) from error
 

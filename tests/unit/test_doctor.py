@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster import environment_checks as checks
-from cluster.doctor import check_memory, check_storage
+from cluster.doctor import check_memory, check_python, check_storage
 from cluster.environment_checks import Limits
 
 GIB = 2**30
@@ -187,6 +187,23 @@ def test_loopback(free, ok, text):
 @pytest.mark.parametrize(("now", "ok"), [(0, False), (-5, False), (1e9, False), (1.8e9, True)])
 def test_the_clock(now, ok):
     assert fixed(checks.check_clock(now)).ok == ok
+
+
+@pytest.mark.parametrize(
+    ("release", "executable", "ok"),
+    [((3, 11), "/a b/python", True), ((3, 9), "/p", False), ((3, 14), "/p", False), ((3, 11), "", False)],
+)
+def test_python(release, executable, ok):
+    check = fixed(check_python(release, executable))
+    assert check.ok == ok and check.needed and (executable in check.result)
+
+
+def test_a_temporary_folder_whose_path_has_a_space(tmp_path, monkeypatch):
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    check = checks.check_temporary_folder({"TMPDIR": str(folder)}, lambda folder: 20 * GIB)
+    assert check.ok and "has a space or a quote in its path, so HAProxy's script goes to /tmp" in check.result
 
 
 @pytest.mark.parametrize(("gib", "ok"), [(0, False), (1.9, False), (2, True), (64, True)])

@@ -40,6 +40,10 @@ def test_a_user_without_a_home_is_asked_for_a_folder(monkeypatch):
         ):
             expand_home(path)
     assert expand_home("/data/~") == Path("/data/~")
+    monkeypatch.setenv("HOME", "")
+    with pytest.raises(ResourceError, match="HOME is empty(?s:.*)set HOME"):
+        expand_home("~/.raymill")
+    assert expand_home("data") == Path("data")
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "a/\udcff\udcfe/b", "~/\udce9"])
