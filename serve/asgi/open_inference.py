@@ -32,6 +32,7 @@ _NUMBERS = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
+_SHORT_FLOATS = ("FP16", "FP32")
 _BINARY_SIZE = "binary_data_size"
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _MAX_DIMENSIONS, _MAX_SIZE = 8, 1 << 31
@@ -166,6 +167,7 @@ def _parse_tensor(tensor: Any, path: str, binary: bytes) -> tuple[str, list[Any]
         )
     else:
         elements, binary = _unpack(binary[:size], datatype, path), binary[size:]
+    elements = _of_datatype(elements, datatype)
     if len(elements) != math.prod(shape):
         raise RequestError(422, "wrong_shape", f"{path} has {len(elements)} elements, which does not match its shape")
     return name, elements, binary
@@ -212,6 +214,20 @@ def _unpack(data: bytes, datatype: str, path: str) -> list[Any]:
         except UnicodeDecodeError:
             raise RequestError(422, "invalid_utf8", f"{path}: an element is not UTF-8") from None
         offset += length
+    return elements
+
+
+def _of_datatype(elements: list[Any], datatype: str) -> list[Any]:
+    """Return elements as the values that their datatype means.
+
+    The 0.1 of a float32 is 0.1, as in a file, and not 0.10000000149, which is what clients write into JSON for it. 1 in a
+    tensor of booleans is true.
+    """
+    if datatype in _SHORT_FLOATS:
+        short = np.dtype(_NUMBERS[datatype]).type
+        return [float(str(short(value))) if isinstance(value, float) else value for value in elements]
+    if datatype == "BOOL":
+        return [bool(value) if value in (0, 1) else value for value in elements]
     return elements
 
 

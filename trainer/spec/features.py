@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from trainer.spec.section import Positive, SpecSection
 
-#: Words that files and exports write for a missing number, date or boolean, in any case.
-MISSING_WORDS = ["", "na", "n/a", "nan", "null", "none"]
+#: Words that files and exports write for a missing number, date or boolean, in any case; \\N is MySQL's and Hive's.
+MISSING_WORDS = ["", "na", "n/a", "nan", "nat", "<na>", "null", "none", "\\N"]
 
 #: Cyclic parts of a date, with the number of steps in a cycle.
 CYCLES = {"quarter": 4, "month": 12, "day_of_year": 366, "day": 31, "weekday": 7, "hour": 24, "minute": 60}
@@ -79,7 +79,7 @@ class CategoricalSpec(SpecSection):
     """`trim`: remove white space at both ends and replace runs of it by one space: 'New  York ' is 'New York'."""
     lowercase: bool = False
     """Whether 'DE' and 'de' are one category."""
-    missing_words: list[str] = Field(default_factory=lambda: [""])
+    missing_words: list[str] = Field(default_factory=lambda: ["", "\\N"])
     """Words for a missing value. 'NA' is not among the defaults, because it may mean Namibia."""
 
     @model_validator(mode="after")
