@@ -12,6 +12,7 @@ from trainer.runs.journal import read_history
 from trainer.runs.result import TrialRecord
 from trainer.spec.objective import Goal
 from trainer.spec.run import RunSpec
+from trainer.spec.section import AUTO
 from trainer.spec.tune import TuneSpec
 from trainer.tasks import load_spec
 from tune.point import Point, trial_name
@@ -81,7 +82,8 @@ def _read_training(spec: RunSpec, earlier: RunSpec, folder: Path) -> list[TrialR
         return []
     assert spec.tune is not None
     raw = load_spec.resolve_defaults(earlier)
-    values = {key: value for key in spec.tune.space if (value := _value_at(raw, key)) is not None}
+    # A key that the training did not use, such as the rate of boosted trees, is still `auto`.
+    values = {key: value for key in spec.tune.space if (value := _value_at(raw, key)) not in (None, AUTO)}
     metrics = summarize_history(history, spec)
     metric, seconds = metrics[spec.evaluate.metric], metrics["train.seconds"]
     return [TrialRecord(folder.name, values, metric, len(history), seconds, history, metrics=metrics)]

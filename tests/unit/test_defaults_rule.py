@@ -172,6 +172,7 @@ def test_networks_for_tables_have_valid_choices(workers):
 
 def test_more_rows_never_mean_fewer_rounds():
     rounds = [choose_rounds(rows).value for rows in ROWS]
+    assert all(isinstance(value, int) for value in rounds)
     assert rounds == sorted(rounds)
     assert rounds[0] >= 100
     assert rounds[-1] <= 800
