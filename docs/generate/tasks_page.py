@@ -30,7 +30,7 @@ _NOTES = """
 
 | target | a cell holds | bad values |
 |---|---|---|
-| a class (`label`) | text, a whole number, true or false | text with white space at its start or end, or without a visible character; with `data.labels`, any label that is not in the list |
+| a class (`label`) | text, a number, true or false, a date; [one class in every spelling](data.md#values) | text without a visible character; over 20 different numbers with decimals (list them in `data.labels` if they are classes); with `data.labels`, any label that is not in the list |
 | a number (`value`) | a number, or text such as `12` or `-1.5e3` | `3,5`, `1_000`, true, infinities |
 | tags (`labels`) | tags separated by `data.tag_separator`, or a list in jsonl, Parquet or as JSON text; an empty cell means "no tags" | an empty tag, the same tag twice |
 

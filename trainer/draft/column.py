@@ -35,6 +35,7 @@ _MANY_CATEGORIES = 50
 _MAX_CATEGORY_CHARS = 256
 _TAG_SEPARATORS = ("|", ";", ",")
 _MAX_TAGS = 500
+_MISSING = frozenset(word.lower() for word in MISSING_WORDS)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def describe_column(name: str, cells: Mapping[str | None, int], file: str = "", 
 
 
 def _is_missing(cell: str) -> bool:
-    return cell.strip().lower() in MISSING_WORDS or is_blank(cell)
+    return cell.strip().lower() in _MISSING or is_blank(cell)
 
 
 def _describe(name: str, values: dict[str, int], file: str) -> Column:

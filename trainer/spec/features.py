@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from trainer.spec.section import Positive, SpecSection
 
-#: Words that files and exports write for a missing number, date or boolean, in any case; \\N is MySQL's and Hive's.
+#: Words that files and exports write for a missing number, date or boolean, in any case; \N is MySQL's and Hive's.
 MISSING_WORDS = ["", "na", "n/a", "nan", "nat", "<na>", "null", "none", "\\N"]
 
 #: Cyclic parts of a date, with the number of steps in a cycle.
