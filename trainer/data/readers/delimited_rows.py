@@ -37,34 +37,39 @@ class DelimitedRows:
         text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
         self.lines = _Lines(text, dialect)
         self._reader: Any = TabLines(self.lines) if dialect.quotes_whole_cells else _csv_reader(self.lines, dialect)
-        self._has_one_cell = False
         self.header: list[str] = []
-        self.header = dialect.header or self._next() or []
+        self.header = dialect.header or self._read_header()
         self.header_line = "" if dialect.header else self.lines.row_line.rstrip("\r\n")
         """The header as it is written; empty if the spec names the columns."""
         self.width = len(without_empty_end(self.header))
         """Cells of a row: those of the header, without empty ones at its end."""
-        self._has_one_cell = len(self.header) == 1
         if dialect.quotes_whole_cells:
             self._reader.expect(len(self.header))
 
     def __iter__(self) -> Iterator[list[str]]:
-        while (cells := self._next()) is not None:
-            self._n_rows += 1
-            yield cells
+        lines, has_one_cell = self.lines, len(self.header) == 1
+        try:
+            for cells in self._reader:
+                lines.is_row_start = True
+                # Lines that are empty or hold only spaces are no rows.
+                if len(cells) > 1 or (cells and (has_one_cell or cells[0].strip())):
+                    self._n_rows += 1
+                    yield cells
+        except csv.Error as error:
+            raise self._quote_error(str(error)) from error
 
-    def _next(self) -> list[str] | None:
-        """Return the cells of the next row; None at the end. Lines that are empty or hold only spaces are no rows."""
-        while True:
-            self.lines.is_row_start, first_line = True, self.lines.number + 1
-            try:
-                cells: list[str] | None = next(self._reader, None)
-            except csv.Error as error:
-                raise self._quote_error(str(error), first_line) from error
-            if cells is None or len(cells) > 1 or (cells and (self._has_one_cell or cells[0].strip())):
-                return cells
+    def _read_header(self) -> list[str]:
+        """Return the cells of the first line that is not empty; [] if there is none."""
+        try:
+            for cells in self._reader:
+                self.lines.is_row_start = True
+                if any(cell.strip() for cell in cells):
+                    return list(cells)
+        except csv.Error as error:
+            raise self._quote_error(str(error)) from error
+        return []
 
-    def _quote_error(self, message: str, line: int) -> DataError:
+    def _quote_error(self, message: str) -> DataError:
         where = f"row {self._n_rows + 1}" if self.header else "its header"
         start = self.lines.row_line.rstrip("\r\n")[:_SHOWN_CHARS].replace(NUL_SIGN, "\ufffd")
         fix = (
@@ -74,7 +79,8 @@ class DelimitedRows:
         if '\\"' in self.lines.row_line and not self.dialect.escape:
             fix = 'set `data.format: {escape: "\\\\"}`: a backslash stands before the quotes in its cells'
         return DataError(
-            f"{self._path}: {where}, which begins at line {line}, is not valid csv: {message}; it reads {start!r}", fix
+            f"{self._path}: {where}, which begins at line {self.lines.row_number}, is not valid csv: {message}; it reads {start!r}",
+            fix,
         )
 
 
@@ -92,8 +98,8 @@ class _Lines:
         """Whether a NUL was read so far."""
         self.is_row_start = True
         """Whether the next line is the first of a row. The reader of the rows sets it."""
-        self.row_line = ""
-        """The first line of the row that was read last."""
+        self.row_line, self.row_number = "", 0
+        """The first line of the row that was read last, and its number."""
         for _ in range(dialect.skip_lines):
             text.readline()
             self.number += 1
@@ -112,7 +118,7 @@ class _Lines:
                 if self.is_row_start:
                     if self._comment and line.startswith(self._comment):
                         continue
-                    self.is_row_start, self.row_line = False, line
+                    self.is_row_start, self.row_line, self.row_number = False, line, self.number
                 yield line
 
 
