@@ -107,6 +107,11 @@ def first_line(error: BaseException, limit: int = 300) -> str:
     return (lines[0] if lines else type(error).__name__)[:limit]
 
 
+def error_summary(error: BaseException, limit: int = 300) -> str:
+    """Return the type of a library's error and the first line of its message, which is the problem of a `UserError`."""
+    return f"{type(error).__name__}: {first_line(error, limit)}"
+
+
 def suggest(word: str, known: Iterable[str], *, then: str = "") -> str:
     """Return "did you mean 'x'?" if a known word is close to `word`, else the list of known words. Append `then`."""
     hint = _suggest(word, known)

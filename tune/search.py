@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cluster.errors import RaymillError, UserError
+from cluster.errors import RaymillError, UserError, error_summary
 from cluster.progress import Progress
 from trainer.data.prepared import Prepared
 from trainer.defaults.resolve import resolve_once
 from trainer.pipeline.resources import ResourcePlan
+from trainer.runs.journal import append_notice
 from trainer.runs.result import Finalist, RunResult, SearchRecord, TrialRecord
 from trainer.spec.run import RunSpec
 from trainer.tasks import load_spec
@@ -64,6 +65,8 @@ class Search:
         if self._tune.seeds > 1:
             self._runner.run_to_end(points_with_more_seeds(self._spec, finalists))
         reseeded, serving = self._store.read_all(reseeded=True), self._measure_serving(finalists)
+        if serving:
+            finalists = [trial for trial in finalists if trial.name in serving]
         scored = score_finalists(self._spec, finalists, reseeded, serving)
         return self._conclude(scored, sampler.importance())
 
@@ -102,10 +105,20 @@ class Search:
     def _measure_serving(self, finalists: Sequence[TrialRecord]) -> dict[str, Mapping[str, float]]:
         if not self._tune.measures_serving or self._measure is None:
             return {}
-        metrics = {}
+        metrics: dict[str, Mapping[str, float]] = {}
+        problems: dict[str, Exception] = {}
         for trial in finalists:
             self._dashboard.set_remark(f"serving {trial.name}")
-            metrics[trial.name] = self._measure(self._load_trial(trial.name))
+            try:
+                metrics[trial.name] = self._measure(self._load_trial(trial.name))
+            except Exception as error:  # of an engine, or of the model in it
+                problems[trial.name] = error
+        if problems and not metrics:
+            raise next(iter(problems.values()))
+        for name, error in problems.items():
+            append_notice(
+                self._folder, f"the finalist {name} could not be served and cannot win: {error_summary(error)}"
+            )
         return metrics
 
     def _conclude(self, scored: list[Finalist], importance: dict[str, float]) -> RunResult:

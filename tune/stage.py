@@ -18,6 +18,7 @@ from tune.dashboard import trial_rows
 from tune.schedulers import stops_early
 from tune.search import Search
 from tune.search_space import specs_to_prepare
+from tune.trial_notices import notices_of_trials
 from tune.trial_store import TrialStore
 from tune.warm_start import VARIANTS, read_variants
 
@@ -50,6 +51,8 @@ def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]
     run.console.table("Trials", columns, trial_rows(result.trials, keys))
     if result.search:
         _print_finalists(run.console, result.search)
+    for text in notices_of_trials(run.folder, TrialStore(run.folder, run.spec)):
+        run.notice(text)
     return result
 
 

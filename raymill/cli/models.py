@@ -71,6 +71,7 @@ def predict_command(
     unread = result["rows"] - result["predicted"]
     note = f" ({unread:,} could not be read; their `error` column says why)" if unread else ""
     lines = [f"{result['rows']:,} rows to {result['output']}{note}"]
+    lines += [f"  {rows:,} x {reason}" for reason, rows in result["bad_rows"].items()]
     for column, rows in result["unseen_values"].items():
         lines.append(
             f"{rows:,} rows have a value of '{column}' that no training row had; "

@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.errors import first_line
-
 if TYPE_CHECKING:
     from trainer.inference.predictor import Predictor
 
 
 class EngineError(Exception):
     """An engine cannot be built or loaded on this machine; the message says why."""
-
-
-def error_summary(error: Exception) -> str:
-    """Return the type of a library's error and the first line of its message."""
-    return f"{type(error).__name__}: {first_line(error, 160)}"
 
 
 class Engine(ABC):

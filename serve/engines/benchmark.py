@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cluster.errors import user_error_in
+from cluster.errors import error_summary, user_error_in
 from cluster.files import new_folder
-from serve.engines.base import Engine, EngineError, error_summary
+from serve.engines.base import Engine, EngineError
 from serve.engines.catalog import build_engine, load_engine
 from serve.engines.guard import judge
 from trainer.inference import golden

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.errors import DataError, UserError
+from cluster.errors import DataError
 from support.tiny_table import FEATURES, make_table_rows, table_spec, write_rows
 from trainer.contract.contract import Contract
 from trainer.data.prepare.prepare import prepare_rows
@@ -14,6 +14,7 @@ from trainer.defaults.resolve import resolve_spec
 from trainer.inference import evaluate
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
+from trainer.runs.journal import read_notices
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks import load_spec
 from trainer.tasks.roles import input_roles
@@ -170,7 +171,7 @@ def test_a_value_unseen_in_a_fold_judges_nothing(rows, tmp_path):
     assert sum(len(fold.validation) for fold in folds.iter_folds(prepared, np.zeros(n_rows, int), 3, 42)) == n_rows - 1
 
 
-def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
+def test_a_metric_that_some_folds_cannot_compute_is_the_mean_of_the_others(tmp_path):
     rows = make_table_rows(60, seed=5)
     for at, row in enumerate(rows):
         row["label"] = (
@@ -178,9 +179,31 @@ def test_a_metric_that_cannot_be_computed_is_named(tmp_path):
         )  # two of one class, so some fold has none in its validation rows
     write_rows(tmp_path / "train.csv", rows)
     write_rows(tmp_path / "test.csv", make_table_rows(30, seed=6))
-    with pytest.raises(UserError, match=r"roc_auc cannot be computed.*too similar"):
-        trained(tmp_path, tmp_path, train={"folds": 5}, evaluate={"metric": "roc_auc"},
-                data={"split": {"validation": 0.2}})  # fmt: skip
+    sections = {"evaluate": {"metric": "roc_auc"}, "data": {"split": {"validation": 0.2}}}
+    _, [metrics], _ = trained(tmp_path, tmp_path, train={"folds": 5}, **sections)
+    assert 0 <= metrics["roc_auc"] <= 1 and "roc_auc_std" in metrics
+    [notice] = [text for text in read_notices(tmp_path) if text.startswith("roc_auc")]
+    assert "roc_auc is the mean of 2 of 5 folds" in notice or "roc_auc is the mean of 1 of 5 folds" in notice
+
+
+@pytest.mark.parametrize("kind", ["logistic_regression", "gradient_boosting", "mlp"])
+def test_a_column_without_a_value_in_a_fold_is_left_out_there(tmp_path, kind):
+    rows = make_table_rows(60, seed=5)
+    for at, row in enumerate(rows):
+        row["only_once"] = "1.5" if at == 7 else ""  # no value for the folds that hold this row out
+        row["constant"] = "3"
+        row["seldom"] = "2026-01-01" if at == 7 else ""
+    features = {**FEATURES, "only_once": "numeric", "constant": "numeric", "seldom": "date"}
+    write_rows(tmp_path / "train.csv", rows)
+    write_rows(tmp_path / "test.csv", make_table_rows(30, seed=6))
+    epochs = {"epochs": 2} if kind == "mlp" else {}
+    sections = {"data": {"features": features, "split": {"validation": 0.2}}, "model": {"kind": kind}}
+    _, reached, best = trained(tmp_path, tmp_path, train={"folds": 4, **epochs}, **sections)
+    assert reached and Predictor(best)
+    for name in ("only_once", "seldom"):
+        [notice] = [text for text in read_notices(tmp_path) if f"'{name}'" in text]
+        assert "of 4 is without the column" in notice and "in any row" in notice
+    assert not any("'constant'" in text for text in read_notices(tmp_path))
 
 
 def test_rows_that_the_fitted_columns_refuse_are_named(rows, tmp_path):

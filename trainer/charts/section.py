@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
+
+from cluster.errors import error_summary
 
 
 class ReportChart(NamedTuple):
@@ -42,3 +44,13 @@ class ReportSection(NamedTuple):
     """A sentence below the table, or instead of it."""
     best_row: int | None = None
     """Index of the row to highlight."""
+    left_out: bool = False
+    """Whether this only says, in `note`, why a section is left out."""
+
+
+def sections_or_reason(title: str, build: Callable[[], Iterable[ReportSection]]) -> list[ReportSection]:
+    """Return the sections that `build` returns, or one that says why they are left out: the rest of a page goes on."""
+    try:
+        return list(build())
+    except Exception as error:  # of any library that draws, or of a user's own task
+        return [ReportSection(title, note=f"Left out: {error_summary(error)}", left_out=True)]

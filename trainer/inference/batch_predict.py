@@ -38,6 +38,8 @@ _BATCH_ROWS = 1024
 _SMALL_BYTES = 4 << 20
 # A column of answers on their way to the file: counts of unseen values as JSON, in one row of each batch.
 _UNSEEN = "unseen values of the batch"
+# How many different reasons of bad rows are counted, and how many of them are reported.
+_MAX_COUNTED, _MAX_REASONS = 10_000, 5
 # Files that are looked at before anything starts.
 _MAX_CHECKED = 100
 
@@ -56,8 +58,8 @@ def predict_files(
     Columns: row number, the inputs under the names of their columns, prediction, score, and error, which is null for a
     row with an answer. For images and for files of a folder there is also `path`, which may be null. Ray Data reads and
     predicts at the same time (Ray must be connected); without it, this process does one after the other. The counts are
-    `rows`, `predicted`, and `unseen_values`: column -> rows with a value that the model takes for "other" or "missing" and
-    no training row had.
+    `rows`, `predicted`, `bad_rows`: reason -> rows, the most frequent reasons, and `unseen_values`: column -> rows with a
+    value that the model takes for "other" or "missing" and no training row had.
     Raises `DataError` if a file is missing or damaged; call `check_files` first for the quick checks.
     """
     contract = load_contract(folder)
@@ -66,6 +68,7 @@ def predict_files(
     answer = _answer_with_ray if with_ray else _answer_here
     counts = {"rows": 0, "predicted": 0}
     unseen: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     partial = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with _OutputWriter(partial, _FORMATS[output.suffix]) as write:
@@ -73,6 +76,7 @@ def predict_files(
                 write(batch)
                 counts["rows"] += len(batch)
                 counts["predicted"] += batch.column("error").null_count
+                _count_reasons(reasons, batch.column("error"))
                 for note in batch.column(_UNSEEN).drop_null().to_pylist():
                     unseen.update(json.loads(note))
                 on_progress(Progress(done=counts["rows"], unit="rows"))
@@ -83,7 +87,14 @@ def predict_files(
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-    return {**counts, "unseen_values": dict(unseen)}
+    return {**counts, "bad_rows": dict(reasons.most_common(_MAX_REASONS)), "unseen_values": dict(unseen)}
+
+
+def _count_reasons(reasons: Counter[str], errors: pa.ChunkedArray) -> None:
+    """Count the reasons of bad rows. A reason quotes the cell, so of very many different ones only the first count."""
+    for reason in errors.drop_null().to_pylist():
+        if reason in reasons or len(reasons) < _MAX_COUNTED:
+            reasons[reason] += 1
 
 
 def is_small_input(files: list[SourceFile], contract: Contract) -> bool:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from cluster.errors import DataError, ModelError, user_error_in
 from cluster.files import json_sha256
 from cluster.progress import Progress, ProgressFile
-from trainer.charts.section import ReportSection
+from trainer.charts.section import ReportSection, sections_or_reason
 from trainer.contract.contract import Contract
 from trainer.data.prepare.row_checks import check_rows
 from trainer.data.readers.evidence import explain_reason
@@ -181,8 +181,11 @@ def compute_evaluation(
     previews = _RowPreviews(task, contract, rows)
     return Evaluation(
         metrics=task.target.metrics(scores, targets, n_bins),
-        sections=prediction_sections(
-            task.target, contract.fitted, ScoredRows(previews, scores, targets), n_bins, n_mistakes
+        sections=sections_or_reason(
+            "Predictions",
+            lambda: prediction_sections(
+                task.target, contract.fitted, ScoredRows(previews, scores, targets), n_bins, n_mistakes
+            ),
         ),
         rows=len(rows),
         rows_digest=rows.digest,

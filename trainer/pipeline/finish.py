@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from cluster.connect import joins_cluster
 from cluster.progress import read_progress, sum_progress
-from trainer.charts.section import ReportSection
+from trainer.charts.section import ReportSection, sections_or_reason
 from trainer.data.prepared import Prepared
 from trainer.defaults.facts import Choice
 from trainer.defaults.resolve import read_choices
@@ -21,8 +22,9 @@ from trainer.registry.register import build_lineage, promote_if_better, register
 from trainer.registry.registry import Version
 from trainer.report.page import ReportPage, write_page
 from trainer.report.search_sections import search_sections, trial_sections
-from trainer.report.training_sections import choice_sections, learning_curve_sections, step_sections
+from trainer.report.training_sections import choice_sections, learning_curve_sections, notice_sections, step_sections
 from trainer.runs.folder import REPORT_FILE, SPEC_FILE, save_spec
+from trainer.runs.journal import NOTICES, read_json_lines
 from trainer.runs.result import RunResult
 from trainer.targets.metrics.summary import metrics_line
 from trainer.tasks.base import Task
@@ -51,7 +53,7 @@ def register_result(run: Run, result: RunResult) -> Outcome:
             sections=[
                 *_overview_sections(result, run.spec.evaluate.metric, task),
                 *evaluation.sections,
-                *task.sections(prepared.contract, version.folder),
+                *sections_or_reason("Model", lambda: task.sections(prepared.contract, version.folder)),
                 *_detail_sections(run, result),
             ],
             lineage={"version": version.ref, **lineage},
@@ -73,7 +75,7 @@ def register_result(run: Run, result: RunResult) -> Outcome:
         report=str(run.folder / REPORT_FILE),
     )
     _send_to_trackers(run, version, run.spec.promote.alias if decision.promoted else None)
-    return outcome
+    return run.add_notices(outcome)
 
 
 def finish_training(run: Run, result: RunResult) -> Outcome:
@@ -106,7 +108,7 @@ def finish_training(run: Run, result: RunResult) -> Outcome:
         report=str(run.folder / REPORT_FILE),
     )
     _send_to_trackers(run)
-    return outcome
+    return run.add_notices(outcome)
 
 
 def _evaluate(run: Run, result: RunResult, prepared: Prepared, rows: LabeledRows) -> Evaluation:
@@ -130,14 +132,18 @@ def _scoring_resources(run: Run) -> ScoringResources:
 
 
 def _overview_sections(result: RunResult, metric: str, task: Task) -> list[ReportSection]:
-    return [*learning_curve_sections(result, metric, task.target.loss_metric), *trial_sections(result, metric)]
+    loss = task.target.loss_metric
+    return [
+        *sections_or_reason("Learning curves", lambda: learning_curve_sections(result, metric, loss)),
+        *sections_or_reason("Trials", lambda: trial_sections(result, metric)),
+    ]
 
 
 def _detail_sections(run: Run, result: RunResult) -> list[ReportSection]:
     return [
-        *search_sections(result, run.spec.evaluate.metric),
+        *sections_or_reason("Search", lambda: search_sections(result, run.spec.evaluate.metric)),
         *choice_sections(_choices(run, result)),
-        *step_sections(result.folder),
+        *sections_or_reason("Training by step", lambda: step_sections(result.folder)),
     ]
 
 
@@ -163,10 +169,14 @@ def _read_spec_text(run: Run) -> str:
 
 
 def _write_report(run: Run, result: RunResult, page: ReportPage) -> None:
-    """Write the spec of the result as best.yaml, and the report."""
+    """Write the spec of the result as best.yaml, and the report with the run's notices."""
     save_spec(result.spec, run.folder / "best.yaml")
-    write_page(run.folder / REPORT_FILE, page)
+    for section in page.sections:
+        if section.left_out:
+            run.notice(f"the report is without '{section.title}'. {section.note}")
+    notices = notice_sections(read_json_lines(run.folder / NOTICES))
+    write_page(run.folder / REPORT_FILE, dataclasses.replace(page, sections=[*page.sections, *notices]))
 
 
 def _send_to_trackers(run: Run, version: Version | None = None, alias: str | None = None) -> None:
-    trackers.publish_run(run.spec, run.folder, lambda text: run.console.print(text, style="yellow"), version, alias)
+    trackers.publish_run(run.spec, run.folder, run.notice, version, alias)

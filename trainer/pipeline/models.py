@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from cluster.connect import asks_for_ray, connect_to_ray
 from cluster.console import Console
-from cluster.errors import ResourceError
+from cluster.errors import DataError, ResourceError
 from cluster.files import write_json
 from cluster.machine import count_cores
 from cluster.plan import Demand, check_fits, joined_nodes
@@ -110,7 +111,7 @@ def predict_version(
 ) -> dict[str, Any]:
     """Write the predictions of `version` for the rows of `inputs`, one or several files, to `output`.
 
-    Returns the output's path and the counts.
+    Returns the output's path and the counts. Raises `DataError` if no row could be used; the output has the reasons.
     """
     contract = load_contract(version.folder)
     files = find_source_files(inputs, INPUT, reading)
@@ -149,6 +150,12 @@ def predict_version(
         "stages": {"predict": round(time.monotonic() - started, 2)},
     }
     write_json(folder / RESULT, result)
+    if not counts["predicted"]:
+        reason, rows = next(iter(counts["bad_rows"].items()))
+        raise DataError(
+            f"none of the {counts['rows']:,} rows could be used; the reason of {rows:,} is: {reason}",
+            f"correct the input, or its `--format`; {output} has the reason of each row",
+        )
     return result
 
 
@@ -163,7 +170,7 @@ def _cpus_of_actor() -> float:
 
 def _create_folder(storage: Path, version: Version, kind: str) -> Path:
     created_at = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder = storage / "runs" / f"{version.name}-{kind}-{created_at}-{os.getpid()}"
+    folder = storage / "runs" / f"{version.name}-{kind}-{created_at}-{uuid.uuid4().hex[:6]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -35,6 +35,8 @@ class Outcome:
     """Metrics by part."""
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The values that raymill chose for keys that are `auto`: key -> `value` and `reason`."""
+    notices: list[str] = field(default_factory=list)
+    """What the run left out or could not do, in sentences."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage."""
     checkpoint: str | None = None
@@ -46,4 +48,4 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that apply."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, {})}
+        return {name: value for name, value in asdict(self).items() if value not in (None, {}, [])}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ from trainer.runs.folder import (
     save_prepared_path,
     save_resolved_spec,
 )
-from trainer.runs.journal import RESULT
+from trainer.runs.journal import RESULT, append_notice, read_notices
 from trainer.runs.result import RunResult
 from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
@@ -173,11 +176,39 @@ class Run:
             print_choices(self.console, resolved.choices)
             save_resolved_spec(resolved.spec, self.folder)
 
+    def notice(self, text: str) -> None:
+        """Record something that the run leaves out while the rest goes on, and print it."""
+        append_notice(self.folder, text)
+        self._notices.print_new()
+
     def write_outcome(self, **fields: Any) -> Outcome:
-        """Write the outcome, with these fields and the stages' seconds so far, into the run's folder. Return it."""
-        outcome = Outcome(run=str(self.folder), stages=dict(self.stages.seconds), **fields)
+        """Write the outcome, with these fields, the notices and the stages' seconds so far, into the run's folder.
+
+        Metrics that are not finite are left out. Returns the outcome.
+        """
+        metrics = {part: self._finite(part, values) for part, values in fields.pop("metrics", {}).items()}
+        self._notices.print_new()
+        notices = read_notices(self.folder)
+        outcome = Outcome(
+            run=str(self.folder), stages=dict(self.stages.seconds), notices=notices, metrics=metrics, **fields
+        )
         write_json(self.folder / RESULT, outcome.as_dict())
         return outcome
+
+    def add_notices(self, outcome: Outcome) -> Outcome:
+        """Return an outcome with the notices since it was written, and write it again if there are any."""
+        notices = read_notices(self.folder)
+        if notices == outcome.notices:
+            return outcome
+        outcome = dataclasses.replace(outcome, notices=notices)
+        write_json(self.folder / RESULT, outcome.as_dict())
+        return outcome
+
+    def _finite(self, part: str, metrics: Mapping[str, float]) -> dict[str, float]:
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                self.notice(f"{name} of the {part} rows is {value} and left out of the result")
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def check_references(spec: RunSpec, *, fetch: bool = True) -> None:

@@ -97,8 +97,6 @@ def _steps(run: Mapping[str, Any]) -> list[ReportSection]:
         sections = step_sections(Path(run["curves_folder"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         sections = [ReportSection("Training by step", note=f"The metrics by step are damaged: {error}.")]
-    if any(section.title == "Notices" for section in sections):
-        return sections
     return [*sections, *notice_sections(run["notices"])]
 
 

@@ -12,7 +12,7 @@ from trainer.charts.section import ReportChart, ReportSection, TableColumn
 from trainer.defaults.facts import Choice, choice_rows
 from trainer.report.training_charts import draw_learning_curves, draw_steps
 from trainer.runs.environment import HARDWARE_FILE
-from trainer.runs.journal import METRICS, NOTICES, read_json_lines
+from trainer.runs.journal import METRICS, read_json_lines
 from trainer.runs.result import RunResult
 
 
@@ -30,7 +30,7 @@ def curve_sections(history: list[dict[str, Any]], metric: str, loss: str) -> lis
 
 
 def step_sections(folder: Path) -> list[ReportSection]:
-    """Return the metrics by step and the notices of a run's folder; empty without steps, for example for estimators."""
+    """Return the metrics by step of a run's folder; empty without steps, for example for estimators."""
     lines = read_json_lines(folder / METRICS)
     if len(lines) < 2:
         return []
@@ -41,7 +41,7 @@ def step_sections(folder: Path) -> list[ReportSection]:
         columns=[TableColumn("quantity"), TableColumn("value", number=True)],
         rows=_describe_training(folder, lines),
     )
-    return [section, *notice_sections(read_json_lines(folder / NOTICES))]
+    return [section]
 
 
 def choice_sections(choices: Mapping[str, Choice]) -> list[ReportSection]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
+import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -17,6 +19,7 @@ from cluster.errors import ResourceError, SpecError, suggest
 from cluster.files import read_json, write_bytes, write_json
 from cluster.locks import lock_error
 from cluster.paths import expand_home
+from cluster.text import utc_now
 from trainer.runs.environment import write_environment
 from trainer.spec.renames import find_old_keys, new_key
 from trainer.spec.run import RunSpec
@@ -34,6 +37,8 @@ REPORT_FILE = "report.html"
 PREPARED_FILE = "prepared.json"
 
 _LOCK_FILE = ".lock"
+# The process that holds the lock, or held it last.
+_OWNER_FILE = ".lock-owner.json"
 # Longest time that `lock_run` waits for a lock: another process may hold it for a moment in `is_locked`.
 _LOCK_WAIT_S = 0.5
 _NAME_ENDING = re.compile(r"-([a-z]+)-(\d{8}-\d{6})-[0-9a-f]+$")
@@ -83,7 +88,7 @@ def save_resolved_spec(spec: RunSpec, folder: Path) -> None:
 
 @contextlib.contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Hold the run's lock while the block runs. Raises `ResourceError` if another process holds it.
+    """Hold the run's lock while the block runs. Raises `ResourceError` naming the process that holds it.
 
     The operating system releases the lock when the process ends, however it ends.
     """
@@ -92,15 +97,26 @@ def lock_run(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=_LOCK_WAIT_S)
     except Timeout:
         raise ResourceError(
-            f"another process still works on the run {folder.name}",
+            f"{_lock_owner(folder)} still works on the run {folder.name}",
             "wait until it ends, or stop it, and then try again",
         ) from None
     except OSError as error:
         raise lock_error(folder / _LOCK_FILE, error) from error
+    with contextlib.suppress(ResourceError):  # the disk may be full: the run says so itself
+        write_json(folder / _OWNER_FILE, {"host": socket.gethostname(), "pid": os.getpid(), "since": utc_now()})
     try:
         yield
     finally:
         lock.release()
+
+
+def _lock_owner(folder: Path) -> str:
+    """Return who holds the lock of a run, in words."""
+    try:
+        owner = read_json(folder / _OWNER_FILE)
+        return f"process {owner['pid']} on {owner['host']} (since {owner['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def is_locked(folder: Path) -> bool:

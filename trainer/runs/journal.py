@@ -59,6 +59,11 @@ def append_notice(folder: Path, text: str) -> None:
     append_line(folder / NOTICES, json.dumps({"at": utc_now(), "text": text}, ensure_ascii=False))
 
 
+def read_notices(folder: Path) -> list[str]:
+    """Return the sentences of a run's notices, each once."""
+    return list(dict.fromkeys(str(notice["text"]) for notice in read_json_lines(folder / NOTICES)))
+
+
 def record_error(folder: Path, error: BaseException) -> None:
     """Record the error that ended the run in `folder`; an interruption is no error. `clear_error` forgets it."""
     if isinstance(error, Exception):

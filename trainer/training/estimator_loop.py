@@ -10,8 +10,9 @@ search's scheduler treat a cross-validation like any other training.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +51,8 @@ class EstimatorRows(NamedTuple):
     """None for the estimator of all rows."""
     validation_targets: np.ndarray | None = None
     """As `Target.metrics` takes them."""
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """Column -> why it is left out of this fold."""
 
 
 def train_estimator(context: TrainContext) -> None:
@@ -71,13 +74,16 @@ def train_estimator(context: TrainContext) -> None:
         write_hardware(context.folder, worker)
     log.begin(TrainState())  # there are no checkpoints: if a worker dies, fitting starts again
     best = BestTracker(spec)
+    notices = _describe_left_out([part.left_out for _, part in validated])
     for epoch in range(1, epochs + 1):
         log.begin_epoch(epoch)
         for fit in fits:
             next(fit)
-        metrics = _mean(
-            [_compute_metrics(context, estimator, part, epoch) for estimator, part in validated], spec.evaluate.metric
-        )
+        by_fold = [_compute_metrics(context, estimator, part, epoch) for estimator, part in validated]
+        metrics = _mean(by_fold, spec.evaluate.metric)
+        if epoch == 1:
+            for text in [*notices, *_describe_missing(by_fold)]:
+                log.notice(text)
         check_finite_loss(metrics[task.target.loss_metric], epoch)
         is_better = best.record(metrics)
         log.add_rows(log.n_rows)
@@ -110,6 +116,7 @@ def _parts(context: TrainContext) -> Iterator[EstimatorRows]:
             labels.take(fold.train),
             fold.table.take(fold.validation),
             targets[fold.validation],
+            fold.left_out,
         )
     values, ids = (np.concatenate(pair) for pair in zip(*((table.values, table.ids) for table in tables), strict=True))
     yield EstimatorRows(FeatureTable(values, ids, tables[0].sizes), labels)
@@ -130,7 +137,7 @@ def _compute_metrics(context: TrainContext, model: Estimator, part: EstimatorRow
 
 
 def _mean(by_fold: list[dict[str, float]], metric: str) -> dict[str, float]:
-    """Return the mean of the metrics that all folds have, and the standard deviation of `metric` over the folds.
+    """Return the means of the metrics over the folds that have them, and the standard deviation of `metric`.
 
     A fold without usable rows has no metrics and does not count. Raises `DataError` if no fold has usable rows.
     """
@@ -142,11 +149,44 @@ def _mean(by_fold: list[dict[str, float]], metric: str) -> dict[str, float]:
     for name in COUNTS:
         if any(name in metrics for metrics in by_fold):
             by_fold = [{name: 0.0, **metrics} for metrics in by_fold]
-    shared = [name for name in by_fold[0] if all(name in metrics for metrics in by_fold)]
-    means = {name: float(np.mean([metrics[name] for metrics in by_fold])) for name in shared}
+    values = {name: [metrics[name] for metrics in by_fold if name in metrics] for name in _names(by_fold)}
+    means = {name: float(np.mean(known)) for name, known in values.items()}
     if metric in means:
-        means[f"{metric}_std"] = float(np.std([metrics[metric] for metrics in by_fold]))
+        means[f"{metric}_std"] = float(np.std(values[metric]))
     return means
+
+
+def _names(by_fold: list[dict[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for metrics in by_fold for name in metrics))
+
+
+def _describe_left_out(by_fold: list[Mapping[str, str]]) -> list[str]:
+    """Return a sentence for each column that some folds leave out."""
+    sentences = []
+    for name in dict.fromkeys(name for left_out in by_fold for name in left_out):
+        folds = [number for number, left_out in enumerate(by_fold, 1) if name in left_out]
+        reason = by_fold[folds[0] - 1][name]
+        sentences.append(
+            f"fold {', '.join(map(str, folds))} of {len(by_fold)} is without the column '{name}', which its training rows "
+            f"cannot fit: {reason}"
+        )
+    return sentences
+
+
+def _describe_missing(by_fold: list[dict[str, float]]) -> list[str]:
+    """Return a sentence for each metric that some folds cannot compute, as if all their rows are of one class."""
+    sentences = [
+        f"fold {number} has no usable validation row" for number, metrics in enumerate(by_fold, 1) if not metrics
+    ]
+    by_fold = [metrics for metrics in by_fold if metrics]
+    for name in _names(by_fold):
+        count = sum(name in metrics for metrics in by_fold)
+        if count < len(by_fold) and name not in COUNTS:
+            sentences.append(
+                f"{name} is the mean of {count} of {len(by_fold)} folds: the validation rows of the others are too few or "
+                "too similar for it"
+            )
+    return sentences
 
 
 def _save(context: TrainContext, model: Estimator, reached: dict[str, Any], folder: Path) -> None:

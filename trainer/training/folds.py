@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from trainer.contract.row_hash import hash_contents, hash_position
 from trainer.data.prepared import Prepared
 from trainer.features.fit import fit_tables
 from trainer.features.fitted import FittedFeatures, embedding_sizes, encode_table
+from trainer.spec.features import FeatureSpec
 from trainer.tasks.estimators.base import FeatureTable
 from trainer.tasks.roles import FEATURE
 
@@ -24,6 +25,8 @@ class Fold(NamedTuple):
     validation: np.ndarray
     table: FeatureTable
     """All rows, encoded by features that were fitted on the rows of `train` only."""
+    left_out: dict[str, str]
+    """Column -> why the rows of `train` cannot fit it. The table is without these columns."""
 
 
 def assign_folds(keys: np.ndarray, groups: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
@@ -52,7 +55,8 @@ def iter_folds(prepared: Prepared, codes: np.ndarray, n_folds: int, seed: int) -
     Folds have equal shares of each class in `codes`, shape (B,).
 
     Features are fitted again for each fold, so that its validation rows do not influence them. Rows that serving would
-    then reject (for example a category that the fold's training rows do not have) are left out of the validation rows.
+    then reject (for example a category that the fold's training rows do not have) are left out of the validation rows,
+    and columns that the training rows cannot fit (for example one without any value there) are left out of the fold.
     """
     raw = read_raw_features(prepared)
     rows = raw.to_pylist()
@@ -61,11 +65,29 @@ def iter_folds(prepared: Prepared, codes: np.ndarray, n_folds: int, seed: int) -
     rules = FittedFeatures.model_validate(prepared.contract.fitted["features"]).rules
     for fold in range(n_folds):
         train, validation = np.flatnonzero(fold_of_row != fold), np.flatnonzero(fold_of_row == fold)
-        fitted = fit_tables([raw.take(pa.array(train))], rules).fitted
+        fitted, left_out = _fit_possible(raw.take(pa.array(train)), rules)
         encoded = encode_table(fitted, raw)
         usable = np.array([encoded.reasons[row] is None for row in validation], bool)
         table = FeatureTable(encoded.values, encoded.ids.astype(np.int64), tuple(embedding_sizes(fitted).values()))
-        yield Fold(train, validation[usable], table)
+        yield Fold(train, validation[usable], table, left_out)
+
+
+def _fit_possible(rows: pa.Table, rules: Mapping[str, FeatureSpec]) -> tuple[FittedFeatures, dict[str, str]]:
+    """Return the columns that `rows` can fit, and why the others cannot be. Raises `DataError` if none can be."""
+    try:
+        return fit_tables([rows], rules).fitted, {}
+    except DataError as error:
+        first = error
+    left_out = {}
+    for name, rule in rules.items():
+        try:
+            fit_tables([rows], {name: rule})
+        except DataError as error:
+            left_out[name] = error.problem
+    possible = {name: rule for name, rule in rules.items() if name not in left_out}
+    if not possible:
+        raise first
+    return fit_tables([rows], possible).fitted, left_out
 
 
 def read_raw_features(prepared: Prepared) -> pa.Table:

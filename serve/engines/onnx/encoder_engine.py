@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, check_logits_close, error_summary
+from cluster.errors import error_summary
+from serve.engines.base import Engine, EngineError, check_logits_close
 from serve.engines.encoder_weights import EncoderWeights, LinearWeights, read_encoder
 from serve.engines.onnx.encoder_graph import QuantParams, build_graph, int8_product, quantized_inputs
 from serve.engines.onnx.session import OnnxEngine, create_session, require_library

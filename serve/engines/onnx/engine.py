@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, error_summary
+from cluster.errors import error_summary
+from serve.engines.base import Engine, EngineError
 from serve.engines.onnx import encoder_engine
 from serve.engines.onnx.session import OnnxEngine, collate_name, create_session, require_library
 from serve.engines.onnx.smoothing import smooth_quant

@@ -54,7 +54,7 @@ class PrometheusTracker:
         self._stop()
 
 
-def start(spec: RunSpec, folder: Path) -> PrometheusTracker:
+def start(spec: RunSpec, folder: Path, notify: Callable[[str], None]) -> PrometheusTracker:
     """Return the gauges of a run: on its own port with `track.prometheus`, else in Ray's exporter."""
     labels = {"model": spec.name, "run": folder.name}
     if not spec.track.prometheus:

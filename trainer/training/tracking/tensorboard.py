@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class TensorBoardTracker:
             self._writer.close()
 
 
-def start(spec: RunSpec, folder: Path) -> TensorBoardTracker:
+def start(spec: RunSpec, folder: Path, notify: Callable[[str], None]) -> TensorBoardTracker:
     """Return the writer of `<run>/tensorboard`.
 
     A resumed run writes another file there, which TensorBoard also reads.

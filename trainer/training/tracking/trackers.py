@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.errors import first_line
+from cluster.errors import error_summary
 from trainer.spec.run import RunSpec
 from trainer.training.tracking.base import Tracker
 
@@ -39,7 +39,7 @@ class Trackers:
                 call(tracker)
             except Exception as error:  # any exception of a service's library
                 self._trackers.remove((name, tracker))
-                self._notify(f"{name} gets no more metrics of this run: {_describe(error)}")
+                self._notify(f"{name} gets no more metrics of this run: {error_summary(error)}")
 
 
 def start_trackers(spec: RunSpec, folder: Path, notify: Callable[[str], None]) -> Trackers:
@@ -52,9 +52,11 @@ def start_trackers(spec: RunSpec, folder: Path, notify: Callable[[str], None]) -
     trackers: list[tuple[str, Tracker]] = []
     for name in names:
         try:
-            trackers.append((name, importlib.import_module(f"trainer.training.tracking.{name}").start(spec, folder)))
+            trackers.append(
+                (name, importlib.import_module(f"trainer.training.tracking.{name}").start(spec, folder, notify))
+            )
         except Exception as error:  # not installed, not reachable, refused
-            notify(f"{name} gets no metrics of this run: {_describe(error)}")
+            notify(f"{name} gets no metrics of this run: {error_summary(error)}")
     return Trackers(trackers, notify)
 
 
@@ -67,11 +69,6 @@ def publish_run(
     from trainer.training.tracking import mlflow
 
     try:
-        mlflow.publish_run(spec, folder, version, alias)
+        mlflow.publish_run(spec, folder, notify, version, alias)
     except Exception as error:  # not installed, not reachable, refused
-        notify(f"mlflow did not get the files of this run: {_describe(error)}")
-
-
-def _describe(error: Exception) -> str:
-    """Return an error's type and the first line of its message, which is the problem of a `UserError`."""
-    return f"{type(error).__name__}: {first_line(error)}"
+        notify(f"mlflow did not get the files of this run: {error_summary(error)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class WandbTracker:
         self._run.finish()
 
 
-def start(spec: RunSpec, folder: Path) -> WandbTracker:
+def start(spec: RunSpec, folder: Path, notify: Callable[[str], None]) -> WandbTracker:
     """Return a W&B run named after the folder; a resumed run has the same id.
 
     Raises `ModelError` if wandb is not installed.
