@@ -188,14 +188,14 @@ def test_a_metric_that_some_folds_cannot_compute_is_the_mean_of_the_others(tmp_p
 
 @pytest.mark.parametrize("kind", ["logistic_regression", "gradient_boosting", "mlp"])
 def test_a_column_without_a_value_in_a_fold_is_left_out_there(tmp_path, kind):
-    rows = make_table_rows(60, seed=5)
+    rows = make_table_rows(90, seed=5)
     for at, row in enumerate(rows):
         row["only_once"] = "1.5" if at == 7 else ""  # no value for the folds that hold this row out
         row["constant"] = "3"
         row["seldom"] = "2026-01-01" if at == 7 else ""
     features = {**FEATURES, "only_once": "numeric", "constant": "numeric", "seldom": "date"}
-    write_rows(tmp_path / "train.csv", rows)
-    write_rows(tmp_path / "test.csv", make_table_rows(30, seed=6))
+    write_rows(tmp_path / "train.csv", rows[:60])
+    write_rows(tmp_path / "test.csv", rows[60:])
     epochs = {"epochs": 2} if kind == "mlp" else {}
     sections = {"data": {"features": features, "split": {"validation": 0.2}}, "model": {"kind": kind}}
     _, reached, best = trained(tmp_path, tmp_path, train={"folds": 4, **epochs}, **sections)
