@@ -72,11 +72,9 @@ def predict_command(
     note = f" ({unread:,} could not be read; their `error` column says why)" if unread else ""
     lines = [f"{result['rows']:,} rows to {result['output']}{note}"]
     lines += [f"  {rows:,} x {reason}" for reason, rows in result["bad_rows"].items()]
-    for column, rows in result["unseen_values"].items():
-        lines.append(
-            f"{rows:,} rows have a value of '{column}' that no training row had; "
-            "the model takes it for other, or for missing"
-        )
+    unseen = ", ".join(f"'{column}' (rows: {rows:,})" for column, rows in result["unseen_values"].items())
+    if unseen:
+        lines.append(f"Values unlike those of all training rows, taken for other or missing: {unseen}")
     context.emit(result, lines)
 
 
