@@ -115,9 +115,9 @@ class Search:
                 problems[trial.name] = error
         if problems and not metrics:
             raise next(iter(problems.values()))
-        for name, error in problems.items():
+        for name, problem in problems.items():
             append_notice(
-                self._folder, f"the finalist {name} could not be served and cannot win: {error_summary(error)}"
+                self._folder, f"the finalist {name} could not be served and cannot win: {error_summary(problem)}"
             )
         return metrics
 
