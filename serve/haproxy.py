@@ -66,6 +66,8 @@ _FOLDER_NEEDS = Needs(socket=f"/{_FOLDER_PREFIX}abcdefgh/{'f' * 56}/a.4194304.tm
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Size of HAProxy's buffer. The headers of a request must fit into it, and HAProxy can retry only a request that does.
 _BUFFER_BYTES = 65536
+# How long an idle connection of a client stays open; the same as without HAProxy.
+_KEEP_ALIVE_S = 90
 # HAProxy's retries for each retry in `serve.retries`. More are needed because HAProxy also counts refused connections,
 # and a replica that was just killed is tried first: it has the fewest requests.
 _ATTEMPTS_PER_RETRY = 4
@@ -219,6 +221,7 @@ def write_script(spec: ServeSpec, folder: Path, metrics: int, stats: int) -> Pat
             f"timeout queue {client_timeout_s}s",
             "option http-buffer-request",
             "option http-ignore-probes",
+            f"timeout http-keep-alive {_KEEP_ALIVE_S}s",
         ],
     }
     for section, lines in config_lines(spec.cors_origins).items():
