@@ -42,7 +42,7 @@ def run_checks(storage: str) -> list[Check]:
         *[_check_package(name, False, fix) for name, fix in _OPTIONAL.items()],
         _check_cores(),
         check_memory(available_memory()),
-        _check_shared_memory(),
+        _check_shared_memory()._replace(is_condition=True),
         _check_gpus(),
         _check_ray_address(),
         *check_environment(),

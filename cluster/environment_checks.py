@@ -46,6 +46,8 @@ class Check(NamedTuple):
     ok: bool
     needed: bool
     fix: str
+    is_condition: bool = False
+    """Whether it is about the machine, not about something that can be installed."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the check for `raymill doctor --json`."""
@@ -58,7 +60,7 @@ def check_environment() -> list[Check]:
     from cluster.ports import port_is_free
 
     folders = user_folders()
-    return [
+    checks = [
         check_temporary_folder(os.environ),
         check_ray_folder(os.environ),
         check_home(os.environ, _home_folder()),
@@ -70,6 +72,7 @@ def check_environment() -> list[Check]:
         check_loopback(port_is_free),
         check_clock(time.time()),
     ]
+    return [check._replace(is_condition=True) for check in checks]
 
 
 def check_temporary_folder(environment: Mapping[str, str], free_bytes: Callable[[str], int] | None = None) -> Check:
@@ -103,6 +106,9 @@ def check_ray_folder(environment: Mapping[str, str]) -> Check:
     text = str(folder)
     if named and Path(named) != folder:
         text += f", as TMPDIR={named} {find_fault(Path(named), RAY_NEEDS)}"
+        return Check(
+            "Ray's sockets", text, False, False, "this works; set RAY_TMPDIR to choose a short folder yourself"
+        )
     return Check("Ray's sockets", text, True, True, "")
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 import raymill
 from raymill.cli.context import CommandContext
 from raymill.cli.options import shared_options
+
+if TYPE_CHECKING:
+    from cluster.environment_checks import Check
 
 
 @click.command("tasks")
@@ -46,21 +50,31 @@ def doctor_command(context: CommandContext, storage: str | None) -> None:
     Lists packages, cores, memory, GPUs, Ray, folders, limits, variables, the network, the clock and storage: what is
     missing or in the way, and what to do.
     """
-    from cluster.doctor import Check, run_checks
+    from cluster.doctor import run_checks
+    from cluster.environment_checks import Check
     from trainer.tasks.catalog import TASKS
 
     checks = [
         *run_checks(storage or raymill.STORAGE),
         Check("tasks", f"{len(TASKS)}; `raymill tasks` lists them", True, True, ""),
     ]
-    rows = [
-        [check.name, check.result, "ok" if check.ok else ("missing" if check.needed else "optional"), check.fix]
-        for check in checks
-    ]
+    rows = [[check.name, check.result, _describe(check), check.fix] for check in checks]
     context.console.table("raymill doctor", ["what", "found", "", "how to get it"], rows)
     missing = [check.name for check in checks if check.needed and not check.ok]
     context.emit(
         {"ok": not missing, "checks": [check.as_dict() for check in checks]},
-        [f"missing: {', '.join(missing)}" if missing else "everything required is installed"],
+        [
+            *[f"{check.name}: {check.result}; {check.fix}" for check in checks if _describe(check) == "look"],
+            f"missing: {', '.join(missing)}" if missing else "everything required is installed",
+        ],
     )
     context.exit_code = 2 if missing else 0
+
+
+def _describe(check: Check) -> str:
+    """Return one word about a check: `look` is for a machine that restricts what works, or makes it slower."""
+    if check.ok:
+        return "ok"
+    if check.needed:
+        return "missing"
+    return "look" if check.is_condition else "optional"

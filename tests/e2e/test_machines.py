@@ -172,13 +172,15 @@ def train_predict_serve(folder: Path, machine: Machine) -> None:
     """Do all three among the machine's conditions. Raises `AssertionError` with the output of a command that failed."""
     shell = Shell(folder, machine.conditions)
     rows = make_table_rows(60, seed=3)
-    write_rows(folder / "table.csv", rows)
-    host, storage = "::1" if "IPv6 only" in machine.conditions else "127.0.0.1", folder / STORAGES[machine.storage]
+    storage = folder / STORAGES[machine.storage]
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    table = write_rows(storage.parent / "table.csv", rows)
+    host = "::1" if "IPv6 only" in machine.conditions else "127.0.0.1"
     spec = {
         "name": "tiny",
         "task": "tabular-classification",
         "data": {
-            "train": str(folder / "table.csv"),
+            "train": str(table),
             "features": FEATURES,
             "split": {"validation": 0.2, "test": 0.2},
         },
@@ -191,7 +193,7 @@ def train_predict_serve(folder: Path, machine: Machine) -> None:
     done = shell.run("run", folder / "run.json", "--json", *with_ray)
     assert done.returncode == 0 and json.loads(done.stdout)["version"] == 1, done.stderr
     output = folder / "out.jsonl"
-    done = shell.run("predict", "tiny", folder / "table.csv", "-o", output, "--storage", storage, "--json")
+    done = shell.run("predict", "tiny", table, "-o", output, "--storage", storage, "--json")
     assert done.returncode == 0 and len(output.read_text().splitlines()) == 60, done.stderr
     port = free_port()
     answer = None
