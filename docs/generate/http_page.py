@@ -35,8 +35,9 @@ value of a table is `null`.
 _PROTOCOL = """
 `/v2` is the [Open Inference Protocol](https://github.com/kserve/open-inference-protocol), version 2, which clients of
 KServe and Triton speak. A request has one tensor for each role (`text`, datatype `BYTES`), or one tensor called `inputs`
-whose elements are inputs as in `/predict`. Its tensors may be in the protocol's binary form. An answer is JSON: the
-tensor `answer` holds the complete answers, and `label` and `score`, or `value`, hold their parts.
+whose elements are inputs as in `/predict`. For a table it has one tensor for each column, of any datatype. Its tensors may
+be in the protocol's binary form. An answer is JSON: the tensor `answer` holds the complete answers, and `label` and
+`score`, or `value`, hold their parts.
 """
 _REQUESTS = f"""
 - **Paths.** Slashes at the end and several slashes in a row do not count: `//predict/` is `/predict`. `HEAD` works where

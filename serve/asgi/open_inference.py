@@ -24,6 +24,7 @@ from serve.model.batcher import Job
 from serve.model.body import check_input_count
 from serve.model.json_text import parse_json, to_utf8
 from serve.model.served_model import ServedModel
+from trainer.tasks.roles import FEATURE
 
 # Name of the tensor with one whole input per element.
 _INPUTS = "inputs"
@@ -33,6 +34,8 @@ _NUMBERS = {
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 _SHORT_FLOATS = ("FP16", "FP32")
+# The datatype that the metadata names for a kind of column; a request may use any other one. Texts are BYTES.
+_DATATYPES = {"numeric": "FP64", "boolean": "BOOL"}
 _BINARY_SIZE = "binary_data_size"
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _MAX_DIMENSIONS, _MAX_SIZE = 8, 1 << 31
@@ -59,7 +62,14 @@ def model_metadata(served: ServedModel) -> dict[str, Any]:
         "name": served.identity["name"],
         "versions": [str(served.identity["version"])],
         "platform": f"raymill_{served.identity['engine']}",
-        "inputs": [{"name": role, "datatype": "BYTES", "shape": [-1]} for role in served.roles],
+        "inputs": [
+            {
+                "name": _tensor_name(role),
+                "datatype": _DATATYPES.get(served.contract.types.get(role, ""), "BYTES"),
+                "shape": [-1],
+            }
+            for role in served.roles
+        ],
         "outputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in outputs.items()],
         "parameters": {key: str(served.identity[key]) for key in ("fingerprint", "checkpoint", "engine")},
     }
@@ -217,6 +227,11 @@ def _unpack(data: bytes, datatype: str, path: str) -> list[Any]:
     return elements
 
 
+def _tensor_name(role: str) -> str:
+    """Return the name of the tensor for a role: for the column of a table the user's name of it, as in `/predict`."""
+    return role.removeprefix(FEATURE)
+
+
 def _of_datatype(elements: list[Any], datatype: str) -> list[Any]:
     """Return elements as the values that their datatype means.
 
@@ -233,21 +248,20 @@ def _of_datatype(elements: list[Any], datatype: str) -> list[Any]:
 
 def _to_inputs(served: ServedModel, tensors: dict[str, list[Any]]) -> list[Any]:
     """Return the tensors' rows as inputs in the form that /predict takes."""
-    if set(tensors) == {_INPUTS} and _INPUTS not in served.roles:
+    names = [_tensor_name(role) for role in served.roles]
+    if set(tensors) == {_INPUTS} and _INPUTS not in names:
         return [_parse_element(element, f"inputs[{index}]") for index, element in enumerate(tensors[_INPUTS])]
     for name in tensors:
-        if name not in served.roles:
-            known = [*served.roles, _INPUTS]
+        if name not in names:
+            known = [*names, _INPUTS]
             raise RequestError(422, "unknown_input", f"unknown input {name[:80]!a}; {suggest(name[:80], known)}")
-    missing = [
-        role for role in served.roles if role not in tensors and len(served.roles) <= len(served.task.text_roles)
-    ]
+    missing = [name for name in names if name not in tensors and len(names) <= len(served.task.text_roles)]
     if missing:
         raise RequestError(422, "missing_input", f"the input {missing[0]!r} is missing")
     if len({len(elements) for elements in tensors.values()}) > 1:
         raise RequestError(422, "wrong_shape", "all inputs must have the same number of elements")
-    if len(served.roles) == 1 and served.task.text_roles:
-        return tensors[served.roles[0]]
+    if len(names) == 1 and served.task.text_roles:
+        return tensors[names[0]]
     columns = list(tensors.items())
     return [{name: elements[row] for name, elements in columns} for row in range(len(columns[0][1]))]
 
