@@ -102,7 +102,8 @@ def test_files_patterns_and_formats(bucket: str) -> None:
     assert [row["text"] for row in read("s3://rows/**/part-*.csv", bucket)] == ["e", "f", "d", "a", "b", "c"]
     assert [row["text"] for row in read("s3://rows/rows.jsonl.gz", bucket)] == [f"text {n}" for n in range(5)]
     assert [row["label"] for row in read("s3://rows/rows.arrow", bucket)] == ["x", "y", "x"]
-    assert [row["text"] for row in read("s3://rows/csv", bucket)] == ["d", "a", "b", "c"]
+    for folder in ("s3://rows/csv", "s3://rows/csv/"):
+        assert [row["text"] for row in read(folder, bucket)] == ["d", "a", "b", "c"]
     for address in ("s3://rows/by [kind]", "s3://rows/by [kind]/*/part-?.csv"):
         assert [(row["text"], row["label"]) for row in read(address, bucket)] == [("e", "x/"), ("f", "y")]
     [beside] = source_files.list_left_out(f"s3://rows/by [kind]{bucket}", "train")

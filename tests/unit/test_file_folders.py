@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import DataError
+from trainer.data.readers.file_groups import read_group
 from trainer.data.readers.header import list_columns
 from trainer.data.readers.read import read_blocks
+from trainer.data.readers.read_options import ReadOptions
 from trainer.data.sources.folder_contents import count_endings
 from trainer.data.sources.local_pattern import is_pattern, match_files
 from trainer.data.sources.row_folder import list_folder_items
@@ -241,6 +243,19 @@ def test_class_folders_named_like_partitions(tmp_path, ending):
     assert [item.label for item in list_folder_items(file.path, file.format)] == ["cat", "dog s"]
     _touch(tmp_path / "bird" / f"a.{ending}")
     assert [item.label for item in list_folder_items(file.path, file.format)] == ["bird", "label=cat", "label=dog%20s"]
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/rows"
+    os.mkdir(folder)  # noqa: PTH102  a name in bytes
+    for name in (b"caf\xe9.csv", b"b.csv", b"left.out\xe9"):
+        with open(folder + b"/" + name, "w") as file:  # noqa: PTH123
+            file.write("text,label\nt,x\n")
+    files = find_source_files(str(tmp_path / "rows"), "train")
+    options = ReadOptions(COLUMNS)
+    [block] = read_group(files, options)
+    assert block["path"].to_pylist() == [str(tmp_path / "rows/b.csv"), str(tmp_path / "rows/caf?.csv")]
+    assert json.dumps(count_endings(list_left_out(str(tmp_path / "rows"), "train")), ensure_ascii=False).encode()
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path):

@@ -19,7 +19,7 @@ from trainer.data.parts import PARTS
 from trainer.data.prepare.block_maker import BlockStats
 from trainer.data.prepare.verdicts import REASONS, SAMPLED
 from trainer.data.readers.evidence import explain_reason
-from trainer.data.sources.source_file import SourceFile
+from trainer.data.sources.source_file import SourceFile, printable
 from trainer.spec.data import ALLOWABLE_ISSUES
 from trainer.spec.split import SplitSpec
 from trainer.tasks.base import Task
@@ -84,7 +84,7 @@ def _unused_rows(folder: Path, stats: BlockStats, verdicts: np.ndarray) -> Itera
 def _with_path(table: pa.Table, path: str) -> pa.Table:
     if "path" in table.column_names:
         return table
-    return table.append_column("path", pa.array([path] * len(table), pa.string()))
+    return table.append_column("path", pa.array([printable(path)] * len(table), pa.string()))
 
 
 def copy_quarantine(quarantine: Path, quarantine_to: Path) -> None:

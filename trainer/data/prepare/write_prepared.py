@@ -26,6 +26,7 @@ from trainer.data.prepare.quarantine import (
 )
 from trainer.data.prepare.staging import Staging
 from trainer.data.prepare.summary import summarize_preparation
+from trainer.data.sources.source_file import printable
 from trainer.data.sources.spec_sources import count_files_left_out
 from trainer.spec.run import RunSpec
 from trainer.tasks.catalog import get_task
@@ -83,5 +84,5 @@ def _fit_and_encode(
 
 def _write_summary(staging: Staging, facts: Facts, summary: dict[str, Any]) -> None:
     shards = {f"{block.name}.arrow": int(size) for block, size in zip(facts.stats, facts.sizes, strict=True)}
-    names = [file.path.rstrip("/").rpartition("/")[2] for file in staging.files]
+    names = [printable(file.path.rstrip("/").rpartition("/")[2]) for file in staging.files]
     write_json(staging.folder / SUMMARY, {**summary, "sources": staging.digest, "files": names, "shards": shards})

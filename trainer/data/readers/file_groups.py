@@ -14,7 +14,7 @@ import pyarrow as pa
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import ReadOptions
 from trainer.data.sources.row_folder import ROW_ENDINGS
-from trainer.data.sources.source_file import SourceFile
+from trainer.data.sources.source_file import SourceFile, printable
 
 #: A file up to this size is small, and a group ends with the file that brings it to `_GROUP_BYTES`.
 _SMALL_BYTES, _GROUP_BYTES = 64 << 10, 512 << 10
@@ -56,4 +56,4 @@ def read_group(
 def _with_path(block: pa.Table, path: str) -> pa.Table:
     if "path" in block.column_names:
         return block
-    return block.append_column("path", pa.array([path] * len(block), pa.string()))
+    return block.append_column("path", pa.array([printable(path)] * len(block), pa.string()))

@@ -15,7 +15,7 @@ from cluster.errors import DataError
 from trainer.data.sources.part_names import part_of_name, words_of_name
 from trainer.data.sources.remote import without_options
 from trainer.data.sources.row_folder import ROW_ENDINGS, is_row
-from trainer.data.sources.source_file import KNOWN_ENDINGS, file_format_of
+from trainer.data.sources.source_file import KNOWN_ENDINGS, file_format_of, printable
 from trainer.data.sources.walk import FolderFile, walk_folder
 
 _MAX_EXAMPLES = 3
@@ -61,7 +61,7 @@ def count_endings(files: list[FolderFile]) -> dict[str, dict[str, Any]]:
     """Return extension -> {files, examples} of the files that were left out, most frequent first."""
     by_ending: dict[str, list[str]] = {}
     for file in files:
-        by_ending.setdefault(_ending(file), []).append(file.path)
+        by_ending.setdefault(printable(_ending(file)), []).append(printable(file.path))
     ranked = sorted(by_ending.items(), key=lambda item: (-len(item[1]), item[0]))
     return {ending: {"files": len(paths), "examples": paths[:_MAX_EXAMPLES]} for ending, paths in ranked}
 

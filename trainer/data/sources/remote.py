@@ -227,8 +227,8 @@ def _parse_address(text: str, name: str) -> _Address:
     if glob.has_magic(host):
         raise DataError(f"{name}={text!r} has a glob pattern in its bucket", "write the bucket's full name")
     if scheme == "hdfs":
-        return _Address(scheme, authority, "/" + below, options, query)
-    return _Address(scheme, "", f"{host}{slash}{below}", options, query)
+        return _Address(scheme, authority, "/" + below.rstrip("/"), options, query)
+    return _Address(scheme, "", f"{host}{slash}{below}".rstrip("/"), options, query)
 
 
 def _holds_secret(scheme: str, authority: str, options: tuple[tuple[str, str], ...]) -> bool:

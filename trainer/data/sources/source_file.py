@@ -72,6 +72,11 @@ def file_format_of(path: Path) -> str | None:
     return _FORMAT_OF_ENDING.get(_plain_name(path.name).suffix.lower())
 
 
+def printable(path: str) -> str:
+    """Return a path that JSON and Arrow can hold: names on a disk may have bytes that are no UTF-8."""
+    return path.encode("utf-8", errors="replace").decode()
+
+
 def choose_format(path: str, name: str, file_format: str) -> str:
     """Return the format that the spec names, else that of the extension; `name` is without remote options.
 
