@@ -76,7 +76,7 @@ class QueueSearcher(Searcher):
         """
         record = self._store.read(name)
         if error:
-            self._store.end(name, "failed", "its process died")
+            self._store.end(name, "failed", self._store.last_error(name) or "its process died")
         elif record.epochs >= self._epochs_of(record):
             self._store.end(name, "finished")
         else:

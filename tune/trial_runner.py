@@ -171,7 +171,7 @@ class TrialRunner:
         if self._tune.scheduler != "pbt" or self._budget.is_over:
             return
         for name in self._store.names(reseeded=False):
-            self._store.end(name, "failed", "its process died")
+            self._store.end(name, "failed", self._store.last_error(name) or "its process died")
 
     def _end_trainings(self, groups_before: Iterable[str]) -> None:
         """Stop trainings with several workers that Ray Tune no longer waits for, and free their cores."""

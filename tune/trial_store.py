@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.files import read_json, write_json
-from trainer.runs.journal import FAILURE, read_history
+from trainer.runs.journal import ERROR, FAILURE, read_history
 from trainer.runs.result import TrialRecord
 from trainer.spec.run import RunSpec
 from trainer.training.checkpoint.best_model import newest_model
@@ -70,6 +70,14 @@ class TrialStore:
     def has_ended(self, name: str) -> bool:
         """Return whether a trial has ended, so that it is not resumed."""
         return (self.folder(name) / _ENDED).is_file()
+
+    def last_error(self, name: str) -> str:
+        """Return the type and the text of the error that ended the last attempt at a trial; "" if there was none."""
+        try:
+            error = read_json(self.folder(name) / ERROR)
+            return f"{error['kind']}: {error['text']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
     def record_size(self, name: str, model: Path) -> None:
         """Record the size of a trial's model."""

@@ -11,7 +11,7 @@ from trainer.charts.section import ReportSection, sections_or_reason
 from trainer.pipeline.run import Run
 from trainer.report.page import ReportPage, write_page
 from trainer.runs.folder import create_run, lock_run
-from trainer.runs.journal import RESULT, append_notice, read_notices
+from trainer.runs.journal import RESULT, append_notice, read_notices, record_error
 from trainer.spec.run import RunSpec
 from tune.point import Point
 from tune.trial_notices import notices_of_trials
@@ -75,6 +75,17 @@ def test_failed_trials_and_their_notices_are_told_once(run):
     for sentence in sentences:
         run.notice(sentence)
     assert list(notices_of_trials(run.folder, store)) == [] and read_notices(run.folder) == sentences
+
+
+def test_the_error_of_a_library_is_the_reason_of_a_failed_trial(run):
+    store = TrialStore(run.folder, SimpleNamespace(evaluate=run.spec.evaluate))
+    store.start(Point("0001", {"train.seed": 1}))
+    assert store.last_error("0001") == ""
+    record_error(store.folder("0001"), ValueError("Input contains NaN.\nMore of it"))
+    assert store.last_error("0001") == "ValueError: Input contains NaN.\nMore of it"
+    store.end("0001", "failed", store.last_error("0001"))
+    [sentence] = notices_of_trials(run.folder, store)
+    assert sentence.endswith("0001 (train.seed=1): ValueError: Input contains NaN.")
 
 
 def test_a_run_that_is_worked_on_names_the_process(run):

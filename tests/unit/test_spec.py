@@ -117,7 +117,6 @@ WRONG = [
     ("promote: {min_value: .nan}", "promote.min_value=.nan"),
     ("promote: {min_improvement: .inf}", "promote.min_improvement=.inf"),
     ("storage: s3://bucket/x", "raymill writes only to folders"),
-    ("storage: ~nobody-of-this-name/x", "home folder that does not exist"),
     ("tune: {space: {serve.port: {choice: [1, 2]}}}", "serve.port cannot be searched"),
     ("tune: {space: {data.train: {choice: [a, b]}}}", "compare trials on different rows"),
 ]

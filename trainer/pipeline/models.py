@@ -72,6 +72,9 @@ def evaluate_version(
     evaluation = compute_evaluation(
         contract, rows, scores, n_bins=spec.calibration_bins, n_mistakes=spec.max_mistakes_shown
     )
+    for section in evaluation.sections:
+        if section.left_out:
+            console.print(f"the report is without '{section.title}'. {section.note}", style="yellow")
     page = ReportPage(
         title=f"{version.ref} on {Path(data).name if data else 'its held-out rows'}",
         subtitle=f"{evaluation.rows:,} {'labeled' if data else 'held-out'} rows",

@@ -101,6 +101,13 @@ def publish_run(
     assert spec.track.mlflow is not None
     if version is None or not spec.track.mlflow.register_model:
         return
+    try:
+        _register(client, run_id, version, alias)
+    except Exception as error:  # any exception of the service's client
+        notify(f"mlflow did not register {version.ref}: {error_summary(error)}")
+
+
+def _register(client: Any, run_id: str, version: Version, alias: str | None) -> None:
     client.log_artifacts(run_id, str(version.folder), _MODEL)
     _ensure_model(client, version.name)
     source = f"{client.get_run(run_id).info.artifact_uri}/{_MODEL}"
