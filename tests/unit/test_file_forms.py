@@ -196,6 +196,8 @@ def test_lines_that_are_no_rows(tmp_path):
     assert texts(read(path, {"comment": "#"})) == [("a", "x"), ("b", "y"), ("c", "z")]
     path.write_text("Report of May;;\n\nbody;kind\na;x\n")
     assert texts(read(path, {"skip_lines": "1"})) == [("a", "x")]
+    path.write_text("body,kind\na,x\n\x1a")
+    assert texts(read(path)) == [("a", "x")]
     path.write_text('body,kind\n"a\n# still a",x\n')
     assert texts(read(path, {"comment": "#"})) == [("a\n# still a", "x")]
     path.write_text("a,x\nb,y\n")
@@ -250,6 +252,7 @@ def test_messages_name_the_cause_with_bytes_or_cells(tmp_path):
         "cp1252.csv": ("body,größe\nfür,x\n".encode("cp1252"), r"is not UTF-8: line 1, byte 7, in b'body,gr\\xf6\\xdfe', which in cp1252 reads 'body,größe'"),
         "noheader.csv": (b"send it back,refund\nwhere is it,parcel\n", r"separated by a comma, and its first line is 'send it back,refund'\n.*header: \[NAME"),
         "colon.csv": (b"body:kind\na:x\n", r"its first line is 'body:kind'\n.*separator: "),
+        "only_a_mark.csv": (b"\xff\xfe", "holds no rows"),
         "x.csv": (b"PK\x03\x04" + bytes(30), "is a zip archive or an Excel workbook: it begins with"),
         "y.csv": (b"  <!DOCTYPE html>\n<html>", "is a page of HTML"),
         "z.csv": (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS.*\n.*git lfs pull"),

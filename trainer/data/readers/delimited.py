@@ -40,6 +40,8 @@ def read_delimited(
 ) -> Iterator[pa.Table]:
     """Yield the rows below the header. Raises `DataError` for a missing column and for quotes that do not match."""
     source = open_delimited(text, path, file_format, reading)
+    if not source.header:
+        return
     try:
         check_columns(columns, source.header, path)
     except DataError as error:
@@ -69,8 +71,8 @@ def _header_error(error: DataError, source: DelimitedRows, path: str, encoding: 
     shown = f"its first line is {line!r}" if line else "`data.format` names its columns"
     return DataError(
         f"{error.problem}; its cells are separated by {_SEPARATOR_NAMES.get(sign, repr(sign))}, and {shown}",
-        f"{error.fix}; if cells are separated by another sign, set `data.format: {{separator: ...}}`, and if the file has "
-        "no header line, `data.format: {header: [NAME, ...]}`",
+        "if cells are separated by another sign, set `data.format: {separator: ...}`; if the file has no header line, set "
+        f"`data.format: {{header: [NAME, ...]}}`; else {error.fix[0].lower()}{error.fix[1:]}",
     )
 
 

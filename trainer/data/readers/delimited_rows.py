@@ -51,8 +51,8 @@ class DelimitedRows:
         try:
             for cells in self._reader:
                 lines.is_row_start = True
-                # Lines that are empty or hold only spaces are no rows.
-                if len(cells) > 1 or (cells and (has_one_cell or cells[0].strip())):
+                # Lines that are empty, or hold only spaces or the end-of-file sign of DOS, are no rows.
+                if len(cells) > 1 or (cells and (has_one_cell or cells[0].strip(" \t\x1a"))):
                     self._n_rows += 1
                     yield cells
         except csv.Error as error:
