@@ -54,6 +54,7 @@ class LocalRay:
         """Start Ray with `cpus` cores, or all of them if None. Raises `ResourceError` if Ray does not start."""
         import ray
 
+        own_variables = sorted(name for name in os.environ if name.startswith("RAY_"))
         # Ray reads these variables when it starts. Send no usage statistics, and do not wait for the metrics agent.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
@@ -76,7 +77,8 @@ class LocalRay:
         except Exception as error:  # Ray raises errors of no particular class, too
             raise ResourceError(
                 f"Ray does not start on this machine: {first_line(error)}",
-                f"run `raymill doctor`; if the machine was busy, try again; Ray's logs are in {ray_log_folder()}",
+                f"run `raymill doctor`; if the machine was busy, try again; Ray's logs are in {ray_log_folder()}"
+                + (f"; unset {', '.join(own_variables)} if you do not need them: Ray obeys them" if own_variables else ""),
             ) from error
         self._is_started = True
 
