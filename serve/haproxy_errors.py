@@ -24,7 +24,7 @@ class _Error(NamedTuple):
     status_name: str
 
 
-_INVALID = f"not valid HTTP, or over {MAX_HEADERS} headers, or over {MAX_HEADER_BYTES // 1024} KiB of headers"
+_INVALID = f"not valid HTTP, or over {MAX_HEADERS} headers or {MAX_HEADER_BYTES // 1024} KiB of headers"
 _ERRORS = {
     400: _Error("invalid_http", _INVALID, "Bad Request"),
     403: _Error("forbidden", "the proxy refused this request", "Forbidden"),

@@ -143,6 +143,7 @@ def test_a_copy_of_haproxys_program_answers_in_json(tmp_path):
         head, _, body = answer.partition(b"\r\n\r\n")
         assert b"application/json" in head and f"content-length: {len(body)}".encode() in head, fix
         assert set(json.loads(body)["error"]) == {"code", "message"}, fix
+    assert b"or over 256 headers or 32 KiB" in program, "the whole message no longer fits"
 
 
 def test_no_page_of_haproxy_listens_on_all_interfaces(edited):
