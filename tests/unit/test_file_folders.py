@@ -90,6 +90,13 @@ def test_patterns_match_what_glob_matches(tmp_path, monkeypatch):
     assert is_pattern("a/*") and not is_pattern("a/x.csv") and not is_pattern("d/x.csv")
 
 
+def test_a_pattern_of_folders_needs_the_names_of_files(tmp_path):
+    write_table(tmp_path / "label=x/a.csv", [{"text": "t", "n": 1}])
+    with pytest.raises(DataError, match=r"matches only folders, for example .*label=x\n.*label=\*/\*\*"):
+        find_source_files(str(tmp_path / "label=*"), "train")
+    assert read_rows(find_source_files(str(tmp_path / "label=*/**"), "train")) == [("t", "x", None)]
+
+
 FORMATS = ["csv", "tsv", "jsonl", "json", "parquet", "arrow"]
 
 

@@ -18,9 +18,14 @@ def is_pattern(path: str) -> bool:
 
 def match_files(pattern: str) -> list[Path]:
     """Return the files that a pattern matches, sorted by path; [] if there are none."""
+    return [path for path in match_paths(pattern) if path.is_file()]
+
+
+def match_paths(pattern: str) -> list[Path]:
+    """Return the files and folders that a pattern matches, sorted by path."""
     start = os.path.sep if pattern.startswith(os.path.sep) else ""
     names = [name for name in pattern.split(os.path.sep) if name]
-    return sorted(path for path in {Path(match) for match in _match(start, names)} if path.is_file())
+    return sorted({Path(match) for match in _match(start, names)})
 
 
 def first_pattern(pattern: str) -> int:
