@@ -111,7 +111,7 @@ _REFUSALS: dict[str, tuple[tuple[int, ...], str]] = {
     "unknown coding": ((415,), "lzma"),
     "unknown charset": ((415,), "ebcdic"),
     "key twice": ((400,), "occurs twice"),
-    "key twice inside": ((400,), "occurs twice in inputs[0]"),
+    "key twice inside": ((400,), r"occurs twice in inputs\[0\]"),
     "content type twice": ((400,), "content-type occurs twice"),
     "40 KB of headers": ((431,), "headers"),
     "300 headers": ((431,), "headers"),
