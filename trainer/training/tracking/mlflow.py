@@ -28,7 +28,7 @@ FILE = "mlflow.json"
 _PARAMS_PER_CALL, _MAX_PARAM_LENGTH = 100, 500
 # The characters that MLflow refuses in names of parameters and metrics, and the longest name that it takes.
 _REFUSED, _MAX_NAME_LENGTH = re.compile(r"[^/\w.\- :]"), 250
-_MAX_NAMES_SHOWN = 5
+_MAX_NAMES_SHOWN = 2
 # Give up on an unresponsive server within seconds. With MLflow's defaults it takes many minutes.
 _CLIENT_ENV = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _FILES = (
