@@ -32,6 +32,8 @@ _NEW_MODEL_STEPS, _NEW_MODEL_EPOCHS = 600, (5, 40)
 # models take smaller rates in proportion, as in the recipes of their authors: 5e-5 for 85 million, 2e-5 for 300.
 _RATE, _RATE_WEIGHTS, _RATE_POWER = 4e-4, 11e6, 0.9
 _RATES = (1e-5, 1e-3)
+# A pre-trained model of unknown size gets the rate of a usual one: too low a rate only takes longer.
+_USUAL_WEIGHTS = 85e6
 # Fewer trained weights bear a higher rate, up to this factor: LoRA, and a body that is partly frozen.
 _MAX_SHARE_FACTOR = 5.0
 # A new model of 100,000 weights at batches of 32 rows.
@@ -98,7 +100,7 @@ def _fewer_for_many(epochs: int, rows: int) -> int:
 def _choose_rate(facts: TrainingFacts, batch_size: int) -> Choice:
     model = facts.model
     if model.is_pretrained:
-        weights = model.body_weights or _RATE_WEIGHTS
+        weights = model.body_weights or _USUAL_WEIGHTS
         rate = _bounded(_RATE * (_RATE_WEIGHTS / weights) ** _RATE_POWER, _RATES)
         rate *= min(_MAX_SHARE_FACTOR, (1 / model.trainable_share) ** _RATE_POWER)
         rate *= _batch_factor(batch_size, _REFERENCE_BATCH)
