@@ -14,6 +14,7 @@ from trainer.tasks import catalog as task_catalog
 from trainer.tasks.columns import resolve_columns
 from trainer.tasks.fitting import fit_target
 from trainer.tasks.load_spec import load_spec
+from trainer.values.words import canonical_word
 
 
 def make(**changes):
@@ -95,7 +96,11 @@ def test_preparation_is_pinned(tiny_base, tmp_path):
     task = task_catalog.get_task("text-classification")
     spec = load_spec({"name": "a", "data": {"train": "t.csv"}, "model": {"base": str(tiny_base)}})
     contract = task.make_contract(spec, tmp_path)
-    assert contracts.PREPARATION_VERSION == 3
+    assert contracts.PREPARATION_VERSION == 4
+    spellings = ["3.0", "3.10", "True", "Zu\u0308rich ", "2026-03-01 14:00:00+02", "1e+16", "007"]
+    assert list(map(canonical_word, spellings)) == [
+        "3", "3.10", "true", "Zürich", "2026-03-01T12:00:00Z", "10000000000000000", "007",
+    ]  # fmt: skip
     assert contract.steps == [Step(name="tokenize", params={"max_length": 64, "pad_id": 0})]
     assert [ids.tolist() for ids in task.encoder(contract, tmp_path)({"text": ["Want a CAT?"]}).inputs] == [
         [2, 6, 7, 43, 1, 3]
@@ -116,6 +121,12 @@ def test_labels_are_fitted_in_order_and_one_class_is_refused():
     with pytest.raises(DataError, match="at least 2 classes"):
         fit_target(task, make(fitted={}), {"b": 2})
     assert fit_target(task, make(fitted={}), {"b": 2, "a": 1}, ["b", "a"]) == fitted
+    assert fit_target(task, make(fitted={}), {"3": 2, "true": 1}, ["3.0", "True"]).fitted["labels"] == ["3", "true"]
+    numbers = {f"{n}.5": 1 for n in range(30)}
+    with pytest.raises(DataError, match="30 are numbers with decimals") as caught:
+        fit_target(task, make(fitted={}), numbers)
+    assert "tabular-regression" in caught.value.fix
+    assert len(fit_target(task, make(fitted={}), numbers, list(numbers)).fitted["labels"]) == 30
     with pytest.raises(DataError, match="no training row has the label 'c', which data.labels names"):
         fit_target(task, make(fitted={}), {"b": 2, "a": 1}, ["a", "b", "c"])
 

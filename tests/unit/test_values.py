@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.features.fit import fit_tables
-from trainer.features.fitted import check_table, encode_table
+from trainer.features.fitted import check_table, columns_from_objects, encode_table
 from trainer.features.row_keys import row_keys
 from trainer.features.summary import read_column
 from trainer.spec.features import BooleanSpec, CategoricalSpec, DateSpec, NumericSpec
@@ -219,6 +219,12 @@ def test_values_that_no_training_row_had_are_counted():
     assert table.unseen == {"zone": 2, "member": 1, "day": 2} and "day: 'x'" in table.reasons[2]
     rare = fit_tables([{"zone": pa.array(["a", "a", "b"])}], {"zone": CategoricalSpec(min_count=2)}).fitted
     assert encode_table(rare, {"zone": ["new"]}).unseen == {}  # training rows were "other", too
+
+
+def test_columns_of_a_request_are_known_in_either_unicode_form():
+    assert columns_from_objects(["Größe"], [{"Gro\u0308ße": 1}]) == ({"Größe": [1]}, [None])
+    twice = columns_from_objects(["Größe"], [{"Größe": 1, "Gro\u0308ße": 2}])
+    assert "unknown column" in twice[1][0]
 
 
 def test_messages_show_what_a_client_sent():

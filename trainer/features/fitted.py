@@ -22,6 +22,7 @@ from trainer.features.sketch import Sketch
 from trainer.features.summary import ColumnSummary, read_column
 from trainer.spec.features import BooleanSpec, CategoricalSpec, FeatureSpec, NumericSpec
 from trainer.spec.section import SpecSection
+from trainer.values.words import canonical_text
 
 FittedColumn = Annotated[FittedNumeric | FittedCategorical | FittedBoolean | FittedDate, Field(discriminator="kind")]
 
@@ -176,9 +177,21 @@ def columns_from_objects(
     values applies; an absent key is an error.
     """
     known = [column.name for column in fitted.columns] if isinstance(fitted, FittedFeatures) else list(fitted)
+    objects = [_with_known_keys(row, known) for row in objects]
     reasons = [_check_keys(row, known) for row in objects]
     usable = [row if isinstance(row, Mapping) else {} for row in objects]
     return {name: [row.get(name) for row in usable] for name in known}, reasons
+
+
+def _with_known_keys(row: Any, known: list[str]) -> Any:
+    """Return an object with the names of columns in the Unicode form that they have in the training data."""
+    if not isinstance(row, Mapping) or row.keys() <= set(known):
+        return row
+    names = {canonical_text(name): name for name in known}
+    renamed = {
+        names.get(canonical_text(key), key) if isinstance(key, str) else key: value for key, value in row.items()
+    }
+    return renamed if len(renamed) == len(row) else row
 
 
 def _check_keys(row: Any, known: list[str]) -> str | None:
