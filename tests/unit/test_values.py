@@ -30,7 +30,8 @@ NOON = dt.datetime(2026, 3, 1, 12)
 
 #: The same value as csv files, JSON, Python objects of databases and Arrow hold it.
 SAME = {
-    "true": [True, "True", "TRUE", "true", " true ", np.bool_(True), b"true", pa.array([True])],
+    "true": [True, "True", "TRUE", "true", " true ", np.bool_(True), b"true", pa.array([True]),
+             pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1], pa.int8()))],
     "false": [False, "False", "FALSE", "false", pa.array([False])],
     "3": [3, 3.0, "3", "3.0", "3.00", " 3", decimal.Decimal(3), decimal.Decimal("3.00"), np.float32(3), np.int8(3),
           pa.array([3], pa.uint8()), pa.array([3.0]), pa.array([3.0], pa.float32()), pa.array(["3.0"]).dictionary_encode(),

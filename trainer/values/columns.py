@@ -49,7 +49,8 @@ def spell_column(values: pa.Array | pa.ChunkedArray, decimal_sign: str = ".") ->
     if pa.types.is_string(kind):
         return Spelled(values, {})
     if isinstance(values, pa.ExtensionArray) and not pa.types.is_fixed_size_binary(values.storage.type):
-        return spell_column(values.storage, decimal_sign)
+        is_boolean = kind.extension_name == "arrow.bool8"
+        return spell_column(values.storage.cast(pa.bool_()) if is_boolean else values.storage, decimal_sign)
     if pa.types.is_dictionary(kind):
         words = spell_column(values.dictionary, decimal_sign)
         texts = words.texts.take(values.indices)
