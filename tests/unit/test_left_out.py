@@ -1,13 +1,16 @@
 """What fails alone: the rest goes on, and notices say what was left out."""
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from cluster.console import Console
 from cluster.errors import ResourceError
 from trainer.charts.section import ReportSection, sections_or_reason
+from trainer.inference import batch_predict
 from trainer.pipeline.run import Run
 from trainer.report.page import ReportPage, write_page
 from trainer.runs.folder import create_run, lock_run
@@ -86,6 +89,14 @@ def test_the_error_of_a_library_is_the_reason_of_a_failed_trial(run):
     store.end("0001", "failed", store.last_error("0001"))
     [sentence] = notices_of_trials(run.folder, store)
     assert sentence.endswith("0001 (train.seed=1): ValueError: Input contains NaN.")
+
+
+def test_the_reasons_of_bad_rows_are_counted_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(batch_predict, "_MAX_COUNTED", 2)
+    reasons = Counter()
+    for cells in (["a", None, "b"], ["a", "c", "b", "a"]):
+        batch_predict._count_reasons(reasons, pa.chunked_array([pa.array(cells, pa.string())]))
+    assert reasons == {"a": 3, "b": 2}
 
 
 def test_a_run_that_is_worked_on_names_the_process(run):
