@@ -120,7 +120,7 @@ _REFUSALS: dict[str, tuple[tuple[int, ...], str]] = {
     "2,000 headers": ((431, 400), "headers"),
     "long address": ((414,), "path"),
     "wrong method": ((405,), "accepts POST"),
-    "wants a websocket": ((405,), "accepts POST"),
+    "wants a websocket": ((405, 400), "accepts POST|HTTP"),  # HAProxy misses the key of the handshake
     "unknown method": ((400,), "HTTP"),
     "no path": ((400,), "path|HTTP"),
     "two lengths": ((400,), "HTTP"),
