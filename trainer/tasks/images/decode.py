@@ -119,14 +119,12 @@ def _why_unreadable(raw: bytes) -> str:
     start = raw[:512].lstrip()
     if start.startswith((b"<svg", b"<?xml")):
         return "an SVG drawing, not an image of pixels"
+    kind = next((kind for sign, kind in _OTHER_FORMATS if raw.startswith(sign)), None)
     if start[:14].lower().startswith((b"<!doctype html", b"<html")):
-        return "a page of HTML, not an image"
-    other = next((kind for sign, kind in _OTHER_FORMATS if raw.startswith(sign)), None)
+        kind = "a page of HTML"
     if raw[4:8] == b"ftyp":
-        other = _BRANDS.get(raw[8:12])
-    if other:
-        return f"{other}; convert it to one of {', '.join(FORMATS)}"
-    return f"not an image in a known format ({', '.join(FORMATS)})"
+        kind = _BRANDS.get(raw[8:12])
+    return f"not an image in a known format ({', '.join(FORMATS)})" + (f": it is {kind}" if kind else "")
 
 
 def _rotate_by_exif(image: Image.Image) -> Image.Image:
