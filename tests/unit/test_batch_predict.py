@@ -53,7 +53,7 @@ def test_files_of_different_kinds_have_the_same_columns(model, tmp_path, ending)
     read = batch_predict._ReadBlocks(
         batch_predict.input_options(task, contract), batch_predict._may_have_paths(task, files)
     )
-    blocks = [block for file in files for block in read(pa.Table.from_pylist([file._asdict()]))]
+    blocks = [block for file in files for block in read(pa.table({"item": [json.dumps([file._asdict()])]}))]
     assert len({tuple(block.column_names) for block in blocks}) == 1
     predict = batch_predict._PredictBlocks(str(folder), 1)
     answers = list(predict(pa.concat_tables(blocks)))

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.tasks.images.decode import FORMATS, ImageForm, ImageTooLarge, UnusableImage, decode_image, open_image
+from trainer.tasks.images.decode import (
+    FORMATS,
+    ImageForm,
+    ImageTooLarge,
+    UnusableImage,
+    decode_image,
+    decode_upright,
+    open_image,
+)
+from trainer.tasks.images.png_chunks import without_long_texts
 
 FORM = ImageForm(16, 16, "rgb", "stretch", 16, "bilinear", 1_000_000)
 
@@ -146,3 +155,77 @@ def test_any_damage_gives_pixels_or_a_reason():
                 raw[position] = rng.integers(0, 256)
             with contextlib.suppress(UnusableImage):
                 assert decode_image(bytes(raw[: rng.integers(1, len(raw) + 1)]), FORM).shape == (16, 16, 3)
+
+
+def text_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("megabytes", [2, 100])
+def test_long_texts_and_profiles_beside_the_pixels(megabytes, is_last):
+    raw = encode(plain("RGB", (200, 100, 50)))
+    packed = zlib.compress(b"prompt! " * (megabytes << 17))
+    chunks = {
+        b"zTXt": b"parameters\0\0" + packed,
+        b"iTXt": b"XML:com.adobe.xmp\0\1\0\0\0" + packed,
+        b"tEXt": b"history\0" + b"x" * (megabytes << 20),
+        b"iCCP": b"profile\0\0" + packed,
+    }
+    expected = decode_image(raw, FORM)
+    cut = raw.index(b"IEND") - 4 if is_last else 33  # before the end, or after the header
+    for kind, content in chunks.items():
+        if kind == b"iCCP" and is_last:
+            continue
+        long = raw[:cut] + text_chunk(kind, content) + raw[cut:]
+        assert (decode_image(long, FORM) == expected).all(), kind
+    assert without_long_texts(raw) is raw and without_long_texts(b"GIF89a") == b"GIF89a"
+    short = raw[:33] + text_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"short")) + raw[33:]
+    assert without_long_texts(short) is short
+    for damaged in (short[:40], raw[:33] + text_chunk(b"zTXt", b"a\0\0no zlib") + raw[33:], raw[:20]):
+        assert without_long_texts(damaged) == damaged
+
+
+def test_an_orientation_beside_a_long_text_counts():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = encode(plain("RGB", (9, 9, 9), size=(20, 10)), exif=exif)
+    long = raw[:33] + text_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * (4 << 20))) + raw[33:]
+    for content in (raw, long):
+        assert decode_upright(open_image(content, 10_000), "rgb").size == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic", "a HEIC image"),
+        (b"\xff\x0a", "a JPEG XL image"),
+        (b"8BPS\0\1", "a Photoshop image"),
+        (b"\n<!DOCTYPE html><html>", "a page of HTML"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+        (b"<svg xmlns='x'>", "an SVG drawing"),
+        (b"hello", "not an image in a known format"),
+    ],
+)
+def test_what_a_file_is_that_is_no_image(start, kind):
+    with pytest.raises(UnusableImage, match=kind):
+        decode_image(start + bytes(200), FORM)
+
+
+def test_the_first_frame_of_animations_and_of_phones_with_two_pictures():
+    frames = [plain("RGB", color) for color in ((200, 100, 50), (0, 0, 0))]
+    for kind, options in [
+        ("GIF", {}),
+        ("WEBP", {"lossless": True}),
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("MPO", {"quality": 95}),
+    ]:
+        raw = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert np.abs(decode_image(raw, FORM)[8, 8].astype(int) - (200, 100, 50)).max() < 6, kind
+
+
+def test_jpegs_of_printers():
+    for color, expected in [((0, 255, 255, 0), (255, 0, 0)), ((0, 0, 0, 255), (0, 0, 0))]:
+        raw = encode(plain("CMYK", color), "JPEG", quality=95)
+        assert np.abs(decode_image(raw, FORM)[8, 8].astype(int) - expected).max() < 8
