@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from cluster.errors import ResourceError, UserError, first_line
 from cluster.import_guard import job_environment
 from cluster.machine import count_cores
+from cluster.process_setup import limit_spinning
 from cluster.processes import core_daemons_are_running, end_processes, is_ray_worker, ray_processes
 from cluster.progress import running_work
 from cluster.ray_address import RayAddress, find_address
@@ -61,6 +62,7 @@ class LocalRay:
         # Fail within seconds, not Ray's default of a minute, if the Ray head is killed.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         provide_token()
+        limit_spinning()  # of the workers
         try:
             with _keep_sigterm_handler(), ray_temporary_folder(), without_unused_daemons(log_monitor=not quiet):
                 ray.init(
@@ -78,7 +80,11 @@ class LocalRay:
             raise ResourceError(
                 f"Ray does not start on this machine: {first_line(error)}",
                 f"run `raymill doctor`; if the machine was busy, try again; Ray's logs are in {ray_log_folder()}"
-                + (f"; unset {', '.join(own_variables)} if you do not need them: Ray obeys them" if own_variables else ""),
+                + (
+                    f"; unset {', '.join(own_variables)} if you do not need them: Ray obeys them"
+                    if own_variables
+                    else ""
+                ),
             ) from error
         self._is_started = True
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 def main() -> None:
     """Prepare this process and run the command line."""
     from cluster.encoding import prepare_streams, use_utf8
-    from cluster.process_setup import open_standard_streams, raise_open_files_limit, show_warnings
+    from cluster.process_setup import limit_spinning, open_standard_streams, raise_open_files_limit, show_warnings
     from raymill.own_packages import guard_command
 
     open_standard_streams()
@@ -14,6 +14,7 @@ def main() -> None:
     prepare_streams()
     raise_open_files_limit()
     show_warnings()
+    limit_spinning()
     guard_command()
     from raymill.cli.main import cli
 

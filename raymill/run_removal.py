@@ -63,11 +63,10 @@ def remove_runs(
         if candidate.obstacle:
             skipped.append({"run": candidate.folder.name, "reason": candidate.obstacle})
             continue
-        size = candidate.bytes
         if not dry_run:
             with lock_run(candidate.folder):  # it may have been resumed meanwhile
-                size = remove_folder(candidate.folder)
-        removed.append({"run": candidate.folder.name, "folder": str(candidate.folder), "bytes": size})
+                remove_folder(candidate.folder)
+        removed.append({"run": candidate.folder.name, "folder": str(candidate.folder), "bytes": candidate.bytes})
     if not dry_run:
         remove_leftovers(root)
     return {"removed": removed, "bytes": sum(entry["bytes"] for entry in removed), "skipped": skipped}

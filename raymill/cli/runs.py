@@ -77,7 +77,7 @@ def _check_one_given(**sources: str | None) -> None:
         raise click.UsageError(f"give exactly one of {', '.join(words.values())}; given: {', '.join(named) or 'none'}")
 
 
-def _serve_command(model: str, storage: str | None) -> str:
+def _serve_command(model: str | None, storage: str | None) -> str:
     return f"raymill serve {model}{f' --storage {storage}' if storage else ''}"
 
 

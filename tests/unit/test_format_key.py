@@ -91,7 +91,8 @@ def test_without_the_keys_the_message_names_the_bytes(export_spec, tmp_path):
         prepare(load_spec({**export_spec, "data": {"train": data["train"]}}), tmp_path)
     assert "set `data.format: {encoding: cp1252}`" in caught.value.fix
     write_export(
-        tmp_path / "train.csv", [("text", "label"), *((text.split(" für")[0], label) for text, label in ROWS), ("a;b", "x")]
+        tmp_path / "train.csv",
+        [("text", "label"), *((text.split(" für")[0], label) for text, label in ROWS), ("a;b", "x")],
     )
     with pytest.raises(TooManyBadRows, match=r"wrong number of cells.*row 121 of .*train.csv: 'a\\\\;b;x'"):
         prepare(load_spec({**export_spec, "data": {"train": data["train"], "max_bad_fraction": 0}}), tmp_path)

@@ -88,6 +88,11 @@ def test_scores_or_a_metric_that_are_not_finite_end_a_training():
 def test_means_over_folds_leave_out_folds_without_rows_and_count_classes_without_rows():
     folds = [{"accuracy": 0.5, "classes_without_rows": 2}, {}, {"accuracy": 0.9, "roc_auc": 0.8}]
     means = _mean(folds, "accuracy")
-    assert means == {"accuracy": pytest.approx(0.7), "classes_without_rows": 1.0, "accuracy_std": pytest.approx(0.2)}
+    assert means == {
+        "accuracy": pytest.approx(0.7),
+        "accuracy_std": pytest.approx(0.2),
+        "classes_without_rows": 1.0,
+        "roc_auc": 0.8,
+    }
     with pytest.raises(DataError, match="no validation row can be used"):
         _mean([{}, {}], "accuracy")

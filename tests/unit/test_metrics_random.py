@@ -121,7 +121,7 @@ def tags_reference(scores, targets):
         "log_loss": np.mean(
             [
                 sk.log_loss(np.eye(2)[column], np.stack([1 - score, score], 1))
-                for column, score in zip(targets.T, scores.T)
+                for column, score in zip(targets.T, scores.T, strict=True)
             ]
         ),
     }

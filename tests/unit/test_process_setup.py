@@ -81,3 +81,12 @@ def test_a_working_directory_that_was_deleted(tmp_path, monkeypatch):
     gone.rmdir()
     with pytest.raises(ResourceError, match="it was deleted.*(?s:.*)change to a folder that exists"):
         working_directory()
+
+
+@pytest.mark.parametrize(
+    ("settings", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_spin_briefly_unless_the_user_sets_how_they_wait(settings, spins):
+    done = shell("setup.limit_spinning(); print(os.environ.get('GOMP_SPINCOUNT'))", **settings)
+    assert done.stdout == f"{spins}\n", done.stderr
