@@ -24,6 +24,7 @@ from cluster.temporary_folders import ray_log_folder, ray_temporary_folder
 
 _STOP_WITHIN_S = 1.5
 _STOP_WORKERS_WITHIN_S = 0.3
+_START_ATTEMPTS = 2
 _LOOPBACK = "127.0.0.1"
 
 
@@ -53,8 +54,6 @@ class LocalRay:
 
     def start(self, cpus: int | None, *, quiet: bool) -> None:
         """Start Ray with `cpus` cores, or all of them if None. Raises `ResourceError` if Ray does not start."""
-        import ray
-
         own_variables = sorted(name for name in os.environ if name.startswith("RAY_"))
         # Ray reads these variables when it starts. Send no usage statistics, and do not wait for the metrics agent.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -64,16 +63,7 @@ class LocalRay:
         provide_token()
         limit_spinning()  # of the workers
         try:
-            with _keep_sigterm_handler(), ray_temporary_folder(), without_unused_daemons(log_monitor=not quiet):
-                ray.init(
-                    address="local",  # otherwise Ray joins a cluster that `ray start` left in /tmp/ray
-                    num_cpus=cpus or count_cores(),
-                    include_dashboard=False,
-                    log_to_driver=not quiet,
-                    logging_level=_logging_level(quiet),
-                    runtime_env=job_environment() or None,
-                    **node_address_option(_LOOPBACK),
-                )
+            self._start_node(cpus or count_cores(), quiet)
         except UserError:
             raise
         except Exception as error:  # Ray raises errors of no particular class, too
@@ -87,6 +77,29 @@ class LocalRay:
                 ),
             ) from error
         self._is_started = True
+
+    def _start_node(self, cpus: int, quiet: bool) -> None:
+        """Start Ray. Try once more if its daemons did not answer in time, as may happen on a busy machine."""
+        import ray
+
+        for attempt in range(_START_ATTEMPTS):
+            try:
+                with _keep_sigterm_handler(), ray_temporary_folder(), without_unused_daemons(log_monitor=not quiet):
+                    ray.init(
+                        address="local",  # otherwise Ray joins a cluster that `ray start` left in /tmp/ray
+                        num_cpus=cpus,
+                        include_dashboard=False,
+                        log_to_driver=not quiet,
+                        logging_level=_logging_level(quiet),
+                        runtime_env=job_environment() or None,
+                        **node_address_option(_LOOPBACK),
+                    )
+                return
+            except Exception as error:
+                # Ray's error for this has no class of its own.
+                if attempt + 1 == _START_ATTEMPTS or "timed out" not in str(error):
+                    raise
+                self.stop()
 
     def interrupt(self) -> None:
         """Record that the user interrupted the work."""
