@@ -118,6 +118,10 @@ def test_a_missing_value_and_a_number_as_text_are_fine(url, held_out):
     inputs = [{**row, "mean_area": None}, {**row, "mean_area": str(row["mean_area"])}, row]
     answers = httpx.post(f"{url}/predict", json={"inputs": inputs}, timeout=30).json()["predictions"]
     assert answers[1] == answers[2] and answers[0]["label"] == answers[2]["label"]
+    # No training row lacked the value, so the request that does is counted.
+    lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
+    counts = {line.split()[1] for line in lines if "unseen_values_total" in line and 'column="mean_area"' in line}
+    assert counts == {"1.0"}
 
 
 def test_diabetes_is_trained_and_predicted_without_a_search(tmp_path_factory):
@@ -126,8 +130,15 @@ def test_diabetes_is_trained_and_predicted_without_a_search(tmp_path_factory):
     assert outcome["metrics"]["validation"]["rmse_std"] > 0
     output = folder / "out.csv"
     storage = folder / "storage"
-    done = run_raymill("predict", "diabetes", folder / "data/test.csv", "-o", output, "--storage", storage, "--json")
-    assert done.code == 0, done
+    with (folder / "data/test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["bmi"] = ""  # no training row lacks it
+    with (folder / "asked.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    done = run_raymill("predict", "diabetes", folder / "asked.csv", "-o", output, "--storage", storage, "--json")
+    assert done.code == 0 and json.loads(done.stdout)["unseen_values"] == {"bmi": 1}, done
     with output.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 88 and all(25 < float(row["prediction"]) < 350 and not row["error"] for row in rows)
