@@ -89,6 +89,7 @@ def test_a_trials_values_do_not_change_the_base_spec(tmp_path):
 WRONG = [
     ("trian: {epochs: 1}", "unknown key 'trian'; did you mean 'train'?"),
     ("train: {epoch: 1}", "unknown key 'train.epoch'; did you mean 'epochs'?"),
+    ("train: {cpus_per_worker: 1}", "unknown key 'train.cpus_per_worker'; write 'cluster.cpus_per_worker'"),
     ("train: {epochs: 0}", "train.epochs=0"),
     ("train: {epochs: two}", "train.epochs='two'"),
     ("train: {learning_rate: -1}", "train.learning_rate=-1"),

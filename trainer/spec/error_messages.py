@@ -66,8 +66,7 @@ def _explain(error: Any, path: Path, words: str) -> tuple[str, str]:
     key = ".".join(str(part) for part in path) or "the spec"
     kind, value = error["type"], error["input"]
     if kind == "extra_forbidden":
-        unknown = f"unknown key '{key}'; {suggest(str(path[-1]), _known_keys(path[:-1]))}"
-        return "", explain_renamed_key(key, value) or unknown
+        return "", explain_renamed_key(key, value) or f"unknown key '{key}'; {_suggest_key(path)}"
     if kind == "missing":
         return "", f"'{key}' is missing; it must be given"
     rule = error["msg"].removeprefix("Value error, ")
@@ -130,6 +129,15 @@ def _position(path: Path, written: Mapping[Path, Written]) -> str:
             line = written[path[:length]].line
             return f"line {line}: " if line else "in --set: "
     return ""
+
+
+def _suggest_key(path: Path) -> str:
+    """Return what to write instead of an unknown key: the same key of another section, or a key that is close."""
+    name = str(path[-1])
+    elsewhere = [section for section in RunSpec.model_fields if name in _known_keys([section])]
+    if len(elsewhere) == 1 and _known_keys([elsewhere[0]]) != list(RunSpec.model_fields):
+        return f"write '{elsewhere[0]}.{name}'"
+    return suggest(name, _known_keys(path[:-1]))
 
 
 def _known_keys(location: Iterable[Any]) -> list[str]:
