@@ -87,7 +87,7 @@ def test_the_outcome_and_its_files(outcome, storage):
 def test_bad_images_are_listed(outcome, storage):
     prepared = prepare.find_prepared(load_spec(storage / "runs" / Path(outcome.report).parent.name / "spec.yaml"))
     assert prepared.summary["quarantined"] == {
-        "not an image in a known format (PNG, JPEG, WEBP, BMP, GIF, TIFF)": 1,
+        "not an image in a known format (PNG, JPEG, WEBP, BMP, GIF, TIFF, AVIF)": 1,
         "truncated or damaged image": 1,
     }
 
