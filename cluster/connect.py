@@ -58,7 +58,7 @@ class LocalRay:
         # Ray reads these variables when it starts. Send no usage statistics, and do not wait for the metrics agent.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
-        # The nodes of a cluster may be taken away; the machine of a local Ray is not, so each training needs one actor less.
+        # Nodes of a cluster may be taken away, the machine of a local Ray is not: each training needs one actor less.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Fail within seconds, not Ray's default of a minute, if the Ray head is killed.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
@@ -213,9 +213,11 @@ def _join(address: RayAddress, quiet: bool) -> None:
 def _keep_sigterm_handler() -> Iterator[None]:
     """Restore the process's SIGTERM handler after the block: `ray.init` installs a handler that aborts the process."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _logging_level(quiet: bool) -> int:

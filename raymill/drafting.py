@@ -26,8 +26,8 @@ def init(
 
     `data` is a csv, tsv, jsonl, parquet or arrow file, several of them, a glob, or a folder: of such files, of images
     or of texts with a subfolder for each class. Only a sample of a large file is read. `target` (a column), `task` and
-    `base` (a base model) overrule the guesses; `format` says how the files are read, like `data.format` of a spec. Paths in the spec are relative to the folder of `output`, or else to the
-    working directory.
+    `base` (a base model) overrule the guesses; `format` says how the files are read, like `data.format` of a spec.
+    Paths in the spec are relative to the folder of `output`, or else to the working directory.
 
     The result has the `text` of the spec, the `spec`, `columns`, and the sentences `assumed` and `unsure`. Raises
     `DataError` if no spec can be written for the data, and `SpecError` if `output` exists, unless `force` is set.

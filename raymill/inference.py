@@ -24,7 +24,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return a registered model's metrics on the labeled file `data`, by default on its held-out rows. Writes a report.
 
-    `format` says how the file is read, like `data.format` of a spec: `"csv"`, or `{"encoding": "cp1252"}`. Computes in this process, or on the Ray cluster at `address`.
+    `format` says how the file is read, like `data.format` of a spec: `"csv"`, or `{"encoding": "cp1252"}`. Computes in
+    this process, or on the Ray cluster at `address`.
     """
     from trainer.pipeline.models import evaluate_version
     from trainer.spec.format_option import read_format

@@ -33,9 +33,9 @@ def runs(
     the best first, and runs with different metrics apart.
 
     Keys: `run`, `name` (of its spec), `kind`, `folder`, `state` (running, finished, failed, interrupted, damaged or
-    ended), `started` (UTC), `seconds`, `metric`, `value` and `part` (the main metric, and the part of the data it was computed on), `metrics` by
-    part, `stages` (seconds by stage), `model` and `version` if it is registered, `aliases`, `champion`, `error`,
-    `problem` (what is wrong with a damaged folder) and `can_resume`.
+    ended), `started` (UTC), `seconds`, `metric`, `value` and `part` (the main metric, and the part of the data it was
+    computed on), `metrics` by part, `stages` (seconds by stage), `model` and `version` if it is registered, `aliases`,
+    `champion`, `error`, `problem` (what is wrong with a damaged folder) and `can_resume`.
     """
     from cluster.errors import SpecError, suggest
     from trainer.runs.folder import TRAINING_KINDS, list_runs

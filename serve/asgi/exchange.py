@@ -45,7 +45,8 @@ class Reply(NamedTuple):
 class Exchange:
     """A request and the state of its answer.
 
-    `path` is in the form of `normalize_path`, and `sent_path` as it came. `request_id` and `trace` come from the request's headers, or are new. `span` is this server's span in that trace.
+    `path` is in the form of `normalize_path`, and `sent_path` as it came. `request_id` and `trace` come from the
+    request's headers, or are new. `span` is this server's span in that trace.
     """
 
     __slots__ = (

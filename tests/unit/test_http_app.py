@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import httpx
 import pytest
@@ -114,12 +115,16 @@ def test_pages_of_other_origins(served, origins, origin, status, allowed):
     assert page.status_code == 200 and "access-control-allow-origin" not in page.headers
 
 
-def test_an_endpoint_that_stops_answers_what_it_has_and_refuses_what_is_new(served, monkeypatch):
-    import threading
-
+@pytest.fixture
+def gate(served, monkeypatch):
+    """An event; the first model computes nothing until it is set."""
     gate = threading.Event()
     real = served[0][0].loaded.compute
     monkeypatch.setattr(served[0][0].loaded, "compute", lambda inputs: gate.wait(20) and real(inputs))
+    return gate
+
+
+def test_an_endpoint_that_stops_answers_what_it_has_and_refuses_what_is_new(served, gate):
     app = make_app(served)
 
     async def stop():
@@ -163,12 +168,7 @@ def test_a_failing_model_gives_a_500_that_names_the_request_and_no_details(serve
     assert 'status="500"' in served[1].text()
 
 
-def test_a_request_that_times_out_gets_504_and_leaves_the_queue(served, monkeypatch):
-    import threading
-
-    gate = threading.Event()
-    real = served[0][0].loaded.compute
-    monkeypatch.setattr(served[0][0].loaded, "compute", lambda inputs: gate.wait(20) and real(inputs))
+def test_a_request_that_times_out_gets_504_and_leaves_the_queue(served, gate):
     try:
         (reply,) = send(make_app(served, timeout_s=0.2), ("POST", "/predict", {"json": TEXT}))
     finally:
@@ -177,12 +177,7 @@ def test_a_request_that_times_out_gets_504_and_leaves_the_queue(served, monkeypa
     wait_until(lambda: served[0][0].waiting == 0)
 
 
-def test_a_client_that_disconnects_leaves_the_queue(served, monkeypatch):
-    import threading
-
-    gate = threading.Event()
-    real = served[0][0].loaded.compute
-    monkeypatch.setattr(served[0][0].loaded, "compute", lambda inputs: gate.wait(20) and real(inputs))
+def test_a_client_that_disconnects_leaves_the_queue(served, gate):
     app = make_app(served)
 
     async def hang_up():

@@ -57,7 +57,8 @@ def draft_spec(
 ) -> SpecDraft:
     """Return a spec for the files, the glob or the folder `data`; its paths are relative to `folder`, an absolute path.
 
-    `target`, `task` and `base` overrule the guesses; `reading` is how the files are read. Raises `DataError` if no spec can be written for the data.
+    `target`, `task` and `base` overrule the guesses; `reading` is how the files are read. Raises `DataError` if no spec
+    can be written for the data.
     """
     reading = reading or FormatSpec()
     layout = find_layout(data, reading.kind)

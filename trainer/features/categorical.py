@@ -177,7 +177,10 @@ class FittedCategorical(SpecSection):
 
 
 def fit_categorical(name: str, rules: CategoricalSpec, counts: CategoryCounts, missing: int) -> FittedCategorical:
-    """Return the fitted column; `missing` counts the training rows without a value. Raises `DataError` if there are too many categories, or none."""
+    """Return the fitted column; `missing` counts the training rows without a value.
+
+    Raises `DataError` if there are too many categories, or none.
+    """
     if counts.grouped and (not rules.is_hash or rules.missing == "most_frequent"):
         raise DataError(
             f"column '{name}' has over {MAX_COUNTED:,} different values, more than are counted",

@@ -147,7 +147,10 @@ class FittedNumeric(SpecSection):
 
 
 def fit_numeric(name: str, rules: NumericSpec, moments: Moments, missing: int) -> FittedNumeric:
-    """Return the fitted column; `missing` counts the training rows without a value. Raises `DataError` if there is no number to fit from."""
+    """Return the fitted column; `missing` counts the training rows without a value.
+
+    Raises `DataError` if there is no number to fit from.
+    """
     sketch = moments.sketch
     if sketch.total == 0:
         if rules.missing in ("mean", "median"):

@@ -57,9 +57,10 @@ def launch_training(
 ) -> RunResult:
     """Train and return the best epoch's checkpoint. Resumes from the newest checkpoint in `folder`, if there is one.
 
-    Keys that are still `auto` get their values, which are stored in `folder`. `folder` receives history, metrics, progress and checkpoints. `files` are the source files of streamed training
-    rows, if they are already listed; `actor` is the result of `start_single_worker`, if it was called early. Without
-    Ray, a training with a single worker runs in this process.
+    Keys that are still `auto` get their values, which are stored in `folder`. `folder` receives history, metrics,
+    progress and checkpoints. `files` are the source files of streamed training rows, if they are already listed;
+    `actor` is the result of `start_single_worker`, if it was called early. Without Ray, a training with a single worker
+    runs in this process.
 
     Raises the worker's own `UserError`, or `RaymillError` if workers died more often than `train.max_failures`.
     """

@@ -35,17 +35,14 @@ def parse_moments(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     for size in np.unique(sizes[is_simple & (sizes > 0)]).tolist():
         rows = np.flatnonzero(is_simple & (sizes == size))
         letters = np.frombuffer("".join(trimmed.take(pa.array(rows)).to_pylist()).encode(), np.uint8)
-        for shape, members in _group_by_shape(letters.reshape(len(rows), size)):
+        letters = letters.reshape(len(rows), size)
+        for shape, members in _group_by_shape(letters):
             n_shapes += 1
-            if n_shapes > _MAX_SHAPES:
-                left += rows[members].tolist()
-                continue
-            match = match_moment(shape)
+            match = match_moment(shape) if n_shapes <= _MAX_SHAPES else None
             if match is None:
                 left += rows[members].tolist()
             else:
-                parts = _read_parts(match, letters.reshape(len(rows), size)[members])
-                moments[rows[members]], is_moment[rows[members]] = parts
+                moments[rows[members]], is_moment[rows[members]] = _read_parts(match, letters[members])
     for row in left:
         moment = parse_moment(trimmed[row].as_py())
         if moment is not None:

@@ -20,11 +20,10 @@ from trainer.data.readers.blocks import (
 from trainer.data.readers.delimited_rows import NUL_SIGN, DelimitedRows
 from trainer.data.readers.dialect import detect_dialect
 from trainer.data.readers.evidence import invalid_text_error
+from trainer.data.readers.tab_lines import MAX_LINES
 from trainer.data.readers.text_stream import TextStream
 from trainer.spec.format import FormatSpec
 
-# A cell with more lines comes from an unbalanced quote, not from a long message.
-_MAX_LINES = 1000
 _SHOWN_LINE_CHARS = 120
 _BAD_BYTES = re.compile("[\udc80-\udcff]")
 _SEPARATOR_NAMES = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}
@@ -91,9 +90,9 @@ def _make_block(
     for role in cells:
         if source.lines.has_nul:
             cells[role] = [cell.replace(NUL_SIGN, "\0") for cell in cells[role]]
-        if n_lines > len(rows) + _MAX_LINES:  # a missing closing quote joins many lines into one cell
-            long = [index for index, cell in enumerate(cells[role]) if cell.count("\n") > _MAX_LINES]
-            note_reason(reasons, long, f"over {_MAX_LINES} lines in one cell")
+        if n_lines > len(rows) + MAX_LINES:  # a missing closing quote joins many lines into one cell
+            long = [index for index, cell in enumerate(cells[role]) if cell.count("\n") > MAX_LINES]
+            note_reason(reasons, long, f"over {MAX_LINES} lines in one cell")
     return to_block(range(first, first + len(rows)), cells, reasons, loose)
 
 

@@ -49,9 +49,9 @@ def read_blocks(
     `columns` maps each role to the file's column. A value of a role in `loose` may be missing, or any single value
     (number, true/false, date, time in ISO 8601); the target may also be a list, which is read as JSON. A row with a
     missing value of any other role cannot be used. A value of a role in `binary` is bytes, or the path of a file that
-    holds them, relative to the folder of `file`. `decimal_signs` maps roles whose texts have another decimal sign than
-    the point to that sign, with which numbers that are not texts are then spelled, too. Raises `DataError` if the file is not in the format
-    `file.format`, cannot be reached, or lacks a column.
+    holds them, relative to the folder of `file`. `decimal_signs` maps a role to the
+    decimal sign of its texts, if that is not the point; numbers that are not texts are spelled with that sign as well.
+    Raises `DataError` if the file is not in the format `file.format`, cannot be reached, or lacks a column.
     """
     options = ReadOptions(columns, frozenset(loose), frozenset(binary), decimal_signs)
     yield from _with_file_errors(file, _read_blocks(file, options))

@@ -15,8 +15,8 @@ import io
 from collections.abc import Iterable, Iterator
 
 _QUOTE = '"'
-# A cell with more lines comes from an unbalanced quote.
-_MAX_LINES = 1000
+#: A cell with more lines comes from an unbalanced quote, not from a long message.
+MAX_LINES = 1000
 
 
 class TabLines:
@@ -61,12 +61,13 @@ class TabLines:
 
     def _read_quoted(self, line: str) -> list[str] | None:
         """Return the cells of the row that begins with `line`, in quotes; None if that is no row."""
-        text, n_more = line, 0
-        while text.count(_QUOTE) % 2:  # a quote is open
-            if n_more == _MAX_LINES or not self._look_ahead(n_more + 1):
+        n_quotes, n_more = line.count(_QUOTE), 0
+        while n_quotes % 2:  # a quote is open
+            if n_more == MAX_LINES or not self._look_ahead(n_more + 1):
                 return None
-            text += self._waiting[n_more]
+            n_quotes += self._waiting[n_more].count(_QUOTE)
             n_more += 1
+        text = "".join([line, *self._waiting[:n_more]])
         try:
             rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True))
         except csv.Error:
