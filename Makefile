@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # uv installs several times faster than pip. Commands start Python often, so the packages are compiled once, as pip does.
 PIP_INSTALL := $(if $(shell command -v uv),uv pip install --python $(BIN)/python --compile-bytecode,$(BIN)/pip install)
 
-.PHONY: install demo unit test check docs reference replay bench clean
+.PHONY: install demo unit test test-cluster check docs reference replay bench clean
 
 install: $(STAMP)
 
@@ -23,10 +23,15 @@ TESTS ?= tests/unit
 unit: install
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --instafail $(TESTS)
 
-# Everything. Three processes for two cores, because many tests wait; a failure is shown at once.
+# Every test that takes under a minute. Three processes for two cores, because many tests wait; a failure is shown at once.
 WORKERS ?= 3
+RUN_TESTS = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --instafail --durations 25
 test: install
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --instafail --durations 25
+	$(RUN_TESTS)
+
+# The longer ones, and those on several machines, which are made of Linux namespaces.
+test-cluster: install
+	$(RUN_TESTS) tests/cluster
 
 check: install
 	$(BIN)/ruff check .
