@@ -21,6 +21,12 @@ class Node(NamedTuple):
 
     cpus: float
     gpus: float
+    memory: int = 0
+    """Bytes of memory that processes may use; 0: not known, so it is not checked."""
+    gpu_type: str = ""
+    """Type of its GPUs, by Ray's name, for example `A100`; empty: not known."""
+    gpu_memory: int = 0
+    """Bytes of memory of each GPU; 0: not known, so it is not checked."""
 
 
 class Demand(NamedTuple):
@@ -33,6 +39,10 @@ class Demand(NamedTuple):
     gpus_each: float
     key: str
     """The spec's key whose value to lower if the stage does not fit."""
+    memory_each: int = 0
+    """Bytes of main memory that one process needs at its peak; 0: not known, so it is not checked."""
+    gpu_memory_each: int = 0
+    """Bytes of GPU memory that one process needs at its peak, on each of its GPUs; 0: none, or not known."""
 
     @property
     def cpus(self) -> float:
@@ -43,6 +53,11 @@ class Demand(NamedTuple):
     def gpus(self) -> float:
         """GPUs of all processes."""
         return self.processes * self.gpus_each
+
+    @property
+    def memory(self) -> int:
+        """Bytes of main memory of all processes."""
+        return self.processes * self.memory_each
 
 
 def local_nodes(cpus: int | None = None, *, with_gpus: bool = True) -> list[Node]:
