@@ -68,6 +68,10 @@ class RunningCommand:
         """Everything printed so far, stdout and stderr together."""
         return "".join(self.lines)
 
+    def wait_for_output(self) -> None:
+        """Wait until everything that the ended command printed is in `lines`."""
+        self._reader.join(20)
+
     def wait_for_line(self, word: str, timeout_s: float = 240) -> str:
         """Return the first line that contains `word`. Fails if the command ends or the time is up before it comes."""
         deadline = time.monotonic() + timeout_s
@@ -107,15 +111,19 @@ class RunningCommand:
     def interrupt(self) -> tuple[int, float]:
         """Send Ctrl-C; return the exit code and the seconds until the command ended."""
         started = time.monotonic()
-        self.process.send_signal(signal.SIGINT)
+        self.send_signal(signal.SIGINT)
         code = self.process.wait(timeout=60)
         return code, time.monotonic() - started
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the command."""
+        self.process.send_signal(number)
 
     def terminate(self) -> None:
         """Stop the command if it still runs, then kill its descendants, by pid; processes of others are not touched."""
         descendants = self.descendants()
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=20)
         for process in descendants:
