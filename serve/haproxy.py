@@ -167,10 +167,8 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
     """Write the script that Ray Serve runs in place of HAProxy's binary; return Ray Serve's environment variables."""
     metrics, stats = free_port(), free_port()
     script = write_script(spec, folder, metrics, stats)
-    client_timeout_s = math.ceil(spec.client_timeout_s)
-    variables = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    return {
+        **cluster_variables(spec),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "a"),
@@ -185,6 +183,18 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 4))),
         # Ray's own metrics of requests would cost a twentieth of a core, and nothing here collects them.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    }
+
+
+def cluster_variables(spec: ServeSpec) -> dict[str, str]:
+    """Return the environment variables for HAProxy that are the same on every machine of a cluster.
+
+    A node that starts without them gets no traffic, and Ray says nothing about it.
+    """
+    client_timeout_s = math.ceil(spec.client_timeout_s)
+    variables = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # After a configuration reload, the old process may finish the responses that it has begun.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + client_timeout_s + 5),
         # A client that takes nothing of its answer is disconnected.
