@@ -27,11 +27,11 @@ unit: install
 WORKERS ?= 3
 RUN_TESTS = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --instafail --durations 25
 test: install
-	$(RUN_TESTS)
+	$(RUN_TESTS) -m "not long"
 
 # The longer ones, and those on several machines, which are made of Linux namespaces.
 test-cluster: install
-	$(RUN_TESTS) tests/cluster
+	$(RUN_TESTS) -m long
 
 check: install
 	$(BIN)/ruff check .

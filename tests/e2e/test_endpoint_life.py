@@ -1,17 +1,13 @@
-"""An endpoint over time: it scales with the load, recovers from killed processes, does not leak, and keeps to its schema."""
+"""An endpoint over time: it scales with the load, recovers from killed processes, and does not leak."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import psutil
@@ -21,8 +17,9 @@ from cluster.ports import free_port
 from support.commands import RunningCommand
 from support.timing import wait_until
 
+pytestmark = pytest.mark.long
+
 TEXT = {"inputs": ["my good dog"]}
-ST = Path(sys.executable).parent / "st"
 # Length of the soak test. Run a longer one by hand: `SOAK_S=1800 pytest tests/e2e/test_endpoint_life.py`.
 SOAK_S = float(os.environ.get("SOAK_S", 100))
 SOAK_PER_S, SOAK_WARM_S = 15, 45
@@ -132,15 +129,6 @@ def soak(first_run, storage):
         soak.timer.cancel()
         soak.client.stopping.set()
         running.terminate()
-
-
-def test_the_endpoint_keeps_to_its_schema(soak, tmp_path):
-    """schemathesis sends valid and invalid requests to all paths. It may not judge valid texts: the task may reject some."""
-    command = [ST, "run", f"{soak.running.url}/openapi.json", "--max-examples=50", "--seed=1", "--no-color"]
-    command += ["--workers=1", "--checks=all", "--exclude-checks=positive_data_acceptance"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, timeout=200)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
-    assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 200
 
 
 def test_the_number_of_replicas_follows_the_load(soak, storage):

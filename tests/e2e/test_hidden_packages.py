@@ -58,7 +58,10 @@ def end(running, port):
     assert not answers(port)
 
 
-@pytest.mark.parametrize(("command", "tune"), [(MODULE, None), (SCRIPT, SEARCH)], ids=["module", "script"])
+@pytest.mark.parametrize(
+    ("command", "tune"),
+    [pytest.param(MODULE, None, id="module"), pytest.param(SCRIPT, SEARCH, id="script", marks=pytest.mark.long)],
+)
 def test_the_command_line(command, tune, folder, spec, tmp_path):
     search = ["--set", f"tune={json.dumps(tune)}"] if tune else []
     done = run([*command, "run", "run.yaml", "--json", *search], folder)
@@ -74,6 +77,7 @@ def test_the_command_line(command, tune, folder, spec, tmp_path):
         end(running, port)
 
 
+@pytest.mark.long
 def test_a_ray_job(folder, spec, tmp_path):
     """`ray job submit --working-dir .` for a command that trains and one that serves."""
     storage, port = tmp_path / "storage", free_port()

@@ -2,12 +2,18 @@
 
 import csv
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.commands import run_raymill
+
+ST = Path(sys.executable).parent / "st"
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +152,12 @@ def test_many_requests_at_once_are_all_answered(client):
 
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         assert all(pool.map(is_right, range(200)))
+
+
+def test_the_endpoint_keeps_to_its_schema(endpoint, tmp_path):
+    """schemathesis sends valid and invalid requests to all paths. It may not judge valid texts: the task may reject some."""
+    command = [ST, "run", f"{endpoint}/openapi.json", "--max-examples=50", "--seed=1", "--no-color"]
+    command += ["--workers=1", "--checks=all", "--exclude-checks=positive_data_acceptance"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
+    assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 200

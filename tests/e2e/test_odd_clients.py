@@ -10,6 +10,7 @@ from cluster.ports import free_port
 from serve.engines.selection import SelectedEngine
 from serve.local.endpoint import LocalEndpoint
 from serve.replica_settings import build_replica_settings
+from support.commands import RunningCommand
 from support.odd_clients import BODIES, PAGES, accepted, exchange, refused, request
 from trainer.spec.serve import ServeSpec
 
@@ -29,10 +30,25 @@ def one_process(tiny_version):
         endpoint.stop()
 
 
-@pytest.fixture(params=["one process", "HAProxy"])
+@pytest.fixture(scope="module")
+def python_proxy(first_run, storage):
+    """The URL of an endpoint behind Ray Serve's own proxy."""
+    arguments = ("serve", "tiny@champion", "--storage", storage, "--port", free_port(), "--set", "serve.proxy=python")
+    server = RunningCommand("-m", "raymill", *arguments)
+    try:
+        yield server.wait_for_line("listening on").split()[-1]
+    finally:
+        server.terminate()
+
+
+#: Kinds of endpoints -> the fixture that has the URL.
+ENDPOINTS = {"one process": "one_process", "HAProxy": "endpoint", "Python proxy": "python_proxy"}
+
+
+@pytest.fixture(params=["one process", "HAProxy", pytest.param("Python proxy", marks=pytest.mark.long)])
 def url(request):
     """The URL of an endpoint of each kind."""
-    return request.getfixturevalue("one_process" if request.param == "one process" else "endpoint")
+    return request.getfixturevalue(ENDPOINTS[request.param])
 
 
 def test_odd_requests_get_their_predictions(url):

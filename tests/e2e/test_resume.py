@@ -97,54 +97,71 @@ def find_worker(command, title):
     raise AssertionError(f"no process {title}")
 
 
-def kill_worker_and_finish(command, folder, title):
-    """Kill a worker after two checkpoints, wait until the command ends, and return the run's folder."""
-    run = wait_until_saved(command, folder, 2 * EVERY)
-    os.kill(find_worker(command, title).pid, signal.SIGKILL)
-    assert command.process.wait(240) == 0, command.output
-    return run
+def kill_driver(command):
+    """Kill the command itself; its children end on their own, or are ended here."""
+    processes = command.descendants()
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.process.wait(60)
+    end_processes(still_running(processes))
 
 
-def test_a_worker_that_is_killed_is_replaced_and_nothing_differs(base, tiny_data, uninterrupted, tmp_path):
+def kill_ray(command):
+    """Kill the whole local Ray of the command: raylet, GCS, agents, workers."""
+    processes = command.descendants()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert command.process.wait(240) != 0, command.output
+    end_processes(still_running(processes))
+
+
+def assert_unfinished(run):
+    assert not (run / "result.json").exists()
+    assert len((run / "metrics.jsonl").read_text().splitlines()) < STEPS
+
+
+def test_a_small_run_that_is_killed_resumes_where_it_was(base, tiny_data, uninterrupted, tmp_path):
+    command = RunningCommand("-m", "raymill", "train", write_training_spec(base, tiny_data, tmp_path))
+    try:
+        run = wait_until_saved(command, tmp_path, 2 * EVERY)
+        kill_driver(command)
+    finally:
+        command.terminate()
+    assert_unfinished(run)
+    done = run_raymill("train", "--resume", run, "--json")
+    assert done.code == 0 and json.loads(done.stdout)["run"] == str(run), done
+    TrainingResult(run).assert_equal(uninterrupted)
+    again = run_raymill("train", "--resume", run.name, "--storage", tmp_path / "storage")
+    assert again.code == 2 and "is finished" in again.stderr, again
+
+
+@pytest.mark.long
+def test_a_run_on_ray_goes_on_after_each_of_its_processes_was_killed(base, tiny_data, uninterrupted, tmp_path):
+    """First the worker, which is replaced; then the driver; then all of Ray."""
     spec = write_training_spec(base, tiny_data, tmp_path, cluster=ON_RAY)
     command = RunningCommand("-m", "raymill", "train", spec)
     try:
-        run = kill_worker_and_finish(command, tmp_path, "ray::SingleWorker")
-        assert "the worker died and is replaced" in command.output
-        TrainingResult(run).assert_equal(uninterrupted)
-    finally:
-        command.terminate()
-
-
-@pytest.mark.parametrize(
-    ("victim", "cluster"), [("driver", {}), ("driver", ON_RAY), ("ray", ON_RAY)], ids=["small run", "driver", "ray"]
-)
-def test_a_killed_run_resumes_where_it_was(base, tiny_data, uninterrupted, tmp_path, victim, cluster):
-    spec = write_training_spec(base, tiny_data, tmp_path, cluster=cluster)
-    command = RunningCommand("-m", "raymill", "train", spec)
-    try:
         run = wait_until_saved(command, tmp_path, 2 * EVERY)
-        processes = command.descendants()
-        if victim == "driver":
-            os.kill(command.process.pid, signal.SIGKILL)
-        else:
-            for process in processes:  # the whole local Ray: raylet, GCS, agents, workers
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        assert command.process.wait(240) != 0, command.output
-        end_processes(still_running(processes))
-        assert not (run / "result.json").exists()
-        steps_done = len((run / "metrics.jsonl").read_text().splitlines())
-        assert steps_done < STEPS
-        done = run_raymill("train", "--resume", run, "--json")
-        assert done.code == 0 and json.loads(done.stdout)["run"] == str(run), done
-        TrainingResult(run).assert_equal(uninterrupted)
-        again = run_raymill("train", "--resume", run.name, "--storage", tmp_path / "storage")
-        assert again.code == 2 and "is finished" in again.stderr, again
+        os.kill(find_worker(command, "ray::SingleWorker").pid, signal.SIGKILL)
+        command.wait_for_line("the worker died and is replaced")
+        wait_until_saved(command, tmp_path, 5 * EVERY)
+        kill_driver(command)
     finally:
         command.terminate()
+    assert_unfinished(run)
+    command = RunningCommand("-m", "raymill", "train", "--resume", run)
+    try:
+        wait_until_saved(command, tmp_path, 8 * EVERY)
+        kill_ray(command)
+    finally:
+        command.terminate()
+    assert_unfinished(run)
+    done = run_raymill("train", "--resume", run, "--json")
+    assert done.code == 0 and json.loads(done.stdout)["run"] == str(run), done
+    TrainingResult(run).assert_equal(uninterrupted)
 
 
+@pytest.mark.long
 def test_two_workers_take_the_steps_of_one_and_one_of_them_may_die(base, tiny_data, uninterrupted, tmp_path):
     (tmp_path / "undisturbed").mkdir(), (tmp_path / "killed").mkdir()
     two = {"cluster": {"workers": 2}}
@@ -156,7 +173,9 @@ def test_two_workers_take_the_steps_of_one_and_one_of_them_may_die(base, tiny_da
         assert ours[:2] == pytest.approx(theirs[:2], abs=1e-5)
     command = RunningCommand("-m", "raymill", "train", write_training_spec(base, tiny_data, tmp_path / "killed", **two))
     try:
-        run = kill_worker_and_finish(command, tmp_path / "killed", "ray::RayTrainWorker")
+        run = wait_until_saved(command, tmp_path / "killed", 2 * EVERY)
+        os.kill(find_worker(command, "ray::RayTrainWorker").pid, signal.SIGKILL)
+        assert command.process.wait(240) == 0, command.output
         TrainingResult(run).assert_equal(undisturbed)
     finally:
         command.terminate()

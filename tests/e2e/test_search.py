@@ -14,8 +14,10 @@ from support.commands import ROOT, RunningCommand, run_raymill, still_running
 from support.timing import wait_until
 from support.tiny_text import tiny_spec, write_spec
 
+pytestmark = pytest.mark.long
+
 SPACE = {"train.learning_rate": {"loguniform": [1e-4, 1e-2]}, "train.weight_decay": {"uniform": [0, 0.2]}}
-EPOCHS = 12
+EPOCHS = 8
 CLUSTER = {"cpus": 2, "cpus_per_worker": 1}
 
 
@@ -30,15 +32,19 @@ def read_epochs(trial):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def wait_until_under_way(command, folder):
-    """Wait until one trial has ended and another has a checkpoint; return the folders of the run and both trials."""
+def find_ended(run):
+    return {path.parent for path in run.glob("trials/*/ended.json")}
+
+
+def wait_until_under_way(command, folder, more_than):
+    """Wait until more trials than that have ended and another has a checkpoint; return the run's folder and that trial's."""
 
     def find_trials():
         for run in folder.glob("storage/runs/*"):
-            ended = sorted(path.parent for path in run.glob("trials/*/ended.json"))
-            saved = {path.parents[1] for path in run.glob("trials/*/checkpoints/step-*")} - set(ended)
-            if ended and saved:
-                return run, ended[0], min(saved)
+            ended = find_ended(run)
+            saved = {path.parents[1] for path in run.glob("trials/*/checkpoints/step-*")} - ended
+            if len(ended) > more_than and saved:
+                return run, min(saved)
         return None
 
     return command.wait_until(find_trials, "a trial that has ended and one with a checkpoint")
@@ -52,36 +58,46 @@ def may_write(process):
         return False
 
 
-@pytest.mark.parametrize("killed", ["driver", "ray"])
-def test_a_killed_search_resumes_and_may_get_more_trials(tiny_base, tiny_data, tmp_path, killed):
+def kill(command, victim):
+    """Kill the driver, or the two processes that Ray does not work without, and wait until all have ended."""
+    processes = command.descendants()
+    if victim == "driver":
+        os.kill(command.process.pid, signal.SIGKILL)
+    else:
+        for process in [*command.processes("gcs_server"), *command.processes("raylet")]:
+            process.kill()
+    command.process.wait(timeout=60)
+    wait_until(lambda: not any(may_write(process) for process in processes), within_s=240, what="all have ended")
+
+
+def test_a_killed_search_resumes_and_may_get_more_trials(tiny_base, tiny_data, tmp_path):
+    """The driver is killed, and in the resumed search Ray; the search that resumes then gets one trial more."""
     train = {"epochs": EPOCHS, "batch_size": 8, "checkpoint": {"every_steps": 60}}
-    tune = {"trials": 4, "space": SPACE, "scheduler": "none"}
+    tune = {"trials": 6, "space": SPACE, "scheduler": "none"}
     spec = write_search_spec(tiny_base, tiny_data, tmp_path, train=train, tune=tune)
-    command = RunningCommand("-m", "raymill", "tune", spec)
-    try:
-        run, ended, resumed = wait_until_under_way(command, tmp_path)
-        processes = command.descendants()
-        if killed == "driver":
-            os.kill(command.process.pid, signal.SIGKILL)
-        else:
-            for process in [*command.processes("gcs_server"), *command.processes("raylet")]:
-                process.kill()
-        command.process.wait(timeout=60)
-        wait_until(lambda: not any(may_write(process) for process in processes), within_s=240, what="all have ended")
-        finished = read_epochs(ended)
-        before = {line["epoch"]: line["seconds"] for line in read_epochs(resumed)}
-    finally:
-        command.terminate()
-    done = run_raymill("tune", "--resume", run, "--set", "tune.trials=5", "--json")
+    ended_before, unfinished_before = {}, {}
+    arguments = [spec]
+    for victim in ("driver", "ray"):
+        command = RunningCommand("-m", "raymill", "tune", *arguments)
+        try:
+            run, resumed = wait_until_under_way(command, tmp_path, more_than=len(ended_before))
+            kill(command, victim)
+        finally:
+            command.terminate()
+        arguments = ["--resume", run]
+        ended_before |= {trial: read_epochs(trial) for trial in find_ended(run)}
+        unfinished_before[resumed] = {line["epoch"]: line["seconds"] for line in read_epochs(resumed)}
+    done = run_raymill("tune", *arguments, "--set", "tune.trials=7", "--json")
     assert done.code == 0, done
-    assert read_epochs(ended) == finished
-    after = read_epochs(resumed)
-    assert [line["epoch"] for line in after] == list(range(1, EPOCHS + 1))
-    # Epochs before its last checkpoint keep their seconds, so they were not trained again.
-    reused = [line["epoch"] for line in after if before.get(line["epoch"]) == line["seconds"]]
-    assert reused == list(range(1, len(reused) + 1)) and len(reused) >= 2
+    assert all(read_epochs(trial) == epochs for trial, epochs in ended_before.items())
+    for trial, before in unfinished_before.items():
+        after = read_epochs(trial)
+        assert [line["epoch"] for line in after] == list(range(1, EPOCHS + 1))
+        # Epochs before its last checkpoint keep their seconds, so they were not trained again.
+        reused = [line["epoch"] for line in after if before.get(line["epoch"]) == line["seconds"]]
+        assert reused == list(range(1, len(reused) + 1)) and len(reused) >= 2
     trials = sorted(path.name for path in (run / "trials").iterdir())
-    assert trials == ["0001", "0002", "0003", "0004", "0005"]
+    assert trials == [f"{number:04d}" for number in range(1, 8)]
     metrics = json.loads(done.stdout)["metrics"]["validation"]
     assert metrics["macro_f1"] == max(
         line["macro_f1"] for trial in trials for line in read_epochs(run / "trials" / trial)
