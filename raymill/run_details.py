@@ -118,7 +118,7 @@ def prepared_folder(run: Path) -> Path | None:
     try:
         if not (run / "trials").is_dir():
             return read_prepared_path(run)
-        from tune.warm_start import read_variants
+        from tune.variants import read_variants
 
         return next(map(Path, read_variants(run).values()), None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -21,10 +21,11 @@ from tune.finalists import best_run_name, points_with_more_seeds, rank_trials, s
 from tune.objectives import list_goals, trial_goals
 from tune.point import Point
 from tune.sampler import Sampler
-from tune.search_space import preparation_key, spec_without_search
+from tune.search_space import spec_without_search
 from tune.stop_rules import TimeBudget
 from tune.trial_runner import TrialRunner
 from tune.trial_store import TrialStore, original_name
+from tune.variants import find_variant
 from tune.warm_start import initial_points, number_points, warm_start_sampler
 
 #: Load-tests a model: takes its training's result, and returns the metrics in `trainer.spec.tune.SERVING_METRICS`.
@@ -147,7 +148,7 @@ class Search:
         if checkpoint is None:
             raise RaymillError(f"the model of trial {name} is missing in {self._folder}")
         base = load_spec.validate_spec(spec_without_search(self._spec))
-        prepared, folder = Path(self._prepared[preparation_key(point.values)]), self._store.folder(name)
+        prepared, folder = find_variant(self._folder, self._prepared, point.values), self._store.folder(name)
         spec = resolve_once(load_spec.override_spec(base, point.values), Prepared(prepared), folder).spec
         return load_result(spec, prepared, folder, checkpoint)
 

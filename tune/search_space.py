@@ -10,7 +10,6 @@ from typing import Any
 from trainer.spec.run import RunSpec
 from trainer.spec.space import DomainSpec
 from trainer.spec.tune import MUTABLE_KEYS, TuneSpec
-from trainer.tasks import load_spec
 
 #: Prefixes of the keys that change the prepared rows. The rows of every value are prepared before the search.
 _PREPARATION_KEYS = ("data.", "model.base")
@@ -20,8 +19,8 @@ _RESAMPLE_PROBABILITY, _FACTORS = 0.25, (0.8, 1.2)
 _OMITTED = object()
 
 
-def specs_to_prepare(spec: RunSpec, tried: Sequence[Mapping[str, Any]] = ()) -> dict[str, RunSpec]:
-    """Return one spec for each combination of values that needs its own prepared rows, by `preparation_key`.
+def points_to_prepare(spec: RunSpec, tried: Sequence[Mapping[str, Any]] = ()) -> dict[str, dict[str, Any]]:
+    """Return each combination of values that needs its own prepared rows, by `preparation_key`.
 
     `tried` are the values of trials that were started earlier, possibly with another space.
     """
@@ -34,7 +33,7 @@ def specs_to_prepare(spec: RunSpec, tried: Sequence[Mapping[str, Any]] = ()) -> 
     ]
     points += [{key: value for key, value in point.items() if key in keys} for point in spec.tune.initial_points]
     points += [{key: value for key, value in point.items() if key.startswith(_PREPARATION_KEYS)} for point in tried]
-    return {preparation_key(point): load_spec.override_spec(spec, point) for point in points}
+    return {preparation_key(point): point for point in points}
 
 
 def _omission(tune: TuneSpec, key: str) -> list[Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cluster.console import Console
-from cluster.files import write_json
 from trainer.data.parts import PARTS, VALIDATION
 from trainer.data.prepared import Prepared
 from trainer.defaults.resolve import apply_choices, choose_search_epochs, read_choices, store_choices
@@ -17,10 +16,10 @@ from trainer.tasks.load_spec import override_spec
 from tune.dashboard import trial_rows
 from tune.schedulers import stops_early
 from tune.search import Search
-from tune.search_space import specs_to_prepare
+from tune.search_space import points_to_prepare
 from tune.trial_notices import notices_of_trials
 from tune.trial_store import TrialStore
-from tune.warm_start import VARIANTS, read_variants
+from tune.variants import prepare_variants
 
 
 def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]] | None = None) -> RunResult:
@@ -28,7 +27,7 @@ def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]
 
     A resumed run keeps its trials. `measure` load-tests a model in serving, if the spec has serving metrics.
     """
-    prepared = _prepare_variants(run)
+    prepared = prepare_variants(run)
     _warn_of_different_rows(run.console, [Prepared(Path(folder)) for folder in prepared.values()])
     tune = run.spec.tune
     if tune and tune.scheduler != "none" and not stops_early(run.spec):
@@ -64,12 +63,12 @@ def _fix_epochs(run: Run, prepared: Mapping[str, str]) -> RunSpec:
     """
     spec, choices = run.spec, read_choices(run.folder)
     if spec.tune is not None and not choices:
-        by_key = specs_to_prepare(spec, TrialStore(run.folder, spec).all_values())
-        rows = {key: Prepared(Path(prepared[key])) for key in by_key}
+        by_key = points_to_prepare(spec, TrialStore(run.folder, spec).all_values())
+        specs = {key: override_spec(spec, values) for key, values in by_key.items() if key in prepared}
         kinds = spec.tune.space["model.kind"].sample_values if "model.kind" in spec.tune.space else [None]
         variants = [
-            (variant if kind is None else override_spec(variant, {"model.kind": kind}), rows[key])
-            for key, variant in by_key.items()
+            (variant if kind is None else override_spec(variant, {"model.kind": kind}), Prepared(Path(prepared[key])))
+            for key, variant in specs.items()
             for kind in kinds
         ]
         choices = choose_search_epochs(variants)
@@ -77,17 +76,6 @@ def _fix_epochs(run: Run, prepared: Mapping[str, str]) -> RunSpec:
     resolved = apply_choices(spec, choices)
     run.record_choices(resolved)
     return resolved.spec
-
-
-def _prepare_variants(run: Run) -> dict[str, str]:
-    """Return the prepared folders of the search by `preparation_key`, and write them into the run's folder."""
-    # Earlier trials of a resumed search need their rows: one of them may win, even if the space has changed since.
-    earlier = read_variants(run.folder)
-    specs = specs_to_prepare(run.spec, TrialStore(run.folder, run.spec).all_values())
-    new = {key: str(run.prepare(spec).folder) for key, spec in specs.items() if key not in earlier}
-    prepared = {**earlier, **new}
-    write_json(run.folder / VARIANTS, prepared)
-    return prepared
 
 
 def _warn_of_different_rows(console: Console, variants: Sequence[Prepared]) -> None:

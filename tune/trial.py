@@ -36,8 +36,8 @@ from trainer.training.launch import launch_training
 from trainer.training.stop_request import clear_stop_request, request_stop
 from trainer.training.worker import write_failure
 from tune.point import Point, values_in_config
-from tune.search_space import preparation_key
 from tune.trial_store import TrialStore
+from tune.variants import find_variant
 
 _POLL_EVERY_S = 0.3
 # A training with several workers that is stopped early has this long to finish its steps and end its processes.
@@ -94,7 +94,7 @@ def run_trial(
     base_spec = load_spec.validate_spec(base)
     store = TrialStore(Path(folder), base_spec)
     try:
-        rows = Path(prepared[preparation_key(values)])
+        rows = find_variant(Path(folder), prepared, values)
         spec = resolve_once(load_spec.override_spec(base_spec, values), Prepared(rows), store.folder(name)).spec
     except UserError as error:  # the values contradict each other: another attempt would fail too
         write_failure(store.folder(name), error)

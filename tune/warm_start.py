@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.files import read_json
 from trainer.runs.folder import find_run, load_run_spec, read_prepared_path
 from trainer.runs.journal import read_history
 from trainer.runs.result import TrialRecord
@@ -20,15 +19,7 @@ from tune.ray_searcher import tell_sampler
 from tune.sampler import Sampler
 from tune.search_space import preparation_key
 from tune.trial_store import TrialStore, summarize_history
-
-#: The file of a search that maps each `preparation_key` to its prepared folder.
-VARIANTS = "variants.json"
-
-
-def read_variants(folder: Path) -> dict[str, str]:
-    """Return the prepared folders of a search that still exist, by `preparation_key`."""
-    variants: dict[str, str] = read_json(folder / VARIANTS) if (folder / VARIANTS).is_file() else {}
-    return {key: prepared for key, prepared in variants.items() if Path(prepared).is_dir()}
+from tune.variants import read_variants
 
 
 def initial_points(tune: TuneSpec) -> list[dict[str, Any]]:

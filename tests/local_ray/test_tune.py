@@ -54,6 +54,16 @@ def test_a_grid_tries_every_combination_including_prepared_rows(tiny_base, tiny_
     assert result.prepared.is_dir()
 
 
+def test_a_variant_that_cannot_be_prepared_fails_its_trials_only(tiny_base, tiny_data, storage):
+    space = {"data.columns.text": {"choice": ["absent", "text"]}}
+    tune = {"algorithm": "grid", "scheduler": "none", "space": space}
+    result = search_tiny(tiny_base, tiny_data, storage, tune, train={"epochs": 1, "batch_size": 16})
+    failed, finished = result.trials
+    assert failed.state == "failed" and "column 'absent'" in failed.error
+    assert finished.state == "finished" and result.spec.data.columns.text == "text"
+
+
+@pytest.mark.long
 def test_trials_with_several_workers_are_stopped_early_and_leave_no_actor_and_no_group(tiny_base, tiny_data, storage):
     """ASHA stops the trial that hardly learns, with Ray Train's processes and placement groups."""
     space = {"train.learning_rate": {"loguniform": [1e-7, 1e-2]}}
@@ -161,6 +171,7 @@ def test_finalists_are_trained_with_more_seeds_and_a_later_search_learns_from_th
     assert len(run_search(after).trials) == 1
 
 
+@pytest.mark.long
 def test_more_trials_than_the_cluster_holds_do_not_wait_forever(tiny_base, tiny_data, storage):
     tune = {"trials": 2, "max_concurrent": 10, "algorithm": "random", "space": SPACE, "scheduler": "hyperband"}
     result = search_tiny(
