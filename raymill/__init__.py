@@ -12,7 +12,9 @@ guard()  # before any import from raymill's other packages: a user's own serve.p
 from raymill.contracts import contract_diff, contract_show
 from raymill.drafting import init
 from raymill.endpoint import deploy_config, optimize, serve, serve_versions, wait_for_interrupt
+from raymill.health_checks import doctor
 from raymill.inference import evaluate, load, predict
+from raymill.manifests import check_manifest, manifest
 from raymill.registry import models, promote, rollback, show
 from raymill.run_comparison import compare_runs
 from raymill.run_details import show_run
@@ -24,14 +26,17 @@ from raymill.task_listing import tasks
 
 __all__ = [
     "STORAGE",
+    "check_manifest",
     "compare_runs",
     "contract_diff",
     "contract_show",
     "data_report",
     "deploy_config",
+    "doctor",
     "evaluate",
     "init",
     "load",
+    "manifest",
     "models",
     "optimize",
     "plan",

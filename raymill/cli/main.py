@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from raymill.cli import drafting, info, models, run_history, runs, serving
+from raymill.cli import drafting, info, manifests, models, run_history, runs, serving
 from raymill.cli.options import OrderedGroup
 
 
@@ -34,6 +34,7 @@ for _command in (
     serving.optimize_command,
     serving.deploy_config_command,
     serving.keys_group,
+    manifests.manifest_command,
     info.tasks_command,
     info.schema_command,
     info.doctor_command,

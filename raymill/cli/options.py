@@ -21,24 +21,11 @@ RESUME = click.option(
 MODEL = click.argument("model")
 
 
-#: Old name of a command -> new name.
-RENAMED_COMMANDS = {"manifest": "deploy-config"}
-
-
 class OrderedGroup(click.Group):
     """A group that lists its commands in the order in which they were added, which is the order of use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command to run. Raises `click.UsageError` with the new name if the command is renamed."""
-        new_name = RENAMED_COMMANDS.get(args[0])
-        if new_name in self.commands:
-            ctx.fail(f"the command '{args[0]}' is renamed; use '{new_name}'")
-        return super().resolve_command(ctx, args)
 
 
 class DefaultGroup(OrderedGroup):

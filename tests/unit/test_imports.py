@@ -13,6 +13,7 @@ TOP = ("cluster", "trainer", "tune", "serve", "raymill")
 #: All packages from the ground up: a file imports only from its own package and from packages above it in this list.
 PACKAGES = [
     "cluster",
+    "cluster.node_checks",
     "trainer.charts",
     "trainer.values",
     "trainer.spec",
@@ -52,6 +53,7 @@ PACKAGES = [
     "serve.asgi",
     "serve",
     "serve.local",
+    "cluster.manifests",
     "raymill",
     "raymill.cli",
     "raymill.__main__",

@@ -1,11 +1,8 @@
 """Renamed keys and values of the spec: every old one is refused, in every way to give it, with the new one's name."""
 
 import pytest
-from click.testing import CliRunner
 
 from cluster.errors import SpecError, classify_error
-from raymill.cli.main import cli
-from raymill.cli.options import RENAMED_COMMANDS
 from trainer.spec import renames
 from trainer.spec.error_messages import _known_keys
 from trainer.spec.renames import KEYS, VALUES, explain_renamed_key, new_key, new_value
@@ -105,10 +102,3 @@ def test_a_key_that_is_renamed_twice_names_the_last_name(monkeypatch):
 def test_keys_and_values_that_are_not_renamed():
     assert new_key("train.epochs") is None and new_key("data.allow_issues") is None and new_key("serve") is None
     assert new_value("tune.algorithm", "tpe") is None and new_value("train.epochs", 3) is None
-
-
-def test_an_old_command_names_the_new_one():
-    for old, new in RENAMED_COMMANDS.items():
-        result = CliRunner().invoke(cli, [old, "some-model"])
-        assert result.exit_code == 2 and f"'{old}' is renamed; use '{new}'" in result.output
-    assert "No such command" in CliRunner().invoke(cli, ["nothing"]).output

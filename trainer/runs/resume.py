@@ -13,7 +13,15 @@ from trainer.spec.renames import check_key
 from trainer.spec.run import RunSpec
 
 # Keys that do not change the result of a training.
-_CHANGEABLE_KEYS = ("cluster.", "serve.", "track.", "train.checkpoint.", "train.max_failures", "train.max_time_s")
+_CHANGEABLE_KEYS = (
+    "cluster.",
+    "deploy.",
+    "serve.",
+    "track.",
+    "train.checkpoint.",
+    "train.max_failures",
+    "train.max_time_s",
+)
 # Keys that change what a search tries next and how long it continues. Trials that have started keep their values.
 _CHANGEABLE_KEYS_OF_A_SEARCH = (
     "tune.space.",

@@ -13,6 +13,7 @@ _SMALLEST = {
     "data": {"train": "x"},
     "model": {"lora": {}},
     "tune": {"space": {"train.epochs": {"choice": [1]}}},
+    "deploy": {},
 }
 
 

@@ -1,7 +1,7 @@
 """The spec: every key that a run.yaml may hold, with its default and its meaning.
 
 The other modules of this package define the sections `data:`, `model:`, `train:`, `tune:`, `evaluate:`, `promote:`,
-`serve:` and `track:`. All are frozen pydantic models; none imports torch or ray. `trainer.spec.spec_file` reads a
+`serve:`, `track:` and `deploy:`. All are frozen pydantic models; none imports torch or ray. `trainer.spec.spec_file` reads a
 file, and `trainer.spec.overrides` applies `--set`.
 """
 
@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from trainer.spec.data import DataSpec
+from trainer.spec.deploy import DeploySpec
 from trainer.spec.evaluate import EvaluateSpec, PromoteSpec
 from trainer.spec.model import ModelSpec
 from trainer.spec.section import AUTO, NAME_PATTERN, IntRange, Positive, SpecSection, range_ends
@@ -75,6 +76,8 @@ class RunSpec(SpecSection):
     """Where the work runs."""
     track: TrackSpec = Field(default_factory=TrackSpec)
     """Where metrics are sent while a training runs."""
+    deploy: DeploySpec | None = None
+    """What `raymill manifest` writes into manifests; a run itself ignores it."""
     storage: str = "~/.raymill"
     """Folder of prepared rows, runs and the registry. On a cluster: a folder that every node can reach."""
 

@@ -1,0 +1,44 @@
+"""Kind `serve-config`: the endpoint of the spec's model for `serve deploy`, in Ray Serve's own format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cluster.errors import first_line
+from cluster.manifests.documents import Rendered, parse_yaml
+from cluster.manifests.inputs import ManifestInputs
+from serve.deploy_config import build_deploy_config
+from trainer.spec.serve import ServeSpec
+
+CONFIG_FILE = "serve.yaml"
+
+
+def render(inputs: ManifestInputs) -> Rendered:
+    """Return the config of the model's endpoint. It serves the version to which the alias points."""
+    return {CONFIG_FILE: [build_deploy_config(inputs.spec.name, inputs.storage, remote_serve(inputs))]}
+
+
+def remote_serve(inputs: ManifestInputs) -> ServeSpec:
+    """Return the spec's section `serve:` with the cluster's paths."""
+    return ServeSpec.model_validate(next(parse_yaml(inputs.spec_text)).get("serve") or {})
+
+
+def check(files: Mapping[str, str]) -> list[str]:
+    """Return what Ray Serve's schema and the application's arguments refuse."""
+    from pydantic import ValidationError
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve.app import BuildArguments
+
+    problems = []
+    for config in parse_yaml(files.get(CONFIG_FILE, "")):
+        try:
+            schema = ServeDeploySchema.model_validate(config)
+            for application in schema.applications:
+                if application.import_path == "raymill.deploy:build":
+                    BuildArguments.model_validate(application.args)
+                else:
+                    problems.append(f"{CONFIG_FILE}: import_path={application.import_path}: it is raymill.deploy:build")
+        except (ValidationError, ValueError, TypeError) as error:
+            problems.append(f"{CONFIG_FILE}: {first_line(error)}")
+    return problems
