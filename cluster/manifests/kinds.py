@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cluster.errors import SpecError, suggest
-from cluster.manifests import raycluster
+from cluster.manifests import compose, ray_up, raycluster, serve_config, slurm
 from cluster.manifests.documents import Rendered
 from cluster.manifests.inputs import ManifestInputs
 
@@ -28,7 +28,11 @@ class ManifestKind(NamedTuple):
 
 #: Name -> kind, in the order of the help.
 KINDS: dict[str, ManifestKind] = {
+    "ray-up": ManifestKind("machines of AWS, GCP or Azure that Ray starts and stops, or hosts by ssh", ray_up.render),
     "raycluster": ManifestKind("a standing Ray cluster on Kubernetes, by KubeRay", raycluster.render),
+    "compose": ManifestKind("containers on hosts of your own, by Docker Compose", compose.render),
+    "slurm": ManifestKind("a batch job of a Slurm cluster", slurm.render),
+    "serve-config": ManifestKind("the endpoint for `serve deploy`", serve_config.render, serve_config.check),
 }
 
 

@@ -156,7 +156,10 @@ def _initialization(inputs: ManifestInputs, config: RayUpSpec) -> list[str]:
         client = "command -v mount.nfs4 || (sudo apt-get update -qq && sudo apt-get install -y -qq nfs-common)"
         options = "nfsvers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport"
         export = shlex.quote(config.nfs)
-        commands = [client, f"{mount} && (mountpoint -q {storage} || sudo mount -t nfs4 -o {options} {export} {storage})"]
+        commands = [
+            client,
+            f"{mount} && (mountpoint -q {storage} || sudo mount -t nfs4 -o {options} {export} {storage})",
+        ]
     # Only the container's user may read the token.
     user = f"docker run --rm --entrypoint id {image} -u"
     synced = f"{_synced_folder(inputs)}{_SYNCED_TOKEN}"

@@ -51,7 +51,9 @@ def machine_config(config: RayUpSpec, machine: MachineType, *, is_spot: bool) ->
         )
     if config.provider == "aws":
         return _aws(config, machine, image, is_spot)
-    return _gcp(config, machine, image, is_spot) if config.provider == "gcp" else _azure(config, machine, image, is_spot)
+    return (
+        _gcp(config, machine, image, is_spot) if config.provider == "gcp" else _azure(config, machine, image, is_spot)
+    )
 
 
 def _aws(config: RayUpSpec, machine: MachineType, image: str, is_spot: bool) -> dict[str, Any]:
@@ -61,7 +63,12 @@ def _aws(config: RayUpSpec, machine: MachineType, image: str, is_spot: bool) -> 
         "BlockDeviceMappings": [
             {
                 "DeviceName": "/dev/sda1",
-                "Ebs": {"VolumeSize": config.disk_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True},
+                "Ebs": {
+                    "VolumeSize": config.disk_gb,
+                    "VolumeType": "gp3",
+                    "Encrypted": True,
+                    "DeleteOnTermination": True,
+                },
             }
         ],
         "MetadataOptions": {"HttpTokens": "required"},  # version 2 of the metadata service only
@@ -70,12 +77,20 @@ def _aws(config: RayUpSpec, machine: MachineType, image: str, is_spot: bool) -> 
 
 
 def _gcp(config: RayUpSpec, machine: MachineType, image: str, is_spot: bool) -> dict[str, Any]:
-    disk = {"diskSizeGb": config.disk_gb, "diskType": f"zones/{config.zone}/diskTypes/pd-balanced", "sourceImage": image}
+    disk = {
+        "diskSizeGb": config.disk_gb,
+        "diskType": f"zones/{config.zone}/diskTypes/pd-balanced",
+        "sourceImage": image,
+    }
     scheduling: dict[str, Any] = {}
     if machine.gpus:
         scheduling["onHostMaintenance"] = "TERMINATE"  # machines with GPUs cannot move
     if is_spot:
-        scheduling |= {"provisioningModel": "SPOT", "instanceTerminationAction": "DELETE", "onHostMaintenance": "TERMINATE"}
+        scheduling |= {
+            "provisioningModel": "SPOT",
+            "instanceTerminationAction": "DELETE",
+            "onHostMaintenance": "TERMINATE",
+        }
     drivers = {"items": [{"key": "install-nvidia-driver", "value": "True"}]}
     return {
         "machineType": machine.name,

@@ -20,7 +20,7 @@ def render_template(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  the files are no HTML
+        autoescape=False,
     )
     environment.filters |= {"sh": shlex.quote, "py": repr, "comment": lambda text: " ".join(str(text).split())}
     return environment.get_template(template).render(**values)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from trainer.spec.deploy_machines import HostsSpec, RayUpSpec, SlurmSpec
 from trainer.spec.section import SpecSection
 
 #: An absolute path of a machine of the cluster.
@@ -29,6 +30,8 @@ class DeploySpec(SpecSection):
     image: str | None = None
     """Container image with raymill, by digest: `registry/name@sha256:...`. A tag may name another image tomorrow, so it
     is refused."""
+    gpu_type: str | None = None
+    """Type of the GPUs by Ray's name, for example `L4`, `A10G`, `A100-80G` or `H100`."""
     project: MachinePath = "/storage/project"
     """Folder of the cluster's machines, on the shared storage or in the image, with what the spec's own folder holds:
     data, base models and modules that the spec names by relative paths."""
@@ -38,3 +41,9 @@ class DeploySpec(SpecSection):
     """When the nightly pipeline starts, in the form of cron: minute, hour, day of the month, month, day of the week."""
     time_zone: str = "UTC"
     """Time zone of `schedule`, by its IANA name, for example `Europe/Vienna`."""
+    ray_up: RayUpSpec | None = None
+    """`ray up`: machines of a cloud that Ray starts and stops itself, or hosts that it reaches by ssh."""
+    hosts: HostsSpec = Field(default_factory=HostsSpec)
+    """Docker Compose on hosts of your own."""
+    slurm: SlurmSpec = Field(default_factory=SlurmSpec)
+    """A Slurm cluster."""
