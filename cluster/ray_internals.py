@@ -7,7 +7,9 @@ tests/unit/test_ray_internals.py has one test for each.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -86,6 +88,26 @@ def serve_address() -> ServeAddress:
     client = _get_global_client()
     assert client is not None  # it raises if no controller runs
     return ServeAddress(str(client.http_config.host), int(client.http_config.port))
+
+
+async def broadcast_answers(handle: Any, method: str, timeout_s: float) -> list[Any]:
+    """Call `method` on all replicas of a deployment's `handle`, and return the answers that arrive within `timeout_s`.
+
+    A replica that fails, or does not answer in time, is left out; empty if none answers.
+    """
+    # Why: `results_async` of a broadcast raises `TimeoutError` if one replica of 200 is stuck, and its answers are lost.
+    # Replaced by: an argument of `results_async` that returns the answers so far.
+    ends_at = time.monotonic() + timeout_s
+    try:
+        response = handle.broadcast(method)
+        results = await asyncio.wait_for(response._fetch_replica_results_async(), timeout_s)
+    except Exception:  # of many kinds: the deployment is being updated or deleted
+        return []
+    questions = [asyncio.ensure_future(result.get_async()) for result in results]
+    answered, late = await asyncio.wait(questions, timeout=max(0.0, ends_at - time.monotonic()))
+    for question in late:
+        question.cancel()
+    return [question.result() for question in questions if question in answered and question.exception() is None]
 
 
 def finish_trial_session(timeout_s: float) -> None:

@@ -16,6 +16,8 @@ _INTERVAL_S = 5.0
 # Ray's setting; "0" turns its metrics off.
 _RAY_SETTING = "RAY_enable_metrics_collection"
 
+Labels = frozenset[tuple[str, str]]
+
 
 def mirror_to_ray(registry: CollectorRegistry) -> RayMetricsMirror | None:
     """Start to copy `registry` into Ray's metrics; return None if Ray's metrics are turned off."""
@@ -30,7 +32,7 @@ class RayMetricsMirror:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._gauges: dict[str, Any] = {}
-        self._last: dict[str, list[dict[str, str]]] = {}
+        self._last: dict[str, set[Labels]] = {}
         self._stop = threading.Event()
         threading.Thread(target=self._run, daemon=True, name="raymill-ray-metrics").start()
 
@@ -42,7 +44,7 @@ class RayMetricsMirror:
         """Copy the current samples. A sample that is gone, such as an engine that was replaced, becomes 0."""
         from ray.util.metrics import Gauge
 
-        current: dict[str, list[dict[str, str]]] = {}
+        current: dict[str, set[Labels]] = {}
         for family in self._registry.collect():
             for sample in family.samples:
                 if sample.name.endswith("_created"):
@@ -52,9 +54,8 @@ class RayMetricsMirror:
                 if gauge is None:
                     gauge = self._gauges[sample.name] = Gauge(sample.name, family.documentation, keys)
                 gauge.set(sample.value, dict(sample.labels))
-                current.setdefault(sample.name, []).append(dict(sample.labels))
+                current.setdefault(sample.name, set()).add(frozenset(sample.labels.items()))
         for name, before in self._last.items():
-            for labels in before:
-                if labels not in current.get(name, []):
-                    self._gauges[name].set(0, labels)
+            for labels in before - current.get(name, set()):
+                self._gauges[name].set(0, dict(labels))
         self._last = current

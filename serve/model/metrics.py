@@ -1,21 +1,15 @@
-"""Metrics of a replica, and one Prometheus page with the metrics of all replicas.
-
-Each replica has its own registry. The replica that is scraped collects the samples of all replicas
-(`DeploymentHandle.broadcast`) and returns them with a label `replica`. It does not sum them: the sum would fall when a
-replica stops, Prometheus would take that for a reset of the counters, and it would count the remaining total again.
-"""
+"""Metrics of a replica. Each replica has its own registry; `serve/model/metrics_page.py` joins the pages of all."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 from serve.model.batcher import BatchStats, Job
+from serve.model.metrics_page import Family, join_families, label_families
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -69,9 +63,13 @@ class ReplicaMetrics:
         """Return this replica's metrics as a Prometheus page."""
         return generate_latest(self.registry).decode()
 
+    def families(self, replica: str) -> dict[str, Family]:
+        """Return this replica's metrics for `join_families`, labeled with its name."""
+        return label_families(self.text(), replica)
+
     def page(self, replica: str) -> str:
-        """Return the page of an endpoint whose only replica this is, in the form of `merge_pages`."""
-        return merge_pages({replica: self.text()})
+        """Return the page of an endpoint whose only replica this is."""
+        return join_families([self.families(replica)])
 
 
 class ModelMetrics:
@@ -130,32 +128,3 @@ class ModelMetrics:
         self._tokens.inc(job.tokens)
         for stage, seconds in zip(self._stages, (job.queue_s, job.preparing_s, job.computing_s), strict=True):
             stage.observe(seconds)
-
-
-def merge_pages(pages: Mapping[str, str]) -> str:
-    """Return one Prometheus page with the samples of all `pages`: replica -> page.
-
-    Each sample gets a label `replica`.
-    """
-    families: dict[str, Metric] = {}
-    for replica, page in pages.items():
-        for family in text_string_to_metric_families(page):
-            if family.name.endswith("_created"):
-                continue  # the time at which a counter was created; nothing uses it
-            metric = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            for sample in family.samples:
-                metric.add_sample(sample.name, {**sample.labels, "replica": replica}, sample.value)
-    registry = CollectorRegistry()
-    registry.register(_FixedCollector(list(families.values())))
-    return generate_latest(registry).decode()
-
-
-class _FixedCollector:
-    """A collector that returns existing samples."""
-
-    def __init__(self, families: list[Metric]) -> None:
-        self.families = families
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the families, as prometheus_client requires."""
-        yield from self.families

@@ -98,7 +98,7 @@ def test_it_answers_as_an_endpoint_on_ray_serve_does(running):
     assert reply.headers["x-request-id"] == "r-1" and "server-timing" in reply.headers
     assert len(predict(endpoint).headers["x-request-id"]) == 32  # a new one
     page = httpx.get(f"{endpoint.url}/metrics", timeout=60).text
-    assert f'raymill_inputs_total{{model="tiny",replica="{endpoint._child.pid}",version="1"}} 2.0' in page
+    assert f'raymill_inputs_total{{replica="{endpoint._child.pid}",model="tiny",version="1"}} 2.0' in page
     assert httpx.get(f"{endpoint.url}/readyz", timeout=60).json()["golden_rows"] == 8
     assert "ray/_raylet" not in Path(f"/proc/{endpoint._child.pid}/maps").read_text()
 

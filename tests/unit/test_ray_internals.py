@@ -69,6 +69,13 @@ def test_serve_client():
     require(isinstance(inspect.getattr_static(client_class, "http_config", None), property), advice)
 
 
+def test_broadcast_answers():
+    advice = "change ray_internals.broadcast_answers to the way `results_async` collects a broadcast's answers"
+    response = load_name("ray.serve.handle", "DeploymentBroadcastResponse", advice)
+    require(inspect.iscoroutinefunction(getattr(response, "_fetch_replica_results_async", None)), advice)
+    require("rr.get_async() for rr in replica_results" in inspect.getsource(response.results_async), advice)
+
+
 def test_finish_trial_session():
     advice = (
         "change ray_internals.finish_trial_session to the way `FunctionTrainable.cleanup` ends its training function"

@@ -1,9 +1,12 @@
 """Metrics of several replicas as one Prometheus page."""
 
+import time
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.model.batcher import BatchStats, Job
-from serve.model.metrics import ModelMetrics, ReplicaMetrics, merge_pages
+from serve.model.metrics import ModelMetrics, ReplicaMetrics
+from serve.model.metrics_page import join_families, label_families
 
 MODEL = {"name": "demo", "version": 3, "fingerprint": "f" * 64, "checkpoint": "c" * 64, "engine": "native"}
 
@@ -21,6 +24,10 @@ def replica_page(requests, seconds):
     return replica.text()
 
 
+def merge_pages(pages):
+    return join_families(label_families(page, replica) for replica, page in pages.items())
+
+
 def samples(page):
     totals = {}
     for family in text_string_to_metric_families(page):
@@ -32,7 +39,7 @@ def samples(page):
 
 def test_every_replica_has_its_own_counts_which_sum_to_the_totals():
     page = merge_pages({"r1": replica_page(3, 0.02), "r2": replica_page(4, 0.2)})
-    assert 'raymill_inputs_total{model="demo",replica="r1",version="3"} 6.0' in page
+    assert 'raymill_inputs_total{replica="r1",model="demo",version="3"} 6.0' in page
     totals = samples(page)
     assert totals["raymill_requests_total", "200"] == 7
     assert totals["raymill_requests_total", "422"] == 2
@@ -60,3 +67,24 @@ def test_waiting_inputs_are_read_at_scrape_time_and_requests_without_a_model_are
     replica.count_rejected(401, "no_key")
     totals = samples(replica.text())
     assert totals["raymill_queue_inputs", None] == 5 and totals["raymill_requests_total", "401"] == 1
+
+
+def test_names_and_labels_with_any_letters_are_read_back():
+    replica = ReplicaMetrics()
+    metrics, odd = ModelMetrics(replica, MODEL), 'a "b" \\ {c="d"} \u2028 \n e\x0b'
+    metrics.count_predictions(Job(["x"], lambda jobs: None), [[odd]])
+    page = join_families([replica.families('r"1\\'), replica.families("r2")])
+    predictions = next(f for f in text_string_to_metric_families(page) if f.name == "raymill_predictions")
+    assert [s.labels["label"] for s in predictions.samples] == [odd, odd]
+    assert [s.labels["replica"] for s in predictions.samples] == ['r"1\\', "r2"]
+
+
+def test_the_pages_of_200_replicas_are_joined_in_milliseconds():
+    families = [label_families(replica_page(1, 0.1), f"replica{number:03d}") for number in range(200)]
+    started = time.perf_counter()
+    page = join_families(families)
+    seconds = time.perf_counter() - started
+    assert len(page) < 4e6
+    assert samples(page)["raymill_replicas", None] == 200
+    assert page.count("# TYPE ") == len(families[0])  # each metric has one header
+    assert seconds < 0.2, f"{seconds:.3f} s: the replica that is scraped answers no request meanwhile"

@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster.digests import file_digests
 from cluster.errors import ModelError, suggest
-from cluster.files import file_sha256, new_folder, read_json, remove_leftovers, write_json
+from cluster.files import new_folder, read_json, remove_leftovers, write_json
 from cluster.locks import file_lock
 from cluster.paths import expand_home
 from cluster.text import utc_now
@@ -223,21 +224,22 @@ def verify_files(version: Version) -> None:
             f"{version.folder / extra} is not in the manifest of {version.ref}",
             "remove this file: a version must not change",
         )
-    for name, (digest, size) in expected.items():
-        file = version.folder / name
+    for name in expected:
         if name not in present:
-            raise ModelError(f"{file} is missing", f"restore {version.folder}, or train again")
-        if file.stat().st_size != size or file_sha256(file) != digest:
+            raise ModelError(f"{version.folder / name} is missing", f"restore {version.folder}, or train again")
+    paths = [version.folder / name for name in expected]
+    for path, digest, (expected_digest, size) in zip(paths, file_digests(paths), expected.values(), strict=True):
+        if path.stat().st_size != size or digest != expected_digest:
             raise ModelError(
-                f"{file} is damaged: its SHA-256 is not the one in the manifest",
+                f"{path} is damaged: its SHA-256 is not the one in the manifest",
                 f"restore {version.folder}, or train again",
             )
 
 
 def _write_manifest(folder: Path) -> None:
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
     files = {
-        path.name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}
-        for path in sorted(folder.iterdir())
-        if path.is_file()
+        path.name: {"sha256": digest, "bytes": path.stat().st_size}
+        for path, digest in zip(paths, file_digests(paths), strict=True)
     }
     write_json(folder / MANIFEST_FILE, {"files": files})
