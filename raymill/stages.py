@@ -154,12 +154,23 @@ def run(
     overrides: Iterable[str] = (),
     console: Console | None = None,
     then: Callable[[Run, Outcome], Outcome] | None = None,
+    lock: str | None = None,
+    lock_wait_s: float = 0,
 ) -> Outcome:
     """Prepare, search or train, evaluate, register, and promote through the gate.
 
-    `then` is called at the end with the run and its outcome, while Ray still runs; `--serve` uses it.
+    `then` is called at the end with the run and its outcome, while Ray still runs; `--serve` uses it. `lock` is the name
+    of a lock in the storage folder that is held meanwhile, so that two runs of one pipeline never overlap, on whatever
+    machines. Raises `ResourceError` if another run holds it for `lock_wait_s`.
     """
-    return _run_pipeline(_new_run(spec, overrides, console, "run"), then)
+    from trainer.runs.folder import lock_pipeline
+    from trainer.tasks.load_spec import load_spec
+
+    with contextlib.ExitStack() as stack:
+        if lock is not None:
+            storage = Path(load_spec(spec, overrides).storage)
+            stack.enter_context(lock_pipeline(storage, lock, lock_wait_s))
+        return _run_pipeline(_new_run(spec, overrides, console, "run"), then)
 
 
 def resume(

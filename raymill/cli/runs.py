@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 @SPEC_OR_RUN
 @RESUME
 @click.option("--serve", "then_serve", is_flag=True, help="Then serve the model until Ctrl-C.")
+@click.option(
+    "--lock", metavar="NAME", help="Hold this lock of the storage, so that two runs of a pipeline never overlap."
+)
+@click.option("--lock-wait", "lock_wait_s", type=click.FloatRange(0), default=0, metavar="SECONDS",
+              help="How long to wait for another run that holds the lock. Default: 0.")  # fmt: skip
 @shared_options("set", "storage")
 def run_command(
     context: CommandContext,
     spec: str | None,
     resume: str | None,
     then_serve: bool,
+    lock: str | None,
+    lock_wait_s: float,
     overrides: tuple[str, ...],
     storage: str | None,
 ) -> None:
@@ -35,6 +42,8 @@ def run_command(
     Prepares, searches or trains, evaluates on the held-out rows, registers, and promotes through the gate.
     """
     _check_one_given(spec=spec, resume=resume)
+    if resume and lock:
+        raise click.UsageError("--lock is for a new run of SPEC; --resume RUN locks the run itself")
 
     def run_pipeline(then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
         if resume:
@@ -45,7 +54,14 @@ def run_command(
                 console=context.console,
                 then=then,
             )
-        return raymill.run(str(spec), overrides=with_storage(overrides, storage), console=context.console, then=then)
+        return raymill.run(
+            str(spec),
+            overrides=with_storage(overrides, storage),
+            console=context.console,
+            then=then,
+            lock=lock,
+            lock_wait_s=lock_wait_s,
+        )
 
     if not then_serve:
         outcome = run_pipeline(None)

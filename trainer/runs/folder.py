@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import re
-import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,13 +14,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cluster.errors import ResourceError, SpecError, suggest
-from cluster.files import read_json, write_bytes, write_json
-from cluster.locks import lock_error
+from cluster.files import read_json, storage_error, write_bytes, write_json
+from cluster.locks import owned_lock
 from cluster.paths import expand_home
-from cluster.text import utc_now
 from trainer.runs.environment import write_environment
 from trainer.spec.renames import find_old_keys, new_key
 from trainer.spec.run import RunSpec
+from trainer.spec.section import NAME_PATTERN
 from trainer.spec.spec_file import read_spec_file
 from trainer.spec.yaml_reader import dump_yaml
 from trainer.tasks.load_spec import load_spec, resolve_defaults
@@ -37,8 +35,8 @@ REPORT_FILE = "report.html"
 PREPARED_FILE = "prepared.json"
 
 _LOCK_FILE = ".lock"
-# The process that holds the lock, or held it last.
-_OWNER_FILE = ".lock-owner.json"
+#: Folder of the storage with the locks of pipelines.
+LOCKS_FOLDER = "locks"
 # Longest time that `lock_run` waits for a lock: another process may hold it for a moment in `is_locked`.
 _LOCK_WAIT_S = 0.5
 _NAME_ENDING = re.compile(r"-([a-z]+)-(\d{8}-\d{6})-[0-9a-f]+$")
@@ -92,31 +90,26 @@ def lock_run(folder: Path) -> Iterator[None]:
 
     The operating system releases the lock when the process ends, however it ends.
     """
-    lock = FileLock(str(folder / _LOCK_FILE))
-    try:
-        lock.acquire(timeout=_LOCK_WAIT_S)
-    except Timeout:
-        raise ResourceError(
-            f"{_lock_owner(folder)} still works on the run {folder.name}",
-            "wait until it ends, or stop it, and then try again",
-        ) from None
-    except OSError as error:
-        raise lock_error(folder / _LOCK_FILE, error) from error
-    with contextlib.suppress(ResourceError):  # the disk may be full: the run says so itself
-        write_json(folder / _OWNER_FILE, {"host": socket.gethostname(), "pid": os.getpid(), "since": utc_now()})
-    try:
+    with owned_lock(folder / _LOCK_FILE, f"the run {folder.name}", _LOCK_WAIT_S):
         yield
-    finally:
-        lock.release()
 
 
-def _lock_owner(folder: Path) -> str:
-    """Return who holds the lock of a run, in words."""
+@contextlib.contextmanager
+def lock_pipeline(storage: Path, name: str, wait_s: float = 0) -> Iterator[None]:
+    """Hold the lock `name` of a storage folder while the block runs, so that two runs of one pipeline never overlap.
+
+    Processes on all machines that see the storage share it. Waits up to `wait_s`. Raises `ResourceError` naming the
+    process that still holds it, or if the storage has no locks, and `SpecError` if `name` is not a name.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise SpecError(f"{name!r} is no name of a lock", "use lower-case letters, digits, `_` and `-`")
+    folder = storage / LOCKS_FOLDER
     try:
-        owner = read_json(folder / _OWNER_FILE)
-        return f"process {owner['pid']} on {owner['host']} (since {owner['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    with owned_lock(folder / name, f"the pipeline {name}", max(wait_s, _LOCK_WAIT_S)):
+        yield
 
 
 def is_locked(folder: Path) -> bool:
