@@ -52,6 +52,18 @@ def available_memory(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> 
     return min(limits)
 
 
+def memory_limit(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
+    """Return how many bytes of memory all processes here may use together: the machine's, or its container's."""
+    import psutil
+
+    limits = [int(psutil.virtual_memory().total)]
+    for folder in _groups(cgroup, membership, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(_read_number(folder / name))  # "max" is no number, and version 1 has a huge one
+    return min(limits)
+
+
 def _groups(cgroup: Path, membership: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's groups that limit `controller`, and of those that they are in."""
     paths = {("", ""), (controller, "")}  # a container sees its own group as the root

@@ -43,21 +43,20 @@ def schema_command() -> None:
 
 
 @click.command("doctor")
-@shared_options("storage")
-def doctor_command(context: CommandContext, storage: str | None) -> None:
-    """Check the environment.
+@click.option("--within", "within_s", type=click.FloatRange(min=1), help="Seconds a node may take. Default: 30.")
+@shared_options("storage", "address")
+def doctor_command(context: CommandContext, storage: str | None, address: str | None, within_s: float | None) -> None:
+    """Check the environment, or all nodes of a cluster.
 
     Lists packages, cores, memory, GPUs, Ray, folders, limits, variables, the network, the clock and storage: what is
-    missing or in the way, and what to do.
+    missing or in the way, and what to do. With --address, it asks every node of that Ray cluster, and compares them.
     """
-    from cluster.doctor import run_checks
-    from cluster.environment_checks import Check
-    from trainer.tasks.catalog import TASKS
+    if address:
+        _check_cluster(context, storage or raymill.STORAGE, address, within_s)
+        return
+    from raymill.health_checks import machine_checks
 
-    checks = [
-        *run_checks(storage or raymill.STORAGE),
-        Check("tasks", f"{len(TASKS)}; `raymill tasks` lists them", True, True, ""),
-    ]
+    checks = machine_checks(storage or raymill.STORAGE)
     rows = [[check.name, check.result, _describe(check), check.fix] for check in checks]
     context.console.table("raymill doctor", ["what", "found", "", "how to get it"], rows)
     missing = [check.name for check in checks if check.needed and not check.ok]
@@ -69,6 +68,26 @@ def doctor_command(context: CommandContext, storage: str | None) -> None:
         ],
     )
     context.exit_code = 2 if missing else 0
+
+
+def _check_cluster(context: CommandContext, storage: str, address: str, within_s: float | None) -> None:
+    from cluster.node_checks.doctor import report_as_dict
+    from raymill.health_checks import ANSWER_WITHIN_S, cluster_report
+
+    report = cluster_report(address, storage, within_s or ANSWER_WITHIN_S)
+    words = {check: "ok" if check.ok else "wrong" if check.needed else "look" for check in report.checks}
+    rows = [[check.name, check.result, words[check], check.fix] for check in report.checks]
+    context.console.table(f"raymill doctor, {address}", ["what", "found", "", "what to do"], rows)
+    result = report_as_dict(report)
+    wrong = [check for check in report.checks if words[check] == "wrong"]
+    context.emit(
+        result,
+        [
+            *[f"{check.name}: {check.result}; {check.fix}" for check in report.checks if words[check] != "ok"],
+            f"wrong: {', '.join(check.name for check in wrong)}" if wrong else "nothing is wrong",
+        ],
+    )
+    context.exit_code = 0 if result["ok"] else 2
 
 
 def _describe(check: Check) -> str:
