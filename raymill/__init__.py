@@ -11,7 +11,7 @@ guard()  # before any import from raymill's other packages: a user's own serve.p
 
 from raymill.contracts import contract_diff, contract_show
 from raymill.drafting import init
-from raymill.endpoint import deploy_config, optimize, serve, serve_versions, wait_for_interrupt
+from raymill.endpoint import deploy_config, node_variables, optimize, serve, serve_versions, wait_for_interrupt
 from raymill.health_checks import doctor
 from raymill.inference import evaluate, load, predict
 from raymill.manifests import check_manifest, manifest
@@ -38,6 +38,7 @@ __all__ = [
     "load",
     "manifest",
     "models",
+    "node_variables",
     "optimize",
     "plan",
     "predict",

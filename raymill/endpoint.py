@@ -247,6 +247,21 @@ def deploy_config(model: str, *, storage: str | Path = STORAGE, overrides: Itera
     return yaml.safe_dump(build_deploy_config(model, str(storage_folder(storage)), spec.serve), sort_keys=False)
 
 
+def node_variables(
+    model: str, *, storage: str | Path = STORAGE, overrides: Iterable[str] = (), **changes: Any
+) -> dict[str, str]:
+    """Return the environment variables with which to start Ray on every node that will serve a model's endpoint.
+
+    With them, HAProxy passes requests on, and keeps to the spec's timeouts and `serve.retries`.
+    """
+    from serve.haproxy import cluster_variables
+    from trainer.pipeline.version_spec import load_version_spec
+
+    version = find_version(model, storage)
+    spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
+    return cluster_variables(spec.serve)
+
+
 def _serve_overrides(changes: Mapping[str, Any]) -> list[str]:
     return [f"serve.{key}={json.dumps(value)}" for key, value in changes.items()]
 

@@ -137,7 +137,7 @@ def configure_proxy(spec: ServeSpec) -> Iterator[None]:
             "set TMPDIR to such a folder, or set `serve.proxy: auto`",
         )
     with contextlib.ExitStack() as stack:
-        variables = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(_PROXY_READY_WITHIN_S), **ingress_variables(spec)}
+        variables = _proxy_variables(spec)
         if spec.proxy != "python" and is_available and parent is not None:
             folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))  # mode 700
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -186,13 +186,19 @@ def _environment(spec: ServeSpec, folder: Path) -> dict[str, str]:
     }
 
 
+def _proxy_variables(spec: ServeSpec) -> dict[str, str]:
+    """Return the environment variables for all of Ray Serve's proxies."""
+    return {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(_PROXY_READY_WITHIN_S), **ingress_variables(spec)}
+
+
 def cluster_variables(spec: ServeSpec) -> dict[str, str]:
-    """Return the environment variables for HAProxy that are the same on every machine of a cluster.
+    """Return the environment variables for proxies that are the same on every machine of a cluster.
 
     A node that starts without them gets no traffic, and Ray says nothing about it.
     """
     client_timeout_s = math.ceil(spec.client_timeout_s)
     variables = {
+        **_proxy_variables(spec),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # After a configuration reload, the old process may finish the responses that it has begun.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from pathlib import Path
 
 import click
@@ -106,14 +107,24 @@ def optimize_command(
 @click.command("deploy-config")
 @MODEL
 @click.option("--replicas", type=click.IntRange(1), help="Copies of the model. Default: the spec's, 1.")
+@click.option("--node-variables", "as_variables", is_flag=True, help="Print instead the environment variables with which "
+              "to start Ray on every node.")  # fmt: skip
 @shared_options("set", "storage")
 def deploy_config_command(
-    context: CommandContext, model: str, overrides: tuple[str, ...], storage: str | None, **options: object
+    context: CommandContext,
+    model: str,
+    overrides: tuple[str, ...],
+    storage: str | None,
+    *,
+    as_variables: bool,
+    **options: object,
 ) -> None:
     """Print the config of MODEL's endpoint for `serve deploy`."""
-    config = raymill.deploy_config(
-        model, storage=storage or raymill.STORAGE, overrides=overrides, **_without_defaults(options)
-    )
+    make = raymill.node_variables if as_variables else raymill.deploy_config
+    config = make(model, storage=storage or raymill.STORAGE, overrides=overrides, **_without_defaults(options))
+    if not isinstance(config, str):
+        context.emit({"variables": config}, [f"export {name}={shlex.quote(text)}" for name, text in config.items()])
+        return
     context.emit({"config": config}, config.splitlines())
 
 
