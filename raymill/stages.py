@@ -59,8 +59,12 @@ def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[
 def prepare(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> Outcome:
-    """Make the prepared rows of `spec`, or reuse them. Starts Ray only if many rows must be prepared."""
+    """Make the prepared rows of `spec`, or reuse them. Starts Ray only if many rows must be prepared.
+
+    The outcome's `same_run` names a finished run that a new one would repeat: there are no new rows.
+    """
     from trainer.data.folder import FILES_LEFT_OUT
+    from trainer.runs.same_run import find_same_run
 
     run = _new_run(spec, overrides, console, "prepare")
     with _locked(run):
@@ -68,6 +72,7 @@ def prepare(
         return run.write_outcome(
             fingerprint=prepared.contract.fingerprint,
             prepared=str(prepared.folder),
+            same_run=find_same_run(run.spec, prepared.folder),
             rows=prepared.summary["rows"],
             bad_rows=prepared.summary["quarantined"],
             left_out=prepared.summary["left_out"],

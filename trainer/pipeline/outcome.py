@@ -23,6 +23,8 @@ class Outcome:
     """The contract's fingerprint."""
     prepared: str | None = None
     """The folder of the prepared rows."""
+    same_run: str | None = None
+    """The name of a finished run with the same rows and the same spec, which a new run would repeat."""
     rows: dict[str, int] = field(default_factory=dict)
     """Prepared rows by part."""
     bad_rows: dict[str, int] = field(default_factory=dict)
