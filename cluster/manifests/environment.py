@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cluster.manifests.inputs import ManifestInputs
 from serve.haproxy import cluster_variables
-from serve.ingress_settings import ingress_variables
 
 
 def node_environment(inputs: ManifestInputs, token_path: str | None) -> dict[str, str]:
@@ -13,11 +12,9 @@ def node_environment(inputs: ManifestInputs, token_path: str | None) -> dict[str
     `token_path` is the file with the token on the machine. None: the machine gets the token as RAY_AUTH_TOKEN, by a
     reference to a secret. Without the mode, Ray asks for a token only on those machines that find a token file.
     """
-    serve = inputs.spec.serve
     return {
         "RAY_AUTH_MODE": "token",
         **({"RAY_AUTH_TOKEN_PATH": token_path} if token_path else {}),
-        **cluster_variables(serve),
-        **ingress_variables(serve),
+        **cluster_variables(inputs.spec.serve),
         "RAY_USAGE_STATS_ENABLED": "0",
     }

@@ -41,6 +41,11 @@ class ManifestInputs(NamedTuple):
         return name if name[0].isalpha() else f"m-{name}"
 
     @property
+    def lock(self) -> str:
+        """Name of the lock of the storage that the nightly pipeline holds, whatever starts it."""
+        return self.spec.name
+
+    @property
     def storage(self) -> str:
         """Path of raymill's storage on the machines of the cluster."""
         return remote_storage(self.deploy)

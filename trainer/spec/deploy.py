@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from trainer.spec.deploy_machines import HostsSpec, RayUpSpec, SlurmSpec
+from trainer.spec.deploy_machines import AirflowSpec, HostsSpec, RayUpSpec, SlurmSpec
 from trainer.spec.section import SpecSection
 
 #: An absolute path of a machine of the cluster.
@@ -47,3 +47,5 @@ class DeploySpec(SpecSection):
     """Docker Compose on hosts of your own."""
     slurm: SlurmSpec = Field(default_factory=SlurmSpec)
     """A Slurm cluster."""
+    airflow: AirflowSpec = Field(default_factory=AirflowSpec)
+    """Airflow 3, which starts the nightly pipeline on a Ray cluster."""

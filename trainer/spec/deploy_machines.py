@@ -1,4 +1,4 @@
-"""The sections of `deploy:` for machines without Kubernetes: `ray_up`, `hosts` and `slurm`."""
+"""The sections of `deploy:` for what is not Kubernetes: `ray_up`, `hosts`, `slurm` and `airflow`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from trainer.spec.section import NonNegative, Positive, SpecSection
 
 #: What `ray up` can rent machines from, and machines that are there already.
 Provider = Literal["aws", "gcp", "azure", "local"]
+#: An absolute path of a machine.
+MachinePath = Annotated[str, Field(pattern=r"^/[^\s:]*$")]
 #: `SERVER:/folder` of an NFS server.
 NfsExport = Annotated[str, Field(pattern=r"^[A-Za-z0-9.\-]+:/\S*$")]
 #: A name or an address of a machine, as ssh takes it.
@@ -129,3 +131,24 @@ class SlurmSpec(SpecSection):
     `source /shared/raymill/bin/activate`."""
     apptainer: bool = False
     """Run Ray and raymill in `deploy.image` by Apptainer, on all machines."""
+
+
+class AirflowSpec(SpecSection):
+    """Airflow 3, which starts the nightly pipeline on a Ray cluster."""
+
+    ray_address: Annotated[str, Field(pattern=r"^(auto|(ray://)?[A-Za-z0-9.\-]+:\d+)$")] = "auto"
+    """Ray's head as Airflow's workers reach it, `host:port` or `ray://host:port`. `auto`: Ray runs on the worker's
+    machine."""
+    dashboard: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\-]+:\d+$")] = "http://127.0.0.1:8265"
+    """Ray's dashboard as Airflow's workers reach it. It takes the endpoint's config."""
+    token_file: MachinePath = "/etc/raymill/token"
+    """File on Airflow's workers with Ray's token."""
+    setup: tuple[str, ...] = ()
+    """Lines of shell that make `raymill` and `serve` commands of a task, for example
+    `source /shared/raymill/bin/activate`."""
+    queue: str | None = None
+    """Airflow's queue of the workers that have raymill. Default: Airflow's own."""
+    retries: NonNegative = 1
+    """How many times a step is tried again. The roll-out is not: it goes back to the version before."""
+    max_hours: Positive = 20
+    """Hours after which Airflow ends the pipeline."""
