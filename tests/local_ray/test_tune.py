@@ -54,13 +54,14 @@ def test_a_grid_tries_every_combination_including_prepared_rows(tiny_base, tiny_
     assert result.prepared.is_dir()
 
 
-def test_a_variant_that_cannot_be_prepared_fails_its_trials_only(tiny_base, tiny_data, storage):
-    space = {"data.columns.text": {"choice": ["absent", "text"]}}
-    tune = {"algorithm": "grid", "scheduler": "none", "space": space}
+def test_a_variant_that_cannot_be_prepared_fails_its_trials_only(tiny_base, tiny_data, storage, tmp_path):
+    (tmp_path / "no_model").mkdir()
+    bases = [str(tmp_path / "no_model"), str(tiny_base)]
+    tune = {"algorithm": "grid", "scheduler": "none", "space": {"model.base": {"choice": bases}}}
     result = search_tiny(tiny_base, tiny_data, storage, tune, train={"epochs": 1, "batch_size": 16})
     failed, finished = result.trials
-    assert failed.state == "failed" and "column 'absent'" in failed.error
-    assert finished.state == "finished" and result.spec.data.columns.text == "text"
+    assert failed.state == "failed" and "no_model" in failed.error
+    assert finished.state == "finished" and result.spec.model.base == bases[1]
 
 
 @pytest.mark.long
