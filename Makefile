@@ -58,4 +58,4 @@ bench: install
 	$(BIN)/python benchmarks/train_throughput.py
 
 clean:
-	rm -rf $(VENV) .raymill site build dist *.egg-info
+	rm -rf $(VENV) .cache .raymill site build dist *.egg-info

@@ -25,7 +25,7 @@ def render(inputs: ManifestInputs) -> Rendered:
                 "put the line into a script on Airflow's workers, and `source` it",
             )
     environment = {
-        "RAY_ADDRESS": airflow.ray_address,
+        **({} if airflow.ray_address == "auto" else {"RAY_ADDRESS": airflow.ray_address}),
         "RAY_DASHBOARD_ADDRESS": airflow.dashboard,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": airflow.token_file,
