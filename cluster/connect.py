@@ -205,7 +205,7 @@ def _join(address: RayAddress, quiet: bool) -> None:
                 logging_level=_logging_level(quiet),
                 runtime_env=job_environment() or None,
             )
-    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
+    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise address.no_answer(error) from error
 
 

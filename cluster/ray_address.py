@@ -7,6 +7,8 @@ import socket
 from typing import NamedTuple
 
 from cluster.errors import ResourceError, first_line
+from cluster.ray_internals import HEAD_QUESTION
+from cluster.ray_token import is_refusal, sent_token, token_error
 
 #: The address that asks for a Ray on this machine.
 LOCAL = "local"
@@ -20,6 +22,7 @@ OPTION = "--address"
 _CLIENT = "ray://"
 _CONNECT_WITHIN_S = 5
 _HEAD_PORT = 6379
+_GOOD, _NO_GRPC, _REFUSED = "good", "no gRPC", "refused"
 
 
 class RayAddress(NamedTuple):
@@ -30,7 +33,8 @@ class RayAddress(NamedTuple):
     """`cluster.address`, `--address` or `RAY_ADDRESS`."""
 
     def check(self) -> None:
-        """Raise `ResourceError` within seconds if this is no address of a cluster, or if nothing listens there.
+        """Raise `ResourceError` within seconds if this is no address of a cluster, if nothing listens there, or if it
+        refuses the token of this process.
 
         Ray itself would try for half a minute.
         """
@@ -42,11 +46,16 @@ class RayAddress(NamedTuple):
                 pass
         except (OSError, UnicodeError) as error:
             raise self.no_answer(error) from error
-        if not _speaks_grpc(host, port):
+        answer = _ask_grpc(host, port)
+        if answer == _NO_GRPC:
             raise self._no_address(f"what listens there is no Ray; a head's port is usually {_HEAD_PORT}")
+        if answer == _REFUSED:
+            raise token_error(str(self))
 
     def no_answer(self, error: BaseException) -> ResourceError:
-        """Return the error of a cluster that does not answer."""
+        """Return the error of a cluster that does not answer, or that refuses this process."""
+        if is_refusal(error):
+            return token_error(str(self))
         return ResourceError(f"{self} does not answer: {first_line(error)}", f"start its head, or {self._remedy}")
 
     def _host_and_port(self) -> tuple[str, int]:
@@ -90,17 +99,25 @@ def find_address(address: str | None, source: str = "cluster.address") -> RayAdd
     return None if cluster.value in ("", LOCAL) else cluster
 
 
-def _speaks_grpc(host: str, port: int) -> bool:
-    """Return whether a server answers in gRPC, as a head does; true as well if this cannot be found out."""
+def _ask_grpc(host: str, port: int) -> str:
+    """Return whether a server answers in gRPC, as a head does, and takes the token of this process.
+
+    What cannot be found out counts as a good answer.
+    """
     if os.environ.get("RAY_USE_TLS", "0") != "0":
-        return True
+        return _GOOD
     try:
         import grpc
     except ImportError:
-        return True
+        return _GOOD
+    token = sent_token()
+    metadata = [("authorization", f"Bearer {token}")] if token else []
     with grpc.insecure_channel(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_CONNECT_WITHIN_S)
+            channel.unary_unary(HEAD_QUESTION)(b"", timeout=_CONNECT_WITHIN_S, metadata=metadata)
         except grpc.FutureTimeoutError:
-            return False
-    return True
+            return _NO_GRPC
+        except grpc.RpcError as error:
+            return _REFUSED if error.code() is grpc.StatusCode.UNAUTHENTICATED else _GOOD
+    return _GOOD

@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from cluster.errors import first_line
 
 #: The environment variable in which Ray passes the dotted name of a setup hook to its workers.
 # Why: raymill does not start the job of an application from `serve deploy`, so it cannot set the hook for that job.
 # Replaced by: `worker_process_setup_hook` in an actor's `runtime_env`, once Ray accepts it there and not only for jobs.
 WORKER_SETUP_HOOK_VARIABLE = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
+
+#: A question in gRPC that every head answers, unless it refuses the token.
+# Why: `ray.init` tries for 20 s to join a cluster that refuses the token, and then says that it does not answer.
+# Replaced by: an error of `ray.init` for a refused token, at once. If the name is gone, that wait is back, and no more.
+HEAD_QUESTION = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 
 
 class ServeAddress(NamedTuple):
@@ -138,3 +148,28 @@ def live_actors() -> dict[str, str]:
     from ray._private.state import actors
 
     return {key: actor["ActorClassName"] for key, actor in actors().items() if actor["State"] != "DEAD"}
+
+
+def cluster_config_problem(config: dict[str, Any]) -> str | None:
+    """Return what `ray up` refuses in a cluster's config, in one sentence, or None. It asks no cloud."""
+    # Why: `ray up` has no option that only checks; the check must be Ray's own, with Ray's defaults filled in.
+    # Replaced by: a public function or `ray up --dry-run`; `ray.autoscaler.sdk` has no validation without the cloud.
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    try:
+        validate_config(prepare_config(copy.deepcopy(config)))
+    except Exception as error:  # jsonschema's, click's, ValueError and AssertionError
+        where = ".".join(map(str, getattr(error, "absolute_path", ())))
+        return f"{where}: {first_line(error)}" if where else first_line(error)
+    return None
+
+
+def azure_machine_keys() -> set[str]:
+    """Return the keys that Ray takes in `azure_arm_parameters`: the parameters of its template for a machine."""
+    # Why: Azure refuses an unknown parameter only after `ray up` has made the network.
+    # Replaced by: a schema of `node_config`; the file is data of Ray's.
+    import ray.autoscaler
+
+    folder = Path(ray.autoscaler.__file__).parent / "_private" / "_azure"
+    template = json.loads((folder / "azure-vm-template.json").read_text(encoding="utf-8"))
+    return set(template["parameters"]) | {"availability_zone"}

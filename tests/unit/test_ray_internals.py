@@ -59,6 +59,12 @@ def test_without_unused_daemons(log_monitor):
     assert starters == {name: vars(node)[name] for name in starters}
 
 
+def test_head_question():
+    advice = "find another question in gRPC that a head answers with UNAUTHENTICATED, for ray_internals.HEAD_QUESTION"
+    stub = load_name("ray.core.generated.gcs_service_pb2_grpc", "NodeInfoGcsServiceStub", advice)
+    require(f"'{ray_internals.HEAD_QUESTION}'" in inspect.getsource(stub), advice)
+
+
 def test_serve_client():
     advice = (
         "change ray_internals.serve_is_running and serve_address to the way `ray.serve.status` finds its controller"
@@ -123,3 +129,10 @@ def test_only_ray_internals_imports_private_names_of_ray():
     folders = ("cluster", "trainer", "tune", "serve", "raymill", "benchmarks", "examples")
     files = {path: private_imports(path) for folder in folders for path in (ROOT / folder).rglob("*.py")}
     assert {str(path.relative_to(ROOT)) for path, names in files.items() if names} == {"cluster/ray_internals.py"}
+
+
+def test_cluster_config():
+    advice = "change ray_internals.cluster_config_problem to what `ray up` checks its config with now"
+    for name in ("prepare_config", "validate_config"):
+        load_name("ray.autoscaler._private.util", name, advice)
+    require("vmSize" in ray_internals.azure_machine_keys(), "change ray_internals.azure_machine_keys to Ray's template")
