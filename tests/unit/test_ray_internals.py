@@ -136,3 +136,10 @@ def test_cluster_config():
     for name in ("prepare_config", "validate_config"):
         load_name("ray.autoscaler._private.util", name, advice)
     require("vmSize" in ray_internals.azure_machine_keys(), "change ray_internals.azure_machine_keys to Ray's template")
+
+
+def test_cluster_config():
+    advice = "change ray_internals.cluster_config_problem to what `ray up` checks its config with now"
+    for name in ("prepare_config", "validate_config"):
+        load_name("ray.autoscaler._private.util", name, advice)
+    require("vmSize" in ray_internals.azure_machine_keys(), "change ray_internals.azure_machine_keys to Ray's template")
