@@ -31,7 +31,7 @@ class Console:
     @property
     def poll_every_s(self) -> float:
         """Seconds between two reads of a stage's progress. A read may open a file for every trial."""
-        return POLL_EVERY_S if self._rich is not None and self._rich.is_terminal else _PLAIN_POLL_EVERY_S
+        return POLL_EVERY_S if self.is_terminal else _PLAIN_POLL_EVERY_S
 
     def redirect_ray_output(self, path: Path) -> None:
         """Send what Ray and other libraries print to `path` from now on. Has an effect on the command line only."""
@@ -39,6 +39,24 @@ class Console:
             return
         self._redirect.redirect(path)
         self._rich = _rich_console(self._redirect.stderr)
+
+    @property
+    def stream(self) -> IO[str]:
+        """Where the console writes at the moment. It must have been created with a stream."""
+        stream: IO[str] = self._rich.file
+        return stream
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the console writes to a terminal."""
+        return self._rich is not None and bool(self._rich.is_terminal)
+
+    def print_line(self, text: str) -> None:
+        """Write a line of another program as it is, above the progress."""
+        if self._rich:
+            from rich.text import Text
+
+            self._rich.print(Text(text))
 
     def print(self, text: str, style: str = "") -> None:
         """Write one line."""
@@ -58,15 +76,19 @@ class Console:
     def stage(self, name: str) -> Iterator[Show]:
         """Show a stage while the block runs. Yields the function that updates its line."""
         started = time.monotonic()
-        with self._line(name, started) as show:
+        with self.progress_line(name, started) as show:
             yield show
         self.print(f"  {name:<10} {time.monotonic() - started:6.1f} s", style="green")
 
     @contextlib.contextmanager
-    def _line(self, name: str, started: float) -> Iterator[Show]:
+    def progress_line(self, name: str, started: float) -> Iterator[Show]:
+        """Show the progress of a stage that started at `started` (`time.monotonic`) while the block runs.
+
+        Yields the function that updates it.
+        """
         if self._rich is None:
             yield lambda progress: None
-        elif self._rich.is_terminal:
+        elif self.is_terminal:
             with self._bar(name, started) as show:
                 yield show
         else:

@@ -9,6 +9,7 @@ from raymill.own_packages import guard
 
 guard()  # before any import from raymill's other packages: a user's own serve.py may come first on the import path
 
+from raymill.cluster_jobs import job_logs, job_status, jobs, stop_job
 from raymill.contracts import contract_diff, contract_show
 from raymill.drafting import init
 from raymill.endpoint import deploy_config, node_variables, optimize, serve, serve_versions, wait_for_interrupt
@@ -21,7 +22,8 @@ from raymill.run_details import show_run
 from raymill.run_listing import runs
 from raymill.run_removal import remove_runs
 from raymill.session import STORAGE
-from raymill.stages import data_report, plan, prepare, repeat, resume, run, train, tune
+from raymill.stages import data_report, prepare, repeat, resume, run, train, tune
+from raymill.submission import submit
 from raymill.task_listing import tasks
 
 __all__ = [
@@ -35,6 +37,9 @@ __all__ = [
     "doctor",
     "evaluate",
     "init",
+    "job_logs",
+    "job_status",
+    "jobs",
     "load",
     "manifest",
     "models",
@@ -54,6 +59,8 @@ __all__ = [
     "serve_versions",
     "show",
     "show_run",
+    "stop_job",
+    "submit",
     "tasks",
     "train",
     "tune",

@@ -19,43 +19,6 @@ if TYPE_CHECKING:
     from trainer.spec.run import RunSpec
 
 
-def plan(spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the processes that will run, with their CPUs and GPUs, the cluster's nodes, and the values of `auto`.
-
-    `chosen` has the value and the reason of each key that is `auto`; `not_chosen` says why the values are not known yet,
-    for example because many rows are not prepared. Few rows are prepared in a temporary folder to know them.
-
-    Raises `ResourceError` with the totals if the processes do not fit, and every error that `run` raises before it
-    reads rows.
-    """
-    from cluster.connect import connect_to_ray
-    from cluster.plan import check_fits, joined_nodes, local_nodes
-    from trainer.pipeline.planned_choices import plan_choices
-    from trainer.pipeline.resources import list_demands, plan_resources
-    from trainer.pipeline.run import check_references
-    from trainer.tasks.load_spec import load_spec
-
-    loaded = load_spec(spec, overrides)
-    check_references(loaded, fetch=False)
-    if is_on_this_machine(loaded):
-        nodes = local_nodes(loaded.cluster.cpus)
-    else:
-        with connect_to_ray(loaded.cluster.address):
-            nodes = joined_nodes()
-    resources = plan_resources(loaded, nodes)
-    demands = list_demands(loaded, resources)
-    check_fits(demands, nodes)
-    planned = plan_choices(loaded)
-    return {
-        "nodes": [node._asdict() for node in nodes],
-        "stages": [{**demand._asdict(), "cpus": demand.cpus, "gpus": demand.gpus} for demand in demands],
-        "cpus_per_worker": resources.cpus_per_worker,
-        "trials_at_once": resources.trials_at_once,
-        "chosen": {key: choice._asdict() for key, choice in planned.choices.items()},
-        "not_chosen": planned.unknown_because,
-    }
-
-
 def prepare(
     spec: str | Path | RunSpec | Mapping[str, Any], *, overrides: Iterable[str] = (), console: Console | None = None
 ) -> Outcome:
@@ -159,23 +122,30 @@ def run(
     overrides: Iterable[str] = (),
     console: Console | None = None,
     then: Callable[[Run, Outcome], Outcome] | None = None,
+    continue_unfinished: bool = False,
     lock: str | None = None,
     lock_wait_s: float = 0,
 ) -> Outcome:
     """Prepare, search or train, evaluate, register, and promote through the gate.
 
-    `then` is called at the end with the run and its outcome, while Ray still runs; `--serve` uses it. `lock` is the name
-    of a lock in the storage folder that is held meanwhile, so that two runs of one pipeline never overlap, on whatever
-    machines. Raises `ResourceError` if another run holds it for `lock_wait_s`.
+    `then` is called at the end with the run and its outcome, while Ray still runs; `--serve` uses it. With
+    `continue_unfinished`, the newest run of this spec in the storage is resumed if it was interrupted; otherwise a new
+    one starts. `lock` is the name of a lock in the storage folder that is held meanwhile, so that two runs of one pipeline
+    never overlap, on whatever machines. Raises `ResourceError` if another run holds it for `lock_wait_s`.
     """
     from trainer.runs.folder import lock_pipeline
+    from trainer.runs.resume import find_unfinished
     from trainer.tasks.load_spec import load_spec
 
+    loaded = load_spec(spec, overrides)
     with contextlib.ExitStack() as stack:
         if lock is not None:
-            storage = Path(load_spec(spec, overrides).storage)
-            stack.enter_context(lock_pipeline(storage, lock, lock_wait_s))
-        return _run_pipeline(_new_run(spec, overrides, console, "run"), then)
+            stack.enter_context(lock_pipeline(Path(loaded.storage), lock, lock_wait_s))
+        unfinished = find_unfinished(loaded, "run") if continue_unfinished else None
+        if unfinished is not None:
+            folder, changes = unfinished
+            return resume(folder, overrides=changes, storage=loaded.storage, console=console, then=then)
+        return _run_pipeline(_new_run(loaded, (), console, "run"), then)
 
 
 def resume(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from raymill.cli import drafting, info, manifests, models, run_history, runs, serving
+from raymill.cli import drafting, info, jobs, manifests, models, plan, run_history, runs, serving
 from raymill.cli.options import OrderedGroup
 
 
@@ -26,6 +26,9 @@ for _command in (
     runs.train_command,
     runs.tune_command,
     run_history.runs_group,
+    jobs.submit_command,
+    jobs.jobs_group,
+    jobs.run_job_command,
     models.evaluate_command,
     models.predict_command,
     models.models_group,

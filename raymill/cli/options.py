@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -85,3 +85,8 @@ def with_storage(overrides: tuple[str, ...], storage: str | None) -> list[str]:
     if not storage:
         return list(overrides)
     return [*overrides, f"storage={json.dumps(str(expand_home(storage).absolute()))}"]
+
+
+def with_address(overrides: Iterable[str], address: str | None) -> list[str]:
+    """Return the overrides, with `--address` added as the key `cluster.address`."""
+    return [*overrides, *([f"cluster.address={json.dumps(address)}"] if address else [])]

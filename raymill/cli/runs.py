@@ -10,7 +10,7 @@ import click
 
 import raymill
 from raymill.cli.context import CommandContext
-from raymill.cli.options import RESUME, SPEC, SPEC_OR_RUN, OrderedGroup, shared_options, with_storage
+from raymill.cli.options import RESUME, SPEC, SPEC_OR_RUN, OrderedGroup, shared_options, with_address, with_storage
 
 if TYPE_CHECKING:
     from trainer.pipeline.outcome import Outcome
@@ -20,22 +20,27 @@ if TYPE_CHECKING:
 @click.command("run")
 @SPEC_OR_RUN
 @RESUME
+@click.option(
+    "--continue", "continue_unfinished", is_flag=True, help="Resume the last run of SPEC if it was interrupted."
+)
 @click.option("--serve", "then_serve", is_flag=True, help="Then serve the model until Ctrl-C.")
 @click.option(
     "--lock", metavar="NAME", help="Hold this lock of the storage, so that two runs of a pipeline never overlap."
 )
 @click.option("--lock-wait", "lock_wait_s", type=click.FloatRange(0), default=0, metavar="SECONDS",
               help="How long to wait for another run that holds the lock. Default: 0.")  # fmt: skip
-@shared_options("set", "storage")
+@shared_options("set", "storage", "address")
 def run_command(
     context: CommandContext,
     spec: str | None,
     resume: str | None,
+    continue_unfinished: bool,
     then_serve: bool,
     lock: str | None,
     lock_wait_s: float,
     overrides: tuple[str, ...],
     storage: str | None,
+    address: str | None,
 ) -> None:
     """Run the whole pipeline, from raw data to the registry.
 
@@ -44,21 +49,24 @@ def run_command(
     _check_one_given(spec=spec, resume=resume)
     if resume and lock:
         raise click.UsageError("--lock is for a new run of SPEC; --resume RUN locks the run itself")
+    if resume and continue_unfinished:
+        raise click.UsageError("--continue is for SPEC; --resume RUN names the run")
 
     def run_pipeline(then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
         if resume:
             return raymill.resume(
                 resume,
-                overrides=overrides,
+                overrides=with_address(overrides, address),
                 storage=storage or raymill.STORAGE,
                 console=context.console,
                 then=then,
             )
         return raymill.run(
             str(spec),
-            overrides=with_storage(overrides, storage),
+            overrides=with_address(with_storage(overrides, storage), address),
             console=context.console,
             then=then,
+            continue_unfinished=continue_unfinished,
             lock=lock,
             lock_wait_s=lock_wait_s,
         )
@@ -66,7 +74,7 @@ def run_command(
     if not then_serve:
         outcome = run_pipeline(None)
         model = outcome.model if outcome.promoted else f"{outcome.model}@{outcome.version}"
-        context.emit(outcome.as_dict(), [*_summary_lines(outcome), f"next:   {_serve_command(model, storage)}"])
+        context.emit(outcome.as_dict(), [*summary_lines(outcome), f"next:   {_serve_command(model, storage)}"])
         return
 
     def serve_result(run: Run, outcome: Outcome) -> Outcome:
@@ -74,7 +82,7 @@ def run_command(
 
         version = Registry(run.spec.storage).find(f"{outcome.model}@{outcome.version}")
         with raymill.serve_versions([version], run.spec.serve, context.console, log_folder=str(run.folder)) as url:
-            lines = [*_summary_lines(outcome), f"listening on {url}"]
+            lines = [*summary_lines(outcome), f"listening on {url}"]
             with contextlib.suppress(KeyboardInterrupt):
                 context.emit({**outcome.as_dict(), "url": url}, lines)
                 raymill.wait_for_interrupt()
@@ -97,7 +105,7 @@ def _serve_command(model: str | None, storage: str | None) -> str:
     return f"raymill serve {model}{f' --storage {storage}' if storage else ''}"
 
 
-def _summary_lines(outcome: Outcome) -> list[str]:
+def summary_lines(outcome: Outcome) -> list[str]:
     from trainer.targets.metrics.summary import metrics_line
 
     test = outcome.metrics.get("test", {})
@@ -109,42 +117,16 @@ def _summary_lines(outcome: Outcome) -> list[str]:
     ]
 
 
-@click.command("plan")
-@SPEC
-@shared_options("set", "storage")
-def plan_command(context: CommandContext, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
-    """Show which processes will run, whether they fit, and what `auto` stands for.
-
-    Adds up their CPUs and GPUs and compares them with those of the nodes.
-    """
-    plan = raymill.plan(spec, overrides=with_storage(overrides, storage))
-    rows = [
-        [stage[key] for key in ("stage", "what", "processes", "cpus_each", "gpus_each", "cpus", "gpus")]
-        for stage in plan["stages"]
-    ]
-    context.console.table("Plan", ["stage", "what", "processes", "CPU each", "GPU each", "CPU", "GPU"], rows)
-    _print_choices(context, plan)
-    cpus, gpus = (sum(node[kind] for node in plan["nodes"]) for kind in ("cpus", "gpus"))
-    context.emit(plan, [f"it fits; nodes: {len(plan['nodes'])}, with {cpus:g} CPU and {gpus:g} GPU in total"])
-
-
-def _print_choices(context: CommandContext, plan: dict[str, Any]) -> None:
-    """Print the values of the keys that are `auto`, or why they are not known yet."""
-    from trainer.defaults.facts import Choice
-    from trainer.pipeline.messages import print_choices
-
-    if plan["chosen"]:
-        print_choices(context.console, {key: Choice(**choice) for key, choice in plan["chosen"].items()})
-    elif plan["not_chosen"]:
-        context.console.detail(f"keys that are `auto` are chosen in the run: {plan['not_chosen']}")
-
-
 @click.command("prepare")
 @SPEC
-@shared_options("set", "storage")
-def prepare_command(context: CommandContext, spec: str, overrides: tuple[str, ...], storage: str | None) -> None:
+@shared_options("set", "storage", "address")
+def prepare_command(
+    context: CommandContext, spec: str, overrides: tuple[str, ...], storage: str | None, address: str | None
+) -> None:
     """Make the prepared rows of SPEC, or reuse them."""
-    outcome = raymill.prepare(spec, overrides=with_storage(overrides, storage), console=context.console)
+    outcome = raymill.prepare(
+        spec, overrides=with_address(with_storage(overrides, storage), address), console=context.console
+    )
     lines = [f"rows: {outcome.prepared}", f"contract: {outcome.fingerprint}"]
     context.emit(outcome.as_dict(), lines)
 
@@ -170,7 +152,7 @@ def data_report_command(context: CommandContext, spec: str, overrides: tuple[str
 @SPEC_OR_RUN
 @RESUME
 @click.option("--from", "repeated", metavar="RUN", help="Repeat an earlier run with the defaults of that time.")
-@shared_options("set", "storage")
+@shared_options("set", "storage", "address")
 def train_command(
     context: CommandContext,
     spec: str | None,
@@ -178,33 +160,49 @@ def train_command(
     repeated: str | None,
     overrides: tuple[str, ...],
     storage: str | None,
+    address: str | None,
 ) -> None:
     """Prepare and train once."""
     _check_one_given(spec=spec, resume=resume, **{"from": repeated})
     storage_folder, console = storage or raymill.STORAGE, context.console
     if resume:
-        outcome = raymill.resume(resume, overrides=overrides, storage=storage_folder, console=console)
+        outcome = raymill.resume(
+            resume, overrides=with_address(overrides, address), storage=storage_folder, console=console
+        )
     elif repeated:
-        outcome = raymill.repeat(repeated, overrides=overrides, storage=storage_folder, console=console)
+        outcome = raymill.repeat(
+            repeated, overrides=with_address(overrides, address), storage=storage_folder, console=console
+        )
     else:
-        outcome = raymill.train(str(spec), overrides=with_storage(overrides, storage), console=console)
+        outcome = raymill.train(
+            str(spec), overrides=with_address(with_storage(overrides, storage), address), console=console
+        )
     _emit_training(context, outcome)
 
 
 @click.command("tune")
 @SPEC_OR_RUN
 @RESUME
-@shared_options("set", "storage")
+@shared_options("set", "storage", "address")
 def tune_command(
-    context: CommandContext, spec: str | None, resume: str | None, overrides: tuple[str, ...], storage: str | None
+    context: CommandContext,
+    spec: str | None,
+    resume: str | None,
+    overrides: tuple[str, ...],
+    storage: str | None,
+    address: str | None,
 ) -> None:
     """Prepare and search. Writes the best trial's spec to best.yaml."""
     _check_one_given(spec=spec, resume=resume)
     if resume:
         storage_folder = storage or raymill.STORAGE
-        outcome = raymill.resume(resume, overrides=overrides, storage=storage_folder, console=context.console)
+        outcome = raymill.resume(
+            resume, overrides=with_address(overrides, address), storage=storage_folder, console=context.console
+        )
     else:
-        outcome = raymill.tune(str(spec), overrides=with_storage(overrides, storage), console=context.console)
+        outcome = raymill.tune(
+            str(spec), overrides=with_address(with_storage(overrides, storage), address), console=context.console
+        )
     _emit_training(context, outcome)
 
 

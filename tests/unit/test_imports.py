@@ -13,7 +13,9 @@ TOP = ("cluster", "trainer", "tune", "serve", "raymill")
 #: All packages from the ground up: a file imports only from its own package and from packages above it in this list.
 PACKAGES = [
     "cluster",
+    "cluster.monitoring",
     "cluster.node_checks",
+    "cluster.jobs",
     "trainer.charts",
     "trainer.values",
     "trainer.spec",
