@@ -27,7 +27,7 @@ def prepare(
     The outcome's `same_run` names a finished run that a new one would repeat: there are no new rows.
     """
     from trainer.data.folder import FILES_LEFT_OUT
-    from trainer.runs.same_run import find_same_run
+    from trainer.runs.resume import find_same_run
 
     run = _new_run(spec, overrides, console, "prepare")
     with _locked(run):

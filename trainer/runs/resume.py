@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from cluster.errors import SpecError
 from trainer.runs.environment import list_differences, read_precision
-from trainer.runs.folder import find_run, load_run_spec, run_kind, save_resolved_spec
+from trainer.runs.folder import (
+    SPEC_FILE,
+    base_name,
+    find_run,
+    list_runs,
+    load_run_spec,
+    read_prepared_path,
+    run_kind,
+    save_resolved_spec,
+)
 from trainer.runs.journal import RESULT
+from trainer.spec.differences import flatten_spec
 from trainer.spec.renames import check_key
 from trainer.spec.run import RunSpec
+from trainer.tasks.load_spec import load_spec, resolve_defaults
 
 # Keys that do not change the result of a training.
 _CHANGEABLE_KEYS = (
@@ -22,6 +35,8 @@ _CHANGEABLE_KEYS = (
     "train.max_failures",
     "train.max_time_s",
 )
+# The section for manifests says nothing about a run.
+_MANIFESTS = "deploy"
 # Keys that change what a search tries next and how long it continues. Trials that have started keep their values.
 _CHANGEABLE_KEYS_OF_A_SEARCH = (
     "tune.space.",
@@ -63,6 +78,57 @@ def load_for_resume(run: str, storage: Path, overrides: Iterable[str]) -> tuple[
     save_resolved_spec(spec, folder)
     (folder / RESULT).unlink(missing_ok=True)  # a finished search that gets more trials is not finished
     return spec, folder, kind
+
+
+def find_unfinished(spec: RunSpec, kind: str) -> tuple[Path, list[str]] | None:
+    """Return the newest run of `spec` under its storage if it was interrupted, and what to override to resume it.
+
+    Keys that do not change the result may differ; the overrides give them the values that `spec` has. None if there is
+    no run of the spec, or if the newest one is finished.
+    """
+    folder = next(runs_of(spec, kind), None)
+    if folder is None or (folder / RESULT).is_file():
+        return None
+    return folder, _changes_since(folder, flatten_spec(resolve_defaults(spec)))
+
+
+def find_same_run(spec: RunSpec, prepared: Path) -> str | None:
+    """Return the name of the newest finished run of `spec` under its storage on these prepared rows, or None."""
+    finished = (folder for folder in runs_of(spec, "run") if (folder / RESULT).is_file())
+    return next((folder.name for folder in finished if read_prepared_path(folder) == prepared), None)
+
+
+def runs_of(spec: RunSpec, kind: str) -> Iterator[Path]:
+    """Yield the folders of the runs of a spec, newest first. Keys that do not change the result may differ."""
+    expected = _of_result(flatten_spec(resolve_defaults(spec)))
+    for folder in reversed(list_runs(Path(spec.storage), (kind,))):
+        if base_name(folder) != spec.name:
+            continue
+        try:
+            earlier = flatten_spec(resolve_defaults(load_spec(folder / SPEC_FILE)))
+        except SpecError:  # of another version of raymill, or a folder without a spec
+            continue
+        if _of_result(earlier) == expected:
+            yield folder
+
+
+def _of_result(flat: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys that change the result of a run."""
+    return {
+        key: value
+        for key, value in flat.items()
+        if not key.startswith(_CHANGEABLE_KEYS) and key.partition(".")[0] != _MANIFESTS
+    }
+
+
+def _changes_since(folder: Path, expected: dict[str, Any]) -> list[str]:
+    """Return the overrides with which a run is resumed as the spec with the values `expected` says."""
+    current = flatten_spec(resolve_defaults(load_run_spec(folder)))
+    return [
+        f"{key}={json.dumps(value)}"
+        for key, value in expected.items()
+        if key.startswith(_CHANGEABLE_KEYS) and current.get(key) != value
+    ]
 
 
 def load_for_repeat(run: str, storage: Path, overrides: Iterable[str]) -> tuple[RunSpec, list[str]]:
