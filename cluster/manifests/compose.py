@@ -40,7 +40,7 @@ def _compose(inputs: ManifestInputs, hosts: HostsSpec) -> Document:
         "ray", "start", "--block", f"--address={_HEAD_ADDRESS}", f"--num-cpus={cpus}", f"--num-gpus={gpus}",
         "--disable-usage-stats",
     ]  # fmt: skip
-    run = ["raymill", "run", _CONFIG_PATH]
+    run = ["raymill", "run", _CONFIG_PATH, "--continue"]
     is_alive = ["CMD", "ray", "health-check", "--address", _HEAD_ADDRESS]
     return {
         "name": inputs.name,

@@ -55,6 +55,7 @@ def _cluster(inputs: ManifestInputs, config: RayUpSpec) -> Document:
             "container_name": "raymill",
             "pull_before_run": True,
             "run_options": _run_options(inputs),
+            **({"worker_run_options": ["--gpus all"]} if is_local and _uses_gpus(inputs) else {}),
         },
         **({} if is_local else {"available_node_types": node_types, "head_node_type": HEAD}),
         "file_mounts": {_SYNCED_TOKEN: config.token_file},
@@ -69,6 +70,10 @@ def _cluster(inputs: ManifestInputs, config: RayUpSpec) -> Document:
         ),
         "worker_start_ray_commands": _start_commands("--address=$RAY_HEAD_IP:6379 --object-manager-port=8076"),
     }
+
+
+def _uses_gpus(inputs: ManifestInputs) -> bool:
+    return any(demand.gpus_each for demand in inputs.demands)
 
 
 def _node_types(inputs: ManifestInputs, config: RayUpSpec) -> dict[str, Any]:

@@ -22,7 +22,6 @@ def render(inputs: ManifestInputs) -> Rendered:
     script = render_template(
         "run.sbatch.j2",
         name=inputs.spec.name,
-        spec_name=inputs.spec.name,
         directives=_directives(inputs),
         storage=inputs.storage,
         project=inputs.deploy.project,
