@@ -62,9 +62,9 @@ class RayAddress(NamedTuple):
         scheme, separator, rest = self.value.rpartition("://")
         if scheme in ("http", "https"):
             raise ResourceError(
-                f"{self} is the address of Ray's dashboard, which `ray job submit` takes; a cluster is joined at host:port "
+                f"{self} is the address of Ray's dashboard, which `raymill submit` takes; a cluster is joined at host:port "
                 "or ray://host:port",
-                f"submit the command with `ray job submit`, or {self._remedy}",
+                f"use `raymill submit`, or {self._remedy}",
             )
         if separator and scheme != "ray":
             raise self._no_address(f"Ray has no addresses that begin with {scheme}://")

@@ -14,7 +14,7 @@ from cluster.ray_address import OPTION, VARIABLE, find_address
 
 #: Address, with a `%d` for a port where nothing listens -> what the message says of it.
 WRONG = {
-    "http://127.0.0.1:8265": "is the address of Ray's dashboard, which `ray job submit` takes",
+    "http://127.0.0.1:8265": "is the address of Ray's dashboard, which `raymill submit` takes",
     "https://head.example:443/path": "is the address of Ray's dashboard",
     "127.0.0.1:%d": "does not answer: [Errno 111] Connection refused",
     "localhost:%d": "does not answer",
