@@ -12,6 +12,7 @@ from cluster.plan import Demand, Node
 from trainer.pipeline.resources import ResourcePlan, list_demands, plan_resources
 from trainer.spec.deploy import DeploySpec
 from trainer.spec.run import RunSpec
+from trainer.spec.section import AUTO
 
 _DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 # CPU cores of a worker if the spec leaves them open: a cluster that is not there yet has no cores to share out.
@@ -71,8 +72,13 @@ def build_inputs(spec: RunSpec, folder: Path, *, is_ha: bool = False) -> Manifes
     """Return the inputs for a spec whose file is in `folder`.
 
     The cluster need not exist: each worker gets a machine's share of its own. Raises `SpecError` for paths that only
-    this machine has.
+    this machine has, and for `cluster.workers: auto`.
     """
+    if spec.cluster.workers == AUTO:
+        raise SpecError(
+            "cluster.workers=auto: the machines of the cluster are made for the workers, so there are none to count",
+            "set `cluster.workers` to a number, or to a range such as [1, 4]",
+        )
     deploy = spec.deploy or DeploySpec()
     sized = _with_cpus(spec)
     plan = plan_resources(sized, _nodes(sized))

@@ -6,7 +6,22 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cluster.errors import SpecError, suggest
-from cluster.manifests import compose, ray_up, raycluster, serve_config, slurm
+from cluster.manifests import (
+    airflow,
+    airflow_check,
+    compose,
+    compose_check,
+    kubernetes_check,
+    ray_up,
+    ray_up_check,
+    raycluster,
+    raycronjob,
+    rayjob,
+    rayservice,
+    serve_config,
+    slurm,
+    slurm_check,
+)
 from cluster.manifests.documents import Rendered
 from cluster.manifests.inputs import ManifestInputs
 
@@ -28,10 +43,20 @@ class ManifestKind(NamedTuple):
 
 #: Name -> kind, in the order of the help.
 KINDS: dict[str, ManifestKind] = {
-    "ray-up": ManifestKind("machines of AWS, GCP or Azure that Ray starts and stops, or hosts by ssh", ray_up.render),
-    "raycluster": ManifestKind("a standing Ray cluster on Kubernetes, by KubeRay", raycluster.render),
-    "compose": ManifestKind("containers on hosts of your own, by Docker Compose", compose.render),
-    "slurm": ManifestKind("a batch job of a Slurm cluster", slurm.render),
+    "ray-up": ManifestKind(
+        "machines of AWS, GCP or Azure that Ray starts and stops, or hosts by ssh", ray_up.render, ray_up_check.check
+    ),
+    "raycluster": ManifestKind(
+        "a standing Ray cluster on Kubernetes, by KubeRay", raycluster.render, kubernetes_check.check
+    ),
+    "rayjob": ManifestKind("one run on a Kubernetes cluster, by KubeRay", rayjob.render, kubernetes_check.check),
+    "rayservice": ManifestKind("the endpoint on Kubernetes, by KubeRay", rayservice.render, kubernetes_check.check),
+    "raycronjob": ManifestKind(
+        "the nightly pipeline on Kubernetes, by KubeRay", raycronjob.render, kubernetes_check.check
+    ),
+    "airflow": ManifestKind("the nightly pipeline as a DAG of Airflow 3", airflow.render, airflow_check.check),
+    "compose": ManifestKind("containers on hosts of your own, by Docker Compose", compose.render, compose_check.check),
+    "slurm": ManifestKind("a batch job of a Slurm cluster", slurm.render, slurm_check.check),
     "serve-config": ManifestKind("the endpoint for `serve deploy`", serve_config.render, serve_config.check),
 }
 

@@ -1,13 +1,33 @@
-"""Kind `raycluster`: a standing Ray cluster on Kubernetes."""
+"""Kind `raycluster`: a standing Ray cluster on Kubernetes, to which jobs are submitted."""
 
 from __future__ import annotations
 
 from cluster.manifests.documents import Rendered
 from cluster.manifests.inputs import ManifestInputs
+from cluster.manifests.kubernetes_access import disruption_budgets, network_policy
+from cluster.manifests.kubernetes_cluster import ray_cluster
+from cluster.manifests.kubernetes_groups import training_groups
+from cluster.manifests.kubernetes_monitors import monitors
+from cluster.manifests.kubernetes_objects import metadata, object_name, queue_labels, spec_config_map, storage_claim
+
+_SUFFIX, _LONGEST_NAME = "-ray", 53
 
 
 def render(inputs: ManifestInputs) -> Rendered:
-    """Return the manifests of a standing cluster."""
-    metadata = {"name": inputs.name}
-    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"run.yaml": inputs.spec_text}}
-    return {"config.yaml": [config_map]}
+    """Return the manifests of a standing cluster, as large as the spec's training needs."""
+    name = object_name(inputs, _SUFFIX, _LONGEST_NAME)
+    groups = training_groups(inputs)
+    cluster = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": metadata(inputs, name, name, labels=queue_labels(inputs)),
+        "spec": ray_cluster(inputs, name, groups),
+    }
+    return {
+        **storage_claim(inputs),
+        "config.yaml": [spec_config_map(inputs, name)],
+        **network_policy(inputs, name, serves=False),
+        **disruption_budgets(inputs, name, groups),
+        **monitors(inputs, name, serves=False),
+        "raycluster.yaml": [cluster],
+    }

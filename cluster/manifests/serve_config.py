@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from cluster.errors import first_line
 from cluster.manifests.documents import Rendered, parse_yaml
@@ -25,20 +26,25 @@ def remote_serve(inputs: ManifestInputs) -> ServeSpec:
 
 def check(files: Mapping[str, str]) -> list[str]:
     """Return what Ray Serve's schema and the application's arguments refuse."""
+    configs = parse_yaml(files.get(CONFIG_FILE, ""))
+    return [f"{CONFIG_FILE}: {problem}" for config in configs for problem in check_config(config)]
+
+
+def check_config(config: Any) -> list[str]:
+    """Return what Ray Serve's schema and the application's arguments refuse in one config."""
     from pydantic import ValidationError
     from ray.serve.schema import ServeDeploySchema
 
     from serve.app import BuildArguments
 
     problems = []
-    for config in parse_yaml(files.get(CONFIG_FILE, "")):
-        try:
-            schema = ServeDeploySchema.model_validate(config)
-            for application in schema.applications:
-                if application.import_path == "raymill.deploy:build":
-                    BuildArguments.model_validate(application.args)
-                else:
-                    problems.append(f"{CONFIG_FILE}: import_path={application.import_path}: it is raymill.deploy:build")
-        except (ValidationError, ValueError, TypeError) as error:
-            problems.append(f"{CONFIG_FILE}: {first_line(error)}")
+    try:
+        schema = ServeDeploySchema.model_validate(config)
+        for application in schema.applications:
+            if application.import_path == "raymill.deploy:build":
+                BuildArguments.model_validate(application.args)
+            else:
+                problems.append(f"import_path={application.import_path}: it is raymill.deploy:build")
+    except (ValidationError, ValueError, TypeError) as error:
+        problems.append(first_line(error))
     return problems

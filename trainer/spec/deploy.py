@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from trainer.spec.deploy_kubernetes import KubernetesSpec
 from trainer.spec.deploy_machines import AirflowSpec, HostsSpec, RayUpSpec, SlurmSpec
 from trainer.spec.section import SpecSection
 
@@ -32,6 +33,8 @@ class DeploySpec(SpecSection):
     is refused."""
     gpu_type: str | None = None
     """Type of the GPUs by Ray's name, for example `L4`, `A10G`, `A100-80G` or `H100`."""
+    serve_gpu_type: str | None = None
+    """Type of the GPUs of replicas. Default: `gpu_type`."""
     project: MachinePath = "/storage/project"
     """Folder of the cluster's machines, on the shared storage or in the image, with what the spec's own folder holds:
     data, base models and modules that the spec names by relative paths."""
@@ -41,6 +44,8 @@ class DeploySpec(SpecSection):
     """When the nightly pipeline starts, in the form of cron: minute, hour, day of the month, month, day of the week."""
     time_zone: str = "UTC"
     """Time zone of `schedule`, by its IANA name, for example `Europe/Vienna`."""
+    kubernetes: KubernetesSpec = Field(default_factory=KubernetesSpec)
+    """Ray on Kubernetes, by KubeRay's operator."""
     ray_up: RayUpSpec | None = None
     """`ray up`: machines of a cloud that Ray starts and stops itself, or hosts that it reaches by ssh."""
     hosts: HostsSpec = Field(default_factory=HostsSpec)
