@@ -45,10 +45,20 @@ def machine_checks(storage: str | Path) -> list[Check]:
 
 
 def cluster_report(address: str, storage: str | Path, within_s: float) -> NodeReport:
-    """Join the cluster at `address`, check its nodes and leave it. Raises `ResourceError` if it does not answer."""
+    """Check the nodes of the cluster at `address`: join it and leave it, or run a small job if it is a dashboard's URL.
+
+    Raises `ResourceError` if it does not answer.
+    """
+    folder = str(storage_folder(storage))
+    if address.startswith(("http://", "https://")):
+        from cluster.jobs.address import find_jobs_address
+        from cluster.jobs.client import JobClient
+        from cluster.jobs.doctor_job import check_nodes_by_job
+
+        return check_nodes_by_job(JobClient(find_jobs_address(address)), folder, within_s)
     from cluster.connect import connect_to_ray
     from cluster.node_checks.doctor import check_nodes
     from cluster.ray_address import OPTION
 
     with connect_to_ray(address, source=OPTION):
-        return check_nodes(str(storage_folder(storage)), within_s)
+        return check_nodes(folder, within_s)

@@ -71,6 +71,10 @@ _KEEP_ALIVE_S = 90
 # HAProxy's retries for each retry in `serve.retries`. More are needed because HAProxy also counts refused connections,
 # and a replica that was just killed is tried first: it has the fewest requests.
 _ATTEMPTS_PER_RETRY = 4
+# A replica answers 504 itself after `serve.timeout_s`. One that says nothing for so much longer is gone, as with its
+# machine: the request is sent to another one. With replicas from zero, the first request waits until one is up: Ray
+# Serve's own proxy holds it 5 s longer.
+_SILENCE_S, _SILENCE_FROM_ZERO_S = 2, 7
 # How long a removed replica still answers requests. HAProxy learns within a second that it is removed.
 _DRAIN_S = 3
 # How long Ray Serve waits until a proxy is ready. Then it kills the proxy, and the start of the endpoint fails. The
@@ -203,6 +207,9 @@ def cluster_variables(spec: ServeSpec) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # After a configuration reload, the old process may finish the responses that it has begun.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + client_timeout_s + 5),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(
+            math.ceil(spec.timeout_s) + (_SILENCE_S if spec.min_replicas else _SILENCE_FROM_ZERO_S)
+        ),
         # A client that takes nothing of its answer is disconnected.
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(client_timeout_s),
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
@@ -212,7 +219,7 @@ def cluster_variables(spec: ServeSpec) -> dict[str, str]:
     }
     if spec.retries:
         variables |= {
-            "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
+            "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",
             "RAY_SERVE_HAPROXY_RETRIES": str(_ATTEMPTS_PER_RETRY * spec.retries),
         }
     return variables

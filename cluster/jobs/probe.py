@@ -37,6 +37,14 @@ def ask_nodes(client: JobClient, *, paths: list[str], packages: list[str], stora
     Takes some seconds. Raises `ResourceError` if the job does not start or does not answer.
     """
     request = {"paths": paths, "packages": packages, "storage": storage}
+    return NodeReports(**ask_by_job(client, _ENTRYPOINT, request))
+
+
+def ask_by_job(client: JobClient, entrypoint: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Run `entrypoint` as a job with the package `cluster` and `request` in `REQUEST_FILE`; return its answer.
+
+    Raises `ResourceError` if the job does not start or does not answer.
+    """
     job = f"raymill-check-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="raymill-") as folder:
         package = Path(folder) / "check.zip"
@@ -44,7 +52,7 @@ def ask_nodes(client: JobClient, *, paths: list[str], packages: list[str], stora
             path.relative_to(ROOT).as_posix(): path for path in (ROOT / "cluster").rglob("*.py")
         }
         write_package(package, {**sources, REQUEST_FILE: json.dumps(request).encode()})
-        client.submit(_ENTRYPOINT, package, job=job, metadata={"name": "check of the nodes"})
+        client.submit(entrypoint, package, job=job, metadata={"name": "check of the nodes"})
     try:
         return _wait_for_answer(client, job)
     except BaseException:
@@ -52,7 +60,7 @@ def ask_nodes(client: JobClient, *, paths: list[str], packages: list[str], stora
         raise
 
 
-def _wait_for_answer(client: JobClient, job: str) -> NodeReports:
+def _wait_for_answer(client: JobClient, job: str) -> dict[str, Any]:
     deadline = time.monotonic() + _WITHIN_S
     while not has_ended(info := client.info(job)):
         if time.monotonic() > deadline:
@@ -67,7 +75,8 @@ def _wait_for_answer(client: JobClient, job: str) -> NodeReports:
         word, _, text = line.partition(" ")
         if word == ANSWER:
             client.delete(job)
-            return NodeReports(**json.loads(text))
+            answer: dict[str, Any] = json.loads(text)
+            return answer
     raise ResourceError(
         f"a small job that looks at the nodes of {client.address} failed: {last_line(log or str(info.message))}",
         f"`raymill jobs logs {job}` shows its log; the nodes need raymill and what it depends on",
