@@ -72,7 +72,7 @@ class TorchUpdater:
         for name, parameter in self.values.items():
             for key, value in self._optimizer.state[parameter].items():
                 if isinstance(value, torch.Tensor):
-                    tensors[f"{name}.{key}"] = full_tensor(value)  # all ranks
+                    tensors[f"{name}.{key}"] = value
                 else:
                     others[f"{name}.{key}"] = value
         return tensors, others

@@ -116,10 +116,10 @@ class TrainLoop:
         self._started_at = self._saved_at - self._state.seconds
 
     def _load_newest(self) -> LoadedCheckpoint | None:
-        """Return the newest complete checkpoint: rank 0 chooses it, and the other ranks load the same step."""
+        """Return the newest complete checkpoint: rank 0 verifies it, and the other ranks load the same step."""
         checkpoint = self._checkpoints.load_newest(self._log.notice) if self._worker.rank == 0 else None
         step = broadcast_object(checkpoint.step if checkpoint else None, self._worker)  # all ranks
-        return checkpoint if checkpoint or step is None else self._checkpoints.load(step)
+        return checkpoint if checkpoint or step is None else self._checkpoints.load(step, verify=False)
 
     def _restore(self, checkpoint: LoadedCheckpoint) -> None:
         try:

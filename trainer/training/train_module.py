@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ class TrainModule:
         on_cpu = worker.device_type == "cpu"
         self._masks = install_row_dropout(model) if on_cpu else None
         self.model = model.to(worker.device)
-        # The weights of a sharded model are gathered into this copy to save them.
-        self._skeleton = copy.deepcopy(self._adapters or model).cpu() if self._is_sharded else None
+        # Rank 0 gathers the weights of a sharded model into this copy to save them.
+        gathers = self._is_sharded and worker.rank == 0
+        self._skeleton = copy.deepcopy(self._adapters or model).cpu() if gathers else None
         if on_cpu and not self._is_sharded and precision != "fp16":
             self._forward = self.model
             self._updater: Updater = self._flat_updater()
@@ -199,9 +200,9 @@ class TrainModule:
         return write
 
     def _copy_model(self) -> Any:
-        if self._skeleton is not None:
-            full = {name: full_tensor(value).cpu() for name, value in self.model.state_dict().items()}  # all ranks
-            if self._worker.rank != 0:
+        if self._is_sharded:
+            full = self._gather_on_first(self.model.state_dict())
+            if self._skeleton is None:
                 return None
             model = copy.deepcopy(self._skeleton)  # a background write may still read the previous copy
             (lora.base_module(model) if self._adapters is not None else model).load_state_dict(full)
@@ -220,16 +221,26 @@ class TrainModule:
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Return every tensor that a step changes, copied to the CPU, and the rest of the state as JSON values.
 
-        All ranks call this.
+        All ranks call this; the tensors are on rank 0 only.
         """
         updater_tensors, updater_others = self._updater.state()
         tensors = {f"{_MODEL}{name}": value for name, value in self._changing_tensors().items()}
         tensors |= {f"{_AVERAGE}{name}": value for name, value in self._ema.weights.items()}
         tensors |= {f"{_UPDATER}{name}": value for name, value in updater_tensors.items()}
-        copies = {
-            name: full_tensor(value.detach()).to("cpu", copy=True).contiguous() for name, value in tensors.items()
-        }
-        return copies, {"kept": self._vocabulary.decay_factor, "updater": updater_others}
+        return self._gather_on_first(tensors), {"kept": self._vocabulary.decay_factor, "updater": updater_others}
+
+    def _gather_on_first(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return full copies of `tensors` on rank 0's CPU; nothing on the other ranks. All ranks call this.
+
+        One tensor after the other: a device has no room for the optimizer's whole state, nor has a machine with eight
+        ranks for eight copies of it.
+        """
+        copies = {}
+        for name, value in tensors.items():
+            full = full_tensor(value.detach())  # all ranks
+            if self._worker.rank == 0:
+                copies[name] = full.to("cpu", copy=True).contiguous()
+        return copies
 
     def restore(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> None:
         """Load what `state` returned, on any number of workers. Raises `ValueError` if it belongs to another model."""

@@ -93,8 +93,9 @@ class CheckpointingCallback(EpochCallback):
 
     def on_begin(self, state: TrainState) -> None:
         """Reset the best metric if its model was lost, so that a later epoch is saved."""
+        is_first = self._worker.rank == 0
         if not state.best_epoch or broadcast_object(
-            has_model(self._folder, state.best_epoch), self._worker
+            is_first and has_model(self._folder, state.best_epoch), self._worker
         ):  # all ranks
             return
         if self._worker.rank == 0:

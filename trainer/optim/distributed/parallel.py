@@ -66,10 +66,25 @@ def full_tensor(value: torch.Tensor) -> torch.Tensor:
 
 
 def shard_like(value: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Return this worker's shard of `value`. If `reference` is not sharded, return all of `value` on its device."""
+    """Return this worker's shard of `value`. If `reference` is not sharded, return all of `value` on its device.
+
+    Each worker cuts its own shard out of `value`, so of a value that is mapped from a file it reads no more than that.
+    """
     mesh = getattr(reference, "device_mesh", None)
     if mesh is None:
         return value.to(reference.device)
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor
 
-    return distribute_tensor(value.to(mesh.device_type), mesh, reference.placements)  # type: ignore[attr-defined]
+    (placement,) = reference.placements  # type: ignore[attr-defined]
+    shards = value.chunk(mesh.size(), placement.dim)  # as FSDP cuts: the last workers may have none
+    rank = mesh.get_local_rank()
+    own = shards[rank] if rank < len(shards) else value.narrow(placement.dim, 0, 0)
+    local = own.to(mesh.device_type, copy=True).contiguous()
+    return DTensor.from_local(
+        local,
+        mesh,
+        reference.placements,
+        run_check=False,
+        shape=value.shape,
+        stride=value.contiguous().stride(),  # type: ignore[attr-defined]
+    )
