@@ -20,12 +20,20 @@ class ProcessNeed(NamedTuple):
     maximum: int
     """Number of them that an elastic training, or an endpoint under load, may grow to."""
 
+    def without_growth(self) -> ProcessNeed:
+        """Return this need, of an elastic training at its minimum."""
+        return self._replace(maximum=self.minimum) if self.stage == "train" else self
+
 
 class Bounds(NamedTuple):
     """Numbers of machines."""
 
     minimum: int
     maximum: int
+
+    def with_more(self, machines: int) -> Bounds:
+        """Return bounds whose maximum is higher by a number of machines."""
+        return self._replace(maximum=self.maximum + machines)
 
 
 def list_needs(inputs: ManifestInputs, *, with_gpus: bool) -> list[ProcessNeed]:

@@ -13,7 +13,7 @@ from cluster.manifests.documents import Document, Rendered
 from cluster.manifests.environment import node_environment
 from cluster.manifests.inputs import ManifestInputs
 from cluster.manifests.machine_types import MachineType, choose_type, named_type
-from cluster.manifests.process_needs import Bounds, list_needs, machine_bounds
+from cluster.manifests.process_needs import Bounds, ProcessNeed, list_needs, machine_bounds
 from cluster.manifests.ray_up_machines import AUTOSCALER_PACKAGES, machine_config, provider_config
 from trainer.spec.deploy_machines import RayUpSpec
 
@@ -66,7 +66,8 @@ def _cluster(inputs: ManifestInputs, config: RayUpSpec) -> Document:
         "worker_setup_commands": [],
         "head_start_ray_commands": _start_commands(
             "--head --port=6379 --object-manager-port=8076 --dashboard-host=127.0.0.1 "
-            "--autoscaling-config=~/ray_bootstrap_config.yaml"
+            "--autoscaling-config=~/ray_bootstrap_config.yaml",
+            uses_cloud=not is_local,
         ),
         "worker_start_ray_commands": _start_commands("--address=$RAY_HEAD_IP:6379 --object-manager-port=8076"),
     }
@@ -94,30 +95,37 @@ def _node_types(inputs: ManifestInputs, config: RayUpSpec) -> dict[str, Any]:
             if config.gpu_machine
             else choose_type(config.provider, cpus, gpus, gpu_type, "deploy.ray_up.gpu_machine")
         )
-        bounds = machine_bounds(with_gpus, machine)
-        types |= _worker_types(config, f"gpu-{machine.gpu_type.lower()}".rstrip("-"), machine, bounds)
+        types |= _worker_types(config, f"gpu-{machine.gpu_type.lower()}".rstrip("-"), machine, with_gpus)
     cpus = max(need.cpus_each for need in without)
     machine = (
         named_type(config.cpu_machine)
         if config.cpu_machine
         else choose_type(config.provider, cpus, 0, "", "deploy.ray_up.cpu_machine")
     )
-    bounds = machine_bounds(without, machine)
     if with_gpus:
         # The machines with GPUs have cores for what needs no GPU, too.
-        bounds = Bounds(0, bounds.maximum)
-    types |= _worker_types(config, "cpu", machine, Bounds(bounds.minimum, bounds.maximum + config.data_machines))
+        without = [need._replace(minimum=0) for need in without]
+    return types | _worker_types(config, "cpu", machine, without, further=config.data_machines)
+
+
+def _worker_types(
+    config: RayUpSpec, name: str, machine: MachineType, needs: list[ProcessNeed], further: int = 0
+) -> dict[str, Any]:
+    """Return one type of workers, and a second one for those that an elastic training may lose again.
+
+    `further` is a number of machines beyond the needs.
+    """
+    every = machine_bounds(needs, machine)
+    if not config.spot:
+        return {name: _node_type(config, machine, every.with_more(further), cpus=machine.cpus, is_spot=False)}
+    steady = machine_bounds([need.without_growth() for need in needs], machine)
+    extra = Bounds(0, every.maximum - steady.maximum)
+    types = {}
+    if steady.maximum + further:
+        types[name] = _node_type(config, machine, steady.with_more(further), cpus=machine.cpus, is_spot=False)
+    if extra.maximum:
+        types[f"{name}-spot"] = _node_type(config, machine, extra, cpus=machine.cpus, is_spot=True)
     return types
-
-
-def _worker_types(config: RayUpSpec, name: str, machine: MachineType, bounds: Bounds) -> dict[str, Any]:
-    """Return one type of workers, and a second one for those beyond the minimum, which the cloud may take away."""
-    if not config.spot or bounds.maximum == bounds.minimum:
-        return {name: _node_type(config, machine, bounds, cpus=machine.cpus, is_spot=False)}
-    fixed = Bounds(bounds.minimum, bounds.minimum)
-    extra = Bounds(0, bounds.maximum - bounds.minimum)
-    types = {name: _node_type(config, machine, fixed, cpus=machine.cpus, is_spot=False)} if bounds.minimum else {}
-    return types | {f"{name}-spot": _node_type(config, machine, extra, cpus=machine.cpus, is_spot=True)}
 
 
 def _node_type(config: RayUpSpec, machine: MachineType, bounds: Bounds, *, cpus: int, is_spot: bool) -> dict[str, Any]:
@@ -188,6 +196,6 @@ def _head_setup(config: RayUpSpec) -> list[str]:
     ]
 
 
-def _start_commands(options: str) -> list[str]:
-    path = f"export PYTHONPATH={_AUTOSCALER_FOLDER}; " if "--head" in options else ""
+def _start_commands(options: str, *, uses_cloud: bool = False) -> list[str]:
+    path = f"export PYTHONPATH={_AUTOSCALER_FOLDER}; " if uses_cloud else ""
     return [f"{_WITH_PATH}; ray stop", f"{_WITH_PATH}; {path}ulimit -n 65536; ray start {options}"]

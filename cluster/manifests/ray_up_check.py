@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -168,16 +169,25 @@ def _aws_problems(machine: dict[str, Any]) -> Iterator[str]:
     for key in ("InstanceType", "ImageId"):
         if key not in machine:
             yield f"{key} is not set"
+    request = _aws_request()
+    if request is None:
+        return
+    from botocore.validate import ParamValidator
+
+    report = ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **machine}, request)
+    yield from report.generate_report().splitlines()
+
+
+@functools.cache
+def _aws_request() -> Any:
+    """Return what Amazon's API takes to start a machine, by its own client; None if that is not installed."""
     try:
         from botocore.loaders import Loader
         from botocore.model import ServiceModel
-        from botocore.validate import ParamValidator
     except ImportError:
-        return
+        return None
     service = ServiceModel(Loader().load_service_model("ec2", "service-2"))
-    shape = service.operation_model("RunInstances").input_shape
-    report = ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **machine}, shape)
-    yield from report.generate_report().splitlines()
+    return service.operation_model("RunInstances").input_shape
 
 
 def _gcp_problems(machine: dict[str, Any]) -> Iterator[str]:

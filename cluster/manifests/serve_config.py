@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.errors import first_line
 from cluster.manifests.documents import Rendered, parse_yaml
 from cluster.manifests.inputs import ManifestInputs
+from cluster.manifests.secret_check import find_secrets
 from serve.deploy_config import build_deploy_config
 from trainer.spec.serve import ServeSpec
 
@@ -27,7 +27,7 @@ def remote_serve(inputs: ManifestInputs) -> ServeSpec:
 def check(files: Mapping[str, str]) -> list[str]:
     """Return what Ray Serve's schema and the application's arguments refuse."""
     configs = parse_yaml(files.get(CONFIG_FILE, ""))
-    return [f"{CONFIG_FILE}: {problem}" for config in configs for problem in check_config(config)]
+    return [f"{CONFIG_FILE}: {problem}" for config in configs for problem in check_config(config)] + find_secrets(files)
 
 
 def check_config(config: Any) -> list[str]:
@@ -39,12 +39,11 @@ def check_config(config: Any) -> list[str]:
 
     problems = []
     try:
-        schema = ServeDeploySchema.model_validate(config)
-        for application in schema.applications:
-            if application.import_path == "raymill.deploy:build":
-                BuildArguments.model_validate(application.args)
-            else:
+        for application in ServeDeploySchema.model_validate(config).applications:
+            if application.import_path != "raymill.deploy:build":
                 problems.append(f"import_path={application.import_path}: it is raymill.deploy:build")
-    except (ValidationError, ValueError, TypeError) as error:
-        problems.append(first_line(error))
+                continue
+            ServeSpec.model_validate(BuildArguments.model_validate(application.args).serve)
+    except ValidationError as error:
+        problems += [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
     return problems

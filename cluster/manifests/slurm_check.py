@@ -94,7 +94,7 @@ def _ray_problems(script: str) -> Iterator[str]:
     yield from node_problems("export", variables)
     if "SRUN_CPUS_PER_TASK" not in variables:
         yield "SRUN_CPUS_PER_TASK is not exported: srun would give each step one core"
-    if script.count("srun --overlap") < script.count("srun "):
+    if re.search(r"^\s*srun (?!--overlap )", script, re.MULTILINE):
         yield "srun without --overlap waits until Ray's own steps have ended, which is never"
     if not re.search(r"^trap stop_ray EXIT$", script, re.MULTILINE):
         yield "`trap stop_ray EXIT` is missing: Ray's files and the token would stay"
