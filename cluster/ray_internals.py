@@ -11,13 +11,8 @@ import asyncio
 import contextlib
 import copy
 import json
-import copy
-import json
-from pathlib import Path
 import time
 from collections.abc import Iterator
-from cluster.errors import first_line
-
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,36 +143,26 @@ def data_parallel_trainer() -> Any:
 
 def live_actors() -> dict[str, str]:
     """Return the actors of the connected Ray that are not dead: id -> class name."""
-
-
-def cluster_config_problem(config: dict[str, Any]) -> str | None:
-    """Return what `ray up` refuses in a cluster's config, in one sentence, or None. It asks no cloud."""
-    # Why: `ray up` has no option that only checks; the check must be Ray's own, with Ray's defaults filled in.
-    # Replaced by: a public function or `ray up --dry-run`; `ray.autoscaler.sdk` has no validation without the cloud.
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    try:
-        validate_config(prepare_config(copy.deepcopy(config)))
-    except Exception as error:  # jsonschema's, click's, ValueError and AssertionError
-        where = ".".join(map(str, getattr(error, "absolute_path", ())))
-        return f"{where}: {first_line(error)}" if where else first_line(error)
-    return None
-
-
-def azure_machine_keys() -> set[str]:
-    """Return the keys that Ray takes in `azure_arm_parameters`: the parameters of its template for a machine."""
-    # Why: Azure refuses an unknown parameter only after `ray up` has made the network.
-    # Replaced by: a schema of `node_config`; the file is data of Ray's.
-    import ray.autoscaler
-
-    folder = Path(ray.autoscaler.__file__).parent / "_private" / "_azure"
-    template = json.loads((folder / "azure-vm-template.json").read_text(encoding="utf-8"))
-    return set(template["parameters"]) | {"availability_zone"}
     # Why: the tests check that no actor is left, and `ray.util.state.list_actors` needs the dashboard.
     # Replaced by: `list_actors`, once it works without the dashboard.
     from ray._private.state import actors
 
     return {key: actor["ActorClassName"] for key, actor in actors().items() if actor["State"] != "DEAD"}
+
+
+def running_replicas() -> list[tuple[str, str]]:
+    """Return the running replicas of the connected Ray's endpoints: name of the application, id of the node."""
+    # Why: `serve.status()` counts replicas and does not say where they run; the dashboard does, if it is there.
+    # Replaced by: the nodes of replicas in `serve.status()`.
+    from ray._private.state import actors
+
+    alive = [actor for actor in actors().values() if actor["State"] == "ALIVE"]
+    prefix, separator = "SERVE_REPLICA::", "#"
+    return [
+        (actor["Name"].removeprefix(prefix).partition(separator)[0], actor["Address"]["NodeID"])
+        for actor in alive
+        if actor["Name"].startswith(prefix)
+    ]
 
 
 def cluster_config_problem(config: dict[str, Any]) -> str | None:

@@ -8,11 +8,10 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
-from concurrent.futures import Future
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cluster.deadline import call_within
 from cluster.errors import ResourceError, UserError, first_line, suggest
 from cluster.jobs.address import API_VARIABLE, JobsAddress
 from cluster.ray_address import VARIABLE
@@ -91,17 +90,8 @@ class JobClient:
 
     def _ask(self, question: Callable[[], T], job: str = "", *, within_s: float = _ANSWER_WITHIN_S) -> T:
         """Return the answer to `question`. Raises `NoAnswerError` after `within_s`: Ray's client waits forever."""
-        outcome: Future[T] = Future()
-
-        def body() -> None:
-            try:
-                outcome.set_result(question())
-            except BaseException as error:
-                outcome.set_exception(error)
-
-        Thread(target=body, daemon=True, name="raymill-jobs").start()
         with self._translated(job):
-            return outcome.result(timeout=within_s)
+            return call_within(question, within_s)
 
     @contextlib.contextmanager
     def _translated(self, job: str = "") -> Iterator[None]:

@@ -44,7 +44,10 @@ def schema_command() -> None:
 
 @click.command("doctor")
 @click.option("--within", "within_s", type=click.FloatRange(min=1), help="Seconds a node may take. Default: 30.")
-@shared_options("storage", "address")
+@click.option(
+    "--address", help="Check all nodes of a cluster: auto, host:port, ray://host:port, or the dashboard's URL."
+)
+@shared_options("storage")
 def doctor_command(context: CommandContext, storage: str | None, address: str | None, within_s: float | None) -> None:
     """Check the environment, or all nodes of a cluster.
 

@@ -12,6 +12,7 @@ from cluster.node_checks.ask import NodeAddress
 from cluster.node_checks.clocks import Offset, check_clocks, measure_offset
 from cluster.node_checks.cores import check_cores, check_packing
 from cluster.node_checks.doctor import NodeReport, node_names, report_as_dict
+from cluster.node_checks.endpoints import Application, check_applications
 from cluster.node_checks.facts import read_node
 from cluster.node_checks.gpus import check_gpus, parse_gpus
 from cluster.node_checks.head import check_head
@@ -244,6 +245,29 @@ def test_the_default_route(tmp_path):
     without.write_text(header + "eth0\t0000000A\t00000000\n")
     absent = tmp_path / "absent"
     assert read_names(with_route, absent)["default_route"] and not read_names(without, absent)["default_route"]
+
+
+@pytest.mark.parametrize(
+    ("application", "word", "text"),
+    [
+        (Application("a", "RUNNING", "", 2, ["b", "c"]), "ok", "1 on b, 1 on c"),
+        (Application("a", "RUNNING", "", 2, ["b", "b"]), "look", "all replicas on one node: 2 on b"),
+        (Application("a", "RUNNING", "", 1, ["b"]), "look", "if the node fails, nothing answers"),
+        (Application("a", "RUNNING", "", 3, ["b", "c"]), "look", "1 on b, 1 on c, of 3"),
+        (
+            Application("a", "DEPLOY_FAILED", "one\nRuntimeError: broken", 1, ["b"]),
+            "wrong",
+            "1 on b; RuntimeError: broken",
+        ),
+        (Application("a", "UNHEALTHY", "", 1, []), "wrong", "UNHEALTHY; replicas that run: none"),
+    ],
+)
+def test_endpoints(application, word, text):
+    (line,) = check_applications([application], 2)
+    assert text in line.result and (line.ok, line.needed) == (word == "ok", word == "wrong")
+    assert line.ok or line.fix
+    assert check_applications([], 2)[0].ok
+    assert check_applications([Application("a", "RUNNING", "", 1, ["b"])], 1)[0].ok
 
 
 def test_names_of_nodes():

@@ -106,6 +106,14 @@ def test_live_actors():
     load_name("ray._private.state", "actors", advice)
 
 
+def test_running_replicas():
+    advice = "change ray_internals.running_replicas to how Ray Serve names the actors of replicas now"
+    replica_id = load_name("ray.serve._private.common", "ReplicaID", advice)
+    deployment_id = load_name("ray.serve._private.common", "DeploymentID", advice)
+    name = replica_id("abc", deployment_id("Endpoint", "tickets")).to_full_id_str()
+    require(name == "SERVE_REPLICA::tickets#Endpoint#abc", advice)
+
+
 def test_worker_setup_hook_variable():
     advice = (
         "set ray_internals.WORKER_SETUP_HOOK_VARIABLE to the variable that Ray's workers read their setup hook from"
@@ -129,13 +137,6 @@ def test_only_ray_internals_imports_private_names_of_ray():
     folders = ("cluster", "trainer", "tune", "serve", "raymill", "benchmarks", "examples")
     files = {path: private_imports(path) for folder in folders for path in (ROOT / folder).rglob("*.py")}
     assert {str(path.relative_to(ROOT)) for path, names in files.items() if names} == {"cluster/ray_internals.py"}
-
-
-def test_cluster_config():
-    advice = "change ray_internals.cluster_config_problem to what `ray up` checks its config with now"
-    for name in ("prepare_config", "validate_config"):
-        load_name("ray.autoscaler._private.util", name, advice)
-    require("vmSize" in ray_internals.azure_machine_keys(), "change ray_internals.azure_machine_keys to Ray's template")
 
 
 def test_cluster_config():
