@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,29 @@ def _owner_has_ended(folder: Path) -> bool | None:
         return _process_identity(int(pid)) != [host, pid, started]
     except psutil.NoSuchProcess:
         return True
+
+
+def wait_for_folders(folders: Iterable[Path], wait_s: float) -> None:
+    """Return once all folders are there. Raises `ResourceError` if one is not after `wait_s`: nobody may make it anew.
+
+    A folder on storage that is not mounted is missing, and an empty one in its place would start the work again.
+    """
+    deadline = time.monotonic() + wait_s
+    for folder in folders:
+        while not _is_folder(folder):
+            if time.monotonic() > deadline:
+                raise ResourceError(
+                    f"{folder} is not there on machine {socket.gethostname()}",
+                    "`storage` and the data must be on folders that every machine can reach: mount them there",
+                )
+            time.sleep(0.5)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def file_sha256(path: Path) -> str:

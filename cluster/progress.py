@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 _WRITE_EVERY_S = 0.4
 POLL_EVERY_S = 0.2
+# Pauses are this many times as long as the poll before them, up to a limit.
+_POLL_PAUSES, _MAX_PAUSE_S = 9, 15.0
 #: Name prefix of threads that call Ray.
 WORK_THREAD = "raymill-work"
 
@@ -67,7 +69,7 @@ class ProgressFile:
             return
         self._next_write = now + _WRITE_EVERY_S
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(exist_ok=True)  # not the run's folder: it is missing if the storage is not mounted
             temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
             temporary.write_text(progress.model_dump_json(), encoding="utf-8")
             temporary.replace(self.path)
@@ -76,9 +78,10 @@ class ProgressFile:
 def read_progress(folder: Path) -> list[Progress]:
     """Return the progress in every file of `folder`, sorted by file name. Files that cannot be read are skipped."""
     parts = []
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        with contextlib.suppress(OSError, ValueError):
-            parts.append(Progress.model_validate(json.loads(path.read_bytes())))
+    with contextlib.suppress(OSError):  # the storage does not answer
+        for path in sorted(folder.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                parts.append(Progress.model_validate(json.loads(path.read_bytes())))
     return parts
 
 
@@ -91,6 +94,9 @@ def sum_progress(parts: list[Progress]) -> Progress:
 
 def run_in_thread(work: Callable[[], T], poll: Callable[[], Any], every_s: float = POLL_EVERY_S) -> T:
     """Run `work` in a thread and return its result. Call `poll` every `every_s` seconds until it ends, and once after.
+
+    A poll that takes long, because it reads the files of hundreds of trials from a network file system, is made less
+    often: it takes a tenth of the time, whatever it costs.
 
     This keeps Ctrl-C fast. Ray Train and Ray Tune install slower signal handlers of their own if they run in the main
     thread (`DataParallelTrainer._register_sigint_handler`, `tune._setup_signal_catching` in ray 2.60).
@@ -105,8 +111,11 @@ def run_in_thread(work: Callable[[], T], poll: Callable[[], Any], every_s: float
 
     thread = Thread(target=body, daemon=True, name=WORK_THREAD)
     thread.start()
-    while not wait([outcome], timeout=every_s).done:
+    pause_s = every_s
+    while not wait([outcome], timeout=pause_s).done:
+        started = time.monotonic()
         poll()
+        pause_s = max(every_s, min(_MAX_PAUSE_S, _POLL_PAUSES * (time.monotonic() - started)))
     thread.join()  # it ends as soon as the outcome is set
     poll()
     return outcome.result()

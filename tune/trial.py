@@ -24,6 +24,7 @@ from cluster.errors import UserError
 from cluster.ray_internals import finish_trial_session
 from trainer.data.prepared import Prepared
 from trainer.defaults.resolve import resolve_once
+from trainer.runs.claim import Superseded
 from trainer.runs.journal import read_history, record_error
 from trainer.spec.run import RunSpec
 from trainer.tasks import load_spec
@@ -117,6 +118,8 @@ def run_trial(
     except UserError as error:  # another attempt would fail too
         store.end(name, "failed", str(error))
         return
+    except Superseded:  # the trial runs elsewhere, too
+        raise
     except Exception as error:  # of a library: Ray Tune tries again
         record_error(store.folder(name), error)
         raise

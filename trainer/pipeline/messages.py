@@ -84,7 +84,10 @@ class NoticePrinter:
 
     def print_new(self) -> None:
         """Print the notices since the last call."""
-        notices = read_json_lines(self._path)
+        try:
+            notices = read_json_lines(self._path)
+        except OSError:  # the storage does not answer: the next call prints them
+            return
         for notice in notices[self._printed :]:
             self._console.detail(notice["text"], style="yellow")
         self._printed = len(notices)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster.connect import asks_for_ray
 from cluster.console import Console
 from cluster.errors import DataError
 from cluster.files import write_json
-from cluster.plan import Node, check_fits
+from cluster.plan import Demand, Node, check_fits
 from cluster.progress import Progress, read_progress, sum_progress
+from cluster.room_watch import RoomWatch
 from trainer.data.folder import QUARANTINE
 from trainer.data.prepare import prepare as preparing
 from trainer.data.prepare.quarantine import TooManyBadRows
@@ -45,6 +46,8 @@ from trainer.training.stop_request import request_stop
 
 class Run:
     """One run of a spec. Its methods run its stages, and it holds what they share.
+T = TypeVar("T")
+
 
     If it `needs_ray`, Ray must be connected for `train`, and for `prepare` unless the rows were prepared earlier.
 
@@ -158,7 +161,7 @@ class Run:
             )
 
         try:
-            return self.stages.run("train", train, progress)
+            return self.run_on_machines("train", train, progress)
         except KeyboardInterrupt:
             if not self.needs_ray:
                 request_stop(self.folder)  # nobody kills the thread that trains in this process
@@ -173,6 +176,20 @@ class Run:
     def record_choices(self, resolved: ResolvedSpec) -> None:
         """Print the values that raymill chose, and store the spec with them: resuming and repeating use it."""
         if resolved.choices:
+    def run_on_machines(self, stage: str, work: Callable[[], T], progress: Callable[[], Progress]) -> T:
+        """Run a training stage. On a cluster, show when it waits for machines, and stop if it does so for too long."""
+        if not (self.needs_ray and asks_for_ray(self.spec.cluster.address)):
+            return self.stages.run(stage, work, progress)
+        cluster, cpus = self.spec.cluster, float(self.resources.cpus_per_worker)
+        least = Demand(stage, "", cluster.min_workers, cpus, cluster.gpus_per_worker, "cluster.workers")
+        with RoomWatch(least, cluster.wait_for_machines_s) as room:
+
+            def progress_or_wait() -> Progress:
+                latest, waiting = progress(), room.check()
+                return latest.model_copy(update={"note": waiting}) if waiting else latest
+
+            return self.stages.run(stage, work, progress_or_wait)
+
             print_choices(self.console, resolved.choices)
             save_resolved_spec(resolved.spec, self.folder)
 

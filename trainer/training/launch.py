@@ -6,6 +6,7 @@ the first step starts in half the time. A worker that dies is replaced in both c
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,15 @@ from trainer.training.in_process import train_in_this_process
 from trainer.training.stop_request import clear_stop_request
 from trainer.training.worker import read_failure, run_worker
 
-# Attempts to place the workers before the run fails. Ray's default is to try forever, although a placement that seems
-# possible may never succeed.
-_CONTROLLER_FAILURES = 3
-# In an elastic training, a placement also fails if Ray planned with nodes that had just left: allow more attempts.
-_ELASTIC_CONTROLLER_FAILURES = 20
+# Seconds that Ray waits for the cores of all workers before a placement fails. After a node has left, an elastic
+# training first waits this long for the old number of workers.
+_PLACEMENT_S, _ELASTIC_PLACEMENT_S = 60.0, 15.0
+# Least number of placements before a run fails. Ray's default is to try forever, although a placement that seems possible
+# may never succeed. In an elastic training, one also fails if Ray planned with nodes that had just left.
+_PLACEMENTS, _ELASTIC_PLACEMENTS = 3, 20
+# Longest time that one worker waits in a collective for another that still runs but does not answer; torch's default is
+# 30 minutes. A machine that does not answer at all is noticed by Ray, much earlier.
+_COLLECTIVE_TIMEOUT_S = 600
 # The interval at which an elastic training checks whether it should have more or fewer workers.
 _RESIZE_EVERY_S = 10.0
 # Ray Train reads these environment variables when a run starts. The health check interval is the time until a worker's
@@ -41,8 +46,6 @@ _RESIZE_EVERY_S = 10.0
 # only costs a process.
 _RAY_TRAIN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 _RAY_TRAIN_LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-# After a node has left, Ray Train first waits this long for the old number of workers (a minute by default).
-_RAY_TRAIN_ELASTIC = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
 
 
 def launch_training(
@@ -171,11 +174,13 @@ def _fit_distributed(spec: RunSpec, config: dict[str, Any], cpus: float, dataset
 
     gpus, workers = spec.cluster.gpus_per_worker, spec.cluster.workers
     is_elastic = not isinstance(workers, int)
-    max_placements = _ELASTIC_CONTROLLER_FAILURES if is_elastic else _CONTROLLER_FAILURES
+    placement_s, placements = (_ELASTIC_PLACEMENT_S, _ELASTIC_PLACEMENTS) if is_elastic else (_PLACEMENT_S, _PLACEMENTS)
     local = {} if joins_cluster(spec.cluster.address) else _RAY_TRAIN_LOCAL
-    for name, value in {**_RAY_TRAIN, **local, **(_RAY_TRAIN_ELASTIC if is_elastic else {})}.items():
+    placing = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{placement_s:g}"}
+    for name, value in {**_RAY_TRAIN, **local, **placing}.items():
         os.environ.setdefault(name, value)
-    trainer = _trainer_type(spec)(
+    trainer_type, options = _trainer_type(spec)
+    trainer = trainer_type(
         worker_entry,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
@@ -185,12 +190,15 @@ def _fit_distributed(spec: RunSpec, config: dict[str, Any], cpus: float, dataset
             elastic_resize_monitor_interval_s=_RESIZE_EVERY_S,
         ),
         datasets=datasets,
+        **options,
         run_config=ray.train.RunConfig(
             name=_new_name(Path(config["folder"])),
             storage_path=config["folder"],
             failure_config=ray.train.FailureConfig(
                 max_failures=spec.train.max_failures,
-                controller_failure_limit=max_placements,  # type: ignore[call-arg]
+                controller_failure_limit=max(  # type: ignore[call-arg]
+                    placements, math.ceil(spec.cluster.wait_for_machines_s / placement_s)
+                ),
             ),
         ),
     )
@@ -205,18 +213,19 @@ def _new_name(folder: Path) -> str:
     return f"train-{sum(1 for _ in folder.glob('train-*')) + 1}"
 
 
-def _trainer_type(spec: RunSpec) -> Any:
-    """Return the Ray Train trainer that connects the workers as the task needs it."""
+def _trainer_type(spec: RunSpec) -> tuple[Any, dict[str, Any]]:
+    """Return the Ray Train trainer that connects the workers as the task needs it, and its options for that."""
     backend = worker_backend(task_catalog.get_task(spec.task), spec)
     if backend == "torch":
         import ray.train.torch
 
-        return ray.train.torch.TorchTrainer
+        config = ray.train.torch.TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S)
+        return ray.train.torch.TorchTrainer, {"torch_config": config}
     if backend == "xgboost":
         import ray.train.xgboost
 
-        return ray.train.xgboost.XGBoostTrainer
-    return data_parallel_trainer()
+        return ray.train.xgboost.XGBoostTrainer, {}
+    return data_parallel_trainer(), {}
 
 
 def _open_datasets(spec: RunSpec, prepared: Path, files: list[SourceFile] | None) -> dict[str, Any] | None:
@@ -265,7 +274,10 @@ def _ray_killed_error(error: BaseException) -> RaymillError | None:
 
 def failure_cause(error: BaseException) -> RaymillError:
     """Return the error to show for a failed training: the worker's own message, if it has one."""
-    failures = getattr(error, "worker_failures", {})
+    import ray.exceptions
+
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    controller_failure: Any = getattr(error, "controller_failure", None)
     causes = [getattr(failure, "cause", None) or failure for failure in failures.values()]
     causes = causes or [getattr(error, "cause", None) or error]
     for cause in causes:
@@ -274,4 +286,11 @@ def failure_cause(error: BaseException) -> RaymillError:
         if isinstance(cause, OSError) and cause.errno == 28:
             return ResourceError(f"no space is left for a checkpoint: {cause}", "free space in the storage folder")
     first = causes[0]
+    if type(controller_failure).__name__ == "WorkerGroupStartupTimeoutError":
+        return ResourceError(
+            f"the cluster has room for {controller_failure.num_workers} workers, but other work holds it",
+            "wait until the other work ends or add machines, then resume the run",
+        )
+    if failures and all(isinstance(failure, ray.exceptions.RayActorError) for failure in failures.values()):
+        return RaymillError(f"the workers died more often than train.max_failures allows: {first_line(first)}")
     return RaymillError(f"training failed: {type(first).__name__}: {first_line(first)}")

@@ -12,6 +12,7 @@ from typing import Any
 from cluster.files import append_line, write_bytes
 from cluster.progress import Progress, ProgressFile
 from trainer.runs import journal
+from trainer.runs.claim import Claim
 from trainer.runs.journal import HISTORY, METRICS, read_json_lines, tracked_metrics
 from trainer.spec.run import RunSpec
 from trainer.training.checkpoint.train_state import TrainState
@@ -21,7 +22,8 @@ from trainer.training.tracking.trackers import Trackers, start_trackers
 class TrainingLog:
     """Writes history, metrics and progress of one training to its folder, and sends metrics to the trackers.
 
-    Without a folder (on all ranks but the first) it writes nothing.
+    Without a folder (on all ranks but the first) it writes nothing. It claims the folder: every method that writes there
+    raises `Superseded` once another process has done so.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class TrainingLog:
     ) -> None:
         """`epochs` is `train.epochs` by default; an estimator that is fitted in one step has 1."""
         self.folder, self.spec, self.n_rows = folder, spec, n_rows
+        self.claim = Claim(folder) if folder else None
         self._epochs = epochs or spec.train.n_epochs
         self._total = n_rows * self._epochs
         self._n_steps = n_steps
@@ -60,6 +63,8 @@ class TrainingLog:
 
     def log_steps(self, state: TrainState, metrics: Mapping[str, float], *, steps: int, rows: int, tokens: int) -> None:
         """Write a line for the steps since the last line: their `metrics`, and their speed over all workers."""
+        if self.claim:
+            self.claim.check(now=False)
         now = time.monotonic()
         seconds, self._last_line = now - self._last_line, now
         line: dict[str, Any] = {
@@ -76,6 +81,8 @@ class TrainingLog:
 
     def end_epoch(self, metrics: Mapping[str, float], state: TrainState | None = None) -> None:
         """Write the epoch's line of the history."""
+        if self.claim:
+            self.claim.check()
         metric = self.spec.evaluate.metric
         self._note = f"{metric} {metrics[metric]:.4f}"
         self.progress.update(self._progress(), force=True)

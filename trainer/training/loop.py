@@ -205,6 +205,9 @@ class TrainLoop:
     def _save(self) -> None:
         """Save a checkpoint in the background."""
         tensors, state = self._checkpoint()  # all ranks
+        claim = self._log.claim
+        if claim:  # on rank 0
+            claim.check()
         self._saved_at = time.monotonic()
         if self._worker.rank == 0:
             self._writer.wait()  # at most one copy of the state is in memory
@@ -212,7 +215,8 @@ class TrainLoop:
 
             def write() -> None:
                 self._callback.settle()  # the checkpoint names the best epoch, so its model must be written first
-                self._checkpoints.save(step, tensors, state)
+                if claim and claim.is_valid:
+                    self._checkpoints.save(step, tensors, state)
 
             self._writer.submit(f"the checkpoint of step {step}", write)
 

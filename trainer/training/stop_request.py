@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 _FILE = "end"
@@ -13,8 +14,10 @@ def request_stop(folder: Path) -> None:
 
 
 def is_stop_requested(folder: Path) -> bool:
-    """Return whether the training in `folder` was asked to stop."""
-    return (folder / _FILE).exists()
+    """Return whether the training in `folder` was asked to stop; false if the storage does not answer."""
+    with contextlib.suppress(OSError):
+        return (folder / _FILE).exists()
+    return False
 
 
 def clear_stop_request(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cluster import errors
 from cluster.errors import UserError
-from cluster.files import read_json, write_json
+from cluster.files import read_json, wait_for_folders, write_json
 from trainer.data.prepared import Prepared
 from trainer.inference import golden
 from trainer.optim.distributed.collectives import broadcast_object
@@ -28,6 +29,9 @@ from trainer.training.checkpoint.train_state import TrainState
 from trainer.training.context import TrainContext
 from trainer.training.run import run_training
 
+# A worker that starts while the storage does not answer waits this long for it.
+_STORAGE_WAIT_S = 60.0
+
 #: Called with the metrics of every epoch, on every rank.
 ReportFn = Callable[[dict[str, Any]], None]
 
@@ -41,12 +45,14 @@ def run_worker(
     next attempt then returns at once.
     """
     folder = Path(config["folder"])
+    wait_for_folders([folder, Path(config["prepared"])], _STORAGE_WAIT_S)
     if (folder / FAILURE).is_file():
         return
     try:
         _train(config, folder, WorkerContext(rank, workers, device, config["threads"]), report, shard)
     except UserError as error:
-        write_failure(folder, error)
+        with contextlib.suppress(OSError, UserError):  # the storage may be the reason
+            write_failure(folder, error)
         raise
 
 

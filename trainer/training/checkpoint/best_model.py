@@ -96,6 +96,7 @@ class BestModels:
         from safetensors import SafetensorError
 
         try:
+            final.parent.mkdir(exist_ok=True)  # not the run's folder: it is missing if the storage is not mounted
             with new_folder(final) as folder:
                 write(folder)
         except (OSError, SafetensorError) as error:

@@ -56,6 +56,7 @@ class Checkpoints:
         final = self._path(step)
         shutil.rmtree(final, ignore_errors=True)  # it exists if the run resumed from an earlier checkpoint
         try:
+            self._folder.mkdir(exist_ok=True)  # not the run's folder: it is missing if the storage is not mounted
             with new_folder(final) as folder:
                 save_file(tensors, folder / _TENSORS)
                 write_json(folder / _STATE, {**state, "sha256": file_sha256(folder / _TENSORS)})

@@ -1,0 +1,46 @@
+"""Waiting for machines that have left: shown, and not without end."""
+
+import time
+
+import pytest
+
+from cluster import room_watch
+from cluster.errors import ResourceError
+from cluster.plan import Demand, Node
+from cluster.room_watch import RoomWatch
+from support.timing import wait_until
+
+TWO_WORKERS = Demand("train", "2 workers", 2, 1, 0, "cluster.workers")
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch):
+    monkeypatch.setattr(room_watch, "_LOOK_EVERY_S", 0.02)
+
+
+def test_a_stage_with_room_waits_for_nothing():
+    with RoomWatch(TWO_WORKERS, 0.1, lambda: [Node(1, 0), Node(1, 0)]) as room:
+        time.sleep(0.3)
+        assert room.check() == ""
+
+
+def test_a_machine_that_comes_back_ends_the_wait():
+    nodes = [Node(1, 0)]
+    with RoomWatch(TWO_WORKERS, 60, lambda: nodes) as room:
+        wait_until(room.check, within_s=20, what="the wait is shown")
+        assert room.check() == "waiting for machines: room for 1 of 2 processes with 1 CPU each"
+        nodes.append(Node(1, 0))
+        wait_until(lambda: room.check() == "", within_s=20, what="the wait has ended")
+
+
+def test_a_wait_that_is_too_long_ends_with_an_error():
+    def fails_sometimes(calls=[]):  # noqa: B006
+        calls.append(1)
+        if len(calls) % 2:
+            raise RuntimeError("the head does not answer")
+        return [Node(1, 0)]
+
+    with RoomWatch(TWO_WORKERS, 0.3, fails_sometimes) as room, pytest.raises(ResourceError) as caught:
+        wait_until(lambda: room.check() == "never", within_s=20)
+    assert "for 0.3 s it had room for 1 of 2 processes" in str(caught.value)
+    assert "cluster.wait_for_machines_s" in str(caught.value)
