@@ -43,13 +43,7 @@ def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]
         run.resources,
         (lambda result: measure(run, result)) if measure else None,
     )
-
-    def progress() -> Progress:
-        latest = search.progress()
-        publish_search(run.gauges.gauges, search.state())
-        return latest
-
-    result = run.run_on_machines("tune", search.run, progress)
+    result = run.run_on_machines("tune", search.run, search.progress)
     keys = list(tune.space) if tune else []
     names = [key.removeprefix("train.") for key in keys]
     columns = ["trial", *names, "epochs", "", f"validation {run.spec.evaluate.metric}"]
