@@ -7,7 +7,7 @@ from typing import Any
 from cluster.manifests.documents import Document
 from cluster.manifests.inputs import ManifestInputs
 from cluster.manifests.kubernetes_groups import WorkerGroup, instance_selector
-from cluster.manifests.kubernetes_objects import metadata
+from cluster.manifests.kubernetes_objects import NAME_LABEL, metadata
 from cluster.manifests.kubernetes_pods import DASHBOARD_PORT, METRICS_PORT
 
 # The label of KubeRay's operator in its Helm chart, whatever its namespace.
@@ -34,6 +34,9 @@ def network_policy(inputs: ManifestInputs, instance: str, *, serves: bool) -> di
             "ports": _ports(DASHBOARD_PORT, *([port] if serves else [])),
         },
     ]
+    if serves:
+        # The nightly pipeline rolls new versions out from a cluster of its own.
+        ingress.append({"from": [{"podSelector": {"matchLabels": NAME_LABEL}}], "ports": _ports(DASHBOARD_PORT)})
     if serves and kubernetes.client_namespaces:
         ingress.append({"from": [_namespace(name) for name in kubernetes.client_namespaces], "ports": _ports(port)})
     if kubernetes.monitoring:
@@ -62,14 +65,17 @@ def network_policy(inputs: ManifestInputs, instance: str, *, serves: bool) -> di
 def disruption_budgets(inputs: ManifestInputs, instance: str, groups: list[WorkerGroup]) -> dict[str, list[Document]]:
     """Return the file with the budgets of evictions: the head stays, and all replicas but one, and a training's workers.
 
+    A head whose state is kept elsewhere may be evicted.
     `maxUnavailable` and percentages need owners with a scale, which KubeRay's have not, so the numbers are absolute.
     """
-    budgets = [_budget(inputs, instance, "head", 1, {})]
+    serves = any(group.serves for group in groups)
+    keeps_state = serves and (inputs.is_ha or inputs.deploy.kubernetes.head_state is not None)
+    budgets = [] if keeps_state else [_budget(inputs, instance, "head", 1, {})]
     for group in groups:
         least = group.minimum - 1 if group.serves else group.minimum
         if least > 0:
             budgets.append(_budget(inputs, instance, group.name, least, {"ray.io/group": group.name}))
-    return {"disruption.yaml": budgets}
+    return {"disruption.yaml": budgets} if budgets else {}
 
 
 def _budget(inputs: ManifestInputs, instance: str, name: str, least: int, labels: dict[str, str]) -> Document:

@@ -15,6 +15,8 @@ SPEC_PATH = f"{SPEC_FOLDER}/run.yaml"
 DEFAULT_CLAIM = "raymill-storage"
 #: The label by which policies and monitors select the pods of one manifest.
 INSTANCE_LABEL = "app.kubernetes.io/instance"
+#: The label of all of raymill's pods.
+NAME_LABEL = {"app.kubernetes.io/name": "raymill"}
 
 
 def object_name(inputs: ManifestInputs, suffix: str, limit: int) -> str:
@@ -33,7 +35,7 @@ def object_name(inputs: ManifestInputs, suffix: str, limit: int) -> str:
 def labels_of(inputs: ManifestInputs, instance: str) -> dict[str, str]:
     """Return the labels of an object and of its pods."""
     return {
-        "app.kubernetes.io/name": "raymill",
+        **NAME_LABEL,
         INSTANCE_LABEL: instance,
         "app.kubernetes.io/managed-by": "raymill",
         **inputs.deploy.kubernetes.labels,
@@ -96,7 +98,7 @@ def storage_claim(inputs: ManifestInputs) -> dict[str, list[Document]]:
             "name": DEFAULT_CLAIM,
             "namespace": kubernetes.namespace,
             "labels": {
-                "app.kubernetes.io/name": "raymill",
+                **NAME_LABEL,
                 "app.kubernetes.io/managed-by": "raymill",
                 **kubernetes.labels,
             },

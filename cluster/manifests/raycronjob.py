@@ -41,9 +41,15 @@ def render(inputs: ManifestInputs) -> Rendered:
 
 def nightly_commands(inputs: ManifestInputs) -> list[str]:
     """Return the commands of one night: a run (whose report is in its folder), and the roll-out of the champion."""
-    endpoint = inputs.deploy.kubernetes.endpoint
+    kubernetes = inputs.deploy.kubernetes
+    endpoint = kubernetes.endpoint
     if endpoint is None:
         return [run_command(inputs)]
+    if kubernetes.token_secret is None:
+        raise SpecError(
+            f"deploy.kubernetes.endpoint={endpoint} is another Ray, with a token of its own",
+            "give both the same: make a Secret with the key `auth_token`, and set `deploy.kubernetes.token_secret` to its name",
+        )
     rollout = shlex.join(["raymill", "rollout", inputs.spec.name, "--storage", inputs.storage, "--address", endpoint])
     return [run_command(inputs), rollout]
 

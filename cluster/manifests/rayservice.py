@@ -65,8 +65,9 @@ def serve_config(inputs: ManifestInputs, group: WorkerGroup) -> dict[str, Any]:
         changes["replicas"] = group.minimum
     elif inputs.is_ha and serve.min_replicas < group.minimum:
         changes["replicas"] = [group.minimum, serve.max_replicas]
+    model = f"{inputs.spec.name}@{inputs.spec.promote.alias}"
     changed = serve.model_dump(mode="json", exclude_unset=True) | changes
-    config = build_deploy_config(inputs.spec.name, inputs.storage, ServeSpec.model_validate(changed))
+    config = build_deploy_config(model, inputs.storage, ServeSpec.model_validate(changed))
     if inputs.is_ha:
         # Two replicas on one node would fall together.
         config["applications"][0]["deployments"] = [{"name": _DEPLOYMENT, "max_replicas_per_node": 1}]

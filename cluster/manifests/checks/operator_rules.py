@@ -81,6 +81,8 @@ def _autoscaler_problems(spec: dict[str, Any], head: dict[str, Any], workers: li
     options = spec.get("autoscalerOptions") or {}
     variable = _variables(head).get(_AUTOSCALER_V2)
     if not spec.get("enableInTreeAutoscaling"):
+        if options:
+            yield "autoscalerOptions have no effect without enableInTreeAutoscaling: true"
         if variable in ("1", "true"):
             yield f"headGroupSpec: {_AUTOSCALER_V2}={variable} needs enableInTreeAutoscaling: true"
         for group in workers:

@@ -7,6 +7,11 @@ from typing import Any
 
 from cluster.manifests.checks.pod_rules import Pod
 
+# (Kind, list) -> its values, which Kubernetes' schemas have as any text.
+_VALUES = {
+    ("NetworkPolicy", "policyTypes"): {"Ingress", "Egress"},
+    ("PersistentVolumeClaim", "accessModes"): {"ReadWriteMany"},
+}
 # Labels that KubeRay gives its pods.
 _NODE_TYPE, _GROUP, _CLUSTER = "ray.io/node-type", "ray.io/group", "ray.io/cluster"
 
@@ -18,6 +23,7 @@ def check_references(documents: list[dict[str, Any]], pods: list[Pod]) -> list[s
     for document in documents:
         name = f"{document.get('kind')} {document['metadata'].get('name')}"
         problems += [f"{name}: {problem}" for problem in _selector_problems(document, labels)]
+        problems += [f"{name}: {problem}" for problem in _value_problems(document)]
         if document.get("kind") == "PodDisruptionBudget":
             problems += [f"{name}: {problem}" for problem in _budget_problems(document["spec"])]
         if document.get("kind") == "PodMonitor":
@@ -67,6 +73,13 @@ def _selector_problems(document: dict[str, Any], labels: list[dict[str, str]]) -
         yield f"{key} selects every pod of the namespace"
     elif not any(_matches(selector, pod) for pod in labels):
         yield f"{key}={selector['matchLabels']} selects no pod of this manifest"
+
+
+def _value_problems(document: dict[str, Any]) -> Iterator[str]:
+    for (kind, key), values in _VALUES.items():
+        wrong = set((document.get("spec") or {}).get(key, ())) - values if document.get("kind") == kind else set()
+        if wrong:
+            yield f"{key}: {', '.join(sorted(wrong))} is not among {', '.join(sorted(values))}"
 
 
 def _budget_problems(spec: dict[str, Any]) -> Iterator[str]:
