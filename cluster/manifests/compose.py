@@ -62,6 +62,7 @@ def _service(inputs: ManifestInputs, hosts: HostsSpec, name: str, command: list[
     service = {
         "profiles": [name],
         "image": inputs.image,
+        "entrypoint": ["tini", "--"],  # the image's own one adds `raymill`
         "command": command,
         "network_mode": "host",
         "environment": {**node_environment(inputs, _TOKEN_PATH), "HOME": "/tmp"},
@@ -76,7 +77,6 @@ def _service(inputs: ManifestInputs, hosts: HostsSpec, name: str, command: list[
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "init": True,
         "restart": "unless-stopped",
         "stop_grace_period": "60s",
         "logging": {"driver": "json-file", "options": {"max-size": "50m", "max-file": "5"}},
@@ -93,6 +93,7 @@ def _run_only(inputs: ManifestInputs) -> dict[str, Any]:
         "environment": {**node_environment(inputs, _TOKEN_PATH), "HOME": "/tmp", **service},
         "working_dir": inputs.deploy.project,
         "configs": [{"source": "run", "target": _CONFIG_PATH}],
+        "healthcheck": {"disable": True},  # the image's own one asks an endpoint
         "restart": "no",
     }
 

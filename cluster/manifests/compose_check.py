@@ -32,6 +32,8 @@ def check(files: Mapping[str, str]) -> list[str]:
 def _problems(name: str, service: dict[str, Any], compose: dict[str, Any]) -> Iterator[str]:
     where = f"services.{name}"
     yield from image_problems(f"{where}.image", service.get("image"))
+    if service.get("entrypoint") != ["tini", "--"]:
+        yield f"{where}.entrypoint: it must be [tini, --]; the image's own one takes a command for raymill's"
     if service.get("read_only") is not True:
         yield f"{where}.read_only: the root file system must not be writable"
     if service.get("cap_drop") != ["ALL"] or service.get("cap_add"):

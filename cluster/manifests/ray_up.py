@@ -22,8 +22,6 @@ HEAD = "head"
 # The token on a machine: where Ray copies it to, and where the container's user may read it.
 _SYNCED_TOKEN, _TOKEN_FOLDER = "/tmp/raymill-token", "/etc/raymill"
 _HEAD_CPUS = 4
-# Commands run in a login shell, which does not have the PATH of the image: take it from the container's first process.
-_WITH_PATH = "export PATH=\"$(tr '\\0' '\\n' < /proc/1/environ | sed -n 's/^PATH=//p')\""
 _AUTOSCALER_FOLDER = "$HOME/autoscaler"
 
 
@@ -151,6 +149,7 @@ def _run_options(inputs: ManifestInputs) -> list[str]:
     storage = inputs.deploy.storage.path
     variables = node_environment(inputs, f"{_TOKEN_FOLDER}/token")
     return [
+        "--entrypoint tini",  # Ray runs `bash` in the container, and the image's own entry point adds `raymill`
         "--ulimit nofile=65536:65536",
         "--cap-drop ALL",
         "--security-opt no-new-privileges",
@@ -191,11 +190,9 @@ def _head_setup(config: RayUpSpec) -> list[str]:
         return []
     module, names = packages
     wanted = " ".join(shlex.quote(name) for name in names)
-    return [
-        f"{_WITH_PATH}; python -c 'import {module}' || python -m pip install --quiet --target {_AUTOSCALER_FOLDER} {wanted}"
-    ]
+    return [f"python -c 'import {module}' || python -m pip install --quiet --target {_AUTOSCALER_FOLDER} {wanted}"]
 
 
 def _start_commands(options: str, *, uses_cloud: bool = False) -> list[str]:
     path = f"export PYTHONPATH={_AUTOSCALER_FOLDER}; " if uses_cloud else ""
-    return [f"{_WITH_PATH}; ray stop", f"{_WITH_PATH}; {path}ulimit -n 65536; ray start {options}"]
+    return ["ray stop", f"{path}ulimit -n 65536; ray start {options}"]

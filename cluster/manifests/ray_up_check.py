@@ -83,6 +83,8 @@ def _container_problems(config: dict[str, Any]) -> Iterator[str]:
         word.split("=", 1) for before, word in zip(["", *words], words, strict=False) if before == "-e" and "=" in word
     )
     yield from node_problems("docker.run_options", variables)
+    if "--entrypoint" not in words:
+        yield "docker.run_options: without --entrypoint, the image takes Ray's `bash` for a command of raymill's"
     if "--privileged" in words:
         yield "docker.run_options: --privileged gives the container the machine"
     token = variables.get("RAY_AUTH_TOKEN_PATH", "")
