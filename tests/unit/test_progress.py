@@ -47,3 +47,14 @@ def test_work_in_a_thread_is_polled_and_its_error_is_raised():
 
     with pytest.raises(TimeoutError, match="work itself"):
         run_in_thread(fail, lambda: None)
+
+
+def test_a_slow_poll_takes_a_tenth_of_the_time():
+    polls = []
+
+    def poll():
+        polls.append(time.monotonic())
+        time.sleep(0.1)
+
+    run_in_thread(lambda: time.sleep(3), poll, every_s=0.01)
+    assert 2 <= len(polls) <= 5, "3 s have room for three polls of 0.1 s, with pauses of 0.9 s, and the last one"
