@@ -113,8 +113,35 @@ def serve_versions(
             stack.callback(_choose_beside(awaited, spec, endpoint, console).stop)
         _running.append(endpoint)
         stack.callback(_running.remove, endpoint)
+        stack.enter_context(_named_for_prometheus(versions[0], endpoint.url))
         yield endpoint.url
         endpoint.raise_failure()
+
+
+@contextlib.contextmanager
+def _named_for_prometheus(version: Version, url: str) -> Iterator[None]:
+    """Name the endpoint in the storage folder while the block runs, so that a Prometheus on this machine can scrape it.
+
+    On a cluster that exports metrics, Ray's exporter has the metrics of all replicas, and they must not count twice.
+    """
+    import socket
+    from urllib.parse import urlsplit
+
+    from cluster.errors import ResourceError
+    from cluster.monitoring.gauges import TARGETS_FOLDER, ray_exports_metrics, write_targets
+
+    if ray_exports_metrics():
+        yield
+        return
+    address = urlsplit(url).netloc.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+    path = version.storage / TARGETS_FOLDER / f"endpoint-{socket.gethostname()}-{urlsplit(url).port}.json"
+    with contextlib.suppress(ResourceError, OSError):  # storage that can only be read
+        write_targets(path, address)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _needs_ray(spec: ServeSpec, address: str | None = None) -> bool:
@@ -252,14 +279,17 @@ def node_variables(
 ) -> dict[str, str]:
     """Return the environment variables with which to start Ray on every node that will serve a model's endpoint.
 
-    With them, HAProxy passes requests on, and keeps to the spec's timeouts and `serve.retries`.
+    With them, HAProxy passes requests on, and keeps to the spec's timeouts and `serve.retries`. The path of the program
+    `raymill-haproxy` is this machine's: install raymill in the same folder on all nodes, or change it.
     """
     from serve.haproxy import cluster_variables
+    from serve.haproxy_command import program_path
     from trainer.pipeline.version_spec import load_version_spec
 
     version = find_version(model, storage)
     spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
-    return cluster_variables(spec.serve)
+    program = program_path()
+    return {**cluster_variables(spec.serve), **({"RAY_SERVE_HAPROXY_BINARY_PATH": program} if program else {})}
 
 
 def _serve_overrides(changes: Mapping[str, Any]) -> list[str]:

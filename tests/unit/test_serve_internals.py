@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 import uvicorn.config
 import uvicorn.protocols.http.auto
 
-from serve import haproxy, haproxy_errors
+from serve import haproxy, haproxy_config, haproxy_errors
 from serve.asgi.uvicorn_patch import patch_uvicorn
 from serve.engines.torch_internals import PackedWeight, has_packed_weights
 from trainer.spec.serve import ServeSpec
@@ -30,7 +31,7 @@ UVICORN_FIX = (
 )
 HAPROXY_FIX = (
     "Ray's HAProxy template changed: {change} is not applied. Compare ray/serve/_private/haproxy_templates.py with the `sed` "
-    "expressions in serve/haproxy.py, and use a setting of Ray's if there is one now."
+    "expressions in serve/haproxy.py and with serve/haproxy_config.py, and use a setting of Ray's if there is one now."
 )
 
 needs_onednn = pytest.mark.skipif(
@@ -88,7 +89,7 @@ def fill_template(port, metrics, stats):
 @pytest.fixture
 def edited(tmp_path, monkeypatch):
     """The configuration after the script edited it, for an endpoint at 10.0.0.5:8000."""
-    monkeypatch.setattr(haproxy, "_find_binary", lambda: shutil.which("true"))
+    monkeypatch.setattr(haproxy, "find_binary", lambda: shutil.which("true"))
     config = tmp_path / "haproxy.cfg"
     spec = ServeSpec(host="10.0.0.5", port=8000, insecure=True, cors_origins=("https://a.example",))
     script = haproxy.write_script(spec, tmp_path, 9101, 9102)
@@ -97,28 +98,54 @@ def edited(tmp_path, monkeypatch):
     return config.read_text()
 
 
+#: What both edits have in common: what changes, and how the configuration looks then.
+SHARED_CHANGES = [
+    ("the mode of the admin socket", r"^ *stats socket .* mode 600 "),
+    (
+        "503 for unknown paths",
+        r"^backend default_backend\n *http-request deny deny_status 400 .*\n *http-request deny deny_status 503\n(?! *http-)",
+    ),
+    ("more headers", r"^global\n *tune.http.maxhdr 1024$"),
+    ("JSON errors", r"^ *http-error status 503 content-type application/json .* hdr Retry-After 1$"),
+    (
+        "headers for pages elsewhere",
+        r"^frontend http_frontend\n(?: *http-.*\n)* *http-after-response set-header access-",
+    ),
+    (
+        "timeouts and buffers of clients",
+        r"^defaults\n *timeout http-request 30s\n *timeout queue 30s\n *option http-",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "pattern"), SHARED_CHANGES)
+def test_the_program_for_clusters_edits_rays_haproxy_configuration(change, pattern):
+    config = fill_template(port=8000, metrics=9101, stats=9102)
+    edited = haproxy_config.edit_for_cluster(config, 30.0, ("https://a.example",))
+    assert re.search(pattern, edited, re.MULTILINE), HAPROXY_FIX.format(change=change)
+    assert "errorfile" not in edited and "srv_conn(" not in edited
+    assert haproxy_config.edit_for_cluster(edited, 30.0, ("https://a.example",)) == edited
+
+
+def test_the_program_for_clusters_becomes_haproxy(tmp_path):
+    config = tmp_path / "haproxy.cfg"
+    timeouts = "".join(f"    timeout {name} 5s\n" for name in ("client", "connect", "server"))
+    frontend = "frontend http_frontend\n    bind 127.0.0.1:8000\n    default_backend default_backend\n"
+    config.write_text(f"global\ndefaults\n    mode http\n{timeouts}{frontend}backend default_backend\n")
+    command = [sys.executable, "-m", "serve.haproxy_command", "-c", "-f", config]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(haproxy.__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert "option http-buffer-request" in config.read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "pattern"),
     [
+        *SHARED_CHANGES,
         ("the loopback address of the metrics page", r"^ *bind 127\.0\.0\.1:9101$"),
         ("the loopback address of the statistics page", r"^ *bind 127\.0\.0\.1:9102$"),
         ("the address of the endpoint", r"^ *bind 127\.0\.0\.1:8000\n *bind 10\.0\.0\.5:8000$"),
-        ("the mode of the admin socket", r"^ *stats socket .* mode 600 "),
-        (
-            "503 for unknown paths",
-            r"^backend default_backend\n *http-request deny deny_status 400 .*\n *http-request deny deny_status 503\n(?! *http-)",
-        ),
-        ("more headers", r"^global\n *tune.http.maxhdr 1024$"),
-        ("JSON errors", r"^ *http-error status 503 content-type application/json .* hdr Retry-After 1$"),
-        (
-            "headers for pages elsewhere",
-            r"^frontend http_frontend\n(?: *http-.*\n)* *http-after-response set-header access-",
-        ),
         ("the order of idle replicas", r"^ *use-server SERVE_REPLICA_1 if \{ srv_conn\(SERVE_REPLICA_1\) eq 0 \}$"),
-        (
-            "timeouts and buffers of clients",
-            r"^defaults\n *timeout http-request 30s\n *timeout queue 30s\n *option http-",
-        ),
     ],
 )
 def test_the_script_edits_rays_haproxy_configuration(edited, change, pattern):
@@ -129,13 +156,13 @@ def test_no_error_of_rays_is_left(edited):
     assert "errorfile" not in edited, HAPROXY_FIX.format(change="JSON in place of Ray's error file")
 
 
-@pytest.mark.skipif(haproxy._find_binary() is None, reason="HAProxy is not installed")
+@pytest.mark.skipif(haproxy_config.find_binary() is None, reason="HAProxy is not installed")
 def test_a_copy_of_haproxys_program_answers_in_json(tmp_path):
     fix = (
         "HAProxy's messages for what is no HTTP are other constants now. Look for `HTTP/1.1 400` in the program, and change "
         "serve/haproxy_errors.py; if there is a setting for them by now, use that and delete `copy_program`."
     )
-    copy = haproxy_errors.copy_program(Path(haproxy._find_binary()), tmp_path / "bin")
+    copy = haproxy_errors.copy_program(Path(haproxy_config.find_binary()), tmp_path / "bin")
     assert subprocess.run([copy, "-v"], capture_output=True, check=True).stdout.startswith(b"HAProxy")
     program = copy.read_bytes()
     for status in (400, 408, 500, 501, 503):
