@@ -64,6 +64,10 @@ class RayMachines(Network):
         self.nodes: dict[str, RayNode] = {}
         self.running: dict[str, RunningCommand] = {}
 
+    def __enter__(self) -> RayMachines:
+        super().__enter__()
+        return self
+
     def __getitem__(self, name: str) -> Machine:
         return self.machines[name]
 

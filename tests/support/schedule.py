@@ -24,11 +24,13 @@ class Cost(NamedTuple):
 
 #: What takes longest comes first; unit tests fill the gaps at the end. The first entry that fits a test counts.
 COSTS = [
+    Cost("tests/cluster/test_training_faults.py", 300, "fault scene"),
+    Cost("tests/cluster/test_search_faults.py", 70, "fault scene"),
+    Cost("tests/cluster/test_prepare_faults.py", 50, "fault scene"),
     Cost("tests/e2e/test_endpoint_life.py", 330),
     Cost("tests/local_ray/test_tune.py", 240),
     Cost("tests/e2e/test_tracking.py", 170),
     Cost("tests/e2e/test_resume.py", 160),
-    Cost("tests/e2e/test_elastic.py", 150),
     Cost("tests/e2e/test_cluster.py", 150),
     Cost("tests/local_ray/", 145, "local_ray"),
     Cost("tests/e2e/test_serving.py", 140),

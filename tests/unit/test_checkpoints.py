@@ -89,3 +89,22 @@ def test_the_best_metric_is_reset_if_its_model_was_lost(tmp_path):
     state = TrainState(epoch=4, best=0.8, best_epoch=3, since_best=1)
     callback.on_begin(state)
     assert (state.best, state.best_epoch, state.since_best) == (0.8, 3, 1)
+
+
+def test_nothing_is_written_where_the_runs_folder_is_missing(tmp_path):
+    run, away = tmp_path / "run", tmp_path / "away"
+    run.mkdir()
+    notices = []
+    models, checkpoints = BestModels(run, BackgroundWriter(notices.append)), Checkpoints(run, keep=2)
+    checkpoints.save(1, TENSORS, state(0))
+    run.rename(away)  # the storage is not mounted
+    with pytest.raises(ResourceError):
+        checkpoints.save(2, TENSORS, state(0))
+    models.save(1, writes("1"), deferred=True)
+    models.settle()
+    assert not run.exists() and "the model of epoch 1 could not be written" in notices[0]
+    away.rename(run)
+    checkpoints.save(3, TENSORS, state(1))
+    models.write_pending()
+    models.settle()
+    assert checkpoints.steps() == [3, 1] and newest_model(run) is not None

@@ -11,7 +11,16 @@ import psutil
 import pytest
 
 from cluster.errors import ResourceError
-from cluster.files import OWNER_FILE, json_sha256, mark_owner, new_folder, read_json, remove_leftovers, write_json
+from cluster.files import (
+    OWNER_FILE,
+    json_sha256,
+    mark_owner,
+    new_folder,
+    read_json,
+    remove_leftovers,
+    wait_for_folders,
+    write_json,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,3 +110,12 @@ def test_a_file_system_that_cannot_sync(code, tmp_path, monkeypatch):
         with new_folder(tmp_path / "b") as folder:
             (folder / "c").write_text("c")
         assert read_json(tmp_path / "a.json") == 1 and (tmp_path / "b" / "c").exists()
+
+
+def test_a_missing_folder_is_waited_for_and_never_made(tmp_path):
+    later = threading.Timer(0.3, (tmp_path / "run").mkdir)
+    later.start()
+    wait_for_folders([tmp_path, tmp_path / "run"], wait_s=20)
+    with pytest.raises(ResourceError, match="away is not there on machine"):
+        wait_for_folders([tmp_path / "away"], wait_s=0.1)
+    assert not (tmp_path / "away").exists()

@@ -28,5 +28,5 @@ def test_the_first_entry_that_fits_counts():
 def test_tests_of_a_file_share_a_process_unless_they_share_nothing():
     assert group_of("tests/e2e/test_new.py::test_x[a::b]") == "test_new"
     assert group_of("tests/e2e/test_http.py::test_x") == group_of("tests/e2e/test_real_parts.py::test_x") == "endpoint"
-    assert group_of("tests/e2e/test_elastic.py::test_x") == "test_elastic"
+    assert group_of("tests/e2e/test_commands.py::test_x") == "test_commands"
     assert group_of("tests/e2e/test_search.py::test_x") is None and group_of("tests/unit/test_gate.py::test_x") is None

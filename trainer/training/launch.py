@@ -291,6 +291,7 @@ def failure_cause(error: BaseException) -> RaymillError:
             f"the cluster has room for {controller_failure.num_workers} workers, but other work holds it",
             "wait until the other work ends or add machines, then resume the run",
         )
-    if failures and all(isinstance(failure, ray.exceptions.RayActorError) for failure in failures.values()):
-        return RaymillError(f"the workers died more often than train.max_failures allows: {first_line(first)}")
+    died = next((failure for failure in failures.values() if isinstance(failure, ray.exceptions.RayActorError)), None)
+    if died is not None:  # the others then fail in a collective
+        return RaymillError(f"workers died more often than train.max_failures allows: {first_line(died)}")
     return RaymillError(f"training failed: {type(first).__name__}: {first_line(first)}")
