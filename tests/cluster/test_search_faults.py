@@ -1,0 +1,55 @@
+"""A search over several machines, one of which is killed: every trial is there once, as if nothing had happened."""
+
+import json
+
+import pytest
+
+from support.local_training import train_in_process
+from support.tiny_text import tiny_spec
+from support.training_watch import SlowLoss
+
+TRIALS, EPOCHS = 6, 4
+TRAIN = {
+    "epochs": EPOCHS,
+    "batch_size": 12,
+    "learning_rate": 1e-3,
+    "precision": "fp32",
+    "checkpoint": {"every_steps": 5},
+    "loss": SlowLoss.SPEC,
+}
+TUNE = {
+    "algorithm": "random",
+    "scheduler": "none",
+    "trials": TRIALS,
+    "space": {"train.learning_rate": {"loguniform": [1e-4, 1e-2]}},
+}
+
+
+def test_a_killed_machine_loses_no_trial_and_repeats_none(scene, tmp_path):
+    scene.loss.slow_down()
+    command = scene.start("tune", "search", {"cpus_per_worker": 1}, train=TRAIN, tune=TUNE)
+    storage = scene.storage("search")
+    try:
+        # A trial is under way on each machine: kill one after the first of its epochs.
+        command.wait_until(lambda: len(list(storage.glob("runs/*/trials/*/history.jsonl"))) >= 3, "three trials")
+        scene.ray["m3"].kill()
+        scene.loss.hurry()
+        assert command.process.wait(300) == 0, command.output
+    finally:
+        command.terminate()
+    assert "Traceback" not in command.output
+    (run,) = storage.glob("runs/*")
+    trials = {trial.name: trial for trial in run.glob("trials/*")}
+    assert sorted(trials) == [f"{number:04d}" for number in range(1, TRIALS + 1)]
+    points = {name: json.loads((trial / "values.json").read_text()) for name, trial in trials.items()}
+    assert len({json.dumps(point) for point in points.values()}) == TRIALS
+    for name, trial in trials.items():
+        assert json.loads((trial / "ended.json").read_text())["how"] == "finished", name
+        epochs = [json.loads(line) for line in (trial / "history.jsonl").read_text().splitlines()]
+        # The same epochs as those of a training with these values, alone.
+        train = {**TRAIN, "loss": {}, "learning_rate": points[name]["train.learning_rate"]}
+        spec = tiny_spec(scene.base, scene.folder / "data", tmp_path / "storage", train=train)
+        alone = train_in_process(spec, tmp_path / name).epochs
+        assert [epoch["epoch"] for epoch in epochs] == list(range(1, EPOCHS + 1)), name
+        for key in ("train_loss", "log_loss"):
+            assert [epoch[key] for epoch in epochs] == pytest.approx([epoch[key] for epoch in alone], abs=1e-5), name
