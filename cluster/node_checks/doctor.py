@@ -67,7 +67,7 @@ def check_nodes(folder: str, within_s: float) -> NodeReport:
         if nodes:
             checks.append(fine("nodes", f"{len(nodes)} of {len(alive)} answered: {name_list([n.name for n in nodes])}"))
             checks += _check_clocks(callers, able, names)
-            checks += _check_storage(callers, able, names, folder)
+            checks += _check_storage(callers, able, names, folder, within_s)
             checks += _check_network(callers, able, names)
     if nodes:
         checks += [line for check in _CHECKS for line in check(nodes)]
@@ -100,7 +100,7 @@ def _check_clocks(callers: NodeCallers, nodes: Sequence[NodeAddress], names: dic
 
 
 def _check_storage(
-    callers: NodeCallers, nodes: Sequence[NodeAddress], names: dict[str, str], folder: str
+    callers: NodeCallers, nodes: Sequence[NodeAddress], names: dict[str, str], folder: str, within_s: float
 ) -> list[Check]:
     existing = callers.ask_each(storage.existing_folder, {node.id: (folder,) for node in nodes})
     problems = {**{names[node]: problem for node, problem in existing.problems.items()}}

@@ -12,7 +12,7 @@ from cluster.environment_checks import Check
 from cluster.node_checks.answers import fine, name_list, wrong
 
 # A network file system may show a new file of another node a little later.
-_VISIBLE_WITHIN_S = 5.0
+VISIBLE_WITHIN_S = 5.0
 _LOOK_EVERY_S = 0.1
 _FIX = "mount the same folder at the same path on all nodes, and pass it with `--storage`"
 
@@ -33,9 +33,9 @@ def write_mark(folder: str, name: str) -> None:
         os.fsync(file.fileno())
 
 
-def missing_marks(folder: str, names: Sequence[str]) -> list[str]:
-    """Return those of the files that this node does not see, or sees with another content, within some seconds."""
-    deadline = time.monotonic() + _VISIBLE_WITHIN_S
+def missing_marks(folder: str, names: Sequence[str], within_s: float = VISIBLE_WITHIN_S) -> list[str]:
+    """Return those of the files that this node does not see, or sees with another content, for `within_s`."""
+    deadline = time.monotonic() + within_s
     missing = list(names)
     while True:
         missing = [name for name in missing if not _is_whole(Path(folder) / name)]

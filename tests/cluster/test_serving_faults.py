@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from serve.haproxy import cluster_variables
-from serve.ingress_settings import ingress_variables
+from serve.haproxy_command import program_path
 from support.ray_machines import RayMachines, new_token
 from support.steady_load import SteadyLoad
 from support.timing import wait_until
@@ -93,7 +93,7 @@ def endpoint(
     shared = tmp_path_factory.mktemp("shared")
     spec = ServeSpec(retries=3)
     head_state = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": shared / "gcs"}
-    env = {**cluster_variables(spec), **ingress_variables(spec)}
+    env = {**cluster_variables(spec), "RAY_SERVE_HAPROXY_BINARY_PATH": program_path()}
     with RayMachines(shared=[shared, tiny_version.folder.parents[3]], token=new_token(), env=env) as ray:
         ray.start(1, cpus=0, dashboard=True, env=head_state)
         ray.start(2, cpus=1)

@@ -8,11 +8,13 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
 import aiohttp
+
+_PACKET_GAP_S = 0.005
 
 
 class Reply(NamedTuple):
@@ -33,7 +35,11 @@ class Reply(NamedTuple):
 
 
 class SteadyLoad:
-    """Sends `per_s` requests a second to the URLs in turn, while the `with` block runs."""
+    """Sends `per_s` requests a second to the URLs in turn, while the `with` block runs.
+
+    Every second request is sent in two packets, as many clients do: a proxy that passes on what has come so far cannot
+    send it again.
+    """
 
     def __init__(
         self,
@@ -85,16 +91,22 @@ class SteadyLoad:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 if self._ends.is_set():
                     break
-                task = asyncio.create_task(self._send(session, url, due))
+                in_two = count // len(self._urls) % 2 == 1
+                task = asyncio.create_task(self._send(session, url, due, in_two=in_two))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             await asyncio.gather(*tasks)
 
-    async def _send(self, session: aiohttp.ClientSession, url: str, due: float) -> None:
+    async def _body_later(self) -> AsyncIterator[bytes]:
+        await asyncio.sleep(_PACKET_GAP_S)
+        yield self._body
+
+    async def _send(self, session: aiohttp.ClientSession, url: str, due: float, *, in_two: bool) -> None:
         status: int | str
         try:
-            headers = {"content-type": "application/json", **self._headers}
-            async with session.post(f"{url}/predict", data=self._body, headers=headers) as answer:
+            headers = {"content-type": "application/json", "content-length": str(len(self._body)), **self._headers}
+            data = self._body_later() if in_two else self._body
+            async with session.post(f"{url}/predict", data=data, headers=headers) as answer:
                 await answer.read()
                 status = answer.status
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:

@@ -189,11 +189,7 @@ def test_one_storage_folder(tmp_path):
     assert storage.missing_marks(folder, ["one", "two"]) == []
     (tmp_path / "two").write_text("")
     storage.remove_mark(folder, "one")
-    storage._VISIBLE_WITHIN_S, before = 0.0, storage._VISIBLE_WITHIN_S
-    try:
-        assert storage.missing_marks(folder, ["one", "two"]) == ["one", "two"]
-    finally:
-        storage._VISIBLE_WITHIN_S = before
+    assert storage.missing_marks(folder, ["one", "two"], 0.0) == ["one", "two"]
     assert storage.check_marks(folder, {}, {"a": [], "b": []})[0].ok
     assert "a does not see what b wrote" in storage.check_marks(folder, {}, {"a": ["b"], "b": []})[0].result
     assert "Permission denied" in storage.check_marks(folder, {"a": "Permission denied"}, {"b": []})[0].result
