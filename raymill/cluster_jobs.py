@@ -23,11 +23,12 @@ def jobs(*, address: str | None = None) -> list[dict[str, Any]]:
     Without `address`, RAY_API_SERVER_ADDRESS or RAY_ADDRESS gives it. Keys: `job`, `status` (PENDING, RUNNING, SUCCEEDED,
     FAILED or STOPPED), `name` of the spec, `raymill` (version that submitted it), `storage`, `started` and `ended` (seconds
     since 1970), `exit_code`, `entrypoint`, `message` (Ray's, one line). `name`, `raymill` and `storage` are None for jobs
-    of others. Raises `ResourceError` if the cluster does not answer.
+    of others. The small jobs that look at the nodes are left out. Raises `ResourceError` if the cluster does not answer.
     """
-    from cluster.jobs.client import describe_job
+    from cluster.jobs.client import CHECK, describe_job
 
-    return [describe_job(info) for info in connect_to_jobs(address).all_jobs()]
+    listed = connect_to_jobs(address).all_jobs()
+    return [describe_job(info) for info in listed if not str(info.submission_id).startswith(CHECK)]
 
 
 def job_status(job: str, *, address: str | None = None) -> dict[str, Any]:

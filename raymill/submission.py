@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 import uuid
@@ -107,7 +108,7 @@ def start_job(
             console.detail(line)
         with console.stage("upload"):
             client.submit(_ENTRYPOINT.format(file=JOB_FILE), package, job=name, metadata=_metadata(plan))
-    console.print(f"job {name} at {client.address}", style="bold")
+    console.print(f"job {name} at {client.address.shown}", style="bold")
     return SubmittedJob(client, name)
 
 
@@ -117,8 +118,11 @@ def follow_job(job: SubmittedJob, console: Console) -> dict[str, Any]:
     from cluster.jobs.log_view import LogView
 
     view = LogView(console, console.print_line)
+    lines = follow_lines(job.client, job.name, console)
     try:
-        for line in follow_lines(job.client, job.name, console):
+        with console.stage("start"):  # until the job prints something: a cluster may have to make room first
+            first = next(lines, None)
+        for line in lines if first is None else itertools.chain([first], lines):
             view.show(line)
     finally:
         view.close()

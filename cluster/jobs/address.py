@@ -43,10 +43,14 @@ class JobsAddress(NamedTuple):
             "forward the port: kubectl port-forward service/NAME-head-svc 8265:8265",
         )
 
-    def __str__(self) -> str:
-        """Return the address for people, without a password that it may hold."""
+    @property
+    def shown(self) -> str:
+        """The URL for people, without a password that it may hold."""
         parts = urlsplit(self.url)
-        return f"{self.source}={parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def __str__(self) -> str:
+        return f"{self.source}={self.shown}"
 
 
 def find_jobs_address(address: str | None) -> JobsAddress:

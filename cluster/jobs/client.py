@@ -24,6 +24,8 @@ T = TypeVar("T")
 _ANSWER_WITHIN_S = 20.0
 _UPLOAD_WITHIN_S = 300.0
 _STATUS_CODE = re.compile(r"status code (\d+): (.*)", re.DOTALL)
+#: The beginning of the names of the small jobs that look at the nodes.
+CHECK = "raymill-check-"
 #: The states in which a job has ended.
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -72,10 +74,6 @@ class JobClient:
     def stop(self, job: str) -> None:
         """Ask a job to stop."""
         self._ask(lambda: self._client.stop_job(job), job)
-
-    def delete(self, job: str) -> None:
-        """Remove a job that has ended from the list."""
-        self._ask(lambda: self._client.delete_job(job), job)
 
     def log(self, job: str) -> str:
         """Return all that a job has printed so far."""
@@ -172,8 +170,13 @@ def describe_job(info: JobDetails) -> dict[str, Any]:
 
 def _refused(address: JobsAddress, error: Exception) -> ResourceError:
     """Return the error for a token that is missing or wrong. It does not show the token."""
-    is_missing = "required" in first_line(error).lower()
-    problem = "asks for a token, and none is set here" if is_missing else "refuses the token that is set here"
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
+    if "authentication failed" in str(error).lower():
+        problem = "refuses the token that is set here"
+    elif path and "cannot be opened" in str(error):
+        problem = f"needs a token, and the file of RAY_AUTH_TOKEN_PATH={path!r} is empty or cannot be read"
+    else:
+        problem = "needs a token, and none is set here"
     return ResourceError(
         f"{address} {problem}",
         "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token; on the head, "

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cluster.errors import ResourceError
 from cluster.import_guard import ROOT
-from cluster.jobs.client import JobClient, describe_job, has_ended, last_line
+from cluster.jobs.client import CHECK, JobClient, describe_job, has_ended, last_line
 from cluster.jobs.node_report import ANSWER, REQUEST_FILE
 from cluster.jobs.package import write_package
 
@@ -45,7 +45,7 @@ def ask_by_job(client: JobClient, entrypoint: str, request: dict[str, Any]) -> d
 
     Raises `ResourceError` if the job does not start or does not answer.
     """
-    job = f"raymill-check-{uuid.uuid4().hex[:8]}"
+    job = f"{CHECK}{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="raymill-") as folder:
         package = Path(folder) / "check.zip"
         sources: dict[str, Path | bytes] = {
@@ -74,7 +74,6 @@ def _wait_for_answer(client: JobClient, job: str) -> dict[str, Any]:
     for line in log.splitlines():
         word, _, text = line.partition(" ")
         if word == ANSWER:
-            client.delete(job)
             answer: dict[str, Any] = json.loads(text)
             return answer
     raise ResourceError(

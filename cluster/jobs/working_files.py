@@ -101,22 +101,18 @@ class _Walk:
             self._leave_out(path, reason)
 
     def _add_file(self, path: Path, ignores: tuple[_Ignore, ...]) -> None:
-        relative = self._relative(path)
-        if any(fnmatch(path.name, pattern) for pattern in _CACHE_FILES):
+        if path.name in IGNORE_FILES or any(fnmatch(path.name, pattern) for pattern in _CACHE_FILES):
             return
-        if path.name in IGNORE_FILES:  # Ray would apply them again on the nodes
-            return
+        relative, size = self._relative(path), 0
         reason = "may hold secrets" if any(fnmatch(path.name, pattern) for pattern in _SECRET_FILES) else None
         reason = reason or _ignored_by(relative, ignores)
         if reason is None:
             reason, size = _check_file(path, self._max_file_bytes)
-            if reason is None:
-                self.files[relative] = size
-                self._check_count()
-                return
+        if reason is None:
+            self.files[relative] = size
+            self._check_count()
+        else:
             self._leave_out(path, reason, size)
-            return
-        self._leave_out(path, reason)
 
     def _leave_out(self, path: Path, reason: str, size: int = 0) -> None:
         self.left_out.append(LeftOut(self._relative(path), reason, size))

@@ -92,7 +92,8 @@ def _emit_end(context: CommandContext, end: dict[str, Any]) -> None:
         context.console.print(f"the job {end['job']} ended without a result: {reason}", style="red")
         result = {"error": reason}
     lines = result.pop("lines", [])
-    context.emit({**result, "job": end["job"]}, lines)
+    if lines or context.as_json:
+        context.emit({**result, "job": end["job"]}, lines)
 
 
 def _stop_or_detach(context: CommandContext, job: SubmittedJob, again: str, *, asks: bool) -> None:
@@ -148,10 +149,12 @@ def jobs_group() -> None:
 def jobs_list_command(context: CommandContext, address: str | None) -> None:
     """List the jobs that were submitted, oldest first."""
     jobs = raymill.jobs(address=address)
-    rows = [[job["job"], job["status"], _time(job["started"]), _time(job["ended"]), job["exit_code"]] for job in jobs]
-    if not context.as_json:
-        context.console.table("Jobs", ["job", "status", "started", "ended", "exit"], rows)
-    context.emit({"jobs": jobs}, [] if jobs else ["no jobs"])
+    width = max((len(job["job"]) for job in jobs), default=0)
+    lines = [
+        f"{job['job']:<{width}}  {job['status']:<9}  {_time(job['started']):<19}  {_time(job['ended'])}".rstrip()
+        for job in jobs
+    ]
+    context.emit({"jobs": jobs}, lines or ["no jobs"])
 
 
 @jobs_group.command("status")
