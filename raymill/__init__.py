@@ -16,6 +16,7 @@ from raymill.endpoint import deploy_config, node_variables, optimize, serve, ser
 from raymill.health_checks import doctor
 from raymill.inference import evaluate, load, predict
 from raymill.manifests import check_manifest, manifest
+from raymill.monitor import MonitorUrls, monitor
 from raymill.registry import models, promote, rollback, show
 from raymill.run_comparison import compare_runs
 from raymill.run_details import show_run
@@ -28,6 +29,7 @@ from raymill.task_listing import tasks
 
 __all__ = [
     "STORAGE",
+    "MonitorUrls",
     "check_manifest",
     "compare_runs",
     "contract_diff",
@@ -43,6 +45,7 @@ __all__ = [
     "load",
     "manifest",
     "models",
+    "monitor",
     "node_variables",
     "optimize",
     "plan",

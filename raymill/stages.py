@@ -248,6 +248,8 @@ def _locked(run: Run) -> Iterator[None]:
             if not (run.folder / RESULT).is_file():
                 print_resume_hint(run.console, run.folder, is_search=run.spec.tune is not None)
             raise
+        finally:
+            run.gauges.close()
 
 
 def _search(run: Run) -> RunResult:

@@ -6,22 +6,21 @@ Every sample becomes a Ray gauge, including the buckets and sums of histograms. 
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from cluster.monitoring.gauges import ray_exports_metrics
+
 _INTERVAL_S = 5.0
-# Ray's setting; "0" turns its metrics off.
-_RAY_SETTING = "RAY_enable_metrics_collection"
 
 Labels = frozenset[tuple[str, str]]
 
 
 def mirror_to_ray(registry: CollectorRegistry) -> RayMetricsMirror | None:
     """Start to copy `registry` into Ray's metrics; return None if Ray's metrics are turned off."""
-    if os.environ.get(_RAY_SETTING) == "0":
+    if not ray_exports_metrics():
         return None
     return RayMetricsMirror(registry)
 

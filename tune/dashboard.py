@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from cluster.progress import Progress, ProgressTable, read_progress
 from trainer.runs.result import TrialRecord
 from trainer.spec.run import RunSpec
 from tune.schedulers import max_epochs
+from tune.search_gauges import SearchState
 from tune.stop_rules import TimeBudget
 from tune.trial_store import TrialStore, max_or_min
 
@@ -41,6 +43,17 @@ class Dashboard:
         total = done + self._epochs_to_come(trials, epochs, longest)
         return Progress(
             done=done, total=total, unit="epochs", note=self._note(trials, budget), table=self._table(trials, epochs)
+        )
+
+    def state(self) -> SearchState:
+        """Return the numbers of trials and the best value so far."""
+        trials = [*self._read_trials(reseeded=False), *self._read_trials(reseeded=True)]
+        best = self._best(trials)
+        return SearchState(
+            Counter(trial.state for trial in trials),
+            max(self._n_planned, len(trials)),
+            self._spec.evaluate.metric,
+            best.metric if best else None,
         )
 
     @property

@@ -21,6 +21,7 @@ from tune.finalists import best_run_name, points_with_more_seeds, rank_trials, s
 from tune.objectives import list_goals, trial_goals
 from tune.point import Point
 from tune.sampler import Sampler
+from tune.search_gauges import SearchState
 from tune.search_space import spec_without_search
 from tune.stop_rules import TimeBudget
 from tune.trial_runner import TrialRunner
@@ -75,6 +76,10 @@ class Search:
         """Return the progress of the search, with a table of its trials."""
         self._budget.save()
         return self._dashboard.progress(self._budget)
+
+    def state(self) -> SearchState:
+        """Return the numbers of trials and the best value so far."""
+        return self._dashboard.state()
 
     def _points_to_queue(self, started: Sequence[str]) -> list[Point]:
         """Return the points to queue, in order: ended trials, unfinished trials, and the points of the spec.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cluster.console import Console
+from cluster.progress import Progress
 from trainer.data.parts import PARTS, VALIDATION
 from trainer.data.prepared import Prepared
 from trainer.defaults.resolve import apply_choices, choose_search_epochs, read_choices, store_choices
@@ -16,6 +17,7 @@ from trainer.tasks.load_spec import override_spec
 from tune.dashboard import trial_rows
 from tune.schedulers import stops_early
 from tune.search import Search
+from tune.search_gauges import publish_search
 from tune.search_space import points_to_prepare
 from tune.trial_notices import notices_of_trials
 from tune.trial_store import TrialStore
@@ -43,7 +45,13 @@ def run_search(run: Run, measure: Callable[[Run, RunResult], Mapping[str, float]
         run.resources,
         (lambda result: measure(run, result)) if measure else None,
     )
-    result = run.run_on_machines("tune", search.run, search.progress)
+
+    def progress() -> Progress:
+        latest = search.progress()
+        publish_search(run.gauges.gauges, search.state())
+        return latest
+
+    result = run.run_on_machines("tune", search.run, progress)
     keys = list(tune.space) if tune else []
     names = [key.removeprefix("train.") for key in keys]
     columns = ["trial", *names, "epochs", "", f"validation {run.spec.evaluate.metric}"]

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 import raymill
+from cluster.monitoring.gauges import GaugeInfo
 from docs.generate.markdown import code, generated_page, table
 from serve.model.metrics import STAGES, ReplicaMetrics
+from trainer.pipeline import stage_gauges
 from trainer.spec.evaluate import LOWER_IS_BETTER
 from trainer.spec.objective import SERVING_METRICS, TRIAL_METRICS
 from trainer.training.tracking import prometheus
+from tune import search_gauges
 
 _ENDPOINT = """
 `GET /metrics` of an endpoint returns the metrics of all its replicas, whichever replica the request reaches. Every sample
 also has the label `replica`. Sum over it in queries: `sum by (model, version) (rate(raymill_requests_total[5m]))`.
+What HAProxy refused itself has `haproxy-` and the beginning of its node's id as `replica`. A replica that is stuck is left
+out after 5 seconds; `raymill_replicas` says how many answered.
 
 On a cluster that collects Ray's metrics, Ray's exporter has the same ones as `ray_raymill_...`, with `WorkerId` instead
 of `replica`.
 """
-_TRAINING = """
-With `track.prometheus: true`, a training serves these gauges on a free port of this machine; the file
-`<storage>/prometheus/<run>.json` names the port for `file_sd_configs`. On a cluster, Ray's exporter has them as
-`ray_raymill_train_...` in any case.
+_RUNS = """
+With `track.prometheus: true`, a run serves the gauges below on free loopback ports, and files in `<storage>/prometheus/`
+name the ports for `file_sd_configs`: `<run>-stages.json` for the stages, `<run>.json` for the training. On a cluster that
+exports metrics, Ray's exporter has them as `ray_raymill_...` in any case. A trial of a search has the label
+`run="RUN/trials/0007"`.
 """
 _MODELS = """
 `evaluate.metric` takes any metric of the task. It chooses the best epoch, the best trial and the champion. Lower is better
@@ -44,9 +52,11 @@ def build_page() -> str:
     """Return the page."""
     return generated_page(
         "Metrics",
-        "serve/model/metrics.py and trainer/training/tracking/prometheus.py",
+        "serve/model/metrics.py, trainer/pipeline/stage_gauges.py, trainer/training/tracking/prometheus.py and tune/search_gauges.py",
         "## Endpoint\n\n" + _ENDPOINT.strip() + "\n\n" + _endpoint_metrics(),
-        "## Training\n\n" + _TRAINING.strip() + "\n\n" + _training_metrics(),
+        "## Runs\n\n" + _RUNS.strip() + "\n\n" + _gauges(stage_gauges.GAUGES),
+        "## Training\n\n" + _training_metrics(),
+        "## Searches\n\n" + _gauges(search_gauges.GAUGES),
         "## Models\n\n"
         + _MODELS.strip().format(lower=", ".join(map(code, sorted(LOWER_IS_BETTER))))
         + "\n\n"
@@ -73,10 +83,14 @@ def _endpoint_metrics() -> str:
 
 
 def _training_metrics() -> str:
-    gauges = [*prometheus._GAUGES.values(), prometheus._STEP]
-    labels = ", ".join(map(code, prometheus._LABELS))
+    return _gauges([*prometheus.STEP_GAUGES.values(), prometheus.STEP, prometheus.VALIDATION])
+
+
+def _gauges(gauges: Iterable[GaugeInfo]) -> str:
+    shared = ("model", "run")  # `trainer.runs.metric_targets.metric_labels`
     return table(
-        ["metric", "type", "labels", "meaning"], [[code(name), "gauge", labels, about] for name, about in gauges]
+        ["metric", "type", "labels", "meaning"],
+        [[code(gauge.name), "gauge", ", ".join(map(code, (*shared, *gauge.labels))), gauge.about] for gauge in gauges],
     )
 
 

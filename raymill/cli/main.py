@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from raymill.cli import drafting, info, jobs, manifests, models, plan, run_history, runs, serving
+from raymill.cli import drafting, info, jobs, manifests, models, monitoring, plan, run_history, runs, serving
 from raymill.cli.options import OrderedGroup
 
 
@@ -37,6 +37,7 @@ for _command in (
     serving.optimize_command,
     serving.deploy_config_command,
     serving.keys_group,
+    monitoring.monitor_command,
     manifests.manifest_command,
     info.tasks_command,
     info.schema_command,

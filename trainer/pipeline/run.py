@@ -27,6 +27,7 @@ from trainer.models import base_model
 from trainer.pipeline.messages import NoticePrinter, print_choices, print_row_counts
 from trainer.pipeline.outcome import Outcome
 from trainer.pipeline.resources import list_demands, plan_resources
+from trainer.pipeline.stage_gauges import StageGauges
 from trainer.pipeline.stage_runner import StageRunner
 from trainer.runs.folder import (
     RAY_LOG,
@@ -61,7 +62,8 @@ T = TypeVar("T")
         if not folder:
             check_references(spec)
         self.folder = folder or create_run(spec, kind)
-        self.stages = StageRunner(console)
+        self.gauges = StageGauges(spec, self.folder)
+        self.stages = StageRunner(console, self.gauges)
         self._notices = NoticePrinter(console, self.folder)
         self._actor: Any = None
         console.print(f"{spec.name}: {self.folder}", style="bold")
@@ -106,6 +108,7 @@ T = TypeVar("T")
         if self.is_resumed and is_own_spec and (earlier := self._rows_before_interruption()):
             return earlier
         prepared = self._prepare(spec)
+        self.gauges.publish_rows(prepared.summary)
         print_row_counts(self.console, prepared)
         if is_own_spec:
             save_prepared_path(self.folder, prepared.folder)

@@ -41,6 +41,11 @@ class Version(NamedTuple):
         return f"{self.name}@{self.number}"
 
     @property
+    def storage(self) -> Path:
+        """The storage folder that it is in."""
+        return self.folder.parents[3]
+
+    @property
     def lineage(self) -> dict[str, Any]:
         """Its origin: run, time, library versions, contract fingerprint, digest of the held-out rows."""
         return self._json(LINEAGE_FILE)
