@@ -14,6 +14,8 @@ from cluster.plan import Demand, Node, capacity, joined_nodes
 from cluster.progress import WORK_THREAD
 
 _LOOK_EVERY_S = 2.0
+# Ray ends a process, without a word to the user, once the head has not answered it for 60 s.
+_HEAD_SILENT_S = 50.0
 
 
 class RoomWatch:
@@ -24,11 +26,13 @@ class RoomWatch:
         self._demand, self._wait_s, self._nodes = demand, wait_s, nodes
         self._room = demand.processes
         self._short_since: float | None = None
+        self._answered_at = time.monotonic()
         self._end = threading.Event()
         # The name says that it calls Ray: nobody shuts Ray down before it has ended.
         self._thread = threading.Thread(target=self._watch, daemon=True, name=f"{WORK_THREAD}-room")
 
     def __enter__(self) -> RoomWatch:
+        self._answered_at = time.monotonic()
         self._thread.start()
         return self
 
@@ -37,7 +41,18 @@ class RoomWatch:
         self._thread.join(_LOOK_EVERY_S)  # it takes longer only if the head of the cluster does not answer
 
     def check(self) -> str:
-        """Return what the stage waits for, "" if there is room. Raises `ResourceError` if that took over `wait_s`."""
+        """Return what the stage waits for, "" if there is room. Raises `ResourceError` if that took over `wait_s`.
+
+        Also raises it if the head of the cluster no longer answers.
+        """
+        silent_s = time.monotonic() - self._answered_at
+        if silent_s > _HEAD_SILENT_S:
+            raise ResourceError(
+                f"{self._demand.stage}: the head of the cluster has not answered for {silent_s:.0f} s",
+                "see that its machine runs and is reached from here, start Ray there again, and resume the run",
+            )
+        if silent_s > _HEAD_SILENT_S / 5:
+            return f"waiting for the head of the cluster, {silent_s:.0f} s"
         since = self._short_since
         if since is None:
             return ""
@@ -55,9 +70,9 @@ class RoomWatch:
         while not self._end.wait(_LOOK_EVERY_S):
             try:
                 room = capacity(self._nodes(), self._demand.cpus_each, self._demand.gpus_each)
-            except Exception:  # the head does not answer; Ray has a time limit of its own for that
+            except Exception:  # the head does not answer
                 continue
-            self._room = room
+            self._room, self._answered_at = room, time.monotonic()
             if room >= self._demand.processes:
                 self._short_since = None
             elif self._short_since is None:

@@ -3,7 +3,7 @@
 import pytest
 import ray.exceptions
 import ray.train
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
 from cluster.errors import DataError, RaymillError, ResourceError
 from trainer.training.launch import failure_cause
@@ -16,7 +16,8 @@ def test_a_workers_own_message_comes_first():
 
 
 def test_workers_that_died():
-    error = ray.train.WorkerGroupError("failed", {0: RuntimeError("gloo"), 1: ray.exceptions.RayActorError()})
+    died = WorkerHealthCheckFailedError("a health check failed", ray.exceptions.RayActorError())
+    error = ray.train.WorkerGroupError("failed", {0: RuntimeError("gloo"), 1: died})
     cause = failure_cause(error)
     assert isinstance(cause, RaymillError)
     assert "died more often than train.max_failures allows" in str(cause)

@@ -44,3 +44,16 @@ def test_a_wait_that_is_too_long_ends_with_an_error():
         wait_until(lambda: room.check() == "never", within_s=20)
     assert "for 0.3 s it had room for 1 of 2 processes" in str(caught.value)
     assert "cluster.wait_for_machines_s" in str(caught.value)
+
+
+def test_a_head_that_does_not_answer_is_shown_and_then_an_error(monkeypatch):
+    monkeypatch.setattr(room_watch, "_HEAD_SILENT_S", 0.5)
+
+    def no_answer():
+        time.sleep(3)
+        raise RuntimeError
+
+    with RoomWatch(TWO_WORKERS, 60, no_answer) as room:
+        wait_until(lambda: "waiting for the head" in room.check(), within_s=20)
+        with pytest.raises(ResourceError, match="the head of the cluster has not answered for"):
+            wait_until(lambda: room.check() == "never", within_s=20)

@@ -44,11 +44,11 @@ from trainer.tasks.columns import columns_of
 from trainer.training.launch import is_single_worker, launch_training, start_single_worker
 from trainer.training.stop_request import request_stop
 
+T = TypeVar("T")
+
 
 class Run:
     """One run of a spec. Its methods run its stages, and it holds what they share.
-T = TypeVar("T")
-
 
     If it `needs_ray`, Ray must be connected for `train`, and for `prepare` unless the rows were prepared earlier.
 
@@ -121,12 +121,15 @@ T = TypeVar("T")
             nonlocal latest
             latest = progress
 
+        def prepare() -> Prepared:
+            return preparing.prepare_rows(spec, on_progress, quarantine, files=files)
+
         files = self.files  # the same for all variants of the spec
         quarantine = self.folder / QUARANTINE
         try:
-            return self.stages.run(
-                "prepare", lambda: preparing.prepare_rows(spec, on_progress, quarantine, files=files), lambda: latest
-            )
+            if self.prepares_with_ray and asks_for_ray(self.spec.cluster.address):
+                return self._run_watched(Demand("prepare", "", 1, 1, 0, "cluster.cpus"), prepare, lambda: latest)
+            return self.stages.run("prepare", prepare, lambda: latest)
         except TooManyBadRows as error:
             self.console.table("Bad rows", ["reason", "rows"], list(error.by_reason.items()))
             raise
@@ -170,6 +173,24 @@ T = TypeVar("T")
                 request_stop(self.folder)  # nobody kills the thread that trains in this process
             raise
 
+    def run_on_machines(self, stage: str, work: Callable[[], T], progress: Callable[[], Progress]) -> T:
+        """Run a training or a search. On a cluster, show when it waits for machines, and stop if that takes too long."""
+        cluster = self.spec.cluster
+        if not (self.needs_ray and asks_for_ray(cluster.address)):
+            return self.stages.run(stage, work, progress)
+        cpus = float(self.resources.cpus_per_worker)
+        least = Demand(stage, "", cluster.min_workers, cpus, cluster.gpus_per_worker, "cluster.workers")
+        return self._run_watched(least, work, progress)
+
+    def _run_watched(self, least: Demand, work: Callable[[], T], progress: Callable[[], Progress]) -> T:
+        with RoomWatch(least, self.spec.cluster.wait_for_machines_s) as room:
+
+            def progress_or_wait() -> Progress:
+                latest, waiting = progress(), room.check()
+                return latest.model_copy(update={"note": waiting}) if waiting else latest
+
+            return self.stages.run(least.stage, work, progress_or_wait)
+
     def _resolve(self, prepared: Prepared) -> RunSpec:
         """Return the spec with values instead of `auto`; print and store what was chosen."""
         resolved = resolve_once(self.spec, prepared, self.folder)
@@ -179,20 +200,6 @@ T = TypeVar("T")
     def record_choices(self, resolved: ResolvedSpec) -> None:
         """Print the values that raymill chose, and store the spec with them: resuming and repeating use it."""
         if resolved.choices:
-    def run_on_machines(self, stage: str, work: Callable[[], T], progress: Callable[[], Progress]) -> T:
-        """Run a training stage. On a cluster, show when it waits for machines, and stop if it does so for too long."""
-        if not (self.needs_ray and asks_for_ray(self.spec.cluster.address)):
-            return self.stages.run(stage, work, progress)
-        cluster, cpus = self.spec.cluster, float(self.resources.cpus_per_worker)
-        least = Demand(stage, "", cluster.min_workers, cpus, cluster.gpus_per_worker, "cluster.workers")
-        with RoomWatch(least, cluster.wait_for_machines_s) as room:
-
-            def progress_or_wait() -> Progress:
-                latest, waiting = progress(), room.check()
-                return latest.model_copy(update={"note": waiting}) if waiting else latest
-
-            return self.stages.run(stage, work, progress_or_wait)
-
             print_choices(self.console, resolved.choices)
             save_resolved_spec(resolved.spec, self.folder)
 

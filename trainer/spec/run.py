@@ -39,10 +39,10 @@ class ClusterSpec(SpecSection):
     """CPU cores of one worker. Default: its share of the machine's cores."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """GPUs of one worker."""
-
     wait_for_machines_s: Annotated[float, Field(gt=0)] = 600
     """Seconds that a training or a search waits for machines after so many have left the cluster that it cannot go on.
     Then it stops with an error, and can be resumed."""
+
     @property
     def min_workers(self) -> int:
         """Minimum number of workers of one training."""

@@ -65,7 +65,7 @@ def launch_training(
     `actor` is the result of `start_single_worker`, if it was called early. Without Ray, a training with a single worker
     runs in this process.
 
-    Raises the worker's own `UserError`, or `RaymillError` if workers died more often than `train.max_failures`.
+    Raises the worker's own `UserError`, or `ResourceError` if workers died more often than `train.max_failures`.
     """
     spec = resolve_once(spec, Prepared(prepared), folder).spec
     config = {
@@ -154,9 +154,7 @@ def _fit_single(spec: RunSpec, config: dict[str, Any], cpus: float, actor: Any) 
                 raise killed from error
             reason = first_line(error)
             if attempt == spec.train.max_failures:
-                raise RaymillError(
-                    f"the worker died more often than train.max_failures={attempt} allows: {reason}"
-                ) from error
+                raise _worker_death(error) from error
             journal.append_notice(
                 Path(config["folder"]),
                 f"the worker died and is replaced; the run resumes from its last checkpoint ({reason})",
@@ -272,11 +270,24 @@ def _ray_killed_error(error: BaseException) -> RaymillError | None:
     return RaymillError("Ray itself was killed, and the training with it")
 
 
+def _worker_death(error: BaseException) -> ResourceError:
+    """Return the error for a training whose workers died more often than it may restart."""
+    return ResourceError(
+        f"workers died more often than train.max_failures allows: {first_line(error)}",
+        "look for the reason in the run's ray.log and on that machine (a process that takes too much memory is killed), "
+        "then resume the run",
+    )
+
+
 def failure_cause(error: BaseException) -> RaymillError:
     """Return the error to show for a failed training: the worker's own message, if it has one."""
     import ray.exceptions
 
-    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    # If a worker's process has ended, Ray Train says that its health check failed.
+    failures: dict[int, BaseException] = {
+        rank: getattr(failure, "health_check_failure", failure)
+        for rank, failure in getattr(error, "worker_failures", {}).items()
+    }
     controller_failure: Any = getattr(error, "controller_failure", None)
     causes = [getattr(failure, "cause", None) or failure for failure in failures.values()]
     causes = causes or [getattr(error, "cause", None) or error]
@@ -293,5 +304,5 @@ def failure_cause(error: BaseException) -> RaymillError:
         )
     died = next((failure for failure in failures.values() if isinstance(failure, ray.exceptions.RayActorError)), None)
     if died is not None:  # the others then fail in a collective
-        return RaymillError(f"workers died more often than train.max_failures allows: {first_line(died)}")
+        return _worker_death(died)
     return RaymillError(f"training failed: {type(first).__name__}: {first_line(first)}")
