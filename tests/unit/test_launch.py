@@ -6,7 +6,7 @@ import ray.train
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
 
 from cluster.errors import DataError, RaymillError, ResourceError
-from trainer.training.launch import failure_cause
+from trainer.training.launch import failure_cause, health_check_s
 
 
 def test_a_workers_own_message_comes_first():
@@ -32,3 +32,8 @@ def test_no_place_for_the_workers():
 @pytest.mark.parametrize("error", [RuntimeError("a library's own"), ValueError("another")])
 def test_any_other_error_is_named(error):
     assert str(failure_cause(error)).startswith(f"training failed: {type(error).__name__}: ")
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 0.5), (64, 0.5), (128, 1.0), (256, 2.0), (1024, 2.0)])
+def test_many_workers_are_asked_less_often(workers, seconds):
+    assert health_check_s(workers) == seconds

@@ -41,10 +41,11 @@ _PLACEMENTS, _ELASTIC_PLACEMENTS = 3, 20
 _COLLECTIVE_TIMEOUT_S = 600
 # The interval at which an elastic training checks whether it should have more or fewer workers.
 _RESIZE_EVERY_S = 10.0
-# Ray Train reads these environment variables when a run starts. The health check interval is the time until a worker's
-# end is noticed (2 s by default). The preemption watcher looks for nodes that a cloud takes back: on one machine it
-# only costs a process.
-_RAY_TRAIN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+# The time until a worker's end is noticed; Ray's default is the longest. Ray Train's controller asks each worker every
+# time, so with many workers it asks less often.
+_HEALTH_CHECK_S, _LONGEST_HEALTH_CHECK_S, _HEALTH_CHECKS_PER_S = 0.5, 2.0, 128.0
+# Ray Train reads this environment variable when a run starts. The preemption watcher looks for nodes that a cloud takes
+# back: on one machine it only costs a process.
 _RAY_TRAIN_LOCAL = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
@@ -174,8 +175,11 @@ def _fit_distributed(spec: RunSpec, config: dict[str, Any], cpus: float, dataset
     is_elastic = not isinstance(workers, int)
     placement_s, placements = (_ELASTIC_PLACEMENT_S, _ELASTIC_PLACEMENTS) if is_elastic else (_PLACEMENT_S, _PLACEMENTS)
     local = {} if joins_cluster(spec.cluster.address) else _RAY_TRAIN_LOCAL
-    placing = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{placement_s:g}"}
-    for name, value in {**_RAY_TRAIN, **local, **placing}.items():
+    settings = {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{placement_s:g}",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": f"{health_check_s(spec.cluster.max_workers):g}",
+    }
+    for name, value in {**settings, **local}.items():
         os.environ.setdefault(name, value)
     trainer_type, options = _trainer_type(spec)
     trainer = trainer_type(
@@ -204,6 +208,11 @@ def _fit_distributed(spec: RunSpec, config: dict[str, Any], cpus: float, dataset
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise failure_cause(error) from error
+
+
+def health_check_s(workers: int) -> float:
+    """Return the seconds between two health checks of all workers."""
+    return min(_LONGEST_HEALTH_CHECK_S, max(_HEALTH_CHECK_S, workers / _HEALTH_CHECKS_PER_S))
 
 
 def _new_name(folder: Path) -> str:
