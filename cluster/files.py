@@ -191,7 +191,7 @@ def _owner_has_ended(folder: Path) -> bool | None:
         return True
 
 
-def wait_for_folders(folders: Iterable[Path], wait_s: float) -> None:
+def wait_for_folders(folders: Iterable[Path], wait_s: float = 60.0) -> None:
     """Return once all folders are there. Raises `ResourceError` if one is not after `wait_s`: nobody may make it anew.
 
     A folder on storage that is not mounted is missing, and an empty one in its place would start the work again.

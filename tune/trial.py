@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
+from cluster.files import wait_for_folders
 from cluster.ray_internals import finish_trial_session
 from trainer.data.prepared import Prepared
 from trainer.defaults.resolve import resolve_once
@@ -94,6 +95,7 @@ def run_trial(
     values = values_in_config(config)
     base_spec = load_spec.validate_spec(base)
     store = TrialStore(Path(folder), base_spec)
+    wait_for_folders([store.folder(name)])
     try:
         rows = find_variant(Path(folder), prepared, values)
         spec = resolve_once(load_spec.override_spec(base_spec, values), Prepared(rows), store.folder(name)).spec

@@ -29,9 +29,6 @@ from trainer.training.checkpoint.train_state import TrainState
 from trainer.training.context import TrainContext
 from trainer.training.run import run_training
 
-# A worker that starts while the storage does not answer waits this long for it.
-_STORAGE_WAIT_S = 60.0
-
 #: Called with the metrics of every epoch, on every rank.
 ReportFn = Callable[[dict[str, Any]], None]
 
@@ -45,7 +42,7 @@ def run_worker(
     next attempt then returns at once.
     """
     folder = Path(config["folder"])
-    wait_for_folders([folder, Path(config["prepared"])], _STORAGE_WAIT_S)
+    wait_for_folders([folder, Path(config["prepared"])])
     if (folder / FAILURE).is_file():
         return
     try:

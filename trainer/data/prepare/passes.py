@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cluster.errors import user_error_in
+from cluster.errors import ResourceError, user_error_in
+from cluster.files import storage_error, wait_for_folders
 from cluster.progress import Progress
 from trainer.data.prepare.block_maker import BlockMaker, BlockStats
 from trainer.data.readers.file_groups import group_files, read_group
@@ -24,6 +25,7 @@ from trainer.tasks.roles import GROUP, TIME
 
 if TYPE_CHECKING:
     import ray.data
+    import ray.exceptions
 
 #: CPUs that a reading task and an encoding task reserve. One core runs one task of each kind; two cores run one reading
 #: task and two encoding tasks.
@@ -73,8 +75,16 @@ def run_ray(
             n_rows += stats[-1].rows
             on_progress(Progress(done=n_rows, unit="rows"))
     except ray.exceptions.RayTaskError as error:
-        raise user_error_in(error) or error from None
+        raise user_error_in(error) or _storage_error_in(error, maker.folder) or error from None
     return sorted(stats, key=lambda block: (block.source, block.number))
+
+
+def _storage_error_in(error: ray.exceptions.RayTaskError, folder: Path) -> ResourceError | None:
+    """Return the error of a task that could not write to `folder`; Ray Data wraps the errors of its tasks."""
+    cause: BaseException | None = error.cause
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    return storage_error(folder, cause) if cause is not None else None
 
 
 def read_file_blocks(file: SourceFile, options: ReadOptions) -> Iterator[pa.Table]:
@@ -161,6 +171,7 @@ class _WriteBlocks:
         self.maker = maker
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        wait_for_folders([self.maker.folder])
         for rows, source, number in unpack_blocks(batch):
             yield pa.table({"stats": [self.maker(rows, source, number).model_dump_json()]})
 
