@@ -1,4 +1,4 @@
-"""The stages of a run: plan, prepare, train, tune, or all of them. Also resume and repeat a run."""
+"""The stages of a run: prepare, train, tune, or all of them. Also resume and repeat a run."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Commands that run stages: run, plan, prepare, data, train, tune."""
+"""Commands that run stages: run, prepare, data, train, tune."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 

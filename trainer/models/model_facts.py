@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cluster.files import read_json
 from trainer.models.base_model import locate_base_model
@@ -40,37 +40,48 @@ def base_model_facts(spec: RunSpec) -> ModelFacts:
     """
     if spec.model.base is None:
         return UNKNOWN_MODEL
-    shapes = dict(_body_shapes(locate_base_model(spec.model.base)))
+    folder = locate_base_model(spec.model.base)
+    shapes = {name: shape for name, shape in tensor_shapes(folder) if not is_word_embedding(folder, shape)}
     body = sum(map(math.prod, shapes.values()))
     if not body:
         return ModelFacts(None, 1.0, is_pretrained=True, uses_lora=spec.model.lora is not None)
     if spec.model.lora:
-        trained = sum(_lora_weights(spec.model.lora, name, shape) for name, shape in shapes.items())
+        trained = sum(lora_weights(spec.model.lora, name, shape) for name, shape in shapes.items())
     else:
-        trained = sum(math.prod(shape) for name, shape in shapes.items() if not _is_frozen(name, spec.train.freeze))
+        trained = sum(math.prod(shape) for name, shape in shapes.items() if not is_frozen(name, spec.train.freeze))
     share = min(1.0, max(trained, 1) / body)
     return ModelFacts(body, share, is_pretrained=True, uses_lora=spec.model.lora is not None)
 
 
-def _body_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the name and the shape of every tensor of a model but its word embeddings."""
-    vocabulary = read_json(folder / "config.json").get("vocab_size")
+def tensor_shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the name and the shape of every tensor in a model's folder that has at least one axis."""
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(length))
         for name, tensor in header.items():
             shape = () if name == _METADATA else tuple(tensor["shape"])
-            if shape and not (len(shape) == 2 and shape[0] == vocabulary):
+            if shape:
                 yield name, shape
 
 
-def _is_frozen(name: str, patterns: list[str]) -> bool:
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config.json of a model's folder."""
+    config: dict[str, Any] = read_json(folder / "config.json")
+    return config
+
+
+def is_word_embedding(folder: Path, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor of this shape has a row for each token of the model in `folder`."""
+    return len(shape) == 2 and shape[0] == read_config(folder).get("vocab_size")
+
+
+def is_frozen(name: str, patterns: list[str]) -> bool:
     """Return whether `train.freeze` matches a tensor. A model with a head may put a prefix such as `bert.` before it."""
     return any(fnmatchcase(name, pattern) or fnmatchcase(name, pattern.partition(".")[2]) for pattern in patterns)
 
 
-def _lora_weights(lora: LoraSpec, name: str, shape: tuple[int, ...]) -> int:
+def lora_weights(lora: LoraSpec, name: str, shape: tuple[int, ...]) -> int:
     """Return the number of weights of the small matrices beside one tensor; 0 if it gets none."""
     layer, _, kind = name.rpartition(".")
     is_target = lora.targets == "all-linear" or any(layer.endswith(target) for target in lora.targets)

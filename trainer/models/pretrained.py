@@ -37,6 +37,19 @@ def load_pretrained(auto_class: str, folder: Path, **config: Any) -> NewModel:
     return NewModel(model, tuple(sorted({*info.get("missing_keys", ()), *mismatched})))
 
 
+def model_without_weights(auto_class: str, config: Any) -> Any:
+    """Return the model of a transformers `config` on torch's device `meta`.
+
+    Its tensors have shapes but no values, and take no memory.
+    """
+    import torch
+    import transformers
+
+    silence_transformers()
+    with torch.device("meta"):
+        return getattr(transformers, auto_class).from_config(config)
+
+
 def silence_transformers() -> None:
     """Turn off the warnings and progress bars of transformers; raymill shows one line per stage."""
     from transformers.utils import logging

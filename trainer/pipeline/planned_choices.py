@@ -13,6 +13,7 @@ from trainer.data.sources import spec_sources
 from trainer.defaults.facts import Choice
 from trainer.defaults.resolve import choose_search_epochs, resolve_spec
 from trainer.models.base_model import is_local_base
+from trainer.planning.row_facts import RowFacts, facts_of_prepared
 from trainer.spec.run import RunSpec
 
 
@@ -21,6 +22,12 @@ class PlannedChoices(NamedTuple):
 
     choices: dict[str, Choice]
     unknown_because: str = ""
+    spec: RunSpec | None = None
+    """The spec with these values; None if they are not known."""
+    facts: RowFacts | None = None
+    """The facts of the rows; None if they are not known."""
+    is_small: bool = True
+    """Whether the rows are prepared in one process, or are prepared already."""
 
 
 def plan_choices(spec: RunSpec) -> PlannedChoices:
@@ -37,19 +44,20 @@ def plan_choices(spec: RunSpec) -> PlannedChoices:
         files = spec_sources.list_source_files(spec)
         prepared = preparing.find_prepared(spec, files)
         if prepared is not None:
-            return PlannedChoices(_choose(spec, prepared))
+            return _choose(spec, prepared)
         if not preparing.is_small_data(spec, files):
-            return PlannedChoices({}, "the rows are not prepared yet; `raymill prepare` does that")
+            reason = "the rows are not prepared yet; `raymill prepare` does that"
+            return PlannedChoices({}, reason, is_small=False)
         with tempfile.TemporaryDirectory(prefix="raymill-plan-") as folder:
             scratch = spec.model_copy(update={"storage": folder})
             quarantine = Path(folder) / "bad_rows.parquet"
             prepared = preparing.prepare_rows(scratch, lambda progress: None, quarantine, files=files, with_ray=False)
-            return PlannedChoices(_choose(spec, prepared))
+            return _choose(spec, prepared)
     except UserError as error:  # the run itself will say so, with more about it
         return PlannedChoices({}, error.problem)
 
 
-def _choose(spec: RunSpec, prepared: Prepared) -> dict[str, Choice]:
-    if spec.tune is not None:
-        return choose_search_epochs([(spec, prepared)])
-    return resolve_spec(spec, prepared).choices
+def _choose(spec: RunSpec, prepared: Prepared) -> PlannedChoices:
+    resolved = resolve_spec(spec, prepared)
+    choices = resolved.choices if spec.tune is None else choose_search_epochs([(spec, prepared)])
+    return PlannedChoices(choices, spec=resolved.spec, facts=facts_of_prepared(spec, prepared))

@@ -22,13 +22,15 @@ from trainer.data.prepare.quarantine import TooManyBadRows
 from trainer.data.prepared import Prepared
 from trainer.data.sources import spec_sources
 from trainer.data.sources.source_file import SourceFile
+from trainer.defaults.facts import Choice
 from trainer.defaults.resolve import ResolvedSpec, resolve_once
 from trainer.models import base_model
 from trainer.pipeline.messages import NoticePrinter, print_choices, print_row_counts
 from trainer.pipeline.outcome import Outcome
-from trainer.pipeline.resources import list_demands, plan_resources
+from trainer.pipeline.resources import check_training_fits, list_demands, plan_resources
 from trainer.pipeline.stage_gauges import StageGauges
 from trainer.pipeline.stage_runner import StageRunner
+from trainer.planning.workers import resolve_workers
 from trainer.runs.folder import (
     RAY_LOG,
     create_run,
@@ -70,8 +72,11 @@ class Run:
         console.redirect_ray_output(self.folder / RAY_LOG)
 
     def size_resources(self, nodes: list[Node], *, serving: bool = False) -> None:
-        """Choose CPUs per worker and concurrent trials for these nodes. Raises `ResourceError` if it does not fit."""
-        self.resources = plan_resources(self.spec, nodes)
+        """Choose the sizes that the spec leaves open for these nodes. Raises `ResourceError` if it does not fit."""
+        self.spec, workers = resolve_workers(self.spec, nodes)
+        if workers:
+            print_choices(self.console, {"cluster.workers": Choice(workers.workers, workers.reason)})
+        self.resources, self._nodes = plan_resources(self.spec, nodes), nodes
         check_fits(list_demands(self.spec, self.resources, serving=serving), nodes)
 
     @cached_property
@@ -154,6 +159,7 @@ class Run:
     def train(self, prepared: Prepared) -> RunResult:
         """Train once, or resume the training."""
         spec = self._resolve(prepared)
+        check_training_fits(spec, prepared, self.resources, self._nodes)
         files = self.files if spec.data.mode == "streaming" else None
         cpus = float(self.resources.cpus_per_worker)
 

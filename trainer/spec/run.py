@@ -15,7 +15,7 @@ from trainer.spec.data import DataSpec
 from trainer.spec.deploy import DeploySpec
 from trainer.spec.evaluate import EvaluateSpec, PromoteSpec
 from trainer.spec.model import ModelSpec
-from trainer.spec.section import AUTO, NAME_PATTERN, IntRange, Positive, SpecSection, range_ends
+from trainer.spec.section import AUTO, NAME_PATTERN, IntRangeOrAuto, Positive, SpecSection, range_ends
 from trainer.spec.serve import ServeSpec
 from trainer.spec.track import TrackSpec
 from trainer.spec.train import TrainSpec
@@ -30,9 +30,10 @@ class ClusterSpec(SpecSection):
     `local` always starts Ray on this machine. `auto`, `host:port` or `ray://host:port` joins a cluster."""
     cpus: Positive | None = None
     """CPU cores that a run on this machine uses. Default: all cores."""
-    workers: IntRange = 1
+    workers: IntRangeOrAuto = 1
     """Number of processes of one training. Each worker takes its part of every batch. `[1, 4]`: at least one and at
-    most four: a training continues with fewer workers when a node leaves the cluster, and with more when one joins."""
+    most four: a training continues with fewer workers when a node leaves the cluster, and with more when one joins.
+    `auto`: one for each GPU, or one for each node without `gpus_per_worker`, and at least 8 rows of a step for each."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """With several workers: `ddp` puts the whole model into each worker, `fsdp` a shard of every weight (FSDP2)."""
     cpus_per_worker: Positive | None = None
@@ -45,13 +46,13 @@ class ClusterSpec(SpecSection):
 
     @property
     def min_workers(self) -> int:
-        """Minimum number of workers of one training."""
-        return range_ends(self.workers)[0]
+        """Minimum number of workers of one training; 1 while the number is `auto`."""
+        return 1 if self.workers == AUTO else range_ends(self.workers)[0]
 
     @property
     def max_workers(self) -> int:
-        """Maximum number of workers of one training."""
-        return range_ends(self.workers)[1]
+        """Maximum number of workers of one training; 1 while the number is `auto`."""
+        return 1 if self.workers == AUTO else range_ends(self.workers)[1]
 
 
 class RunSpec(SpecSection):
@@ -120,7 +121,7 @@ class RunSpec(SpecSection):
 
     @model_validator(mode="after")
     def _check_search_has_fixed_size(self) -> RunSpec:
-        if self.tune is not None and not isinstance(self.cluster.workers, int):
+        if self.tune is not None and isinstance(self.cluster.workers, tuple):
             raise ValueError(
                 f"cluster.workers={list(self.cluster.workers)}: a search needs a fixed number of workers per trial; "
                 "set `cluster.workers` to one number"

@@ -57,6 +57,8 @@ def _auto_or_none_tag(value: Any) -> str:
 
 
 _Auto = Annotated[Literal["auto"], Tag("<auto>")]
+#: An integer of at least 1, the two ends of a range, or `auto`.
+IntRangeOrAuto = Annotated[Annotated[IntRange, Tag("<number>")] | _Auto, Discriminator(_auto_tag)]
 #: A positive integer, or `auto`.
 PositiveOrAuto = Annotated[Annotated[Positive, Tag("<number>")] | _Auto, Discriminator(_auto_tag)]
 #: A share of at least 0 and below 1, or `auto`.

@@ -31,6 +31,17 @@ class ModelOptions:
         """
         return base_model_facts(spec)
 
+    def model_on_meta(self, spec: RunSpec, outputs: int) -> Any | None:
+        """Return the model of `spec` on torch's device `meta`, from which the plan counts memory.
+
+        The default is None: the model's memory is not known before it is built.
+        """
+        return None
+
+    def batch_on_meta(self, spec: RunSpec, rows: int, length: int) -> dict[str, torch.Tensor]:
+        """Return a batch for `model_on_meta` with inputs of `length`, as `collate` would."""
+        return {}
+
     def pad_id(self, contract: Contract) -> int:
         """Return the id with which `collate` pads `token_input`."""
         return 0

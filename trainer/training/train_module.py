@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.errors import SpecError
 from trainer.models import lora
+from trainer.models.gradient_checkpointing import enable_gradient_checkpointing
 from trainer.models.new_model import as_new_model, replace_module
 from trainer.optim.bert.dropout import install_row_dropout, make_row_keys
 from trainer.optim.bert.encoder import install_bert_layers
@@ -53,7 +53,7 @@ class TrainModule:
         self._adapters = lora.add_adapters(model, spec.model.lora, self._new_parameters) if spec.model.lora else None
         freeze_parameters(model, spec.train.freeze)
         if spec.train.gradient_checkpointing:
-            _enable_gradient_checkpointing(model)
+            enable_gradient_checkpointing(model)
         self._vocabulary = self._compact_vocabulary(model, batches)
         on_cpu = worker.device_type == "cpu"
         self._masks = install_row_dropout(model) if on_cpu else None
@@ -272,14 +272,3 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-
-
-def _enable_gradient_checkpointing(model: Any) -> None:
-    if not getattr(model, "supports_gradient_checkpointing", False):
-        raise SpecError(
-            "train.gradient_checkpointing: this model does not support it", "remove `train.gradient_checkpointing`"
-        )
-    if hasattr(model, "activation_checkpointing_enable"):  # the method's name in transformers since 5.2x
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -37,8 +37,8 @@ _COMPRESSION = 4
 _TEXT_FORMATS, _BYTES_PER_PATH_CHAR = {"csv", "tsv", "jsonl"}, 1000
 # Size of a Ray Data block: two or three of our blocks, because Ray takes about 50 ms to start the task of a block.
 _RAY_BLOCK_BYTES = 4 << 20
-# Bytes of raw rows that may wait between reading and encoding, in shared memory that every process of the node maps.
-_WAITING_BYTES = 192 << 20
+#: Bytes of raw rows that may wait between reading and encoding, in shared memory that every process of the node maps.
+WAITING_BYTES = 192 << 20
 
 OnProgress = Callable[[Progress], None]
 
@@ -135,7 +135,7 @@ def stream_raw_blocks(files: list[SourceFile], options: ReadOptions) -> ray.data
     )
     blocks.context.target_max_block_size = _RAY_BLOCK_BYTES
     execution = blocks.context.execution_options
-    execution.resource_limits = execution.resource_limits.copy(object_store_memory=_WAITING_BYTES)
+    execution.resource_limits = execution.resource_limits.copy(object_store_memory=WAITING_BYTES)
     return blocks
 
 

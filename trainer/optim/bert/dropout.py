@@ -166,7 +166,8 @@ def attend(
     scores = torch.matmul(query_BHTD, key_BHSD.transpose(2, 3))
     if mask is not None:
         if mask.dtype is torch.bool:
-            mask = torch.zeros(mask.shape, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
+            zeros = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device)
+            mask = zeros.masked_fill_(~mask, torch.finfo(scores.dtype).min)
         scores = scores + mask
     weights = masks.dropout(site, torch.softmax(scores, -1), rate)
     return torch.matmul(weights, value_BHSD)

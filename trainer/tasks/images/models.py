@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cluster.errors import ModelError, SpecError, first_line, suggest
 from cluster.files import read_json
 from trainer.models.new_model import NewModel
-from trainer.models.pretrained import load_pretrained, silence_transformers
+from trainer.models.pretrained import load_pretrained, model_without_weights, silence_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -156,16 +156,25 @@ def _label_settings(labels: list[str]) -> dict[str, Any]:
     }
 
 
+def model_on_meta(folder: Path | None, values: dict[str, Any], shape: ImageShape, outputs: int) -> torch.nn.Module:
+    """Return the base model in `folder`, or the one of a config, on torch's device `meta`."""
+    labels = [str(number) for number in range(outputs)]
+    if folder is None:
+        return _model_without_weights(new_config(values, shape, labels).to_json_string())
+    config = read_json(folder / "config.json")
+    if "image_size" in config:
+        config["image_size"] = _image_size(shape)
+    return _model_without_weights(json.dumps({**config, **_label_settings(labels)}))
+
+
 def _model_without_weights(config_json: str) -> torch.nn.Module:
-    """Return the model on torch's device `meta`, where tensors have shapes but no values and take no memory."""
-    import torch
-    from transformers import AutoConfig, AutoModelForImageClassification
+    """Return the model on torch's device `meta`, ready to predict."""
+    from transformers import AutoConfig
 
     values = json.loads(config_json)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
-    with torch.device("meta"):
-        model: torch.nn.Module = AutoModelForImageClassification.from_config(config)
-    return model.eval()
+    model: torch.nn.Module = model_without_weights("AutoModelForImageClassification", config).eval()
+    return model
 
 
 @lru_cache(maxsize=8)

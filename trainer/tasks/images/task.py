@@ -176,6 +176,19 @@ class ImageClassification(Task):
         shape = _input_shape(preprocessor.step_params(spec.data.image, None))
         return ModelFacts(models.count_weights(spec.model.config, shape), 1.0, is_pretrained=False)
 
+    def model_on_meta(self, spec: RunSpec, outputs: int) -> Any | None:
+        from trainer.tasks.images import models
+
+        base = self._base(spec)
+        shape = _input_shape(preprocessor.step_params(spec.data.image, base))
+        return models.model_on_meta(base, spec.model.config or {}, shape, outputs)
+
+    def batch_on_meta(self, spec: RunSpec, rows: int, length: int) -> dict[str, torch.Tensor]:
+        import torch
+
+        shape = _input_shape(preprocessor.step_params(spec.data.image, self._base(spec)))
+        return {"pixel_values": torch.empty(rows, *shape, device="meta")}
+
     def save_model(self, model: Any, contract: Contract, folder: Path) -> None:
         save_torch_model(model, folder)
         _write_library_config(contract.step_params(_STEP), folder)

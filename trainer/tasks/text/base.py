@@ -18,7 +18,7 @@ from trainer.contract.contract import Contract, Step, load_contract
 from trainer.models import custom, lora
 from trainer.models.base_model import locate_base_model, max_positions
 from trainer.models.new_model import NewModel
-from trainer.models.pretrained import load_pretrained
+from trainer.models.pretrained import load_pretrained, model_without_weights
 from trainer.models.save import save_torch_model
 from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import contract_steps
@@ -145,6 +145,20 @@ class TextTask(Task):
             **changes,
         }
         return load_pretrained(_AUTO_CLASS, locate_base_model(base), ignore_mismatched_sizes=True, **config)
+
+    def model_on_meta(self, spec: RunSpec, outputs: int) -> Any | None:
+        from transformers import AutoConfig
+
+        assert spec.model.base is not None  # checked by check_spec
+        return model_without_weights(
+            _AUTO_CLASS, AutoConfig.from_pretrained(locate_base_model(spec.model.base), num_labels=outputs)
+        )
+
+    def batch_on_meta(self, spec: RunSpec, rows: int, length: int) -> dict[str, torch.Tensor]:
+        import torch
+
+        ones_BT = torch.ones((rows, length), dtype=torch.long, device="meta")
+        return {"input_ids": ones_BT, "attention_mask": ones_BT.clone()}
 
     # -- drafts
 
