@@ -17,6 +17,7 @@ from raymill.health_checks import doctor
 from raymill.inference import evaluate, load, predict
 from raymill.manifests import check_manifest, manifest
 from raymill.monitor import MonitorUrls, monitor
+from raymill.planning import plan
 from raymill.registry import models, promote, rollback, show
 from raymill.run_comparison import compare_runs
 from raymill.run_details import show_run

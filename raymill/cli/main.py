@@ -20,7 +20,7 @@ def cli() -> None:
 for _command in (
     drafting.init_command,
     runs.run_command,
-    runs.plan_command,
+    plan.plan_command,
     runs.prepare_command,
     runs.data_group,
     runs.train_command,
