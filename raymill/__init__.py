@@ -16,9 +16,10 @@ from raymill.endpoint import deploy_config, node_variables, optimize, serve, ser
 from raymill.health_checks import doctor
 from raymill.inference import evaluate, load, predict
 from raymill.manifests import check_manifest, manifest
-from raymill.monitor import MonitorUrls, monitor
+from raymill.monitor import monitor
 from raymill.planning import plan
 from raymill.registry import models, promote, rollback, show
+from raymill.rollout import rollout
 from raymill.run_comparison import compare_runs
 from raymill.run_details import show_run
 from raymill.run_listing import runs
@@ -30,7 +31,6 @@ from raymill.task_listing import tasks
 
 __all__ = [
     "STORAGE",
-    "MonitorUrls",
     "check_manifest",
     "compare_runs",
     "contract_diff",
@@ -57,6 +57,7 @@ __all__ = [
     "repeat",
     "resume",
     "rollback",
+    "rollout",
     "run",
     "runs",
     "serve",

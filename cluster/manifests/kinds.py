@@ -12,6 +12,7 @@ from cluster.manifests import (
     compose,
     compose_check,
     kubernetes_check,
+    kubernetes_storage,
     ray_up,
     ray_up_check,
     raycluster,
@@ -48,6 +49,9 @@ KINDS: dict[str, ManifestKind] = {
     ),
     "raycluster": ManifestKind(
         "a standing Ray cluster on Kubernetes, by KubeRay", raycluster.render, kubernetes_check.check
+    ),
+    "kubernetes-storage": ManifestKind(
+        "the volume that the kinds on Kubernetes share", kubernetes_storage.render, kubernetes_check.check
     ),
     "rayjob": ManifestKind("one run on a Kubernetes cluster, by KubeRay", rayjob.render, kubernetes_check.check),
     "rayservice": ManifestKind("the endpoint on Kubernetes, by KubeRay", rayservice.render, kubernetes_check.check),

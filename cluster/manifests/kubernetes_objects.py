@@ -1,4 +1,4 @@
-"""Parts of every Kubernetes manifest: names, labels, the spec as a ConfigMap, and the volume of the shared storage."""
+"""Parts of every Kubernetes manifest: names, labels, and the spec as a ConfigMap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.manifests.inputs import ManifestInputs
 #: Folder of the head that holds the spec, and the spec's path there.
 SPEC_FOLDER = "/etc/raymill"
 SPEC_PATH = f"{SPEC_FOLDER}/run.yaml"
-#: The claim that a manifest makes if the spec names none. All manifests of a namespace share it.
+#: The claim of the shared storage if the spec names none. All manifests of a namespace share it.
 DEFAULT_CLAIM = "raymill-storage"
 #: The label by which policies and monitors select the pods of one manifest.
 INSTANCE_LABEL = "app.kubernetes.io/instance"
@@ -81,32 +81,3 @@ def config_name(instance: str) -> str:
 def claim_name(inputs: ManifestInputs) -> str:
     """Return the name of the claim of the shared storage."""
     return inputs.deploy.kubernetes.claim or DEFAULT_CLAIM
-
-
-def storage_claim(inputs: ManifestInputs) -> dict[str, list[Document]]:
-    """Return the file with the claim of the shared storage, or no file if the spec names a claim that exists.
-
-    It is a file of its own: whoever deletes it deletes all models.
-    """
-    kubernetes = inputs.deploy.kubernetes
-    if kubernetes.claim is not None:
-        return {}
-    claim: Document = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {
-            "name": DEFAULT_CLAIM,
-            "namespace": kubernetes.namespace,
-            "labels": {
-                **NAME_LABEL,
-                "app.kubernetes.io/managed-by": "raymill",
-                **kubernetes.labels,
-            },
-        },
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "storageClassName": kubernetes.storage_class,
-            "resources": {"requests": {"storage": f"{kubernetes.storage_gb}Gi"}},
-        },
-    }
-    return {"storage.yaml": [claim]}

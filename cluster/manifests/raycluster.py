@@ -8,7 +8,7 @@ from cluster.manifests.kubernetes_access import disruption_budgets, network_poli
 from cluster.manifests.kubernetes_cluster import ray_cluster
 from cluster.manifests.kubernetes_groups import training_groups
 from cluster.manifests.kubernetes_monitors import monitors
-from cluster.manifests.kubernetes_objects import metadata, object_name, queue_labels, spec_config_map, storage_claim
+from cluster.manifests.kubernetes_objects import metadata, object_name, queue_labels, spec_config_map
 
 _SUFFIX, _LONGEST_NAME = "-ray", 53
 
@@ -24,7 +24,6 @@ def render(inputs: ManifestInputs) -> Rendered:
         "spec": ray_cluster(inputs, name, groups),
     }
     return {
-        **storage_claim(inputs),
         "config.yaml": [spec_config_map(inputs, name)],
         **network_policy(inputs, name, serves=False),
         **disruption_budgets(inputs, name, groups),

@@ -17,7 +17,6 @@ from cluster.manifests.kubernetes_objects import (
     object_name,
     queue_labels,
     spec_config_map,
-    storage_claim,
 )
 from cluster.manifests.kubernetes_pods import submitter_template
 
@@ -38,9 +37,8 @@ def render(inputs: ManifestInputs) -> Rendered:
 
 
 def job_files(inputs: ManifestInputs, name: str, groups: list[WorkerGroup]) -> Rendered:
-    """Return the files beside a job: storage, spec, policy, budgets and monitors."""
+    """Return the files beside a job: spec, policy, budgets and monitors."""
     return {
-        **storage_claim(inputs),
         "config.yaml": [spec_config_map(inputs, name)],
         **network_policy(inputs, name, serves=False),
         **disruption_budgets(inputs, name, groups),

@@ -11,7 +11,7 @@ from cluster.manifests.kubernetes_access import disruption_budgets, network_poli
 from cluster.manifests.kubernetes_cluster import ray_cluster
 from cluster.manifests.kubernetes_groups import WorkerGroup, serving_groups
 from cluster.manifests.kubernetes_monitors import monitors
-from cluster.manifests.kubernetes_objects import metadata, object_name, queue_labels, storage_claim
+from cluster.manifests.kubernetes_objects import metadata, object_name, queue_labels
 from cluster.manifests.kubernetes_pods import KEYS_FOLDER
 from cluster.manifests.serve_config import remote_serve
 from serve.deploy_config import build_deploy_config
@@ -41,7 +41,6 @@ def render(inputs: ManifestInputs) -> Rendered:
         },
     }
     return {
-        **storage_claim(inputs),
         **network_policy(inputs, name, serves=True),
         **disruption_budgets(inputs, name, groups),
         **monitors(inputs, name, serves=True),

@@ -53,7 +53,7 @@ def _default(value: object) -> str:
     if value is None:
         return "not set"
     if isinstance(value, tuple):
-        value = list(value)
+        value = [item.model_dump(exclude_unset=True) if isinstance(item, SpecSection) else item for item in value]
     return code(json.dumps(value) if not isinstance(value, str) else value)
 
 

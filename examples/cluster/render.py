@@ -29,6 +29,7 @@ RENDERED: dict[str, tuple[str, list[str]]] = {
     "ray-up-gcp": ("ray-up", [f"deploy.ray_up={_GCP}"]),
     "ray-up-azure": ("ray-up", [f"deploy.ray_up={_AZURE}", "deploy.gpu_type=T4"]),
     "ray-up-hosts": ("ray-up", [f"deploy.ray_up={_LOCAL}"]),
+    "kubernetes-storage": ("kubernetes-storage", []),
     "raycluster": ("raycluster", []),
     "rayjob": ("rayjob", []),
     "rayjob-kueue": ("rayjob", _KUEUE),

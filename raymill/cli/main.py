@@ -36,6 +36,7 @@ for _command in (
     serving.serve_command,
     serving.optimize_command,
     serving.deploy_config_command,
+    serving.rollout_command,
     serving.keys_group,
     monitoring.monitor_command,
     manifests.manifest_command,

@@ -1,4 +1,4 @@
-"""Commands for endpoints: serve, optimize, deploy-config, keys."""
+"""Commands for endpoints: serve, optimize, deploy-config, rollout, keys."""
 
 from __future__ import annotations
 
@@ -126,6 +126,27 @@ def deploy_config_command(
         context.emit({"variables": config}, [f"export {name}={shlex.quote(text)}" for name, text in config.items()])
         return
     context.emit({"config": config}, config.splitlines())
+
+
+@click.command("rollout")
+@MODEL
+@click.option(
+    "--address", help="Ray's dashboard on the head of the cluster with the endpoint, for example http://HEAD:8265."
+)
+@click.option("--within", "within_s", type=click.FloatRange(1), default=900, metavar="SECONDS",
+              help="How long the new version may take to start. Default: 900.")  # fmt: skip
+@shared_options("storage")
+def rollout_command(
+    context: CommandContext, model: str, address: str | None, within_s: float, storage: str | None
+) -> None:
+    """Make the endpoint on a cluster serve MODEL without a gap.
+
+    If the new version does not start, the endpoint serves the version before, and an alias that MODEL names points back.
+    """
+    result = raymill.rollout(model, address=address, storage=storage or raymill.STORAGE, within_s=within_s)
+    ref = f"{result['model']}@{result['version']}"
+    line = f"{ref} is served, and no longer {result['before']}" if result["before"] else f"{ref} is served already"
+    context.emit(result, [line])
 
 
 def _without_defaults(options: dict[str, object]) -> dict[str, object]:

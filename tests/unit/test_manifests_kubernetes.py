@@ -14,7 +14,7 @@ from cluster.manifests.checks.pack_schemas import PACKED, pack
 from cluster.manifests.kinds import KINDS
 from support.cluster_examples import EXAMPLES, load_renderer, read_files
 
-KINDS_HERE = ("raycluster", "rayjob", "rayservice", "raycronjob")
+KINDS_HERE = ("kubernetes-storage", "raycluster", "rayjob", "rayservice", "raycronjob")
 CRDS = Path(__file__).parents[3] / "shared" / "schemas" / "kuberay"
 renderer = load_renderer()
 FOLDERS = [folder for folder, (kind, _) in renderer.RENDERED.items() if kind in KINDS_HERE]
@@ -131,7 +131,6 @@ WRONG_EDITS = [
     # objects that do not fit together
     (JOB, "metadata.namespace", "other", "2 namespaces"),
     (JOB, f"{HEAD}.volumes.4.configMap.name", "other-spec", "no ConfigMap other-spec"),
-    (JOB, f"{HEAD}.volumes.3.persistentVolumeClaim.claimName", "other", "the claim other"),
     (("rayjob", "network.yaml"), "spec.podSelector.matchLabels", {"app": "x"}, "selects no pod"),
     (("rayjob", "network.yaml"), "spec.podSelector", {}, "every pod of the namespace"),
     (("rayjob", "network.yaml"), "spec.ingres", [], "ingres"),
@@ -141,9 +140,9 @@ WRONG_EDITS = [
     (("rayjob", "monitoring.yaml"), "spec.podMetricsEndpoints.0.port", "metric", "called metric"),
     (("rayjob", "monitoring.yaml"), "spec.podMetricsEndpoints.0.intervall", "1s", "intervall"),
     (("rayjob", "monitoring.yaml"), "spec.podMetricsEndpoints.0.interval", "15", "interval"),
-    (("rayjob", "storage.yaml"), "spec.accessModes", "ReadWriteMany", "accessModes"),
-    (("rayjob", "storage.yaml"), "spec.resources.request", {}, "request"),
-    (("rayjob", "storage.yaml"), "kind", "StatefulSet", "StatefulSet"),
+    (("kubernetes-storage", "storage.yaml"), "spec.accessModes", "ReadWriteMany", "accessModes"),
+    (("kubernetes-storage", "storage.yaml"), "spec.resources.request", {}, "request"),
+    (("kubernetes-storage", "storage.yaml"), "kind", "StatefulSet", "StatefulSet"),
     (("rayjob", "config.yaml"), "data", {"run.yaml": "name: x\ndata: {train: a.csv}\ntrain: {epoch: 1}\n"}, "epoch"),
     (("rayservice-ha", "monitoring.yaml"), "metadata.name", "support-tickets-worker", "occurs twice"),
 ]
@@ -274,7 +273,9 @@ def test_secrets_are_named_and_never_written():
 
 def test_a_claim_that_exists_is_used_and_not_written():
     files = raymill.manifest(renderer.SPEC, "rayjob", overrides=["deploy.kubernetes.claim=team-storage"])
-    assert "storage.yaml" not in files and "claimName: team-storage" in files["rayjob.yaml"]
+    assert "claimName: team-storage" in files["rayjob.yaml"]
+    with pytest.raises(SpecError, match="team-storage is the storage already"):
+        raymill.manifest(renderer.SPEC, "kubernetes-storage", overrides=["deploy.kubernetes.claim=team-storage"])
 
 
 def test_networks_that_pods_may_reach():

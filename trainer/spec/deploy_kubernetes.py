@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from trainer.spec.section import NonNegative, Positive, SpecSection
 
 #: A name of a Kubernetes object: lower-case letters, digits and `-`.
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+([.-]+[a-z0-9]+)*$", max_length=253)]
 #: A label's value.
-LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$")]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]+([_.-]+[A-Za-z0-9]+)*)?$", max_length=63)]
 
 
 class TolerationSpec(SpecSection):
@@ -91,8 +91,8 @@ class KubernetesSpec(SpecSection):
     namespace: ObjectName = "raymill"
     """Namespace of all objects. It must exist."""
     claim: ObjectName | None = None
-    """PersistentVolumeClaim of the shared storage, which every node can mount for writing (ReadWriteMany). Default: the
-    manifest has one, `raymill-storage`."""
+    """PersistentVolumeClaim of the shared storage, which every node can mount for writing (ReadWriteMany). Default:
+    `raymill-storage`, which the kind `kubernetes-storage` makes."""
     storage_class: ObjectName | None = None
     """StorageClass of `raymill-storage`. Default: the cluster's own, which must offer ReadWriteMany."""
     storage_gb: Positive = 200

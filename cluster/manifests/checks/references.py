@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from cluster.manifests.checks.pod_rules import Pod
@@ -101,16 +101,12 @@ def _port_problems(spec: dict[str, Any], pods: list[Pod], labels: list[dict[str,
 
 
 def _mount_problems(pod: Pod, documents: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a ConfigMap that a pod mounts and no file has. Secrets and existing claims are not written by raymill."""
-    maps = _names(documents, "ConfigMap")
-    claims = _names(documents, "PersistentVolumeClaim")
+    """Yield a ConfigMap that a pod mounts and no file has. Secrets and claims are made by others."""
+    maps = [str(document["metadata"].get("name")) for document in documents if document.get("kind") == "ConfigMap"]
     for volume in pod.template["spec"].get("volumes") or []:
         name = (volume.get("configMap") or {}).get("name")
         if name is not None and name not in maps:
             yield f"{pod.where}.volumes.{volume['name']}: there is no ConfigMap {name} in this manifest"
-        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
-        if claim is not None and claims and claim not in claims:
-            yield f"{pod.where}.volumes.{volume['name']}: the claim {claim} is not {', '.join(claims)}"
 
 
 def _spread_problems(pod: Pod) -> Iterator[str]:
@@ -118,7 +114,3 @@ def _spread_problems(pod: Pod) -> Iterator[str]:
     for constraint in pod.template["spec"].get("topologySpreadConstraints") or []:
         if not _matches(constraint.get("labelSelector") or {}, labels):
             yield f"{pod.where}.topologySpreadConstraints: {constraint.get('topologyKey')} does not count the pod itself"
-
-
-def _names(documents: Iterable[dict[str, Any]], kind: str) -> list[str]:
-    return [str(document["metadata"].get("name")) for document in documents if document.get("kind") == kind]
