@@ -70,6 +70,10 @@ _ATTEMPTS_PER_RETRY = 4
 # machine: the request is sent to another one. With replicas from zero, the first request waits until one is up: Ray
 # Serve's own proxy holds it 5 s longer.
 _SILENCE_S, _SILENCE_FROM_ZERO_S = 2, 7
+# How soon HAProxy notices that a replica's machine is silent: a new connection is given up after a second, and two health
+# checks in a row must fail. Each node's HAProxy asks every replica, so many replicas are asked as seldom as Ray Serve does.
+_CONNECT_WITHIN_S = 1
+_CHECK_EVERY_S, _MAX_REPLICAS_TO_CHECK = 1, 20
 # How long a removed replica still answers requests. HAProxy learns within a second that it is removed.
 _DRAIN_S = 3
 # How long Ray Serve waits until a proxy is ready. Then it kills the proxy, and the start of the endpoint fails. The
@@ -202,6 +206,7 @@ def cluster_variables(spec: ServeSpec) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # After a configuration reload, the old process may finish the responses that it has begun.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + client_timeout_s + 5),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": str(_CONNECT_WITHIN_S),
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(
             math.ceil(spec.timeout_s) + (_SILENCE_S if spec.min_replicas else _SILENCE_FROM_ZERO_S)
         ),
@@ -212,6 +217,8 @@ def cluster_variables(spec: ServeSpec) -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
     }
+    if spec.max_replicas <= _MAX_REPLICAS_TO_CHECK:
+        variables["RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER"] = f"{_CHECK_EVERY_S}s"
     if spec.retries:
         variables |= {
             "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",

@@ -26,7 +26,9 @@ pytestmark = [pytest.mark.usefixtures("can_make_machines"), pytest.mark.xdist_gr
 
 PORT = 8000
 BODY = {"inputs": ["my good dog"]}
-PER_S, TIMEOUT_S = 100, 8.0
+PER_S, TIMEOUT_S = 100, 10.0
+# HAProxy sends a request again that got no answer for 2 s longer.
+SPEC = ServeSpec(retries=3, timeout_s=5)
 REPLICAS = """
 import collections, json, ray
 ray.init(log_to_driver=False, logging_level="ERROR")
@@ -52,6 +54,7 @@ class Endpoint:
         self.ray = ray
         storage = version.folder.parents[3]
         options = ["--storage", storage, "--replicas", 2, "--set", "serve.host=0.0.0.0", "--set", "serve.insecure=true"]
+        options += ["--set", f"serve.timeout_s={SPEC.timeout_s}"]
         config = ray.head.run("python", "-m", "raymill", "deploy-config", f"{version.name}@1", *options)
         assert config.code == 0, config
         file = ray.shared[0] / "serve.yaml"
@@ -81,6 +84,12 @@ class Endpoint:
         wait_until(lambda: self.replica_count() == {"m2": 1, "m3": 1}, within_s, "a replica on m2 and on m3")
         return time.monotonic() - started
 
+    def doctor(self) -> dict[str, dict[str, object]]:
+        """Return the lines of `raymill doctor` about the cluster, by name."""
+        done = self.ray.head.run("python", "-m", "raymill", "doctor", "--address", self.ray.ray_address, "--json")
+        report = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"ok"')))
+        return {check["what"]: check for check in report["checks"]}
+
     def load(self, *names: str) -> SteadyLoad:
         """Return a load on the HAProxy of some machines, in turn."""
         return SteadyLoad([self.url(name) for name in names], BODY, per_s=PER_S, timeout_s=TIMEOUT_S)
@@ -91,9 +100,8 @@ def endpoint(
     can_make_machines: None, tiny_version: Version, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Endpoint]:
     shared = tmp_path_factory.mktemp("shared")
-    spec = ServeSpec(retries=3)
     head_state = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": shared / "gcs"}
-    env = {**cluster_variables(spec), "RAY_SERVE_HAPROXY_BINARY_PATH": program_path()}
+    env = {**cluster_variables(SPEC), "RAY_SERVE_HAPROXY_BINARY_PATH": program_path()}
     with RayMachines(shared=[shared, tiny_version.folder.parents[3]], token=new_token(), env=env) as ray:
         ray.start(1, cpus=0, dashboard=True, env=head_state)
         ray.start(2, cpus=1)
@@ -133,7 +141,7 @@ def test_a_machine_is_cut_off(endpoint: Endpoint):
         "machine cut off for 20 s", f"{load.summary()}; the last one that failed was sent {latest:.2f} s after the cut"
     )
     endpoint.wait_for_both(180)
-    assert len(load.failed) <= 10 and latest < 5
+    assert len(load.failed) <= 3 and latest < 1  # what was in flight there
 
 
 def test_the_head_is_killed(endpoint: Endpoint):
@@ -149,4 +157,6 @@ def test_the_head_is_killed(endpoint: Endpoint):
         time.sleep(5)
     report("head killed", f"{load.summary()}; head up after {up:.1f} s, answers after {answers:.1f} s")
     assert load.failed == []
-    endpoint.wait_for_both(120)
+    lines = endpoint.doctor()  # the controller answers again
+    assert lines["endpoint tiny"]["found"] == "replicas that run: 1 on m2, 1 on m3", lines
+    assert "state in rocksdb" in str(lines["head"]["found"]) and lines["HAProxy"]["ok"] and lines["token"]["ok"], lines
