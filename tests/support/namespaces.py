@@ -99,6 +99,11 @@ class Machine:
         _ip("-n", self._namespace, "route", "add", "default", "via", network.address)
         self.boot()
 
+    @property
+    def network_namespace(self) -> Path:
+        """The file of its network, for programs that join it without its other namespaces."""
+        return Path("/run/netns") / self._namespace
+
     # -- life
 
     def boot(self) -> None:
