@@ -26,7 +26,7 @@ def render(inputs: ManifestInputs) -> Rendered:
         storage=inputs.storage,
         project=inputs.deploy.project,
         setup=inputs.deploy.slurm.setup,
-        environment=node_environment(inputs, None),
+        environment=node_environment(inputs, None, in_image=inputs.deploy.slurm.apptainer),
         container=_container(inputs),
     )
     return {SCRIPT_FILE: script, SPEC_FILE: inputs.spec_text}

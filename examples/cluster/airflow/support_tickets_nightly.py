@@ -28,32 +28,14 @@ ENVIRONMENT = {
 SETUP = "source /opt/raymill/bin/activate"
 
 
-# Deploys the promoted version by its number, because Ray Serve takes an equal config for no change.
-ROLL_OUT = r"""
+# Rolls the promoted version out, and back if it does not start. On the first night the cluster may serve nothing yet.
+ROLL_OUT = """
 config=$(mktemp)
-deploy() {
-  raymill deploy-config "$1" --storage "$STORAGE" > "$config" && serve deploy "$config" >&2 || return
-  for _ in {1..180}; do
-    sleep 5
-    status=$(serve status --name "$MODEL")
-    case $status in
-      *"status: RUNNING"*) return 0 ;;
-      *"status: DEPLOY_FAILED"*) break ;;
-    esac
-  done
-  echo "$status" >&2
-  return 1
-}
-
-version={{ ti.xcom_pull(task_ids="run")["version"] }}
-if deploy "$MODEL@$version"; then
-  echo "{\"version\": $version}"
-else
-  echo "$MODEL@$version does not run; back to the version before" >&2
-  raymill models rollback "$MODEL" --alias champion --storage "$STORAGE" >&2
-  deploy "$MODEL@champion"
-  exit 1
+if [[ $(serve config) != *import_path* ]]; then
+  raymill deploy-config "$MODEL@champion" --storage "$STORAGE" > "$config"
+  serve deploy "$config" >&2
 fi
+raymill rollout "$MODEL@champion" --storage "$STORAGE" --address "$RAY_DASHBOARD_ADDRESS" --json
 """
 
 
