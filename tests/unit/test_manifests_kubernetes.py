@@ -3,6 +3,8 @@
 import copy
 import gzip
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,12 @@ import yaml
 import raymill
 from cluster.errors import SpecError
 from cluster.manifests.checks.pack_schemas import PACKED, pack
+from cluster.manifests.inputs import build_inputs
 from cluster.manifests.kinds import KINDS
+from cluster.manifests.kubernetes_groups import pod_size
+from cluster.plan import Demand
 from support.cluster_examples import EXAMPLES, load_renderer, read_files
+from trainer.tasks.load_spec import load_spec
 
 KINDS_HERE = ("kubernetes-storage", "raycluster", "rayjob", "rayservice", "raycronjob")
 CRDS = Path(__file__).parents[3] / "shared" / "schemas" / "kuberay"
@@ -206,6 +212,14 @@ def test_pods_have_the_gpus_of_their_type_and_enough_memory():
     assert terms[0]["matchExpressions"][0]["values"] == ["NVIDIA-L4"]
 
 
+def test_a_pod_has_the_memory_that_the_plan_knows():
+    spec = load_spec(renderer.SPEC)
+    inputs = build_inputs(spec, EXAMPLES)
+    demand = Demand("train", "workers", 4, 8, 1, "cluster.workers", memory_each=40 << 30)
+    assert pod_size(inputs, demand, 1).memory_gb == 59  # (40 GiB + 1 GiB for Ray) / 0.7
+    assert pod_size(inputs, demand._replace(memory_each=0), 1).memory_gb == 32  # 4 GiB for each core
+
+
 def test_workers_that_share_a_gpu_share_a_pod():
     overrides = ["cluster.gpus_per_worker=0.5", "cluster.cpus_per_worker=3", "cluster.workers=4"]
     group = groups_of(render("rayjob", *overrides)["RayJob"]["spec"]["rayClusterSpec"])["train"]
@@ -323,3 +337,17 @@ def test_a_small_spec_needs_only_an_image(tmp_path):
     assert remote["data"]["train"] == "/storage/project/train.csv" and remote["storage"] == "/storage/raymill"
     assert remote["cluster"] == {"address": "auto", "cpus_per_worker": 4} and "deploy" not in remote
     assert "PodMonitor" not in documents
+
+
+def test_the_command_writes_and_checks(tmp_path):
+    def manifest(*arguments):
+        command = [sys.executable, "-m", "raymill", "manifest", "--kind", "rayjob", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert manifest(renderer.SPEC, "-o", tmp_path).returncode == 0
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == read_files("rayjob")
+    assert "5 files are valid" in manifest("--check", tmp_path).stdout
+    network = tmp_path / "network.yaml"
+    network.write_text(network.read_text().replace("policyTypes", "policyType"))
+    done = manifest("--check", tmp_path)
+    assert done.returncode == 2 and "network.yaml" in done.stderr and "policyType" in done.stderr
