@@ -96,7 +96,8 @@ class ServeSpec(SpecSection):
     max_queued: Positive = 1000
     """Maximum number of inputs that wait in one replica; a request beyond it gets a 429 with Retry-After at once."""
     retries: Annotated[int, Field(ge=0, le=3)] = 0
-    """How many times HAProxy sends a request to another replica if a replica disappears without an answer."""
+    """How many times HAProxy sends a request to another replica if a replica disappears without an answer, or says
+    nothing for 2 s longer than `timeout_s`."""
 
     access_log: bool = False
     """Write a JSON line for each request into the run's folder."""
