@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import cluster.machine
 import cluster.node_checks
+import cluster.ray_internals
 from cluster.errors import first_line
 
 _HEAD = "node:__internal_head__"
@@ -106,7 +107,7 @@ class NodeCallers:
 @contextlib.contextmanager
 def callers_on(nodes: Sequence[NodeAddress], within_s: float) -> Iterator[NodeCallers]:
     """Yield the actors on the nodes, and end them after the block."""
-    modules = (cluster.machine, cluster.node_checks)
+    modules = (cluster.machine, cluster.ray_internals, cluster.node_checks)
     for module in modules:
         ray.cloudpickle.register_pickle_by_value(module)
     callers = None

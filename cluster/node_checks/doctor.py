@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cluster.deadline import call_within
 from cluster.environment_checks import Check
 from cluster.errors import error_summary
 from cluster.node_checks import storage
@@ -15,7 +14,7 @@ from cluster.node_checks.answers import NodeAnswer, fine, look, name_list, wrong
 from cluster.node_checks.ask import NodeAddress, NodeCallers, callers_on, cluster_nodes
 from cluster.node_checks.clocks import Offset, check_clocks, measure_offset, read_clock
 from cluster.node_checks.cores import check_cores, check_packing
-from cluster.node_checks.endpoints import check_applications, read_applications
+from cluster.node_checks.endpoints import Application, check_applications, read_applications
 from cluster.node_checks.facts import read_node
 from cluster.node_checks.gpus import check_gpus
 from cluster.node_checks.head import check_head
@@ -69,9 +68,9 @@ def check_nodes(folder: str, within_s: float) -> NodeReport:
             checks += _check_clocks(callers, able, names)
             checks += _check_storage(callers, able, names, folder, within_s)
             checks += _check_network(callers, able, names)
+            checks += _check_endpoints(callers, able, names)
     if nodes:
         checks += [line for check in _CHECKS for line in check(nodes)]
-        checks += _check_endpoints(nodes, names, within_s)
     return NodeReport(sorted(checks, key=_urgency), nodes)
 
 
@@ -135,14 +134,14 @@ def _check_network(callers: NodeCallers, nodes: Sequence[NodeAddress], names: di
     return check_network(links)
 
 
-def _check_endpoints(nodes: Sequence[NodeAnswer], names: dict[str, str], within_s: float) -> list[Check]:
-    for_replicas = [node for node in nodes if node.resources.get("CPU") or node.resources.get("GPU")]
+def _check_endpoints(callers: NodeCallers, nodes: Sequence[NodeAddress], names: dict[str, str]) -> list[Check]:
     try:
-        applications = call_within(lambda: read_applications(names), within_s)
+        applications = callers.ask(nodes[0].id, read_applications, names)
     except Exception as error:  # Ray Serve's controller may be gone with its node
         fix = "look at `serve status`; the controller starts again once a head is back"
         return [wrong("endpoints", f"Ray Serve does not answer: {error_summary(error)}", fix)]
-    return check_applications(applications, len(for_replicas))
+    n_for_replicas = sum(bool(node.resources.get("CPU") or node.resources.get("GPU")) for node in nodes)
+    return check_applications([Application(**application) for application in applications], n_for_replicas)
 
 
 def _urgency(check: Check) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cluster.environment_checks import Check
 from cluster.node_checks.answers import fine, look, wrong
+from cluster.ray_internals import running_replicas
 
 _CONTROLLER = "SERVE_CONTROLLER_ACTOR"
 _RUNNING = "RUNNING"
@@ -25,25 +26,23 @@ class Application(NamedTuple):
     """The node of each replica that runs."""
 
 
-def read_applications(names: Mapping[str, str]) -> list[Application]:
-    """Return the applications of the connected Ray; none if Ray Serve does not run. `names` has the nodes' by id."""
+def read_applications(names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the fields of each application of this Ray; none if Ray Serve does not run. `names` has the nodes' by id."""
     import ray.util
 
     if all(actor["name"] != _CONTROLLER for actor in ray.util.list_named_actors(all_namespaces=True)):
         return []
     import ray.serve
 
-    from cluster.ray_internals import running_replicas
-
     replicas = running_replicas()
     return [
-        Application(
-            name,
-            str(overview.status.value),
-            overview.message,
-            sum(sum(deployment.replica_states.values()) for deployment in overview.deployments.values()),
-            [names.get(node, node) for application, node in replicas if application == name],
-        )
+        {
+            "name": name,
+            "status": str(overview.status.value),
+            "message": overview.message,
+            "n_expected": sum(sum(part.replica_states.values()) for part in overview.deployments.values()),
+            "nodes": [names.get(node, node) for application, node in replicas if application == name],
+        }
         for name, overview in ray.serve.status().applications.items()
     ]
 
