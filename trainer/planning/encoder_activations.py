@@ -59,7 +59,13 @@ def encoder_activations(shape: EncoderShape, size: PassSize, options: EncoderOpt
     ]
     if options.checkpointed:
         terms += [
-            times("layers: their inputs", "L layers x N x W x s", shape.layers, per_width, is_bound=is_bound),
+            times(
+                "layers: their inputs, and the last output",
+                "(L + 1) x N x W x s",
+                shape.layers + 1,
+                per_width,
+                is_bound=is_bound,
+            ),
             _layer_term("one layer, computed again", 1, shape, size, options, kept),
         ]
     else:
