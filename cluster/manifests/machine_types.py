@@ -123,9 +123,9 @@ def choose_type(provider: str, cpus_each: float, gpus_each: float, gpu_type: str
             f"set `deploy.gpu_type` to one of {', '.join(gpu_types)}, or `{key}: {{type: ..., cpus: ..., gpus: ...}}`. "
             + (suggest(gpu_type, gpu_types) if gpu_type else ""),
         )
-    wanted = gpu_type if gpus_each else ""
+    needed_type = gpu_type if gpus_each else ""
     for machine in known:
-        if machine.gpu_type == wanted and machine.room(cpus_each, gpus_each):
+        if machine.gpu_type == needed_type and machine.room(cpus_each, gpus_each):
             return machine
     size = f"{cpus_each:g} CPU" + (f" and {gpus_each:g} {gpu_type}" if gpus_each else "")
     raise SpecError(

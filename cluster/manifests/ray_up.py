@@ -189,8 +189,10 @@ def _head_setup(config: RayUpSpec) -> list[str]:
     if packages is None:
         return []
     module, names = packages
-    wanted = " ".join(shlex.quote(name) for name in names)
-    return [f"python -c 'import {module}' || python -m pip install --quiet --target {_AUTOSCALER_FOLDER} {wanted}"]
+    packages_text = " ".join(shlex.quote(name) for name in names)
+    return [
+        f"python -c 'import {module}' || python -m pip install --quiet --target {_AUTOSCALER_FOLDER} {packages_text}"
+    ]
 
 
 def _start_commands(options: str, *, uses_cloud: bool = False) -> list[str]:
