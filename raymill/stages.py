@@ -123,6 +123,7 @@ def run(
     console: Console | None = None,
     then: Callable[[Run, Outcome], Outcome] | None = None,
     continue_unfinished: bool = False,
+    if_changed: bool = False,
     lock: str | None = None,
     lock_wait_s: float = 0,
 ) -> Outcome:
@@ -130,7 +131,8 @@ def run(
 
     `then` is called at the end with the run and its outcome, while Ray still runs; `--serve` uses it. With
     `continue_unfinished`, the newest run of this spec in the storage is resumed if it was interrupted; otherwise a new
-    one starts. `lock` is the name of a lock in the storage folder that is held meanwhile, so that two runs of one pipeline
+    one starts. With `if_changed`, nothing is trained if a finished run has had the same spec and the same rows: the outcome
+    is then that of `prepare`, whose `same_run` names it. `lock` is the name of a lock in the storage folder that is held meanwhile, so that two runs of one pipeline
     never overlap, on whatever machines. Raises `ResourceError` if another run holds it for `lock_wait_s`.
     """
     from trainer.runs.folder import lock_pipeline
@@ -145,6 +147,10 @@ def run(
         if unfinished is not None:
             folder, changes = unfinished
             return resume(folder, overrides=changes, storage=loaded.storage, console=console, then=then)
+        if if_changed:
+            prepared = prepare(loaded, console=console)
+            if prepared.same_run is not None:
+                return prepared
         return _run_pipeline(_new_run(loaded, (), console, "run"), then)
 
 

@@ -44,14 +44,19 @@ def nightly_commands(inputs: ManifestInputs) -> list[str]:
     kubernetes = inputs.deploy.kubernetes
     endpoint = kubernetes.endpoint
     if endpoint is None:
-        return [run_command(inputs)]
+        return [_run(inputs)]
     if kubernetes.token_secret is None:
         raise SpecError(
             f"deploy.kubernetes.endpoint={endpoint} is another Ray, with a token of its own",
             "give both the same: make a Secret with the key `auth_token`, and set `deploy.kubernetes.token_secret` to its name",
         )
     rollout = shlex.join(["raymill", "rollout", inputs.spec.name, "--storage", inputs.storage, "--address", endpoint])
-    return [run_command(inputs), rollout]
+    return [_run(inputs), rollout]
+
+
+def _run(inputs: ManifestInputs) -> str:
+    """Return the command of a night's run. A night without new rows trains nothing."""
+    return f"{run_command(inputs)} --if-changed"
 
 
 def _check_queue(inputs: ManifestInputs) -> None:

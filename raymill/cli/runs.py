@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--continue", "continue_unfinished", is_flag=True, help="Resume the last run of SPEC if it was interrupted."
 )
+@click.option("--if-changed", is_flag=True, help="Train nothing if a finished run of SPEC has had the same rows.")
 @click.option("--serve", "then_serve", is_flag=True, help="Then serve the model until Ctrl-C.")
 @click.option(
     "--lock", metavar="NAME", help="Hold this lock of the storage, so that two runs of a pipeline never overlap."
@@ -35,6 +36,7 @@ def run_command(
     spec: str | None,
     resume: str | None,
     continue_unfinished: bool,
+    if_changed: bool,
     then_serve: bool,
     lock: str | None,
     lock_wait_s: float,
@@ -51,6 +53,8 @@ def run_command(
         raise click.UsageError("--lock is for a new run of SPEC; --resume RUN locks the run itself")
     if resume and continue_unfinished:
         raise click.UsageError("--continue is for SPEC; --resume RUN names the run")
+    if if_changed and (resume or then_serve):
+        raise click.UsageError("--if-changed is for SPEC, without --serve: there may be no new model")
 
     def run_pipeline(then: Callable[[Run, Outcome], Outcome] | None) -> Outcome:
         if resume:
@@ -67,12 +71,16 @@ def run_command(
             console=context.console,
             then=then,
             continue_unfinished=continue_unfinished,
+            if_changed=if_changed,
             lock=lock,
             lock_wait_s=lock_wait_s,
         )
 
     if not then_serve:
         outcome = run_pipeline(None)
+        if outcome.same_run is not None:
+            context.emit(outcome.as_dict(), [f"nothing new: the run {outcome.same_run} has had the same spec and rows"])
+            return
         model = outcome.model if outcome.promoted else f"{outcome.model}@{outcome.version}"
         context.emit(outcome.as_dict(), [*summary_lines(outcome), f"next:   {_serve_command(model, storage)}"])
         return

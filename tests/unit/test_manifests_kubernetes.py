@@ -274,7 +274,10 @@ def test_the_nightly_pipeline_holds_a_lock_and_rolls_out():
     job = render("raycronjob")["RayCronJob"]["spec"]
     assert job["schedule"] == "0 2 * * *" and job["timeZone"] == "UTC"
     entrypoint = job["jobTemplate"]["entrypoint"]
-    assert "raymill run /etc/raymill/run.yaml --continue --lock support_tickets && raymill rollout" in entrypoint
+    assert (
+        "raymill run /etc/raymill/run.yaml --continue --lock support_tickets --if-changed && raymill rollout"
+        in entrypoint
+    )
     assert entrypoint.startswith("bash -c '") and entrypoint.endswith("'")
 
 

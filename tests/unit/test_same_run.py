@@ -43,3 +43,10 @@ def test_new_rows_are_no_repetition(finished, tmp_path):
     write_rows(copy / "test.csv", make_table_rows(60, 2))
     spec = spec_of(copy, storage=str(spec_of(folder)["storage"]))
     assert raymill.prepare(spec).same_run is None
+
+
+def test_a_run_if_changed_trains_nothing_without_new_rows(finished):
+    folder, outcome = finished
+    again = raymill.run(spec_of(folder), if_changed=True)
+    assert again.same_run == outcome.run.rpartition("/")[2] and again.version is None
+    assert [version["version"] for version in raymill.models(storage=spec_of(folder)["storage"])] == [1]
