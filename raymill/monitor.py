@@ -42,8 +42,9 @@ def monitor(
     `key_file`, and the nodes of the Ray cluster whose dashboard is at `address`; without it, those of the Ray that
     runs on this machine. Metrics are collected every `every_s` seconds. At the end both servers and all that they
     stored are gone. Raises `ResourceError` if Prometheus is not installed, if an address does not answer, or if a port is
-    taken.
+    taken, and `SpecError` for an endpoint that is no URL or a missing key file.
     """
+    from cluster.errors import SpecError
     from cluster.monitoring.grafana import DASHBOARDS_FOLDER
     from cluster.monitoring.scrape_config import RayTargets, build_scrape_config
     from cluster.monitoring.servers import run_grafana, run_prometheus
@@ -59,6 +60,8 @@ def monitor(
     else:
         ray = RayTargets(file=ray_log_folder() / _RAY_FILE)
     key = Path(key_file).absolute() if key_file else None
+    if key and not key.is_file():
+        raise SpecError(f"{key} is not a file, so there is no API key in it", "name the file that holds the key")
     config = build_scrape_config(storage_folder(storage), ray, endpoints, key, every_s)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raymill-monitor-")))

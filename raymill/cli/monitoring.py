@@ -18,9 +18,7 @@ from raymill.cli.options import shared_options
     help="Ray's dashboard on the head, http://HEAD:8265. Default: the Ray that runs on this machine.",
 )
 @click.option("--endpoint", "endpoints", multiple=True, metavar="URL", help="Another endpoint, as it prints its URL.")
-@click.option(
-    "--key-file", type=click.Path(exists=True, dir_okay=False), help="File with an API key for the endpoints."
-)
+@click.option("--key-file", type=click.Path(), help="File with an API key for the endpoints.")
 @click.option("--port", type=click.IntRange(1, 65535), default=9090, show_default=True, help="Port of Prometheus.")
 @click.option("--grafana-port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of Grafana.")
 @click.option("--every", "every_s", type=click.FloatRange(0.5, 300), default=15.0, show_default=True,

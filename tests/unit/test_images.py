@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+tomllib = pytest.importorskip("tomllib")  # since Python 3.11
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "cluster" / "images"
 EXTRAS = {
