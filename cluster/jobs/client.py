@@ -15,6 +15,7 @@ from cluster.deadline import call_within
 from cluster.errors import ResourceError, UserError, first_line, suggest
 from cluster.jobs.address import API_VARIABLE, JobsAddress
 from cluster.ray_address import VARIABLE
+from cluster.ray_token import token_error
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -102,7 +103,7 @@ class JobClient:
         except UserError:
             raise
         except AuthenticationError as error:
-            raise _refused(self.address, error) from error
+            raise token_error(str(self.address)) from error
         except (requests.RequestException, OSError, TimeoutError, futures.TimeoutError) as error:
             cause = self.address.no_answer(error)
             raise NoAnswerError(cause.problem, cause.fix) from error
@@ -166,19 +167,3 @@ def describe_job(info: JobDetails) -> dict[str, Any]:
         "entrypoint": info.entrypoint,
         "message": first_line(Exception(info.message or "")) if info.message else None,
     }
-
-
-def _refused(address: JobsAddress, error: Exception) -> ResourceError:
-    """Return the error for a token that is missing or wrong. It does not show the token."""
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
-    if "authentication failed" in str(error).lower():
-        problem = "refuses the token that is set here"
-    elif path and "cannot be opened" in str(error):
-        problem = f"needs a token, and the file of RAY_AUTH_TOKEN_PATH={path!r} is empty or cannot be read"
-    else:
-        problem = "needs a token, and none is set here"
-    return ResourceError(
-        f"{address} {problem}",
-        "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token; on the head, "
-        "`ray get-auth-token` prints it",
-    )

@@ -56,6 +56,20 @@ def make_storage(storage: str) -> bool:
     return True
 
 
+def sees_folder(folder: str, within_s: float = 10.0) -> bool:
+    """Return whether a folder that another node has made is here within some seconds."""
+    import time
+
+    deadline = time.monotonic() + within_s
+    while True:
+        os.listdir(Path(folder).parent)  # noqa: PTH208  a network file system then asks its server again
+        if Path(folder).is_dir():
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+
+
 def report_nodes(request: dict[str, Any], within_s: float = _WITHIN_S) -> dict[str, Any]:
     """Return the answers of all nodes of the connected Ray.
 
@@ -95,9 +109,20 @@ def _check_storage(callers: NodeCallers, storage: str, nodes: list[str], names: 
 
     The folder is made if it does not exist.
     """
+    made = callers.ask_each(make_storage, dict.fromkeys(nodes[:1], (storage,)))
+    if made.problems:
+        return [f"{names[node]} cannot make it: {reason}" for node, reason in made.problems.items()]
+    seen = callers.ask_each(sees_folder, dict.fromkeys(nodes, (storage,))).values
+    blind = [names[node] for node in nodes if not seen.get(node)]
+    problems = [_not_one(blind)] if blind else _write_marks(callers, storage, nodes, names)
+    if problems and any(made.values.values()):
+        callers.ask_each(os.rmdir, {nodes[0]: (storage,)})
+    return problems
+
+
+def _write_marks(callers: NodeCallers, storage: str, nodes: list[str], names: Mapping[str, str]) -> list[str]:
     from cluster.node_checks import storage as marks
 
-    is_new = any(callers.ask_each(make_storage, dict.fromkeys(nodes[:1], (storage,))).values.values())
     mark = {node: f".raymill-{uuid.uuid4().hex[:12]}" for node in nodes}
     written = callers.ask_each(marks.write_mark, {node: (storage, mark[node]) for node in nodes})
     problems = [f"{names[node]} cannot write it: {reason}" for node, reason in written.problems.items()]
@@ -105,11 +130,13 @@ def _check_storage(callers: NodeCallers, storage: str, nodes: list[str], names: 
     unseen = callers.ask_each(marks.missing_marks, dict.fromkeys(written.values, (storage, expected)))
     blind = [names[node] for node, missing in unseen.values.items() if missing]
     if blind:
-        problems.append(f"it is not one folder: {_some(blind)} does not see what the other nodes write there")
+        problems.append(_not_one(blind))
     callers.ask_each(marks.remove_mark, {node: (storage, mark[node]) for node in written.values})
-    if is_new and problems:
-        callers.ask_each(os.rmdir, {nodes[0]: (storage,)})
     return problems
+
+
+def _not_one(blind: Sequence[str]) -> str:
+    return f"it is not one folder: {_some(blind)} does not see what another node writes there"
 
 
 def _some(names: Sequence[str]) -> str:

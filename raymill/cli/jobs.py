@@ -173,7 +173,7 @@ def jobs_status_command(context: CommandContext, job: str, address: str | None) 
     elif status["progress"]:
         lines.append(f"stage: {_describe_progress(status['progress'])}")
     lines += [f"{key}: {result[key]}" for key in ("run", "error") if key in result]
-    if not result and status["message"]:
+    if status["ended"] and not result and status["message"]:
         lines.append(status["message"])
     context.emit(status, lines)
 

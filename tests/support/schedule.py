@@ -32,6 +32,7 @@ COSTS = [
     Cost("tests/e2e/test_tracking.py", 170),
     Cost("tests/e2e/test_resume.py", 160),
     Cost("tests/e2e/test_cluster.py", 150),
+    Cost("tests/e2e/test_submit.py", 150),
     Cost("tests/local_ray/", 145, "local_ray"),
     Cost("tests/e2e/test_serving.py", 140),
     Cost("tests/e2e/test_search.py::test_thirty_trials", 130, SPREAD),
