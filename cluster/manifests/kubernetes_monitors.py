@@ -10,6 +10,14 @@ from cluster.manifests.kubernetes_groups import instance_selector
 from cluster.manifests.kubernetes_objects import metadata
 
 _CLUSTER = {"sourceLabels": ["__meta_kubernetes_pod_label_ray_io_cluster"], "targetLabel": "ray_io_cluster"}
+# The dashboards and rules of cluster/monitoring use raymill's names without Ray's prefix. An endpoint's metrics come under
+# these names from the endpoint itself, and must not count twice.
+_RUN_NAMES = {
+    "sourceLabels": ["__name__"],
+    "regex": "ray_(raymill_(prepare|run|search|train)_.+)",
+    "targetLabel": "__name__",
+    "replacement": "$1",
+}
 
 
 def monitors(inputs: ManifestInputs, instance: str, *, serves: bool) -> dict[str, list[Document]]:
@@ -41,7 +49,10 @@ def _monitor(inputs: ManifestInputs, instance: str, node_type: str, endpoints: l
 
 
 def _endpoints(interval: str, *ports: str) -> list[dict[str, Any]]:
-    return [{"port": port, "interval": interval, "relabelings": [_CLUSTER]} for port in ports]
+    return [
+        {"port": port, "interval": interval, "relabelings": [_CLUSTER], "metricRelabelings": [_RUN_NAMES]}
+        for port in ports
+    ]
 
 
 def _endpoint_scrape(inputs: ManifestInputs, instance: str, interval: str) -> Document:
