@@ -102,7 +102,7 @@ def _check_storage(
     callers: NodeCallers, nodes: Sequence[NodeAddress], names: dict[str, str], folder: str, within_s: float
 ) -> list[Check]:
     existing = callers.ask_each(storage.existing_folder, {node.id: (folder,) for node in nodes})
-    problems = {**{names[node]: problem for node, problem in existing.problems.items()}}
+    problems = {names[node]: problem for node, problem in existing.problems.items()}
     absent = storage.check_folders(folder, {names[node]: path for node, path in existing.values.items()})
     if absent or not existing.values:
         return absent or storage.check_marks(folder, problems, {})
@@ -112,23 +112,27 @@ def _check_storage(
         written = callers.ask_each(storage.write_mark, {node: (path, mark) for node, mark in marks.items()})
         problems |= {names[node]: problem for node, problem in written.problems.items()}
         expected = [marks[node] for node in written.values]
-        seen = callers.ask_each(storage.missing_marks, dict.fromkeys(written.values, (path, expected)))
+        wait_s = min(storage.VISIBLE_WITHIN_S, within_s / 2)
+        seen = callers.ask_each(storage.missing_marks, dict.fromkeys(written.values, (path, expected, wait_s)))
     finally:
         callers.ask_each(storage.remove_mark, {node: (path, mark) for node, mark in marks.items()})
     problems |= {names[node]: problem for node, problem in seen.problems.items()}
     writer = {mark: names[node] for node, mark in marks.items()}
     unseen = {names[node]: [writer[mark] for mark in missing] for node, missing in seen.values.items()}
-    return storage.check_marks(path, problems, unseen)
+    return storage.check_marks(folder if folder == path else f"{folder}, in {path}", problems, unseen)
 
 
 def _check_network(callers: NodeCallers, nodes: Sequence[NodeAddress], names: dict[str, str]) -> list[Check]:
     links = []
+    ports = callers.ask_each(start_receiver, {node.id: (node.address, len(nodes)) for node in nodes})
     for sender, receiver in choose_pairs(len(nodes)) if len(nodes) > 1 else []:
         source, target = nodes[sender], nodes[receiver]
+        if source.id in ports.problems or target.id in ports.problems:
+            continue
         try:
-            port = callers.ask(target.id, start_receiver, target.address)
-            answer = callers.ask(source.id, send_to, target.address, port)
+            answer = callers.ask(source.id, send_to, target.address, ports.values[target.id])
         except Exception as error:
+            ports.problems[source.id] = type(error).__name__
             answer = {"mbit": 0.0, "round_trip_s": 0.0, "problem": f"no answer ({type(error).__name__})"}
         links.append(link_from(names[source.id], names[target.id], answer))
     return check_network(links)
