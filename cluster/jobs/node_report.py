@@ -109,13 +109,13 @@ def _check_storage(callers: NodeCallers, storage: str, nodes: list[str], names: 
 
     The folder is made if it does not exist.
     """
-    made = callers.ask_each(make_storage, dict.fromkeys(nodes[:1], (storage,)))
-    if made.problems:
-        return [f"{names[node]} cannot make it: {reason}" for node, reason in made.problems.items()]
+    new = callers.ask_each(make_storage, dict.fromkeys(nodes[:1], (storage,)))
+    if new.problems:
+        return [f"{names[node]} cannot make it: {reason}" for node, reason in new.problems.items()]
     seen = callers.ask_each(sees_folder, dict.fromkeys(nodes, (storage,))).values
     blind = [names[node] for node in nodes if not seen.get(node)]
     problems = [_not_one(blind)] if blind else _write_marks(callers, storage, nodes, names)
-    if problems and any(made.values.values()):
+    if problems and any(new.values.values()):
         callers.ask_each(os.rmdir, {nodes[0]: (storage,)})
     return problems
 

@@ -37,13 +37,15 @@ def raymill(project, *arguments, **env):
 
 def test_a_submitted_run_and_one_that_joins_give_the_bytes_of_a_run_here(head, project, tmp_path):
     """Data and the own module travel; the output is that of `raymill run`; the job is listed with its result."""
+    (project / ".env").write_text("AWS_SECRET_ACCESS_KEY=hunter2")
     ends = {}
     for name, options in {
         "run": ["run"],
         "joined": ["run", "--address", head.address],
         "submitted": ["submit", "--address", head.jobs_url],
     }.items():
-        done = raymill(project, *options, "run.yaml", "--storage", tmp_path / name, "--json")
+        secret = {"AWS_SECRET_ACCESS_KEY": "hunter2"}
+        done = raymill(project, *options, "run.yaml", "--storage", tmp_path / name, "--json", **secret)
         assert done.code == 0, done
         ends[name] = json.loads(done.stdout), done
     outcomes = {name: outcome for name, (outcome, _) in ends.items()}
@@ -58,6 +60,10 @@ def test_a_submitted_run_and_one_that_joins_give_the_bytes_of_a_run_here(head, p
     status = json.loads(raymill(project, "jobs", "status", job[:-3], "--address", head.jobs_url, "--json").stdout)
     assert status["status"] == "SUCCEEDED" and status["name"] == "tiny" and status["result"]["version"] == 1
     assert status["entrypoint"] == "python -m raymill run-job .raymill-job.json"
+    client = JobClient(find_jobs_address(head.jobs_url))
+    info = client.info(job)
+    assert list(info.runtime_env) == ["working_dir"] and "hunter2" not in f"{info} {client.log(job)}"
+    assert "left out, may hold secrets: .env" in printed
     log = raymill(project, "jobs", "logs", "last", "--address", head.jobs_url).stdout
     assert "  train  " in log and "raymill-progress" not in log
     listed = raymill(project, "jobs", "--address", head.jobs_url)

@@ -1,6 +1,7 @@
 """What travels with a submitted run: data, base models, own modules, the spec with the cluster's paths."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,11 @@ def test_an_interrupted_run_of_the_same_spec_is_resumed_with_the_new_workers(tmp
     assert find_unfinished(spec(name="other"), "run") is None
     more = spec(cluster={"workers": 2, "address": "auto"})
     assert find_unfinished(more, "run") == (folder, ['cluster.address="auto"', "cluster.workers=2"])
+    later = folder.with_name("tiny-run-20990101-000000-abcdef")
+    shutil.copytree(folder, later)
+    (later / RESULT).write_text("{}")
+    assert find_unfinished(spec(), "run") is None  # the same run was made again, and is finished
+    shutil.rmtree(later)
     (folder / RESULT).write_text("{}")
     assert find_unfinished(spec(), "run") is None
 
