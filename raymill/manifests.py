@@ -24,8 +24,7 @@ def manifest(
     from cluster.paths import expand_home
     from trainer.tasks.load_spec import load_spec
 
-    is_file = isinstance(spec, (str, Path))
-    folder = expand_home(spec).resolve().parent if is_file else Path.cwd()
+    folder = expand_home(spec).resolve().parent if isinstance(spec, (str, Path)) else Path.cwd()
     return render_manifest(kind, build_inputs(load_spec(spec, overrides), folder, is_ha=ha))
 
 
