@@ -17,6 +17,9 @@ from trainer.spec.section import AUTO
 _DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 # CPU cores of a worker if the spec leaves them open: a cluster that is not there yet has no cores to share out.
 _CPUS_OF_A_WORKER, _CPUS_OF_A_GPU = 4, 8
+# Trials of a search at the same time if the spec leaves them open: with one machine for each, a hundred trials would rent a
+# hundred machines.
+_TRIALS_AT_ONCE = 4
 
 
 class ManifestInputs(NamedTuple):
@@ -104,5 +107,5 @@ def _with_cpus(spec: RunSpec) -> RunSpec:
 def _nodes(spec: RunSpec) -> list[Node]:
     """Return one node for each worker of each trial that may run at the same time."""
     cpus = float(spec.cluster.cpus_per_worker or _CPUS_OF_A_WORKER)
-    trials = (spec.tune.max_concurrent or spec.tune.n_trials) if spec.tune else 1
+    trials = (spec.tune.max_concurrent or min(spec.tune.n_trials, _TRIALS_AT_ONCE)) if spec.tune else 1
     return [Node(cpus, spec.cluster.gpus_per_worker)] * (trials * spec.cluster.max_workers)

@@ -220,6 +220,15 @@ def test_a_pod_has_the_memory_that_the_plan_knows():
     assert pod_size(inputs, demand._replace(memory_each=0), 1).memory_gb == 32  # 4 GiB for each core
 
 
+@pytest.mark.parametrize(
+    ("search", "pods"), [("trials: 100", 4), ("trials: 100, max_concurrent: 10", 10), ("trials: 2", 2)]
+)
+def test_a_search_gets_pods_for_its_trials(search, pods):
+    overrides = ["cluster.workers=1", f"tune={{{search}, space: {{train.epochs: {{choice: [1, 2]}}}}}}"]
+    group = groups_of(render("rayjob", *overrides)["RayJob"]["spec"]["rayClusterSpec"])["train"]
+    assert group["minReplicas"] == group["maxReplicas"] == pods
+
+
 def test_workers_that_share_a_gpu_share_a_pod():
     overrides = ["cluster.gpus_per_worker=0.5", "cluster.cpus_per_worker=3", "cluster.workers=4"]
     group = groups_of(render("rayjob", *overrides)["RayJob"]["spec"]["rayClusterSpec"])["train"]
