@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -57,10 +58,14 @@ class Gauges:
         self._in_ray: dict[str, _SetFn] = {}
 
     def set(self, gauge: GaugeInfo, value: float, **labels: str) -> None:
-        """Set a gauge; `labels` are the values of its own labels."""
+        """Set a gauge; `labels` are the values of its own labels.
+
+        Raises `ResourceError` once if the file cannot be written; after that the gauges are in Ray's exporter only.
+        """
         if self._targets is not None:
-            if self._page is None:
-                self._page = _MetricsPage(self._targets)
+            targets, self._targets = self._targets, None
+            self._page = _MetricsPage(targets)
+        if self._page is not None:
             if gauge.name not in self._on_page:
                 self._on_page[gauge.name] = self._page.add(gauge, self._labels)
             self._on_page[gauge.name](value, labels)
@@ -84,7 +89,11 @@ class _MetricsPage:
 
         self._targets, self._registry = targets, CollectorRegistry()
         self._server, self._thread = start_http_server(0, addr=_LOOPBACK, registry=self._registry)  # 0: any free port
-        write_targets(targets, f"{_LOOPBACK}:{self._server.server_port}")
+        try:
+            write_targets(targets, f"{_LOOPBACK}:{self._server.server_port}")
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, gauge: GaugeInfo, shared: Mapping[str, str]) -> _SetFn:
         """Add a gauge to the page, and return the function that sets it."""
@@ -96,7 +105,8 @@ class _MetricsPage:
 
     def close(self) -> None:
         """Stop the server and remove the file."""
-        self._targets.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._targets.unlink(missing_ok=True)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -73,7 +74,6 @@ def watched(tiny_base, tiny_data, tiny_version, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("RAY_metrics_report_interval_ms", "1000")  # of Ray's processes; 10 s by default
         head = stack.enter_context(ray_head())
-        patch.setenv("RAY_AUTH_MODE", "disabled")
         port = free_port()
         monitor = RunningCommand(
             "-m", "raymill", "monitor", "--address", head.jobs_url, "--storage", storage, "--port", port, "--every", 1
@@ -109,11 +109,13 @@ def watched(tiny_base, tiny_data, tiny_version, tmp_path_factory):
             assert command.process.returncode == 0, command.output
         time.sleep(3)  # three more scrapes
         yield prometheus
-        children = monitor.descendants()
+        (server,) = monitor.descendants()
+        (data,) = [word.partition("=")[2] for word in server.cmdline() if word.startswith("--storage.tsdb.path=")]
+        assert Path(data).is_dir()
         monitor.process.send_signal(signal.SIGINT)
         assert monitor.process.wait(60) == 0, monitor.output
-        assert not still_running(children)
-        assert not list(storage.glob("prometheus/prepare*"))
+        assert not still_running([server]) and not Path(data).parent.exists()
+        assert all(path.name.startswith("endpoint-") for path in storage.glob("prometheus/*"))
 
 
 QUERIES = [

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 
 import httpx
 import pytest
@@ -125,7 +126,10 @@ def test_stages_show_speed_progress_and_idle_time(spec, tmp_path):
 def test_a_full_storage_does_not_stop_a_run(spec, tmp_path):
     (tmp_path / "storage").write_text("a file where the storage folder should be")
     stages = StageGauges(spec, tmp_path / "storage" / "runs" / "tiny-train-1")
-    stages.observe("prepare", Progress(done=1), 1.0)
+    before = threading.active_count()
+    for second in range(3):
+        stages.observe("prepare", Progress(done=second), float(second))
+    assert threading.active_count() == before
     stages.close()
 
 
