@@ -48,9 +48,13 @@ def check_custom_resource(document: dict[str, Any]) -> list[str]:
 
 
 def _close(schema: dict[str, Any]) -> None:
-    """Refuse fields that the API server would drop: those that an object's schema does not list."""
+    """Read a schema as the API server does: it drops fields that are not listed, which are refused here."""
     if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
         schema["additionalProperties"] = False
+    # The API server fills in defaults before it looks for what is required.
+    defaults = {key for key, child in schema.get("properties", {}).items() if "default" in child}
+    if defaults & set(schema.get("required", ())):
+        schema["required"] = [key for key in schema["required"] if key not in defaults]
     if schema.get("format") in _INTEGERS:
         limit = _INTEGERS[schema["format"]]
         schema["minimum"] = max(schema.get("minimum", -limit), -limit)

@@ -32,6 +32,8 @@ def check_operator_rules(document: dict[str, Any]) -> list[str]:
 
 def _name_problems(kind: str, metadata: dict[str, Any]) -> Iterator[str]:
     name = metadata.get("name", "")
+    if not name and metadata.get("generateName"):
+        return
     if not _DNS_1035.fullmatch(name):
         yield f"metadata.name={name}: it is no DNS-1035 label (lower-case letters, digits and -, a letter first)"
     if len(name) > LONGEST_NAMES[kind]:
@@ -158,7 +160,9 @@ def _job_problems(spec: dict[str, Any]) -> Iterator[str]:
         yield f"submissionMode={mode} is none of K8sJobMode, HTTPMode, InteractiveMode and SidecarMode"
     if mode == "SidecarMode" and (spec.get("submitterPodTemplate") or spec.get("submitterConfig")):
         yield "submissionMode: SidecarMode excludes submitterPodTemplate and submitterConfig"
-    yield from _entrypoint_problems(spec.get("entrypoint", ""))
+    submitter = ((spec.get("submitterPodTemplate") or {}).get("spec", {}).get("containers") or [{}])[0]
+    if mode != "InteractiveMode" and not submitter.get("command"):
+        yield from _entrypoint_problems(spec.get("entrypoint", ""))
 
 
 def _entrypoint_problems(entrypoint: str) -> Iterator[str]:
@@ -187,7 +191,8 @@ def _service_problems(spec: dict[str, Any]) -> Iterator[str]:
     if upgrade.get("type") == "NewClusterWithIncrementalUpgrade":
         yield from _upgrade_problems(cluster, upgrade.get("clusterUpgradeOptions") or {})
     ports = cluster["headGroupSpec"]["template"]["spec"]["containers"][0].get("ports", [])
-    if not spec.get("serveService") and not any(port.get("name", "").startswith("serve") for port in ports):
+    # Without any port the operator adds its own, `serve` among them.
+    if ports and not spec.get("serveService") and not any(port.get("name", "").startswith("serve") for port in ports):
         yield "rayClusterConfig.headGroupSpec: without a port called `serve` the endpoint gets no service"
 
 
