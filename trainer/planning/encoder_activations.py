@@ -47,7 +47,7 @@ def encoder_activations(shape: EncoderShape, size: PassSize, options: EncoderOpt
     rows, tokens, number_bytes, is_bound = size
     n_tokens = rows * tokens
     per_width = n_tokens * shape.width * number_bytes
-    kept = _layer_bytes(shape, size, options)
+    saved = _layer_bytes(shape, size, options)
     terms = [
         times(
             "embeddings: inputs of norm, dropout mask, token ids",
@@ -66,12 +66,12 @@ def encoder_activations(shape: EncoderShape, size: PassSize, options: EncoderOpt
                 per_width,
                 is_bound=is_bound,
             ),
-            _layer_term("one layer, computed again", 1, shape, size, options, kept),
+            _layer_term("one layer, computed again", 1, shape, size, options, saved),
         ]
     else:
         # The last layer computes its first token only, so it keeps its input, keys and values.
         terms += [
-            _layer_term("layers but the last", shape.layers - 1, shape, size, options, kept),
+            _layer_term("layers but the last", shape.layers - 1, shape, size, options, saved),
             times("last layer: input, keys and values", "3 x N x W x s", 3, per_width, is_bound=is_bound),
         ]
     return without_empty([*terms, _working_term(shape, size, options)])
@@ -94,7 +94,9 @@ def _layer_bytes(shape: EncoderShape, size: PassSize, options: EncoderOptions) -
     return wide + inner + scores + n_tokens * options.adapter_outputs * _FP32
 
 
-def _layer_term(name: str, count: int, shape: EncoderShape, size: PassSize, options: EncoderOptions, kept: int) -> Term:
+def _layer_term(
+    name: str, count: int, shape: EncoderShape, size: PassSize, options: EncoderOptions, saved: int
+) -> Term:
     s, masks = size.number_bytes, _on(shape.hidden_dropout)
     n_tokens, score_parts = size.rows * size.tokens, 1 + 2 * _on(shape.attention_dropout)
     if options.on_gpu:
@@ -109,11 +111,11 @@ def _layer_term(name: str, count: int, shape: EncoderShape, size: PassSize, opti
     if options.adapter_outputs:
         formula += " + layers x N x sum of LoRA's ranks x 4"
         values += f" + {count} x {n_tokens:,} x {options.adapter_outputs} x 4"
-    return Term(name, formula, values, count * kept, is_bound=size.is_bound)
+    return Term(name, formula, values, count * saved, is_bound=size.is_bound)
 
 
 def _working_term(shape: EncoderShape, size: PassSize, options: EncoderOptions) -> Term:
-    """Return the largest set of tensors that the backward pass of one layer makes besides those that are kept."""
+    """Return the largest set of tensors that the backward pass of one layer makes besides those that are saved."""
     s, n_tokens = size.number_bytes, size.rows * size.tokens
     wide, inner = n_tokens * shape.width, n_tokens * shape.intermediate
     scores = 0 if options.on_gpu else size.rows * shape.heads * size.tokens**2

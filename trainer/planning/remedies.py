@@ -22,15 +22,15 @@ def list_remedies(spec: RunSpec, facts: RowFacts, nodes: list[Node], demand: Dem
 
     Of each kind of change, the mildest that fits is named, with the memory that a worker then needs.
     """
-    found = []
+    remedies = []
     for strengths in _kinds_of_changes(spec, nodes):
         for changes in strengths:
             needed = _memory_if_it_fits(spec, changes, facts, nodes, demand)
             if needed:
                 keys = " and ".join(f"`{key}: {_as_yaml(value)}`" for key, value in changes.items())
-                found.append(f"set {keys} ({format_bytes(needed)} each)")
+                remedies.append(f"set {keys} ({format_bytes(needed)} each)")
                 break
-    return [*found, *_other_machine(nodes, demand)]
+    return [*remedies, *_other_machine(nodes, demand)]
 
 
 def _kinds_of_changes(spec: RunSpec, nodes: list[Node]) -> list[list[dict[str, Any]]]:

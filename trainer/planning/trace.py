@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TracedPass(NamedTuple):
     """The live bytes of a pass, without the weights and their gradients."""
 
-    kept: int
+    saved: int
     """After the forward pass: what the backward pass needs."""
     peak: int
     """At the highest point of the forward and backward pass."""
@@ -37,7 +37,7 @@ def trace_pass(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Traced
                 logits, torch.zeros(len(logits), dtype=torch.long, device="meta"), reduction="sum"
             )
             del logits
-            kept = live.now
+            saved = live.now
             weights = [weight for weight in model.parameters() if weight.requires_grad]
             hooks = [weight.register_post_accumulate_grad_hook(_drop_gradient) for weight in weights]
             loss.backward()
@@ -45,7 +45,7 @@ def trace_pass(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Traced
                 hook.remove()
     except Exception:  # the model's own code: an operation without a rule for `meta`, or one that reads values
         return None
-    return TracedPass(kept, live.peak)
+    return TracedPass(saved, live.peak)
 
 
 def _drop_gradient(weight: torch.Tensor) -> None:

@@ -38,9 +38,9 @@ def traced_activations(
     share = size.number_bytes / 4
     of = f"{size.rows} rows" + (f" x {facts.longest} tokens" if facts.longest else "")
     of += " in half the bytes" if share < 1 else ""
-    kept, working = round(traced.kept * share), round((traced.peak - traced.kept) * share)
+    saved, working = round(traced.saved * share), round((traced.peak - traced.saved) * share)
     return weights, (
-        Term("tensors that the backward pass needs", "traced with shapes alone", of, kept, is_bound=size.is_bound),
+        Term("tensors that the backward pass needs", "traced with shapes alone", of, saved, is_bound=size.is_bound),
         Term("further tensors at the highest point", "traced with shapes alone", of, working, is_bound=size.is_bound),
     )
 

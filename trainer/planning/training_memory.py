@@ -5,6 +5,7 @@ docs/explanation/memory.md explains the formulas and shows how they were checked
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from trainer.models.base_model import is_local_base, locate_base_model
@@ -25,8 +26,10 @@ LIBRARIES = 530_000_000
 # Not measured here: a CUDA context with the kernels of torch, and what the caching allocator holds but cannot use.
 _CUDA_CONTEXT, _CUDA_MARGIN = 600_000_000, 0.1
 _CUDA_LIBRARIES = 3_000_000_000
-# glibc keeps some freed memory between blocks that are in use.
-_CPU_MARGIN = 0.03
+# Freed memory between blocks in use, as a share of the activations, measured with glibc 2.36: it cannot reuse a freed block
+# with torch's alignment for another of its size. Hand-written layers free few blocks; LoRA and layers that are computed
+# again free many.
+_FREED_BY_HAND, _FREED, _FREED_MANY = 0.08, 0.4, 0.9
 # Matrices of a layer that LoRA extends: query, key, value and three more.
 _LINEARS = 6
 # The rows of a step if `train.batch_size` is auto and the rows are not known: the largest that raymill chooses.
@@ -69,16 +72,16 @@ def worker_memory(spec: RunSpec, facts: RowFacts, *, trace: bool = True) -> Work
         return _unknown("its model is counted by `raymill plan` only" if not trace else "its code cannot be traced")
     weights, use, activations = parts
     unknown = "" if activations else "activations are not counted"
-    held = [*model_terms(spec, weights, use), *_unknown_rows(weights, facts, use), *activations]
+    on_device = [*model_terms(spec, weights, use), *_unknown_rows(weights, facts, use), *activations]
     in_main = 0 if on_gpu else sum(term.bytes for term in activations)
     copies = [*copy_terms(spec, weights, use, in_main), *_skeleton(weights, use)]
     if not on_gpu:
-        margin = _margin("freed memory that glibc keeps", _CPU_MARGIN, held)
-        return WorkerMemory(Estimate((_libraries(LIBRARIES), *held, *copies, margin), unknown))
+        margin = _margin("freed memory between blocks in use", _freed_share(spec, use), "activations", activations)
+        return WorkerMemory(Estimate((_libraries(LIBRARIES), *on_device, *copies, margin), unknown))
     context = Term("CUDA context (not measured here)", "about 0.6 GB", "", _CUDA_CONTEXT, is_base=True)
-    margin = _margin("allocator's fragments (not measured here)", _CUDA_MARGIN, held)
+    margin = _margin("allocator's fragments (not measured here)", _CUDA_MARGIN, "all of the above", on_device)
     main = Estimate((_libraries(_CUDA_LIBRARIES), *copies))
-    return WorkerMemory(main, Estimate((context, *held, margin), unknown))
+    return WorkerMemory(main, Estimate((context, *on_device, margin), unknown))
 
 
 def why_size_is_unknown(spec: RunSpec) -> str:
@@ -146,11 +149,11 @@ def _unknown_rows(weights: WeightCounts, facts: RowFacts, use: ModelUse) -> list
 def _embedding_gradient(weights: WeightCounts, use: ModelUse, activations: tuple[Term, ...]) -> tuple[Term, ...]:
     """Return the term of the word embedding's gradient, which is made when the activations are gone, if it is larger."""
     share = 1.0 if use.used_rows is None else use.used_rows / max(1, weights.vocabulary)
-    size, kept = round(4 * weights.word_embedding * share), sum(term.bytes for term in activations)
-    if size <= kept:
+    size, saved = round(4 * weights.word_embedding * share), sum(term.bytes for term in activations)
+    if size <= saved:
         return ()
     name = "gradient of the word embedding beyond the activations"
-    return (Term(name, "4 bytes x weights - activations", f"{size:,} - {kept:,}", size - kept),)
+    return (Term(name, "4 bytes x weights - activations", f"{size:,} - {saved:,}", size - saved),)
 
 
 def _skeleton(weights: WeightCounts, use: ModelUse) -> list[Term]:
@@ -169,15 +172,16 @@ def _libraries(size: int) -> Term:
     return Term("Python, torch and transformers", "measured before a model is loaded", "", size, is_base=True)
 
 
-def _margin(name: str, share: float, terms: list[Term]) -> Term:
+def _freed_share(spec: RunSpec, use: ModelUse) -> float:
+    if use.by_hand:
+        return _FREED_BY_HAND
+    return _FREED_MANY if spec.model.lora or spec.train.gradient_checkpointing else _FREED
+
+
+def _margin(name: str, share: float, of: str, terms: Sequence[Term]) -> Term:
     total = sum(term.bytes for term in terms)
-    return Term(
-        name,
-        "share x all of the above",
-        f"{share:.0%} x {total:,}",
-        round(share * total),
-        is_bound=any(term.is_bound for term in terms),
-    )
+    is_bound = any(term.is_bound for term in terms)
+    return Term(name, f"share x {of}", f"{share:.0%} x {total:,}", round(share * total), is_bound=is_bound)
 
 
 def _unknown(reason: str) -> WorkerMemory:
