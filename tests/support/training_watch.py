@@ -31,7 +31,7 @@ class SlowLoss:
     #: The value of `train.loss`.
     SPEC = {"function": "slow_loss:slow"}  # noqa: RUF012
 
-    def __init__(self, folder: Path, seconds: float = 0.4) -> None:
+    def __init__(self, folder: Path, seconds: float = 0.9) -> None:
         self._hurry = folder / "hurry"
         (folder / "slow_loss.py").write_text(_SLOW_LOSS.format(hurry=str(self._hurry), seconds=seconds))
 
