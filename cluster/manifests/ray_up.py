@@ -172,10 +172,11 @@ def _initialization(inputs: ManifestInputs, config: RayUpSpec) -> list[str]:
             client,
             f"{mount} && (mountpoint -q {storage} || sudo mount -t nfs4 -o {options} {export} {storage})",
         ]
-    # Only the container's user may read the token.
+    # Only the container's user may read the token: from the container of the head, it is copied on to the other machines.
     user = f"docker run --rm --entrypoint id {image} -u"
-    synced = f"{_synced_folder(inputs)}{_SYNCED_TOKEN}"
-    return [*commands, f'sudo install -D -m 0400 -o "$({user})" {shlex.quote(synced)} {_TOKEN_FOLDER}/token']
+    synced = shlex.quote(f"{_synced_folder(inputs)}{_SYNCED_TOKEN}")
+    install = f"sudo install -D -m 0400 -o $user {synced} {_TOKEN_FOLDER}/token"
+    return [*commands, f"user=$({user}) && {install} && sudo chown $user {synced}"]
 
 
 def _synced_folder(inputs: ManifestInputs) -> str:

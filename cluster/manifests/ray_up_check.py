@@ -15,6 +15,7 @@ from cluster.manifests.machine_types import MACHINE_TYPES
 from cluster.manifests.node_check import image_problems, node_problems
 from cluster.manifests.ray_up import CLUSTER_FILE
 from cluster.manifests.secret_check import find_secrets
+from cluster.manifests.shell_check import shell_problem
 
 _PROVIDER_KEYS = {
     "aws": {"type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "security_group", "cloudwatch",
@@ -95,6 +96,11 @@ def _container_problems(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _command_problems(config: dict[str, Any]) -> Iterator[str]:
+    for key in (key for key in config if key.endswith("_commands")):
+        for command in config[key]:
+            problem = shell_problem(command)
+            if problem:
+                yield f"{key}: bash does not read {command[:60]}...: {problem}"
     head = _start_command(config.get("head_start_ray_commands", []))
     worker = _start_command(config.get("worker_start_ray_commands", []))
     if "--head" not in head:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 
 from cluster.manifests.node_check import node_problems
 from cluster.manifests.secret_check import find_secrets
+from cluster.manifests.shell_check import shell_problem
 from cluster.manifests.slurm import SCRIPT_FILE
 
 _NUMBER = r"[1-9]\d*"
@@ -79,12 +78,9 @@ def _has_form(value: str | None, form: str | None) -> bool:
 
 
 def _shell_problems(script: str) -> Iterator[str]:
-    bash = shutil.which("bash")
-    if bash is None:
-        return
-    done = subprocess.run([bash, "-n"], input=script, capture_output=True, text=True, timeout=30)
-    if done.returncode:
-        yield f"bash does not read it: {done.stderr.strip().splitlines()[0]}"
+    problem = shell_problem(script)
+    if problem:
+        yield f"bash does not read it: {problem}"
     if not re.search(r"^set -euo pipefail$", script, re.MULTILINE):
         yield "`set -euo pipefail` is missing: the job would go on after a command that failed"
 

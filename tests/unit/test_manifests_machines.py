@@ -72,6 +72,7 @@ WRONG_EDITS = [
     ("ray-up-aws", "cluster.yaml", "  gpu-l4-spot:\n    min_workers: 0", "  gpu-l4-spot:\n    min_workers: 2", "spot machines"),
     ("ray-up-aws", "cluster.yaml", "  gpu-l4:\n    min_workers: 1", "  gpu-l4:\n    min_workers: 2", "min_workers"),
     ("ray-up-aws", "cluster.yaml", "market-type: spot", "market-type: on-demand", "market-type"),
+    ("ray-up-aws", "cluster.yaml", "user=$(docker", "user=$((docker", "bash"),
     ("ray-up-aws", "cluster.yaml", "  - --entrypoint tini\n", "", "--entrypoint"),
     ("ray-up-aws", "cluster.yaml", "- --ulimit", "- --privileged --ulimit", "--privileged"),
     ("ray-up-gcp", "cluster.yaml", "machineType: g2", "machinetype: g2", "machinetype"),
