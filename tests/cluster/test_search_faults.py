@@ -32,6 +32,7 @@ def test_a_killed_machine_loses_no_trial_and_repeats_none(scene, tmp_path):
     try:
         # A trial is under way on each machine: kill one after the first of its epochs.
         command.wait_until(lambda: len(list(storage.glob("runs/*/trials/*/history.jsonl"))) >= 3, "three trials")
+        writers = {path.parent.name: path.read_text() for path in storage.glob("runs/*/trials/*/writer")}
         scene.ray["m3"].kill()
         scene.loss.hurry()
         assert command.process.wait(300) == 0, command.output
@@ -43,6 +44,8 @@ def test_a_killed_machine_loses_no_trial_and_repeats_none(scene, tmp_path):
     assert sorted(trials) == [f"{number:04d}" for number in range(1, TRIALS + 1)]
     points = {name: json.loads((trial / "values.json").read_text()) for name, trial in trials.items()}
     assert len({json.dumps(point) for point in points.values()}) == TRIALS
+    changed = [name for name, writer in writers.items() if (trials[name] / "writer").read_text() != writer]
+    assert len(changed) == 1, "another process has taken over the one trial that ran on the killed machine"
     for name, trial in trials.items():
         assert json.loads((trial / "ended.json").read_text())["how"] == "finished", name
         epochs = [json.loads(line) for line in (trial / "history.jsonl").read_text().splitlines()]
