@@ -87,16 +87,21 @@ def run_worker(options: argparse.Namespace) -> None:
         results.append(measured)
         torch.distributed.barrier()
     if options.rank == 0:
-        (options.folder / "results.json").write_text(json.dumps(results))
+        _write(options.folder / "results.json", json.dumps(results))
     torch.distributed.destroy_process_group()
 
 
 def _ask(folder: Path, number: int, mbit: float) -> None:
     """Ask for a speed of all links, and wait until they have it."""
-    (folder / f"ask-{number}.part").write_text(str(mbit))
-    (folder / f"ask-{number}.part").rename(folder / f"ask-{number}")
+    _write(folder / f"ask-{number}", str(mbit))
     while not (folder / f"set-{number}").exists():
         time.sleep(_POLL_S)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that the driver waits for, complete from the moment it is there."""
+    path.with_suffix(".part").write_text(text)
+    path.with_suffix(".part").rename(path)
 
 
 def _probe(options: argparse.Namespace) -> Measured:
