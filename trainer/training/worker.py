@@ -115,7 +115,6 @@ class CheckpointingCallback(EpochCallback):
     def finish(self) -> None:
         """Write the last model and delete the older models."""
         if self._worker.rank == 0:
-            self._models.write_pending()
             self._models.settle()
             self._models.delete_older()
 

@@ -58,7 +58,10 @@ class BestTracker:
 
 
 class BestModels:
-    """Saves the best epoch's model in a run's folder. A failed write is tried again after the next epoch."""
+    """Saves the best epoch's model in a run's folder.
+
+    A failed write is tried again after the next epoch, and before the next checkpoint.
+    """
 
     def __init__(self, run: Path, writer: BackgroundWriter) -> None:
         self._run, self._writer = run, writer
@@ -78,7 +81,8 @@ class BestModels:
             self._writer.submit(f"the model of epoch {self._pending[0]}", self._write)
 
     def settle(self) -> None:
-        """Wait until the newest model is on storage or its write has failed."""
+        """Write the newest model if it is not on storage yet; wait until it is, or until its write has failed."""
+        self.write_pending()
         self._writer.wait()
 
     def delete_older(self) -> None:
