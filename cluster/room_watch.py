@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from cluster.errors import ResourceError
+from cluster.errors import ResourceError, UserError
 from cluster.plan import Demand, Node, capacity, joined_nodes
 from cluster.progress import WORK_THREAD
 
@@ -36,23 +36,22 @@ class RoomWatch:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._end.set()
         self._thread.join(_LOOK_EVERY_S)  # it takes longer only if the head of the cluster does not answer
+        # Ray's calls then fail in ways of their own.
+        if isinstance(error, Exception) and not isinstance(error, UserError) and self._silent_s > _HEAD_SILENT_S / 5:
+            raise self._silence_error() from error
 
     def check(self) -> str:
         """Return what the stage waits for, "" if there is room. Raises `ResourceError` if that took over `wait_s`.
 
         Also raises it if the head of the cluster no longer answers.
         """
-        silent_s = time.monotonic() - self._answered_at
-        if silent_s > _HEAD_SILENT_S:
-            raise ResourceError(
-                f"{self._demand.stage}: the head of the cluster has not answered for {silent_s:.0f} s",
-                "see that its machine runs and is reached from here, start Ray there again, and resume the run",
-            )
-        if silent_s > _HEAD_SILENT_S / 5:
-            return f"waiting for the head of the cluster, {silent_s:.0f} s"
+        if self._silent_s > _HEAD_SILENT_S:
+            raise self._silence_error()
+        if self._silent_s > _HEAD_SILENT_S / 5:
+            return f"waiting for the head of the cluster, {self._silent_s:.0f} s"
         since = self._short_since
         if since is None:
             return ""
@@ -65,6 +64,16 @@ class RoomWatch:
                 "start machines and resume the run; `cluster.wait_for_machines_s` is how long it waits for them",
             )
         return f"waiting for machines: {missing}"
+
+    @property
+    def _silent_s(self) -> float:
+        return time.monotonic() - self._answered_at
+
+    def _silence_error(self) -> ResourceError:
+        return ResourceError(
+            f"{self._demand.stage}: the head of the cluster has not answered for {self._silent_s:.0f} s",
+            "see that its machine runs and is reached from here, start Ray there again, and resume the run",
+        )
 
     def _watch(self) -> None:
         while not self._end.wait(_LOOK_EVERY_S):

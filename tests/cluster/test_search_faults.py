@@ -1,6 +1,7 @@
 """A search over several machines, one of which is killed: every trial is there once, as if nothing had happened."""
 
 import json
+import time
 
 import pytest
 
@@ -56,3 +57,24 @@ def test_a_killed_machine_loses_no_trial_and_repeats_none(scene, tmp_path):
         assert [epoch["epoch"] for epoch in epochs] == list(range(1, EPOCHS + 1)), name
         for key in ("train_loss", "log_loss"):
             assert [epoch[key] for epoch in epochs] == pytest.approx([epoch[key] for epoch in alone], abs=1e-5), name
+
+
+def test_a_command_that_no_longer_reaches_the_head_says_so(scene):
+    """It runs on m2, whose link goes down: without a sentence of ours, Ray would end the process after 60 s."""
+    scene.loss.slow_down()
+    spec = scene.write_spec("cut", {"address": "auto", "cpus_per_worker": 1}, train=TRAIN, tune=TUNE)
+    command = scene.ray["m2"].command("python", "-m", "raymill", "tune", spec)
+    try:
+        command.wait_until(lambda: list(scene.storage("cut").glob("runs/*/trials/*/history.jsonl")), "a trial")
+        scene.ray["m2"].link_down()
+        began = time.monotonic()
+        code = command.process.wait(120)
+        scene.report("command cut off from the head: seconds until it ends", time.monotonic() - began)
+    finally:
+        command.terminate()
+    command.wait_for_output()
+    assert code == 2, command.output
+    assert "the head of the cluster has not answered for" in command.output
+    assert "waiting for the head of the cluster" in command.output
+    assert "to resume with the trials so far: raymill tune --resume" in command.output
+    assert "Traceback" not in command.output

@@ -57,3 +57,15 @@ def test_a_head_that_does_not_answer_is_shown_and_then_an_error(monkeypatch):
         wait_until(lambda: "waiting for the head" in room.check(), within_s=20)
         with pytest.raises(ResourceError, match="the head of the cluster has not answered for"):
             wait_until(lambda: room.check() == "never", within_s=20)
+
+
+def test_an_error_of_rays_own_while_the_head_is_silent(monkeypatch):
+    monkeypatch.setattr(room_watch, "_HEAD_SILENT_S", 1.0)
+
+    def no_answer():
+        raise RuntimeError
+
+    with pytest.raises(ResourceError, match="the head of the cluster has not answered"):  # noqa: SIM117
+        with RoomWatch(TWO_WORKERS, 60, no_answer):
+            time.sleep(0.4)
+            raise RuntimeError("a call of Ray's has failed")
