@@ -100,7 +100,7 @@ def serve_address() -> ServeAddress:
     return ServeAddress(str(client.http_config.host), int(client.http_config.port))
 
 
-async def broadcast_answers(handle: Any, method: str, timeout_s: float) -> list[Any]:
+async def broadcast_answers(handle: Any, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
     """Call `method` on all replicas of a deployment's `handle`, and return the answers that arrive within `timeout_s`.
 
     A replica that fails, or does not answer in time, is left out; empty if none answers.
@@ -109,7 +109,7 @@ async def broadcast_answers(handle: Any, method: str, timeout_s: float) -> list[
     # Replaced by: an argument of `results_async` that returns the answers so far.
     ends_at = time.monotonic() + timeout_s
     try:
-        response = handle.broadcast(method)
+        response = handle.broadcast(method, *arguments)
         results = await asyncio.wait_for(response._fetch_replica_results_async(), timeout_s)
     except Exception:  # of many kinds: the deployment is being updated or deleted
         return []

@@ -16,7 +16,7 @@ from ray.serve.schema import ApplicationStatus
 from cluster.errors import ModelError, RaymillError, ResourceError
 from cluster.ports import http_url
 from cluster.progress import WORK_THREAD
-from cluster.ray_internals import serve_address, serve_is_running
+from cluster.ray_internals import broadcast_answers, serve_address, serve_is_running
 from cluster.temporary_folders import ray_log_folder
 from serve.app import build_application
 from serve.haproxy import check_access, owns_proxy
@@ -172,7 +172,7 @@ async def _drain_replicas(name: str, within_s: float) -> None:
     n_quiet = 0
     while n_quiet < _QUIET_LOOKS and time.monotonic() < deadline + _DRAIN_SLACK_S:
         time_left_s = max(0.0, deadline - time.monotonic())
-        active = await handle.broadcast("drain", time_left_s).results_async(timeout_s=_ASK_WITHIN_S)
+        active = await broadcast_answers(handle, "drain", _ASK_WITHIN_S, time_left_s)
         n_quiet = 0 if sum(active) else n_quiet + 1
         await asyncio.sleep(_DRAIN_EVERY_S)
 
@@ -180,10 +180,7 @@ async def _drain_replicas(name: str, within_s: float) -> None:
 async def _engines_in_use(name: str) -> list[dict[str, str]]:
     """Return the engines of each replica: model -> engine."""
     # With `proxy: haproxy` Ray Serve's handles work in an event loop only.
-    engines: list[dict[str, str]] = await (
-        ray.serve.get_app_handle(name).broadcast("engines").results_async(timeout_s=_ASK_WITHIN_S)
-    )
-    return engines
+    return await broadcast_answers(ray.serve.get_app_handle(name), "engines", _ASK_WITHIN_S)
 
 
 def _shut_down(name: str, shuts_serve_down: bool) -> None:
