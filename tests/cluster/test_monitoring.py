@@ -89,7 +89,7 @@ def watched(tiny_base, tiny_data, tiny_version, tmp_path_factory):
         endpoint.wait_for_line("listening on")
         strict.wait_for_line("listening on")
         cluster = {"cluster": {"address": head.address}}
-        tune = {"space": {"train.learning_rate": [1e-3, 2e-3]}, "algorithm": "grid", "seeds": 1}
+        tune = {"space": {"train.learning_rate": {"choice": [1e-3, 2e-3]}}, "algorithm": "grid", "seeds": 1}
         specs = {
             "prepare": tiny_spec(tiny_base, folder / "large", storage, **cluster),
             "tune": tiny_spec(tiny_base, tiny_data, storage, tune=tune, **cluster),
