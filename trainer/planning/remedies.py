@@ -38,15 +38,17 @@ def _kinds_of_changes(spec: RunSpec, nodes: list[Node]) -> list[list[dict[str, A
     task = task_catalog.get_task(spec.task)
     if task.learns_from_features or task.train is not None:
         return []
-    fewer_rows = [{"train.micro_batch_size": count} for count in _fewer_rows(spec)]
+    fewer_rows: list[dict[str, Any]] = [{"train.micro_batch_size": count} for count in _fewer_rows(spec)]
     kinds = [fewer_rows]
     if not spec.train.gradient_checkpointing:
-        checkpointing = {"train.gradient_checkpointing": True}
+        checkpointing: dict[str, Any] = {"train.gradient_checkpointing": True}
         kinds.append([checkpointing, *({**checkpointing, **fewer} for fewer in fewer_rows)])
-    sharded = [{"cluster.strategy": "fsdp", "cluster.workers": count} for count in _more_workers(spec, nodes)]
+    sharded: list[dict[str, Any]] = [
+        {"cluster.strategy": "fsdp", "cluster.workers": count} for count in _more_workers(spec, nodes)
+    ]
     kinds.append(sharded)
     if spec.model.lora is None and not spec.train.freeze:
-        lora = {"model.lora": {"rank": 16}}
+        lora: dict[str, Any] = {"model.lora": {"rank": 16}}
         kinds.append([lora, *({**lora, **fewer} for fewer in fewer_rows)])
     return kinds
 

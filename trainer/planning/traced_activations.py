@@ -76,9 +76,10 @@ def _count(model: Any, *, uses_tokens: bool) -> WeightCounts:
     trained = [value for value in parameters if value.requires_grad]
     embedding = model.get_input_embeddings().weight if uses_tokens else None
     learns = embedding is not None and embedding.requires_grad
+    size, rows = (embedding.numel(), len(embedding)) if learns else (0, 0)
     return WeightCounts(
         all=sum(value.numel() for value in parameters),
         trained=sum(value.numel() for value in trained),
-        word_embedding=embedding.numel() if learns else 0,
-        vocabulary=len(embedding) if learns else 0,
+        word_embedding=size,
+        vocabulary=rows,
     )
