@@ -90,4 +90,4 @@ class NoticePrinter:
             return
         for notice in notices[self._printed :]:
             self._console.detail(notice["text"], style="yellow")
-        self._printed = len(notices)
+        self._printed = max(self._printed, len(notices))  # none are read while the storage is away
