@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,12 @@ def rollout(
     from trainer.registry.registry import DEFAULT_ALIAS, Registry
 
     version = find_version(model, storage)
-    client = ServeClient(find_jobs_address(address))
-    try:
-        before = roll_out(client, version, within_s)
-    except ModelError as error:
-        selector = model.partition("@")[2] or DEFAULT_ALIAS
-        if selector.isdigit():
-            raise
-        earlier = Registry(storage).rollback(version.name, selector)
-        raise ModelError(error.problem, f"{error.fix}; the alias {selector} points to {earlier.ref} again") from error
+    selector = model.partition("@")[2] or DEFAULT_ALIAS
+
+    def move_alias_back() -> None:
+        if not selector.isdigit():
+            with contextlib.suppress(ModelError):  # there is no earlier version
+                Registry(storage).rollback(version.name, selector)
+
+    before = roll_out(ServeClient(find_jobs_address(address)), version, within_s, move_alias_back)
     return {"model": version.name, "version": version.number, "before": before}

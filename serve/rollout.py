@@ -46,12 +46,13 @@ class ServeClient:
             raise self.address.no_answer(error) from error
 
 
-def roll_out(client: ServeClient, version: Version, within_s: float) -> str | None:
-    """Make the endpoint of a model serve `version`, and wait until it does. Returns the version before, by its name.
+def roll_out(client: ServeClient, version: Version, within_s: float, undo: Callable[[], None]) -> str | None:
+    """Make the endpoint of a model serve `version`, and wait until it does. Returns what it served before, by its name.
 
-    Returns None if the endpoint serves it already. Ray Serve starts replicas of the new version, which reproduce its
-    golden rows, before the old ones stop. If they do not start within `within_s`, what ran before is deployed again, and
-    `ModelError` says why. Raises `ResourceError` if the cluster runs no endpoint of the model.
+    Returns None if the endpoint serves it already. Ray Serve replaces the replicas one after the other, and each new one
+    first reproduces its golden rows; with one replica there is a gap. If they do not start within `within_s`, `undo` is
+    called, which moves back an alias, then what ran before is deployed again, and `ModelError` says why. Raises
+    `ResourceError` if the cluster runs no endpoint of the model.
     """
     applications = client.applications()
     name, before = _find_application(applications, version, client.address)
@@ -63,6 +64,7 @@ def roll_out(client: ServeClient, version: Version, within_s: float) -> str | No
     client.deploy([*others, after])
     problem = _wait_until_running(client, name, version.ref, within_s)
     if problem:
+        undo()  # first: the config before may name the alias
         client.deploy([*others, before])
         raise ModelError(
             f"{version.ref} does not run: {problem}",

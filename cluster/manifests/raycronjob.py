@@ -50,7 +50,8 @@ def nightly_commands(inputs: ManifestInputs) -> list[str]:
             f"deploy.kubernetes.endpoint={endpoint} is another Ray, with a token of its own",
             "give both the same: make a Secret with the key `auth_token`, and set `deploy.kubernetes.token_secret` to its name",
         )
-    rollout = shlex.join(["raymill", "rollout", inputs.spec.name, "--storage", inputs.storage, "--address", endpoint])
+    model = f"{inputs.spec.name}@{inputs.spec.promote.alias}"
+    rollout = shlex.join(["raymill", "rollout", model, "--storage", inputs.storage, "--address", endpoint])
     return [_run(inputs), rollout]
 
 

@@ -139,7 +139,7 @@ def deploy_config_command(
 def rollout_command(
     context: CommandContext, model: str, address: str | None, within_s: float, storage: str | None
 ) -> None:
-    """Make the endpoint on a cluster serve MODEL without a gap.
+    """Make the endpoint on a cluster serve MODEL, replica by replica.
 
     If the new version does not start, the endpoint serves the version before, and an alias that MODEL names points back.
     """

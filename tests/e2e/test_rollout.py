@@ -54,7 +54,7 @@ def test_a_version_is_rolled_out_and_a_broken_one_is_rolled_back(head, first_run
     def ask():
         with contextlib.suppress(httpx.HTTPError):
             reply = httpx.post(f"http://127.0.0.1:{port}/predict", json={"inputs": ["cat dog"]}, timeout=30)
-            return reply.json()["version"] if reply.status_code == 200 else reply.status_code
+            return reply.json()["model"]["version"] if reply.status_code == 200 else reply.status_code
         return None
 
     wait_until(lambda: ask() == 1, within_s=180, what="version 1 is deployed")
@@ -80,7 +80,7 @@ def test_a_version_is_rolled_out_and_a_broken_one_is_rolled_back(head, first_run
 
     broken = register_copy(storage, damaged=True)
     raymill.promote(broken.ref, storage=storage)
-    with pytest.raises(ModelError, match=r"tiny@3 does not run(?s:.*)champion points to tiny@2 again"):
+    with pytest.raises(ModelError, match=r"tiny@3 does not run(?s:.*)tiny@2 is deployed again"):
         raymill.rollout("tiny", storage=storage, address=address, within_s=120)
     assert Registry(storage).aliases("tiny")["champion"] == 2
     wait_until(lambda: ask() == 2, within_s=60, what="version 2 still answers")
