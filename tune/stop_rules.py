@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
+from cluster.errors import ResourceError
 from cluster.files import read_json, write_json
 
 _FILE, _KEY = "search.json", "seconds"
@@ -25,10 +27,12 @@ class TimeBudget:
         self._started = self._written = time.monotonic()
 
     def save(self) -> None:
-        """Write the elapsed seconds to the file, unless they were written in the last 5 s."""
+        """Write the elapsed seconds to the file, unless they were written in the last 5 s, or the storage is away."""
         if time.monotonic() - self._written > _WRITE_EVERY_S:
             self._written = time.monotonic()
-            write_json(self._path, {_KEY: round(self.seconds, 1)})
+            with contextlib.suppress(OSError, ResourceError):
+                if self._path.parent.is_dir():  # else it would be made in the place of the storage
+                    write_json(self._path, {_KEY: round(self.seconds, 1)})
 
     @property
     def seconds(self) -> float:

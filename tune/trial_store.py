@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from cluster.files import read_json, write_json
+from cluster.files import read_json, wait_for_folders, write_json
 from trainer.runs.journal import ERROR, FAILURE, read_history
 from trainer.runs.result import TrialRecord
 from trainer.spec.run import RunSpec
@@ -57,13 +57,15 @@ class TrialStore:
         return f"{_ATTEMPT_PREFIX}{1 + len(list(self._folder.glob(f'{_ATTEMPT_PREFIX}*')))}"
 
     def start(self, point: Point) -> None:
-        """Record that a trial starts or resumes."""
+        """Record that a trial starts or resumes. Waits for storage that is away."""
+        wait_for_folders([self._folder])
         folder = self.folder(point.name)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / _VALUES, point.values)
 
     def end(self, name: str, state: FinalState, reason: str = "") -> None:
-        """Record how a trial ended. The first record of a trial stays."""
+        """Record how a trial ended. The first record of a trial stays. Waits for storage that is away."""
+        wait_for_folders([self.folder(name)])
         if not self.has_ended(name):
             write_json(self.folder(name) / _ENDED, {"how": state, "why": reason})
 

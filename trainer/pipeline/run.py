@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -191,8 +192,13 @@ class Run:
     def _run_watched(self, least: Demand, work: Callable[[], T], progress: Callable[[], Progress]) -> T:
         with RoomWatch(least, self.spec.cluster.wait_for_machines_s) as room:
 
+            latest = Progress()
+
             def progress_or_wait() -> Progress:
-                latest, waiting = progress(), room.check()
+                nonlocal latest
+                waiting = room.check()
+                with contextlib.suppress(OSError):  # the storage does not answer
+                    latest = progress()
                 return latest.model_copy(update={"note": waiting}) if waiting else latest
 
             return self.stages.run(least.stage, work, progress_or_wait)
