@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster.errors import UserError
+from cluster.files import folder_bytes
 from trainer.data.prepare import prepare as preparing
 from trainer.data.prepared import Prepared
 from trainer.data.sources import spec_sources
@@ -26,6 +27,8 @@ class PlannedChoices(NamedTuple):
     """The spec with these values; None if they are not known."""
     facts: RowFacts | None = None
     """The facts of the rows; None if they are not known."""
+    prepared_bytes: int | None = None
+    """Bytes of the prepared rows; None if they are not prepared."""
     is_small: bool = True
     """Whether the rows are prepared in one process, or are prepared already."""
 
@@ -60,4 +63,5 @@ def plan_choices(spec: RunSpec) -> PlannedChoices:
 def _choose(spec: RunSpec, prepared: Prepared) -> PlannedChoices:
     resolved = resolve_spec(spec, prepared)
     choices = resolved.choices if spec.tune is None else choose_search_epochs([(spec, prepared)])
-    return PlannedChoices(choices, spec=resolved.spec, facts=facts_of_prepared(spec, prepared))
+    facts, size = facts_of_prepared(spec, prepared), folder_bytes(prepared.folder)
+    return PlannedChoices(choices, spec=resolved.spec, facts=facts, prepared_bytes=size)

@@ -6,11 +6,9 @@ import shutil
 from typing import NamedTuple
 
 from cluster.errors import ResourceError
-from cluster.files import folder_bytes
 from cluster.paths import expand_home
 from cluster.plan import Demand, Node
 from cluster.text import format_bytes
-from trainer.data.prepare import prepare as preparing
 from trainer.data.prepare.passes import estimate_text_bytes
 from trainer.data.sources import spec_sources
 from trainer.defaults.facts import Choice
@@ -79,13 +77,12 @@ def plan_run(spec: RunSpec, nodes: list[Node]) -> PlannedRun:
 def plan_disk(spec: RunSpec, facts: RowFacts, planned: PlannedChoices) -> Estimate:
     """Return the disk space of a run; nothing is fetched, so rows that are not here yet are not counted."""
     weights = weights_of_base(spec, facts)
-    if spec_sources.has_fetched_source(spec):
-        return disk_space(spec, weights, 0, None)
+    if planned.prepared_bytes is not None or spec_sources.has_fetched_source(spec):
+        return disk_space(spec, weights, 0, planned.prepared_bytes)
     files = spec_sources.list_source_files(spec)
-    prepared = preparing.find_prepared(spec, files)
     size = sum(file.size for file in files if "://" in file.path)
     size += estimate_text_bytes([file for file in files if "://" not in file.path])
-    return disk_space(spec, weights, size, folder_bytes(prepared.folder) if prepared else None)
+    return disk_space(spec, weights, size, None)
 
 
 def check_disk(spec: RunSpec, disk: Estimate) -> None:
