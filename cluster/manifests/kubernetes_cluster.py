@@ -40,7 +40,7 @@ def ray_cluster(
         "headGroupSpec": {
             "serviceType": "ClusterIP",
             "rayStartParams": {"num-cpus": _CPUS_OF_THE_HEAD_FOR_RAY, "dashboard-host": "0.0.0.0"},
-            "template": head_template(inputs, instance, serves=serves),
+            "template": head_template(inputs, instance, serves=serves, scales=scales),
         },
         "workerGroupSpecs": [worker_group(inputs, instance, group) for group in groups],
     }

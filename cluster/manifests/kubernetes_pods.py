@@ -43,11 +43,16 @@ class PodSize(NamedTuple):
         return {"requests": amounts, "limits": dict(amounts)}
 
 
-def head_template(inputs: ManifestInputs, instance: str, *, serves: bool) -> dict[str, Any]:
-    """Return the pod of the head. Where jobs run, its container has the spec in `/etc/raymill`."""
+def head_template(inputs: ManifestInputs, instance: str, *, serves: bool, scales: bool) -> dict[str, Any]:
+    """Return the pod of the head. Where jobs run, its container has the spec in `/etc/raymill`.
+
+    `scales`: the autoscaler runs in it, which talks to Kubernetes.
+    """
     kubernetes = inputs.deploy.kubernetes
     size = PodSize(kubernetes.head_cpus, kubernetes.head_memory_gb)
     template = _template(inputs, instance, "ray-head", size, kubernetes.cpu, {}, serves=serves)
+    if scales:
+        template["spec"]["automountServiceAccountToken"] = True
     container = template["spec"]["containers"][0]
     container["ports"] = [
         {"name": "gcs-server", "containerPort": 6379},
@@ -162,6 +167,7 @@ def _template(
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "serviceAccountName": kubernetes.service_account,
+            "automountServiceAccountToken": False,  # nothing in it talks to Kubernetes
             "imagePullSecrets": [{"name": secret} for secret in kubernetes.image_pull_secrets] or None,
             "priorityClassName": kubernetes.priority_class,
             "nodeSelector": dict(nodes.labels) or None,

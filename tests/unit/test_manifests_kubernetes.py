@@ -127,6 +127,7 @@ WRONG_EDITS = [
     (JOB, f"{WORKER}.containers.0.securityContext.capabilities", {"drop": ["NET_RAW"]}, "drop: [ALL]"),
     (JOB, f"{WORKER}.securityContext.runAsUser", 0, "runAsUser"),
     (JOB, f"{WORKER}.hostNetwork", True, "hostNetwork"),
+    (JOB, f"{WORKER}.automountServiceAccountToken", GONE, "automountServiceAccountToken"),
     (JOB, f"{WORKER}.volumes.0", {"name": "tmp", "hostPath": {"path": "/tmp"}}, "hostPath"),
     (JOB, f"{WORKER}.containers.0.volumeMounts.0.mountPath", "/temp", "/tmp is missing"),
     (JOB, f"{WORKER}.containers.0.volumeMounts.0.name", "temp", "the volume temp"),

@@ -99,6 +99,9 @@ def _security_problems(where: str, spec: dict[str, Any]) -> Iterator[str]:
         yield f"{where}.securityContext: runAsNonRoot: true and a runAsUser other than 0 are missing"
     if (context.get("seccompProfile") or {}).get("type") not in ("RuntimeDefault", "Localhost"):
         yield f"{where}.securityContext.seccompProfile is not RuntimeDefault"
+    is_head = where.endswith(".headGroupSpec")  # the autoscaler runs there
+    if spec.get("automountServiceAccountToken") is not False and not is_head:
+        yield f"{where}.automountServiceAccountToken is not false, and nothing in the pod talks to Kubernetes"
     for key in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(key):
             yield f"{where}.{key} is set"
