@@ -33,8 +33,9 @@ def check(files: Mapping[str, str]) -> list[str]:
 
 def _import_problems(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
         for name in names:
             if name not in _MODULES:
                 yield f"line {node.lineno}: it imports {name}, which Airflow 3's workers may not have"
