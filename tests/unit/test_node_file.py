@@ -7,7 +7,7 @@ from cluster.accelerators import known_types, memory_of_type, type_in_resources
 from cluster.errors import ResourceError, SpecError
 from cluster.node_file import parse_size, read_nodes
 from cluster.plan import Node
-from tests.support.model_headers import BERT_LARGE, write_bert_headers
+from support.model_headers import BERT_LARGE, write_bert_headers
 
 GIB = 1 << 30
 

@@ -2,14 +2,19 @@
 
 import pytest
 
+from cluster.console import Console
 from cluster.errors import ResourceError
 from cluster.plan import Node, check_fits
-from tests.support.model_headers import BERT_BASE, BERT_LARGE, MINILM, write_bert_headers
-from trainer.pipeline.resources import list_demands, plan_resources
+from support.model_headers import BERT_BASE, BERT_LARGE, MINILM, write_bert_headers
+from support.tiny_text import tiny_spec
+from trainer.data.prepare.prepare import prepare_rows
+from trainer.defaults.resolve import resolve_spec
+from trainer.pipeline.resources import check_training_fits, list_demands, plan_resources
+from trainer.pipeline.run import Run
 from trainer.planning.encoder_activations import EncoderOptions, PassSize, encoder_activations
 from trainer.planning.encoder_shape import EncoderShape
 from trainer.planning.remedies import list_remedies
-from trainer.planning.row_facts import RowFacts, facts_of_spec
+from trainer.planning.row_facts import RowFacts, facts_of_prepared, facts_of_spec
 from trainer.planning.run_memory import run_memory
 from trainer.planning.traced_activations import traced_activations
 from trainer.planning.training_memory import worker_memory
@@ -44,7 +49,7 @@ def test_the_closed_formula_gives_what_a_traced_pass_keeps(tmp_path, sizes, rows
     # The trace runs transformers' own layers, in which the last one is computed whole; raymill's computes one token.
     run_spec = spec(write_bert_headers(tmp_path, sizes), **sections)
     size = PassSize(rows, tokens)
-    _, traced = traced_activations(run_spec, KNOWN._replace(longest=tokens, used_tokens=None), size, on_gpu=False)
+    traced = traced_activations(run_spec, KNOWN._replace(longest=tokens, used_tokens=None), size, on_gpu=False)
     layers, *rest = sizes
     is_lora, is_checkpointed = "model" in sections, "train" in sections
     options = EncoderOptions(
@@ -55,7 +60,8 @@ def test_the_closed_formula_gives_what_a_traced_pass_keeps(tmp_path, sizes, rows
     saved = sum(term.bytes for term in terms if not term.name.startswith(("gradients of", "one layer")))
     if not is_checkpointed:
         saved += by_name["layers but the last"] // (layers - 1) - by_name["last layer: input, keys and values"]
-    assert saved == pytest.approx(traced[0].bytes, rel=0.05)
+    assert traced is not None
+    assert saved == pytest.approx(traced.activations[0].bytes, rel=0.05)
 
 
 def test_every_term_has_a_formula_with_values(base):
@@ -160,3 +166,21 @@ def test_a_table_takes_rows_times_columns_times_copies():
     small, large = worker_memory(run_spec, facts).main, worker_memory(run_spec, facts._replace(rows=2_000_000)).main
     base = sum(term.bytes for term in small.terms if not term.values)
     assert large.bytes - base == 2 * (small.bytes - base)
+
+
+def test_a_run_refuses_by_the_same_sum_before_and_after_its_rows_are_known(tmp_path, tiny_base, tiny_data):
+    run_spec = load_spec(tiny_spec(tiny_base, tiny_data, tmp_path / "storage"))
+    run = Run(run_spec, Console(), "train")
+    with pytest.raises(ResourceError, match="train does not fit"):
+        run.size_resources([Node(4, 0, 300_000_000)])
+    run.size_resources([Node(4, 0, 4 * GIB)])
+    prepared = prepare_rows(run_spec, lambda progress: None, tmp_path / "bad.parquet", with_ray=False)
+    resolved = resolve_spec(run_spec, prepared).spec
+    needed = worker_memory(resolved, facts_of_prepared(resolved, prepared)).main.bytes
+    enough, short = [Node(4, 0, needed)], [Node(4, 0, needed - 1)]
+    check_training_fits(resolved, prepared, plan_resources(resolved, enough), enough)
+    with pytest.raises(ResourceError, match="train does not fit: 1 workers need 1 x .* MB of memory"):
+        check_training_fits(resolved, prepared, plan_resources(resolved, short), short)
+    run.size_resources(short)  # what is certain before the rows are known fits
+    with pytest.raises(ResourceError, match="train does not fit"):
+        run.train(prepared)

@@ -19,6 +19,8 @@ class ModelUse(NamedTuple):
 
     by_hand: bool = False
     """Whether hand-written layers multiply by copies of their weights and write gradients of their own, on CPUs."""
+    has_fused_attention: bool = False
+    """Whether attention is one operation without scores in memory."""
     number_bytes: int = _FP32
     """Bytes of a number in matrix products."""
     used_rows: int | None = None

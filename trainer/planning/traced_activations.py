@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainer.planning.encoder_activations import PassSize
 from trainer.planning.encoder_shape import WeightCounts, count_used_rows
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     import torch
 
 
-def traced_activations(
-    spec: RunSpec, facts: RowFacts, size: PassSize, *, on_gpu: bool
-) -> tuple[WeightCounts, tuple[Term, ...]] | None:
-    """Return the numbers of weights and the terms of the activations, no terms if the pass cannot be traced.
+class TracedModel(NamedTuple):
+    """What a trace tells of a model."""
 
-    None if the task cannot say what its model is.
-    """
+    weights: WeightCounts
+    activations: tuple[Term, ...]
+    """Empty if the pass cannot be traced."""
+    has_fused_attention: bool
+    """Whether torch computes attention in one operation, without scores in memory."""
+
+
+def traced_activations(spec: RunSpec, facts: RowFacts, size: PassSize, *, on_gpu: bool) -> TracedModel | None:
+    """Return what a trace tells of the model of `spec`; None if the task cannot say what its model is."""
     task = task_catalog.get_task(spec.task)
     model = task.model_on_meta(spec, facts.outputs)
     if model is None:
@@ -33,16 +38,25 @@ def traced_activations(
     if used_rows is not None:
         _use_rows(model, used_rows)
     traced = trace_pass(model, task.batch_on_meta(spec, size.rows, max(1, facts.longest)))
+    has_fused_attention = _attention_dropout(model) == 0.0
     if traced is None:
-        return weights, ()
+        return TracedModel(weights, (), has_fused_attention)
     share = size.number_bytes / 4
     of = f"{size.rows} rows" + (f" x {facts.longest} tokens" if facts.longest else "")
     of += " in half the bytes" if share < 1 else ""
     saved, working = round(traced.saved * share), round((traced.peak - traced.saved) * share)
-    return weights, (
+    activations = (
         Term("tensors that the backward pass needs", "traced with shapes alone", of, saved, is_bound=size.is_bound),
         Term("further tensors at the highest point", "traced with shapes alone", of, working, is_bound=size.is_bound),
     )
+    return TracedModel(weights, activations, has_fused_attention)
+
+
+def _attention_dropout(model: Any) -> float | None:
+    """Return the dropout of a model's attention; None if it has no attention."""
+    config = model.config
+    rates = [getattr(config, key, None) for key in ("attention_probs_dropout_prob", "attention_dropout")]
+    return next((float(rate) for rate in rates if isinstance(rate, (int, float))), None)
 
 
 def _as_trained(model: Any, spec: RunSpec, *, on_gpu: bool) -> torch.nn.Module:

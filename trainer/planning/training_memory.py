@@ -27,9 +27,9 @@ LIBRARIES = 530_000_000
 _CUDA_CONTEXT, _CUDA_MARGIN = 600_000_000, 0.1
 _CUDA_LIBRARIES = 3_000_000_000
 # Freed memory between blocks in use, as a share of the activations, measured with glibc 2.36: it cannot reuse a freed block
-# with torch's alignment for another of its size. Hand-written layers free few blocks; LoRA and layers that are computed
-# again free many.
-_FREED_BY_HAND, _FREED, _FREED_MANY = 0.08, 0.4, 0.9
+# with torch's alignment for another of its size. Hand-written layers and fused attention free few blocks; LoRA and layers
+# that are computed again free many.
+_FREED_FEW, _FREED, _FREED_MANY = 0.08, 0.4, 0.9
 # Matrices of a layer that LoRA extends: query, key, value and three more.
 _LINEARS = 6
 # The rows of a step if `train.batch_size` is auto and the rows are not known: the largest that raymill chooses.
@@ -119,8 +119,12 @@ def _model_and_activations(
         traced = traced_activations(spec, facts, size, on_gpu=on_gpu) if trace else None
         if traced is None and folder is None:
             return None
-        weights, activations = traced or (count_weights(folder, spec, facts.outputs), ())  # type: ignore[arg-type]
-        return weights, use._replace(used_rows=count_used_rows(weights, facts, spec)), activations
+        weights = traced.weights if traced else count_weights(folder, spec, facts.outputs)  # type: ignore[arg-type]
+        use = use._replace(
+            used_rows=count_used_rows(weights, facts, spec),
+            has_fused_attention=traced is not None and traced.has_fused_attention,
+        )
+        return weights, use, traced.activations if traced else ()
     weights = count_weights(folder, spec, facts.outputs)
     is_flat = not (on_gpu or is_sharded or train.precision == "fp16")
     use = use._replace(
@@ -173,9 +177,9 @@ def _libraries(size: int) -> Term:
 
 
 def _freed_share(spec: RunSpec, use: ModelUse) -> float:
-    if use.by_hand:
-        return _FREED_BY_HAND
-    return _FREED_MANY if spec.model.lora or spec.train.gradient_checkpointing else _FREED
+    if spec.model.lora or spec.train.gradient_checkpointing:
+        return _FREED_MANY
+    return _FREED_FEW if use.by_hand or use.has_fused_attention else _FREED
 
 
 def _margin(name: str, share: float, of: str, terms: Sequence[Term]) -> Term:
