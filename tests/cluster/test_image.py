@@ -53,7 +53,7 @@ def test_labels_user_and_health_check(engine):
     for name, value in {**expected, "revision": revision.strip()}.items():
         assert labels[f"org.opencontainers.image.{name}"] == value
     assert inspect(engine, ".Config.User") == "1000:1000"
-    assert "wget" in " ".join(inspect(engine, ".Config.Healthcheck.Test"))
+    assert "wget" in " ".join(inspect(engine, ".HealthCheck.Test"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_it_answers_a_prediction_request(container):
 
 def test_its_health_check_passes_and_fails(engine, container):
     assert engine.run("healthcheck", "run", container[0], check=False).returncode == 0
-    check = inspect(engine, ".Config.Healthcheck.Test")[1:]
+    check = inspect(engine, ".HealthCheck.Test")[1:]
     other = ["exec", "--env", "RAYMILL_HEALTH_URL=http://127.0.0.1:1/healthz", container[0], *check]
     assert engine.run(*other, check=False).returncode != 0
 
