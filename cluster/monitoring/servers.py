@@ -94,7 +94,7 @@ def _server(
         process.terminate()
         try:
             process.wait(_END_WITHIN_S)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C ends it at once
             process.kill()
             process.wait()
 
