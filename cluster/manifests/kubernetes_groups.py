@@ -9,14 +9,12 @@ from cluster.manifests.gpu_nodes import gpu_affinity
 from cluster.manifests.inputs import ManifestInputs
 from cluster.manifests.kubernetes_objects import INSTANCE_LABEL
 from cluster.manifests.kubernetes_pods import PodSize, worker_template
+from cluster.manifests.node_memory import needed_gib
 from cluster.plan import Demand
 from trainer.spec.deploy_kubernetes import NodesSpec
 
-_GIB = 1 << 30
 # Memory of a pod for each core where the plan knows no peak; the ratio of the clouds' general machines.
 _GB_PER_CPU = 4
-# Ray's own processes of a node, and the part of a container's memory that Ray takes for its object store.
-_RAY_BYTES, _STORE_SHARE = _GIB, 0.3
 
 
 class WorkerGroup(NamedTuple):
@@ -89,8 +87,7 @@ def pod_size(inputs: ManifestInputs, demand: Demand, processes: int) -> PodSize:
     """
     cpus = max(1, math.ceil(demand.cpus_each * processes))
     gpus = math.ceil(demand.gpus_each * processes)
-    needed = (demand.memory_each * processes + _RAY_BYTES) / (1 - _STORE_SHARE) / _GIB
-    memory = inputs.deploy.kubernetes.memory_gb or max(cpus * _GB_PER_CPU, math.ceil(needed))
+    memory = inputs.deploy.kubernetes.memory_gb or max(cpus * _GB_PER_CPU, needed_gib(demand.memory_each, processes))
     return PodSize(cpus, memory, gpus)
 
 

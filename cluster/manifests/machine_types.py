@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cluster.errors import SpecError, suggest
+from cluster.manifests.node_memory import needed_gib
 from cluster.plan import Node, capacity
 from trainer.spec.deploy_machines import MachineSpec
 
@@ -24,9 +25,12 @@ class MachineType(NamedTuple):
     gpu_type: str = ""
     """Ray's name of the GPUs, for example `A100-80G`; empty: none, or not known."""
 
-    def room(self, cpus_each: float, gpus_each: float) -> int:
-        """Return how many processes of this size fit on one machine."""
-        return capacity([Node(float(self.cpus), float(self.gpus))], cpus_each, gpus_each)
+    def room(self, cpus_each: float, gpus_each: float, memory_each: int = 0) -> int:
+        """Return how many processes of this size fit on one machine. `memory_each`: bytes; 0: not known."""
+        room = capacity([Node(float(self.cpus), float(self.gpus))], cpus_each, gpus_each)
+        while self.memory_gb and room and needed_gib(memory_each, room) > self.memory_gb:
+            room -= 1
+        return room
 
 
 #: Provider -> types, the smaller ones of a kind of GPU first.
@@ -110,7 +114,9 @@ def named_type(machine: MachineSpec, gpu_type: str = "") -> MachineType:
     return MachineType(machine.type, machine.cpus, 0, machine.gpus, gpu_type if machine.gpus else "")
 
 
-def choose_type(provider: str, cpus_each: float, gpus_each: float, gpu_type: str, key: str) -> MachineType:
+def choose_type(
+    provider: str, cpus_each: float, gpus_each: float, gpu_type: str, key: str, memory_each: int = 0
+) -> MachineType:
     """Return the smallest type of a provider on which a process of this size fits. GPUs must be of `gpu_type`.
 
     Raises `SpecError`, which names the spec's `key` for a type of the user's own, if there is none.
@@ -125,9 +131,10 @@ def choose_type(provider: str, cpus_each: float, gpus_each: float, gpu_type: str
         )
     needed_type = gpu_type if gpus_each else ""
     for machine in known:
-        if machine.gpu_type == needed_type and machine.room(cpus_each, gpus_each):
+        if machine.gpu_type == needed_type and machine.room(cpus_each, gpus_each, memory_each):
             return machine
-    size = f"{cpus_each:g} CPU" + (f" and {gpus_each:g} {gpu_type}" if gpus_each else "")
+    size = f"{cpus_each:g} CPU" + (f", {gpus_each:g} {gpu_type}" if gpus_each else "")
+    size += f" and {needed_gib(memory_each, 1)} GiB of memory" if memory_each else ""
     raise SpecError(
         f"no machine type of {provider} that is known here has room for a process with {size}",
         f"lower its size, or name a machine: `{key}: {{type: ..., cpus: ..., gpus: ...}}`",

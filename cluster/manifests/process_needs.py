@@ -19,6 +19,8 @@ class ProcessNeed(NamedTuple):
     """Number of them without which the stage does not start."""
     maximum: int
     """Number of them that an elastic training, or an endpoint under load, may grow to."""
+    memory_each: int = 0
+    """Bytes that one of them needs at its peak; 0: not known."""
 
     def without_growth(self) -> ProcessNeed:
         """Return this need, of an elastic training at its minimum."""
@@ -48,7 +50,7 @@ def list_needs(inputs: ManifestInputs, *, with_gpus: bool) -> list[ProcessNeed]:
             most = demand.processes * workers.max_workers // workers.min_workers
         if demand.stage == "serve":
             least = serve.min_replicas
-        needs.append(ProcessNeed(demand.stage, demand.cpus_each, demand.gpus_each, least, most))
+        needs.append(ProcessNeed(demand.stage, demand.cpus_each, demand.gpus_each, least, most, demand.memory_each))
     return needs
 
 
@@ -56,10 +58,15 @@ def machine_bounds(needs: list[ProcessNeed], machine: MachineType) -> Bounds:
     """Return how many machines of a type the needs take, one stage after the other."""
 
     def count(processes: int, need: ProcessNeed) -> int:
-        room = machine.room(need.cpus_each, need.gpus_each)
+        room = machine.room(need.cpus_each, need.gpus_each, need.memory_each)
         return math.ceil(processes / room) if room else processes
 
     return Bounds(
         max((count(need.minimum, need) for need in needs), default=0),
         max((count(need.maximum, need) for need in needs), default=0),
     )
+
+
+def most_memory(needs: list[ProcessNeed]) -> int:
+    """Return the bytes of the largest process."""
+    return max((need.memory_each for need in needs), default=0)

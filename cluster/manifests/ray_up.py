@@ -13,7 +13,7 @@ from cluster.manifests.documents import Document, Rendered
 from cluster.manifests.environment import node_environment
 from cluster.manifests.inputs import ManifestInputs
 from cluster.manifests.machine_types import MachineType, choose_type, named_type
-from cluster.manifests.process_needs import Bounds, ProcessNeed, list_needs, machine_bounds
+from cluster.manifests.process_needs import Bounds, ProcessNeed, list_needs, machine_bounds, most_memory
 from cluster.manifests.ray_up_machines import AUTOSCALER_PACKAGES, machine_config, provider_config
 from trainer.spec.deploy_machines import RayUpSpec
 
@@ -91,14 +91,14 @@ def _node_types(inputs: ManifestInputs, config: RayUpSpec) -> dict[str, Any]:
         machine = (
             named_type(config.gpu_machine, gpu_type)
             if config.gpu_machine
-            else choose_type(config.provider, cpus, gpus, gpu_type, "deploy.ray_up.gpu_machine")
+            else choose_type(config.provider, cpus, gpus, gpu_type, "deploy.ray_up.gpu_machine", most_memory(with_gpus))
         )
         types |= _worker_types(config, f"gpu-{machine.gpu_type.lower()}".rstrip("-"), machine, with_gpus)
     cpus = max(need.cpus_each for need in without)
     machine = (
         named_type(config.cpu_machine)
         if config.cpu_machine
-        else choose_type(config.provider, cpus, 0, "", "deploy.ray_up.cpu_machine")
+        else choose_type(config.provider, cpus, 0, "", "deploy.ray_up.cpu_machine", most_memory(without))
     )
     if with_gpus:
         # The machines with GPUs have cores for what needs no GPU, too.

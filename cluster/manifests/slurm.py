@@ -9,7 +9,8 @@ from cluster.errors import SpecError
 from cluster.manifests.documents import Rendered
 from cluster.manifests.environment import node_environment
 from cluster.manifests.inputs import ManifestInputs
-from cluster.manifests.process_needs import list_needs
+from cluster.manifests.node_memory import needed_gib
+from cluster.manifests.process_needs import list_needs, most_memory
 from cluster.manifests.text_templates import render_template
 
 SCRIPT_FILE, SPEC_FILE = "run.sbatch", "run.yaml"
@@ -48,6 +49,7 @@ def _directives(inputs: ManifestInputs) -> list[str]:
             "Slurm gives whole GPUs",
             "set `deploy.slurm.workers_per_machine` so that the workers of a machine share whole GPUs",
         )
+    memory = slurm.memory_gb or needed_gib(most_memory(needs), slurm.workers_per_machine)
     gpu_type = f"{inputs.deploy.gpu_type.lower()}:" if inputs.deploy.gpu_type else ""
     options = {
         "job-name": inputs.name,
@@ -55,7 +57,7 @@ def _directives(inputs: ManifestInputs) -> list[str]:
         "ntasks-per-node": "1",
         "cpus-per-task": str(cpus),
         "gpus-per-node": f"{gpu_type}{int(gpus)}" if gpus else None,
-        "mem": f"{slurm.memory_gb}G" if slurm.memory_gb else None,
+        "mem": f"{memory}G" if memory else None,
         "time": slurm.time,
         "partition": slurm.partition,
         "account": slurm.account,

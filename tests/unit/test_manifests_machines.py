@@ -13,6 +13,7 @@ import yaml
 import raymill
 from cluster.errors import SpecError
 from cluster.manifests.kinds import KINDS
+from cluster.manifests.machine_types import choose_type
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "cluster"
@@ -177,6 +178,19 @@ def test_workers_share_the_machines_of_a_larger_type():
     overrides = ["deploy.ray_up.gpu_machine={type: g6.48xlarge, cpus: 192, gpus: 8}", "cluster.workers=16"]
     config = yaml.safe_load(raymill.manifest(renderer.SPEC, "ray-up", overrides=overrides)["cluster.yaml"])
     assert config["available_node_types"]["gpu-l4"]["max_workers"] == 2
+
+
+def test_a_machine_has_memory_for_what_runs_on_it():
+    small = choose_type("aws", 4, 1, "L4", "deploy.ray_up.gpu_machine", 4 << 30)
+    large = choose_type("aws", 4, 1, "L4", "deploy.ray_up.gpu_machine", 30 << 30)
+    assert (small.name, large.name) == ("g6.xlarge", "g6.4xlarge")
+    with pytest.raises(SpecError, match="1430 GiB of memory"):
+        choose_type("aws", 4, 1, "L4", "deploy.ray_up.gpu_machine", 1000 << 30)
+
+
+def test_a_batch_job_asks_for_the_memory_of_the_plan():
+    script = raymill.manifest(renderer.SPEC, "slurm", overrides=["deploy.slurm.memory_gb=null"])["run.sbatch"]
+    assert "#SBATCH --mem=" in script
 
 
 def test_docker_compose_reads_the_file():

@@ -123,7 +123,8 @@ class SlurmSpec(SpecSection):
     workers_per_machine: Positive = 1
     """Number of workers of a training on each machine."""
     memory_gb: Positive | None = None
-    """Memory of each machine that the job uses. Default: the partition's own rule."""
+    """Memory of each machine that the job uses. Default: what the plan counts, or the partition's own rule if that is not
+    known."""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}(:\d{2}){2}$")] = "1-00:00:00"
     """Longest time of the job, `days-hours:minutes:seconds`."""
     setup: tuple[str, ...] = ()
