@@ -60,7 +60,9 @@ def roll_out(client: ServeClient, version: Version, within_s: float, undo: Calla
         return None
     after = copy.deepcopy(before)
     after["args"]["model"] = version.ref
-    others = [details["deployed_app_config"] for key, details in applications.items() if key != name]
+    # An application that a program runs, and not a config, has none, and stays.
+    configs = {key: details.get("deployed_app_config") for key, details in applications.items() if key != name}
+    others = [config for config in configs.values() if config]
     client.deploy([*others, after])
     problem = _wait_until_running(client, name, version.ref, within_s)
     if problem:
