@@ -184,3 +184,23 @@ def test_a_run_refuses_by_the_same_sum_before_and_after_its_rows_are_known(tmp_p
     run.size_resources(short)  # what is certain before the rows are known fits
     with pytest.raises(ResourceError, match="train does not fit"):
         run.train(prepared)
+
+
+def test_an_image_model_is_traced_without_its_weights():
+    def memory(size, **options):
+        image = {
+            "name": "a",
+            "task": "image-classification",
+            "data": {"train": "t.csv", "image": {"size": size}},
+            "model": {
+                "config": {"model_type": "resnet", "depths": [1, 1], "hidden_sizes": [16, 32], "layer_type": "basic"}
+            },
+            "train": {"batch_size": 16, "epochs": 2, "learning_rate": 1e-3, "precision": "fp32"},
+        }
+        return worker_memory(load_spec(image), KNOWN._replace(longest=0), **options).main
+
+    def activations(estimate):
+        return next(term.bytes for term in estimate.terms if term.name.startswith("tensors"))
+
+    assert activations(memory(64)) == pytest.approx(4 * activations(memory(32)), rel=0.05)
+    assert "raymill plan" in memory(32, trace=False).unknown  # a run does not wait for it
