@@ -25,7 +25,9 @@ class Cost(NamedTuple):
 #: What takes longest comes first; unit tests fill the gaps at the end. The first entry that fits a test counts.
 COSTS = [
     # make test-cluster
-    Cost("tests/cluster/test_training_faults.py", 480),
+    Cost("tests/cluster/test_training_faults.py", 480, "fault scene"),
+    Cost("tests/cluster/test_search_faults.py", 140, "fault scene"),
+    Cost("tests/cluster/test_prepare_faults.py", 45, "fault scene"),
     Cost("tests/cluster/test_serving_faults.py", 400),
     Cost("tests/e2e/test_endpoint_life.py", 330),
     Cost("tests/cluster/test_image.py", 300),
