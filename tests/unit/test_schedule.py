@@ -20,7 +20,7 @@ def test_every_entry_fits_a_test(prefix):
 
 
 def test_the_first_entry_that_fits_counts():
-    assert cost_of("tests/e2e/test_search.py::test_thirty_trials_leak_nothing").prefix.endswith("thirty_trials")
+    assert cost_of("tests/e2e/test_resume.py::test_two_workers_may_die").prefix.endswith("two_workers")
     assert cost_of("tests/e2e/test_new.py::test_x").prefix == "tests/e2e/"
     assert cost_of("tests/unit/test_new.py::test_x").seconds == 0
 
