@@ -191,7 +191,6 @@ class Run:
 
     def _run_watched(self, least: Demand, work: Callable[[], T], progress: Callable[[], Progress]) -> T:
         with RoomWatch(least, self.spec.cluster.wait_for_machines_s) as room:
-
             latest = Progress()
 
             def progress_or_wait() -> Progress:

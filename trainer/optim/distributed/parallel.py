@@ -83,8 +83,8 @@ def shard_like(value: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return DTensor.from_local(
         local,
         mesh,
-        reference.placements,
+        reference.placements,  # type: ignore[attr-defined]
         run_check=False,
         shape=value.shape,
-        stride=value.contiguous().stride(),  # type: ignore[attr-defined]
+        stride=value.contiguous().stride(),
     )
