@@ -88,7 +88,7 @@ def _use_rows(model: Any, used_rows: int) -> None:
 def _count(model: Any, *, uses_tokens: bool) -> WeightCounts:
     parameters = list(model.parameters())
     trained = [value for value in parameters if value.requires_grad]
-    embedding = model.get_input_embeddings().weight if uses_tokens else None
+    embedding: Any = model.get_input_embeddings().weight if uses_tokens else None
     learns = embedding is not None and embedding.requires_grad
     size, rows = (embedding.numel(), len(embedding)) if learns else (0, 0)
     return WeightCounts(
