@@ -1,8 +1,10 @@
 """Estimators for tables: each kind learns classes and numbers, is unchanged after saving and loading, and refuses
 foreign files."""
 
+import functools
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +94,19 @@ def test_one_row_scores_as_among_others(kind):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_the_same_seed_gives_the_same_model(kind):
-    one, two = (fit_estimator(kind, table(), classes(table())).logits(table(seed=1)) for _ in range(2))
-    np.testing.assert_array_equal(one, two)
+def test_the_same_seed_gives_the_same_model_and_the_same_files(kind, tmp_path, monkeypatch):
+    scores, files = [], []
+    for year in (2026, 2027):
+        # Another time, which a zip file would store.
+        moment = datetime(year, 1, 1).timestamp()
+        monkeypatch.setattr("time.time", functools.partial(float, moment))
+        estimator = fit_estimator(kind, table(), classes(table()))
+        scores.append(estimator.logits(table(seed=1)))
+        (tmp_path / str(year)).mkdir()
+        estimator.save(tmp_path / str(year))
+        files.append({path.name: path.read_bytes() for path in (tmp_path / str(year)).iterdir()})
+    np.testing.assert_array_equal(*scores)
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("kind", CLASSES)

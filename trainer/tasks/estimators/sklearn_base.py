@@ -15,6 +15,7 @@ import numpy as np
 
 from cluster.errors import SpecError, UserError
 from trainer.tasks.estimators.base import SMALLEST_PROBABILITY, Estimator, FeatureTable, FitContext, TrainingLabels
+from trainer.tasks.estimators.skops_file import dump_estimator
 
 
 class SklearnEstimator(Estimator):
@@ -76,9 +77,7 @@ class SklearnEstimator(Estimator):
             self._model.set_params(n_jobs=1)
 
     def _save(self, path: Path) -> dict[str, Any]:
-        import skops.io
-
-        skops.io.dump(self._model, path)
+        dump_estimator(self._model, path)
         return {"n_classes": self._n_classes}
 
     def _load(self, path: Path, description: dict[str, Any]) -> None:
