@@ -39,6 +39,8 @@ _POLL_S = 0.02
 #: Of each packet of 1,514 bytes, 1,448 are data; the rest are the headers of Ethernet, IP and TCP.
 _PAYLOAD = 1448 / 1514
 _UNLIMITED = 0.0
+# `support.namespaces` fills a link's token bucket with this many bytes, or with those of this time at the link's speed.
+_BURST_BYTES, _BURST_S = 131_072, 0.002
 _PROBE_BYTES = 48_000_000
 _CALIBRATION_MB = (4.0, 22.0)
 _DDP_FIRST_BUCKET, _DDP_BUCKET = 1 << 20, 25 << 20
@@ -251,7 +253,7 @@ def predict_step(setting: Setting, workers: int, one_worker: float, compute: flo
         return formulas.all_reduce_traffic(part, workers) / rate + 2 * (workers - 1) * cores.hop
 
     fixed, per_byte = cores.cost[setting.strategy]
-    cost = fixed + per_byte * size
+    cost = fixed + per_byte * size - free_seconds(setting, cores.rate)
     if setting.strategy == "flat":
         return formulas.serial_step(one_worker, all_reduce(size)) + cost
     if setting.strategy == "ddp":
@@ -265,6 +267,20 @@ def predict_step(setting: Setting, workers: int, one_worker: float, compute: flo
     gather = formulas.gather_traffic(size, workers) / rate + _LAYERS * (workers - 1) * cores.hop
     reduce = _LAYERS * all_reduce(size / _LAYERS)
     return formulas.serial_step(one_worker, 2 * gather + reduce) + cost
+
+
+def free_seconds(setting: Setting, cores_rate: float) -> float:
+    """Return the seconds of a step that the links' token buckets give for free: each is full again after a pause.
+
+    Before FSDP's gathers in the forward pass and its reductions in the backward pass, a layer computes. 0 if the cores
+    are slower than the link.
+    """
+    link = setting.mbit * 1e6 / 8
+    if not link or link * _PAYLOAD > cores_rate:
+        return 0.0
+    layer_bytes = setting.megabytes * 1e6 / _LAYERS
+    pauses = {"flat": 1, "ddp": len(bucket_ends(_LAYERS, layer_bytes)), "fsdp": 2 * _LAYERS}[setting.strategy]
+    return pauses * max(_BURST_BYTES, link * _BURST_S) / link
 
 
 def bucket_ends(layers: int, layer_bytes: float) -> list[int]:
