@@ -100,7 +100,7 @@ def test_buckets_of_ddp(layer_bytes, ends):
 
 
 def test_a_prediction_without_traffic_is_the_step_of_one_worker():
-    cores = scaling.Cores(float("inf"), 0.0, dict.fromkeys(("flat", "ddp", "fsdp"), (0.0, 0.0)))
+    cores = scaling.Cores(1e12, 0.0, dict.fromkeys(("flat", "ddp", "fsdp"), (0.0, 0.0)))
     for strategy in ("flat", "ddp", "fsdp"):
         setting = scaling.Setting(strategy, 22.0, 1e12)
         assert scaling.predict_step(setting, 8, 0.7, 0.6, cores) == pytest.approx(0.7, rel=1e-3)
