@@ -42,15 +42,15 @@ def write_package(target: Path, files: Mapping[str, Path | bytes]) -> int:
 
     Raises `ResourceError` if a file can no longer be read.
     """
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as package:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, source in sorted(files.items()):
             entry = zipfile.ZipInfo(name, _TIME)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, _MODE
             if isinstance(source, bytes):
-                package.writestr(entry, source)
+                archive.writestr(entry, source)
                 continue
             try:
-                with source.open("rb") as reader, package.open(entry, "w", force_zip64=True) as writer:
+                with source.open("rb") as reader, archive.open(entry, "w", force_zip64=True) as writer:
                     shutil.copyfileobj(reader, writer, 1 << 20)
             except OSError as error:
                 raise ResourceError(

@@ -11,5 +11,5 @@ def shell_problem(script: str) -> str | None:
     bash = shutil.which("bash")
     if bash is None:
         return None
-    done = subprocess.run([bash, "-n"], input=script, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([bash, "-n"], input=script, capture_output=True, encoding="utf-8", timeout=30)
     return done.stderr.strip().splitlines()[0] if done.returncode else None

@@ -15,7 +15,7 @@ _WITHIN_S = 10
 def read_gpus() -> list[dict[str, str]]:
     """Return type, driver and memory of each NVIDIA GPU that the driver shows here."""
     try:
-        done = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_WITHIN_S, check=True)
+        done = subprocess.run(_QUERY, capture_output=True, encoding="utf-8", timeout=_WITHIN_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
     return parse_gpus(done.stdout)

@@ -25,7 +25,7 @@ PACKAGES = ("raymill", "cluster", "trainer", "tune", "serve")
 # Blocks of these languages are shown only: output of commands, and files of other programs.
 SHOWN_ONLY = {"text", "nginx", "promql", "csv"}
 # A first line `# prometheus.yml` says that a block of YAML is not a spec.
-OTHER_YAML = re.compile(r"# (prometheus|mkdocs|serve|pod)\.ya?ml")
+OTHER_YAML = re.compile(r"# (prometheus|mkdocs|serve|pod|nodes)\.ya?ml")
 # A first line `# data.features` says where in a spec the block belongs.
 FRAGMENT = re.compile(r"# ([a-z_]+(?:\.[a-z_]+)*)\n")
 
