@@ -1,4 +1,4 @@
-"""Measure how training scales over links of set speed, beside the formulas of benchmarks/scaling_formulas.py.
+"""Measure how training scales over links of set speed, beside the formula of benchmarks/scaling_prediction.py.
 
     sudo python benchmarks/scaling.py --links 1000:4,22,90 10000:22 --workers 2 4 8
 
@@ -30,28 +30,16 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from benchmarks import scaling_formulas as formulas  # noqa: E402
+from benchmarks.scaling_formulas import all_reduce_traffic  # noqa: E402
+from benchmarks.scaling_prediction import LAYERS, Cores, Setting, predict_step  # noqa: E402
+from benchmarks.scaling_tables import table  # noqa: E402
 
 _STRATEGIES = ("flat", "ddp", "fsdp")
-_LAYERS = 8
 _WAIT_S = 300.0
 _POLL_S = 0.02
-#: Of each packet of 1,514 bytes, 1,448 are data; the rest are the headers of Ethernet, IP and TCP.
-_PAYLOAD = 1448 / 1514
 _UNLIMITED = 0.0
-# `support.namespaces` fills a link's token bucket with this many bytes, or with those of this time at the link's speed.
-_BURST_BYTES, _BURST_S = 131_072, 0.002
 _PROBE_BYTES = 48_000_000
 _CALIBRATION_MB = (4.0, 22.0)
-_DDP_FIRST_BUCKET, _DDP_BUCKET = 1 << 20, 25 << 20
-
-
-class Setting(NamedTuple):
-    """One measurement: a strategy, the megabytes of gradients, and the speed of the links in Mbit/s."""
-
-    strategy: str
-    megabytes: float
-    mbit: float
 
 
 _PROBE = Setting("probe", 0.0, _UNLIMITED)
@@ -114,7 +102,7 @@ def _probe(options: argparse.Namespace) -> Measured:
     n = options.n_workers
     small = _fastest(lambda: torch.distributed.all_reduce(one), 15)
     large = _fastest(lambda: torch.distributed.all_reduce(many), 4)
-    return Measured(large, 0.0, formulas.all_reduce_traffic(_PROBE_BYTES, n) / large, small / (2 * (n - 1)))
+    return Measured(large, 0.0, all_reduce_traffic(_PROBE_BYTES, n) / large, small / (2 * (n - 1)))
 
 
 def _measure(options: argparse.Namespace, setting: Setting) -> Measured:
@@ -136,7 +124,7 @@ def make_step(strategy: str, megabytes: float, workers: int, compute: float) -> 
 
     settings = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-4, "warmup_fraction": 0.1}
     train = TrainSpec.model_validate(settings)
-    model = _sleeping_model(int(megabytes * 1e6 / 4 / _LAYERS), compute)
+    model = _sleeping_model(int(megabytes * 1e6 / 4 / LAYERS), compute)
     if strategy == "flat":
         forward, updater = model, FlatUpdater(model, train, 100, workers)
     else:
@@ -162,12 +150,12 @@ def _sleeping_model(numbers: int, compute: float) -> Any:
         @staticmethod
         def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
             ctx.shape = weight.shape
-            time.sleep(compute / 3 / _LAYERS)
+            time.sleep(compute / 3 / LAYERS)
             return x.clone()
 
         @staticmethod
         def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            time.sleep(compute * 2 / 3 / _LAYERS)
+            time.sleep(compute * 2 / 3 / LAYERS)
             return gradient, torch.full(ctx.shape, 1e-3)
 
     class Layer(torch.nn.Module):
@@ -185,7 +173,7 @@ def _sleeping_model(numbers: int, compute: float) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.layers = torch.nn.ModuleList([Layer() for _ in range(_LAYERS)])
+            self.layers = torch.nn.ModuleList([Layer() for _ in range(LAYERS)])
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for layer in self.layers:
@@ -212,18 +200,7 @@ def _sent_bytes() -> int:
     return 0
 
 
-# -- the formula
-
-
-class Cores(NamedTuple):
-    """What the cores of this computer cost with a number of workers, measured without a limit of the links."""
-
-    rate: float
-    """Bytes per second that each worker sends in an all-reduce."""
-    hop: float
-    """Seconds of a hop."""
-    cost: dict[str, tuple[float, float]]
-    """By strategy: further seconds of a step, and further seconds per byte of gradients."""
+# -- the costs of the cores
 
 
 def calibrate(
@@ -242,65 +219,6 @@ def calibrate(
         per_byte = max(0.0, (beyond[1] - beyond[0]) / (large - small))
         cores.cost[strategy] = max(0.0, beyond[0] - per_byte * small), per_byte
     return cores
-
-
-def predict_step(setting: Setting, workers: int, one_worker: float, compute: float, cores: Cores) -> float:
-    """Return the time of a step by the formula. `one_worker` is the measured step of one worker, without any traffic."""
-    size = setting.megabytes * 1e6
-    rate = min(setting.mbit * 1e6 / 8 * _PAYLOAD or cores.rate, cores.rate)
-
-    def all_reduce(part: float) -> float:
-        return formulas.all_reduce_traffic(part, workers) / rate + 2 * (workers - 1) * cores.hop
-
-    fixed, per_byte = cores.cost[setting.strategy]
-    cost = fixed + per_byte * size - free_seconds(setting, cores.rate)
-    if setting.strategy == "flat":
-        return formulas.serial_step(one_worker, all_reduce(size)) + cost
-    if setting.strategy == "ddp":
-        backward = compute * 2 / 3
-        end, first = 0.0, 0
-        for last in bucket_ends(_LAYERS, size / _LAYERS):
-            end = max(end, backward * last / _LAYERS) + all_reduce((last - first) * size / _LAYERS)
-            first = last
-        return one_worker - backward + max(backward, end) + cost
-    # On CPUs, FSDP waits for each gather and each reduction; gloo reduces and scatters by an all-reduce.
-    gather = formulas.gather_traffic(size, workers) / rate + _LAYERS * (workers - 1) * cores.hop
-    reduce = _LAYERS * all_reduce(size / _LAYERS)
-    return formulas.serial_step(one_worker, 2 * gather + reduce) + cost
-
-
-def free_seconds(setting: Setting, cores_rate: float) -> float:
-    """Return the seconds of a step that the links' token buckets give for free: each is full again after a pause.
-
-    Before FSDP's gathers in the forward pass and its reductions in the backward pass, a layer computes. 0 if the cores
-    are slower than the link.
-    """
-    link = setting.mbit * 1e6 / 8
-    if not link or link * _PAYLOAD > cores_rate:
-        return 0.0
-    layer_bytes = setting.megabytes * 1e6 / _LAYERS
-    pauses = {"flat": 1, "ddp": len(bucket_ends(_LAYERS, layer_bytes)), "fsdp": 2 * _LAYERS}[setting.strategy]
-    return pauses * max(_BURST_BYTES, link * _BURST_S) / link
-
-
-def bucket_ends(layers: int, layer_bytes: float) -> list[int]:
-    """Return after how many layers, in the order of the backward pass, each of DDP's buckets is complete.
-
-    raymill's DDP keeps the first layout of its buckets: filled from the first layer on, the first one up to 1 MiB and
-    the others up to 25 MiB, and summed from the last one on.
-    """
-    sizes, filled, limit = [0], 0.0, _DDP_FIRST_BUCKET
-    for layer in range(layers):
-        sizes[-1] += 1
-        filled += layer_bytes
-        if filled >= limit and layer < layers - 1:
-            sizes.append(0)
-            filled, limit = 0.0, _DDP_BUCKET
-    ends, total = [], 0
-    for size in reversed(sizes):
-        total += size
-        ends.append(total)
-    return ends
 
 
 # -- the driver
@@ -379,7 +297,7 @@ def main() -> None:
         print(f"\n{workers} workers without a limit: each sends {cores.rate * 8 / 1e9:.2f} Gbit/s, "
               f"{cores.hop * 1e6:.0f} us a hop; further cost: {costs}\n")  # fmt: skip
         rows = [_row(setting, workers, results, one_worker, options.compute, cores) for setting in settings[1:]]
-        print(formulas.table(header, rows), flush=True)
+        print(table(header, rows), flush=True)
 
 
 def _row(

@@ -1,8 +1,7 @@
-"""How training, checkpoints and serving scale, as plain functions, and the tables of docs/explanation/scaling.md.
+"""How training, checkpoints and serving scale, as plain functions.
 
-    python benchmarks/scaling_formulas.py        print every table of the page
-
-Sizes are in bytes, times in seconds, rates in bytes per second. benchmarks/scaling.py measures the first functions.
+Sizes are in bytes, times in seconds, rates in bytes per second. benchmarks/scaling.py measures the first functions, and
+benchmarks/scaling_tables.py prints the tables of docs/explanation/scaling.md.
 """
 
 from __future__ import annotations
@@ -128,7 +127,7 @@ ENCODER = Model("22 M encoder", 22.7e6, 6, 64 * 128, 0.2 * _PEAK / (_FLOPS_PER_P
 ONE_B = Model("1 B", 1.316e9, 24, 14 * 2048, 45_455)
 EIGHT_B = Model("8 B", 8.03e9, 32, 2 * 8192, 5_762)
 MODELS = (ENCODER, ONE_B, EIGHT_B)
-_FP32 = 4
+FP32_BYTES = 4
 _BUCKET = 25e6
 
 
@@ -142,14 +141,14 @@ def ddp_efficiency(model: Model, cluster: Cluster, gpus: int, passes: int = 1) -
 
     With several `passes` a step (micro-batches), gradients are summed over the workers in the last one only.
     """
-    size, compute = model.parameters * _FP32, model.compute
+    size, compute = model.parameters * FP32_BYTES, model.compute
     buckets = max(1, round(size / _BUCKET))
     step = ddp_step(compute / 3, compute * 2 / 3, [cluster.all_reduce(size / buckets, gpus)] * buckets)
     before = (passes - 1) * compute
     return (before + compute) / (before + step)
 
 
-def fsdp_efficiency(model: Model, cluster: Cluster, gpus: int, bytes_each: float = _FP32) -> float:
+def fsdp_efficiency(model: Model, cluster: Cluster, gpus: int, bytes_each: float = FP32_BYTES) -> float:
     """Return a step's time without communication, divided by its time with it, for FSDP in equal layers."""
     layer = cluster.gather(model.parameters * bytes_each / model.layers, gpus)
     gathers = [layer] * model.layers
@@ -171,7 +170,7 @@ GPU_HOURS_PER_FAILURE = 16_384 * 54 * 24 / 419
 #: Seconds to notice, to place new workers and to load the checkpoint: an assumption.
 _RESTART = 300.0
 #: `train.checkpoint.every_minutes`.
-_DEFAULT_INTERVAL = 300.0
+DEFAULT_INTERVAL = 300.0
 
 
 def state_bytes_per_gpu(model: Model, gpus: int, *, sharded: bool) -> float:
@@ -250,211 +249,6 @@ def start_seconds(model: Model, replicas: int, cores: int, *, remembered: bool) 
     The file is read from storage once, and from memory after that. If its digest is `remembered`, one replica hashes
     it; otherwise each does, on a core of its own while there are cores.
     """
-    weights = model.parameters * _FP32
+    weights = model.parameters * FP32_BYTES
     rounds = 1 if remembered else math.ceil(replicas / cores)
     return weights / STORAGE_RATE + rounds * weights / HASH_RATE
-
-
-# -- the tables of the page
-
-
-def percent(value: float) -> str:
-    """Return a share in percent with one decimal; a loss never rounds up to 100 %."""
-    rounded = round(value * 100, 1)
-    return f"{99.9 if value < 1 and rounded == 100 else rounded:.1f} %"
-
-
-def seconds(value: float) -> str:
-    """Return a time with two significant digits and a unit that fits."""
-    for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
-        if value >= 2 * size or unit == "s":
-            break
-    if value < 1:
-        return f"{value * 1000:.2g} ms" if value < 0.0995 else f"{value * 1000:.0f} ms"
-    amount = value / size
-    return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"
-
-
-def size(value: float) -> str:
-    """Return a number of bytes in MB, GB or TB."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if value >= factor or unit == "MB":
-            break
-    amount = value / factor
-    return f"{amount:.1f} {unit}" if amount < 100 else f"{amount:,.0f} {unit}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def models_table() -> str:
-    """Return the models with a step's compute and traffic."""
-    rows = [
-        [
-            model.name,
-            f"{model.parameters / 1e6:,.1f} M",
-            f"{model.tokens:,.0f}",
-            f"{model.tokens_per_s:,.0f}",
-            percent(model_flops_share(model)),
-            seconds(model.compute),
-            size(all_reduce_traffic(model.parameters * _FP32, 1024)),
-            size(fsdp_traffic(model.parameters * _FP32, 1024)),
-        ]
-        for model in MODELS
-    ]
-    return table(
-        ["model", "parameters", "tokens a GPU and step", "tokens/s a GPU", "of the peak", "step",
-         "DDP sends", "FSDP sends"], rows
-    )  # fmt: skip
-
-
-def efficiency_table(strategy: str) -> str:
-    """Return the efficiency of `ddp` or `fsdp` for each model, cluster and number of GPUs."""
-    function = {"ddp": ddp_efficiency, "fsdp": fsdp_efficiency}[strategy]
-    rows = [
-        [model.name, cluster.name, *(percent(function(model, cluster, gpus)) for gpus in GPUS)]
-        for model in MODELS
-        for cluster in CLUSTERS
-        if not (strategy == "ddp" and model is EIGHT_B)
-    ]
-    return table(["model", "network of a machine", *(f"{gpus:,} GPUs" for gpus in GPUS)], rows)
-
-
-def passes_table() -> str:
-    """Return the efficiency of DDP on 64 GPUs with several passes a step."""
-    counts = (1, 4, 16, 64)
-    rows = [
-        [model.name, cluster.name, *(percent(ddp_efficiency(model, cluster, 64, passes)) for passes in counts)]
-        for model in (ENCODER, ONE_B)
-        for cluster in (COMMON, SLOW)
-    ]
-    return table(["model", "network of a machine", *(f"{n} passes" if n > 1 else "1 pass" for n in counts)], rows)
-
-
-def memory_table() -> str:
-    """Return the memory of weights, moments and gradients on each GPU."""
-    rows = [
-        [
-            model.name,
-            size(state_bytes_per_gpu(model, 1, sharded=False)),
-            *(size(state_bytes_per_gpu(model, gpus, sharded=True)) for gpus in GPUS),
-        ]
-        for model in MODELS
-    ]
-    return table(["model", "DDP", *(f"FSDP, {gpus:,} GPUs" for gpus in GPUS)], rows)
-
-
-def data_table() -> str:
-    """Return the rate at which all GPUs read tokens."""
-    rows = [[model.name, *(f"{size(data_rate(model, gpus))}/s" for gpus in GPUS)] for model in MODELS]
-    return table(["model", *(f"{gpus:,} GPUs" for gpus in GPUS)], rows)
-
-
-def checkpoint_table() -> str:
-    """Return size, times and interval of checkpoints."""
-    rows = []
-    for model in MODELS:
-        for gpus in (8, 128, 1024):
-            plan = plan_checkpoints(model, gpus)
-            rows.append(
-                [model.name, f"{gpus:,}", size(checkpoint_bytes(model)), seconds(plan.stop), seconds(plan.write),
-                 seconds(hours_between_failures(gpus) * 3600), seconds(plan.interval), f"{plan.lost * 100:.2f} %",
-                 f"{lost_share(plan.stop, _DEFAULT_INTERVAL, hours_between_failures(gpus) * 3600) * 100:.2f} %"]
-            )  # fmt: skip
-    return table(
-        [
-            "model",
-            "GPUs",
-            "checkpoint",
-            "training stops",
-            "write and hash",
-            "between failures",
-            "interval",
-            "lost",
-            "lost every 5 min",
-        ],
-        rows,
-    )
-
-
-#: Published tokens/s per GPU on H100: model, on few GPUs, on many.
-PUBLISHED = (
-    ("torchtitan, Llama 3.1 8B", EIGHT_B, 8, 5_762, 128, 5_605),
-    ("torchtitan, Llama 3.1 8B, torch.compile", EIGHT_B._replace(tokens_per_s=6_667), 8, 6_667, 128, 6_514),
-    ("MosaicML, MPT 1B", ONE_B, 8, 45_455, 64, 44_402),
-    ("MosaicML, MPT 13B", Model("13 B", 12.85e9, 40, 2 * 2048, 4_792), 8, 4_792, 64, 4_800),
-)
-
-
-def published_table() -> str:
-    """Return published scaling beside the formula's, with weights gathered in bf16 as they do."""
-    rows = []
-    for name, model, few, before, many, after in PUBLISHED:
-        ours = fsdp_efficiency(model, FAST, many, 2) / fsdp_efficiency(model, FAST, few, 2)
-        rows.append([name, f"{few} to {many}", f"{before:,}", f"{after:,}", percent(after / before), percent(ours)])
-    return table(["source", "GPUs", "tokens/s a GPU, few", "many", "published", "formula"], rows)
-
-
-#: Measured on 2 cores of an AMD EPYC: docs/explanation/benchmarks.md.
-REPLICAS = (
-    ("linear model of a table, one process", 897),
-    ("MiniLM-L6, onnx-int8, one core", 419),
-    ("MiniLM-L6, the model itself, one core", 84),
-)
-
-
-def replicas_table() -> str:
-    """Return the replicas for a million requests a minute."""
-    rows = [
-        [name, f"{rate:,}", f"{replicas_for(MILLION_A_MINUTE, rate):,}"]
-        for name, rate in REPLICAS
-    ]  # fmt: skip
-    return table(["replica", "requests/s", "replicas for 16,667 requests/s"], rows)
-
-
-def start_table() -> str:
-    """Return how long the weights hold up 8 replicas that start on a machine with 2 or 16 cores for them."""
-    rows = [
-        [model.name, size(model.parameters * _FP32),
-         *(seconds(start_seconds(model, 8, cores, remembered=remembered))
-           for cores in (2, 16) for remembered in (False, True))]
-        for model in MODELS
-    ]  # fmt: skip
-    return table(
-        ["model", "weights", "2 cores, each hashes", "2 cores, one hashes", "16 cores, each hashes",
-         "16 cores, one hashes"], rows
-    )  # fmt: skip
-
-
-def metrics_table() -> str:
-    """Return the size of the page with the metrics of all replicas."""
-    rows = [[f"{replicas:,}", size(replicas * METRICS_PAGE)] for replicas in (1, 20, 200, 1000)]
-    return table(["replicas", "page"], rows)
-
-
-TABLES = {
-    "models": models_table,
-    "ddp": lambda: efficiency_table("ddp"),
-    "passes": passes_table,
-    "fsdp": lambda: efficiency_table("fsdp"),
-    "memory": memory_table,
-    "data": data_table,
-    "checkpoints": checkpoint_table,
-    "published": published_table,
-    "replicas": replicas_table,
-    "starts": start_table,
-    "metrics": metrics_table,
-}
-
-
-def main() -> None:
-    """Print every table."""
-    for name, function in TABLES.items():
-        print(f"{name}\n\n{function()}\n")
-
-
-if __name__ == "__main__":
-    main()

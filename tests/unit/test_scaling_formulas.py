@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import scaling, scaling_formulas
-from benchmarks.scaling_formulas import CLUSTERS, EIGHT_B, ENCODER, FAST, GPUS, MODELS, ONE_B, TABLES
+from benchmarks import scaling_formulas, scaling_prediction
+from benchmarks.scaling_formulas import CLUSTERS, EIGHT_B, ENCODER, FAST, GPUS, MODELS, ONE_B
+from benchmarks.scaling_tables import TABLES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "scaling.md").read_text(encoding="utf-8")
@@ -16,14 +17,12 @@ PAGE = (ROOT / "docs" / "explanation" / "scaling.md").read_text(encoding="utf-8"
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_page_shows_what_the_formulas_give(name):
-    assert TABLES[name]() in PAGE, (
-        "print the table with `python benchmarks/scaling_formulas.py`, and put it on the page"
-    )
+    assert TABLES[name]() in PAGE, "print the table with `python benchmarks/scaling_tables.py`, and put it on the page"
 
 
 def test_the_command_prints_every_table():
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "scaling_formulas.py"], capture_output=True, text=True, check=True
+        [sys.executable, ROOT / "benchmarks" / "scaling_tables.py"], capture_output=True, text=True, check=True
     )
     assert all(function() in done.stdout for function in TABLES.values())
 
@@ -96,14 +95,14 @@ def test_sizes_of_checkpoints_and_memory():
     ("layer_bytes", "ends"), [(2.75e6, [7, 8]), (11.25e6, [1, 4, 7, 8]), (0.5e6, [5, 8]), (1e3, [8])]
 )
 def test_buckets_of_ddp(layer_bytes, ends):
-    assert scaling.bucket_ends(8, layer_bytes) == ends
+    assert scaling_prediction.bucket_ends(8, layer_bytes) == ends
 
 
 def test_a_prediction_without_traffic_is_the_step_of_one_worker():
-    cores = scaling.Cores(1e12, 0.0, dict.fromkeys(("flat", "ddp", "fsdp"), (0.0, 0.0)))
+    cores = scaling_prediction.Cores(1e12, 0.0, dict.fromkeys(("flat", "ddp", "fsdp"), (0.0, 0.0)))
     for strategy in ("flat", "ddp", "fsdp"):
-        setting = scaling.Setting(strategy, 22.0, 1e12)
-        assert scaling.predict_step(setting, 8, 0.7, 0.6, cores) == pytest.approx(0.7, rel=1e-3)
+        setting = scaling_prediction.Setting(strategy, 22.0, 1e12)
+        assert scaling_prediction.predict_step(setting, 8, 0.7, 0.6, cores) == pytest.approx(0.7, rel=1e-3)
 
 
 def test_measured_efficiencies_are_within_15_percent_of_the_formula_but_for_those_that_the_page_names():
