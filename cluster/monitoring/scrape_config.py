@@ -52,7 +52,8 @@ def build_scrape_config(
         del nodes["file_sd_configs"]
         discovery: dict[str, Any] = {"url": f"{ray.url}/api/prometheus/sd", "refresh_interval": refresh}
         if ray.token:
-            discovery["authorization"] = {"credentials": ray.token}
+            # Prometheus 2.42, which Debian 12 has, sends no type by itself to a discovery.
+            discovery["authorization"] = {"type": "Bearer", "credentials": ray.token}
         nodes["http_sd_configs"] = [discovery]
     else:
         nodes["file_sd_configs"][0]["files"] = [str(ray.file)]
