@@ -1,4 +1,4 @@
-"""What the tests on several machines share."""
+"""What the tests on several machines share. Every test of this folder is long."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import pytest
 
 from support.fault_scene import FaultScene, fault_scene
 from support.namespaces import why_no_machines
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder as long: `make test` leaves it out."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")
