@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from packaging.utils import canonicalize_name
 
 from support.commands import ROOT
 from support.containers import podman, why_no_containers
@@ -119,10 +120,10 @@ def test_it_runs_as_nobody_special_and_has_ray_for_a_cluster(engine, container):
 def test_the_list_of_its_packages(engine, container):
     bom = json.loads(engine.run("exec", container[0], "cat", "/usr/share/raymill/sbom.cdx.json").stdout)
     assert bom["bomFormat"] == "CycloneDX" and bom["specVersion"] == "1.6"
-    listed = {component["name"].lower(): component["version"] for component in bom["components"]}
+    listed = {canonicalize_name(component["name"]): component["version"] for component in bom["components"]}
     lock = (ROOT / "cluster" / "images" / "cpu.lock").read_text()
     locked = [line.split(" ")[0].split("==") for line in lock.splitlines() if "==" in line and line[0] != "#"]
-    missing = {name: version for name, version in locked if listed.get(name.lower()) != version}
+    missing = {name: version for name, version in locked if listed.get(canonicalize_name(name)) != version}
     assert not missing and "cyclonedx-bom" not in listed and "uv" not in listed
 
 
