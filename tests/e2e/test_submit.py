@@ -35,6 +35,7 @@ def raymill(project, *arguments, **env):
     return run_raymill(*arguments, cwd=project, **env)
 
 
+@pytest.mark.long
 def test_a_submitted_run_and_one_that_joins_give_the_bytes_of_a_run_here(head, project, tmp_path):
     """Data and the own module travel; the output is that of `raymill run`; the job is listed with its result."""
     (project / ".env").write_text("AWS_SECRET_ACCESS_KEY=hunter2")

@@ -51,7 +51,7 @@ COSTS = [
     Cost("tests/e2e/test_resume.py", 80),
     Cost("tests/e2e/test_digits_example.py", 75),
     Cost("tests/e2e/test_text_examples.py", 75),
-    Cost("tests/e2e/test_submit.py", 75),
+    Cost("tests/e2e/test_submit.py", 60),
     Cost("tests/e2e/test_full_disk.py", 60, SPREAD),
     Cost("tests/e2e/test_tutorial.py", 55, SPREAD),
     Cost("tests/e2e/test_machines.py", 45, SPREAD),
