@@ -33,7 +33,9 @@ os.execv(RUNC, ["runc", *words])
 def why_no_containers() -> str | None:
     """Return why images cannot be built here, or None if they can."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    return f"images need the programs {', '.join(missing)} (`apt-get install mmdebstrap podman runc`)" if missing else None
+    return (
+        f"images need the programs {', '.join(missing)} (`apt-get install mmdebstrap podman runc`)" if missing else None
+    )
 
 
 class Podman:
