@@ -7,7 +7,7 @@ from typing import Annotated, Union, get_args, get_origin
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -213,6 +213,8 @@ def test_a_whole_spec_and_what_is_stored_of_it(written, tmp_path):
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(WORDS))
+@example("\u00a0")
+@example("a\u200b")
 def test_every_text_is_stored_so_that_it_reads_back(text):
     spec = {"data": {"labels": [text], "columns": {text: text}}, "model": {"params": {text: text, "list": [text]}}}
     assert read_yaml(dump_yaml(spec)).value == spec == yaml.safe_load(dump_yaml(spec))

@@ -132,8 +132,10 @@ for _pattern in (_INTEGER, _FLOAT):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # PyYAML folds lines at these characters in single quotes, and a reader puts spaces there.
-    return dumper.represent_scalar(f"{_TAG}str", text, style='"' if re.search("[\x85\u2028\u2029]", text) else None)
+    # PyYAML folds lines at these characters in single quotes, and a reader puts spaces there. A key with an odd space
+    # beside it is refused unless it has quotes.
+    is_odd = re.search("[\x85\u2028\u2029]", text) or text != text.strip(_SPACES)
+    return dumper.represent_scalar(f"{_TAG}str", text, style='"' if is_odd else None)
 
 
 _Dumper.add_representer(str, _represent_text)
