@@ -1,4 +1,4 @@
-"""A time limit for calls of libraries that have none."""
+"""Work in a thread of its own, for calls of libraries that have no time limit or that handle signals."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def call_within(work: Callable[[], T], seconds: float) -> T:
-    """Return the result of `work`, which runs in a thread. Raises its error, or `concurrent.futures.TimeoutError`.
-
-    After the time limit the thread is left alone; it does not keep the process alive.
-    """
+def start_in_thread(work: Callable[[], T], name: str) -> tuple[Thread, Future[T]]:
+    """Start `work` in a thread that does not keep the process alive. The future has its result, or its error."""
     outcome: Future[T] = Future()
 
     def body() -> None:
@@ -23,5 +20,15 @@ def call_within(work: Callable[[], T], seconds: float) -> T:
         except BaseException as error:
             outcome.set_exception(error)
 
-    Thread(target=body, daemon=True, name="raymill-call").start()
+    thread = Thread(target=body, daemon=True, name=name)
+    thread.start()
+    return thread, outcome
+
+
+def call_within(work: Callable[[], T], seconds: float) -> T:
+    """Return the result of `work`, which runs in a thread. Raises its error, or `concurrent.futures.TimeoutError`.
+
+    After the time limit the thread is left alone.
+    """
+    _, outcome = start_in_thread(work, "raymill-call")
     return outcome.result(timeout=seconds)

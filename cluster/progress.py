@@ -12,12 +12,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
+
+from cluster.deadline import start_in_thread
 
 T = TypeVar("T")
 
@@ -101,16 +103,7 @@ def run_in_thread(work: Callable[[], T], poll: Callable[[], Any], every_s: float
     This keeps Ctrl-C fast. Ray Train and Ray Tune install slower signal handlers of their own if they run in the main
     thread (`DataParallelTrainer._register_sigint_handler`, `tune._setup_signal_catching` in ray 2.60).
     """
-    outcome: Future[T] = Future()
-
-    def body() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    thread = Thread(target=body, daemon=True, name=WORK_THREAD)
-    thread.start()
+    thread, outcome = start_in_thread(work, WORK_THREAD)
     pause_s = every_s
     while not wait([outcome], timeout=pause_s).done:
         started = time.monotonic()

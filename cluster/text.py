@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def json_kind(value: object) -> str:
     """Return the type of a JSON value in words, for example "an object"."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def list_some(names: Sequence[str], most: int) -> str:
+    """Return the first `most` names on one line, and how many there are besides: `a, b and 12 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def format_seconds(seconds: float) -> str:

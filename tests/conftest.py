@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.ray_head import RayHead, ray_head
 from support.schedule import GroupScheduling, order_for_many_processes
 from support.tiny_text import FILLER, WORDS, make_text_rows, tiny_spec, write_csv
 
@@ -141,3 +142,10 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_csv(folder / "train.csv", make_text_rows(240, seed=1))
     write_csv(folder / "test.csv", make_text_rows(210, seed=2))
     return folder
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    """A Ray head for the tests of one file."""
+    with ray_head() as head:
+        yield head

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.errors import first_line
+from cluster.text import list_some
 from trainer.runs.journal import read_notices
 from trainer.runs.result import TrialRecord
 from tune.trial_store import TrialStore
@@ -30,7 +31,7 @@ def _failed_trials(store: TrialStore) -> Iterator[str]:
             by_error.setdefault(first_line(Exception(trial.error or "no reason")), []).append(trial)
     for error, failed in by_error.items():
         values = ", ".join(f"{key}={value}" for key, value in failed[0].values.items())
-        names = _join([trial.name for trial in failed])
+        names = list_some([trial.name for trial in failed], _MAX_NAMES_SHOWN)
         yield f"{len(failed)} of {len(trials)} trials failed, and the search went on: {names} ({values}): {error}"
 
 
@@ -41,9 +42,4 @@ def _notices_by_trials(store: TrialStore) -> Iterator[str]:
         for text in read_notices(store.folder(name)):
             trials.setdefault(text, []).append(name)
     for text, names in trials.items():
-        yield f"in trial{'s' * (len(names) > 1)} {_join(names)}: {text}"
-
-
-def _join(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
-    return ", ".join(names[:_MAX_NAMES_SHOWN]) + more
+        yield f"in trial{'s' * (len(names) > 1)} {list_some(names, _MAX_NAMES_SHOWN)}: {text}"

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from cluster.errors import ResourceError
 from cluster.jobs.working_files import LeftOut
-from cluster.text import format_bytes
+from cluster.text import format_bytes, list_some
 
 #: Bytes of all files of a package. Ray holds packages in the memory of the head.
 MAX_PACKAGE_BYTES = 100_000_000
@@ -67,12 +67,9 @@ def describe_left_out(left_out: list[LeftOut], max_file_bytes: int) -> list[str]
     lines = []
     for reason, items in by_reason.items():
         largest = sorted(items, key=lambda item: -item.size)
-        names = ", ".join(
-            item.path + (f" ({format_bytes(item.size)})" if item.size else "") for item in largest[:_SHOWN]
-        )
-        more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+        names = [item.path + (f" ({format_bytes(item.size)})" if item.size else "") for item in largest]
         label = f"over {format_bytes(max_file_bytes)}" if reason == "too large" else reason
-        lines.append(f"left out, {label}: {names}{more}")
+        lines.append(f"left out, {label}: {list_some(names, _SHOWN)}")
     return lines
 
 

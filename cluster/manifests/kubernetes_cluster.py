@@ -6,12 +6,26 @@ from importlib.metadata import version
 from typing import Any
 
 from cluster.errors import SpecError
+from cluster.manifests.documents import Rendered
 from cluster.manifests.inputs import ManifestInputs
+from cluster.manifests.kubernetes_access import disruption_budgets, network_policy
 from cluster.manifests.kubernetes_groups import WorkerGroup, worker_group
+from cluster.manifests.kubernetes_monitors import monitors
+from cluster.manifests.kubernetes_objects import spec_config_map
 from cluster.manifests.kubernetes_pods import autoscaler_container, head_template
 from trainer.spec.deploy_kubernetes import HeadStateSpec
 
 _CPUS_OF_THE_HEAD_FOR_RAY = "0"  # no worker and no replica there: the head's loss must not be theirs too
+
+
+def training_files(inputs: ManifestInputs, name: str, groups: list[WorkerGroup]) -> Rendered:
+    """Return the files beside a cluster that trains: spec, policy, budgets and monitors."""
+    return {
+        "config.yaml": [spec_config_map(inputs, name)],
+        **network_policy(inputs, name, serves=False),
+        **disruption_budgets(inputs, name, groups),
+        **monitors(inputs, name, serves=False),
+    }
 
 
 def ray_cluster(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from cluster.manifests.documents import Rendered
 from cluster.manifests.inputs import ManifestInputs
-from cluster.manifests.kubernetes_access import disruption_budgets, network_policy
-from cluster.manifests.kubernetes_cluster import ray_cluster
+from cluster.manifests.kubernetes_cluster import ray_cluster, training_files
 from cluster.manifests.kubernetes_groups import training_groups
-from cluster.manifests.kubernetes_monitors import monitors
-from cluster.manifests.kubernetes_objects import metadata, object_name, queue_labels, spec_config_map
+from cluster.manifests.kubernetes_objects import metadata, object_name, queue_labels
 
 _SUFFIX, _LONGEST_NAME = "-ray", 53
 
@@ -23,10 +21,4 @@ def render(inputs: ManifestInputs) -> Rendered:
         "metadata": metadata(inputs, name, name, labels=queue_labels(inputs)),
         "spec": ray_cluster(inputs, name, groups),
     }
-    return {
-        "config.yaml": [spec_config_map(inputs, name)],
-        **network_policy(inputs, name, serves=False),
-        **disruption_budgets(inputs, name, groups),
-        **monitors(inputs, name, serves=False),
-        "raycluster.yaml": [cluster],
-    }
+    return {**training_files(inputs, name, groups), "raycluster.yaml": [cluster]}

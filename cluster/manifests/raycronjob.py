@@ -8,9 +8,10 @@ from typing import Any
 from cluster.errors import SpecError
 from cluster.manifests.documents import Rendered
 from cluster.manifests.inputs import ManifestInputs
+from cluster.manifests.kubernetes_cluster import training_files
 from cluster.manifests.kubernetes_groups import training_groups
 from cluster.manifests.kubernetes_objects import metadata, object_name
-from cluster.manifests.rayjob import entrypoint, job_files, ray_job, run_command
+from cluster.manifests.rayjob import entrypoint, ray_job, run_command
 
 _SUFFIX, _LONGEST_NAME = "-nightly", 36
 # Kueue's queue for jobs without a label.
@@ -36,7 +37,7 @@ def render(inputs: ManifestInputs) -> Rendered:
             "jobTemplate": ray_job(inputs, name, groups, entrypoint(inputs, nightly_commands(inputs))),
         },
     }
-    return {**job_files(inputs, name, groups), "raycronjob.yaml": [job]}
+    return {**training_files(inputs, name, groups), "raycronjob.yaml": [job]}
 
 
 def nightly_commands(inputs: ManifestInputs) -> list[str]:

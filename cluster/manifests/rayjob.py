@@ -7,16 +7,13 @@ from typing import Any
 
 from cluster.manifests.documents import Rendered
 from cluster.manifests.inputs import ManifestInputs
-from cluster.manifests.kubernetes_access import disruption_budgets, network_policy
-from cluster.manifests.kubernetes_cluster import ray_cluster
+from cluster.manifests.kubernetes_cluster import ray_cluster, training_files
 from cluster.manifests.kubernetes_groups import WorkerGroup, training_groups
-from cluster.manifests.kubernetes_monitors import monitors
 from cluster.manifests.kubernetes_objects import (
     SPEC_PATH,
     metadata,
     object_name,
     queue_labels,
-    spec_config_map,
 )
 from cluster.manifests.kubernetes_pods import submitter_template
 
@@ -33,17 +30,7 @@ def render(inputs: ManifestInputs) -> Rendered:
         "metadata": metadata(inputs, name, name, labels=queue_labels(inputs)),
         "spec": ray_job(inputs, name, groups, entrypoint(inputs, [run_command(inputs)])),
     }
-    return {**job_files(inputs, name, groups), "rayjob.yaml": [job]}
-
-
-def job_files(inputs: ManifestInputs, name: str, groups: list[WorkerGroup]) -> Rendered:
-    """Return the files beside a job: spec, policy, budgets and monitors."""
-    return {
-        "config.yaml": [spec_config_map(inputs, name)],
-        **network_policy(inputs, name, serves=False),
-        **disruption_budgets(inputs, name, groups),
-        **monitors(inputs, name, serves=False),
-    }
+    return {**training_files(inputs, name, groups), "rayjob.yaml": [job]}
 
 
 def ray_job(inputs: ManifestInputs, instance: str, groups: list[WorkerGroup], command: str) -> dict[str, Any]:

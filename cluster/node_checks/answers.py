@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cluster.environment_checks import Check
+from cluster.text import list_some
 
 # More names of nodes than this are counted, not listed.
 _MAX_NAMES = 4
@@ -41,8 +42,7 @@ def fine(name: str, text: str, advice: str = "") -> Check:
 
 def name_list(names: Sequence[str]) -> str:
     """Return names of nodes in a few words: `a, b` or `a, b, c, d and 12 more`."""
-    shown = ", ".join(names[:_MAX_NAMES])
-    return shown if len(names) <= _MAX_NAMES else f"{shown} and {len(names) - _MAX_NAMES} more"
+    return list_some(names, _MAX_NAMES)
 
 
 def nodes_by_value(nodes: Sequence[NodeAnswer], value_of: Callable[[NodeAnswer], Any]) -> dict[Any, list[str]]:

@@ -13,16 +13,9 @@ import time
 import pytest
 
 from support.commands import ROOT, RunningCommand, run_raymill
-from support.ray_head import ray_head
 from support.submit_project import make_project, version_digests
 from support.tiny_table import make_table_rows, table_spec, write_rows
 from support.tiny_text import write_spec
-
-
-@pytest.fixture(scope="module")
-def head():
-    with ray_head() as head:
-        yield head
 
 
 @pytest.fixture

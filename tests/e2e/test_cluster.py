@@ -14,19 +14,13 @@ import pytest
 
 from cluster.ports import free_port
 from support.commands import ROOT
-from support.ray_head import RAY, ray_head
+from support.ray_head import RAY
 from support.timing import wait_until
 from support.tiny_text import tiny_spec, write_spec
 
 pytestmark = pytest.mark.long
 
 SERVE = Path(sys.executable).parent / "serve"
-
-
-@pytest.fixture(scope="module")
-def head():
-    with ray_head() as head:
-        yield head
 
 
 def run(command, timeout_s=500, **env):

@@ -14,17 +14,10 @@ import raymill
 from cluster.errors import ModelError, ResourceError
 from cluster.ports import free_port
 from support.commands import ROOT
-from support.ray_head import ray_head
 from support.timing import wait_until
 from trainer.registry.registry import Registry
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def head():
-    with ray_head() as head:
-        yield head
 
 
 def register_copy(storage, *, damaged=False):

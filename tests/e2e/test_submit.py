@@ -15,15 +15,8 @@ from cluster.jobs.package import write_package
 from cluster.ports import free_port
 from support.commands import run_raymill
 from support.forwarder import Forwarder
-from support.ray_head import ray_head
 from support.submit_project import make_project, version_digests
 from support.timing import wait_until
-
-
-@pytest.fixture(scope="module")
-def head():
-    with ray_head() as head:
-        yield head
 
 
 @pytest.fixture

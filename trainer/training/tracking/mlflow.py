@@ -18,6 +18,7 @@ from typing import Any
 
 from cluster.errors import ModelError, error_summary
 from cluster.files import read_json, write_json
+from cluster.text import list_some
 from trainer.registry.registry import Version
 from trainer.spec.run import RunSpec
 from trainer.training.tracking.names import allowed_names
@@ -155,7 +156,7 @@ def _log_params(client: Any, run_id: str, spec: RunSpec, notify: Notify) -> None
     _report_refused(notify, "parameter", refused)
     renamed = [f"{key!r} as {name!r}" for key, name in names.items() if key != name]
     if renamed:
-        notify(f"mlflow has {_shorten(renamed)}: it takes no other characters in names")
+        notify(f"mlflow has {list_some(renamed, _MAX_NAMES_SHOWN)}: it takes no other characters in names")
 
 
 def _log_batch(client: Any, run_id: str, kind: str, items: Sequence[Any]) -> list[str]:
@@ -182,12 +183,9 @@ def _is_refusal(error: Exception) -> bool:
 
 def _report_refused(notify: Notify, kind: str, names: Sequence[str]) -> None:
     if names:
-        notify(f"mlflow refuses the {kind} {_shorten([repr(name) for name in names])}; it is left out there")
-
-
-def _shorten(words: Sequence[str]) -> str:
-    more = f" and {len(words) - _MAX_NAMES_SHOWN} more" if len(words) > _MAX_NAMES_SHOWN else ""
-    return ", ".join(words[:_MAX_NAMES_SHOWN]) + more
+        notify(
+            f"mlflow refuses the {kind} {list_some([repr(name) for name in names], _MAX_NAMES_SHOWN)}; it is left out there"
+        )
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
