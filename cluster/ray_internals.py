@@ -7,7 +7,6 @@ tests/unit/test_ray_internals.py has one test for each.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import json
@@ -105,6 +104,8 @@ async def broadcast_answers(handle: Any, method: str, timeout_s: float, *argumen
 
     A replica that fails, or does not answer in time, is left out; empty if none answers.
     """
+    import asyncio  # here: every command loads this file, and asyncio takes longer than all else that `--help` needs
+
     # Why: `results_async` of a broadcast raises `TimeoutError` if one replica of 200 is stuck, and its answers are lost.
     # Replaced by: an argument of `results_async` that returns the answers so far.
     ends_at = time.monotonic() + timeout_s

@@ -145,7 +145,7 @@ def test_no_file_is_over_400_lines():
     [
         ("import trainer.spec.run", ["torch", "ray", "transformers", "numpy", "pyarrow", "pandas"]),
         ("import trainer.spec.parse, trainer.spec.spec_file", ["torch", "ray", "transformers"]),
-        ("import raymill.cli.main", ["torch", "ray", "pydantic", "rich", "numpy", "yaml"]),
+        ("import raymill.cli.main", ["torch", "ray", "pydantic", "rich", "numpy", "yaml", "asyncio"]),
         ("import trainer.data.prepare.prepare, trainer.registry.registry", ["torch", "ray", "transformers"]),
     ],
 )
