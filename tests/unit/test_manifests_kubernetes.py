@@ -1,18 +1,21 @@
 """Manifests for Kubernetes: the examples are what the command writes, and wrong edits are refused."""
 
 import copy
+import functools
 import gzip
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import kubernetes_validate.utils
 import pytest
 import yaml
 
 import raymill
 from cluster.errors import SpecError
 from cluster.manifests.checks.pack_schemas import PACKED, pack
+from cluster.manifests.documents import parse_yaml
 from cluster.manifests.inputs import build_inputs
 from cluster.manifests.kinds import KINDS
 from cluster.manifests.kubernetes_groups import pod_size
@@ -26,6 +29,15 @@ renderer = load_renderer()
 FOLDERS = [folder for folder, (kind, _) in renderer.RENDERED.items() if kind in KINDS_HERE]
 GONE = object()
 IMAGE = f"registry.example.com/raymill@sha256:{'0' * 64}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def read_schemas_once():
+    """Kubernetes' schemas, 1.5 MB, are read once and not for each object."""
+    with pytest.MonkeyPatch.context() as patch:
+        utils = kubernetes_validate.utils
+        patch.setattr(utils, "schema_contents", functools.cache(utils.schema_contents))
+        yield
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -170,9 +182,9 @@ def change(document, path, value):
 def test_a_wrong_edit_is_refused(where, path, value, word):
     folder, file = where
     files = read_files(folder)
-    documents = list(yaml.safe_load_all(files[file]))
+    documents = list(parse_yaml(files[file]))
     change(documents[0], path, value)
-    files[file] = yaml.safe_dump_all(documents)
+    files[file] = yaml.dump_all(documents, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
     kind, _ = renderer.RENDERED[folder]
     problems = KINDS[kind].check(files)
     assert any(word in problem for problem in problems), problems
@@ -186,7 +198,7 @@ def test_a_file_that_is_no_object_is_refused(text):
 def render(kind, *overrides, ha=False, spec=None):
     """Return the parsed documents of a kind by name of the file's object: (kind, name) -> document."""
     files = raymill.manifest(spec or renderer.SPEC, kind, overrides=overrides, ha=ha)
-    documents = [document for text in files.values() for document in yaml.safe_load_all(text)]
+    documents = [document for text in files.values() for document in parse_yaml(text)]
     return {document["kind"]: document for document in documents}
 
 
