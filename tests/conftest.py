@@ -10,6 +10,7 @@ import gc
 import os
 import secrets
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,9 @@ os.environ.update(
     OMP_WAIT_POLICY="passive",
 )
 os.environ.pop("RAY_ADDRESS", None)
+# Keep compiled files: the suite starts a thousand Python processes, and each would compile raymill and the tests again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A shell starts background jobs with Ctrl-C ignored, and commands that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
