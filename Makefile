@@ -18,10 +18,10 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/python examples/support_tickets/demo.py
 
-# After a change: the unit tests, or some of them, for example `make unit TESTS=tests/unit/test_gate.py`.
+# After a change: the quick unit tests, or some of them, for example `make unit TESTS=tests/unit/test_gate.py`.
 TESTS ?= tests/unit
 unit: install
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --instafail $(TESTS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --instafail -m "not slow" $(TESTS)
 
 # Every test that takes under a minute. Three processes for two cores, because many tests wait; a failure is shown at once.
 WORKERS ?= 3

@@ -90,6 +90,7 @@ def test_an_unknown_coding_is_refused_with_what_is_accepted():
         assert dict(error.headers)["accept-encoding"] == ", ".join(ACCEPTED) and "gzip" in str(error)
 
 
+@pytest.mark.slow
 def test_a_bomb_needs_no_more_memory_than_the_limit():
     import tracemalloc
 

@@ -33,6 +33,7 @@ def test_a_claim_that_cannot_be_read_is_still_valid(tmp_path):
     claim.check()
 
 
+@pytest.mark.slow
 def test_whoever_takes_over_waits_until_the_other_process_has_seen_it(tmp_path, monkeypatch):
     started = time.monotonic()
     Claim(tmp_path)

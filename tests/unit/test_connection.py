@@ -98,6 +98,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ["asyncio"], indirect=True)
 def test_what_never_reaches_the_application_is_answered_in_json_and_counted(endpoint):
     for data, status, error in WRONG:
@@ -107,12 +108,14 @@ def test_what_never_reaches_the_application_is_answered_in_json_and_counted(endp
     assert endpoint.rejected == [(status, error.partition(":")[0]) for _, status, error in WRONG]
 
 
+@pytest.mark.slow
 def test_a_body_that_breaks_off_is_answered_once(endpoint):
     chunks = request("/", b"zz\r\n", "transfer-encoding: chunked", length="none")
     assert exchange(endpoint.url, chunks).status == 400
     assert endpoint.rejected == []  # the application counts it
 
 
+@pytest.mark.slow
 def test_garbage_behind_a_request_does_not_cost_its_answer(endpoint):
     with connect(endpoint) as client:
         client.sendall(request("/wait", b"ab").replace(b"connection: close\r\n", b"") + b"GARBAGE\r\n\r\n")
@@ -121,11 +124,13 @@ def test_garbage_behind_a_request_does_not_cost_its_answer(endpoint):
         assert received(client).endswith(b'{"size": 2}')
 
 
+@pytest.mark.slow
 def test_an_early_answer_arrives_although_the_client_still_sends(endpoint):
     answer = exchange(endpoint.url, request("/early", length=50_000_000), *[b"x" * 1_000_000] * 50)
     assert answer.status == 200 and answer.body == b'{"size": 0}'
 
 
+@pytest.mark.slow
 def test_idle_connections_are_closed_without_an_answer(endpoint):
     started = time.monotonic()
     with connect(endpoint) as silent, connect(endpoint) as chatty:
@@ -136,6 +141,7 @@ def test_idle_connections_are_closed_without_an_answer(endpoint):
     assert time.monotonic() - started >= CLIENT_TIMEOUT_S
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_nothing_is_disconnected(endpoint):
     with connect(endpoint) as client:
         client.sendall(request("/big"))
@@ -143,6 +149,7 @@ def test_a_client_that_reads_nothing_is_disconnected(endpoint):
         wait_until(lambda: not endpoint.server_state.connections, what="the connection is ended")
 
 
+@pytest.mark.slow
 def test_a_slow_reader_gets_everything(endpoint):
     with connect(endpoint) as client:
         client.sendall(request("/big"))
@@ -153,6 +160,7 @@ def test_a_slow_reader_gets_everything(endpoint):
     assert n_bytes > 30_000_000
 
 
+@pytest.mark.slow
 def test_the_end_answers_what_was_accepted_and_refuses_what_is_new(endpoint):
     with connect(endpoint) as waiting, connect(endpoint) as late, connect(endpoint) as idle:
         waiting.sendall(request("/wait", b"abc").replace(b"connection: close\r\n", b""))
@@ -171,6 +179,7 @@ def test_the_end_answers_what_was_accepted_and_refuses_what_is_new(endpoint):
     assert not endpoint.app.gave_up
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_at_the_end_gets_an_answer_too(endpoint):
     with connect(endpoint) as waiting:
         waiting.sendall(request("/wait"))

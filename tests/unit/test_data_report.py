@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from support.tiny_text import WORDS, make_text_rows
 from trainer.data.folder import QUARANTINE
@@ -148,6 +149,7 @@ class FakePrepared:
         self.contract = Contract(task="t", columns={"text": "<t>"}, steps=[], fitted={}, files={})
 
 
+@pytest.mark.slow
 def test_the_page_is_offline_and_escaped(tmp_path):
     wrong, _ = mislabeled_rows()
     nasty = [("train", f"<script>alert({n})</script>", "$a_{$") for n in range(3)] + [
@@ -180,6 +182,7 @@ def test_the_page_is_offline_and_escaped(tmp_path):
     assert summary["rows"] == {"train": 603, "validation": 0, "test": 1} and summary["duplicates"]["train"]["case"] == 0
 
 
+@pytest.mark.slow
 def test_many_classes_are_drawn_without_names_and_shown_from_both_ends(tmp_path):
     rows = all_rows(*(("train", f"text {n} of this class", f"label_{n % 400}") for n in range(400)))
     data_facts = collect(rows, [f"label_{n}" for n in range(400)])

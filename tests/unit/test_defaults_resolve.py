@@ -139,6 +139,7 @@ def test_a_search_has_one_number_of_epochs(text_spec, tmp_path):
     assert choose_search_epochs([(load_spec({**text_spec, "train": {"epochs": 2}}), prepared)]) == {}
 
 
+@pytest.mark.slow
 def test_a_run_shows_and_stores_its_values_and_repeats_them(text_spec, tmp_path):
     spec = {**text_spec, "train": {"max_steps": 20}, "cluster": {"cpus": 1}}
     planned = raymill.plan(spec)

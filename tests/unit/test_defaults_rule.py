@@ -53,6 +53,7 @@ def values(facts, **given):
     return {key: choice.value for key, choice in choose_training(facts, TrainSpec(**given)).items()}
 
 
+@pytest.mark.slow
 def test_every_choice_is_valid_bounded_and_has_a_reason():
     for facts in SEARCHED:
         choices = choose_training(facts, TrainSpec())

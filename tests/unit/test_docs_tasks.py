@@ -121,6 +121,7 @@ def test_the_task_of_existing_parts(tiny_base, working_directory):
         Predictor(checkpoint).predict([{"text": "an apple"}])
 
 
+@pytest.mark.slow
 def test_the_task_with_its_own_inputs_and_model(working_directory):
     write_csv(working_directory / "train.csv", make_text_rows(300, seed=1))
     spec = {

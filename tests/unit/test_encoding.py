@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,10 +124,14 @@ NO_TEXT = {"os.open", "Image.open", "archive.open"}
 
 
 def text_calls_without_encoding(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.Call) or ast.unparse(node.func) in NO_TEXT:
+    text = path.read_text(encoding="utf-8")
+    calls = TEXT_CALLS | OPEN_CALLS | PROCESS_CALLS
+    if not re.search(rf"\b({'|'.join(calls)})\b", text):
+        return
+    for node in ast.walk(ast.parse(text)):
+        name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+        if name not in calls or ast.unparse(node.func) in NO_TEXT:
             continue
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         options = {keyword.arg for keyword in node.keywords}
         words = [ast.literal_eval(value) for value in node.args if isinstance(value, ast.Constant)]
         is_binary = any(isinstance(word, str) and "b" in word and set(word) <= set("rwaxbt+") for word in words)

@@ -86,6 +86,7 @@ def compute(served, rows):
     return job
 
 
+@pytest.mark.slow
 def test_no_request_fails_or_mixes_engines_while_the_engine_is_replaced(served, replaced, metrics, monkeypatch):
     format_answers = LoadedModel.format_answers
 
@@ -209,6 +210,7 @@ def watched(served):
     engine_store.Path(served.settings.awaited_choice).unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_a_choice_is_taken_over_once_it_is_stored(served, settings, choice, watched):
     _, lines = watched
     # Choices of other endpoints, releases and versions.

@@ -149,6 +149,7 @@ def test_requests_that_do_not_match_the_columns():
     assert columns == {"x": [1, None, 1, None, None]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 400])
 def test_order_and_split_do_not_matter(size):
     rows = mixed(800, seed=3)

@@ -99,6 +99,7 @@ def test_hashes_are_the_documented_ones():
     ]
 
 
+@pytest.mark.slow
 def test_too_many_categories_are_refused_or_hashed():
     cells = pa.array([f"user {number}" for number in range(100_001)])
     with pytest.raises(DataError, match="over 100,000 different values"):

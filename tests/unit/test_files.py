@@ -112,6 +112,7 @@ def test_a_file_system_that_cannot_sync(code, tmp_path, monkeypatch):
         assert read_json(tmp_path / "a.json") == 1 and (tmp_path / "b" / "c").exists()
 
 
+@pytest.mark.slow
 def test_a_missing_folder_is_waited_for_and_never_made(tmp_path):
     later = threading.Timer(0.3, (tmp_path / "run").mkdir)
     later.start()

@@ -98,6 +98,7 @@ def test_without_the_keys_the_message_names_the_bytes(export_spec, tmp_path):
         prepare(load_spec({**export_spec, "data": {"train": data["train"], "max_bad_fraction": 0}}), tmp_path)
 
 
+@pytest.mark.slow
 def test_init_reads_the_files_as_they_are(tiny_base, tmp_path):
     path = write_export(tmp_path / "export.csv")
     with pytest.raises(DataError, match=r"is not UTF-8: line 1, byte \d+, in b.*which in cp1252 reads"):

@@ -124,6 +124,7 @@ def gate(served, monkeypatch):
     return gate
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_stops_answers_what_it_has_and_refuses_what_is_new(served, gate):
     app = make_app(served)
 

@@ -161,6 +161,7 @@ def text_chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_last", [False, True])
 @pytest.mark.parametrize("megabytes", [2, 100])
 def test_long_texts_and_profiles_beside_the_pixels(megabytes, is_last):

@@ -110,6 +110,7 @@ def test_a_users_module_that_was_imported_stays(names, monkeypatch):
     monkeypatch.delitem(sys.modules, "colorsys")
 
 
+@pytest.mark.slow
 def test_installed_modules_come_first_in_a_worker(names):
     """Ray puts the working directory on the path after the hook has run."""
     (names / "raymill.py").write_text("raise RuntimeError('own raymill')")
@@ -127,6 +128,7 @@ def test_installed_modules_come_first_in_a_worker(names):
     assert "own: the user's file" in done.stdout and str(ROOT / "raymill" / "__init__.py") in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_imports_installed_modules(names):
     (names / "cluster.py").write_text("raise RuntimeError('own cluster')")
     done = python("raymill", names, "-m", "tasks", "--json")

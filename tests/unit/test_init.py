@@ -317,6 +317,7 @@ def test_files_that_are_damaged_or_need_another_form(tmp_path):
         raymill.init(odd_name)
 
 
+@pytest.mark.slow
 def test_it_loads_no_torch_and_no_ray(tmp_path):
     data = write_table(tmp_path, make_odd_rows(50), "csv")
     code = (

@@ -235,6 +235,7 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=20) | st.sam
 )
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(TEXTS, TEXTS, max_size=4),
     st.dictionaries(TEXTS, TEXTS | st.floats(allow_nan=False, allow_infinity=False) | st.lists(TEXTS), max_size=4),
@@ -254,6 +255,7 @@ def test_any_yaml_reads_back(tmp_path, columns, values, comment):
 NAMES = st.text(string.printable.replace("\r", "").replace("$", "") + "äß漢", min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(st.lists(NAMES, min_size=3, max_size=5, unique=True), st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_names_of_columns(tmp_path, names, seed):

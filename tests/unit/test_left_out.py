@@ -99,6 +99,7 @@ def test_the_reasons_of_bad_rows_are_counted_up_to_a_limit(monkeypatch):
     assert reasons == {"a": 3, "b": 2}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_worked_on_names_the_process(run):
     message = r"process \d+ on .* \(since 20.*Z\) still works on the run"
     with lock_run(run.folder), pytest.raises(ResourceError, match=message), lock_run(run.folder):

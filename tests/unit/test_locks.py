@@ -17,6 +17,7 @@ from trainer.runs.folder import lock_pipeline
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time(tmp_path):
     path = tmp_path / "lock"
     code = (
@@ -55,6 +56,7 @@ def test_all_code_locks_in_one_way():
     assert users == {"cluster/doctor.py", "cluster/locks.py", "trainer/runs/folder.py"}
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_pipeline_never_overlap(tmp_path):
     spec = {"name": "x", "data": {"train": str(tmp_path / "missing.csv")}, "storage": str(tmp_path)}
     message = rf"process {os.getpid()} on .* \(since .*\) still works on the pipeline nightly"
@@ -70,6 +72,7 @@ def test_two_runs_of_a_pipeline_never_overlap(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_killed_run_holds_no_lock(tmp_path):
     code = (
         "import time\nfrom pathlib import Path\nfrom trainer.runs.folder import lock_pipeline\n"

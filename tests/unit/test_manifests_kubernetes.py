@@ -53,6 +53,7 @@ def test_the_command_checks_a_folder(folder, tmp_path):
     assert len(raymill.check_manifest(tmp_path / "copy", kind)) == len(read_files(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CRDS.is_dir(), reason=f"KubeRay's CRDs are not at {CRDS}")
 def test_the_packed_schemas_are_those_of_the_crds():
     assert gzip.decompress(pack(CRDS)) == gzip.decompress(PACKED.read_bytes())
@@ -364,6 +365,7 @@ def test_a_small_spec_needs_only_an_image(tmp_path):
     assert "PodMonitor" not in documents
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_checks(tmp_path):
     def manifest(*arguments):
         command = [sys.executable, "-m", "raymill", "manifest", "--kind", "rayjob", *map(str, arguments)]

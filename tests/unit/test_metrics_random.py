@@ -160,6 +160,7 @@ REFERENCE = {"class": class_reference, "tags": tags_reference, "number": number_
 KINDS = pytest.mark.parametrize("kind", sorted(TARGETS))
 
 
+@pytest.mark.slow
 @KINDS
 @settings(deadline=None, max_examples=60)
 @given(case=CASES)

@@ -87,6 +87,7 @@ def scrape(targets):
     return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
 
 
+@pytest.mark.slow
 def test_gauges_are_served_from_the_first_value_to_the_end(tmp_path):
     targets = tmp_path / "prometheus" / "run.json"
     gauges, gauge = Gauges({"model": "a"}, targets), GaugeInfo("raymill_x", "X.", ("part",))
@@ -99,6 +100,7 @@ def test_gauges_are_served_from_the_first_value_to_the_end(tmp_path):
     assert not targets.exists()
 
 
+@pytest.mark.slow
 def test_stages_show_speed_progress_and_idle_time(spec, tmp_path):
     run = tmp_path / "storage" / "runs" / "tiny-train-1"
     stages = StageGauges(spec, run)
@@ -123,6 +125,7 @@ def test_stages_show_speed_progress_and_idle_time(spec, tmp_path):
     stages.close()
 
 
+@pytest.mark.slow
 def test_a_full_storage_does_not_stop_a_run(spec, tmp_path):
     (tmp_path / "storage").write_text("a file where the storage folder should be")
     stages = StageGauges(spec, tmp_path / "storage" / "runs" / "tiny-train-1")

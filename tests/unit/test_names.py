@@ -1,7 +1,7 @@
 """One name means one thing, and names say what they are."""
 
 import ast
-import functools
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,12 +30,6 @@ VAGUE = {
 ALLOWED = {("tune/sampler.py", "tell")}  # Optuna's ask-and-tell interface
 
 
-@functools.cache
-def parse(path: Path) -> ast.Module:
-    """Return the syntax tree of a file."""
-    return ast.parse(path.read_text())
-
-
 def names_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Yield every name that a file defines, with its line."""
     for node in ast.walk(tree):
@@ -53,7 +47,8 @@ def test_no_vague_names():
     vague = [
         f"{path.relative_to(ROOT)}:{line}: `{name}`; better: {VAGUE[name.strip('_')]}"
         for path in FILES
-        for name, line in names_in(parse(path))
+        if re.search(rf"\b_*({'|'.join(VAGUE)})_*\b", path.read_text())  # parse only what may hold one
+        for name, line in names_in(ast.parse(path.read_text()))
         if name.strip("_") in VAGUE and (str(path.relative_to(ROOT)), name) not in ALLOWED
     ]
     assert not vague, "\n".join(vague)
@@ -62,14 +57,14 @@ def test_no_vague_names():
 def test_no_public_class_name_is_defined_twice():
     places = defaultdict(list)
     for path in FILES:
-        for node in parse(path).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(str(path.relative_to(ROOT)))
+        for name in re.findall(r"^class ([^_]\w*)", path.read_text(), re.MULTILINE):
+            places[name].append(str(path.relative_to(ROOT)))
     twice = {name: files for name, files in places.items() if len(files) > 1}
     assert not twice
 
 
 def test_every_module_has_a_docstring():
-    without = [str(path) for path in FILES if path.name != "__init__.py" and not ast.get_docstring(parse(path))]
+    docstring = re.compile(r'(#.*\n|\s)*r?"""\S')
+    without = [str(path) for path in FILES if path.name != "__init__.py" and not docstring.match(path.read_text())]
     todo = [str(path) for path in FILES if "TODO" in path.read_text()]
     assert not without and not todo

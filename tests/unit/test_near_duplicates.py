@@ -17,6 +17,7 @@ def test_similarity_is_the_share_of_common_shingles():
     assert jaccard_similarity("a", "b") == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9])
 def test_near_pairs_are_found_and_far_ones_are_not(threshold):
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ from serve.haproxy_command import program_path
 from trainer.spec.serve import ServeSpec
 
 
+@pytest.mark.slow
 def test_the_variables_of_a_registered_model(tiny_version):
     storage = tiny_version.folder.parents[3]
     variables = raymill.node_variables("tiny@1", storage=storage, retries=2, timeout_s=4)

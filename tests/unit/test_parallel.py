@@ -3,6 +3,7 @@
 import os
 from types import SimpleNamespace
 
+import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
@@ -59,5 +60,6 @@ def check_worker(rank, port):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_workers_cut_their_own_shards_and_rank_0_gathers_them():
     torch.multiprocessing.spawn(check_worker, (free_port(),), nprocs=WORKERS)

@@ -35,6 +35,7 @@ def spec(base, **sections):
     return load_spec({"name": "a", "data": {"train": "t.csv"}, "model": model, "train": train, **sections})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "rows", "tokens", "sections"),
     [

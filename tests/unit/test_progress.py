@@ -26,6 +26,7 @@ def test_progress_is_written_rarely_unless_forced(tmp_path):
     assert read_progress(tmp_path)[0].done == 3
 
 
+@pytest.mark.slow
 def test_work_in_a_thread_is_polled_and_its_error_is_raised():
     polls = []
     gate = threading.Event()
@@ -49,6 +50,7 @@ def test_work_in_a_thread_is_polled_and_its_error_is_raised():
         run_in_thread(fail, lambda: None)
 
 
+@pytest.mark.slow
 def test_a_slow_poll_takes_a_tenth_of_the_time():
     polls = []
 

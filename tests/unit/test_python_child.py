@@ -68,6 +68,7 @@ def test_the_exit_code_says_whether_the_function_failed(entries, capfd):
     assert "ValueError: on purpose" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_child_ends_with_its_parent_even_after_kill_9(entries, tmp_path):
     code = (
         f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]\n"

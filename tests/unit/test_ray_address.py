@@ -53,6 +53,7 @@ def test_every_wrong_address_names_its_source_at_once(monkeypatch, form, source)
     assert time.monotonic() - started < 30 and not local_ray.is_gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_a_server_that_is_no_ray_is_refused_at_once(monkeypatch, scheme):
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)

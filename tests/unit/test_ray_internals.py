@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -124,8 +125,10 @@ def test_worker_setup_hook_variable():
 
 def private_imports(path):
     """Return the private names of Ray that a file imports."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    names, text = [], path.read_text()
+    if not re.search(r"\b(import|from) ray\b", text):
+        return names
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

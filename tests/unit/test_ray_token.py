@@ -72,6 +72,7 @@ def guarded_server():
         (None, "right\n", None),
     ],
 )
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "home"])
 def test_a_cluster_that_refuses_the_token_is_named_at_once(
     guarded_server, mode, token, problem, source, tmp_path, monkeypatch

@@ -104,6 +104,7 @@ def test_compressed_parquet_is_rejected(tmp_path):
         find_source_files(str(tmp_path / "rows.parquet.gz"), "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "row_group"), [(".csv", None), (".jsonl", None), (".parquet", 999), (".arrow", 40_000), (".ipc", 7)]
 )
@@ -164,6 +165,7 @@ def test_the_lines_of_a_csv_file_are_counted_in_chunks(tmp_path, smaller_blocks)
     assert [block["row"].to_pylist() for block in read_blocks(file, COLUMNS)] == [[1, 2], [3, 4], [5, 6]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
 )

@@ -100,6 +100,7 @@ PIECES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", [*PIECES, ""])
 def test_no_text_takes_more_than_linear_time(piece):
     redacted = step(*KINDS)

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from trainer.inference.evaluate import compute_evaluation, with_digest
 from trainer.registry.gate import GateDecision
@@ -35,6 +36,7 @@ def history(n):
     ]
 
 
+@pytest.mark.slow
 def test_the_page_is_offline_and_escaped(tmp_path):
     spec = load_spec({"name": "a", "data": {"train": "t.csv"}, "model": {"base": "b"}})
     trials = [

@@ -18,6 +18,7 @@ def quick_looks(monkeypatch):
     monkeypatch.setattr(room_watch, "_LOOK_EVERY_S", 0.02)
 
 
+@pytest.mark.slow
 def test_a_stage_with_room_waits_for_nothing():
     with RoomWatch(TWO_WORKERS, 0.1, lambda: [Node(1, 0), Node(1, 0)]) as room:
         time.sleep(0.3)
@@ -33,6 +34,7 @@ def test_a_machine_that_comes_back_ends_the_wait():
         wait_until(lambda: room.check() == "", within_s=20, what="the wait has ended")
 
 
+@pytest.mark.slow
 def test_a_wait_that_is_too_long_ends_with_an_error():
     def fails_sometimes(calls=[]):  # noqa: B006
         calls.append(1)
@@ -46,6 +48,7 @@ def test_a_wait_that_is_too_long_ends_with_an_error():
     assert "cluster.wait_for_machines_s" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_answer_is_shown_and_then_an_error(monkeypatch):
     monkeypatch.setattr(room_watch, "_HEAD_SILENT_S", 0.5)
 
@@ -59,6 +62,7 @@ def test_a_head_that_does_not_answer_is_shown_and_then_an_error(monkeypatch):
             wait_until(lambda: room.check() == "never", within_s=20)
 
 
+@pytest.mark.slow
 def test_an_error_of_rays_own_while_the_head_is_silent(monkeypatch):
     monkeypatch.setattr(room_watch, "_HEAD_SILENT_S", 1.0)
 

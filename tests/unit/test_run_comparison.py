@@ -46,6 +46,7 @@ def is_offline(text):
     return not re.search(r'(src|href)="(?!#|data:)', text) and "<script" not in text
 
 
+@pytest.mark.slow
 def test_comparing_trainings_on_the_same_rows(trained, tmp_path):
     storage, (first, second, _) = trained
     result = raymill.compare_runs([first, second], storage=storage, html=tmp_path / "page.html")
@@ -68,6 +69,7 @@ def test_comparing_trainings_on_the_same_rows(trained, tmp_path):
         assert text in page
 
 
+@pytest.mark.slow
 def test_metrics_on_other_rows_are_not_compared(trained, tmp_path):
     storage, (first, _, third) = trained
     result = raymill.compare_runs([first, third], storage=storage, html=tmp_path / "page.html")
@@ -102,6 +104,7 @@ def test_rows_that_are_gone_are_said_to_be_unknown(tmp_path):
         raymill.compare_runs([runs[0], "nothing"], storage=tmp_path)
 
 
+@pytest.mark.slow
 def test_showing_a_training(trained, tmp_path):
     storage, (first, second, _) = trained
     shown = raymill.show_run(first, storage=storage, html=tmp_path / "page.html")

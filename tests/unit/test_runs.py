@@ -21,6 +21,7 @@ def test_the_kind_of_a_run_does_not_depend_on_its_name(tmp_path):
         load_for_resume(folder.name, tmp_path, [])
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_works_on_cannot_be_locked(tmp_path):
     spec = load_spec({"name": "a", "data": {"train": "a.csv"}, "model": {"base": "b"}, "storage": str(tmp_path)})
     folder = create_run(spec, "train")

@@ -5,6 +5,8 @@ import pytest
 import raymill
 from support.tiny_table import make_table_rows, table_spec, write_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from trainer.report.search_sections import search_sections
 from trainer.runs.result import Finalist, RunResult, SearchRecord, TrialRecord
 from trainer.tasks.load_spec import load_spec
@@ -22,6 +24,7 @@ def test_a_training_has_no_search_sections():
     assert search_sections(result_of([], None), "macro_f1") == []
 
 
+@pytest.mark.slow
 def test_values_of_all_kinds_equal_values_and_failed_trials():
     trials = [
         trial("0001", {"train.learning_rate": 1e-5, "train.loss.kind": "auto", "data.steps": []}, 0.5),

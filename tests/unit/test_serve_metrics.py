@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.model.batcher import BatchStats, Job
@@ -79,6 +80,7 @@ def test_names_and_labels_with_any_letters_are_read_back():
     assert [s.labels["replica"] for s in predictions.samples] == ['r"1\\', "r2"]
 
 
+@pytest.mark.slow
 def test_the_pages_of_200_replicas_are_joined_in_milliseconds():
     families = [label_families(replica_page(1, 0.1), f"replica{number:03d}") for number in range(200)]
     started = time.perf_counter()

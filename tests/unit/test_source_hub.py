@@ -78,6 +78,7 @@ def test_a_dataset_without_a_local_copy_while_offline(tmp_path):
         find_source_files("hf://", "train", snapshots=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_reported_at_once(tmp_path):
     code = (
         "from pathlib import Path; from trainer.data.sources.source_files import find_source_files\n"

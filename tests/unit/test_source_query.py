@@ -52,6 +52,7 @@ def test_rows_of_a_query(url, tmp_path):
     assert blocks[1]["group"].to_pylist()[-1] == "x"
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_file(url, tmp_path):
     first = find(url, "select body, kind from rows order by id", tmp_path)
     again = find(url, "select body, kind from rows where 1 = 1 order by id", tmp_path)

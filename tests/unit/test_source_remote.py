@@ -30,6 +30,7 @@ def test_addresses_that_are_rejected(given, message):
     assert "geheim" not in str(caught.value) and "heim@" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_reported_at_once(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")

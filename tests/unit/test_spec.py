@@ -254,6 +254,7 @@ def test_wrong_overrides(tmp_path, override):
         load_spec(write(tmp_path, TEN_LINES), [override])
 
 
+@pytest.mark.slow
 def test_every_key_is_documented_and_the_schema_accepts_the_examples(monkeypatch):
     schema = RunSpec.model_json_schema()
     for section in [RunSpec, *(field.annotation for field in RunSpec.model_fields.values())]:

@@ -97,6 +97,7 @@ def test_the_keys_with_texts_are_the_ones_of_the_spec():
         assert key in TEXT_KEYS and "text" in key_type(key).scalars, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TEXT_KEYS, ids=lambda path: ".".join(map(str, path)))
 def test_every_word_in_every_key_that_takes_a_text(path):
     others = TEXT_KEYS[path]
@@ -212,6 +213,7 @@ def test_a_whole_spec_and_what_is_stored_of_it(written, tmp_path):
     assert yaml.safe_load((tmp_path / "spec.yaml").read_bytes()) == read_spec_file(tmp_path / "spec.yaml")
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(WORDS))
 @example("\u00a0")
 @example("a\u200b")
@@ -299,6 +301,7 @@ def test_messages_about_overrides_and_python_values(tmp_path):
         load_spec(wrong)
 
 
+@pytest.mark.slow
 def test_anchors_aliases_and_merge_keys(tmp_path):
     text = """
 data:

@@ -49,6 +49,7 @@ def test_what_is_empty_after_cleaning_is_refused(tmp_path):
     assert reasons == ["empty after cleaning", None, "empty after cleaning"]
 
 
+@pytest.mark.slow
 def test_cleaning_a_hundred_thousand_short_texts_takes_about_a_second(tmp_path):
     cleaner = Cleaner(contract_of(["strip_html", "normalize", "redact"], tmp_path))
     texts = [f"hello, why was my card payment of {n} pounds declined yesterday in the shop?" for n in range(100_000)]

@@ -56,6 +56,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tail", ["", ">", "'>", "\">'>", "-->", "</script>", "</head"])
 def test_broken_tags_take_linear_time(tail):
     for piece in HOSTILE:

@@ -20,6 +20,7 @@ def random_tags(n_rows, n_tags):
     return RNG.random(hits.shape) * 0.6 + 0.4 * hits, hits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_rows", [1, 2, 600, 3500])
 def test_numbers_of_any_many_rows_are_a_small_picture(n_rows):
     true = RNG.normal(150, 70, n_rows)
@@ -74,6 +75,7 @@ def test_curves_pass_through_the_points_that_scikit_learn_has():
     assert area == pytest.approx(roc_auc_score(hits, scores))
 
 
+@pytest.mark.slow
 def test_classes_have_curves_and_the_area_under_them():
     scores = RNG.dirichlet(np.ones(3), 60)
     targets = RNG.integers(0, 3, 60).astype(np.int32)

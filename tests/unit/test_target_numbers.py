@@ -56,6 +56,7 @@ def test_what_is_a_number(cell, reason):
     assert TARGET.encode({}, pa.array([cell], pa.string())).null_count == (reason is not None or cell is None)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(FINITE, min_size=2, max_size=40), st.randoms(use_true_random=False), st.integers(0, 40))
 def test_no_order_and_no_cut_into_blocks_changes_what_is_fitted(values, random, cut):

@@ -80,6 +80,7 @@ def test_another_separator_comes_from_the_spec():
     assert TARGET.canonicalize(TARGET.settings(DataSpec(train="t.csv")), column(["a|b"])).to_pylist() == ['["a", "b"]']
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(ROWS, st.randoms(use_true_random=False), st.integers(0, 20))
 def test_no_order_and_no_cut_into_blocks_changes_what_is_fitted(rows, random, cut):

@@ -55,6 +55,7 @@ def finished_exchange(sampled="01", parent=True):
     return exchange
 
 
+@pytest.mark.slow
 def test_a_request_is_a_span_in_its_callers_trace_with_a_child_per_stage(receiver):
     url, spans = receiver
     traces = TraceExporter(url)

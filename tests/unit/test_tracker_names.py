@@ -39,6 +39,7 @@ def test_names_that_mlflow_takes_stay_and_others_differ():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=300) | st.sampled_from(ODD), max_size=6))
 def test_mlflow_takes_every_name(names):
     validation = pytest.importorskip("mlflow.utils.validation")
@@ -54,6 +55,7 @@ def spec_of(folder, **data):
     return RunSpec.model_validate({"name": "x", "data": {"train": "t.csv", **data}, "track": track})
 
 
+@pytest.mark.slow
 def test_a_real_store_takes_all_parameters_and_metrics_but_those_it_refuses(tmp_path, monkeypatch):
     client_of = pytest.importorskip("mlflow").MlflowClient
     monkeypatch.chdir(tmp_path)
@@ -72,6 +74,7 @@ def test_a_real_store_takes_all_parameters_and_metrics_but_those_it_refuses(tmp_
     assert any("'data.features.price (EUR).kind' as 'data.features.price _EUR_.kind'" in text for text in notices)
 
 
+@pytest.mark.slow
 def test_a_refused_parameter_is_left_out_alone(tmp_path, monkeypatch):
     entities = pytest.importorskip("mlflow.entities")
     monkeypatch.chdir(tmp_path)

@@ -32,6 +32,7 @@ def server(request, monkeypatch):
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_a_response_comes_in_one_piece_and_the_connection_is_reused(server):
     with socket.create_connection(server, timeout=20) as client:
         for path, body in (("/", b"whol"), ("/other", b"othe")):

@@ -162,6 +162,7 @@ def prepare(source: str, folder: Path, split: dict):
     return prepare_rows(spec, lambda _: None, folder / "bad.parquet", with_ray=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "split",
     [

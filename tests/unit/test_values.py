@@ -124,6 +124,7 @@ WORDS = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.lists(WORDS, max_size=20))
 def test_columns_read_as_single_values_do(words):

@@ -62,6 +62,7 @@ TEXTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_ids_equal_the_library_for_any_text(tokenizer):
     word_tokenizer = WordTokenizer(tokenizer, tokenizer.truncation["max_length"])
