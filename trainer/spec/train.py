@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from trainer.spec.method import MethodField, MethodSpec
 from trainer.spec.section import (
     AUTO,
     FUNCTION_PATTERN,
@@ -109,6 +110,8 @@ class TrainSpec(SpecSection):
     case. `fp16` scales the loss; it is for GPUs without bf16."""
     loss: LossSpec = Field(default_factory=LossSpec)
     """The loss that training minimizes."""
+    method: MethodField = Field(default_factory=MethodSpec)
+    """Language models: what is learned from the rows, for example `dpo` or `{kind: dpo, beta: 0.2}`."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Validate and save the moving average of the weights. With 0.999, each step replaces 0.001 of the average by the
     new weights. Default: the weights themselves."""

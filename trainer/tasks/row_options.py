@@ -10,7 +10,7 @@ from cluster.errors import SpecError
 from trainer.models.base_model import locate_base_model
 from trainer.models.custom import check_factory
 from trainer.spec.run import RunSpec
-from trainer.tasks.spec_keys import OPTIONAL_KEYS
+from trainer.tasks.spec_keys import LANGUAGE_KEYS, OPTIONAL_KEYS
 
 if TYPE_CHECKING:
     from trainer.contract.contract import Contract
@@ -32,7 +32,7 @@ class RowOptions:
     #: Problems between rows (as in `data.allow_issues`) that the task always allows.
     allowed_issues: frozenset[str] = frozenset()
     #: The keys in `OPTIONAL_KEYS` that the task uses, besides those of its target; a spec that sets others is refused.
-    used_keys: frozenset[str] = OPTIONAL_KEYS
+    used_keys: frozenset[str] = OPTIONAL_KEYS - LANGUAGE_KEYS
     #: Whether inputs are made from `data.features`. Rows are then encoded after the features are fitted.
     learns_from_features = False
 

@@ -22,15 +22,22 @@ TORCH_LOOP_KEYS = frozenset(
     }
 )
 
+#: The keys of language models. A custom task uses them only if it names them.
+LANGUAGE_KEYS = frozenset({"train.method"})
+
 #: All keys that some tasks do not use. A task or its target names those that it uses in `used_keys`.
-OPTIONAL_KEYS = TORCH_LOOP_KEYS | {
-    "data.image",
-    "data.tag_separator",
-    "model.kind",
-    "model.params",
-    "train.augment",
-    "train.folds",
-}
+OPTIONAL_KEYS = (
+    TORCH_LOOP_KEYS
+    | LANGUAGE_KEYS
+    | {
+        "data.image",
+        "data.tag_separator",
+        "model.kind",
+        "model.params",
+        "train.augment",
+        "train.folds",
+    }
+)
 
 
 def unused_keys(used_keys: frozenset[str]) -> list[str]:
