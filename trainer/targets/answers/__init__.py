@@ -1,0 +1,1 @@
+"""Metrics of written answers, such as BLEU and exact match."""
