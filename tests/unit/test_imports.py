@@ -31,6 +31,7 @@ PACKAGES = [
     "trainer.targets.sections",
     "trainer.targets.answers",
     "trainer.targets",
+    "trainer.rewards",
     "trainer.optim.distributed",
     "trainer.optim",
     "trainer.optim.bert",
