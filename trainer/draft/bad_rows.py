@@ -7,13 +7,13 @@ from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from cluster.errors import DataError
 from trainer.contract.contract import Contract
 from trainer.data.parts import PARTS
-from trainer.data.prepare.block_maker import check_features, content_keys, encode_targets
+from trainer.data.prepare.block_maker import check_features, encode_targets
 from trainer.data.prepare.row_checks import RowLimits, check_rows
+from trainer.data.prepare.row_identity import identify_rows
 from trainer.data.prepare.verdicts import REASONS, compare_rows
 from trainer.data.readers.read import read_blocks
 from trainer.data.readers.read_options import read_options_of_spec
@@ -24,6 +24,8 @@ from trainer.steps.cleaner import Cleaner
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import get_task
 from trainer.tasks.fitting import fit_target, unfitted_contract
+from trainer.tasks.roles import target_values
+from trainer.tasks.row_options import RowIdentity
 
 # Rows, and bytes of cells or images, that are checked of each part.
 _MAX_ROWS, _MAX_BYTES = 50_000, 32 << 20
@@ -86,8 +88,7 @@ def _main_reason(checked: CheckedSample) -> str:
 
 class _ComparableRows(NamedTuple):
     part: int
-    keys: np.ndarray
-    targets: pa.ChunkedArray
+    identity: RowIdentity
 
 
 def _check_file(
@@ -108,10 +109,9 @@ def _check_file(
         checked.n_rows[file.part] += len(block)
         checked.reasons[file.part].update(_QUOTED.sub("…", reason) for reason in checks.bad["reason"].to_pylist())
         if len(checks.good):
-            targets = checks.good[task.target_role]
             if file.part == "train":
-                checked.targets.update(task.target.tally(targets))
-            rows.append(_ComparableRows(PARTS.index(file.part), content_keys(checks, task), targets))
+                checked.targets.update(task.target.tally(target_values(task, checks.good)))
+            rows.append(_ComparableRows(PARTS.index(file.part), identify_rows(checks, task, contract)))
         n_rows += len(block)
         n_bytes += block.nbytes
         if n_rows >= _MAX_ROWS // n_part_files or n_bytes >= _MAX_BYTES // n_part_files:
@@ -126,9 +126,10 @@ def _compare(
     if not rows:
         return
     allowed = {REASONS.index(name) for name in {*spec.data.allow_issues, *task.allowed_issues}}
-    keys = np.concatenate([block.keys for block in rows])
-    parts = np.concatenate([np.full(len(block.keys), block.part, np.int8) for block in rows])
-    codes = np.concatenate([encode_targets(task, contract, block.targets.dictionary_encode()).codes for block in rows])
+    keys = np.concatenate([block.identity.keys for block in rows])
+    parts = np.concatenate([np.full(len(block.identity.keys), block.part, np.int8) for block in rows])
+    targets = [block.identity.targets.dictionary_encode() for block in rows]
+    codes = np.concatenate([encode_targets(task, contract, values).codes for values in targets])
     order = np.lexsort((codes, parts, keys))
     verdicts = compare_rows(keys[order], parts[order], codes[order], allowed)
     for part, name in enumerate(PARTS):

@@ -56,7 +56,7 @@ def _part_problem(sources: list[str], part: str, train: Sample, choice: TaskChoi
     absent = [name for name in (*choice.roles.values(), *choice.features) if name not in names]
     if absent:
         return f"it has no column '{absent[0]}'"
-    target = choice.roles[choice.task.target_role]
+    target = choice.roles[choice.task.target_role or ""]
     if target not in sample.rows.column_names or choice.task.target.may_be_empty:
         return None
     missing = sample.rows[target].null_count / max(1, len(sample.rows))
@@ -72,7 +72,7 @@ def add_columns(builder: SpecBuilder, sample: Sample, columns: list[Column], cho
     if not sample.is_folder and any(role != name for role, name in choice.roles.items()):
         for role, name in choice.roles.items():
             builder.set(("data", "columns", role), name, by_name[name].about)
-    target = by_name[choice.roles[choice.task.target_role]]
+    target = by_name[choice.roles[choice.task.target_role or ""]]
     if target.kind == "tags" and "data.tag_separator" in choice.task.target.used_keys and target.rules:
         builder.set(("data", "tag_separator"), target.rules["tag_separator"])
     for name, column in choice.features.items():

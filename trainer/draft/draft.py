@@ -162,7 +162,7 @@ def _add_task_sections(builder: SpecBuilder, sample: Sample, choice: TaskChoice,
 
 def _check_rows(builder: SpecBuilder, columns: list[Column], choice: TaskChoice, sample: Sample) -> None:
     """Check the rows with the spec as it is, and add what follows from that."""
-    target = choice.roles[choice.task.target_role]
+    target = choice.roles[choice.task.target_role or ""]
     checked = check_sample(builder.load())
     allow_bad_rows(builder, checked, sample.files)
     builder.unsure += checked_doubts(checked, choice.task, target)

@@ -73,6 +73,7 @@ def choose_task(columns: Sequence[Column], target: TargetChoice, rows: pa.Table,
     used = {target.column.name, *roles.values(), *features}
     unused = {column.name: _reason(column, task, copies) for column in others if column.name not in used}
     doubts = [*_input_doubts(task, target, inputs, unused), *_copy_doubts(copies, target)]
+    assert task.target_role  # as _fits requires
     return TaskChoice(task, {**roles, task.target_role: target.column.name}, features, unused, doubts)
 
 
@@ -106,6 +107,8 @@ def _input_kind(task: Task) -> str:
 
 
 def _fits(task: Task, inputs: InputColumns) -> bool:
+    if task.target_role is None:
+        return False
     if task.learns_from_features:
         return bool(inputs.features)
     is_known = {task.target_role, *task.binary_roles, *task.text_roles} == set(task.roles)

@@ -30,7 +30,7 @@ from trainer.data.sources.source_file import SourceFile
 from trainer.inference.predictor import Predictor
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract
-from trainer.tasks.roles import input_roles
+from trainer.tasks.roles import request_roles
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _BATCH_ROWS = 1024
@@ -156,7 +156,7 @@ def check_files(files: list[SourceFile], output: Path, contract: Contract) -> No
 
 def input_options(task: Task, contract: Contract) -> ReadOptions:
     """Return the options for reading a model's inputs from a file without targets."""
-    return read_options_of_contract(contract, {role: contract.columns[role] for role in input_roles(task, contract)})
+    return read_options_of_contract(contract, {role: contract.columns[role] for role in request_roles(task, contract)})
 
 
 def _may_have_paths(task: Task, files: list[SourceFile]) -> bool:
@@ -220,7 +220,9 @@ class _PredictBlocks:
         paths = {name: rows[name] for name in ("path",) if name in rows.column_names}
         taken = {"source", "row", "error", *paths, *answers}
         shown = {
-            role: columns[role] for role in input_roles(task, self.predictor.contract) if role not in task.binary_roles
+            role: columns[role]
+            for role in request_roles(task, self.predictor.contract)
+            if role not in task.binary_roles
         }
         return pa.table(
             {

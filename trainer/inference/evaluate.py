@@ -31,7 +31,7 @@ from trainer.steps.cleaner import Cleaner
 from trainer.targets.report import ScoredRows, prediction_sections
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract
-from trainer.tasks.roles import input_roles
+from trainer.tasks.roles import input_roles, target_values
 
 if TYPE_CHECKING:
     from trainer.inference.predictor import Predictor
@@ -97,7 +97,7 @@ def read_labeled(paths: str | list[str], contract: Contract, reading: FormatSpec
                 )
             for role, values in columns.items():
                 values += checked.good[role].to_pylist()
-            targets += checked.good[task.target_role].to_pylist()
+            targets += target_values(task, checked.good).to_pylist()
     if not targets:
         raise DataError(f"{paths} has no rows, so no metric is defined", "name a file with labeled rows")
     return with_digest(columns, targets)

@@ -7,7 +7,7 @@ from typing import Any
 from trainer.data.prepared import Prepared
 from trainer.inference.evaluate import LabeledRows, with_digest
 from trainer.tasks.catalog import task_of_contract
-from trainer.tasks.roles import input_roles
+from trainer.tasks.roles import input_roles, raw_targets
 
 
 def load_held_out(prepared: Prepared, part: str = "test") -> LabeledRows:
@@ -15,7 +15,7 @@ def load_held_out(prepared: Prepared, part: str = "test") -> LabeledRows:
     task = task_of_contract(prepared.contract)
     rows = prepared.part(part)
     columns = {role: rows.raw(role) for role in input_roles(task, prepared.contract)}
-    return with_digest(columns, rows.raw(task.target_role))
+    return with_digest(columns, raw_targets(task, rows))
 
 
 def sample_requests(prepared: Prepared, n_rows: int) -> list[Any]:

@@ -74,12 +74,12 @@ class Cleaner:
     ) -> tuple[dict[str, Sequence[Any]], list[str | None]]:
         """Return raw values by role, cleaned for the roles in `texts`, and for each row why it is rejected, or None.
 
-        Texts are brought into their canonical form first, with or without steps.
+        Texts are brought into their canonical form first, with or without steps. Roles without a column are skipped.
         """
         cleaned = dict(columns)
         reasons: list[str | None] = [None] * len(next(iter(columns.values())))
-        for role in texts:
-            cleaned[role] = list(map(canonical_text, columns[role]))
+        for role in [role for role in texts if role in columns]:
+            cleaned[role] = [text if text is None else canonical_text(text) for text in columns[role]]
             if not self:
                 continue
             cleaned[role], role_reasons = self(cleaned[role])

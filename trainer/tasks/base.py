@@ -38,8 +38,9 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, DraftOptions, AB
     A task must write the attributes and methods in the first half of this class. It may override the method in the
     second half, and those in the base classes, which hold the defaults:
 
-    - `RowOptions` (row_options.py): target_role, text_roles, binary_roles, allowed_issues, used_keys,
-      learns_from_features; check_spec, check, max_length
+    - `RowOptions` (row_options.py): target_role, answer_roles, optional_roles, nested_roles, text_roles, binary_roles,
+      allowed_issues, used_keys, learns_from_features; check_spec, column_roles, row_identity, comparable_texts, check,
+      max_length
     - `RequestOptions` (request_options.py): request, max_body_bytes, other_bodies; body_inputs
     - `ModelOptions` (model_options.py): models, token_input, train; model_facts, model_on_meta,
       batch_on_meta, pad_id, augment, to_device

@@ -25,7 +25,7 @@ def columns_of(task: Task, spec: RunSpec) -> dict[str, str]:
             f"data.features is empty; {task.name} learns from the columns that it names",
             "name the columns with their kinds, for example `features: {age: numeric, country: categorical}`",
         )
-    target_column = columns[task.target_role]
+    target_column = columns[task.target_role] if task.target_role else None
     if target_column in spec.data.features:
         raise SpecError(
             f"data.features names '{target_column}', which is the column to predict",
@@ -42,7 +42,7 @@ def resolve_columns(task: Task, renamed: dict[str, str]) -> dict[str, str]:
     for role in renamed:
         if role not in task.roles:
             raise SpecError(f"data.columns has '{role}', which {task.name} does not use", suggest(role, task.roles))
-    columns = {role: renamed.get(role, role) for role in task.roles}
+    columns = {role: renamed.get(role, role) for role in task.column_roles(renamed)}
     if len(set(columns.values())) < len(columns):
         raise SpecError(f"data.columns={columns} gives one column two roles", "name a different column for each role")
     return columns

@@ -26,11 +26,12 @@ def unfitted_contract(
     `files` maps each file that the encoder reads to its SHA-256. `types` maps the roles of an input to the types of
     their values; by default every role in `text_roles` is a text.
     """
-    input_types = dict.fromkeys(task.text_roles, "text") if types is None else types
+    columns = columns_of(task, spec)
+    input_types = {role: "text" for role in task.text_roles if role in columns} if types is None else types
     return Contract(
         task=spec.task,
-        columns=columns_of(task, spec),
-        types={**input_types, task.target_role: task.target.kind},
+        columns=columns,
+        types={**input_types, **({task.target_role: task.target.kind} if task.target_role else {})},
         steps=list(steps),
         fitted={},
         files=dict(files or {}),
@@ -42,7 +43,7 @@ def fit_target(task: Task, contract: Contract, tally: Mapping[str, int], declare
 
     Raises `DataError` if nothing can be learned.
     """
-    fitted = task.target.fit(task.target_role, tally, declared)
+    fitted = task.target.fit(task.target_role or task.target.kind, tally, declared)
     return contract.model_copy(update={"fitted": {**contract.fitted, **fitted}})
 
 

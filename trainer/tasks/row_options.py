@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from cluster.errors import SpecError
@@ -15,16 +17,33 @@ from trainer.tasks.spec_keys import LANGUAGE_KEYS, OPTIONAL_KEYS
 if TYPE_CHECKING:
     from trainer.contract.contract import Contract
     from trainer.targets.base import Target
+    from trainer.tasks.encoder import Columns
+
+
+class RowIdentity(NamedTuple):
+    """What makes rows the same, one entry per row."""
+
+    keys: np.ndarray
+    """uint64: rows with equal keys are in the same part, and are leaks if files put them into two."""
+    targets: pa.ChunkedArray
+    """string: rows with equal keys and equal targets are duplicates."""
 
 
 class RowOptions:
     """Defaults for columns, accepted specs and bad rows."""
 
     name: str
+    roles: dict[str, str]
     target: Target
 
-    #: The role to predict; requests do not have it.
-    target_role: str = "label"
+    #: The role to predict; requests do not have it. None: what is learned is part of the other roles (text generation).
+    target_role: str | None = "label"
+    #: Roles besides the target's that hold answers: requests and files to predict need not have them.
+    answer_roles: frozenset[str] = frozenset()
+    #: Roles whose cells may be missing.
+    optional_roles: frozenset[str] = frozenset()
+    #: Roles whose values may be lists and objects; a cell is their JSON text.
+    nested_roles: frozenset[str] = frozenset()
     #: Roles that hold texts. The steps in `data.steps` clean them, and `data.max_chars` limits them.
     text_roles: tuple[str, ...] = ()
     #: Roles that hold bytes, in the cell itself or in the file that the cell names.
@@ -49,6 +68,26 @@ class RowOptions:
         locate_base_model(spec.model.base)
         check_factory(spec)
 
+    def column_roles(self, renamed: Collection[str]) -> tuple[str, ...]:
+        """Return the roles that the columns of a spec have, in order; `renamed` are those that `data.columns` names.
+
+        The default is all `roles`. A task with several layouts of rows returns those of one layout. Raises `SpecError` if
+        the named roles belong to none.
+        """
+        return tuple(self.roles)
+
+    def row_identity(self, contract: Contract, rows: pa.Table) -> RowIdentity | None:
+        """Return what makes two rows the same for splits, duplicates and leaks; None: their inputs and their target.
+
+        `rows` has the cleaned columns of usable rows.
+        """
+        return None
+
+    def comparable_texts(self, contract: Contract, columns: Columns) -> list[str]:
+        """Return a text for each row, by which near-duplicates are found."""
+        texts = [columns[role] for role in self.text_roles if role in columns]
+        return [" ".join(row) for row in zip(*texts, strict=True)]
+
     def check(self, rows: pa.Table) -> list[pa.ChunkedArray]:
         """Return columns with one text per row: why the row cannot be used, or null for a good row.
 
@@ -56,7 +95,7 @@ class RowOptions:
         the target. `trainer.data.prepare.row_checks` checks missing and empty values, lengths and declared labels. The
         default calls the target's `check`.
         """
-        if self.target_role not in rows.column_names:
+        if self.target_role is None or self.target_role not in rows.column_names:
             return []
         return self.target.check(self.target_role, rows[self.target_role])
 

@@ -6,7 +6,6 @@ repeats writes the same files again. The driver gets one `BlockStats` per block,
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from functools import lru_cache
@@ -24,21 +23,19 @@ from trainer.data.arrow import write_ipc
 from trainer.data.folder import BAD, FACTS, INPUTS, SHARDS
 from trainer.data.parts import PARTS, TRAIN
 from trainer.data.prepare.minhash import band_hashes
-from trainer.data.prepare.row_checks import CheckedRows, RowLimits, add_reason, check_rows, reject_rows
+from trainer.data.prepare.row_checks import RowLimits, add_reason, check_rows, reject_rows
+from trainer.data.prepare.row_identity import VALUES_KEY, identify_rows
 from trainer.data.prepare.split import split_training_rows
 from trainer.spec.data import DataSpec
-from trainer.spec.steps import StepSpec
 from trainer.steps.cleaner import Cleaner, dataset_steps
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract
-from trainer.tasks.roles import FEATURE, GROUP, TIME, features_of
+from trainer.tasks.roles import FEATURE, GROUP, TIME, features_of, target_values
 from trainer.values.columns import canonical_words, one_array
 from trainer.values.moment_columns import parse_moments
 
 #: Prefix of the hash purpose (see `hash_position`) of the step `sample`; the split has another purpose.
 SAMPLE = "sample"
-#: A column of a block in memory: the hash of the values of `data.features`.
-VALUES_KEY = "values_key"
 #: The part of a row that streaming leaves out.
 LEFT_OUT = -1
 
@@ -94,7 +91,7 @@ class BlockMaker:
             rows=len(rows),
             good=len(block.good),
             reasons=dict(Counter(_reason_kind(reason) for reason in block.bad["reason"].to_pylist())),
-            targets=self.task.target.tally(block.good[self.task.target_role]),
+            targets=self.task.target.tally(target_values(self.task, block.good)),
         )
         if self.data.mode == "streaming":
             parts = self.row_parts(block.facts, source)
@@ -107,7 +104,7 @@ class BlockMaker:
     def _streamed_counts(self, good: pa.Table, parts: np.ndarray) -> dict[str, dict[str, int]]:
         """Return the fields of `BlockStats` that only streaming fills."""
         target = self.task.target
-        train_targets = good[self.task.target_role].filter(pa.array(parts == TRAIN))
+        train_targets = target_values(self.task, good).filter(pa.array(parts == TRAIN))
         return {
             "rows_by_part": {name: int((parts == part).sum()) for part, name in enumerate(PARTS)},
             "train_rows_by_class": target.tally(train_targets) if target.has_classes else {"": len(train_targets)},
@@ -143,14 +140,25 @@ class BlockMaker:
             if len(encoded.good) < len(checked.good):
                 inputs = inputs.filter(pc.is_null(pa.array(reasons, pa.string())))
             checked, lengths = encoded, np.diff(inputs.offsets.to_numpy())
+        identity = identify_rows(checked, task, self.contract)
         facts = {
-            "key": pa.array(content_keys(checked, task), pa.uint64()),
-            "target": pc.dictionary_encode(checked.good[task.target_role].combine_chunks()),
+            "key": pa.array(identity.keys, pa.uint64()),
+            "target": pc.dictionary_encode(identity.targets.combine_chunks()),
             "length": pa.array(lengths, pa.int32()),
             **_split_order(checked.good),
-            **_near_duplicate_bands(checked.cleaned, task, self.data.steps),
+            **self._near_duplicate_bands(checked.cleaned),
         }
         return EncodedBlock(checked.good, inputs, pa.table(facts), checked.bad)
+
+    def _near_duplicate_bands(self, cleaned: pa.Table) -> dict[str, pa.Array]:
+        """Return columns `band_0`, `band_1` ... of MinHash bands if a `deduplicate` step sets `near`, else {}."""
+        steps = self.data.steps
+        threshold = next((step.deduplicate.near for step in steps if step.deduplicate and step.deduplicate.near), None)
+        if threshold is None:
+            return {}
+        columns = {name: cleaned[name].to_pylist() for name in cleaned.column_names}
+        bands = band_hashes(self.task.comparable_texts(self.contract, columns), threshold)
+        return {f"band_{number}": pa.array(band, pa.uint64()) for number, band in enumerate(bands)}
 
     def row_parts(self, facts: pa.Table, source: int) -> np.ndarray:
         """Return each row's part, int8, or `LEFT_OUT`, from the row's own facts alone: streaming sees no other rows."""
@@ -259,25 +267,3 @@ def _split_order(good: pa.Table) -> dict[str, pa.Array]:
     if TIME in good.column_names:
         return {"order": good[TIME].combine_chunks().cast(pa.int64())}
     return {}
-
-
-def content_keys(checked: CheckedRows, task: Task) -> np.ndarray:
-    """Return a uint64 hash of all inputs of each row. If the only input is a text or image, its content is hashed."""
-    cleaned = checked.cleaned
-    if task.learns_from_features and VALUES_KEY in checked.good.column_names:
-        return checked.good[VALUES_KEY].to_numpy()
-    columns = [cleaned[name].to_pylist() for name in cleaned.column_names]
-    if len(columns) == 1 and cleaned.column_names[0] in {*task.text_roles, *task.binary_roles}:
-        return hash_contents(columns[0])
-    rows = zip(*columns, strict=True)
-    return hash_contents([json.dumps(row, ensure_ascii=False, default=bytes.hex) for row in rows])
-
-
-def _near_duplicate_bands(cleaned: pa.Table, task: Task, steps: list[StepSpec]) -> dict[str, pa.Array]:
-    """Return the columns `band_0`, `band_1` ... of MinHash bands if a `deduplicate` step sets `near`, else {}."""
-    threshold = next((step.deduplicate.near for step in steps if step.deduplicate and step.deduplicate.near), None)
-    if threshold is None:
-        return {}
-    texts = [" ".join(row) for row in zip(*[cleaned[role].to_pylist() for role in task.text_roles], strict=True)]
-    bands = band_hashes(texts, threshold)
-    return {f"band_{number}": pa.array(band, pa.uint64()) for number, band in enumerate(bands)}

@@ -13,6 +13,7 @@ from trainer.data.folder import SHARDS
 from trainer.data.prepare.facts import Facts
 from trainer.data.prepare.minhash import candidate_pairs, group_near_duplicates
 from trainer.steps.cleaner import Cleaner
+from trainer.tasks.roles import input_roles
 
 
 def find_near_duplicates(facts: Facts, usable: np.ndarray, threshold: float) -> np.ndarray:
@@ -53,8 +54,11 @@ def _read_texts(facts: Facts, rows: np.ndarray) -> dict[int, str]:
     for stats, start, first, end in zip(facts.stats, facts.starts, borders, borders[1:], strict=False):
         if first < end:
             block_rows = rows[first:end]
-            shard = read_ipc(facts.folder / SHARDS / f"{stats.name}.arrow").select(list(facts.task.text_roles))
-            columns = [column.to_pylist() for column in shard.take(pa.array(block_rows - start)).columns]
-            cleaned = [cleaner(texts)[0] if cleaner else texts for texts in columns]
-            texts_by_row.update(zip(block_rows.tolist(), map(" ".join, zip(*cleaned, strict=True)), strict=True))
+            roles = input_roles(facts.task, facts.contract)
+            shard = read_ipc(facts.folder / SHARDS / f"{stats.name}.arrow").select(roles)
+            columns = {role: shard[role].take(pa.array(block_rows - start)).to_pylist() for role in roles}
+            if cleaner:
+                columns.update({role: cleaner(columns[role])[0] for role in facts.task.text_roles})
+            texts = facts.task.comparable_texts(facts.contract, columns)
+            texts_by_row.update(zip(block_rows.tolist(), texts, strict=True))
     return texts_by_row

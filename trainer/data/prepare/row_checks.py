@@ -43,11 +43,12 @@ def check_rows(
     rows = _canonical_targets(task, contract, rows)
     rows = add_reason(rows, _first_reasons(task, rows, limits))
     cleaned = {role: one_array(rows[role]) for role in input_roles(task, contract)}
-    for role in task.text_roles:
+    text_roles = [role for role in task.text_roles if role in cleaned]
+    for role in text_roles:
         cleaned[role] = canonical_texts(cleaned[role])
     if cleaner:
         usable = pc.is_null(rows["reason"])
-        for role in task.text_roles:
+        for role in text_roles:
             cleaned[role], reasons = _clean_texts(cleaner, cleaned[role], one_array(usable))
             rows = add_reason(rows, reasons)
     usable = pc.is_null(rows["reason"])
@@ -73,7 +74,7 @@ def add_reason(rows: pa.Table, reasons: pa.Array | pa.ChunkedArray) -> pa.Table:
 def _canonical_targets(task: Task, contract: Contract, rows: pa.Table) -> pa.Table:
     """Return the rows with their targets in the target's canonical spelling."""
     role = task.target_role
-    if role not in rows.column_names:  # files to predict have no targets
+    if role is None or role not in rows.column_names:  # files to predict have no targets
         return rows
     values = task.target.canonicalize(contract.fitted, rows[role])
     return rows.set_column(rows.schema.get_field_index(role), role, values)
@@ -91,17 +92,17 @@ def _first_reasons(task: Task, rows: pa.Table, limits: RowLimits | None) -> pa.C
     """Return for each row the reason of the first check that it fails, or null."""
     reasons = [rows["reason"]]
     for role in task.roles:
-        if role in rows.column_names and not (role == task.target_role and task.target.may_be_empty):
-            reasons += [
-                reason_where(pc.is_null(rows[role]), f"missing {role}"),
-                reason_where(_is_empty(rows[role]), f"empty {role}"),
-            ]
+        if role not in rows.column_names or (role == task.target_role and task.target.may_be_empty):
+            continue
+        if role not in task.optional_roles:
+            reasons.append(reason_where(pc.is_null(rows[role]), f"missing {role}"))
+        reasons.append(reason_where(_is_empty(rows[role]), f"empty {role}"))
     reasons += task.check(rows)
     if limits is not None:
-        for role in task.text_roles:
+        for role in [role for role in task.text_roles if role in rows.column_names]:
             too_long = pc.greater(pc.utf8_length(rows[role]), limits.max_chars)
             reasons.append(reason_where(too_long, f"{role} over {limits.max_chars:,} characters"))
-        if limits.labels is not None:
+        if limits.labels is not None and task.target_role:
             reasons.append(task.target.check_declared(task.target_role, rows[task.target_role], limits.labels))
     return pc.coalesce(*reasons)
 

@@ -40,14 +40,22 @@ def to_block(
     reasons: Reasons,
     loose: frozenset[str] = frozenset(),
     decimal_signs: Mapping[str, str] | None = None,
+    nested: frozenset[str] = frozenset(),
 ) -> pa.Table:
     """Return a block of rows: `row`, one text column for each role in `cells`, `reason`. Adds to `reasons`.
 
-    Numbers that are not texts get the decimal sign of their role, by default a point.
+    Numbers that are not texts get the decimal sign of their role, by default a point. Lists and objects of the roles in
+    `nested` become JSON text.
     """
     signs = decimal_signs or {}
     columns = {
-        role: _to_text_array(values, role, role in loose, reasons, signs.get(role, "."))
+        role: _to_text_array(
+            [nested_text(value) for value in values] if role in nested else values,
+            role,
+            role in loose,
+            reasons,
+            signs.get(role, "."),
+        )
         for role, values in cells.items()
     }
     return finish_block(numbers, columns, reasons, loose)
@@ -76,6 +84,13 @@ def finish_block(
     # Arrow would read the numbers of a `range` one by one.
     row_numbers: Any = np.arange(numbers.start, numbers.stop) if isinstance(numbers, range) else numbers
     return pa.table({"row": pa.array(row_numbers, pa.int64()), **columns, "reason": reason_column})
+
+
+def nested_text(value: Any) -> Any:
+    """Return a list or an object as JSON text, the same for the same value in every format; others are unchanged."""
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return value
 
 
 def note_reason(reasons: Reasons, rows: Iterable[int], reason: str) -> None:

@@ -22,6 +22,7 @@ from trainer.data.readers.blocks import (
     check_columns,
     column_fix,
     finish_block,
+    nested_text,
     not_one_value,
     note_reason,
     role_phrase,
@@ -85,6 +86,10 @@ def _read_batches(
                 paths = referenced_paths(values) if as_paths else None
                 values_by_role[role] = read_bytes_column(values, path, reasons) if paths is None else paths
                 continue
+            if role in options.nested and pa.types.is_nested(values.type):
+                texts = [nested_text(value) for value in values.to_pylist()]
+                values_by_role[role] = pa.chunked_array([pa.array(texts, pa.string())])
+                continue
             names = names_by_column.get(column, [])
             cells = _Cells(role, role in options.loose, names, options.decimal_signs.get(role, "."))
             values_by_role[role] = _to_text(values, cells, reasons)
@@ -99,6 +104,8 @@ def _check_types(schema: pa.Schema, path: str, options: ReadOptions, names_by_co
         is_loose = role in options.loose
         if role in options.binary:
             check_binary_type(kind, role, column, path)
+        elif role in options.nested and pa.types.is_nested(kind):
+            continue
         elif not _fits(kind, role, is_loose):
             needed = "one value" if takes_any_type(role, is_loose) else "text"
             raise DataError(
@@ -138,6 +145,11 @@ def _value_sizes(values: pa.Array) -> np.ndarray:
         return np.append(_value_sizes(values.dictionary), 0)[indices]
     if pa.types.is_struct(kind) and holds_bytes(kind):
         return _value_sizes(pc.struct_field(values, BYTES))
+    if pa.types.is_struct(kind):
+        fields = [_value_sizes(field) for field in values.flatten()]
+        return np.sum(fields, axis=0, dtype=np.int64) if fields else np.zeros(len(values), np.int64)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _list_sizes(values)
     is_view = pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
     if not (is_view or pa.types.is_string(kind) or pa.types.is_large_string(kind) or holds_bytes(kind)):
         return np.zeros(len(values), np.int64)
@@ -148,6 +160,16 @@ def _value_sizes(values: pa.Array) -> np.ndarray:
     else:
         lengths = pc.fill_null(pc.binary_length(values), 0).to_numpy()
     return np.maximum(lengths, 0, dtype=np.int64)  # lengths in a damaged file may be negative
+
+
+def _list_sizes(values: pa.Array) -> np.ndarray:
+    """Return the size in bytes of the items of each list, int64."""
+    sizes = _value_sizes(pc.list_flatten(values))
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+    last = np.cumsum(lengths)
+    list_sizes: np.ndarray = np.subtract(ends[last], ends[last - lengths])
+    return list_sizes
 
 
 def _fits(kind: pa.DataType, role: str, loose: bool) -> bool:

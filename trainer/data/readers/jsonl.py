@@ -6,13 +6,14 @@ A row's number is its line number, or that of the item in the array.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from trainer.data.readers.blocks import BLOCK_ROWS, BLOCK_SIZE, SHOWN_CHARS, Reasons, check_columns, to_block
 from trainer.data.readers.json_items import json_items
+from trainer.data.readers.read_options import ReadOptions
 from trainer.data.readers.text_stream import TextStream
 
 _SPACES = " \t\r\n"
@@ -30,10 +31,9 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decode = json.JSONDecoder(object_pairs_hook=_make_object).raw_decode
 
 
-def read_jsonl(
-    text: TextStream, path: str, columns: dict[str, str], loose: frozenset[str], decimal_signs: Mapping[str, str]
-) -> Iterator[pa.Table]:
+def read_jsonl(text: TextStream, path: str, options: ReadOptions) -> Iterator[pa.Table]:
     """Yield the rows. Raises `DataError` for a column that no row of the first block has."""
+    columns, loose = options.columns, options.loose
     columns_seen = False
     keys: dict[str, None] = {}
     for lines in _cut_blocks(json_items(text, path)):
@@ -47,7 +47,8 @@ def read_jsonl(
                 if keys:
                     check_columns(columns, list(keys), path)
         cells = {role: [row.get(column) for row in objects] for role, column in columns.items()}
-        yield to_block([number for number, _ in lines], cells, reasons, loose, decimal_signs)
+        numbers = [number for number, _ in lines]
+        yield to_block(numbers, cells, reasons, loose, options.decimal_signs, options.nested)
 
 
 def _cut_blocks(items: Iterator[bytes]) -> Iterator[list[tuple[int, bytes]]]:

@@ -43,6 +43,7 @@ def read_blocks(
     loose: frozenset[str] = frozenset(),
     binary: frozenset[str] = frozenset(),
     decimal_signs: Mapping[str, str] = _NO_SIGNS,
+    nested: frozenset[str] = frozenset(),
 ) -> Iterator[pa.Table]:
     """Yield the rows of `file` in order, in blocks of `BLOCK_ROWS` rows (fewer at the end and if rows are long).
 
@@ -51,9 +52,10 @@ def read_blocks(
     missing value of any other role cannot be used. A value of a role in `binary` is bytes, or the path of a file that
     holds them, relative to the folder of `file`. `decimal_signs` maps a role to the
     decimal sign of its texts, if that is not the point; numbers that are not texts are spelled with that sign as well.
+    Lists and objects of a role in `nested` are read as JSON text.
     Raises `DataError` if the file is not in the format `file.format`, cannot be reached, or lacks a column.
     """
-    options = ReadOptions(columns, frozenset(loose), frozenset(binary), decimal_signs)
+    options = ReadOptions(columns, frozenset(loose), frozenset(binary), decimal_signs, frozenset(nested))
     yield from _with_file_errors(file, _read_blocks(file, options))
 
 
@@ -155,7 +157,7 @@ def _read_file(file: SourceFile, options: ReadOptions, *, as_paths: bool) -> Ite
         with open_binary(file.path) as stream:
             text = open_text(stream, file.path, file.reading.encoding)
             if file.format == "jsonl":
-                blocks = read_jsonl(text, file.path, columns, loose, options.decimal_signs)
+                blocks = read_jsonl(text, file.path, options)
             else:
                 blocks = read_delimited(text, file.path, columns, loose, file.format, file.reading)
             for block in blocks:

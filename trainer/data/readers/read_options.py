@@ -25,6 +25,8 @@ class ReadOptions(NamedTuple):
     """Roles that hold bytes, or the path of a file that holds them."""
     decimal_signs: Mapping[str, str] = {}
     """Role -> the decimal sign in its texts, if it is not a point. Numbers of typed columns are spelled with it."""
+    nested: frozenset[str] = frozenset()
+    """Roles whose values may be lists and objects too; these are read as JSON text. They are loose roles as well."""
 
 
 def make_read_options(
@@ -34,8 +36,8 @@ def make_read_options(
 
     `features` are the rules of the columns that have the role of a feature.
     """
-    loose = {role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE)}
-    if task.target.accepts_any_type:
+    loose = {role for role in columns if role in (GROUP, TIME) or role.startswith(FEATURE)} | task.nested_roles
+    if task.target.accepts_any_type and task.target_role:
         loose.add(task.target_role)
     signs = {FEATURE + name: getattr(rules, "decimal_sign", ".") for name, rules in (features or {}).items()}
     return ReadOptions(
@@ -43,6 +45,7 @@ def make_read_options(
         frozenset(loose & columns.keys()),
         task.binary_roles & columns.keys(),
         {role: sign for role, sign in signs.items() if sign != "."},
+        task.nested_roles & columns.keys(),
     )
 
 

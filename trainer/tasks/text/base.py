@@ -137,7 +137,7 @@ class TextTask(Task):
         return load_pretrained(_AUTO_CLASS, folder).module
 
     def _with_new_head(self, contract: Contract, base: str, **changes: Any) -> NewModel:
-        labels = self.target.labels(contract.fitted) or [self.target_role]
+        labels = self.target.labels(contract.fitted) or [self.target_role or self.target.kind]
         config = {
             "num_labels": len(labels),
             "id2label": dict(enumerate(labels)),
