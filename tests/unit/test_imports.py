@@ -25,6 +25,7 @@ PACKAGES = [
     "trainer.models",
     "trainer.models.causal",
     "trainer.generation",
+    "trainer.export",
     "trainer.preference",
     "trainer.features",
     "trainer.targets.metrics",
