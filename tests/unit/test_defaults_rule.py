@@ -57,7 +57,7 @@ def values(facts, **given):
 def test_every_choice_is_valid_bounded_and_has_a_reason():
     for facts in SEARCHED:
         choices = choose_training(facts, TrainSpec())
-        assert set(choices) == set(AUTO_KEYS)
+        assert set(choices) == set(AUTO_KEYS) - {"tokens_per_step"}
         assert all(choice.reason and not choice.reason.endswith(".") for choice in choices.values())
         chosen = {key: choice.value for key, choice in choices.items()}
         TrainSpec(**chosen)  # the types and bounds of the spec

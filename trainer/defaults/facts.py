@@ -44,6 +44,11 @@ class TrainingFacts:
     """Maximum number of workers that share a batch."""
 
     @property
+    def n_tokens(self) -> float:
+        """Tokens of the training rows."""
+        return self.n_rows * self.mean_length
+
+    @property
     def rows_per_class(self) -> float:
         """Training rows per class or tag; all rows if the target is a number."""
         return self.n_rows / max(1, self.n_classes)

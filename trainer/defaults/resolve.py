@@ -5,22 +5,29 @@ The stored values count from then on: a training that is resumed uses them, what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cluster.files import read_json, write_json
 from trainer.data.prepared import Prepared
-from trainer.defaults.facts import Choice, collect_facts
+from trainer.defaults.facts import Choice, TrainingFacts, collect_facts
+from trainer.defaults.language_models import choose_by_tokens
 from trainer.defaults.rule import choose_training
 from trainer.defaults.tables import choose_table
 from trainer.spec.run import RunSpec
 from trainer.spec.section import AUTO
+from trainer.spec.train import TrainSpec
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.load_spec import override_spec
 
 #: The values that raymill chose, by dotted key, with the reasons. In a run's folder, or in that of a trial.
 CHOICES_FILE = "auto.json"
+#: The rule for `train:`, by the unit in which a task counts a step.
+_RULES: dict[str, Callable[[TrainingFacts, TrainSpec], dict[str, Choice]]] = {
+    "rows": choose_training,
+    "tokens": choose_by_tokens,
+}
 
 
 class ResolvedSpec(NamedTuple):
@@ -39,7 +46,7 @@ def resolve_spec(spec: RunSpec, prepared: Prepared) -> ResolvedSpec:
     task = task_catalog.get_task(spec.task)
     if task.learns_from_features:
         return apply_choices(spec, choose_table(spec, task, prepared))
-    chosen = choose_training(collect_facts(spec, task, prepared), spec.train)
+    chosen = _RULES[task.step_unit](collect_facts(spec, task, prepared), spec.train)
     return apply_choices(spec, {f"train.{key}": choice for key, choice in chosen.items()})
 
 

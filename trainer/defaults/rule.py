@@ -56,24 +56,24 @@ def choose_training(facts: TrainingFacts, train: TrainSpec) -> dict[str, Choice]
         "batch_size": batch,
         "epochs": epochs,
         "learning_rate": _choose_rate(facts, n_batch),
-        "warmup_fraction": _choose_warmup(min(n_steps, train.max_steps or n_steps)),
+        "warmup_fraction": choose_warmup(min(n_steps, train.max_steps or n_steps)),
     }
     if train.epochs == AUTO:  # else all epochs are trained
-        choices["early_stopping_patience"] = _choose_patience(n_epochs)
+        choices["early_stopping_patience"] = choose_patience(n_epochs)
     return {key: choice for key, choice in choices.items() if getattr(train, key) == AUTO}
 
 
 def _choose_batch_size(facts: TrainingFacts) -> Choice:
     """Return a power of two that fits the rows, then a multiple of the number of workers."""
     size = next((size for rows, size in _BATCH_SIZES.items() if facts.n_rows <= rows), _LARGEST_BATCH)
-    reason = f"{_count(facts.n_rows)} training rows"
+    reason = f"{count_text(facts.n_rows)} training rows"
     if not facts.model.is_pretrained and size < _NEW_MODEL_BATCH:
         size, reason = _NEW_MODEL_BATCH, "a new model needs larger batches than a pre-trained one"
     longest = 2 ** max(0, int(math.log2(_MAX_TOKENS / max(1.0, facts.mean_length))))
     if longest < size:
         size, reason = longest, f"texts of {facts.mean_length:.0f} tokens on average"
     if facts.n_rows < size:
-        size, reason = 2 ** int(math.log2(max(1, facts.n_rows))), f"only {_count(facts.n_rows)} training rows"
+        size, reason = 2 ** int(math.log2(max(1, facts.n_rows))), f"only {count_text(facts.n_rows)} training rows"
     shared = math.ceil(size / facts.workers) * facts.workers
     return Choice(shared, reason if shared == size else f"{reason}, shared by {facts.workers} workers")
 
@@ -84,12 +84,14 @@ def _choose_epochs(facts: TrainingFacts, batch_size: int) -> Choice:
         low, high = _NEW_MODEL_EPOCHS
         expected = _NEW_MODEL_STEPS / math.ceil(rows / batch_size)
         epochs = min(high, max(low, round(expected)))
-        return Choice(_fewer_for_many(epochs, rows), f"a new model learns from nothing; {_count(rows)} training rows")
+        return Choice(
+            _fewer_for_many(epochs, rows), f"a new model learns from nothing; {count_text(rows)} training rows"
+        )
     extra = _EXTRA_ROWS + _EXTRA_ROWS_PER_CLASS * facts.n_classes
     epochs = min(_MAX_EPOCHS, round(_PASSES + extra / rows))
     classes = f" of {facts.n_classes:,} classes" if facts.n_classes else ""
     few = " are few, so each is used more often" if rows < extra else ""
-    return Choice(_fewer_for_many(epochs, rows), f"{_count(rows)} training rows{classes}{few}")
+    return Choice(_fewer_for_many(epochs, rows), f"{count_text(rows)} training rows{classes}{few}")
 
 
 def _fewer_for_many(epochs: int, rows: int) -> int:
@@ -101,29 +103,30 @@ def _choose_rate(facts: TrainingFacts, batch_size: int) -> Choice:
     model = facts.model
     if model.is_pretrained:
         weights = model.body_weights or _USUAL_WEIGHTS
-        rate = _bounded(_RATE * (_RATE_WEIGHTS / weights) ** _RATE_POWER, _RATES)
+        rate = bounded(_RATE * (_RATE_WEIGHTS / weights) ** _RATE_POWER, _RATES)
         rate *= min(_MAX_SHARE_FACTOR, (1 / model.trainable_share) ** _RATE_POWER)
         rate *= _batch_factor(batch_size, _REFERENCE_BATCH)
     else:
         weights = model.body_weights or _NEW_RATE_WEIGHTS
-        rate = _bounded(_NEW_RATE * (_NEW_RATE_WEIGHTS / weights) ** _NEW_RATE_POWER, _NEW_RATES)
+        rate = bounded(_NEW_RATE * (_NEW_RATE_WEIGHTS / weights) ** _NEW_RATE_POWER, _NEW_RATES)
         rate *= _batch_factor(batch_size, _NEW_REFERENCE_BATCH)
-    return Choice(_two_digits(rate), f"{_describe_model(facts)}, batches of {batch_size}")
+    return Choice(two_digits(rate), f"{describe_model(facts)}, batches of {batch_size}")
 
 
 def _batch_factor(batch_size: int, reference: int) -> float:
     """Return how much larger a rate may be: larger batches have less noise in their gradients."""
-    return _bounded(math.sqrt(batch_size / reference), (0.5, 2.0))
+    return bounded(math.sqrt(batch_size / reference), (0.5, 2.0))
 
 
-def _describe_model(facts: TrainingFacts) -> str:
+def describe_model(facts: TrainingFacts) -> str:
+    """Return what a rate depends on, for a sentence: `a pre-trained model of 11 million weights`."""
     model = facts.model
     if model.body_weights is None:
         return "a pre-trained model" if model.is_pretrained else "a new model"
     size = (
-        f"{_count(model.body_weights)} weights besides its word embeddings"
+        f"{count_text(model.body_weights)} weights besides its word embeddings"
         if facts.mean_length
-        else (f"{_count(model.body_weights)} weights")
+        else (f"{count_text(model.body_weights)} weights")
     )
     origin = "a pre-trained model" if model.is_pretrained else "a new model"
     trained = ""
@@ -134,26 +137,30 @@ def _describe_model(facts: TrainingFacts) -> str:
     return f"{origin} of {size}{trained}"
 
 
-def _choose_warmup(n_steps: int) -> Choice:
+def choose_warmup(n_steps: int) -> Choice:
+    """Return the share of a training's steps in which the learning rate rises."""
     share = min(_WARMUP, _MAX_WARMUP_STEPS / max(1, n_steps))
     if share < _WARMUP:
-        return Choice(_two_digits(share), f"{_MAX_WARMUP_STEPS:,} of {_count(n_steps)} steps are enough")
+        return Choice(two_digits(share), f"{_MAX_WARMUP_STEPS:,} of {count_text(n_steps)} steps are enough")
     return Choice(_WARMUP, "a tenth of all steps")
 
 
-def _choose_patience(n_epochs: int) -> Choice:
+def choose_patience(n_epochs: int) -> Choice:
+    """Return the number of epochs without progress after which a training stops."""
     patience = max(_MIN_PATIENCE, math.ceil(n_epochs / 2))
     return Choice(patience, "the learning rate falls until the end, so later epochs may still be better")
 
 
-def _bounded(value: float, bounds: tuple[float, float]) -> float:
+def bounded(value: float, bounds: tuple[float, float]) -> float:
+    """Return the number within `bounds` that is closest to `value`."""
     return min(bounds[1], max(bounds[0], value))
 
 
-def _two_digits(value: float) -> float:
+def two_digits(value: float) -> float:
+    """Return a number rounded to two significant digits."""
     return float(f"{value:.1e}")
 
 
-def _count(number: float) -> str:
+def count_text(number: float) -> str:
     """Return a number for a sentence: `512`, `10,003`, `1.2 million`."""
     return f"{number / 1e6:.3g} million" if number >= 1e6 else f"{int(number):,}"

@@ -132,9 +132,9 @@ class FlatUpdater:
         group = next(group for group in self._groups if any(value is parameter for value in group["params"]))
         return float(group["lr"])
 
-    def backward(self, loss_sum: torch.Tensor, rows: int, *, more: bool) -> None:
-        # The loss of a step is the mean over the rows of all workers, so workers' gradients are summed, not averaged.
-        (loss_sum / rows).backward()
+    def backward(self, loss_sum: torch.Tensor, divisor: int, *, more: bool) -> None:
+        # The loss of a step is a sum over all workers divided by one number, so gradients are summed, not averaged.
+        (loss_sum / divisor).backward()
         if more or self._workers > 1:
             for piece in self._direct_pieces():
                 self._gradient[piece.start : piece.end] += self._direct_gradient_of(piece)

@@ -46,9 +46,9 @@ class TorchUpdater:
         groups = self._optimizer.param_groups
         return float(next(g["lr"] for g in groups if any(value is parameter for value in g["params"])))
 
-    def backward(self, loss_sum: torch.Tensor, rows: int, *, more: bool) -> None:
-        # DDP and FSDP average gradients over workers, but the loss of a step is the mean over the rows of all workers.
-        self._scaler.scale(loss_sum * (self._workers / rows)).backward()
+    def backward(self, loss_sum: torch.Tensor, divisor: int, *, more: bool) -> None:
+        # DDP and FSDP average gradients over workers, but the loss of a step is a sum over all workers.
+        self._scaler.scale(loss_sum * (self._workers / divisor)).backward()
 
     def update(self) -> torch.Tensor | None:
         self._scaler.unscale_(self._optimizer)

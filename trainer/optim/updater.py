@@ -24,11 +24,11 @@ class Updater(Protocol):
     def learning_rate_of(self, parameter: torch.Tensor) -> float:
         """Return the current learning rate of one parameter."""
 
-    def backward(self, loss_sum: torch.Tensor, rows: int, *, more: bool) -> None:
+    def backward(self, loss_sum: torch.Tensor, divisor: int, *, more: bool) -> None:
         """Accumulate the gradients of one pass.
 
-        `loss_sum` is summed over this worker's rows of the pass; `rows` counts the rows of the whole step on all
-        workers; `more` says whether the step has several passes.
+        `loss_sum` is summed over this worker's rows of the pass; the loss of a step is the sum over all workers
+        divided by `divisor`; `more` says whether the step has several passes.
         """
 
     def update(self) -> torch.Tensor | None:

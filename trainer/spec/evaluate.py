@@ -9,7 +9,7 @@ from pydantic import Field
 from trainer.spec.section import NAME_PATTERN, Positive, SpecSection
 
 #: Metrics for which a lower value is better; for all others a higher one is.
-LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "rmse", "mae", "mse"})
+LOWER_IS_BETTER = frozenset({"log_loss", "perplexity", "calibration_error", "rmse", "mae", "mse"})
 
 #: Raised when a metric changes its meaning; values of different versions are not compared. 2: macro averages cover the
 #: classes or tags that have rows, and no longer those without rows that were predicted.
@@ -28,6 +28,8 @@ Metric = Literal[
     "roc_auc",
     "pr_auc",
     "log_loss",
+    "perplexity",
+    "token_accuracy",
     "calibration_error",
     "rmse",
     "mae",

@@ -20,7 +20,7 @@ from trainer.spec.section import (
 )
 
 #: The keys of `train:` that raymill chooses unless the spec sets them (`trainer.defaults`).
-AUTO_KEYS = ("learning_rate", "epochs", "batch_size", "warmup_fraction", "early_stopping_patience")
+AUTO_KEYS = ("learning_rate", "epochs", "batch_size", "tokens_per_step", "warmup_fraction", "early_stopping_patience")
 
 
 class AugmentSpec(SpecSection):
@@ -82,6 +82,12 @@ class TrainSpec(SpecSection):
     micro_batch_size: Positive | None = None
     """Maximum number of rows that a worker puts through the model at a time. Larger parts of a batch take several
     passes (gradient accumulation), with the same result. Default: all at once."""
+    tokens_per_step: PositiveOrAuto = AUTO
+    """Language models: tokens per optimizer step, over all workers together, whatever their number. The steps of an epoch
+    are as equal as whole rows allow. `auto`: chosen from the number of tokens and the model."""
+    micro_batch_tokens: Positive | None = None
+    """Language models: maximum number of tokens that a worker puts through the model at a time, or one longer row. A
+    larger part of a step takes several passes, with the same result. Default: all at once."""
     learning_rate: RateOrAuto = AUTO
     """Peak learning rate, reached after the warm-up. `auto`: chosen from the size and the kind of the model, and the
     batch size."""
@@ -145,6 +151,11 @@ class TrainSpec(SpecSection):
     def rows_per_step(self) -> int:
         """`batch_size`."""
         return int(_number("batch_size", self.batch_size))
+
+    @property
+    def n_tokens_per_step(self) -> int:
+        """`tokens_per_step`."""
+        return int(_number("tokens_per_step", self.tokens_per_step))
 
     @property
     def peak_learning_rate(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.models.model_facts import ModelFacts, base_model_facts
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from trainer.contract.contract import Contract
     from trainer.spec.run import RunSpec
+    from trainer.tasks.objective import Objective
 
 
 class ModelOptions:
@@ -21,6 +22,8 @@ class ModelOptions:
     models = ""
     #: The tensor of `collate` that holds token ids. Training may then leave out embedding rows of unused tokens.
     token_input: str | None = None
+    #: In what `train:` counts a step: `rows` (`batch_size`) or `tokens` (`tokens_per_step`).
+    step_unit: Literal["rows", "tokens"] = "rows"
     #: A training loop that replaces raymill's. Its argument is a `trainer.training.context.TrainContext`.
     train: Callable[..., None] | None = None
 
@@ -41,6 +44,10 @@ class ModelOptions:
     def batch_on_meta(self, spec: RunSpec, rows: int, length: int) -> dict[str, torch.Tensor]:
         """Return a batch for `model_on_meta` with inputs of `length`, as `collate` would."""
         return {}
+
+    def objective(self, spec: RunSpec, contract: Contract) -> Objective | None:
+        """Return what a training minimizes. None: the target's loss of the model's `logits`, by row."""
+        return None
 
     def pad_id(self, contract: Contract) -> int:
         """Return the id with which `collate` pads `token_input`."""

@@ -9,6 +9,7 @@ TORCH_LOOP_KEYS = frozenset(
         "model.factory",
         "train.max_steps",
         "train.max_time_s",
+        "train.batch_size",
         "train.micro_batch_size",
         "train.head_learning_rate",
         "train.layerwise_lr_decay",
@@ -23,7 +24,16 @@ TORCH_LOOP_KEYS = frozenset(
 )
 
 #: The keys of language models. A custom task uses them only if it names them.
-LANGUAGE_KEYS = frozenset({"train.method"})
+LANGUAGE_KEYS = frozenset({"train.method", "train.tokens_per_step", "train.micro_batch_tokens"})
+
+#: The keys with which a language model is trained: its steps are counted in tokens, and it has no head of its own.
+LANGUAGE_MODEL_KEYS = LANGUAGE_KEYS | TORCH_LOOP_KEYS - {
+    "model.factory",
+    "train.batch_size",
+    "train.micro_batch_size",
+    "train.head_learning_rate",
+    "train.loss",
+}
 
 #: All keys that some tasks do not use. A task or its target names those that it uses in `used_keys`.
 OPTIONAL_KEYS = (

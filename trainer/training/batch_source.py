@@ -6,7 +6,7 @@ Letters in shapes: B rows of this worker's part of a step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -33,19 +33,37 @@ class BatchStep(NamedTuple):
     """False if a short step has no rows for this worker; the worker then joins the all-reduce with a loss of zero."""
     positions: np.ndarray
     """The position of each row in the whole step, int64. It does not depend on the number of workers."""
+    divisor: int
+    """What the summed loss of the step is divided by: its rows, or their learned tokens, over all workers."""
+    split: Sequence[np.ndarray]
+    """Indices of the rows of each pass through the model. Every worker has the same number of passes; some are empty."""
 
-    def micro_batches(self, max_rows: int | None, workers: int) -> list[BatchStep]:
-        """Return the step as micro-batches of at most `max_rows` rows each, the same number on every worker."""
-        largest = -(-self.rows // workers)
-        n_parts = 1 if max_rows is None else -(-largest // max_rows)
-        if n_parts == 1:
+    def passes(self) -> list[BatchStep]:
+        """Return the step in passes of one split each."""
+        if len(self.split) == 1:
             return [self]
         parts = []
-        for indices in np.array_split(np.arange(len(self.inputs)), n_parts):
+        for indices in self.split:
             used = indices if len(indices) else np.arange(1)
-            inputs, has_rows = [self.inputs[row] for row in used], self.has_rows and len(indices) > 0
-            parts.append(BatchStep(inputs, self.targets[used], self.rows, has_rows, self.positions[used]))
+            parts.append(
+                self._replace(
+                    inputs=[self.inputs[row] for row in used],
+                    targets=self.targets[used],
+                    has_rows=self.has_rows and len(indices) > 0,
+                    positions=self.positions[used],
+                    split=[np.arange(len(used))],
+                )
+            )
         return parts
+
+
+def split_evenly(own_rows: int, step_rows: int, workers: int, max_rows: int | None) -> list[np.ndarray]:
+    """Return the indices of `own_rows` rows in passes of at most `max_rows`, as many passes on every worker.
+
+    `step_rows` counts the rows of the step over all workers.
+    """
+    largest = -(-step_rows // workers)
+    return np.array_split(np.arange(own_rows), 1 if max_rows is None else -(-largest // max_rows))
 
 
 class BatchSource(Protocol):
@@ -73,8 +91,11 @@ class PreparedBatches:
 
     is_exact = True
 
-    def __init__(self, rows: PreparedRows, seed: int, batch_size: int, rank: int, workers: int) -> None:
-        self._rows, self._seed, self._batch_size, self._rank, self._workers = rows, seed, batch_size, rank, workers
+    def __init__(
+        self, rows: PreparedRows, seed: int, batch_size: int, max_rows: int | None, rank: int, workers: int
+    ) -> None:
+        self._rows, self._seed, self._batch_size, self._max_rows = rows, seed, batch_size, max_rows
+        self._rank, self._workers = rank, workers
         self.n_rows = len(rows)
         self.steps_per_epoch = batch_plan.steps_per_epoch(len(rows), batch_size)
 
@@ -86,7 +107,8 @@ class PreparedBatches:
             positions = positions if has_rows else np.arange(1)
             own = rows[positions]
             inputs = [self._rows.inputs(row) for row in own]
-            yield BatchStep(inputs, self._rows.targets[own], len(rows), has_rows, positions)
+            split = split_evenly(len(own), len(rows), self._workers, self._max_rows)
+            yield BatchStep(inputs, self._rows.targets[own], len(rows), has_rows, positions, len(rows), split)
 
     def rows_of(self, epoch: int, step: int) -> np.ndarray:
         """Return the rows of one step of the plan."""
@@ -105,12 +127,20 @@ class StreamedBatches:
     is_exact = False
 
     def __init__(
-        self, shard: Any, contract: Contract, n_rows: int, seed: int, batch_size: int, rank: int, workers: int
+        self,
+        shard: Any,
+        contract: Contract,
+        n_rows: int,
+        seed: int,
+        batch_size: int,
+        max_rows: int | None,
+        rank: int,
+        workers: int,
     ) -> None:
         self._contract, self._rank = contract, rank
         self._shard, self._seed, self._batch_size = shard, seed, batch_size // workers
         self._n_own_rows = n_rows // workers
-        self._workers = workers
+        self._max_rows, self._workers = max_rows, workers
         self.n_rows = self._n_own_rows * workers
         self.steps_per_epoch = math.ceil(self._n_own_rows / self._batch_size)
 
@@ -148,4 +178,6 @@ class StreamedBatches:
             rows = batches[number]
             inputs = [values[offsets[row] : offsets[row + 1]] for row in rows]
             positions = np.arange(len(rows)) * self._workers + self._rank
-            yield BatchStep(inputs, targets[rows], len(rows) * self._workers, True, positions)
+            n_rows = len(rows) * self._workers
+            split = split_evenly(len(rows), n_rows, self._workers, self._max_rows)
+            yield BatchStep(inputs, targets[rows], n_rows, True, positions, n_rows, split)

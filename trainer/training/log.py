@@ -27,14 +27,16 @@ class TrainingLog:
     """
 
     def __init__(
-        self, folder: Path | None, spec: RunSpec, n_rows: int, n_steps: int | None = None, epochs: int | None = None
+        self, folder: Path | None, spec: RunSpec, n_rows: int, share_of_rows: float = 1.0, epochs: int | None = None
     ) -> None:
-        """`epochs` is `train.epochs` by default; an estimator that is fitted in one step has 1."""
+        """`epochs` is `train.epochs` by default; an estimator that is fitted in one step has 1.
+
+        `share_of_rows` is below 1 if a limit of steps ends the training before its last epoch.
+        """
         self.folder, self.spec, self.n_rows = folder, spec, n_rows
         self.claim = Claim(folder) if folder else None
         self._epochs = epochs or spec.train.n_epochs
-        self._total = n_rows * self._epochs
-        self._n_steps = n_steps
+        self._expected = round(n_rows * self._epochs * share_of_rows)
         self._trackers = start_trackers(spec, folder, self.notice) if folder else Trackers([])
         self._done = 0
         self._note = ""
@@ -99,7 +101,7 @@ class TrainingLog:
 
     def finish(self) -> None:
         """Set the progress to complete, even if the training stopped early, and close the trackers."""
-        self._done = self._total
+        self._done = self._expected
         self.progress.update(self._progress(), force=True)
         self._trackers.close()
 
@@ -109,10 +111,7 @@ class TrainingLog:
 
     def _progress(self) -> Progress:
         note = f"epoch {self._epoch}/{self._epochs}" + (f", {self._note}" if self._note else "")
-        total = self._total
-        if self._n_steps is not None:
-            total = min(total, self._n_steps * self.spec.train.rows_per_step)
-        return Progress(done=self._done, total=total, unit="rows", note=note)
+        return Progress(done=self._done, total=self._expected, unit="rows", note=note)
 
 
 def _filter_lines(path: Path, predicate: Callable[[dict[str, Any]], bool]) -> None:

@@ -17,7 +17,7 @@ from cluster.errors import ModelError, UserError
 from trainer.optim.distributed.collectives import all_gather_object, broadcast_object
 from trainer.optim.precision import Precision, autocast, resolve_precision
 from trainer.runs.environment import write_hardware
-from trainer.training.batch_source import PreparedBatches
+from trainer.training.batch_sources import open_batches
 from trainer.training.callbacks import ModelWriter
 from trainer.training.checkpoint.background_writer import BackgroundWriter
 from trainer.training.checkpoint.best_model import (
@@ -62,14 +62,13 @@ class TrainLoop:
         self._task, self._spec, self._prepared = context.task, context.spec, context.prepared
         self._worker, self._folder, self._callback = context.worker, context.folder, context.callback
         spec, worker = context.spec, context.worker
-        self._batches = context.stream or PreparedBatches(
-            context.prepared.part("train"), spec.train.seed, spec.train.rows_per_step, worker.rank, worker.workers
-        )
+        self._batches = context.stream or open_batches(context)
         steps = spec.train.n_epochs * self._batches.steps_per_epoch
         self._n_steps = min(steps, spec.train.max_steps or steps)
         self._state = TrainState()
         folder = self._folder if worker.rank == 0 else None
-        self._log = TrainingLog(folder, spec, self._batches.n_rows, self._n_steps)
+        share = self._n_steps / max(1, steps)
+        self._log = TrainingLog(folder, spec, self._batches.n_rows, share_of_rows=share)
         self._checkpoints = Checkpoints(self._folder, spec.train.checkpoint.keep)
         self._writer = BackgroundWriter(self._log.notice)
         self._window = StepWindow(worker)
@@ -140,9 +139,9 @@ class TrainLoop:
             if self._is_done:
                 return
             loss, norm = self._module.train_step(step, epoch, number, state.step)
-            state.advance(step.rows)
+            state.advance(step.rows, step.divisor)
             tokens = sum(map(len, step.inputs)) if self._task.token_input else 0
-            self._window.add(loss, norm, step.rows, tokens)
+            self._window.add(loss, norm, step, tokens)
             self._log.add_rows(step.rows)
             self._check_steps(is_last=number + 1 == self._batches.steps_per_epoch)
 
@@ -165,7 +164,7 @@ class TrainLoop:
         for loss in stats.losses:  # one by one, so that the sum does not depend on the size of the window
             state.loss_sum += loss
         metrics = {
-            "loss": sum(stats.losses) / stats.rows,
+            "loss": sum(stats.losses) / stats.divisor,
             "learning_rate": self._module.learning_rate(state.step - 1),
             "grad_norm": stats.grad_norm,
             "workers": self._worker.workers,
@@ -237,11 +236,10 @@ class TrainLoop:
 
     def _end_epoch(self, epoch: int, best: BestTracker) -> None:
         state, target, fitted = self._state, self._task.target, self._prepared.contract.fitted
-        rows = state.rows - (epoch - 1) * self._batches.n_rows
         with self._module.evaluation_model() as model:
             metrics = self._validate(model, epoch)  # all ranks
         check_finite_loss(metrics[target.loss_metric], epoch)
-        metrics["train_loss"] = target.scale_loss(fitted, state.loss_sum / rows)
+        metrics["train_loss"] = target.scale_loss(fitted, state.loss_sum / state.divisor)
         is_better = best.record(metrics)
         self._log.end_epoch(metrics, state)
         reached = {"epoch": epoch, **metrics}

@@ -1,17 +1,21 @@
-"""The training loss: the target's own loss with the spec's options, or a user's function.
+"""The training loss: the task's objective, the target's own loss with the spec's options, or a user's function.
 
 The options are `train.loss` in trainer/spec/train.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cluster.errors import SpecError
 from trainer.contract import user_code
 from trainer.spec.train import LossSpec
 from trainer.targets.base import Target
+from trainer.tasks.objective import Objective
+from trainer.training.context import TrainContext
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +25,34 @@ if TYPE_CHECKING:
 
 
 _KEY = "train.loss.function"  # also in trainer.tasks.load_spec, which does not import torch
+
+
+def make_objective(context: TrainContext) -> Objective:
+    """Return what the training minimizes: the task's objective, or the loss of its target by row."""
+    import torch
+
+    task, spec, prepared = context.task, context.spec, context.prepared
+    own = task.objective(spec, prepared.contract)
+    if own is not None:
+        return own
+    weights = prepared.summary["class_weights"]
+    device = context.worker.device
+    return TargetLoss(
+        make_loss(spec.train.loss, task.target), torch.tensor(weights, device=device) if weights else None
+    )
+
+
+class TargetLoss:
+    """The loss of a model's `logits` by row. Implements `Objective`."""
+
+    def __init__(self, loss: LossSum, class_weights: torch.Tensor | None) -> None:
+        self._loss, self._class_weights = loss, class_weights
+
+    def weight(self, inputs: np.ndarray) -> int:
+        return 1
+
+    def loss_sum(self, forward: Callable[..., Any], batch: Mapping[str, Any], targets: torch.Tensor) -> torch.Tensor:
+        return self._loss(forward(**batch).logits, targets, self._class_weights)
 
 
 def make_loss(spec: LossSpec, target: Target) -> LossSum:

@@ -12,6 +12,7 @@ import torch
 
 from trainer.optim.distributed.collectives import all_gather_object
 from trainer.optim.distributed.worker_context import WorkerContext
+from trainer.training.batch_source import BatchStep
 
 
 class StepStats(NamedTuple):
@@ -25,6 +26,8 @@ class StepStats(NamedTuple):
     """The index in the window of the first step with a loss or gradient that is not finite; None if there is none."""
     steps: int
     rows: int
+    divisor: int
+    """What the sum of `losses` is divided by."""
     tokens: int
     is_out_of_time: bool
     """Whether rank 0 has reached the time limit."""
@@ -44,18 +47,19 @@ class StepWindow:
     def _clear(self) -> None:
         self._losses: list[torch.Tensor] = []
         self._norms: list[torch.Tensor] = []
-        self._rows = self._tokens = 0
+        self._rows = self._divisor = self._tokens = 0
 
-    def add(self, loss: torch.Tensor, norm: torch.Tensor | None, rows: int, tokens: int) -> None:
+    def add(self, loss: torch.Tensor, norm: torch.Tensor | None, step: BatchStep, tokens: int) -> None:
         """Add one step.
 
         `loss` is this worker's summed loss; `norm` is the norm of the full gradient, None if a gradient scaler may skip
-        the step; `rows` counts the rows of all workers; `tokens` counts this worker's tokens.
+        the step; `tokens` counts this worker's tokens.
         """
         self._losses.append(loss)
         if norm is not None:
             self._norms.append(norm)
-        self._rows += rows
+        self._rows += step.rows
+        self._divisor += step.divisor
         self._tokens += tokens
 
     def flush(self, *, is_out_of_time: bool, is_save_due: bool, is_stop_requested: bool) -> StepStats:
@@ -74,6 +78,7 @@ class StepWindow:
             first_bad=finite.index(False) if False in finite else None,
             steps=len(losses),
             rows=self._rows,
+            divisor=self._divisor,
             tokens=sum(part[1] for part in parts),
             is_out_of_time=parts[0][2],
             is_save_due=parts[0][3],

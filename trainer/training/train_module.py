@@ -33,7 +33,7 @@ from trainer.training.batch_source import BatchSource, BatchStep
 from trainer.training.checkpoint.export import export_model
 from trainer.training.compact_vocabulary import CompactVocabulary
 from trainer.training.context import TrainContext
-from trainer.training.loss import make_loss
+from trainer.training.loss import make_objective
 
 _MODEL, _AVERAGE, _UPDATER = "model.", "average.", "updater."
 
@@ -82,9 +82,7 @@ class TrainModule:
         norms = [module for module in self.model.modules() if is_running_norm(module)]
         self._statistics = [buffer for norm in norms for buffer in norm.buffers() if buffer.is_floating_point()]
         self._ema = EMA(self._updater, spec.train.ema_decay)
-        self._loss_sum = make_loss(spec.train.loss, task.target)
-        weights = self._prepared.summary["class_weights"]
-        self._class_weights = torch.tensor(weights, device=worker.device) if weights else None
+        self._objective = make_objective(context)
 
     def _flat_updater(self) -> FlatUpdater:
         """Return the updater for CPUs. Install the faster BERT layers if the model supports them."""
@@ -120,13 +118,13 @@ class TrainModule:
         Returns this worker's summed loss, and the norm of the gradient that `Updater.update` returned.
         """
         self._updater.set_learning_rates(total_steps)
-        passes = step.micro_batches(self._spec.train.micro_batch_size, self._worker.workers)
+        passes = step.passes()
         summed = torch.zeros((), device=self._worker.device)
         for index, part in enumerate(passes):
             seed_everything(self._seed(epoch, number, index))
             with self._without_sync(index < len(passes) - 1):
                 loss = self._loss(part, epoch, number, index)
-                self._updater.backward(loss, part.rows, more=len(passes) > 1)
+                self._updater.backward(loss, part.divisor, more=len(passes) > 1)
             summed += loss.detach()
         norm = self._updater.update()
         embedding = self._vocabulary.weight
@@ -151,9 +149,13 @@ class TrainModule:
         batch, targets = task.augment(self._spec, contract, batch, targets, self._seed(epoch, number, index))
         if self._masks is not None:
             self._masks.set_rows(make_row_keys(self._spec.train.seed, epoch, number, part.positions))
+        batch = {name: value.to(device) for name, value in batch.items()}
+        loss = self._objective.loss_sum(self._autocast_forward, batch, targets.to(device))
+        return loss * (1.0 if part.has_rows else 0.0)
+
+    def _autocast_forward(self, **batch: Any) -> Any:
         with autocast(self._precision, self._worker.device_type):
-            logits_BC = self._forward(**{name: value.to(device) for name, value in batch.items()}).logits
-        return self._loss_sum(logits_BC, targets.to(device), self._class_weights) * (1.0 if part.has_rows else 0.0)
+            return self._forward(**batch)
 
     def _without_sync(self, more: bool) -> contextlib.AbstractContextManager[Any]:
         """Return DDP's `no_sync` for all passes but the last, so that workers average gradients once per step."""

@@ -123,8 +123,10 @@ def _open_stream(spec: RunSpec, prepared: Prepared, worker: WorkerContext, shard
     if shard is None:
         return None
     n_rows = prepared.summary["rows"]["train"]
-    seed, size = spec.train.seed, spec.train.rows_per_step
-    return StreamedBatches(shard, prepared.contract, n_rows, seed, size, worker.rank, worker.workers)
+    train = spec.train
+    return StreamedBatches(
+        shard, prepared.contract, n_rows, train.seed, train.rows_per_step, train.micro_batch_size, *worker[:2]
+    )
 
 
 def _check_against_library(prepared: Prepared) -> None:

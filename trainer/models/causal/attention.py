@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 #: The name under which transformers knows `attend`.
-NAME = "raymill"
+NAME = "raymill_segments"
 
 
 class Segments(Protocol):

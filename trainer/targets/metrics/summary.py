@@ -19,6 +19,8 @@ _MAIN_METRICS = (
     "weighted_f1",
     "roc_auc",
     "log_loss",
+    "perplexity",
+    "token_accuracy",
     "rmse",
     "mae",
     "r2",

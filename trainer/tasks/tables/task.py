@@ -80,7 +80,7 @@ class TabularTask(Task):
 
     request = '{"column": value, ...}'
     allowed_issues = frozenset(ALLOWABLE_ISSUES)  # equal rows are common in tables
-    used_keys = frozenset({"model.kind", "model.params", "train.folds"})
+    used_keys = frozenset({"model.kind", "model.params", "train.batch_size", "train.folds"})
     learns_from_features = True
 
     # -- rows

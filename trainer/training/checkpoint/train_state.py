@@ -18,6 +18,8 @@ class TrainState(BaseModel):
     """Rows trained on, by all workers together."""
     loss_sum: float = 0.0
     """The summed loss of this epoch's rows so far, over all workers."""
+    divisor: int = 0
+    """What `loss_sum` is divided by: this epoch's rows so far, or their learned tokens."""
     seconds: float = 0.0
     """Seconds of training, including those before an interruption."""
     best: float | None = None
@@ -27,12 +29,13 @@ class TrainState(BaseModel):
     since_best: int = 0
     """Epochs since the best epoch."""
 
-    def advance(self, rows: int) -> None:
-        """Move past one step of `rows` rows."""
+    def advance(self, rows: int, divisor: int) -> None:
+        """Move past one step of `rows` rows whose loss is divided by `divisor`."""
         self.step_in_epoch += 1
         self.step += 1
         self.rows += rows
+        self.divisor += divisor
 
     def begin_next_epoch(self) -> None:
         """Move to the first step of the next epoch."""
-        self.epoch, self.step_in_epoch, self.loss_sum = self.epoch + 1, 0, 0.0
+        self.epoch, self.step_in_epoch, self.loss_sum, self.divisor = self.epoch + 1, 0, 0.0, 0

@@ -1,0 +1,104 @@
+"""Target: the tokens of an answer. A row's scores are its sufficient statistics, so no logits are held.
+
+Letters in shapes: B rows. The columns of scores are the negative log-likelihood in nats summed over the judged tokens,
+the number of these tokens, and how many of them were predicted right. Further columns may follow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from trainer.spec.evaluate import Metric
+from trainer.targets.base import FittedTarget, Target
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.spec.train import LossSpec
+
+#: The columns of scores.
+NLL, TOKENS, RIGHT = 0, 1, 2
+N_STATISTICS = 3
+_LARGEST_EXPONENT = 700.0
+
+
+class GeneratedTokens(Target):
+    """Tokens, each predicted from those before it. What is learned is in the model's inputs; there is no column."""
+
+    kind = "tokens"
+    metric_names: tuple[Metric, ...] = ("log_loss", "perplexity", "token_accuracy")
+    default_metric: Metric = "log_loss"
+    loss_metric = "log_loss"
+    has_labels = False
+    may_be_empty = True
+    accepts_any_type = True
+
+    def check(self, role: str, values: pa.ChunkedArray) -> list[pa.ChunkedArray]:
+        return []
+
+    def tally(self, values: pa.ChunkedArray) -> dict[str, int]:
+        return {"count": len(values)}
+
+    def fit(self, role: str, tally: Mapping[str, int], declared: list[str] | None) -> dict[str, Any]:
+        return {}
+
+    def encode(self, fitted: FittedTarget, values: pa.Array) -> pa.Array:
+        return pa.array(np.zeros(len(values), np.int8))
+
+    def array(self, fitted: FittedTarget, encoded: pa.ChunkedArray) -> np.ndarray:
+        return np.zeros(len(encoded), np.int8)
+
+    def codes(self, fitted: FittedTarget, values: pa.Array) -> np.ndarray:
+        return np.zeros(len(values), np.int32)
+
+    def tensor(self, fitted: FittedTarget, targets: np.ndarray) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(targets)
+
+    def loss_sum(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        spec: LossSpec | None = None,
+    ) -> torch.Tensor:
+        raise NotImplementedError("the loss of tokens is the one of the task's objective")
+
+    def width(self, fitted: FittedTarget) -> int:
+        return N_STATISTICS
+
+    def scores(self, fitted: FittedTarget, logits: np.ndarray) -> np.ndarray:
+        scores: np.ndarray = logits.astype(np.float64)
+        return scores
+
+    def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
+        n_tokens = float(scores[:, TOKENS].sum())
+        if not n_tokens:
+            return {}
+        loss = float(scores[:, NLL].sum()) / n_tokens
+        return {
+            "log_loss": loss,
+            "perplexity": math.exp(min(loss, _LARGEST_EXPONENT)),
+            "token_accuracy": float(scores[:, RIGHT].sum()) / n_tokens,
+        }
+
+    def answer(self, fitted: FittedTarget, scores: np.ndarray) -> list[dict[str, Any]]:
+        return [
+            {"log_loss": round(nll / max(1.0, n_tokens), 6), "tokens": int(n_tokens)}
+            for nll, n_tokens in scores[:, [NLL, TOKENS]].tolist()
+        ]
+
+    def prediction_columns(self, answers: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
+        return {
+            "prediction": pa.nulls(len(answers), pa.string()),
+            "score": pa.array([answer["log_loss"] for answer in answers], pa.float64()),
+        }
+
+    def example(self, fitted: FittedTarget) -> dict[str, Any]:
+        return {"log_loss": 1.234567, "tokens": 12}

@@ -1,0 +1,107 @@
+"""The model of text generation: created, trained, judged, saved and loaded.
+
+Letters in shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.contract.contract import Contract
+from trainer.models import lora
+from trainer.models.base_model import locate_base_model
+from trainer.models.model_facts import ModelFacts, base_model_facts
+from trainer.models.new_model import NewModel
+from trainer.models.pretrained import load_pretrained
+from trainer.models.save import save_torch_model
+from trainer.spec.run import RunSpec
+from trainer.tasks.objective import Objective
+from trainer.tasks.spec_keys import LANGUAGE_MODEL_KEYS
+
+if TYPE_CHECKING:
+    import torch
+
+AUTO_CLASS = "AutoModelForCausalLM"
+#: The contract's step with the tokenizer's facts: `vocab_size`, `bos_token_id`, `eos_token_id`, `pad_token_id`.
+CHAT_STEP = "chat"
+# Tokens of one forward pass outside of training, whatever the number of rows.
+_JUDGED_TOKENS = 8192
+
+
+class LanguageModelTask:
+    """The methods of a task that trains a causal language model."""
+
+    token_input = "input_ids"
+    step_unit = "tokens"
+    used_keys = LANGUAGE_MODEL_KEYS
+    models = "base: a causal language model of transformers; config: a new one"
+
+    def collate(self, contract: Contract, inputs: list[np.ndarray]) -> dict[str, torch.Tensor]:
+        from trainer.models.causal.batch import pack_rows
+
+        return pack_rows(inputs)
+
+    def objective(self, spec: RunSpec, contract: Contract) -> Objective | None:
+        return LearnedTokens()
+
+    def model_facts(self, spec: RunSpec) -> ModelFacts:
+        if spec.model.config is None:
+            return base_model_facts(spec)
+        from trainer.models.causal.new_config import count_body_weights
+
+        return ModelFacts(count_body_weights(spec.model.config), 1.0, is_pretrained=False)
+
+    def new_model(self, contract: Contract, spec: RunSpec) -> Any:
+        from trainer.models.causal.new_config import new_causal_config, new_causal_model
+        from trainer.models.causal.packed_forward import use_packed_forward
+
+        if spec.model.config is not None:
+            config = new_causal_config(spec.model.config, contract.step_params(CHAT_STEP))
+            model = NewModel(new_causal_model(config))
+        else:
+            assert spec.model.base is not None  # checked by check_spec
+            model = load_pretrained(AUTO_CLASS, locate_base_model(spec.model.base))
+        use_packed_forward(model.module)
+        return model
+
+    def save_model(self, model: Any, contract: Contract, folder: Path) -> None:
+        save_torch_model(model, folder)
+
+    def load_model(self, folder: Path) -> torch.nn.Module:
+        from trainer.models.causal.packed_forward import use_packed_forward
+
+        if lora.holds_adapter(folder):
+            base = load_pretrained(AUTO_CLASS, locate_base_model(lora.base_of_adapter(folder))).module
+            module = lora.load_adapter(base, folder)
+        else:
+            module = load_pretrained(AUTO_CLASS, folder).module
+        use_packed_forward(module)
+        return module
+
+    def forward(
+        self, model: Any, contract: Contract, inputs: list[np.ndarray], batch_size: int, device: str
+    ) -> np.ndarray:
+        """Return each row's statistics, float64, shape (B, 3); see `trainer.targets.generated`.
+
+        All learned tokens of a row are judged; if it has none, as a request, all its tokens but the first.
+        """
+        from trainer.models.causal.judge import judge_rows
+
+        return judge_rows(model, inputs, batch_size, _JUDGED_TOKENS, device)
+
+
+class LearnedTokens:
+    """The negative log-likelihood of the learned tokens, per learned token. Implements `Objective`."""
+
+    def weight(self, inputs: np.ndarray) -> int:
+        from trainer.models.causal.batch import count_learned
+
+        return count_learned(inputs)
+
+    def loss_sum(self, forward: Callable[..., Any], batch: Mapping[str, Any], targets: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = forward(**batch).nll.sum()
+        return loss

@@ -1,0 +1,31 @@
+"""The source of a training's batches, by the unit in which its task counts a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trainer.training.batch_source import BatchSource, PreparedBatches
+from trainer.training.context import TrainContext
+from trainer.training.loss import make_objective
+from trainer.training.token_batches import TokenBatches
+
+
+def open_batches(context: TrainContext) -> BatchSource:
+    """Return the prepared rows of a training in the steps of its plan."""
+    return _SOURCES[context.task.step_unit](context)
+
+
+def _by_rows(context: TrainContext) -> BatchSource:
+    train, worker = context.spec.train, context.worker
+    rows = context.prepared.part("train")
+    return PreparedBatches(rows, train.seed, train.rows_per_step, train.micro_batch_size, worker.rank, worker.workers)
+
+
+def _by_tokens(context: TrainContext) -> BatchSource:
+    train, worker = context.spec.train, context.worker
+    rows, weight = context.prepared.part("train"), make_objective(context).weight
+    n_tokens, per_pass = train.n_tokens_per_step, train.micro_batch_tokens
+    return TokenBatches(rows, weight, train.seed, n_tokens, per_pass, worker.rank, worker.workers)
+
+
+_SOURCES: dict[str, Callable[[TrainContext], BatchSource]] = {"rows": _by_rows, "tokens": _by_tokens}
