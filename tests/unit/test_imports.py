@@ -22,6 +22,7 @@ PACKAGES = [
     "trainer.spec",
     "trainer.contract",
     "trainer.steps",
+    "trainer.models.decoder",
     "trainer.models",
     "trainer.models.causal",
     "trainer.generation",
@@ -42,6 +43,7 @@ PACKAGES = [
     "trainer.tasks.images",
     "trainer.tasks.tables",
     "trainer.tasks.text",
+    "trainer.tasks.generation",
     "trainer.data",
     "trainer.data.sources",
     "trainer.data.readers",
@@ -60,8 +62,11 @@ PACKAGES = [
     "tune",
     "serve.engines",
     "serve.engines.onnx",
+    "serve.engines.generation",
     "serve.model",
+    "serve.generation",
     "serve.asgi",
+    "serve.openai",
     "serve",
     "serve.local",
     "cluster.manifests.checks",
@@ -71,7 +76,7 @@ PACKAGES = [
     "raymill.__main__",
 ]
 #: Serving turns a checkpoint into predictions; it takes nothing else from `trainer`.
-SERVE_MAY_USE = {"contract", "inference", "optim", "registry", "spec", "tasks"}
+SERVE_MAY_USE = {"chat", "contract", "export", "generation", "inference", "optim", "registry", "spec", "tasks"}
 
 
 def modules() -> dict[str, Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ModelError
+from trainer.models.decoder.register import register_decoder
 from trainer.models.new_model import NewModel
 
 
@@ -19,6 +20,7 @@ def load_pretrained(auto_class: str, folder: Path, **config: Any) -> NewModel:
     import transformers
 
     silence_transformers()
+    register_decoder()
     try:
         model, info = getattr(transformers, auto_class).from_pretrained(
             folder,
@@ -46,6 +48,7 @@ def model_without_weights(auto_class: str, config: Any) -> Any:
     import transformers
 
     silence_transformers()
+    register_decoder()
     with torch.device("meta"):
         return getattr(transformers, auto_class).from_config(config)
 
