@@ -6,7 +6,13 @@ from __future__ import annotations
 def main() -> None:
     """Prepare this process and run the command line."""
     from cluster.encoding import prepare_streams, use_utf8
-    from cluster.process_setup import limit_spinning, open_standard_streams, raise_open_files_limit, show_warnings
+    from cluster.process_setup import (
+        collect_garbage_less_often,
+        limit_spinning,
+        open_standard_streams,
+        raise_open_files_limit,
+        show_warnings,
+    )
     from raymill.own_packages import guard_command
 
     open_standard_streams()
@@ -15,6 +21,7 @@ def main() -> None:
     raise_open_files_limit()
     show_warnings()
     limit_spinning()
+    collect_garbage_less_often()
     guard_command()
     from raymill.cli.main import cli
 

@@ -90,3 +90,9 @@ def test_a_working_directory_that_was_deleted(tmp_path, monkeypatch):
 def test_threads_spin_briefly_unless_the_user_sets_how_they_wait(settings, spins):
     done = shell("setup.limit_spinning(); print(os.environ.get('GOMP_SPINCOUNT'))", **settings)
     assert done.stdout == f"{spins}\n", done.stderr
+
+
+@pytest.mark.slow
+def test_garbage_is_collected_less_often():
+    done = shell("import gc; setup.collect_garbage_less_often(); print(gc.get_threshold()[0], gc.isenabled())")
+    assert done.stdout == "50000 True\n", done.stderr

@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.connect import joins_cluster, local_ray
 from cluster.errors import RaymillError, ResourceError, UserError, first_line
+from cluster.process_setup import collect_garbage_less_often
 from cluster.ray_internals import data_parallel_trainer
 from trainer.data.prepared import Prepared
 from trainer.data.sources.source_file import SourceFile
@@ -119,6 +120,7 @@ class SingleWorker:
     """The process of a training with one worker. Started early, it imports its libraries while rows are prepared."""
 
     def __init__(self) -> None:
+        collect_garbage_less_often()
         import torch  # noqa: F401
         import transformers  # noqa: F401
 
