@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from trainer.spec.chat import ChatSpec
 from trainer.spec.features import FeatureSpecs
 from trainer.spec.format import FormatField, FormatSpec
 from trainer.spec.section import Fraction, SpecSection
@@ -110,13 +111,16 @@ class DataSpec(SpecSection):
     """Cleaning steps, in order. Each is the step's name, its name with parameters, or your own `module:function`."""
     image: ImageSpec = Field(default_factory=ImageSpec)
     """How images are read. Images only."""
+    chat: ChatSpec = Field(default_factory=ChatSpec)
+    """How rows become tokens, and what is learned of them. Text generation only."""
     features: FeatureSpecs = Field(default_factory=dict)
     """Columns by kind, for example `{age: numeric, country: {kind: categorical}}`. Tasks on tables learn from them
     (docs/reference/features.md). Other tasks check them row by row and describe them in the model's profile."""
     split: SplitSpec = Field(default_factory=SplitSpec)
     """How rows are held out."""
-    max_length: Annotated[int, Field(ge=4, le=8192)] = 256
-    """Maximum length of an input in tokens. A longer input is cut at the end. The model's own limit applies too."""
+    max_length: Annotated[int, Field(ge=4, le=1 << 20)] = 256
+    """Maximum length of an input in tokens. A longer input is cut at the end. The model's own limit applies too. Text
+    generation: the default is 2048, and `data.chat.overlong` says what becomes of a longer one."""
     max_bad_fraction: Fraction = 0.01
     """Share of bad rows above which a run stops before training. Bad rows are always listed with their reason."""
     mode: Literal["prepared", "streaming"] = "prepared"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from trainer.spec.chat import TokenizerSpec
 from trainer.spec.section import FUNCTION_PATTERN, Fraction, Positive, SpecSection
 
 
@@ -34,6 +35,8 @@ class ModelSpec(SpecSection):
     config: dict[str, Any] | None = None
     """Images: a transformers config, for example `{model_type: resnet, depths: [1, 1]}`. The model is built from it and
     trained from scratch."""
+    tokenizer: TokenizerSpec | None = None
+    """Text generation: the tokenizer of a new model (`config`), made from the training rows. Default: the base model's."""
     kind: Annotated[str, Field(min_length=1)] | None = None
     """Tables: the estimator, for example `xgboost`; `raymill tasks` lists them."""
     params: dict[str, Any] = Field(default_factory=dict)

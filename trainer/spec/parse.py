@@ -59,6 +59,9 @@ def resolve_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
             data[key] = [_absolute_source(item, folder) for item in data[key]]
         elif data.get(key):
             data[key] = _absolute_source(data[key], folder)
+    chat = data.get("chat") or {}
+    if chat.get("template") and not is_template_text(chat["template"]):
+        data["chat"] = {**chat, "template": _read_template(_absolute_path(chat["template"], folder))}
     model = dict(raw.get("model") or {})
     if model.get("base"):
         model["base"] = _absolute_base(model["base"], folder)
@@ -75,6 +78,22 @@ def resolve_paths(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         bases = {**bases, "choice": [_absolute_base(base, folder) for base in bases["choice"]]}
         absolute["tune"] = {**raw["tune"], "space": {**space, "model.base": bases}}
     return absolute
+
+
+def _read_template(path: str) -> str:
+    """Return the chat template in a file: a spec that travels or is stored needs no file beside it."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"data.chat.template={path!r} cannot be read: {error}",
+            "name a file with a Jinja template, or write the template itself",
+        ) from None
+
+
+def is_template_text(template: str) -> bool:
+    """Return whether `data.chat.template` is a template itself, and not the path of a file."""
+    return "{{" in template or "{%" in template
 
 
 def _absolute_source(source: Any, folder: Path) -> Any:

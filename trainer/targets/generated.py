@@ -1,7 +1,8 @@
 """Target: the tokens of an answer. A row's scores are its sufficient statistics, so no logits are held.
 
 Letters in shapes: B rows. The columns of scores are the negative log-likelihood in nats summed over the judged tokens,
-the number of these tokens, and how many of them were predicted right. Further columns may follow.
+the number of these tokens, and how many of them were predicted right; then the first two for the rejected answer of a pair,
+or for an answer that is not desirable (0 in other rows). Further columns may follow.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from trainer.spec.evaluate import Metric
 from trainer.targets.base import FittedTarget, Target
+from trainer.targets.metrics.preference import preference_metrics
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from trainer.spec.train import LossSpec
 
 #: The columns of scores.
-NLL, TOKENS, RIGHT = 0, 1, 2
-N_STATISTICS = 3
+NLL, TOKENS, RIGHT, REJECTED_NLL, REJECTED_TOKENS = range(5)
+N_STATISTICS = 5
 _LARGEST_EXPONENT = 700.0
 
 
@@ -31,7 +33,13 @@ class GeneratedTokens(Target):
     """Tokens, each predicted from those before it. What is learned is in the model's inputs; there is no column."""
 
     kind = "tokens"
-    metric_names: tuple[Metric, ...] = ("log_loss", "perplexity", "token_accuracy")
+    metric_names: tuple[Metric, ...] = (
+        "log_loss",
+        "perplexity",
+        "token_accuracy",
+        "preference_accuracy",
+        "preference_margin",
+    )
     default_metric: Metric = "log_loss"
     loss_metric = "log_loss"
     has_labels = False
@@ -52,9 +60,6 @@ class GeneratedTokens(Target):
 
     def array(self, fitted: FittedTarget, encoded: pa.ChunkedArray) -> np.ndarray:
         return np.zeros(len(encoded), np.int8)
-
-    def codes(self, fitted: FittedTarget, values: pa.Array) -> np.ndarray:
-        return np.zeros(len(values), np.int32)
 
     def tensor(self, fitted: FittedTarget, targets: np.ndarray) -> torch.Tensor:
         import torch
@@ -78,11 +83,13 @@ class GeneratedTokens(Target):
         return scores
 
     def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
+        preference = preference_metrics(*scores[:, [NLL, TOKENS, REJECTED_NLL, REJECTED_TOKENS]].T)
         n_tokens = float(scores[:, TOKENS].sum())
         if not n_tokens:
-            return {}
+            return preference
         loss = float(scores[:, NLL].sum()) / n_tokens
         return {
+            **preference,
             "log_loss": loss,
             "perplexity": math.exp(min(loss, _LARGEST_EXPONENT)),
             "token_accuracy": float(scores[:, RIGHT].sum()) / n_tokens,

@@ -18,6 +18,7 @@ TASKS = {
     "text-multi-label": "trainer.tasks.text.tasks:TextMultiLabel",
     "image-classification": "trainer.tasks.images.task:ImageClassification",
     "tabular-classification": "trainer.tasks.tables.task:TabularClassification",
+    "text-generation": "trainer.tasks.generation.task:TextGeneration",
     "tabular-regression": "trainer.tasks.tables.task:TabularRegression",
 }
 

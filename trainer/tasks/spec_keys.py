@@ -24,7 +24,9 @@ TORCH_LOOP_KEYS = frozenset(
 )
 
 #: The keys of language models. A custom task uses them only if it names them.
-LANGUAGE_KEYS = frozenset({"train.method", "train.tokens_per_step", "train.micro_batch_tokens"})
+LANGUAGE_KEYS = frozenset(
+    {"data.chat", "model.tokenizer", "train.method", "train.tokens_per_step", "train.micro_batch_tokens"}
+)
 
 #: The keys with which a language model is trained: its steps are counted in tokens, and it has no head of its own.
 LANGUAGE_MODEL_KEYS = LANGUAGE_KEYS | TORCH_LOOP_KEYS - {

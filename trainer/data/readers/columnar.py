@@ -165,7 +165,7 @@ def _value_sizes(values: pa.Array) -> np.ndarray:
 def _list_sizes(values: pa.Array) -> np.ndarray:
     """Return the size in bytes of the items of each list, int64."""
     sizes = _value_sizes(pc.list_flatten(values))
-    ends = np.concatenate([[0], np.cumsum(sizes)])
+    ends: np.ndarray = np.concatenate([[0], np.cumsum(sizes)])
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
     last = np.cumsum(lengths)
     list_sizes: np.ndarray = np.subtract(ends[last], ends[last - lengths])

@@ -5,12 +5,13 @@ Letters in shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from cluster.errors import SpecError
 from trainer.contract.contract import Contract
 from trainer.models import lora
 from trainer.models.base_model import locate_base_model
@@ -18,6 +19,9 @@ from trainer.models.model_facts import ModelFacts, base_model_facts
 from trainer.models.new_model import NewModel
 from trainer.models.pretrained import load_pretrained
 from trainer.models.save import save_torch_model
+from trainer.preference.objectives import LabelObjective, PairObjective, RolloutObjective
+from trainer.preference.rows import RowKind, join_statistics, row_kind, sequences_of
+from trainer.spec.method import PAIR_METHODS, MethodSpec
 from trainer.spec.run import RunSpec
 from trainer.tasks.objective import Objective
 from trainer.tasks.spec_keys import LANGUAGE_MODEL_KEYS
@@ -35,18 +39,20 @@ _JUDGED_TOKENS = 8192
 class LanguageModelTask:
     """The methods of a task that trains a causal language model."""
 
-    token_input = "input_ids"
-    step_unit = "tokens"
+    token_input: str | None = "input_ids"
+    step_unit: Literal["rows", "tokens"] = "tokens"
     used_keys = LANGUAGE_MODEL_KEYS
     models = "base: a causal language model of transformers; config: a new one"
 
     def collate(self, contract: Contract, inputs: list[np.ndarray]) -> dict[str, torch.Tensor]:
         from trainer.models.causal.batch import pack_rows
 
-        return pack_rows(inputs)
+        return pack_rows(sequences_of(row_kind(contract.columns), inputs))
 
     def objective(self, spec: RunSpec, contract: Contract) -> Objective | None:
-        return LearnedTokens()
+        method = spec.train.method
+        check_row_kind(method, contract.columns)
+        return _OBJECTIVES[method.kind](method)
 
     def model_facts(self, spec: RunSpec) -> ModelFacts:
         if spec.model.config is None:
@@ -85,17 +91,22 @@ class LanguageModelTask:
     def forward(
         self, model: Any, contract: Contract, inputs: list[np.ndarray], batch_size: int, device: str
     ) -> np.ndarray:
-        """Return each row's statistics, float64, shape (B, 3); see `trainer.targets.generated`.
+        """Return each row's statistics, float64, shape (B, 5); see `trainer.targets.generated`.
 
         All learned tokens of a row are judged; if it has none, as a request, all its tokens but the first.
         """
         from trainer.models.causal.judge import judge_rows
 
-        return judge_rows(model, inputs, batch_size, _JUDGED_TOKENS, device)
+        kind = row_kind(contract.columns)
+        sequences = sequences_of(kind, inputs)
+        return join_statistics(kind, inputs, judge_rows(model, sequences, batch_size, _JUDGED_TOKENS, device))
 
 
 class LearnedTokens:
     """The negative log-likelihood of the learned tokens, per learned token. Implements `Objective`."""
+
+    def __init__(self, method: MethodSpec) -> None:
+        """`method` has no settings for it."""
 
     def weight(self, inputs: np.ndarray) -> int:
         from trainer.models.causal.batch import count_learned
@@ -105,3 +116,26 @@ class LearnedTokens:
     def loss_sum(self, forward: Callable[..., Any], batch: Mapping[str, Any], targets: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = forward(**batch).nll.sum()
         return loss
+
+
+def check_row_kind(method: MethodSpec, roles: Collection[str]) -> None:
+    """Raise `SpecError` if the method does not learn from rows whose columns have these roles."""
+    expected: RowKind = "pair" if method.kind in PAIR_METHODS else "label" if method.kind == "kto" else "sequence"
+    if row_kind(roles) != expected:
+        raise SpecError(
+            f"train.method: {method.kind} does not learn from rows with the columns {', '.join(roles)}",
+            f"name the columns of its rows in `data.columns`: {_COLUMNS[expected]}",
+        )
+
+
+_COLUMNS: dict[RowKind, str] = {
+    "pair": "chosen and rejected, and prompt if it is a column of its own",
+    "label": "prompt, completion and desirable",
+    "sequence": "messages, or prompt and completion, or text",
+}
+_OBJECTIVES: dict[str, Callable[[MethodSpec], Objective]] = {
+    "sft": LearnedTokens,
+    **dict.fromkeys(sorted(PAIR_METHODS), PairObjective),
+    "kto": LabelObjective,
+    "grpo": RolloutObjective,
+}

@@ -1,0 +1,157 @@
+"""The task text-generation: a causal language model learns to continue conversations and texts.
+
+What is learned is part of the rows' own text, so there is no column of targets. The columns that a spec names choose the
+layout of its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.errors import SpecError
+from trainer.chat.layouts import ROLES, layout_of, read_cell, row_identity
+from trainer.chat.rules import CHAT_STEP, ChatRules
+from trainer.contract.contract import Contract, Step
+from trainer.contract.row_hash import hash_contents
+from trainer.models.base_model import locate_base_model
+from trainer.models.model_facts import read_config
+from trainer.spec.run import RunSpec
+from trainer.steps.cleaner import contract_steps
+from trainer.targets.generated import GeneratedTokens
+from trainer.tasks.base import Task
+from trainer.tasks.encoder import Columns
+from trainer.tasks.fitting import unfitted_contract
+from trainer.tasks.generation.chat_contract import base_stop_ids, contract_files, copy_base_files, make_rules
+from trainer.tasks.generation.encoder import GenerationEncoder
+from trainer.tasks.generation.model import LanguageModelTask
+from trainer.tasks.generation.requests import as_requests, example_request, read_requests
+from trainer.tasks.row_options import RowIdentity
+
+
+class TextGeneration(LanguageModelTask, Task):
+    """Trains `AutoModelForCausalLM`, pre-trained or new from a config."""
+
+    name = "text-generation"
+    roles = {  # noqa: RUF012  read-only
+        "messages": "a conversation",
+        "tools": "the functions that the assistant may call",
+        "prompt": "what a completion follows",
+        "completion": "what is learned after a prompt",
+        "text": "a text that is learned whole",
+        "chosen": "the better answer of a pair",
+        "rejected": "the worse answer of a pair",
+        "desirable": "whether a completion is good",
+    }
+    target = GeneratedTokens()
+    target_role = None
+    text_roles = tuple(roles)
+    nested_roles = frozenset(roles)
+    optional_roles = frozenset({"tools"})
+    answer_roles = frozenset({"completion", "chosen", "rejected", "desirable"})
+    allowed_issues = frozenset({"contradicting labels"})  # a prompt may have several answers
+    request = '{"messages": [{"role": "user", "content": "..."}]}, {"prompt": "..."} or "a text"'
+
+    # -- rows
+
+    def check_spec(self, spec: RunSpec) -> None:
+        self.column_roles(spec.data.columns)
+        cleaning = [
+            step.name for step in spec.data.steps if step.name in ("normalize", "strip_html", "redact", "python")
+        ]
+        if cleaning:
+            raise SpecError(
+                f"data.steps has {cleaning[0]}, which cleans single texts, and {self.name} reads conversations",
+                "clean the texts before, and remove the step",
+            )
+        if spec.data.mode == "streaming":
+            raise SpecError(
+                f"data.mode: streaming cannot be used by {self.name}: its steps are planned from the lengths of all rows",
+                "use `data.mode: prepared`",
+            )
+        if spec.data.chat.overlong == "split":
+            raise SpecError("data.chat.overlong: split is not supported yet", "use truncate_right or refuse")
+        if spec.model.base is None and spec.model.config is None:
+            raise SpecError(
+                f"model.base is missing; {self.name} starts from a pre-trained model, or from `model.config`",
+                "set it to a hub id, a folder, or `package://NAME/folder`",
+            )
+        if spec.model.base is not None:
+            locate_base_model(spec.model.base)
+
+    def column_roles(self, renamed: Collection[str]) -> tuple[str, ...]:
+        layout = layout_of(renamed or ("messages",))
+        unknown = next((role for role in renamed if role not in self.roles), None)
+        if layout is None and unknown is None:
+            layouts = "; ".join(", ".join(known) for known in ROLES.values())
+            raise SpecError(
+                f"data.columns names {', '.join(renamed)}, which are the columns of no layout of rows",
+                f"name those of one layout: {layouts} (tools, and the prompt of chosen and rejected, may be left out)",
+            )
+        return tuple(role for role in self.roles if role in renamed) or ("messages",)
+
+    def make_contract(self, spec: RunSpec, folder: Path) -> Contract:
+        assert spec.model.base is not None  # checked by check_spec
+        base = locate_base_model(spec.model.base)
+        config = read_config(base)
+        own_template = copy_base_files(base, folder)
+        rules = make_rules(spec, folder, spec.data.chat.template or own_template, config, base_stop_ids(base, config))
+        cleaning, files = contract_steps(spec.data, folder)
+        return unfitted_contract(
+            self,
+            spec,
+            steps=[*cleaning, Step(name=CHAT_STEP, params=rules.params())],
+            files={**contract_files(folder), **files},
+        )
+
+    def encoder(self, contract: Contract, folder: Path) -> GenerationEncoder:
+        return GenerationEncoder(contract, folder)
+
+    def max_length(self, contract: Contract) -> int | None:
+        return None  # a prompt that is too long is refused, never cut
+
+    def row_identity(self, contract: Contract, rows: pa.Table) -> RowIdentity | None:
+        rules = rules_of(contract)
+        columns = [rows[name].to_pylist() for name in rows.column_names]
+        pairs = [
+            row_identity(rules, dict(zip(rows.column_names, row, strict=True))) for row in zip(*columns, strict=True)
+        ]
+        contents = [f"{content:016x}" for content in hash_contents([whole for _, whole in pairs])]
+        return RowIdentity(
+            hash_contents([asked for asked, _ in pairs]), pa.chunked_array([pa.array(contents, pa.string())])
+        )
+
+    def comparable_texts(self, contract: Contract, columns: Columns) -> list[str]:
+        return [
+            " ".join(text for cell in row for text in _texts_of(cell)) for row in zip(*columns.values(), strict=True)
+        ]
+
+    # -- requests
+
+    def parse(self, contract: Contract, inputs: Sequence[Any]) -> dict[str, list[Any]]:
+        return read_requests(rules_of(contract).layout, list(contract.columns), inputs)
+
+    def as_request(self, contract: Contract, columns: Columns) -> list[Any]:
+        return as_requests(rules_of(contract).layout, columns)
+
+    def example(self, contract: Contract) -> Any:
+        return example_request(rules_of(contract).layout)
+
+    # -- reporting
+
+    def show(self, contract: Contract, columns: Columns) -> list[str]:
+        return self.comparable_texts(contract, columns)
+
+
+def rules_of(contract: Contract) -> ChatRules:
+    """Return the rules by which a contract encodes rows."""
+    return ChatRules.model_validate(contract.step_params(CHAT_STEP))
+
+
+def _texts_of(cell: str | None) -> list[str]:
+    """Return the texts in a cell: its own, or those of its messages."""
+    value = read_cell(cell) if cell else ""
+    return [value] if isinstance(value, str) else [str(message.get("content", "")) for message in value]
