@@ -52,6 +52,7 @@ PACKAGES = [
     "trainer.planning",
     "trainer.draft",
     "trainer.runs",
+    "trainer.rollouts",
     "trainer.inference",
     "trainer.registry",
     "trainer.training.checkpoint",

@@ -6,7 +6,8 @@ The settings are `model.lora` in trainer/spec/model.py. With `save: merged` the 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,21 @@ def add_adapters(model: torch.nn.Module, spec: LoraSpec, new_parameters: Collect
             f"model.lora.targets={spec.targets} matches no layer of this model that LoRA can extend",
             "give the ends of layer names, for example `targets: [query, value]`",
         ) from error
+
+
+@contextlib.contextmanager
+def adapters_disabled(model: torch.nn.Module) -> Iterator[None]:
+    """Let a model with small matrices compute as its base while the block runs."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def base_module(peft_model: Any) -> torch.nn.Module:

@@ -41,16 +41,38 @@ def split_label(row: np.ndarray) -> tuple[bool, np.ndarray]:
     return bool(row[0]), row[1:]
 
 
+def split_row(kind: RowKind, row: np.ndarray) -> list[np.ndarray]:
+    """Return the sequences of one row: of a pair two, first the chosen one.
+
+    A row without an answer, such as a request, is one sequence of any kind: it begins with a token that is not learned,
+    which is a negative number.
+    """
+    if kind == "sequence" or row[0] < 0:
+        return [row]
+    return list(split_pair(row)) if kind == "pair" else [split_label(row)[1]]
+
+
 def sequences_of(kind: RowKind, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the sequences of all rows, in order: two of each pair, first the chosen one."""
-    if kind == "pair":
-        return [sequence for row in rows for sequence in split_pair(row)]
-    return [split_label(row)[1] for row in rows] if kind == "label" else list(rows)
+    """Return the sequences of all rows, in order."""
+    return [sequence for row in rows for sequence in split_row(kind, row)]
 
 
-def labels_of(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Return whether the answers of rows with labels are desirable, bool, shape (B,)."""
-    return np.array([row[0] for row in rows], np.int32) == 1
+def join_statistics(kind: RowKind, rows: Sequence[np.ndarray], statistics: np.ndarray) -> np.ndarray:
+    """Return each row's scores as `trainer.targets.generated` has them, float64, shape (B, 5).
+
+    `statistics` has those of `sequences_of`: negative log-likelihood, tokens, and how many were predicted right.
+    """
+    scores = np.zeros((len(rows), 5))
+    n_done = 0
+    for score, row in zip(scores, rows, strict=True):
+        parts = statistics[n_done : n_done + len(split_row(kind, row))]
+        n_done += len(parts)
+        if kind == "label" and row[0] == 0:
+            score[3:] = parts[0, :2]
+            continue
+        score[:3] = parts[0]
+        score[3:] = parts[1, :2] if len(parts) > 1 else 0.0
+    return scores
 
 
 def answer_start(sequence: np.ndarray) -> int:

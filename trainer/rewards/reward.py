@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +16,6 @@ from trainer.contract import user_code
 from trainer.rewards.unit_tests import passes_tests
 from trainer.spec.method import RewardSpec
 from trainer.targets.answers.base import Answered
-from trainer.targets.answers.exact_match import ExactMatch
 
 #: The spec's key that names a function, for messages.
 KEY = "train.method.rewards"
@@ -27,8 +27,7 @@ Reward = Callable[[Answered], float]
 def make_reward(spec: RewardSpec) -> Reward:
     """Return the reward that `spec` names, without its weight. Raises `SpecError` for a function that is missing."""
     if spec.kind == "exact_match":
-        metric = ExactMatch()
-        return lambda row: metric.statistics(row)[0]
+        return lambda row: float(_plain(row.answer) == _plain(row.reference))
     if spec.kind == "regex":
         assert spec.pattern is not None  # checked by the spec
         pattern = re.compile(spec.pattern)
@@ -53,6 +52,11 @@ def reward_answers(specs: Sequence[RewardSpec], rows: Sequence[Answered]) -> np.
             values = [reward(row) for row in rows]
         total += spec.weight * np.array(values, np.float64)
     return total
+
+
+def _plain(text: str) -> str:
+    """Return a text as the metric `exact_match` compares it."""
+    return unicodedata.normalize("NFC", text.strip())
 
 
 def _user_reward(path: str) -> Reward:

@@ -30,6 +30,8 @@ Metric = Literal[
     "log_loss",
     "perplexity",
     "token_accuracy",
+    "preference_accuracy",
+    "preference_margin",
     "calibration_error",
     "rmse",
     "mae",

@@ -92,6 +92,8 @@ RewardItem = Annotated[RewardSpec, BeforeValidator(_expand_reward, json_schema_i
 class RolloutSpec(SpecSection):
     """How the model answers the prompts in training."""
 
+    prompts: Positive = 16
+    """Prompts of one step, over all workers together. They take the place of `train.tokens_per_step`."""
     samples: Annotated[int, Field(ge=2, le=1024)] = 8
     """Answers to each prompt. An answer's advantage is its reward minus the mean of these answers."""
     max_tokens: Positive = 256
@@ -150,6 +152,11 @@ class MethodSpec(SpecSection):
         if self.kind in ("ipo", "simpo") and self.beta == 0:
             raise ValueError(f"beta: {self.kind} needs a beta above 0")
         return self
+
+    @property
+    def samples_answers(self) -> bool:
+        """Whether the model answers the prompts in training, instead of learning the answers of the rows."""
+        return self.kind == "grpo"
 
     @property
     def strength(self) -> float:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from trainer.training.batch_source import BatchSource, PreparedBatches
 from trainer.training.context import TrainContext
 from trainer.training.loss import make_objective
+from trainer.training.repeated_batches import RepeatedBatches
 from trainer.training.token_batches import TokenBatches
 
 
 def open_batches(context: TrainContext) -> BatchSource:
     """Return the prepared rows of a training in the steps of its plan."""
-    return _SOURCES[context.task.step_unit](context)
+    unit = "prompts" if context.spec.train.method.samples_answers else context.task.step_unit
+    return _SOURCES[unit](context)
 
 
 def _by_rows(context: TrainContext) -> BatchSource:
@@ -28,4 +30,15 @@ def _by_tokens(context: TrainContext) -> BatchSource:
     return TokenBatches(rows, weight, train.seed, n_tokens, per_pass, worker.rank, worker.workers)
 
 
-_SOURCES: dict[str, Callable[[TrainContext], BatchSource]] = {"rows": _by_rows, "tokens": _by_tokens}
+def _by_prompts(context: TrainContext) -> BatchSource:
+    train, worker = context.spec.train, context.worker
+    rows, method = context.prepared.part("train"), train.method
+    prompts = PreparedBatches(rows, train.seed, method.rollout.prompts, None, worker.rank, worker.workers)
+    return RepeatedBatches(prompts, method.updates)
+
+
+_SOURCES: dict[str, Callable[[TrainContext], BatchSource]] = {
+    "rows": _by_rows,
+    "tokens": _by_tokens,
+    "prompts": _by_prompts,
+}

@@ -30,6 +30,7 @@ from trainer.training.checkpoint.checkpoints import Checkpoints, LoadedCheckpoin
 from trainer.training.checkpoint.train_state import TrainState
 from trainer.training.context import TrainContext
 from trainer.training.log import TrainingLog
+from trainer.training.methods import make_method
 from trainer.training.step_window import StepWindow
 from trainer.training.stop_request import is_stop_requested
 
@@ -103,6 +104,8 @@ class TrainLoop:
         resolved = resolve_precision(requested, worker.device_type, worker.threads)
         self._precision: Precision = broadcast_object(resolved, worker)
         self._module = TrainModule(self._context, self._batches, self._precision, self._n_steps)
+        self._method = make_method(self._context, self._batches, self._precision)
+        self._method.begin(self._module.model)  # all ranks
         if checkpoint:
             self._restore(checkpoint)
         if worker.rank == 0:
@@ -138,6 +141,7 @@ class TrainLoop:
         for number, step in enumerate(self._batches.iter_steps(epoch, state.step_in_epoch), state.step_in_epoch):
             if self._is_done:
                 return
+            step = self._method.prepare(self._module.model, step, epoch, number)  # all ranks
             loss, norm = self._module.train_step(step, epoch, number, state.step)
             state.advance(step.rows, step.divisor)
             tokens = sum(map(len, step.inputs)) if self._task.token_input else 0
@@ -168,6 +172,7 @@ class TrainLoop:
             "learning_rate": self._module.learning_rate(state.step - 1),
             "grad_norm": stats.grad_norm,
             "workers": self._worker.workers,
+            **self._method.step_metrics(),
         }
         self._log.log_steps(state, metrics, steps=stats.steps, rows=stats.rows, tokens=stats.tokens)
         if stats.is_out_of_time:
@@ -266,4 +271,5 @@ class TrainLoop:
             logits_by_row[indices] = values
         scores = self._task.target.scores(contract.fitted, logits_by_row)
         check_finite_scores(scores, epoch)
-        return self._task.target.metrics(scores, rows.targets, self._spec.evaluate.calibration_bins)
+        metrics = self._task.target.metrics(scores, rows.targets, self._spec.evaluate.calibration_bins)
+        return {**metrics, **self._method.metrics(model, scores)}  # all ranks

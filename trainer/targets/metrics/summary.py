@@ -21,6 +21,8 @@ _MAIN_METRICS = (
     "log_loss",
     "perplexity",
     "token_accuracy",
+    "preference_accuracy",
+    "preference_margin",
     "rmse",
     "mae",
     "r2",
