@@ -102,6 +102,15 @@ def layer_depths(names: Iterable[str], new: Iterable[str] = ()) -> dict[str, int
     return {name: layers.get(name, head if _is_head(name) or _PEFT.sub("", name) in heads else 0) for name in known}
 
 
+def layer_matrices(model: torch.nn.Module) -> set[str]:
+    """Return the names of the trainable matrices in the model's layers, which excludes its embeddings and its head."""
+    return {
+        name
+        for name, value in model.named_parameters()
+        if value.requires_grad and value.ndim == 2 and _LAYER.search(name)
+    }
+
+
 def _build_adamw_8bit(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     import torch
 

@@ -85,6 +85,12 @@ class RunSpec(SpecSection):
     storage: str = "~/.raymill"
     """Folder of prepared rows, runs and the registry. On a cluster: a folder that every node can reach."""
 
+    @property
+    def gate_evaluation(self) -> EvaluateSpec:
+        """The section `evaluate`, with the metric that the gate decides on."""
+        metric = self.evaluate.metric if self.promote.metric == AUTO else self.promote.metric
+        return self.evaluate.model_copy(update={"metric": metric})
+
     @model_validator(mode="after")
     def _check_search_is_prepared(self) -> RunSpec:
         if self.tune is not None and self.data.mode == "streaming":
@@ -114,9 +120,19 @@ class RunSpec(SpecSection):
         return self
 
     @model_validator(mode="after")
-    def _check_optimizer_has_gpu(self) -> RunSpec:
+    def _check_optimizer_fits(self) -> RunSpec:
         if self.train.optimizer == "adamw_8bit" and not self.cluster.gpus_per_worker:
             raise ValueError("train.optimizer: adamw_8bit needs a GPU; set `cluster.gpus_per_worker`, or use adamw")
+        if self.train.optimizer == "muon" and self.cluster.strategy == "fsdp":
+            raise ValueError(
+                "train.optimizer: muon needs whole matrices and cluster.strategy: fsdp shards them; use ddp, or adamw"
+            )
+        if self.train.optimizer == "muon" and self.train.precision == "fp16":
+            raise ValueError("train.optimizer: muon does not scale losses as fp16 needs; use bf16 or fp32, or adamw")
+        if self.train.matrix_learning_rate is not None and self.train.optimizer != "muon":
+            raise ValueError(
+                f"train.matrix_learning_rate is for train.optimizer: muon, not {self.train.optimizer}; remove it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -98,8 +98,11 @@ class TrainSpec(SpecSection):
     Default: the same rate for all layers."""
     freeze: list[str] = Field(default_factory=list)
     """Parameters that are not trained, by name with `*`, for example `bert.embeddings.*`."""
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """`adamw`: torch's, fused; `adamw_8bit`: state in 8 bits (bitsandbytes, needs a GPU)."""
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
+    """`adamw`: torch's, fused; `adamw_8bit`: state in 8 bits (bitsandbytes, needs a GPU); `muon`: Muon for the matrices of
+    layers, AdamW for the rest, mostly for training from scratch."""
+    matrix_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Optimizer `muon`: peak learning rate of the matrices of layers, on AdamW's scale. Default: `learning_rate`."""
     schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
     """Learning rate after the warm-up. `linear`, `cosine`: falls to 0 in a line or a half cosine; `constant`: does not
     fall; `wsd` (warm-up, stable, decay): falls to 0 in a line over the last `decay_fraction` of all steps."""

@@ -24,6 +24,7 @@ from trainer.optim.distributed.parallel import distribute_model, full_tensor, re
 from trainer.optim.ema import EMA
 from trainer.optim.flat_updater import FlatUpdater
 from trainer.optim.lr_schedule import lr_factor
+from trainer.optim.muon_updater import MuonUpdater
 from trainer.optim.optimizer import freeze_parameters
 from trainer.optim.precision import Precision, autocast
 from trainer.optim.torch_internals import is_running_norm
@@ -61,9 +62,12 @@ class TrainModule:
         # Rank 0 gathers the weights of a sharded model into this copy to save them.
         gathers = self._is_sharded and worker.rank == 0
         self._skeleton = copy.deepcopy(self._adapters or model).cpu() if gathers else None
-        if on_cpu and not self._is_sharded and precision != "fp16":
+        if spec.train.optimizer == "muon":
             self._forward = self.model
-            self._updater: Updater = self._flat_updater()
+            self._updater: Updater = MuonUpdater(self.model, spec.train, n_steps, worker.workers, self._new_parameters)
+        elif on_cpu and not self._is_sharded and precision != "fp16":
+            self._forward = self.model
+            self._updater = self._flat_updater()
         else:
             strategy = spec.cluster.strategy
             self._forward = distribute_model(self.model, worker.device, worker.workers, strategy)  # all ranks
@@ -102,7 +106,9 @@ class TrainModule:
         is_known = batches.is_exact and self._task.token_input and self._spec.cluster.strategy != "fsdp"
         parts = [self._prepared.part("train"), self._prepared.part("validation")] if is_known else None
         pad_id = self._task.pad_id(self._prepared.contract) if self._task.token_input else 0
-        return CompactVocabulary(model, parts, pad_id, self._spec.train.weight_decay)
+        # Muon's updater decays no embedding.
+        weight_decay = 0.0 if self._spec.train.optimizer == "muon" else self._spec.train.weight_decay
+        return CompactVocabulary(model, parts, pad_id, weight_decay)
 
     # -- steps
 

@@ -25,7 +25,7 @@ from trainer.models.decoder.ngrams import ngram_rows, packed_history
 
 # Standard deviations of new weights. What adds to the states, and the output layer, begin at zero: each layer begins as
 # the identity and all tokens as equally probable.
-_EMBEDDING_STD, _TABLE_STD, _LINEAR_STD = 1.0, 0.1, 0.7
+_EMBEDDING_STD, _TABLE_STD, _LINEAR_STD = 1.0, 0.0, 0.7
 _STD = "initial_std"  # the attribute of a layer that holds its own
 
 
