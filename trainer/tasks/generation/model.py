@@ -21,6 +21,7 @@ from trainer.models.pretrained import load_pretrained
 from trainer.models.save import save_torch_model
 from trainer.preference.objectives import LabelObjective, PairObjective, RolloutObjective
 from trainer.preference.rows import RowKind, join_statistics, row_kind, sequences_of
+from trainer.spec.evaluate import Metric
 from trainer.spec.method import PAIR_METHODS, MethodSpec
 from trainer.spec.run import RunSpec
 from trainer.tasks.objective import Objective
@@ -53,6 +54,12 @@ class LanguageModelTask:
         method = spec.train.method
         check_row_kind(method, contract.columns)
         return _OBJECTIVES[method.kind](method)
+
+    def default_metric(self, spec: RunSpec) -> Metric:
+        method = spec.train.method
+        if method.samples_answers:
+            return "exact_match" if any(reward.kind == "exact_match" for reward in method.rewards) else "reward"
+        return "log_loss" if method.kind == "sft" else "preference_accuracy"
 
     def model_facts(self, spec: RunSpec) -> ModelFacts:
         if spec.model.config is None:
