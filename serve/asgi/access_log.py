@@ -53,6 +53,8 @@ class AccessLog:
             "key": exchange.key or None,
             "bytes": len(exchange.body),
         }
+        if exchange.user:
+            line["user"] = exchange.user
         if served is not None:
             line |= {"model": served.identity["name"], "version": served.identity["version"]}
         if job is not None:

@@ -47,10 +47,10 @@ class ApiKeyAuth:
 
 
 class RateLimited(RequestError):
-    """A request that exceeds its key's rate."""
+    """A request that exceeds its key's rate or quota."""
 
-    def __init__(self, message: str, wait_s: float) -> None:
-        super().__init__(429, "rate_limited", message)
+    def __init__(self, message: str, wait_s: float, code: str = "rate_limited") -> None:
+        super().__init__(429, code, message)
         self.retry_after_s = max(1, math.ceil(wait_s))
 
 

@@ -6,12 +6,13 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from cluster.errors import RequestError
+from serve.asgi.error_forms import error_body
 from serve.asgi.limits import check_head
 from serve.asgi.paths import normalize_path
 from serve.model.content_encoding import list_codings, unpack
@@ -21,6 +22,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON, TEXT, HTML = "application/json", "text/plain; charset=utf-8", "text/html; charset=utf-8"
+EVENTS = "text/event-stream; charset=utf-8"
+# Proxies between may not collect a stream's events: nginx obeys the last header.
+_UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 # The traceparent header of W3C trace context: version-trace-parent-flags.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 # Headers that mean something else if a request has them twice with different values.
@@ -42,6 +46,17 @@ class Reply(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+class StreamReply(NamedTuple):
+    """A response whose body is sent piece by piece while it is made."""
+
+    pieces: AsyncIterator[bytes]
+    close: Callable[[], None]
+    """Called at the end, whether or not all pieces were sent."""
+    status: int = 200
+    content_type: str = EVENTS
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
 class Exchange:
     """A request and the state of its answer.
 
@@ -51,7 +66,7 @@ class Exchange:
 
     __slots__ = (
         "all_headers", "body", "headers", "job", "key", "method", "model", "parent", "path", "query", "reason", "receive",
-        "request_id", "sampled", "sent_path", "span", "started", "trace",
+        "request_id", "sampled", "sent_path", "span", "started", "trace", "user",
     )  # fmt: skip
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
@@ -69,7 +84,7 @@ class Exchange:
         self.trace, self.parent, flags = parent.groups() if parent else (secrets.token_hex(16), "", "00")
         self.sampled = bool(int(flags, 16) & 1) if parent else True
         self.span = secrets.token_hex(8)
-        self.key = ""
+        self.key = self.user = ""
         self.reason = "ok"
         self.body = b""
         self.model: Any = None
@@ -147,23 +162,43 @@ class Exchange:
         finally:
             timer.cancel()
 
-    async def answer(self, send: Send, reply: Reply, *, with_id: bool = False) -> None:
+    async def answer(
+        self,
+        send: Send,
+        reply: Reply | StreamReply,
+        more_headers: tuple[tuple[bytes, bytes], ...] = (),
+        *,
+        with_id: bool = False,
+    ) -> None:
         """Send a response, with headers for the trace's ids and each stage's time, and with the request id on demand.
 
         Ray Serve adds the request id itself.
         """
         headers = [
             (b"content-type", reply.content_type.encode("latin-1")),
-            (b"content-length", str(len(reply.body)).encode()),
             (b"traceparent", f"00-{self.trace}-{self.span}-{'01' if self.sampled else '00'}".encode()),
             *reply.headers,
+            *more_headers,
         ]
         if with_id:
             headers.append((b"x-request-id", self.request_id.encode()))
+        if isinstance(reply, StreamReply):
+            await self._send_pieces(send, reply, [*headers, *_UNBUFFERED])
+            return
+        headers.insert(1, (b"content-length", str(len(reply.body)).encode()))
         if self.job is not None and reply.status == 200:
             headers.append((b"server-timing", _server_timing(self.timing_ms())))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+    async def _send_pieces(self, send: Send, reply: StreamReply, headers: list[tuple[bytes, bytes]]) -> None:
+        try:
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            async for piece in reply.pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            reply.close()
 
     def timing_ms(self) -> dict[str, float]:
         """Return the time of each stage and the total, in milliseconds."""
@@ -179,7 +214,7 @@ def json_reply(value: Any, status: int = 200, headers: tuple[tuple[bytes, bytes]
 
 
 def error_reply(error: RequestError, path: str, retry_after_s: int = 1) -> Reply:
-    """Return the response for an error. On `/v2` paths `error` is a string, as the Open Inference Protocol requires."""
+    """Return the response for an error, in the form that clients of the path expect."""
     extra = tuple((name.encode(), value.encode()) for name, value in error.headers)
     if error.status in (408, 431):
         extra += CLOSE
@@ -187,8 +222,7 @@ def error_reply(error: RequestError, path: str, retry_after_s: int = 1) -> Reply
         extra += ((b"retry-after", str(retry_after_s).encode()),)
     if error.status == 401:
         extra += ((b"www-authenticate", b"Bearer"),)
-    content = str(error) if path == "/v2" or path.startswith("/v2/") else {"code": error.code, "message": str(error)}
-    return json_reply({"error": content}, error.status, extra)
+    return json_reply(error_body(error, path), error.status, extra)
 
 
 def _too_large(max_bytes: int) -> RequestError:
