@@ -47,6 +47,10 @@ class CacheSegments:
         ).view(-1)
         self._value_offset = cache.n_slots * shape.heads * cache.max_length
         self.value_rows = self.key_rows + self._value_offset
+        #: The rows of keys and then values by token, (T * 2 * K,).
+        self.joint_rows = torch.stack(
+            [rows.view(-1, shape.heads) for rows in (self.key_rows, self.value_rows)], 1
+        ).view(-1)
         self._choose_batch(max_batched)
         self._masks: dict[int | None, torch.Tensor] = {}
 

@@ -5,7 +5,7 @@ Evaluation, batch prediction and endpoints use it; every engine implements it. A
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -138,8 +138,16 @@ class Completion:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def complete_all(engine: Engine, requests: Sequence[GenerationRequest], max_open: int = 256) -> list[Completion]:
-    """Return the answer to each request, in order. The engine gets at most `max_open` requests at a time."""
+def complete_all(
+    engine: Engine,
+    requests: Sequence[GenerationRequest],
+    on_progress: Callable[[int], None] = lambda done: None,
+    max_open: int = 256,
+) -> list[Completion]:
+    """Return the answer to each request, in order. The engine gets at most `max_open` requests at a time.
+
+    `on_progress` gets the number of finished answers whenever one finishes.
+    """
     answers = {request.id: Completion() for request in requests}
     waiting = list(reversed(requests))
     n_open = 0
@@ -159,4 +167,5 @@ def complete_all(engine: Engine, requests: Sequence[GenerationRequest], max_open
             if event.finish_reason:
                 answer.finish_reason, answer.error = event.finish_reason, event.error
                 n_open -= 1
+                on_progress(len(requests) - len(waiting) - n_open)
     return [answers[request.id] for request in requests]

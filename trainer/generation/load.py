@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ModelError
+from trainer.generation.forward import Forward, TransformersForward
+from trainer.generation.fused import FusedForward, is_fusible
+from trainer.generation.int8 import quantize_model
 from trainer.generation.torch_engine import EngineOptions, TorchEngine
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def load_engine(folder: Path, options: EngineOptions | None = None, device: str = "cpu") -> TorchEngine:
+def load_engine(
+    folder: Path, options: EngineOptions | None = None, *, int8: bool = False, device: str = "cpu"
+) -> TorchEngine:
     """Return an engine over the model, `tokenizer.json` and end-of-turn tokens of `folder`.
 
     Raises `ModelError` for models that the engine cannot run.
@@ -22,7 +27,7 @@ def load_engine(folder: Path, options: EngineOptions | None = None, device: str 
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     model = model.to(device)
-    return make_engine(model, read_tokenizer(folder), eos_ids=model_eos_ids(model), options=options)
+    return make_engine(model, read_tokenizer(folder), options=options, int8=int8)
 
 
 def make_engine(
@@ -31,12 +36,20 @@ def make_engine(
     *,
     eos_ids: Collection[int] | None = None,
     options: EngineOptions | None = None,
+    int8: bool = False,
 ) -> TorchEngine:
     """Return an engine over a causal model of transformers; `eos_ids` are the tokens that end an answer."""
-    from trainer.generation.forward import TransformersForward
-
     eos_ids = model_eos_ids(model) if eos_ids is None else eos_ids
-    return TorchEngine(TransformersForward(model), tokenizer, eos_ids, options)
+    return TorchEngine(make_forward(model, int8=int8), tokenizer, eos_ids, options)
+
+
+def make_forward(model: Any, *, int8: bool = False) -> Forward:
+    """Return the fastest forward for `model`; with `int8` its linear layers have int8 weights."""
+    if is_fusible(model):
+        return FusedForward(model, int8=int8)
+    if int8:
+        quantize_model(model)
+    return TransformersForward(model)
 
 
 def model_eos_ids(model: Any) -> frozenset[int]:
