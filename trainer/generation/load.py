@@ -11,6 +11,7 @@ from trainer.generation.forward import Forward, TransformersForward
 from trainer.generation.fused import FusedForward, is_fusible
 from trainer.generation.int8 import quantize_model
 from trainer.generation.torch_engine import EngineOptions, TorchEngine
+from trainer.models.decoder.register import register_decoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,6 +26,7 @@ def load_engine(
     """
     from transformers import AutoModelForCausalLM
 
+    register_decoder()
     model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     model = model.to(device)
     return make_engine(model, read_tokenizer(folder), options=options, int8=int8)

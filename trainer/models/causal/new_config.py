@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import SpecError, suggest
+from trainer.models.decoder.register import register_decoder
 from trainer.models.pretrained import model_without_weights, silence_transformers
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def new_causal_config(values: Mapping[str, Any], tokenizer: Mapping[str, Any]) -
     """
     from transformers import AutoConfig
 
+    register_decoder()
     own = dict(values)
     model_type = own.pop("model_type", None)
     known_types = causal_model_types()
@@ -56,7 +58,9 @@ def causal_model_types() -> set[str]:
     """Return the values of `model_type` for which transformers has a causal language model."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    return set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    from trainer.models.decoder.config import MODEL_TYPE
+
+    return {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_TYPE}
 
 
 def new_causal_model(config: PretrainedConfig) -> torch.nn.Module:

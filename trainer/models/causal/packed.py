@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trainer.models.causal.varlen import varlen_attention
+from trainer.models.causal.windowed import windowed_attention
 
 
 class PackedSegments:
@@ -76,6 +77,8 @@ def _attend_equal(
     query, key, value = (
         states.unflatten(1, (count, length)).transpose(0, 1) for states in (query_HTD, key_KTD, value_KTD)
     )
+    if window is not None and length >= 2 * window:
+        return windowed_attention(query, key, value, window, scale).transpose(1, 2).flatten(0, 1)
     mask = None if window is None or window >= length else window_mask(length, window, query_HTD.device)
     output_SHTD = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, mask, is_causal=mask is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]

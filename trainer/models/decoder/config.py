@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+#: The decoder's name in configs and specs.
 MODEL_TYPE = "raymill_decoder"
 
 
