@@ -11,7 +11,7 @@ from support.tiny_table import FEATURES, make_table_rows, table_spec, write_rows
 from trainer.contract.contract import Contract
 from trainer.data.prepare.prepare import prepare_rows
 from trainer.defaults.resolve import resolve_spec
-from trainer.inference import evaluate
+from trainer.inference import evaluate, scoring
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.runs.journal import read_notices
@@ -211,9 +211,9 @@ def test_rows_that_the_fitted_columns_refuse_are_named(rows, tmp_path):
     prepared, _, folder = trained(rows, tmp_path, data={"features": features})
     unseen = [*make_table_rows(2, seed=4), {**make_table_rows(1, seed=5)[0], "country": "NZ"}]
     path = write_rows(tmp_path / "unseen.csv", unseen)
-    labeled = evaluate.read_labeled(str(path), prepared.contract)
+    labeled = evaluate.read_labeled(str(path), prepared.contract, prepared.folder)
     with pytest.raises(DataError, match=r"row 3 of the evaluated rows.*NZ"):
-        evaluate.score_locally(str(folder), labeled.columns, 1, False, 8, None)
+        scoring.score_locally(str(folder), labeled.columns, 1, False, scoring.ScoringOptions(8))
     spec = load_spec.load_spec(table_spec(rows, data={"features": features, "test": str(path)}))
     with pytest.raises(DataError, match=rf"row 3 of {path} cannot be used.*NZ"):
         prepared_of(spec, tmp_path)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 
 from trainer.chat.control_tokens import ControlTokens
+from trainer.chat.long_texts import whole_part
 from trainer.chat.messages import ASSISTANT, MessageError, read_messages, read_tools
 from trainer.chat.rules import ChatRules, Layout
 from trainer.chat.segments import NotPrefixPreserving, split_conversation, split_prompt
@@ -112,9 +113,9 @@ class Planner:
         first = self.rules.first_id
         return [*([TextPiece("", (first,))] if first is not None else []), TextPiece(text)]
 
-    def finished_text(self, prompt: str, answer: str) -> list[TextPiece]:
+    def finished_text(self, prompt: str, answer: str, *, is_end: bool = True) -> list[TextPiece]:
         """Return the pieces of a text whose `answer` is learned, with the end that the model is to learn."""
-        end = self.rules.eos_token_id
+        end = self.rules.eos_token_id if is_end else None
         pieces = [piece for piece in self.text(prompt) if piece.text or piece.ids]
         return [
             *pieces,
@@ -201,7 +202,8 @@ def _plan_text(planner: Planner, cells: Cells, needs_answer: bool) -> RowPlan:
     text = cells.get(TEXT)
     if text is None:
         raise UnusableRow(f"missing {TEXT}")
-    return RowPlan([planner.finished_text("", text)])
+    text, is_end = whole_part(text)
+    return RowPlan([planner.finished_text("", text, is_end=is_end)])
 
 
 def _plan_preference(planner: Planner, cells: Cells, needs_answer: bool) -> RowPlan:

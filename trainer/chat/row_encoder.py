@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from trainer.chat.layouts import NO_TEMPLATE, Cells, Planner, RowPlan, UnusableRow
+from trainer.chat.long_texts import split_text
 from trainer.chat.messages import MessageError, read_messages, read_tools
 from trainer.chat.rules import TEMPLATE_FILE, ChatRules
 from trainer.chat.sequences import NOTHING_LEARNED, EncodedSequences, TextPiece, encode_sequences
@@ -82,6 +83,10 @@ class RowEncoder:
     def text_ids(self, text: str) -> list[int]:
         """Return the ids of a text that the model is to continue, without a template."""
         return self._ids(self._planner.text(text))
+
+    def split_text(self, text: str) -> list[str]:
+        """Return a text in parts that become rows of their own, as `trainer.chat.long_texts` marks them."""
+        return split_text(self._segments, text, self.rules.max_length - 2)  # room for the first and the end token
 
     def _ids(self, pieces: list[TextPiece]) -> list[int]:
         ids: list[int] = token_ids(self._encode([pieces]).tokens).tolist()

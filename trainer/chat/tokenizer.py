@@ -59,6 +59,10 @@ class SegmentTokenizer:
         ids: list[int] = self._plain.encode(before + text, add_special_tokens=False).ids
         return ids[n_before:]
 
+    def starts(self, text: str) -> list[int]:
+        """Return the character at which each token of a text begins."""
+        return [start for start, _ in self.backend.encode(text, add_special_tokens=False).offsets]
+
     def _ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 

@@ -1,4 +1,4 @@
-"""Metrics of a model on labeled rows: a Ray task computes the scores, plain functions the metrics.
+"""Labeled rows, and the metrics of a model on them for scores that `trainer.inference.scoring` has computed.
 
 Letters in shapes: B rows, C classes.
 """
@@ -10,14 +10,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import DataError, ModelError, user_error_in
+from cluster.errors import DataError, ModelError
 from cluster.files import json_sha256
-from cluster.progress import Progress, ProgressFile
 from trainer.charts.section import ReportSection, sections_or_reason
 from trainer.contract.contract import Contract
 from trainer.data.prepare.row_checks import check_rows
@@ -34,9 +33,7 @@ from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.roles import input_roles, target_values
 
 if TYPE_CHECKING:
-    from trainer.inference.predictor import Predictor
-
-_CHUNK_ROWS = 512
+    pass
 
 
 @dataclass(frozen=True)
@@ -78,16 +75,22 @@ def _as_json(value: Any) -> Any:
     return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value
 
 
-def read_labeled(paths: str | list[str], contract: Contract, reading: FormatSpec | str = "auto") -> LabeledRows:
-    """Return the rows of labeled files. Raises `DataError` naming the first row that cannot be used."""
+def read_labeled(
+    paths: str | list[str], contract: Contract, folder: Path, reading: FormatSpec | str = "auto"
+) -> LabeledRows:
+    """Return the rows of labeled files for the model in `folder`, which has this contract.
+
+    Raises `DataError` naming the first row that cannot be used.
+    """
     task = task_of_contract(contract)
+    encoder = task.encoder(contract, folder)
     columns: dict[str, list[Any]] = {role: [] for role in input_roles(task, contract)}
     targets: list[str | None] = []
     cleaner = Cleaner(contract)
     options = read_options_of_contract(contract, contract.columns)
     for file in find_source_files(paths, INPUT, reading):
         for block in read_blocks(file, *options):
-            checked = check_rows(task, contract, block, cleaner)
+            checked = check_rows(task, contract, task.split_rows(contract, encoder, block), cleaner)
             if len(checked.bad):
                 first = checked.bad.slice(0, 1).to_pylist()[0]
                 raise DataError(
@@ -101,71 +104,6 @@ def read_labeled(paths: str | list[str], contract: Contract, reading: FormatSpec
     if not targets:
         raise DataError(f"{paths} has no rows, so no metric is defined", "name a file with labeled rows")
     return with_digest(columns, targets)
-
-
-class ScoringResources(NamedTuple):
-    """Where a model scores rows, and with what."""
-
-    cpus: float
-    gpus: float = 0
-    with_ray: bool = False
-    """Whether a Ray task scores them; if not, this process does."""
-
-
-def score_rows(
-    folder: Path, rows: LabeledRows, resources: ScoringResources, *, batch_size: int, progress: Path | None = None
-) -> np.ndarray:
-    """Return float64 scores, shape (B, C), of the model in `folder`."""
-    cpus, gpus = resources.cpus, resources.gpus
-    if resources.with_ray:
-        return score_remotely(folder, rows, cpus=cpus, gpus=gpus, batch_size=batch_size, progress=progress)
-    return score_locally(str(folder), rows.columns, max(1, int(cpus)), gpus > 0, batch_size, progress)
-
-
-def score_remotely(
-    folder: Path, rows: LabeledRows, *, cpus: float, gpus: float, batch_size: int, progress: Path | None
-) -> np.ndarray:
-    """Return float64 scores, shape (B, C), of the model in `folder`, computed in a Ray task with these resources."""
-    import ray
-
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus)(score_locally)
-    columns = ray.put(rows.columns)
-    try:
-        result: np.ndarray = ray.get(
-            task.remote(str(folder), columns, max(1, int(cpus)), gpus > 0, batch_size, progress)
-        )
-    except ray.exceptions.RayTaskError as error:
-        raise user_error_in(error) or error from None
-    return result
-
-
-def score_locally(
-    folder: str, columns: dict[str, list[Any]], threads: int, on_gpu: bool, batch_size: int, progress: Path | None
-) -> np.ndarray:
-    """Return float64 scores, shape (B, C), computed in this process."""
-    from trainer.inference.predictor import Predictor
-
-    predictor = Predictor(Path(folder), device="cuda" if on_gpu else "cpu", threads=threads)
-    log = ProgressFile(progress)
-    n_rows = len(next(iter(columns.values())))
-    parts = []
-    for start in range(0, n_rows, _CHUNK_ROWS):
-        chunk = {role: values[start : start + _CHUNK_ROWS] for role, values in columns.items()}
-        parts.append(predictor.scores(_encode_rows(predictor, chunk, start), batch_size))
-        log.update(Progress(done=start + len(parts[-1]), total=n_rows, unit="rows"))
-    return np.concatenate(parts)
-
-
-def _encode_rows(predictor: Predictor, columns: dict[str, list[Any]], start: int) -> list[np.ndarray]:
-    """Return the model inputs of rows; `start` is the index of the first one. Raises `DataError` naming a bad row."""
-    encoded = predictor.encode_with_reasons(columns)
-    for index, reason in enumerate(encoded.reasons or ()):
-        if reason:
-            raise DataError(
-                f"row {start + index + 1} of the evaluated rows, counted over all files, cannot be used: {reason}",
-                "repair the row, or remove it",
-            )
-    return encoded.inputs
 
 
 def compute_evaluation(

@@ -20,15 +20,19 @@ from cluster.plan import Demand, check_fits, joined_nodes
 from cluster.progress import Progress, read_progress, run_in_thread, sum_progress
 from cluster.ray_address import OPTION
 from trainer.contract.contract import load_contract
+from trainer.data.pandas_import import leave_out_pandas
 from trainer.data.sources.folder_contents import count_endings
 from trainer.data.sources.source_file import INPUT
 from trainer.data.sources.source_files import find_source_files, list_left_out
+from trainer.inference.answers import ANSWERS_FILE
 from trainer.inference.batch_predict import check_files, is_small_input, predict_files
-from trainer.inference.evaluate import compute_evaluation, read_labeled, score_locally, score_remotely
+from trainer.inference.evaluate import compute_evaluation, read_labeled
+from trainer.inference.scoring import ScoringOptions, ScoringResources, score_rows
 from trainer.pipeline.messages import print_files_left_out
 from trainer.pipeline.version_spec import load_version_spec
 from trainer.registry.register import load_registered_rows
 from trainer.registry.registry import Version
+from trainer.report.answer_sections import answer_sections
 from trainer.report.page import ReportPage, write_page
 from trainer.runs.folder import RAY_LOG, REPORT_FILE, lock_run
 from trainer.runs.journal import RESULT
@@ -48,8 +52,9 @@ def evaluate_version(
 
     Scores the rows in this process, or in a Ray task if an `address` is given.
     """
+    leave_out_pandas()
     contract = load_contract(version.folder)
-    rows = read_labeled(data, contract, reading) if data else load_registered_rows(version)
+    rows = read_labeled(data, contract, version.folder, reading) if data else load_registered_rows(version)
     folder = _create_folder(storage, version, "evaluate")
     console.print(f"{version.ref}: {len(rows):,} rows, {folder}", style="bold")
     console.redirect_ray_output(folder / RAY_LOG)
@@ -58,10 +63,10 @@ def evaluate_version(
     started = time.monotonic()
 
     def score() -> np.ndarray:
-        if address is None:
-            cores = os.cpu_count() or 1
-            return score_locally(str(version.folder), rows.columns, cores, False, spec.batch_size, progress)
-        return score_remotely(version.folder, rows, cpus=1, gpus=0, batch_size=spec.batch_size, progress=progress)
+        with_ray = address is not None
+        resources = ScoringResources(1 if with_ray else os.cpu_count() or 1, with_ray=with_ray)
+        options = ScoringOptions(spec.batch_size, progress, spec.answers, folder / ANSWERS_FILE)
+        return score_rows(version.folder, rows, resources, options)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock_run(folder))
@@ -80,7 +85,11 @@ def evaluate_version(
         subtitle=f"{evaluation.rows:,} {'labeled' if data else 'held-out'} rows",
         metrics=evaluation.metrics,
         main_metric=spec.metric,
-        sections=[*evaluation.sections, *task_of_contract(contract).sections(contract, version.folder)],
+        sections=[
+            *evaluation.sections,
+            *answer_sections(folder, spec.answers),
+            *task_of_contract(contract).sections(contract, version.folder),
+        ],
         lineage={
             "version": version.ref,
             "evaluated_rows": data or "held-out rows",
@@ -116,6 +125,7 @@ def predict_version(
 
     Returns the output's path and the counts. Raises `DataError` if no row could be used; the output has the reasons.
     """
+    leave_out_pandas()
     contract = load_contract(version.folder)
     files = find_source_files(inputs, INPUT, reading)
     check_files(files, output, contract)

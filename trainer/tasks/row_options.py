@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from trainer.tasks.spec_keys import LANGUAGE_KEYS, OPTIONAL_KEYS
 if TYPE_CHECKING:
     from trainer.contract.contract import Contract
     from trainer.targets.base import Target
-    from trainer.tasks.encoder import Columns
+    from trainer.tasks.encoder import Columns, Encoder
 
 
 class RowIdentity(NamedTuple):
@@ -75,6 +76,23 @@ class RowOptions:
         the named roles belong to none.
         """
         return tuple(self.roles)
+
+    def learned_files(self, spec: RunSpec) -> dict[str, Any] | None:
+        """Return the settings of the contract's files that are learned from the training rows; None if none are.
+
+        Equal settings and rows give equal files, so they are made once.
+        """
+        return None
+
+    def write_learned_files(self, spec: RunSpec, rows: Iterator[pa.Table], folder: Path) -> None:
+        """Write the files that `learned_files` announces; `rows` are the training rows, a column for each role.
+
+        `make_contract` is called afterwards with a folder that holds them.
+        """
+
+    def split_rows(self, contract: Contract, encoder: Encoder, rows: pa.Table) -> pa.Table:
+        """Return raw rows in which long ones are split into several; a part has the number of its row."""
+        return rows
 
     def row_identity(self, contract: Contract, rows: pa.Table) -> RowIdentity | None:
         """Return what makes two rows the same for splits, duplicates and leaks; None: their inputs and their target.

@@ -88,7 +88,7 @@ class BlockMaker:
             source=source,
             number=number,
             name=f"{source:07d}-{number:07d}",  # the index relies on names that sort in the order of the files
-            rows=len(rows),
+            rows=len(block.good) + len(block.bad),  # parts of long rows are rows
             good=len(block.good),
             reasons=dict(Counter(_reason_kind(reason) for reason in block.bad["reason"].to_pylist())),
             targets=self.task.target.tally(target_values(self.task, block.good)),
@@ -131,6 +131,8 @@ class BlockMaker:
     def encode(self, rows: pa.Table) -> EncodedBlock:
         """Check, clean and encode `rows`."""
         task, encoder, cleaner = self._tools()
+        if encoder is not None:
+            rows = task.split_rows(self.contract, encoder, rows)
         rows = check_features(_check_split_column(rows, self.data), self.data)
         checked = check_rows(task, self.contract, rows, cleaner, RowLimits(self.data.max_chars, self.data.labels))
         inputs, lengths = None, np.zeros(len(checked.good), np.int32)

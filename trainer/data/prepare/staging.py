@@ -13,6 +13,7 @@ from cluster.errors import ResourceError
 from cluster.files import json_sha256, mark_owner, remove_leftovers
 from trainer.contract.contract import PREPARATION_VERSION, Contract
 from trainer.data.folder import SUMMARY
+from trainer.data.prepare.learned_files import add_learned_files
 from trainer.data.readers.read import digest_source_data
 from trainer.data.readers.read_options import read_options_of_spec
 from trainer.data.sources.source_file import SourceFile
@@ -56,7 +57,7 @@ def stage_preparation(spec: RunSpec, files: list[SourceFile] | None) -> Iterator
     files = list_source_files(spec) if files is None else files
     folder = _make_staging_folder(spec)
     try:
-        unfitted = _make_contract(spec, folder)
+        unfitted = _make_contract(spec, files, folder)
         digest = digest_source_data(files, read_options_of_spec(spec, unfitted))
         versions = [PREPARATION_VERSION, _LAYOUT_VERSION]
         key = json_sha256([_prepare_settings(spec), digest, unfitted.fingerprint, versions])[:16]
@@ -79,9 +80,10 @@ def _make_staging_folder(spec: RunSpec) -> Path:
     return folder
 
 
-def _make_contract(spec: RunSpec, folder: Path) -> Contract:
+def _make_contract(spec: RunSpec, files: list[SourceFile], folder: Path) -> Contract:
     """Return the unfitted contract; its files are in `folder`."""
     task = get_task(spec.task)
+    add_learned_files(spec, task, files, folder)
     contract = task.make_contract(spec, folder)
     settings = task.target.settings(spec.data)
     contract = contract.model_copy(update={"fitted": {**settings, **contract.fitted}})

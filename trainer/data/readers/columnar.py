@@ -147,7 +147,7 @@ def _value_sizes(values: pa.Array) -> np.ndarray:
         return _value_sizes(pc.struct_field(values, BYTES))
     if pa.types.is_struct(kind):
         fields = [_value_sizes(field) for field in values.flatten()]
-        return np.sum(fields, axis=0, dtype=np.int64) if fields else np.zeros(len(values), np.int64)
+        return sum(fields, start=np.zeros(len(values), np.int64))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _list_sizes(values)
     is_view = pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
@@ -168,7 +168,7 @@ def _list_sizes(values: pa.Array) -> np.ndarray:
     ends: np.ndarray = np.concatenate([[0], np.cumsum(sizes)])
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
     last = np.cumsum(lengths)
-    list_sizes: np.ndarray = np.subtract(ends[last], ends[last - lengths])
+    list_sizes: np.ndarray = ends.take(last) - ends.take(last - lengths)
     return list_sizes
 
 

@@ -12,7 +12,7 @@ from trainer.data.sources.hive import read_partition
 from trainer.data.sources.hub import is_saved_dataset, list_saved_files
 from trainer.data.sources.local_pattern import first_pattern, is_pattern, match_files, match_paths
 from trainer.data.sources.remote import is_remote, list_remote_files, not_a_folder_error, without_options
-from trainer.data.sources.row_folder import ROW_ENDINGS
+from trainer.data.sources.row_folder import ROW_ENDINGS, is_row
 from trainer.data.sources.source_file import INPUT, SourceFile, choose_format
 from trainer.data.sources.walk import FolderFile
 from trainer.spec.format import FormatSpec
@@ -57,7 +57,8 @@ def expand_local(pattern: str, part: str, reading: FormatSpec) -> Iterator[Sourc
         size = path.stat().st_size
         if is_one_of_many and _is_beside(str(path), size):
             continue
-        if reading.kind in ROW_ENDINGS:
+        is_text = reading.kind == "text" and is_row(path.name, "text")
+        if reading.kind in ROW_ENDINGS and not is_text:
             raise not_a_folder_error(str(path), reading.kind, part)
         if size == 0:
             raise _empty_file_error(str(path))

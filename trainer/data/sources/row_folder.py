@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from cluster.errors import DataError
@@ -36,8 +37,10 @@ class FolderItem(NamedTuple):
 def list_folder_items(folder: str, row_format: str) -> list[FolderItem]:
     """Return the files below a folder that are rows of `row_format`, sorted by relative path.
 
-    Hidden files, files in hidden folders and files with other extensions are not rows.
+    Hidden files, files in hidden folders and files with other extensions are not rows. A text file by itself is one row.
     """
+    if Path(folder).is_file():
+        return [FolderItem(Path(folder).name, folder, None, "")]
     files = [file for file in walk_folder(folder) if is_row(file.relative, row_format)]
     labels = _labels({file.relative.split("/")[0] for file in files if "/" in file.relative})
     return [
@@ -53,6 +56,11 @@ def is_row(relative: str, row_format: str) -> bool:
 
 def check_folder_roles(folder: str, columns: Mapping[str, str], role: str) -> None:
     """Raise `DataError` for a role other than `role` (the content of the files) and label (their subfolder)."""
+    if "label" in columns and Path(folder).is_file():
+        raise DataError(
+            f"{folder} is one file of text, and its row has no label",
+            "name the folder that holds a subfolder for each class",
+        )
     other = next((name for name in columns if name not in (role, "label")), None)
     if other:
         raise DataError(

@@ -10,12 +10,15 @@ from typing import Any
 from cluster.errors import ModelError, SpecError
 from cluster.files import file_sha256, read_json, write_bytes, write_json
 from trainer.chat.layouts import Planner, layout_of
+from trainer.chat.new_tokenizer import CHATML
 from trainer.chat.rules import TEMPLATE_FILE, ChatRules, Layout
 from trainer.chat.segments import NotPrefixPreserving
 from trainer.chat.sequences import NO_STOP
 from trainer.chat.template import ChatTemplate, TemplateFailed
 from trainer.chat.tokenizer import CONFIG_FILE, TOKENIZER_FILE, SegmentTokenizer, first_added_id, special_tokens
-from trainer.models.base_model import max_positions
+from trainer.models.base_model import locate_base_model, max_positions
+from trainer.models.model_facts import read_config
+from trainer.spec.chat import TokenizerSpec
 from trainer.spec.run import RunSpec
 
 #: The default of `data.max_length`.
@@ -30,6 +33,48 @@ _PROBE_TOOLS = [
         "function": {"name": "look_up", "description": "Look up.", "parameters": {"type": "object", "properties": {}}},
     }
 ]
+
+
+def check_model(spec: RunSpec, task: str) -> None:
+    """Raise `SpecError` or `ModelError` if `spec` names no model that can be trained."""
+    if spec.model.base is None and spec.model.config is None:
+        raise SpecError(
+            f"model.base is missing; {task} starts from a pre-trained model, or from a new one of `model.config`",
+            "set it to a hub id, a folder, or `package://NAME/folder`",
+        )
+    if spec.model.base is not None:
+        if spec.model.tokenizer is not None:
+            raise SpecError(
+                f"model.tokenizer makes a new tokenizer, and model.base={spec.model.base!r} has its own",
+                "remove `model.tokenizer`, or train a new model with `model.config`",
+            )
+        locate_base_model(spec.model.base)
+
+
+def rules_of_base(spec: RunSpec, folder: Path) -> ChatRules:
+    """Return the rules for rows of a model that starts from a base model, and write the base's files into `folder`."""
+    assert spec.model.base is not None
+    base = locate_base_model(spec.model.base)
+    config = read_config(base)
+    own_template = copy_base_files(base, folder)
+    return make_rules(spec, folder, spec.data.chat.template or own_template, config, base_stop_ids(base, config))
+
+
+def rules_of_new_model(spec: RunSpec, folder: Path) -> ChatRules:
+    """Return the rules for rows of a new model; `folder` has its tokenizer."""
+    config = {key: value for key, value in (spec.model.config or {}).items() if key == "max_position_embeddings"}
+    return make_rules(spec, folder, new_template(spec), config, set())
+
+
+def new_template(spec: RunSpec) -> str | None:
+    """Return the chat template of a new model; None for rows without messages."""
+    is_chat = layout_of_spec(spec) == "messages"
+    return spec.data.chat.template or (CHATML if is_chat else None)
+
+
+def tokenizer_spec(spec: RunSpec) -> TokenizerSpec:
+    """Return the settings of a new model's tokenizer."""
+    return spec.model.tokenizer or TokenizerSpec()
 
 
 def copy_base_files(base: Path, folder: Path) -> str | None:

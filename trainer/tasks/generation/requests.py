@@ -14,9 +14,12 @@ import orjson
 from cluster.errors import RequestError, suggest
 from cluster.text import is_blank, is_unicode, json_kind
 from trainer.chat.layouts import DESIRABLE, MESSAGES, PROMPT, ROLES, TEXT, TOOLS, is_messages
+from trainer.chat.long_texts import GOES_ON, whole_part
 from trainer.chat.rules import Layout
 from trainer.tasks.encoder import Columns
 
+#: Key of a request for the part of a long text that another part follows.
+_GOES_ON = "goes_on"
 SHAPES: dict[Layout, str] = {
     "messages": '{"messages": [{"role": "user", "content": "..."}]}',
     "completion": '{"prompt": "..."}',
@@ -38,7 +41,11 @@ def as_requests(layout: Layout, columns: Columns) -> list[Any]:
     requests = []
     for row in zip(*columns.values(), strict=True):
         cells = {role: cell for role, cell in zip(columns, row, strict=True) if cell is not None}
-        requests.append({role: _value_of(role, cell) for role, cell in cells.items()})
+        request = {role: _value_of(role, cell) for role, cell in cells.items()}
+        if TEXT in request:
+            request[TEXT], is_end = whole_part(request[TEXT])
+            request.update({} if is_end else {_GOES_ON: True})
+        requests.append(request)
     return requests
 
 
@@ -54,14 +61,17 @@ def _read_request(layout: Layout, roles: Sequence[str], value: Any, where: str) 
         value = {PROMPT: value}
     if not isinstance(value, Mapping):
         raise RequestError(422, "wrong_type", f"{where} is {json_kind(value)}; each input must be {SHAPES[layout]}")
-    known = [*ROLES[layout], *([PROMPT] if layout == "text" else [])]
+    known = [*ROLES[layout], *([PROMPT, _GOES_ON] if layout == "text" else [])]
     for key in value:
         if key not in known:
             raise RequestError(422, "unknown_key", f"{where}: unknown key {key[:80]!a}; {suggest(key[:80], known)}")
     asked = {"messages": (MESSAGES,), "text": (PROMPT, TEXT)}.get(layout, ROLES[layout])
     if not any(value.get(key) is not None for key in asked):
         raise RequestError(422, "missing_key", f"{where} has no '{asked[0]}'; each input must be {SHAPES[layout]}")
-    return {key: _read_value(key, item, f"{where}.{key}") for key, item in value.items() if item is not None}
+    goes_on = layout == "text" and value.get(_GOES_ON) is True
+    values = {key: item for key, item in value.items() if item is not None and key != _GOES_ON}
+    cells = {key: _read_value(key, item, f"{where}.{key}") for key, item in values.items()}
+    return {**cells, TEXT: cells[TEXT] + GOES_ON} if goes_on and TEXT in cells else cells
 
 
 def _read_value(role: str, value: Any, where: str) -> str:
@@ -71,6 +81,8 @@ def _read_value(role: str, value: Any, where: str) -> str:
     if isinstance(value, str) and role not in (MESSAGES, TOOLS):
         if not is_unicode(value):
             raise RequestError(422, "invalid_unicode", f"{where} contains half of a surrogate pair")
+        if "\0" in value:
+            raise RequestError(422, "invalid_unicode", f"{where} contains a NUL character")
         if is_blank(value):
             raise RequestError(422, "empty_input", f"{where} is empty; remove it or give a text")
         return value

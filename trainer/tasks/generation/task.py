@@ -6,36 +6,48 @@ layout of its rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from cluster.errors import SpecError
-from trainer.chat.layouts import ROLES, layout_of, read_cell, row_identity
+from trainer.chat.layouts import ROLES, TEXT, layout_of, read_cell, row_identity
+from trainer.chat.long_texts import whole_part
+from trainer.chat.messages import MessageError
+from trainer.chat.new_tokenizer import write_new_tokenizer
+from trainer.chat.row_encoder import RowEncoder
 from trainer.chat.rules import CHAT_STEP, ChatRules
 from trainer.contract.contract import Contract, Step
 from trainer.contract.row_hash import hash_contents
-from trainer.models.base_model import locate_base_model
-from trainer.models.model_facts import read_config
 from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import contract_steps
 from trainer.targets.generated import GeneratedTokens
 from trainer.tasks.base import Task
-from trainer.tasks.encoder import Columns
+from trainer.tasks.encoder import Columns, Encoder
 from trainer.tasks.fitting import unfitted_contract
-from trainer.tasks.generation.chat_contract import base_stop_ids, contract_files, copy_base_files, make_rules
+from trainer.tasks.generation.answers import AnswerWriter
+from trainer.tasks.generation.chat_contract import (
+    check_model,
+    contract_files,
+    layout_of_spec,
+    new_template,
+    rules_of_base,
+    rules_of_new_model,
+    tokenizer_spec,
+)
 from trainer.tasks.generation.encoder import GenerationEncoder
 from trainer.tasks.generation.model import LanguageModelTask
 from trainer.tasks.generation.requests import as_requests, example_request, read_requests
 from trainer.tasks.row_options import RowIdentity
 
 
-class TextGeneration(LanguageModelTask, Task):
+class TextGeneration(LanguageModelTask, AnswerWriter, Task):
     """Trains `AutoModelForCausalLM`, pre-trained or new from a config."""
 
     name = "text-generation"
+    service = "generation"
     roles = {  # noqa: RUF012  read-only
         "messages": "a conversation",
         "tools": "the functions that the assistant may call",
@@ -72,15 +84,13 @@ class TextGeneration(LanguageModelTask, Task):
                 f"data.mode: streaming cannot be used by {self.name}: its steps are planned from the lengths of all rows",
                 "use `data.mode: prepared`",
             )
-        if spec.data.chat.overlong == "split":
-            raise SpecError("data.chat.overlong: split is not supported yet", "use truncate_right or refuse")
-        if spec.model.base is None and spec.model.config is None:
+        if spec.data.chat.overlong == "split" and layout_of_spec(spec) != "text":
             raise SpecError(
-                f"model.base is missing; {self.name} starts from a pre-trained model, or from `model.config`",
-                "set it to a hub id, a folder, or `package://NAME/folder`",
+                "data.chat.overlong: split is for rows of plain text; part of a conversation would be learned without what "
+                "was said before",
+                "use truncate_left, truncate_right or refuse",
             )
-        if spec.model.base is not None:
-            locate_base_model(spec.model.base)
+        check_model(spec, self.name)
 
     def column_roles(self, renamed: Collection[str]) -> tuple[str, ...]:
         layout = layout_of(renamed or ("messages",))
@@ -93,12 +103,27 @@ class TextGeneration(LanguageModelTask, Task):
             )
         return tuple(role for role in self.roles if role in renamed) or ("messages",)
 
+    def learned_files(self, spec: RunSpec) -> dict[str, Any] | None:
+        if spec.model.base is not None:
+            return None
+        return {"tokenizer": tokenizer_spec(spec).model_dump(mode="json"), "template": new_template(spec)}
+
+    def write_learned_files(self, spec: RunSpec, rows: Iterator[pa.Table], folder: Path) -> None:
+        settings = tokenizer_spec(spec)
+        texts = (
+            text for block in rows for cells in block.columns for cell in cells for text in _texts_of(cell.as_py())
+        )
+        write_new_tokenizer(folder, texts, settings.kind, settings.size, new_template(spec))
+
+    def split_rows(self, contract: Contract, encoder: Encoder, rows: pa.Table) -> pa.Table:
+        rules = rules_of(contract)
+        if rules.overlong != "split" or TEXT not in rows.column_names:
+            return rows
+        assert isinstance(encoder, GenerationEncoder)
+        return split_long_texts(encoder.rows, rows, rules.max_length)
+
     def make_contract(self, spec: RunSpec, folder: Path) -> Contract:
-        assert spec.model.base is not None  # checked by check_spec
-        base = locate_base_model(spec.model.base)
-        config = read_config(base)
-        own_template = copy_base_files(base, folder)
-        rules = make_rules(spec, folder, spec.data.chat.template or own_template, config, base_stop_ids(base, config))
+        rules = rules_of_base(spec, folder) if spec.model.base else rules_of_new_model(spec, folder)
         cleaning, files = contract_steps(spec.data, folder)
         return unfitted_contract(
             self,
@@ -151,7 +176,30 @@ def rules_of(contract: Contract) -> ChatRules:
     return ChatRules.model_validate(contract.step_params(CHAT_STEP))
 
 
+def split_long_texts(encoder: RowEncoder, rows: pa.Table, n_tokens: int) -> pa.Table:
+    """Return the rows with each text of more than `n_tokens` tokens in parts, each a row with the number of its row."""
+    texts = rows[TEXT].to_pylist()
+    reasons = rows["reason"].to_pylist()
+    # A token has at least one byte, so a short text is not tokenized twice.
+    is_long = [
+        text is not None and reason is None and len(text.encode()) > n_tokens - 2
+        for text, reason in zip(texts, reasons, strict=True)
+    ]
+    if not any(is_long):
+        return rows
+    parts = [encoder.split_text(text) if long else [text] for text, long in zip(texts, is_long, strict=True)]
+    index = [row for row, of_row in enumerate(parts) for _ in of_row]
+    split = rows.take(pa.array(index))
+    column = pa.array([part for of_row in parts for part in of_row], pa.string())
+    return split.set_column(split.schema.get_field_index(TEXT), TEXT, column)
+
+
 def _texts_of(cell: str | None) -> list[str]:
-    """Return the texts in a cell: its own, or those of its messages."""
-    value = read_cell(cell) if cell else ""
-    return [value] if isinstance(value, str) else [str(message.get("content", "")) for message in value]
+    """Return the texts in a cell: its own, or those of its messages; none if it holds messages that cannot be read."""
+    try:
+        value = read_cell(cell) if cell else ""
+    except MessageError:
+        return []
+    if isinstance(value, str):
+        return [whole_part(value)[0]]
+    return [str(message.get("content", "")) for message in value]
