@@ -77,17 +77,23 @@ def plain_piece(token_id: int) -> str:
 
 def special_ids(folder: Path) -> dict[str, int]:
     """Return the special tokens of a transformers folder: `bos`, `eos`, `unknown`, `padding` -> id, where it has one."""
-    config = read_json(folder / "config.json")
-    generation_path = folder / "generation_config.json"
-    generation = read_json(generation_path) if generation_path.is_file() else {}
-    ids = {}
-    for name, key in (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad")):
-        value = generation.get(f"{key}_token_id", config.get(f"{key}_token_id"))
-        if isinstance(value, list):
-            value = value[0] if value else None
-        if value is not None:
-            ids[name] = int(value)
-    return ids
+    keys = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
+    listed = {name: _token_ids(folder, key) for name, key in keys.items()}
+    return {name: ids[0] for name, ids in listed.items() if ids}
+
+
+def end_ids(folder: Path) -> tuple[int, ...]:
+    """Return all tokens that end an answer of the model in a transformers folder."""
+    return tuple(_token_ids(folder, "eos"))
+
+
+def _token_ids(folder: Path, key: str) -> list[int]:
+    path = folder / "generation_config.json"
+    configs = [*([read_json(path)] if path.is_file() else []), read_json(folder / "config.json")]
+    values = [config[f"{key}_token_id"] for config in configs if config.get(f"{key}_token_id") is not None]
+    if not values:
+        return []
+    return list(values[0]) if isinstance(values[0], list) else [int(values[0])]
 
 
 def _split_name(pre_tokenizer: dict[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from trainer.spec.section import IntRangeFromZero, Positive, SpecSection, range_ends
+from trainer.spec.serve_generation import GenerationServeSpec
 
 #: Engines of a replica. `auto` and `auto-latency` choose one of the others by measuring.
 EngineName = Literal[
@@ -21,6 +22,16 @@ EngineName = Literal[
     "onnx-int8",
     "openvino-bf16",
     "openvino-int8",
+]
+#: The same for the task text-generation. The precision of the weights follows the library.
+GenerationEngineName = Literal[
+    "native",
+    "native-int8",
+    "llama-q8_0",
+    "llama-q4_0",
+    "openvino-f16",
+    "openvino-q8_0",
+    "vllm",
 ]
 
 
@@ -67,7 +78,7 @@ class ServeSpec(SpecSection):
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0
     """GPUs of one replica."""
 
-    engine: EngineName = "auto"
+    engine: EngineName | GenerationEngineName = "auto"
     """The software that computes the forward pass. `auto`: measure all engines once on this hardware and use the one
     that is fastest in batches; `auto-latency`: the one that is fastest for a single input. Both skip engines that
     exceed `max_metric_drop`. `raymill optimize` does this in advance."""
@@ -78,6 +89,8 @@ class ServeSpec(SpecSection):
     """Maximum number of inputs in one forward pass. A batch never waits to be full."""
     max_batch_tokens: Positive = 8192
     """Maximum number of tokens of texts in one forward pass. It does not limit images and table rows."""
+
+    generation: GenerationServeSpec = Field(default_factory=GenerationServeSpec)
 
     max_inputs: Positive = 256
     """Maximum number of inputs in one request; a larger request gets a 413."""
