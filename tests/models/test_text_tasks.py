@@ -9,7 +9,7 @@ import pytest
 from cluster.errors import ModelError, RequestError, SpecError
 from support.tiny_text import WORDS, make_text_rows
 from trainer.data.prepare.prepare import prepare_rows
-from trainer.inference import evaluate, golden, held_out
+from trainer.inference import evaluate, golden, held_out, scoring
 from trainer.inference.predictor import Predictor
 from trainer.optim.distributed.worker_context import WorkerContext
 from trainer.pipeline.run import check_references
@@ -57,7 +57,7 @@ def train(base, folder, rows, *, train=TRAIN, **spec):
 def evaluate_and_replay(spec, prepared, checkpoint):
     """Return the evaluation on the held-out rows, after the golden rows were written and replayed."""
     rows = held_out.load_held_out(prepared)
-    scores = evaluate.score_locally(str(checkpoint), rows.columns, 1, False, 16, None)
+    scores = scoring.score_locally(str(checkpoint), rows.columns, 1, False, scoring.ScoringOptions(16))
     evaluation = evaluate.compute_evaluation(prepared.contract, rows, scores, n_bins=5, n_mistakes=3)
     register._write_golden_rows(checkpoint, Predictor(checkpoint), evaluation.scores, rows.columns)
     assert golden.verify_golden(checkpoint, Predictor(checkpoint)) == golden.MAX_ROWS

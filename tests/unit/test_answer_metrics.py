@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from cluster.errors import SpecError
-from trainer.spec.answers import AnswersSpec
+from trainer.spec.answers import AnswerMetricName, AnswersSpec
 from trainer.targets.answers.base import Answered
-from trainer.targets.answers.catalog import METRICS, AnswerMetrics
+from trainer.targets.answers.catalog import METRICS, N_STATISTICS, AnswerJudge, answer_metrics
 
 REFERENCES = ["the cat sat on the mat", "a dog barks", "It is 5 degrees, and it rains.", "yes"]
 ANSWERS = ["the cat sat on a mat", "a dog barks", "It rains at 5 degrees", ""]
 
 
 def values_of(spec: AnswersSpec, answers=ANSWERS, references=REFERENCES) -> dict[str, float]:
-    metrics = AnswerMetrics(spec)
-    rows = [metrics.statistics([Answered("p", *pair)]) for pair in zip(answers, references, strict=True)]
-    assert all(row.shape == (metrics.n_statistics,) for row in rows)
-    return metrics.values(np.stack(rows))
+    judge = AnswerJudge(spec)
+    rows = [judge.statistics([Answered("p", *pair)]) for pair in zip(answers, references, strict=True)]
+    assert all(row.shape == (N_STATISTICS,) for row in rows)
+    return answer_metrics(np.stack(rows))
 
 
 def test_every_name_of_the_spec_has_a_metric():
-    names = AnswersSpec.model_fields["metrics"].annotation.__args__[0].__args__
-    assert set(names) == set(METRICS)
+    assert [metric.name for metric in METRICS] == list(get_args(AnswerMetricName))
 
 
 def test_summed_statistics_give_the_bleu_of_the_library():
@@ -75,10 +76,10 @@ def test_rows_whose_own_answer_is_no_json_do_not_count():
 
 
 def test_rows_without_an_answer_do_not_count():
-    metrics = AnswerMetrics(AnswersSpec(metrics=["exact_match"]))
-    rows = np.stack([metrics.statistics([Answered("", "a", "a")]), np.zeros(metrics.n_statistics)])
-    assert metrics.values(rows) == {"exact_match": 1.0}
-    assert metrics.values(rows[1:]) == {}
+    judge = AnswerJudge(AnswersSpec(metrics=["exact_match"]))
+    rows = np.stack([judge.statistics([Answered("", "a", "a")]), judge.statistics([])])
+    assert answer_metrics(rows) == {"exact_match": 1.0}
+    assert answer_metrics(rows[1:]) == {}
 
 
 def test_a_function_of_the_user(tmp_path, monkeypatch):
@@ -89,13 +90,10 @@ def test_a_function_of_the_user(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     spec = AnswersSpec(metrics=["answer_score", "pass_at_k"], function="my_score:short", samples=2, temperature=0.7)
-    metrics = AnswerMetrics(spec)
-    row = metrics.statistics([Answered("p", "a long answer", "r"), Answered("p", "short", "r")])
-    assert metrics.values(row[None]) == {"answer_score": 0.0, "pass_at_k": 1.0}
+    row = AnswerJudge(spec).statistics([Answered("p", "a long answer", "r"), Answered("p", "short", "r")])
+    assert answer_metrics(row[None]) == {"answer_score": 0.0, "pass_at_k": 1.0}
     with pytest.raises(SpecError, match="returned 'good', not a finite number"):
-        AnswerMetrics(AnswersSpec(metrics=["answer_score"], function="my_score:text")).statistics(
-            [Answered("", "", "")]
-        )
+        AnswerJudge(AnswersSpec(metrics=["answer_score"], function="my_score:text")).statistics([Answered("", "", "")])
 
 
 @pytest.mark.parametrize(
@@ -116,4 +114,4 @@ def test_what_cannot_be_meant_is_refused(values, message):
 
 def test_a_schema_that_is_none_is_refused():
     with pytest.raises(SpecError, match="is not a JSON schema"):
-        AnswerMetrics(AnswersSpec(metrics=["json_valid"], json_schema={"type": "thing"}))
+        AnswerJudge(AnswersSpec(metrics=["json_valid"], json_schema={"type": "thing"}))

@@ -9,7 +9,7 @@ import pytest
 from cluster.errors import ModelError
 from cluster.files import file_sha256, read_json, write_json
 from trainer.contract.contract import Contract
-from trainer.inference import evaluate, golden
+from trainer.inference import evaluate, golden, scoring
 from trainer.inference.predictor import Predictor
 from trainer.registry import register
 from trainer.tasks import catalog as task_catalog
@@ -151,7 +151,7 @@ def with_steps(steps, base, folder):
 
 def write_golden(model, raw):
     rows = evaluate.with_digest({"text": raw}, ["tool"] * len(raw))
-    scores = evaluate.score_locally(str(model), rows.columns, 1, False, 8, None)
+    scores = scoring.score_locally(str(model), rows.columns, 1, False, scoring.ScoringOptions(8))
     register._write_golden_rows(model, Predictor(model), scores, rows.columns)
     return read_json(model / golden.GOLDEN_FILE)
 

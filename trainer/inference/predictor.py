@@ -5,7 +5,7 @@ Letters in shapes: B rows, C outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 
 from cluster.errors import RequestError
 from trainer.contract.contract import load_contract
+from trainer.spec.answers import AnswersSpec
 from trainer.steps.cleaner import Cleaner
+from trainer.targets.answers.base import Answered
 from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.encoder import Columns, Encoded
 
@@ -22,6 +24,7 @@ class Predictor:
     """A trained model with its contract, loaded and ready. Raises `ModelError` if a file is missing or changed."""
 
     def __init__(self, folder: Path, *, device: str = "cpu", threads: int = 1) -> None:
+        self.folder = folder
         self.contract = load_contract(folder)
         self.task = task_of_contract(self.contract)
         self.device, self.threads = device, threads
@@ -63,6 +66,12 @@ class Predictor:
     def answers(self, inputs: list[np.ndarray], batch_size: int = 64) -> list[dict[str, Any]]:
         """Return one answer for each encoded input."""
         return self.task.target.answer(self.contract.fitted, self.scores(inputs, batch_size)) if inputs else []
+
+    def write_answers(
+        self, inputs: Sequence[np.ndarray], spec: AnswersSpec, on_progress: Callable[[int], None]
+    ) -> list[list[Answered]]:
+        """Return the answers that the model writes to the prompts of encoded rows; see `Task.write_answers`."""
+        return self.task.write_answers(self.model, self.contract, self.folder, inputs, spec, on_progress)
 
     def predict(self, inputs: Sequence[Any], batch_size: int = 64) -> list[dict[str, Any]]:
         """Return the answer to each input. Inputs and answers have the form of the HTTP API."""

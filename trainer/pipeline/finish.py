@@ -14,12 +14,15 @@ from trainer.charts.section import ReportSection, sections_or_reason
 from trainer.data.prepared import Prepared
 from trainer.defaults.facts import Choice
 from trainer.defaults.resolve import read_choices
-from trainer.inference.evaluate import Evaluation, LabeledRows, ScoringResources, compute_evaluation, score_rows
+from trainer.inference.answers import ANSWERS_FILE, CHAMPION_ANSWERS_FILE
+from trainer.inference.evaluate import Evaluation, LabeledRows, compute_evaluation
 from trainer.inference.held_out import load_held_out
+from trainer.inference.scoring import ScoringOptions, ScoringResources, score_rows
 from trainer.pipeline.outcome import Outcome
 from trainer.pipeline.run import Run
 from trainer.registry.register import build_lineage, promote_if_better, register_version
 from trainer.registry.registry import Version
+from trainer.report.answer_sections import answer_sections
 from trainer.report.page import ReportPage, write_page
 from trainer.report.search_sections import search_sections, trial_sections
 from trainer.report.training_sections import choice_sections, learning_curve_sections, notice_sections, step_sections
@@ -41,7 +44,8 @@ def register_result(run: Run, result: RunResult) -> Outcome:
     lineage = build_lineage(result.spec, prepared, rows.digest, run.folder)
     started = time.monotonic()
     version = register_version(result, evaluation, rows, lineage)
-    decision = promote_if_better(run.spec, version, evaluation, rows, _scoring_resources(run))
+    champion_answers = run.folder / CHAMPION_ANSWERS_FILE
+    decision = promote_if_better(run.spec, version, evaluation, rows, _scoring_resources(run), champion_answers)
     _write_report(
         run,
         result,
@@ -53,6 +57,7 @@ def register_result(run: Run, result: RunResult) -> Outcome:
             sections=[
                 *_overview_sections(result, run.spec.evaluate.metric, task),
                 *evaluation.sections,
+                *sections_or_reason("Answers", lambda: answer_sections(run.folder, run.spec.evaluate.answers)),
                 *sections_or_reason("Model", lambda: task.sections(prepared.contract, version.folder)),
                 *_detail_sections(run, result),
             ],
@@ -116,7 +121,8 @@ def _evaluate(run: Run, result: RunResult, prepared: Prepared, rows: LabeledRows
     spec, resources = run.spec.evaluate, _scoring_resources(run)
 
     def score() -> np.ndarray:
-        return score_rows(result.checkpoint, rows, resources, batch_size=spec.batch_size, progress=progress)
+        options = ScoringOptions(spec.batch_size, progress, spec.answers, run.folder / ANSWERS_FILE)
+        return score_rows(result.checkpoint, rows, resources, options)
 
     scores = run.stages.run("evaluate", score, lambda: sum_progress(read_progress(progress.parent)))
     return compute_evaluation(

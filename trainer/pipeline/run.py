@@ -18,6 +18,7 @@ from cluster.plan import Demand, Node, check_fits
 from cluster.progress import Progress, read_progress, sum_progress
 from cluster.room_watch import RoomWatch
 from trainer.data.folder import QUARANTINE
+from trainer.data.pandas_import import leave_out_pandas
 from trainer.data.prepare import prepare as preparing
 from trainer.data.prepare.quarantine import TooManyBadRows
 from trainer.data.prepared import Prepared
@@ -130,6 +131,8 @@ class Run:
         def prepare() -> Prepared:
             return preparing.prepare_rows(spec, on_progress, quarantine, files=files)
 
+        if not self.needs_ray:
+            leave_out_pandas()  # Ray Data imports it anyway
         files = self.files  # the same for all variants of the spec
         quarantine = self.folder / QUARANTINE
         try:

@@ -24,7 +24,7 @@ def decide_promotion(
 
     The rule is `promote` in trainer/spec/evaluate.py.
     """
-    metric, rule = spec.evaluate.metric, spec.promote
+    metric, rule = spec.gate_evaluation.metric, spec.promote
     if not rule.enabled:
         return GateDecision(False, "promote.enabled is false", {"metric": metric})
     if metric not in candidate or (champion is not None and metric not in champion):
@@ -35,7 +35,7 @@ def decide_promotion(
         )
         return GateDecision(False, reason, {"metric": metric})
     value = candidate[metric]
-    higher_is_better = spec.evaluate.mode == "max"
+    higher_is_better = spec.gate_evaluation.mode == "max"
     evidence: dict[str, Any] = {
         "metric": metric,
         "candidate": value,

@@ -21,14 +21,13 @@ from trainer.data.prepared import Prepared
 from trainer.inference.evaluate import (
     Evaluation,
     LabeledRows,
-    ScoringResources,
     check_finite_scores,
     encode_targets,
-    score_rows,
 )
 from trainer.inference.golden import MAX_ROWS, select_rows, write_golden
 from trainer.inference.held_out import load_held_out
 from trainer.inference.predictor import Predictor
+from trainer.inference.scoring import ScoringOptions, ScoringResources, score_rows
 from trainer.registry.certainty import ComparedScores, add_certainty
 from trainer.registry.gate import GateDecision, decide_promotion
 from trainer.registry.registry import LINEAGE_FILE, METRICS_FILE, Registry, Version, copy_files, verify_files
@@ -173,13 +172,23 @@ class _Candidate(NamedTuple):
     evaluation: Evaluation
     rows: LabeledRows
     resources: ScoringResources
+    champion_answers: Path | None
+    """The file for the champion's answers, if the spec asks for answers."""
 
 
 def promote_if_better(
-    spec: RunSpec, version: Version, evaluation: Evaluation, rows: LabeledRows, resources: ScoringResources
+    spec: RunSpec,
+    version: Version,
+    evaluation: Evaluation,
+    rows: LabeledRows,
+    resources: ScoringResources,
+    champion_answers: Path | None = None,
 ) -> GateDecision:
-    """Promote `version` if it beats the champion on the same rows. The registry stores the evidence for it."""
-    candidate = _Candidate(spec, version, evaluation, rows, resources)
+    """Promote `version` if it beats the champion on the same rows. The registry stores the evidence for it.
+
+    `champion_answers` is the file for the champion's answers, if the spec asks for answers.
+    """
+    candidate = _Candidate(spec, version, evaluation, rows, resources, champion_answers)
     registry = Registry(spec.storage)
     while True:
         champion_number = registry.aliases(spec.name).get(spec.promote.alias)
@@ -196,7 +205,7 @@ def _compare_with_champion(candidate: _Candidate, registry: Registry, champion_n
     target, targets = task_of_contract(ours).target, encode_targets(ours, candidate.rows)
     scores = ComparedScores(targets, candidate.evaluation.scores, None)
     if champion_number is None or not spec.promote.enabled:
-        return add_certainty(decide_promotion(spec, metrics, None), target, spec.evaluate, scores)
+        return add_certainty(decide_promotion(spec, metrics, None), target, spec.gate_evaluation, scores)
     try:
         champion = registry.find(f"{spec.name}@{champion_number}")
         _check_comparable(candidate.version, champion)
@@ -206,11 +215,11 @@ def _compare_with_champion(candidate: _Candidate, registry: Registry, champion_n
             f"the current {spec.promote.alias} cannot be evaluated ({error.problem}); "
             "promote the version with `raymill models promote`"
         )
-        return GateDecision(False, reason, {"metric": spec.evaluate.metric})
+        return GateDecision(False, reason, {"metric": spec.gate_evaluation.metric})
     decision = decide_promotion(spec, metrics, figures.metrics, champion.ref)
     if figures.note:
         decision = decision._replace(note=figures.note, evidence={**decision.evidence, "note": figures.note})
-    return add_certainty(decision, target, spec.evaluate, scores._replace(champion=figures.scores))
+    return add_certainty(decision, target, spec.gate_evaluation, scores._replace(champion=figures.scores))
 
 
 def _check_comparable(candidate: Version, champion: Version) -> None:
@@ -242,7 +251,10 @@ def _evaluate_champion(
     spec, rows = candidate.spec, candidate.rows
     try:
         verify_files(champion)
-        scores = score_rows(champion.folder, rows, candidate.resources, batch_size=spec.evaluate.batch_size)
+        options = ScoringOptions(
+            spec.evaluate.batch_size, answers=spec.evaluate.answers, answers_file=candidate.champion_answers
+        )
+        scores = score_rows(champion.folder, rows, candidate.resources, options)
         check_finite_scores(scores, champion.ref)
     except UserError as error:
         stored = _stored_metrics(champion, rows, spec.evaluate)

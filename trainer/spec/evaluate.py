@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from trainer.spec.answers import AnswersSpec
 from trainer.spec.section import NAME_PATTERN, Positive, SpecSection
 
 #: Metrics for which a lower value is better; for all others a higher one is.
@@ -32,6 +33,13 @@ Metric = Literal[
     "token_accuracy",
     "preference_accuracy",
     "preference_margin",
+    "reward",
+    "bleu",
+    "chrf",
+    "rouge_l",
+    "json_valid",
+    "answer_score",
+    "pass_at_k",
     "calibration_error",
     "rmse",
     "mae",
@@ -55,6 +63,10 @@ class EvaluateSpec(SpecSection):
     max_mistakes_shown: Annotated[int, Field(ge=0, le=1000)] = 30
     """How many of the most confident mistakes the report shows."""
 
+    answers: AnswersSpec | None = None
+    """Language models: write answers to the held-out prompts, and compare them with the rows' own. Default: none are
+    written; the model is judged by how probable it holds the rows' own answers."""
+
     @property
     def mode(self) -> Literal["min", "max"]:
         """Whether a lower or a higher `metric` is better."""
@@ -68,7 +80,9 @@ class PromoteSpec(SpecSection):
     """Without it, a run registers its model and moves no alias."""
     alias: Annotated[str, Field(pattern=NAME_PATTERN)] = "champion"
     """The alias that moves."""
+    metric: Literal["auto", Metric] = "auto"
+    """The metric that decides. `auto`: `evaluate.metric`. Language models: also a metric of `evaluate.answers`."""
     min_improvement: Annotated[float, Field(ge=0.0)] = 0.0
-    """How much better `evaluate.metric` must be than the current champion's on the same held-out rows."""
+    """How much better the metric must be than the current champion's on the same held-out rows."""
     min_value: float | None = None
-    """The worst value of `evaluate.metric` that may be promoted. Default: any."""
+    """The worst value of the metric that may be promoted. Default: any."""

@@ -127,6 +127,8 @@ class Target(ABC):
 
     # ---- May be overridden -----------------------------------------------------------------------------------------
 
+    #: Further metrics that `metrics` computes on held-out rows alone, not after every epoch: the gate may decide on them.
+    held_out_metric_names: tuple[Metric, ...] = ()
     #: Whether each row has one class, so that a spec may balance the rows and stratify the split by class.
     has_classes = False
     #: Whether `data.labels` may list the labels.

@@ -2,19 +2,22 @@
 
 Letters in shapes: B rows. The columns of scores are the negative log-likelihood in nats summed over the judged tokens,
 the number of these tokens, and how many of them were predicted right; then the first two for the rejected answer of a pair,
-or for an answer that is not desirable (0 in other rows). Further columns may follow.
+or for an answer that is not desirable (0 in other rows). Then the statistics of written answers (`trainer.targets.answers`),
+if any were written.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
 
+from trainer.spec.answers import AnswerMetricName
 from trainer.spec.evaluate import Metric
+from trainer.targets.answers.catalog import answer_metrics
 from trainer.targets.base import FittedTarget, Target
 from trainer.targets.metrics.preference import preference_metrics
 
@@ -39,7 +42,9 @@ class GeneratedTokens(Target):
         "token_accuracy",
         "preference_accuracy",
         "preference_margin",
+        "reward",
     )
+    held_out_metric_names: tuple[Metric, ...] = get_args(AnswerMetricName)
     default_metric: Metric = "log_loss"
     loss_metric = "log_loss"
     has_labels = False
@@ -83,13 +88,15 @@ class GeneratedTokens(Target):
         return scores
 
     def metrics(self, scores: np.ndarray, targets: np.ndarray, n_bins: int) -> dict[str, float]:
-        preference = preference_metrics(*scores[:, [NLL, TOKENS, REJECTED_NLL, REJECTED_TOKENS]].T)
+        others = preference_metrics(*scores[:, [NLL, TOKENS, REJECTED_NLL, REJECTED_TOKENS]].T)
+        if scores.shape[1] > N_STATISTICS:
+            others |= answer_metrics(scores[:, N_STATISTICS:])
         n_tokens = float(scores[:, TOKENS].sum())
         if not n_tokens:
-            return preference
+            return others
         loss = float(scores[:, NLL].sum()) / n_tokens
         return {
-            **preference,
+            **others,
             "log_loss": loss,
             "perplexity": math.exp(min(loss, _LARGEST_EXPONENT)),
             "token_accuracy": float(scores[:, RIGHT].sum()) / n_tokens,

@@ -101,7 +101,23 @@ def _complete(spec: RunSpec) -> RunSpec:
         raise SpecError(
             f"evaluate.metric={metric} is not computed for {spec.task}", suggest(metric, task.target.metric_names)
         )
-    return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"metric": metric})})
+    spec = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"metric": metric})})
+    _check_gate(spec, task)
+    return spec
+
+
+def _check_gate(spec: RunSpec, task: Task) -> None:
+    """Raise `SpecError` if the metric that the gate decides on is not computed on the held-out rows."""
+    metric, target = spec.gate_evaluation.metric, task.target
+    if metric in target.metric_names or (spec.evaluate.answers and metric in spec.evaluate.answers.metrics):
+        return
+    if metric in target.held_out_metric_names:
+        raise SpecError(
+            f"promote.metric={metric} is a metric of answers, and evaluate.answers.metrics does not name it",
+            f"add `{metric}` to `evaluate.answers.metrics`",
+        )
+    known = [*target.metric_names, *target.held_out_metric_names]
+    raise SpecError(f"promote.metric={metric} is not computed for {spec.task}", suggest(metric, known))
 
 
 def _choose_metric(spec: RunSpec, task: Task) -> Any:
@@ -110,7 +126,7 @@ def _choose_metric(spec: RunSpec, task: Task) -> Any:
     goals = spec.tune.objective.goals if spec.tune and spec.tune.objective else []
     _check_goals(spec, goals, task)
     if not goals:
-        return task.target.default_metric if metric == "auto" else metric
+        return task.default_metric(spec) if metric == "auto" else metric
     first = next(goal.name for goal in goals if goal.name not in (*SERVING_METRICS, *TRIAL_METRICS))
     if metric not in ("auto", first):
         raise SpecError(

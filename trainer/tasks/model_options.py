@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from trainer.models.model_facts import ModelFacts, base_model_facts
 
@@ -11,12 +14,18 @@ if TYPE_CHECKING:
     import torch
 
     from trainer.contract.contract import Contract
+    from trainer.spec.answers import AnswersSpec
+    from trainer.spec.evaluate import Metric
     from trainer.spec.run import RunSpec
+    from trainer.targets.answers.base import Answered
+    from trainer.targets.base import Target
     from trainer.tasks.objective import Objective
 
 
 class ModelOptions:
     """Defaults for a torch model that raymill's training loop trains."""
+
+    target: Target
 
     #: The accepted values of `model`, described for people; `raymill tasks` prints it.
     models = ""
@@ -47,6 +56,33 @@ class ModelOptions:
 
     def objective(self, spec: RunSpec, contract: Contract) -> Objective | None:
         """Return what a training minimizes. None: the target's loss of the model's `logits`, by row."""
+        return None
+
+    def write_answers(
+        self,
+        model: Any,
+        contract: Contract,
+        folder: Path,
+        inputs: Sequence[np.ndarray],
+        spec: AnswersSpec,
+        on_progress: Callable[[int], None],
+    ) -> list[list[Answered]]:
+        """Return the answers of `model` to each row's prompt: `spec.samples` of them, none for a row without a prompt.
+
+        `folder` is the model's; `on_progress` gets the number of answers so far. Only tasks that use the key
+        `evaluate.answers` have to write answers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} writes no answers")
+
+    def default_metric(self, spec: RunSpec) -> Metric:
+        """Return the default of `evaluate.metric`: the one of the target, unless the training has another aim."""
+        return self.target.default_metric
+
+    def step_arithmetic(self, model: Any) -> Callable[[Sequence[np.ndarray]], float] | None:
+        """Return a function that counts the floating-point operations of a step from its rows' model inputs.
+
+        The log then has the share of the machine's arithmetic that a training uses. None: they are not counted.
+        """
         return None
 
     def pad_id(self, contract: Contract) -> int:

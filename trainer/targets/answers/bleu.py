@@ -29,11 +29,11 @@ class Bleu(AnswerMetric):
         score = self._bleu.corpus_score([row.answer], [[row.reference]])
         return [*map(float, score.counts), *map(float, score.totals), float(score.sys_len), float(score.ref_len)]
 
-    def value(self, statistics_BK: np.ndarray) -> float | None:
-        if not len(statistics_BK):
-            return None
+    @staticmethod
+    def value(statistics_BK: np.ndarray) -> float | None:
         sums = statistics_BK.sum(axis=0)
-        score = self._bleu.compute_bleu(
+        bleu = import_extra("sacrebleu", "generation", "the metric bleu").BLEU
+        score = bleu.compute_bleu(
             correct=sums[:_ORDERS].tolist(),
             total=sums[_ORDERS : 2 * _ORDERS].tolist(),
             sys_len=int(sums[-2]),

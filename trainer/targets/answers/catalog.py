@@ -1,8 +1,12 @@
-"""The metrics of answers by name, and the metrics that a spec asks for. A new metric is a file and a line here."""
+"""The metrics of answers. A new metric is a file, a line in `METRICS`, and its name in `trainer.spec.answers`.
+
+A row has the statistics of all metrics in this order, each after a count: 1 if the metric was computed, else 0. So the
+statistics say by themselves which metrics they hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,46 +19,39 @@ from trainer.targets.answers.pass_at_k import PassAtK
 from trainer.targets.answers.rouge import RougeL
 from trainer.targets.answers.user_score import UserScore
 
-METRICS: dict[str, Callable[[AnswersSpec], AnswerMetric]] = {
-    ExactMatch.name: lambda spec: ExactMatch(),
-    Bleu.name: lambda spec: Bleu(),
-    ChrF.name: lambda spec: ChrF(),
-    RougeL.name: lambda spec: RougeL(),
-    JsonValid.name: lambda spec: JsonValid(spec.json_schema),
-    UserScore.name: lambda spec: UserScore(spec.function or ""),
-    PassAtK.name: lambda spec: PassAtK(spec.function or ""),
-}
+METRICS: tuple[type[AnswerMetric], ...] = (ExactMatch, Bleu, ChrF, RougeL, JsonValid, UserScore, PassAtK)
+
+#: The number of statistics of a row, K.
+N_STATISTICS = sum(1 + metric.n_statistics for metric in METRICS)
 
 
-class AnswerMetrics:
-    """The metrics of one spec. The first statistic of a row says whether the model wrote an answer to it."""
+class AnswerJudge:
+    """Computes the statistics that a spec asks for."""
 
     def __init__(self, spec: AnswersSpec) -> None:
-        self._metrics = [METRICS[name](spec) for name in spec.metrics]
-
-    @property
-    def n_statistics(self) -> int:
-        """The number of statistics of a row, K."""
-        return 1 + sum(metric.n_statistics for metric in self._metrics)
+        """Raises `SpecError` if a setting is not valid."""
+        self._metrics = {kind: kind(spec) for kind in METRICS if kind.name in spec.metrics}
 
     def statistics(self, samples: Sequence[Answered]) -> np.ndarray:
-        """Return the float64 statistics of a row, shape (K,): those of its first answer, and for pass@k of all."""
-        row = [1.0]
-        for metric in self._metrics:
-            used = samples if isinstance(metric, PassAtK) else samples[:1]
-            row += np.sum([metric.statistics(sample) for sample in used], axis=0).tolist()
+        """Return the float64 statistics of a row with these answers, shape (K,); all 0 if it has none."""
+        row: list[float] = []
+        for kind in METRICS:
+            metric = self._metrics.get(kind) if samples else None
+            if metric is None:
+                row += [0.0] * (1 + kind.n_statistics)
+                continue
+            used = samples if kind.takes_all_samples else samples[:1]
+            row += [1.0, *np.sum([metric.statistics(sample) for sample in used], axis=0).tolist()]
         return np.asarray(row)
 
-    def values(self, statistics_BK: np.ndarray) -> dict[str, float]:
-        """Return each metric of rows with these statistics. Rows without an answer do not count.
 
-        A metric that is not defined for these rows is left out.
-        """
-        answered = statistics_BK[statistics_BK[:, 0] > 0]
-        values, start = {}, 1
-        for metric in self._metrics:
-            value = metric.value(answered[:, start : start + metric.n_statistics])
-            start += metric.n_statistics
-            if value is not None:
-                values[metric.name] = value
-        return values
+def answer_metrics(statistics_BK: np.ndarray) -> dict[str, float]:
+    """Return the metrics of rows with these statistics. One that is not defined for these rows is left out."""
+    values, start = {}, 0
+    for kind in METRICS:
+        rows = statistics_BK[statistics_BK[:, start] > 0, start + 1 : start + 1 + kind.n_statistics]
+        start += 1 + kind.n_statistics
+        value = kind.value(rows) if len(rows) else None
+        if value is not None:
+            values[kind.name] = value
+    return values

@@ -10,6 +10,7 @@ import numpy as np
 
 from cluster.errors import SpecError
 from cluster.extras import import_extra
+from trainer.spec.answers import AnswersSpec
 from trainer.targets.answers.base import Answered, AnswerMetric
 
 # A call of a tool, as most chat templates write it. Its content is what has to be JSON.
@@ -23,9 +24,8 @@ class JsonValid(AnswerMetric):
     #: Whether the row counts, and whether its answer is valid.
     n_statistics = 2
 
-    def __init__(self, schema: dict[str, Any] | None = None) -> None:
-        """`schema` is a JSON schema. Raises `SpecError` if it is not valid."""
-        self._validator = _validator(schema) if schema is not None else None
+    def __init__(self, spec: AnswersSpec) -> None:
+        self._validator = _validator(spec.json_schema) if spec.json_schema is not None else None
 
     def statistics(self, row: Answered) -> list[float]:
         if _read(row.reference) is None:
@@ -34,8 +34,9 @@ class JsonValid(AnswerMetric):
         is_valid = answer is not None and (self._validator is None or self._validator.is_valid(answer[0]))
         return [1.0, float(is_valid)]
 
-    def value(self, statistics_BK: np.ndarray) -> float | None:
-        count, valid = statistics_BK.sum(axis=0) if len(statistics_BK) else (0.0, 0.0)
+    @staticmethod
+    def value(statistics_BK: np.ndarray) -> float | None:
+        count, valid = statistics_BK.sum(axis=0)
         return float(valid / count) if count else None
 
 

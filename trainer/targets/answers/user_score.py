@@ -8,6 +8,7 @@ from functools import cached_property
 
 from cluster.errors import SpecError
 from trainer.contract import user_code
+from trainer.spec.answers import AnswersSpec
 from trainer.targets.answers.base import Answered, AnswerMetric
 
 _KEY = "evaluate.answers.function"
@@ -18,9 +19,9 @@ class UserScore(AnswerMetric):
 
     name = "answer_score"
 
-    def __init__(self, path: str) -> None:
-        """`path` is `my_module:function`."""
-        self._path = path
+    def __init__(self, spec: AnswersSpec) -> None:
+        assert spec.function  # checked by the spec
+        self._path = spec.function
 
     @cached_property
     def _function(self) -> Callable[[str, str, str], float]:

@@ -23,6 +23,7 @@ _MAIN_METRICS = (
     "token_accuracy",
     "preference_accuracy",
     "preference_margin",
+    "reward",
     "rmse",
     "mae",
     "r2",

@@ -1,0 +1,113 @@
+"""Answers to held-out prompts, written with the engine of endpoints.
+
+A row's prompt is what stands before its last learned tokens; these are its own answer, the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from trainer.chat.rules import CHAT_STEP, ChatRules
+from trainer.chat.tokens import learned_mask, token_ids
+from trainer.contract.contract import Contract
+from trainer.spec.answers import AnswersSpec
+from trainer.targets.answers.base import Answered
+
+if TYPE_CHECKING:
+    from trainer.generation.engine import GenerationRequest
+
+
+class PromptAndReference(NamedTuple):
+    """Token ids of a row before its last learned tokens, and these tokens."""
+
+    prompt_ids: np.ndarray
+    reference_ids: np.ndarray
+
+
+def split_answer(tokens: np.ndarray) -> PromptAndReference | None:
+    """Return a row's prompt and reference; None if it has no learned tokens, or none before them."""
+    learned = np.flatnonzero(learned_mask(tokens))
+    if not len(learned):
+        return None
+    end = int(learned[-1]) + 1
+    unlearned = np.flatnonzero(~learned_mask(tokens[:end]))
+    if not len(unlearned):
+        return None
+    ids, start = token_ids(tokens), int(unlearned[-1]) + 1
+    return PromptAndReference(ids[:start], ids[start:end])
+
+
+class AnswerWriter:
+    """The method of a task whose model writes answers."""
+
+    def write_answers(
+        self,
+        model: Any,
+        contract: Contract,
+        folder: Path,
+        inputs: Sequence[np.ndarray],
+        spec: AnswersSpec,
+        on_progress: Callable[[int], None],
+    ) -> list[list[Answered]]:
+        from trainer.generation.engine import complete_all
+        from trainer.generation.load import make_engine, read_tokenizer
+
+        stop_ids = ChatRules.model_validate(contract.step_params(CHAT_STEP)).stop_ids
+        tokenizer = read_tokenizer(folder)
+        rows = [split_answer(tokens) for tokens in inputs]
+        engine = make_engine(model, tokenizer, eos_ids=stop_ids)
+        try:
+            requests = answer_requests(rows, spec, engine.max_length)
+            completions = complete_all(engine, requests, on_progress)
+        finally:
+            engine.close()
+        texts = {request.id: completion.text for request, completion in zip(requests, completions, strict=True)}
+
+        def decode(ids: np.ndarray, *, whole: bool) -> str:
+            used = [number for number in ids.tolist() if whole or number not in stop_ids]
+            text: str = tokenizer.decode(used, skip_special_tokens=not whole)
+            return text
+
+        return [
+            [
+                Answered(
+                    decode(row.prompt_ids, whole=True),
+                    texts.get(_request_id(index, sample), ""),
+                    decode(row.reference_ids, whole=False),
+                )
+                for sample in range(spec.samples)
+            ]
+            if row
+            else []
+            for index, row in enumerate(rows)
+        ]
+
+
+def answer_requests(
+    rows: Sequence[PromptAndReference | None], spec: AnswersSpec, max_length: int
+) -> list[GenerationRequest]:
+    """Return the requests for the answers to `rows`. A prompt that leaves no room within `max_length` has none."""
+    from trainer.generation.engine import GenerationRequest, SamplingParams
+
+    requests = []
+    for index, row in enumerate(rows):
+        room = max_length - len(row.prompt_ids) if row else 0
+        if row is None or room <= 0:
+            continue
+        for sample in range(spec.samples):
+            params = SamplingParams(
+                max_tokens=min(spec.max_tokens, room),
+                temperature=spec.temperature,
+                seed=index * spec.samples + sample,
+                stop=tuple(spec.stop),
+            )
+            requests.append(GenerationRequest(_request_id(index, sample), row.prompt_ids.tolist(), params))
+    return requests
+
+
+def _request_id(row: int, sample: int) -> str:
+    return f"{row}/{sample}"
