@@ -4,6 +4,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trainer.generation.engine import GenerationRequest, SamplingParams, complete_all
+from trainer.generation.load import make_engine
+from trainer.generation.torch_engine import EngineOptions
 from trainer.models.causal.packed import PackedSegments, position_ids
 from trainer.models.causal.packed_forward import use_packed_forward
 from trainer.models.decoder.ngrams import history_of, ngram_rows, packed_history
@@ -143,3 +146,19 @@ def test_configs_that_do_not_fit_are_refused(values, message):
     register_decoder()
     with pytest.raises(ValueError, match=message):
         AutoConfig.for_model("raymill_decoder", **values)
+
+
+@pytest.mark.parametrize("prompt_tokens", [3, 64])
+def test_the_engine_continues_as_the_model_would(ids, prompt_tokens):
+    options = EngineOptions(slots=2, cache_tokens=256, prompt_tokens=prompt_tokens, idle_prompt_tokens=prompt_tokens)
+    engine = make_engine(make_decoder(), eos_ids=(), options=options)
+    params = SamplingParams(max_tokens=6, temperature=0.0)
+    prompts = [ids[0].tolist(), ids[0, 4:9].tolist()]
+    answers = complete_all(engine, [GenerationRequest(str(n), prompt, params) for n, prompt in enumerate(prompts)])
+    plain = make_decoder()
+    for prompt, answer in zip(prompts, answers, strict=True):
+        expected = list(prompt)
+        for _ in range(6):
+            with torch.no_grad():
+                expected.append(int(plain(torch.tensor([expected])).logits[0, -1].argmax()))
+        assert answer.token_ids == expected[len(prompt) :]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from trainer.generation.adapters import AdapterSpan
 from trainer.generation.cache import KeyValueCache
 
 #: What is added to the score of a key that a query does not see. Finite: a row without any key must not become NaN.
@@ -32,8 +33,15 @@ class CacheSegments:
     prompt), or one whose slot holds far more tokens than the others', is computed alone.
     """
 
-    def __init__(self, cache: KeyValueCache, spans: Sequence[Span], max_batched: int = 8) -> None:
-        self.cache, self.spans = cache, spans
+    def __init__(
+        self,
+        cache: KeyValueCache,
+        spans: Sequence[Span],
+        max_batched: int = 8,
+        history_TN: torch.Tensor | None = None,
+    ) -> None:
+        """`history_TN`: the tokens before each token, for models that need them (`Forward.history_tokens`)."""
+        self.cache, self.spans, self.history_TN = cache, spans, history_TN
         device = cache.tensor.device
         self.slots_T = torch.tensor([span.slot for span in spans for _ in range(span.n_tokens)], device=device)
         self.positions_T = torch.tensor(
@@ -52,7 +60,11 @@ class CacheSegments:
             [rows.view(-1, shape.heads) for rows in (self.key_rows, self.value_rows)], 1
         ).view(-1)
         self._choose_batch(max_batched)
-        self._masks: dict[int | None, torch.Tensor] = {}
+        self._masks: dict[tuple[int, int | None], torch.Tensor | None] = {}
+        self.adapters: Sequence[AdapterSpan] = ()
+        """The tokens that adapters compute; the base computes the others."""
+        self.history_TN: torch.Tensor | None = None
+        """The tokens before each one, the nearest first and -1 where there is none, for models that need them."""
 
     def _choose_batch(self, max_batched: int) -> None:
         """Split the spans into those computed together and those computed alone."""
@@ -74,7 +86,8 @@ class CacheSegments:
                 tokens.append(starts[index] + offset)
                 targets.append(span.slot * self.queries + offset)
         self._whole = not self.alone and targets == list(range(self.n_slots * self.queries)) == tokens
-        self._tokens, self._targets = torch.tensor(tokens, dtype=torch.long), torch.tensor(targets, dtype=torch.long)
+        self._tokens = torch.tensor(tokens, dtype=torch.long, device=self.cache.tensor.device)
+        self._targets = torch.tensor(targets, dtype=torch.long, device=self.cache.tensor.device)
 
     def attend(
         self,
@@ -121,7 +134,7 @@ class CacheSegments:
 
     def _batch_mask(self, window: int | None, rows: int) -> torch.Tensor:
         """Return what is added to the scores: shape (S * K, Q * G, N)."""
-        mask = self._masks.get(window)
+        mask = self._masks.get((-1, window))
         if mask is None:
             last = torch.full((self.n_slots, self.queries), -1)
             for span in self.batch:
@@ -131,7 +144,7 @@ class CacheSegments:
             heads = self.cache.shape.heads
             mask = torch.where(seen, 0.0, _HIDDEN)[:, None, :, None]
             mask = mask.expand(-1, heads, -1, rows // self.queries, -1).reshape(-1, rows, self.length)
-            self._masks[window] = mask
+            self._masks[-1, window] = mask = mask.to(self.cache.tensor)
         return mask
 
     def _attend_span(
@@ -142,11 +155,7 @@ class CacheSegments:
         first = 0 if window is None else max(0, span.start + 1 - window)
         key, value = self.cache.layers[layer][:, span.slot, :, first:end]
         query = query_QHD.transpose(0, 1)
-        mask = None
-        if span.n_tokens > 1 and (first or span.start or window is not None):
-            positions = torch.arange(first, end)
-            distance = torch.arange(span.start, end)[:, None] - positions
-            mask = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        mask = self._span_mask(span, first, window)
         output = torch.nn.functional.scaled_dot_product_attention(
             query[None],
             key[None],
@@ -157,6 +166,16 @@ class CacheSegments:
             enable_gqa=query.shape[0] != key.shape[0],
         )
         return output[0].transpose(0, 1)
+
+    def _span_mask(self, span: Span, first: int, window: int | None) -> torch.Tensor | None:
+        """Return which keys from `first` on each query of a span sees, bool (Q, N); None if all before it."""
+        if span.n_tokens == 1 or (not span.start and window is None):
+            return None
+        if (span.slot, window) not in self._masks:
+            positions = torch.arange(first, span.start + span.n_tokens, device=self.cache.tensor.device)
+            distance = positions[span.start - first :, None] - positions
+            self._masks[span.slot, window] = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        return self._masks[span.slot, window]
 
 
 def _padded_length(lengths: Sequence[int], call: int = 64) -> int:

@@ -5,11 +5,15 @@ Letters in shapes: T tokens of a step, R rows of logits, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from cluster.errors import ModelError
+from trainer.generation.adapters import AdapterSpan, Layers, LowRank, read_adapter
 from trainer.generation.cache import CacheShape
 from trainer.generation.cache_segments import CacheSegments
 from trainer.models.causal.attention import use_segments
@@ -22,7 +26,17 @@ class Forward(Protocol):
     max_length: int
     """Positions that the model has."""
     vocabulary: int
+    history_tokens: int
+    """Tokens before each token that the model needs with it, for example for n-grams; 0 for most models."""
     device: torch.device
+    history_tokens: int
+    """How many tokens before each one the segments must give."""
+
+    def add_adapter(self, number: int, folder: Path) -> None:
+        """Load an adapter of peft as `number`. Raises `ModelError`."""
+
+    def drop_adapter(self, number: int) -> None:
+        """Free an adapter."""
 
     def __call__(self, ids_T: torch.Tensor, segments: CacheSegments, rows_R: torch.Tensor) -> torch.Tensor:
         """Return float logits (R, V) of the tokens `rows_R` of the step."""
@@ -37,17 +51,54 @@ class TransformersForward:
         config = model.config.get_text_config()
         self.max_length = int(config.max_position_embeddings)
         self.vocabulary = int(config.vocab_size)
+        self.history_tokens = int(getattr(config, "history_tokens", 0))
         self.device = model.device
+        self.history_tokens = int(getattr(config, "history_tokens", 0))
+        self._linears = {
+            name: layer
+            for name, layer in model.named_modules()
+            if hasattr(layer, "weight") or hasattr(layer, "in_features")
+        }
+        self._adapters: dict[int, Layers] = {}
+        self._spans: Sequence[AdapterSpan] = ()
+        self._hooked: set[str] = set()
         use_segments(model)
+
+    def add_adapter(self, number: int, folder: Path) -> None:
+        """Load an adapter of peft as `number`. Raises `ModelError`."""
+        names = {name for name in self._linears if self._linears[name] is not self.model.get_output_embeddings()}
+        layers = read_adapter(folder, names)
+        layers = {name: LowRank(*(half.to(self.device) for half in layer)) for name, layer in layers.items()}
+        for name in layers.keys() - self._hooked:
+            self._linears[name].register_forward_hook(partial(self._add_to, name))
+            self._hooked.add(name)
+        self._adapters[number] = layers
+
+    def drop_adapter(self, number: int) -> None:
+        """Free an adapter."""
+        del self._adapters[number]
+
+    def _add_to(self, name: str, _: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        """Add what adapters add to the output of a linear layer, (1, T, O)."""
+        for span in self._spans:
+            layer = self._adapters[span.adapter].get(name)
+            if layer is not None:
+                layer.add(output[0, span.start : span.stop], inputs[0][0, span.start : span.stop])
+        return output
 
     def __call__(self, ids_T: torch.Tensor, segments: CacheSegments, rows_R: torch.Tensor) -> torch.Tensor:
         """Return float logits (R, V) of the tokens `rows_R` of the step."""
+        history = {} if segments.history_TN is None else {"history_ids": segments.history_TN[None]}
+        self._spans = segments.adapters
+        more = {} if segments.history_TN is None else {"history_ids": segments.history_TN[None]}
         output = self.model(
             input_ids=ids_T[None],
             position_ids=segments.positions_T[None],
             segments=segments,
             use_cache=False,
             logits_to_keep=rows_R,
+            **more,
+            **history,
         )
         return output.logits[0].float()
 
@@ -65,6 +116,12 @@ def cache_shape(model: Any) -> CacheShape:
     if not getattr(model, "_supports_attention_backend", False) and not getattr(model, "_supports_sdpa", False):
         raise ModelError(
             f"{name} cannot be served by the torch engine: it does not use transformers' attention interface",
+            "choose another model or another engine",
+        )
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type", "default") in ("dynamic", "longrope"):
+        raise ModelError(
+            f"{name} cannot be served by the torch engine: its positions depend on the longest sequence (`rope_type`)",
             "choose another model or another engine",
         )
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads

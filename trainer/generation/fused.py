@@ -10,18 +10,26 @@ values, D width of a head, I inner width.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainer.generation.adapters import read_adapter
 from trainer.generation.cache_segments import CacheSegments
 from trainer.generation.forward import cache_shape
-from trainer.generation.int8 import Int8Embedding, Int8Weight
+from trainer.generation.int8 import Int8Embedding
+from trainer.generation.product import Product
 
 #: `model_type` of transformers' configs whose decoders are computed here.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 #: Kinds of rotary positions whose angles do not depend on the length of the sequence.
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+#: The linear layers of a decoder layer.
+_PARTS = (
+    *(f"self_attn.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+)
 
 
 def is_fusible(model: Any) -> bool:
@@ -40,10 +48,13 @@ def is_fusible(model: Any) -> bool:
 class FusedForward:
     """The forward of a Llama, Mistral, Qwen 2 or Qwen 3, in float32 or int8. The model can be dropped afterwards."""
 
+    history_tokens = 0
+
     def __init__(self, model: Any, *, int8: bool = False) -> None:
         self.cache_shape = cache_shape(model)
         config = model.config
         self.max_length, self.vocabulary, self.device = config.max_position_embeddings, config.vocab_size, model.device
+        self.history_tokens = 0
         self._heads, self._width = config.num_attention_heads, self.cache_shape.width
         decoder = model.model
         with torch.inference_mode():
@@ -51,12 +62,26 @@ class FusedForward:
             self._embed = Int8Embedding(weight) if int8 else torch.nn.Embedding.from_pretrained(weight)
             self._layers = [_Layer(layer, int8) for layer in decoder.layers]
             norm = decoder.norm
-            self._head = _product([model.lm_head], norm.weight, int8)
+            self._head = Product({"lm_head": model.lm_head}, norm.weight, int8=int8)
             self._eps = norm.variance_epsilon
             positions = torch.arange(self.max_length, device=self.device)[None]
             cos, sin = decoder.rotary_emb(torch.zeros(1, device=self.device), positions)
             half = self._width // 2
             self._rotations = torch.complex(cos[0, :, :half].float(), sin[0, :, :half].float())[:, None]
+
+    def add_adapter(self, number: int, folder: Path) -> None:
+        """Load an adapter of peft as `number`. Raises `ModelError`."""
+        names = {f"model.layers.{index}.{part}" for index in range(len(self._layers)) for part in _PARTS}
+        low_ranks = read_adapter(folder, names)
+        for index, layer in enumerate(self._layers):
+            for product in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                product.add_adapter(number, low_ranks, f"model.layers.{index}.")
+
+    def drop_adapter(self, number: int) -> None:
+        """Free an adapter."""
+        for layer in self._layers:
+            for product in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                product.adapters.pop(number, None)
 
     def __call__(self, ids_T: torch.Tensor, segments: CacheSegments, rows_R: torch.Tensor) -> torch.Tensor:
         """Return float logits (R, V) of the tokens `rows_R` of the step."""
@@ -64,9 +89,10 @@ class FusedForward:
         rotations = self._rotations[segments.positions_T]
         for index, layer in enumerate(self._layers):
             self._attend(layer, index, states_TW, segments, rotations)
-            gates = layer.gate_up(states_TW, _norm_factors(states_TW, layer.eps))
+            gates = layer.gate_up(states_TW, _norm_factors(states_TW, layer.eps), segments.adapters)
             inner = gates.shape[1] // 2
-            layer.down.add(states_TW, torch.nn.functional.silu(gates[:, :inner]).mul_(gates[:, inner:]))
+            values_TI = torch.nn.functional.silu(gates[:, :inner]).mul_(gates[:, inner:])
+            layer.down.add(states_TW, values_TI, segments.adapters)
         last_RW = states_TW[rows_R]
         return self._head(last_RW, _norm_factors(last_RW, self._eps))
 
@@ -75,41 +101,43 @@ class FusedForward:
     ) -> None:
         """Add the layer's attention to the states."""
         heads, kv_heads, width = self._heads, self.cache_shape.heads, self._width
-        mixed = layer.qkv(states_TW, _norm_factors(states_TW, layer.eps)).view(-1, heads + 2 * kv_heads, width)
+        mixed = layer.qkv(states_TW, _norm_factors(states_TW, layer.eps), segments.adapters)
+        mixed = mixed.view(-1, heads + 2 * kv_heads, width)
         if layer.head_norms is not None:
             turned = mixed[:, : heads + kv_heads]
             factors = torch.rsqrt(turned.square().mean(-1, keepdim=True).add_(layer.head_eps))
             turned.mul_(factors).mul_(layer.head_norms)
         turned = mixed[:, : heads + kv_heads].unflatten(-1, (width // 2, 2))
         torch.view_as_complex(turned).mul_(rotations)
-        self_rows = mixed[:, heads:].reshape(-1, width)
-        segments.cache.rows[index].index_copy_(0, segments.joint_rows, self_rows)
+        segments.cache.rows[index].index_copy_(0, segments.joint_rows, mixed[:, heads:].reshape(-1, width))
         output = segments.attend_cached(index, mixed[:, :heads], width**-0.5, layer.window)
-        layer.out.add(states_TW, output.reshape(-1, heads * width))
+        layer.out.add(states_TW, output.reshape(-1, heads * width), segments.adapters)
 
 
 class _Layer:
     """The weights of one decoder layer."""
 
     def __init__(self, layer: Any, int8: bool) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
+        attention = layer.self_attn
         self.eps = layer.input_layernorm.variance_epsilon
         self.window: int | None = getattr(attention, "sliding_window", None)
         if self.window is None and getattr(attention, "layer_type", "") != "full_attention":
             self.window = getattr(attention.config, "sliding_window", None)
         width = attention.head_dim
         order = interleaved(width)
-        turned = [attention.q_proj, attention.k_proj]
-        self.qkv = _product([*turned, attention.v_proj], layer.input_layernorm.weight, int8, (order, order, None))
-        self.out = _product([attention.o_proj], None, int8)
-        self.gate_up = _product([mlp.gate_proj, mlp.up_proj], layer.post_attention_layernorm.weight, int8)
-        self.down = _product([mlp.down_proj], None, int8)
+        parts = {name: layer.get_submodule(name) for name in _PARTS}
+        query, key, value, out, gate, up, down = ({name: part} for name, part in parts.items())
+        orders = {"self_attn.q_proj": order, "self_attn.k_proj": order}
+        self.qkv = Product(query | key | value, layer.input_layernorm.weight, orders, int8=int8)
+        self.out = Product(out, int8=int8)
+        self.gate_up = Product(gate | up, layer.post_attention_layernorm.weight, int8=int8)
+        self.down = Product(down, int8=int8)
         self.head_norms = None
         if hasattr(attention, "q_norm"):
             n_query = attention.q_proj.out_features // width
             n_key = attention.k_proj.out_features // width
-            query, key = attention.q_norm.weight.detach()[order], attention.k_norm.weight.detach()[order]
-            self.head_norms = torch.cat([query.expand(n_query, -1), key.expand(n_key, -1)])
+            of_query, of_key = attention.q_norm.weight.detach()[order], attention.k_norm.weight.detach()[order]
+            self.head_norms = torch.cat([of_query.expand(n_query, -1), of_key.expand(n_key, -1)])
             self.head_eps = attention.q_norm.variance_epsilon
 
 
@@ -122,64 +150,3 @@ def _norm_factors(states_TW: torch.Tensor, eps: float) -> torch.Tensor:
     """Return what a root-mean-square norm multiplies each token with, (T, 1)."""
     squares = torch.linalg.vector_norm(states_TW, 2, -1, keepdim=True).square_()
     return squares.mul_(1 / states_TW.shape[-1]).add_(eps).rsqrt_()
-
-
-def _product(
-    layers: list[Any], norm_I: torch.Tensor | None, int8: bool, orders: tuple[torch.Tensor | None, ...] | None = None
-) -> _Product:
-    """Return the product with the weights of several linear layers of the same input, one after the other.
-
-    `norm_I` is folded in; `orders` are orders of the outputs within each head, by layer.
-    """
-    weights, biases = [], []
-    for layer, order in zip(layers, orders or (None,) * len(layers), strict=True):
-        weight, bias = layer.weight.detach(), layer.bias
-        bias = torch.zeros(len(weight)) if bias is None else bias.detach()
-        if order is not None:
-            weight = weight.unflatten(0, (-1, len(order)))[:, order].flatten(0, 1)
-            bias = bias.unflatten(0, (-1, len(order)))[:, order].flatten(0, 1)
-        weights.append(weight)
-        biases.append(bias)
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-    bias_O = torch.cat(biases) if any(layer.bias is not None for layer in layers) else None
-    if int8:
-        return _Int8Product(weight, bias_O, norm_I)
-    return _FloatProduct(weight if norm_I is None else weight * norm_I.detach(), bias_O)
-
-
-class _FloatProduct:
-    def __init__(self, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> None:
-        self._weight_OI, self._bias_O = weight_OI, bias_O
-
-    def __call__(self, values_TI: torch.Tensor, factors_T1: torch.Tensor) -> torch.Tensor:
-        """Return the product with the values times a factor for each token, (T, O)."""
-        return torch.nn.functional.linear(values_TI * factors_T1, self._weight_OI, self._bias_O)
-
-    def add(self, sums_TO: torch.Tensor, values_TI: torch.Tensor) -> None:
-        """Add the product to `sums_TO`."""
-        if self._bias_O is not None:
-            sums_TO.add_(self._bias_O)
-        sums_TO.addmm_(values_TI, self._weight_OI.T)
-
-
-class _Int8Product:
-    # The norm's weight stays apart: numbers of one token differ more without it, and int8 loses more of them.
-    def __init__(self, weight_OI: torch.Tensor, bias_O: torch.Tensor | None, norm_I: torch.Tensor | None) -> None:
-        self._weight, self._bias_O = Int8Weight(weight_OI), bias_O
-        self._norm_I = None if norm_I is None else norm_I.detach()
-
-    def __call__(self, values_TI: torch.Tensor, factors_T1: torch.Tensor) -> torch.Tensor:
-        """Return the product with the values times a factor for each token, (T, O)."""
-        output, scales = self._weight.unscaled(values_TI if self._norm_I is None else values_TI * self._norm_I)
-        scales = scales.mul_(factors_T1)
-        return output.mul_(scales) if self._bias_O is None else torch.addcmul(self._bias_O, output, scales)
-
-    def add(self, sums_TO: torch.Tensor, values_TI: torch.Tensor) -> None:
-        """Add the product to `sums_TO`."""
-        output, scales = self._weight.unscaled(values_TI)
-        sums_TO.addcmul_(output, scales)
-        if self._bias_O is not None:
-            sums_TO.add_(self._bias_O)
-
-
-_Product = _FloatProduct | _Int8Product
