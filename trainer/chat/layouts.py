@@ -63,6 +63,8 @@ class RowPlan(NamedTuple):
 
     sequences: list[list[TextPiece]]
     head: tuple[int, ...] = ()
+    is_prompt: bool = False
+    """Whether the row has no answer, so that nothing of it is learned."""
 
 
 class Planner:
@@ -185,20 +187,21 @@ def _messages_of(cells: Cells) -> tuple[list[dict[str, Any]], list[Any] | None]:
 def _plan_messages(planner: Planner, cells: Cells, needs_answer: bool) -> RowPlan:
     messages, tools = _messages_of(cells)
     if messages[-1]["role"] != ASSISTANT and not needs_answer:
-        return RowPlan([planner.prompt(messages, tools)])
+        return RowPlan([planner.prompt(messages, tools)], is_prompt=True)
     return RowPlan([planner.conversation(messages, tools)])
 
 
 def _plan_completion(planner: Planner, cells: Cells, needs_answer: bool) -> RowPlan:
     if cells.get(COMPLETION) is None and not needs_answer:
         prompt = read_cell(cells.get(PROMPT))
-        return RowPlan([planner.text(prompt) if isinstance(prompt, str) else planner.prompt(prompt, None)])
+        pieces = planner.text(prompt) if isinstance(prompt, str) else planner.prompt(prompt, None)
+        return RowPlan([pieces], is_prompt=True)
     return RowPlan([_answered(planner, read_cell(cells.get(PROMPT)), read_cell(cells.get(COMPLETION)))])
 
 
 def _plan_text(planner: Planner, cells: Cells, needs_answer: bool) -> RowPlan:
     if cells.get(TEXT) is None and not needs_answer:
-        return RowPlan([planner.text(cells.get(PROMPT) or "")])
+        return RowPlan([planner.text(cells.get(PROMPT) or "")], is_prompt=True)
     text = cells.get(TEXT)
     if text is None:
         raise UnusableRow(f"missing {TEXT}")

@@ -46,8 +46,14 @@ class RowEncoder:
         plans = [
             self._plan(dict(zip(roles, row, strict=True)), needs_answer) for row in zip(*columns.values(), strict=True)
         ]
-        sequences = [sequence for plan in plans if not isinstance(plan, str) for sequence in plan.sequences]
-        encoded = self._encode(sequences)
+        usable = [plan for plan in plans if not isinstance(plan, str)]
+        learns_all = [self.rules.learn == "all" and not plan.is_prompt for plan in usable for _ in plan.sequences]
+        encoded = encode_sequences(
+            self._segments,
+            [sequence for plan in usable for sequence in plan.sequences],
+            self.rules.stop_ids,
+            learns_all,
+        )
         inputs: list[RowInput] = []
         done = 0
         for plan in plans:
@@ -89,11 +95,8 @@ class RowEncoder:
         return split_text(self._segments, text, self.rules.max_length - 2)  # room for the first and the end token
 
     def _ids(self, pieces: list[TextPiece]) -> list[int]:
-        ids: list[int] = token_ids(self._encode([pieces]).tokens).tolist()
+        ids: list[int] = token_ids(encode_sequences(self._segments, [pieces], (), [False]).tokens).tolist()
         return ids
-
-    def _encode(self, sequences: list[list[TextPiece]]) -> EncodedSequences:
-        return encode_sequences(self._segments, sequences, self.rules.stop_ids, learns_all=self.rules.learn == "all")
 
     def _plan(self, cells: Cells, needs_answer: bool) -> RowPlan | str:
         try:

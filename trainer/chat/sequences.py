@@ -43,11 +43,14 @@ class EncodedSequences(NamedTuple):
 
 
 def encode_sequences(
-    tokenizer: SegmentTokenizer, sequences: Sequence[Sequence[TextPiece]], stop_ids: Sequence[int], *, learns_all: bool
+    tokenizer: SegmentTokenizer,
+    sequences: Sequence[Sequence[TextPiece]],
+    stop_ids: Sequence[int],
+    learns_all: Sequence[bool],
 ) -> EncodedSequences:
     """Tokenize all pieces in one call, and put the sequences together.
 
-    With `learns_all`, every token of a sequence is learned. A sequence in which an answer has no end-of-turn token, or
+    Where `learns_all` holds, every token of a sequence is learned. A sequence in which an answer has no end-of-turn token, or
     nothing is learned, gets a reason.
     """
     pieces = [piece for sequence in sequences for piece in sequence]
@@ -57,12 +60,13 @@ def encode_sequences(
     end_P = np.cumsum(size_P)
     last_stop_P = _last_stops(ids_T, size_P, stop_ids)
     is_answer_P = np.array([piece.is_answer for piece in pieces], bool)
-    learned_P = np.array([piece.learned or learns_all for piece in pieces], bool)
+    n_pieces = np.fromiter(map(len, sequences), np.int64, len(sequences))
+    all_P = np.repeat(np.asarray(learns_all, bool), n_pieces)
+    learned_P = np.array([piece.learned for piece in pieces], bool) | all_P
     # A learned answer ends with its end of turn; what the template writes after it is never generated.
-    learned_end_P = np.where(is_answer_P & (not learns_all), last_stop_P + 1, end_P)
+    learned_end_P = np.where(is_answer_P & ~all_P, last_stop_P + 1, end_P)
     piece_T = np.repeat(np.arange(len(pieces)), size_P)
     learned_T = learned_P[piece_T] & (np.arange(len(ids_T)) < learned_end_P[piece_T])
-    n_pieces = np.fromiter(map(len, sequences), np.int64, len(sequences))
     ends = np.concatenate([[0], end_P])[np.concatenate([[0], np.cumsum(n_pieces)])]
     reasons = _find_reasons(sequences, last_stop_P, learned_T, ends)
     return EncodedSequences(np.where(learned_T, ids_T, ~ids_T), ends, reasons)
