@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import ModelError, SpecError
+from cluster.errors import ModelError, SpecError, suggest
 from cluster.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -30,8 +30,18 @@ def require_peft() -> None:
 
 
 def add_adapters(model: torch.nn.Module, spec: LoraSpec, new_parameters: Collection[str]) -> Any:
-    """Add small matrices to `model` and freeze the rest, except for its `new_parameters`. Returns peft's model."""
+    """Add small matrices to `model` and freeze the rest, except for its `new_parameters`. Returns peft's model.
+
+    Raises `SpecError` for targets or `modules_to_save` that the model does not have.
+    """
     peft = _peft()
+    modules = [name for name, _ in model.named_modules()]
+    for required in spec.modules_to_save:
+        if not any(name == required or name.endswith(f".{required}") for name in modules):
+            raise SpecError(
+                f"model.lora.modules_to_save: this model has no layer called {required!r}",
+                suggest(required, modules[:400]),
+            )
     # Parameters without pre-trained values must learn and be saved: the head, and the pooler if the base has none.
     new_modules = sorted({name.rpartition(".")[0] for name in new_parameters})
     config = peft.LoraConfig(
@@ -39,7 +49,10 @@ def add_adapters(model: torch.nn.Module, spec: LoraSpec, new_parameters: Collect
         lora_alpha=spec.alpha if spec.alpha is not None else 2 * spec.rank,
         lora_dropout=spec.dropout,
         target_modules=spec.targets,
-        modules_to_save=new_modules or None,
+        modules_to_save=[*new_modules, *spec.modules_to_save] or None,
+        use_rslora=spec.rslora,
+        use_dora=spec.dora,
+        task_type="CAUSAL_LM" if is_causal(model) else None,
     )
     try:
         return peft.get_peft_model(model, config)
@@ -63,6 +76,11 @@ def adapters_disabled(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+def is_causal(model: torch.nn.Module) -> bool:
+    """Whether `model` is a causal language model; peft then leaves its output layer out of `all-linear`."""
+    return type(model).__name__.endswith("ForCausalLM")
 
 
 def base_module(peft_model: Any) -> torch.nn.Module:

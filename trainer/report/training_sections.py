@@ -78,6 +78,9 @@ def _describe_training(folder: Path, lines: list[dict[str, Any]]) -> list[list[A
     ]
     if "tokens_per_s" in lines[-1]:
         rows.insert(2, ["tokens per second (median)", f"{_median(lines, 'tokens_per_s'):,.0f}"])
+    if "arithmetic_share" in lines[-1]:
+        share = f"{_median(lines, 'arithmetic_share'):.0%}"
+        rows.insert(3, ["share of the rate of matrix products (median)", share])
     return rows
 
 

@@ -18,9 +18,16 @@ class LoraSpec(SpecSection):
     alpha: Annotated[float, Field(gt=0)] | None = None
     """The output of the small matrices is scaled by `alpha / rank`. Default: twice the rank."""
     dropout: Fraction = 0.0
-    """Dropout before the small matrices."""
+    """Dropout before the small matrices. Not for text generation."""
     targets: Literal["all-linear"] | list[str] = "all-linear"
     """Layers that get small matrices, by the end of their names, for example `[query, value]`."""
+    modules_to_save: list[str] = Field(default_factory=list)
+    """Layers that are trained whole and saved with the matrices, by the end of their names, for example `[lm_head]`."""
+    rslora: bool = False
+    """Scale the output of the small matrices by `alpha / sqrt(rank)`, so that high ranks learn as fast (rank-stabilized
+    LoRA)."""
+    dora: bool = False
+    """Train the length of each output's weights apart from their direction (DoRA): slower, sometimes better at low ranks."""
     save: Literal["merged", "adapter"] = "merged"
     """`merged`: add the matrices to the weights, which gives a plain model; `adapter`: save only the matrices and the
     head, which need the base model."""
@@ -46,6 +53,8 @@ class ModelSpec(SpecSection):
 
     lora: LoraSpec | None = None
     """Train small matrices beside the weights instead of the weights. Default: train all weights."""
+    quantize: Literal["nf4"] | None = None
+    """Text generation with `lora` on a GPU: hold the base model's weights in 4 bits (QLoRA, bitsandbytes)."""
     factory: Annotated[str, Field(pattern=FUNCTION_PATTERN)] | None = None
     """A custom model, `my_module:build`: a function that takes the base model's folder and the number of outputs, and
     returns a torch module that returns `logits` (docs/how-to/own-model-or-loss.md)."""
@@ -57,6 +66,11 @@ class ModelSpec(SpecSection):
             raise ValueError(
                 "model.lora needs a pre-trained model, because a new model must train all weights; remove "
                 f"`model.lora` or `{other}`"
+            )
+        if self.quantize and (self.lora is None or self.lora.save != "adapter"):
+            raise ValueError(
+                f"model.quantize: {self.quantize} needs model.lora with `save: adapter`: only small matrices can be trained "
+                "beside weights of 4 bits, and merging them into such weights would change the model"
             )
         if self.base is not None and self.config is not None:
             raise ValueError("give model.base or model.config, not both: a config means a new model")

@@ -126,6 +126,8 @@ class TrainSpec(SpecSection):
     new weights. Default: the weights themselves."""
     gradient_checkpointing: bool = False
     """Compute layers again in the backward pass instead of storing them: less memory, about a third slower."""
+    offload_activations: bool = False
+    """Hold large activations in main memory until the backward pass: longer sequences on a GPU, at the cost of copies."""
     deterministic: bool = False
     """On a GPU: use only algorithms that give the same bits each time. On a CPU, all algorithms do."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)

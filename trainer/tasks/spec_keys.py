@@ -18,6 +18,7 @@ TORCH_LOOP_KEYS = frozenset(
         "train.loss",
         "train.ema_decay",
         "train.gradient_checkpointing",
+        "train.offload_activations",
         "train.checkpoint",
         "cluster.strategy",
     }
@@ -25,7 +26,15 @@ TORCH_LOOP_KEYS = frozenset(
 
 #: The keys of language models. A custom task uses them only if it names them.
 LANGUAGE_KEYS = frozenset(
-    {"data.chat", "model.tokenizer", "train.method", "train.tokens_per_step", "train.micro_batch_tokens"}
+    {
+        "data.chat",
+        "model.tokenizer",
+        "model.quantize",
+        "train.method",
+        "train.tokens_per_step",
+        "train.micro_batch_tokens",
+        "evaluate.answers",
+    }
 )
 
 #: The keys with which a language model is trained: its steps are counted in tokens, and it has no head of its own.

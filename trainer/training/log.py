@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.files import append_line, write_bytes
 from cluster.progress import Progress, ProgressFile
@@ -17,6 +17,9 @@ from trainer.runs.journal import HISTORY, METRICS, read_json_lines, tracked_metr
 from trainer.spec.run import RunSpec
 from trainer.training.checkpoint.train_state import TrainState
 from trainer.training.tracking.trackers import Trackers, start_trackers
+
+if TYPE_CHECKING:
+    from trainer.training.step_window import StepStats
 
 
 class TrainingLog:
@@ -38,6 +41,8 @@ class TrainingLog:
         self._epochs = epochs or spec.train.n_epochs
         self._expected = round(n_rows * self._epochs * share_of_rows)
         self._trackers = start_trackers(spec, folder, self.notice) if folder else Trackers([])
+        self.peak_arithmetic: float | None = None
+        """Floating-point operations per second of matrix products, of all workers; None: not compared with."""
         self._done = 0
         self._note = ""
         self._epoch = 1
@@ -63,7 +68,7 @@ class TrainingLog:
         self._done += count
         self.progress.update(self._progress())
 
-    def log_steps(self, state: TrainState, metrics: Mapping[str, float], *, steps: int, rows: int, tokens: int) -> None:
+    def log_steps(self, state: TrainState, metrics: Mapping[str, float], stats: StepStats) -> None:
         """Write a line for the steps since the last line: their `metrics`, and their speed over all workers."""
         if self.claim:
             self.claim.check(now=False)
@@ -73,9 +78,10 @@ class TrainingLog:
             "step": state.step,
             "epoch": state.epoch,
             **metrics,
-            "step_time_s": seconds / steps,
-            "rows_per_s": rows / seconds,
-            **({"tokens_per_s": tokens / seconds} if tokens else {}),
+            "step_time_s": seconds / stats.steps,
+            "rows_per_s": stats.rows / seconds,
+            **({"tokens_per_s": stats.tokens / seconds} if stats.tokens else {}),
+            **({"arithmetic_share": stats.arithmetic / seconds / self.peak_arithmetic} if self.peak_arithmetic else {}),
             "memory_bytes": _memory_bytes(),
         }
         self._append(METRICS, line)

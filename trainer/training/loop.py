@@ -15,6 +15,7 @@ import numpy as np
 
 from cluster.errors import ModelError, UserError
 from trainer.optim.distributed.collectives import all_gather_object, broadcast_object
+from trainer.optim.matmul_rate import matmul_rate
 from trainer.optim.precision import Precision, autocast, resolve_precision
 from trainer.runs.environment import write_hardware
 from trainer.training.batch_sources import open_batches
@@ -104,6 +105,9 @@ class TrainLoop:
         resolved = resolve_precision(requested, worker.device_type, worker.threads)
         self._precision: Precision = broadcast_object(resolved, worker)
         self._module = TrainModule(self._context, self._batches, self._precision, self._n_steps)
+        self._arithmetic = self._task.step_arithmetic(self._module.model)
+        counts = self._arithmetic is not None and worker.rank == 0
+        self._log.peak_arithmetic = worker.workers * matmul_rate(self._precision, worker.device) if counts else None
         self._method = make_method(self._context, self._batches, self._precision)
         self._method.begin(self._module.model)  # all ranks
         if checkpoint:
@@ -145,7 +149,7 @@ class TrainLoop:
             loss, norm = self._module.train_step(step, epoch, number, state.step)
             state.advance(step.rows, step.divisor)
             tokens = sum(map(len, step.inputs)) if self._task.token_input else 0
-            self._window.add(loss, norm, step, tokens)
+            self._window.add(loss, norm, step, tokens, self._arithmetic(step.inputs) if self._arithmetic else 0.0)
             self._log.add_rows(step.rows)
             self._check_steps(is_last=number + 1 == self._batches.steps_per_epoch)
 
@@ -174,7 +178,7 @@ class TrainLoop:
             "workers": self._worker.workers,
             **self._method.step_metrics(),
         }
-        self._log.log_steps(state, metrics, steps=stats.steps, rows=stats.rows, tokens=stats.tokens)
+        self._log.log_steps(state, metrics, stats)
         if stats.is_out_of_time:
             self._n_steps = state.step
         if is_save_step or stats.is_save_due:

@@ -29,6 +29,8 @@ class StepStats(NamedTuple):
     divisor: int
     """What the sum of `losses` is divided by."""
     tokens: int
+    arithmetic: float
+    """Floating-point operations; 0 if they are not counted."""
     is_out_of_time: bool
     """Whether rank 0 has reached the time limit."""
     is_save_due: bool
@@ -48,12 +50,15 @@ class StepWindow:
         self._losses: list[torch.Tensor] = []
         self._norms: list[torch.Tensor] = []
         self._rows = self._divisor = self._tokens = 0
+        self._arithmetic = 0.0
 
-    def add(self, loss: torch.Tensor, norm: torch.Tensor | None, step: BatchStep, tokens: int) -> None:
+    def add(
+        self, loss: torch.Tensor, norm: torch.Tensor | None, step: BatchStep, tokens: int, arithmetic: float
+    ) -> None:
         """Add one step.
 
         `loss` is this worker's summed loss; `norm` is the norm of the full gradient, None if a gradient scaler may skip
-        the step; `tokens` counts this worker's tokens.
+        the step; `tokens` counts this worker's tokens, and `arithmetic` its floating-point operations.
         """
         self._losses.append(loss)
         if norm is not None:
@@ -61,13 +66,14 @@ class StepWindow:
         self._rows += step.rows
         self._divisor += step.divisor
         self._tokens += tokens
+        self._arithmetic += arithmetic
 
     def flush(self, *, is_out_of_time: bool, is_save_due: bool, is_stop_requested: bool) -> StepStats:
         """Return the statistics of the steps since the last flush. All ranks call this; rank 0's flags count."""
         losses = torch.stack(self._losses).double().tolist()
         norms = torch.stack(self._norms).double().tolist() if self._norms else []
         flags = (is_out_of_time, is_save_due, is_stop_requested)
-        parts = all_gather_object((losses, self._tokens, *flags), self._worker)  # all ranks
+        parts = all_gather_object((losses, self._tokens, self._arithmetic, *flags), self._worker)  # all ranks
         summed = [sum(step_losses) for step_losses in zip(*(part[0] for part in parts), strict=True)]
         finite = [math.isfinite(loss) for loss in summed]
         for index, norm in enumerate(norms):
@@ -80,9 +86,10 @@ class StepWindow:
             rows=self._rows,
             divisor=self._divisor,
             tokens=sum(part[1] for part in parts),
-            is_out_of_time=parts[0][2],
-            is_save_due=parts[0][3],
-            is_stop_requested=parts[0][4],
+            arithmetic=sum(part[2] for part in parts),
+            is_out_of_time=parts[0][3],
+            is_save_due=parts[0][4],
+            is_stop_requested=parts[0][5],
         )
         self._clear()
         return stats

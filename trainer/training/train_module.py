@@ -18,6 +18,7 @@ import torch
 from trainer.models import lora
 from trainer.models.gradient_checkpointing import enable_gradient_checkpointing
 from trainer.models.new_model import as_new_model, replace_module
+from trainer.optim.activation_offload import offload_activations
 from trainer.optim.bert.dropout import install_row_dropout, make_row_keys
 from trainer.optim.bert.encoder import install_bert_layers
 from trainer.optim.distributed.parallel import distribute_model, full_tensor, reshard, shard_like
@@ -160,7 +161,9 @@ class TrainModule:
         return loss * (1.0 if part.has_rows else 0.0)
 
     def _autocast_forward(self, **batch: Any) -> Any:
-        with autocast(self._precision, self._worker.device_type):
+        offload = self._spec.train.offload_activations
+        saved = offload_activations(self.model) if offload else contextlib.nullcontext()
+        with saved, autocast(self._precision, self._worker.device_type):
             return self._forward(**batch)
 
     def _without_sync(self, more: bool) -> contextlib.AbstractContextManager[Any]:

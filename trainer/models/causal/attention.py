@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cluster.errors import ModelError
+
 if TYPE_CHECKING:
     import torch
 
@@ -56,6 +58,8 @@ def attend(
     scaling: float | None = None,
     sliding_window: int | None = None,
     segments: Segments | None = None,
+    softcap: float | None = None,
+    s_aux: Any = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Compute the attention of one layer; the signature is the one of transformers' attention interface.
@@ -64,6 +68,12 @@ def attend(
     """
     if segments is None:
         raise ValueError("call the model with `segments`")
+    if softcap is not None or s_aux is not None:
+        kind = "caps its scores" if softcap is not None else "adds a score to each softmax"
+        raise ModelError(
+            f"the attention of {type(module).__name__} {kind}, which raymill does not compute",
+            "choose another model, such as one of Llama's, Qwen's or Mistral's kind",
+        )
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     output_THD = segments.attend(module.layer_idx, query[0], key[0], value[0], scale, sliding_window)
     return output_THD[None], None

@@ -87,8 +87,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 of_weight = None if of_weight is None else of_weight * factors[0]
                 of_bias = None if of_bias is None else of_bias * factors[0]
             else:
-                wanted = (False, of_weight is not None, of_bias is not None)
-                again = _pass_over_chunks(states, weight, bias, next_ids, ctx.form, ctx.dtype, factors, wanted)
+                required = (False, of_weight is not None, of_bias is not None)
+                again = _pass_over_chunks(states, weight, bias, next_ids, ctx.form, ctx.dtype, factors, required)
                 of_weight, of_bias = again.of_weight, again.of_bias
             of_weight = None if of_weight is None else of_weight.to(weight.dtype)
         if of_states is not None:
@@ -114,14 +114,14 @@ def _pass_over_chunks(
     form: LogitForm,
     dtype: torch.dtype,
     factors: torch.Tensor,
-    wanted: tuple[bool, bool, bool],
+    required: tuple[bool, bool, bool],
 ) -> _Pass:
-    """Compute chunk by chunk the losses, and the gradients of states, weight and bias that are `wanted`.
+    """Compute chunk by chunk the losses, and the gradients of states, weight and bias that are `required`.
 
     `factors` (N,) multiply the losses in the gradients of weight and bias; the gradient of the states is the one of each
     token's own loss.
     """
-    wants_states, wants_weight, wants_bias = wanted
+    wants_states, wants_weight, wants_bias = required
     n_tokens, n_ids = len(states), weight.shape[0]
     product_weight = weight.to(dtype)
     nll = torch.empty(n_tokens, device=states.device)
@@ -142,7 +142,7 @@ def _pass_over_chunks(
         total_C = logits_CV.sum(1)
         nll[chunk] = total_C.log() + highest_C - right_C
         is_right[chunk] = best_C == ids_C
-        if not any(wanted):
+        if not any(required):
             continue
         gradient_CV = logits_CV.div_(total_C[:, None])
         gradient_CV[torch.arange(len(ids_C), device=ids_C.device), ids_C] -= 1.0

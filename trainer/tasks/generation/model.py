@@ -5,7 +5,7 @@ Letters in shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,6 @@ from trainer.contract.contract import Contract
 from trainer.models import lora
 from trainer.models.base_model import locate_base_model
 from trainer.models.model_facts import ModelFacts, base_model_facts
-from trainer.models.new_model import NewModel
 from trainer.models.pretrained import load_pretrained
 from trainer.models.save import save_torch_model
 from trainer.preference.objectives import LabelObjective, PairObjective, RolloutObjective
@@ -69,17 +68,14 @@ class LanguageModelTask:
         return ModelFacts(count_body_weights(spec.model.config), 1.0, is_pretrained=False)
 
     def new_model(self, contract: Contract, spec: RunSpec) -> Any:
-        from trainer.models.causal.new_config import new_causal_config, new_causal_model
-        from trainer.models.causal.packed_forward import use_packed_forward
+        from trainer.models.causal.start import start_model
 
-        if spec.model.config is not None:
-            config = new_causal_config(spec.model.config, contract.step_params(CHAT_STEP))
-            model = NewModel(new_causal_model(config))
-        else:
-            assert spec.model.base is not None  # checked by check_spec
-            model = load_pretrained(AUTO_CLASS, locate_base_model(spec.model.base))
-        use_packed_forward(model.module)
-        return model
+        return start_model(spec.model, contract.step_params(CHAT_STEP))
+
+    def step_arithmetic(self, model: Any) -> Callable[[Sequence[np.ndarray]], float] | None:
+        from trainer.models.causal.flops import StepArithmetic
+
+        return StepArithmetic(model)
 
     def save_model(self, model: Any, contract: Contract, folder: Path) -> None:
         save_torch_model(model, folder)

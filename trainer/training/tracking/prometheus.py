@@ -17,6 +17,9 @@ STEP_GAUGES = {
     "train/tokens_per_s": GaugeInfo(
         "raymill_train_tokens_per_second", "Tokens trained on per second, all workers together."
     ),
+    "train/arithmetic_share": GaugeInfo(
+        "raymill_train_arithmetic_share", "Share of the machine's rate of matrix products that training uses."
+    ),
     "train/step_time_s": GaugeInfo("raymill_train_step_seconds", "Seconds per optimizer step."),
     "train/memory_bytes": GaugeInfo(
         "raymill_train_memory_bytes", "Memory of the first worker: GPU memory if it uses a GPU."
