@@ -8,6 +8,7 @@ these rows are gone, the golden rows replace them, and the scores must equal the
 from __future__ import annotations
 
 import gc
+import importlib
 import shutil
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from serve.engines import engine_store
 from serve.engines.base import Engine, EngineError
 from serve.engines.benchmark import TIMING_S, Benchmark, Candidate, HeldOut
 from serve.engines.catalog import AUTO_LATENCY, ENGINE_NAMES, NATIVE, load_engine
-from serve.engines.selection import SelectedEngine, current_engine, device_and_threads, hardware_of
+from serve.engines.selection import SelectedEngine, current_engine, device_and_threads, hardware_of, service_of
 from trainer.inference.predictor import Predictor
 from trainer.registry.registry import Version
 from trainer.spec.serve import ServeSpec
@@ -30,6 +31,8 @@ from trainer.spec.serve import ServeSpec
 # An engine is preferred to the model's own forward pass only if it is faster by this factor.
 _WORTH = 1.05
 _SCRATCH_PREFIX = ".scratch-"
+#: How a task is served (`RequestOptions.service`) -> the module that measures its engines.
+_MEASURES = {"answers": "serve.engines.choose", "generation": "serve.engines.generation.choose"}
 
 Speed = Callable[[Candidate], float]
 Say = Callable[[str], None]
@@ -63,11 +66,11 @@ def load_chosen_engine(predictor: Predictor, version: Version, name: str, choice
 
 
 def optimize_engine(
-    version: Version, spec: ServeSpec, held_out: HeldOut | None, say: Say = print, *, timing_s: float = TIMING_S
+    version: Version, spec: ServeSpec, held_out: HeldOut | None, say: Say = print, *, timing_s: float | None = None
 ) -> dict[str, Any]:
     """Build and measure engines of a version on this machine, store the choice beside the version and return it.
 
-    Each engine is timed for `timing_s` seconds.
+    Each engine is timed for `timing_s` seconds; None: as long as its kind needs.
 
     If `spec.engine` names one engine, that engine is chosen whatever its metric is; raises `SpecError` if it cannot be
     used. Running endpoints keep their files: each call builds into a new folder and keeps that of the previous choice.
@@ -78,19 +81,22 @@ def optimize_engine(
         for left in folder.glob(f"{_SCRATCH_PREFIX}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         built = folder / f"built-{uuid.uuid4().hex[:8]}"
+        measure = importlib.import_module(_MEASURES[service_of(version)]).measure_engines
         try:
-            return _optimize(version, spec, held_out, say, built, timing_s)
+            choice: dict[str, Any] = measure(version, spec, held_out, say, built, timing_s)
+            return choice
         except BaseException:  # an interrupt, too
             shutil.rmtree(built, ignore_errors=True)
             raise
 
 
-def _optimize(
-    version: Version, spec: ServeSpec, held_out: HeldOut | None, say: Say, built: Path, timing_s: float
+def measure_engines(
+    version: Version, spec: ServeSpec, held_out: HeldOut | None, say: Say, built: Path, timing_s: float | None
 ) -> dict[str, Any]:
+    """Build and measure engines into the folder `built`, store the choice beside it and return it."""
     device, threads = device_and_threads(spec)
     predictor = Predictor(version.folder, device=device, threads=threads)
-    benchmark = Benchmark(predictor, held_out, version.folder, timing_s)
+    benchmark = Benchmark(predictor, held_out, version.folder, timing_s or TIMING_S)
     names = [spec.engine] if spec.engine in ENGINE_NAMES else [NATIVE, *_candidate_names(predictor, device)]
     speed = _single_row_speed if spec.engine == AUTO_LATENCY else _batch_speed
     candidates = _time_candidates(names, benchmark, built, spec, say)

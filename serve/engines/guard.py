@@ -51,12 +51,13 @@ def judge(
     name: str,
     higher_is_better: bool,
     tolerance: float,
+    subject: str = "rows change their answer",
 ) -> Verdict:
     """Compare an engine's `scores` with those of the model itself (`own`), both of shape (rows, outputs).
 
     `changed` says for each row whether its answer changed. `metric` computes the metric called `name` from scores.
     `tolerance` is in percentage points; for a metric of which a lower value is better, it is in percent of the model's
-    own metric.
+    own metric. `subject` says in messages what the rows of `changed` are.
     """
     own_metric, engine_metric = metric(own), metric(scores)
     sign = 1.0 if higher_is_better else -1.0
@@ -65,19 +66,16 @@ def judge(
     n_rows, n_changed = len(own), int(changed.sum())
     loses_too_much = loss > allowed + _ROUNDING
     p_value = paired_p_value(own, scores, metric, higher_is_better=higher_is_better) if loses_too_much else None
-    facts = (
-        f"{name} {engine_metric:.4f}, with the model itself {own_metric:.4f}; "
-        f"{n_changed:,} of {n_rows:,} rows change their answer"
-    )
+    facts = f"{name} {engine_metric:.4f}, with the model itself {own_metric:.4f}; {n_changed:,} of {n_rows:,} {subject}"
     refused, reason = "", "it loses nothing"
     if n_changed > _MAX_CHANGED * n_rows:
-        refused = reason = f"more than {_MAX_CHANGED:.0%} of the rows change their answer"
+        refused = reason = f"more than {_MAX_CHANGED:.0%} of the {subject}"
     elif p_value is not None:
         if p_value < SIGNIFICANT:
             refused = reason = f"it loses more than serve.max_metric_drop, and the loss is real (p = {p_value:.3f})"
         elif n_changed > _MAX_CHANGED_WITH_LOSS * n_rows:
             refused = reason = (
-                f"it loses more than serve.max_metric_drop, and too many rows change their answer (over "
+                f"it loses more than serve.max_metric_drop, and too many {subject} (over "
                 f"{_MAX_CHANGED_WITH_LOSS:.0%}) to take that for noise (p = {p_value:.2f})"
             )
         else:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from serve.engines import engine_store
 from serve.engines.catalog import ENGINE_NAMES, NATIVE
 from trainer.contract.contract import load_contract
 from trainer.registry.registry import Version
-from trainer.spec.serve import ServeSpec
+from trainer.spec.serve import GenerationEngineName, ServeSpec
 from trainer.tasks.catalog import task_of_contract
+
+#: The service of tasks that write text.
+GENERATION = "generation"
 
 
 class SelectedEngine(NamedTuple):
@@ -27,6 +30,9 @@ class SelectedEngine(NamedTuple):
 
 def current_engine(version: Version, spec: ServeSpec) -> SelectedEngine | None:
     """Return the engine that `serve.engine` means for a version, or None if engines must be measured to know it."""
+    if service_of(version) == GENERATION:
+        selected = _generation_engine(version, spec)
+        return selected if selected.choice or selected.name == NATIVE else None
     if _is_native(version, spec):
         return SelectedEngine(NATIVE)
     choice = engine_store.load_choice(version, hardware_of(spec), spec.engine)
@@ -47,10 +53,29 @@ def stored_engine(version: Version, spec: ServeSpec) -> SelectedEngine:
 
     Without a stored choice, returns the model itself, and any choice that is stored later replaces it.
     """
+    if service_of(version) == GENERATION:
+        return _generation_engine(version, spec)
     if _is_native(version, spec):
         return SelectedEngine(NATIVE)
     choice = engine_store.load_choice(version, hardware_of(spec), spec.engine)
     return SelectedEngine(choice["engine"], choice) if choice else awaited_engine(version, spec, None)
+
+
+def service_of(version: Version) -> str:
+    """Return how the task of a version is served; see `trainer.tasks.request_options`."""
+    return task_of_contract(load_contract(version.folder)).service
+
+
+def _generation_engine(version: Version, spec: ServeSpec) -> SelectedEngine:
+    """Return the engine of a model that writes text: the stored choice, the one that the spec names, or the model's own.
+
+    Measuring takes minutes and all cores, so it is never done beside an endpoint: `raymill optimize` does it.
+    """
+    if spec.engine != NATIVE and _has_device(spec):
+        choice = engine_store.load_choice(version, hardware_of(spec), spec.engine)
+        if choice is not None:
+            return SelectedEngine(choice["engine"], choice)
+    return SelectedEngine(spec.engine if spec.engine in get_args(GenerationEngineName) else NATIVE)
 
 
 def device_and_threads(spec: ServeSpec) -> tuple[str, int]:

@@ -12,6 +12,7 @@ from serve.engines.generation.native_signals import restored_signals
 from serve.engines.generation.parameters import unsupported
 from support.tiny_causal import write_tiny_causal
 from trainer.generation.engine import GenerationRequest, SamplingParams, complete_all
+from trainer.generation.load import load_engine as load_own_engine
 from trainer.generation.torch_engine import EngineOptions
 
 OPTIONS = EngineOptions(slots=4, cache_tokens=4 * 128)
@@ -28,21 +29,20 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own(folder):
-    return load_engine("native", folder, folder, LoadSettings(OPTIONS))
+    return load_own_engine(folder, OPTIONS)
 
 
 @pytest.fixture(scope="module", params=["llama-q8_0", "openvino-f16"])
-def engine(request, folder, tmp_path_factory):
+def engine(request, folder, own, tmp_path_factory):
     """An engine with exact weights: for llama.cpp, a file in 32 bits stands where that of 8 bits is expected."""
     from trainer.export.gguf_file import write_gguf
 
     pytest.importorskip({"llama": "xllamacpp", "openvino": "openvino_genai"}[request.param.partition("-")[0]])
     built = tmp_path_factory.mktemp("built")
+    build_engine(request.param, folder, built)
     if request.param.startswith("llama"):
         write_gguf(folder, built / "model.gguf", "f32", has_plain_vocabulary=True)
-    else:
-        build_engine(request.param, folder, built)
-    loaded = load_engine(request.param, folder, built, LoadSettings(OPTIONS, has_fallback=False))
+    loaded = load_engine(request.param, built, LoadSettings(OPTIONS, has_fallback=False), lambda is_int8: own)
     yield loaded
     loaded.close()
 
@@ -178,13 +178,15 @@ def test_signal_handlers_are_restored_in_any_thread():
 
 
 @pytest.mark.slow
-def test_vllm_answers_as_the_models_own_engine(folder, own):
+def test_vllm_answers_as_the_models_own_engine(folder, own, tmp_path):
     pytest.importorskip("vllm")
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
-    fast = load_engine("vllm", folder, folder, LoadSettings(OPTIONS, device="cuda", has_fallback=False))
+    build_engine("vllm", folder, tmp_path)
+    settings = LoadSettings(OPTIONS, device="cuda", has_fallback=False)
+    fast = load_engine("vllm", tmp_path, settings, lambda is_int8: own)
     for ours, theirs in zip(fast.score(PROMPTS), own.score(PROMPTS), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=0.1)
     assert len(complete_all(fast, requests())) == len(PROMPTS)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
@@ -13,7 +14,6 @@ from cluster.errors import ModelError, SpecError, suggest
 from cluster.files import read_json
 from serve.engines.base import EngineError
 from serve.engines.generation.fallback import FallbackEngine
-from serve.engines.torch_engines import set_threads
 from trainer.export.gguf_vocabulary import end_ids
 from trainer.spec.serve import GenerationEngineName
 
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 NATIVE = "native"
 GENERATION_ENGINES: tuple[str, ...] = get_args(GenerationEngineName)
 _GGUF_FILE = "model.gguf"
+# Files beside an engine's own that say what it needs to know of the model.
+_FACTS = ("config.json", "generation_config.json", "tokenizer.json")
+
+
+#: Makes the model's own engine; the argument says whether its weights are int8.
+LoadOwn = Callable[[bool], "Engine"]
 
 
 class LoadSettings(NamedTuple):
@@ -49,7 +55,14 @@ def build_engine(name: str, folder: Path, into: Path) -> None:
     Raises `EngineError` if the model or a library does not support the engine.
     """
     kind, _, precision = _check_name(name).partition("-")
-    if kind not in ("llama", "openvino"):
+    if kind == NATIVE:
+        return
+    for file in _FACTS:
+        if (folder / file).is_file():
+            shutil.copyfile(folder / file, into / file)
+    if kind == "vllm":
+        for path in folder.glob("*.safetensors*"):
+            shutil.copyfile(path, into / path.name)
         return
     from trainer.export.gguf_file import write_gguf
 
@@ -64,75 +77,74 @@ def build_engine(name: str, folder: Path, into: Path) -> None:
         convert_gguf(path, into)
 
 
-def load_engine(name: str, folder: Path, built: Path, settings: LoadSettings) -> Engine:
-    """Return engine `name` of the model in `folder`, from the files that `build_engine` wrote into `built`.
+def load_engine(name: str, built: Path, settings: LoadSettings, load_own: LoadOwn) -> Engine:
+    """Return engine `name`, from the files that `build_engine` wrote into the folder `built`.
 
-    Raises `EngineError` if the model, a library or the hardware does not support the engine.
+    `load_own` makes the model's own engine. Raises `EngineError` if the model, a library or the hardware does not support
+    the engine.
     """
     kind = _check_name(name).partition("-")[0]
     if kind == NATIVE:
-        return _load_own(folder, settings, int8=name == "native-int8")
-    fast, exact = _LOADERS[kind](folder, built, settings)
+        is_int8 = name != NATIVE
+        if is_int8:
+            _check_device(settings, "cpu")
+        return load_own(is_int8)
+    fast, exact = _LOADERS[kind](built, settings)
     if not settings.has_fallback:
         return fast
-    return FallbackEngine(fast, exact, lambda: _load_own(folder, settings), max_length=_model_length(folder, settings))
+    return FallbackEngine(fast, exact, lambda: load_own(False), max_length=_own_length(built, settings))
 
 
-def _load_own(folder: Path, settings: LoadSettings, *, int8: bool = False) -> Engine:
-    from trainer.generation import load
-
-    if int8:
-        _check_device(settings, "cpu")
-    set_threads(settings.threads)
-    return load.load_engine(folder, settings.options, int8=int8, device=settings.device)
-
-
-def _load_llama(folder: Path, built: Path, settings: LoadSettings) -> tuple[Engine, frozenset[str]]:
+def _load_llama(built: Path, settings: LoadSettings) -> tuple[Engine, frozenset[str]]:
     from serve.engines.generation.llama_cpp import EXACT, LlamaCppEngine
 
     _check_device(settings, "cpu")
-    return LlamaCppEngine(built / _GGUF_FILE, **_model_facts(folder), **_sizes(settings)), EXACT
+    return LlamaCppEngine(built / _GGUF_FILE, **_model_facts(built), **_sizes(settings)), EXACT
 
 
-def _load_openvino(folder: Path, built: Path, settings: LoadSettings) -> tuple[Engine, frozenset[str]]:
+def _load_openvino(built: Path, settings: LoadSettings) -> tuple[Engine, frozenset[str]]:
     from serve.engines.generation.openvino_genai import EXACT, OpenVinoGenAiEngine
 
     _check_device(settings, "cpu")
-    return OpenVinoGenAiEngine(built, **_model_facts(folder), **_sizes(settings)), EXACT
+    return OpenVinoGenAiEngine(built, **_model_facts(built), **_sizes(settings)), EXACT
 
 
-def _load_vllm(folder: Path, built: Path, settings: LoadSettings) -> tuple[Engine, frozenset[str]]:
+def _load_vllm(built: Path, settings: LoadSettings) -> tuple[Engine, frozenset[str]]:
     from serve.engines.generation.vllm_engine import EXACT, VllmEngine
 
     _check_device(settings, "cuda")
-    return VllmEngine(folder, **_model_facts(folder), options=settings.options), EXACT
+    return VllmEngine(built, **_model_facts(built), options=settings.options), EXACT
 
 
-_LOADERS: dict[str, Callable[[Path, Path, LoadSettings], tuple[Any, frozenset[str]]]] = {
+_LOADERS: dict[str, Callable[[Path, LoadSettings], tuple[Any, frozenset[str]]]] = {
     "llama": _load_llama,
     "openvino": _load_openvino,
     "vllm": _load_vllm,
 }
 
 
-def _model_facts(folder: Path) -> dict[str, Any]:
+def _model_facts(built: Path) -> dict[str, Any]:
     """Return what every engine of another library is told of the model."""
-    from trainer.generation.load import read_tokenizer
+    from tokenizers import Tokenizer
 
-    return {"tokenizer": read_tokenizer(folder), "eos_ids": end_ids(folder), "model_length": _max_positions(folder)}
+    return {
+        "tokenizer": Tokenizer.from_file(str(built / "tokenizer.json")),
+        "eos_ids": end_ids(built),
+        "model_length": _max_positions(built),
+    }
 
 
 def _sizes(settings: LoadSettings) -> dict[str, Any]:
     return {"options": settings.options, "threads": settings.threads}
 
 
-def _max_positions(folder: Path) -> int:
-    return int(read_json(folder / "config.json")["max_position_embeddings"])
+def _max_positions(built: Path) -> int:
+    return int(read_json(built / "config.json")["max_position_embeddings"])
 
 
-def _model_length(folder: Path, settings: LoadSettings) -> int:
+def _own_length(built: Path, settings: LoadSettings) -> int:
     """Return the most tokens that the model's own engine can hold."""
-    longest = min(_max_positions(folder), settings.options.cache_tokens)
+    longest = min(_max_positions(built), settings.options.cache_tokens)
     return min(longest, settings.options.max_length or longest)
 
 
