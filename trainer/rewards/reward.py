@@ -27,7 +27,7 @@ Reward = Callable[[Answered], float]
 def make_reward(spec: RewardSpec) -> Reward:
     """Return the reward that `spec` names, without its weight. Raises `SpecError` for a function that is missing."""
     if spec.kind == "exact_match":
-        return lambda row: float(is_match(row))
+        return lambda row: float(_plain(row.answer) == _plain(row.reference))
     if spec.kind == "regex":
         assert spec.pattern is not None  # checked by the spec
         pattern = re.compile(spec.pattern)
@@ -54,12 +54,8 @@ def reward_answers(specs: Sequence[RewardSpec], rows: Sequence[Answered]) -> np.
     return total
 
 
-def is_match(row: Answered) -> bool:
-    """Return whether the answer is the reference, apart from white space at the ends, as the metric `exact_match`."""
-    return _plain(row.answer) == _plain(row.reference)
-
-
 def _plain(text: str) -> str:
+    """Return a text as the metric `exact_match` compares it."""
     return unicodedata.normalize("NFC", text.strip())
 
 

@@ -32,8 +32,6 @@ class SampledAnswer(NamedTuple):
     """Whether the answer ended by itself, and not at the limit."""
     text: str
     reward: float = 0.0
-    is_match: bool = False
-    """Whether the text is the row's own answer."""
     log_probs: tuple[float, ...] = ()
     """The log-probability of each token of `ids` under the model that sampled them, if the loss needs it."""
 

@@ -21,7 +21,7 @@ from trainer.preference.grpo import group_advantages, token_weights
 from trainer.preference.objectives import rollout_targets
 from trainer.preference.rows import answer_start
 from trainer.rewards.pinned import pin_rewards
-from trainer.rewards.reward import is_match, reward_answers
+from trainer.rewards.reward import reward_answers
 from trainer.rollouts.sample import SampledAnswer, sample_answers
 from trainer.rollouts.store import RolloutStore
 from trainer.rollouts.texts import prompts_and_references
@@ -80,7 +80,7 @@ class RolloutMethod(TrainingMethod):
         return self._last
 
     def metrics(self, model: torch.nn.Module, scores: np.ndarray) -> dict[str, float]:
-        """Return the mean reward of the most probable answers to the validation prompts, and the one of exact matches."""
+        """Return the mean reward and the mean length of the most probable answers to the validation prompts."""
         worker, rows = self.context.worker, self.context.prepared.part("validation")
         own = np.arange(worker.rank, len(rows), worker.workers)
         prompts = [prompt_of(rows.inputs(int(row))) for row in own]
@@ -88,10 +88,7 @@ class RolloutMethod(TrainingMethod):
         rewarded = self._rewarded(answers, "validation", own, own)
         gathered = [answer for part in all_gather_object(rewarded, worker) for answer in part]  # all ranks
         statistics = _statistics(gathered)
-        metrics = {name: statistics[name] for name in ("reward", "answer_tokens")}
-        if any(reward.kind == "exact_match" for reward in self._spec.rewards):
-            metrics["exact_match"] = float(np.mean([answer.is_match for answer in gathered])) if gathered else 0.0
-        return metrics
+        return {name: statistics[name] for name in ("reward", "answer_tokens")}
 
     def _sampled(self, model: Any, step: BatchStep, epoch: int, number: int) -> list[SampledAnswer]:
         """Return the answers to the prompts of the step on all workers, from the run's folder or newly sampled."""
@@ -144,10 +141,7 @@ class RolloutMethod(TrainingMethod):
         texts = dict(zip(positions.tolist(), texts_of_rows, strict=True))
         rows = [Answered(texts[answer.position][0], answer.text, texts[answer.position][1]) for answer in answers]
         rewards = reward_answers(self._spec.rewards, rows)
-        return [
-            answer._replace(reward=float(reward), is_match=is_match(row))
-            for answer, row, reward in zip(answers, rows, rewards, strict=True)
-        ]
+        return [answer._replace(reward=float(reward)) for answer, reward in zip(answers, rewards, strict=True)]
 
     def _step_targets(self, model: Any, answers: list[SampledAnswer], inputs: list[np.ndarray]) -> np.ndarray:
         """Return the targets of this worker's answers; see `rollout_targets`."""

@@ -5,13 +5,12 @@ Letters in shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cluster.errors import SpecError
 from trainer.contract.contract import Contract
 from trainer.models import lora
 from trainer.models.base_model import locate_base_model
@@ -19,7 +18,7 @@ from trainer.models.model_facts import ModelFacts, base_model_facts
 from trainer.models.pretrained import load_pretrained
 from trainer.models.save import save_torch_model
 from trainer.preference.objectives import LabelObjective, PairObjective, RolloutObjective
-from trainer.preference.rows import RowKind, join_statistics, row_kind, sequences_of
+from trainer.preference.rows import join_statistics, row_kind, sequences_of
 from trainer.spec.evaluate import Metric
 from trainer.spec.method import PAIR_METHODS, MethodSpec
 from trainer.spec.run import RunSpec
@@ -51,13 +50,12 @@ class LanguageModelTask:
 
     def objective(self, spec: RunSpec, contract: Contract) -> Objective | None:
         method = spec.train.method
-        check_row_kind(method, contract.columns)
         return _OBJECTIVES[method.kind](method)
 
     def default_metric(self, spec: RunSpec) -> Metric:
         method = spec.train.method
         if method.samples_answers:
-            return "exact_match" if any(reward.kind == "exact_match" for reward in method.rewards) else "reward"
+            return "reward"
         return "log_loss" if method.kind == "sft" else "preference_accuracy"
 
     def model_facts(self, spec: RunSpec) -> ModelFacts:
@@ -121,21 +119,6 @@ class LearnedTokens:
         return loss
 
 
-def check_row_kind(method: MethodSpec, roles: Collection[str]) -> None:
-    """Raise `SpecError` if the method does not learn from rows whose columns have these roles."""
-    expected: RowKind = "pair" if method.kind in PAIR_METHODS else "label" if method.kind == "kto" else "sequence"
-    if row_kind(roles) != expected:
-        raise SpecError(
-            f"train.method: {method.kind} does not learn from rows with the columns {', '.join(roles)}",
-            f"name the columns of its rows in `data.columns`: {_COLUMNS[expected]}",
-        )
-
-
-_COLUMNS: dict[RowKind, str] = {
-    "pair": "chosen and rejected, and prompt if it is a column of its own",
-    "label": "prompt, completion and desirable",
-    "sequence": "messages, or prompt and completion, or text",
-}
 _OBJECTIVES: dict[str, Callable[[MethodSpec], Objective]] = {
     "sft": LearnedTokens,
     **dict.fromkeys(sorted(PAIR_METHODS), PairObjective),

@@ -38,6 +38,7 @@ from trainer.tasks.generation.chat_contract import (
     tokenizer_spec,
 )
 from trainer.tasks.generation.encoder import GenerationEncoder
+from trainer.tasks.generation.method_check import check_method
 from trainer.tasks.generation.model import LanguageModelTask
 from trainer.tasks.generation.requests import as_requests, example_request, read_requests
 from trainer.tasks.row_options import RowIdentity
@@ -91,6 +92,7 @@ class TextGeneration(LanguageModelTask, AnswerWriter, Task):
                 "use truncate_left, truncate_right or refuse",
             )
         check_model(spec, self.name)
+        check_method(spec, self.column_roles(spec.data.columns))
 
     def column_roles(self, renamed: Collection[str]) -> tuple[str, ...]:
         layout = layout_of(renamed or ("messages",))
