@@ -11,6 +11,7 @@ from cluster.errors import SpecError
 from support.local_training import train_in_process
 from support.tiny_causal import write_tiny_causal
 from support.tiny_preference import preference_spec
+from trainer.report.training_sections import step_sections
 from trainer.tasks.catalog import get_task
 from trainer.tasks.load_spec import load_spec
 from trainer.training.reference import REFERENCE_FILE
@@ -109,3 +110,10 @@ def test_what_does_not_fit_is_refused_before_anything_runs(model, tmp_path, meth
 
     with pytest.raises(SpecError, match=message):
         get_task("text-generation").check_spec(load_spec(spec))
+
+
+def test_the_report_has_rewards_and_answers(model, tmp_path):
+    training = train_in_process(preference_spec(tmp_path, model, GRPO), tmp_path / "run")
+    _, sampled = step_sections(training.folder)
+    assert sampled.title == "Answers sampled in training" and "<svg" in sampled.charts[0].svg
+    assert {row[0] for row in sampled.rows} == {"first", "last"}

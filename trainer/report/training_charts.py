@@ -50,7 +50,9 @@ def draw_steps(lines: Sequence[dict[str, Any]]) -> str:
         else:
             axes.plot(x, y, color=BLUE, linewidth=0.7, alpha=0.45)
             axes.plot(x, trend(y), color=BLUE, linewidth=1.6)
-        axes.set(title=title, ylim=(0, None))
+        axes.set(title=title)
+        if y.min() >= 0:  # the loss of sampled answers may be negative
+            axes.set(ylim=(0, None))
         style_axes(axes)
     for axes in figure.axes[2:]:
         axes.set(xlabel="step")

@@ -10,6 +10,7 @@ from typing import Any
 
 from trainer.charts.section import ReportChart, ReportSection, TableColumn
 from trainer.defaults.facts import Choice, choice_rows
+from trainer.report.rollout_sections import rollout_sections
 from trainer.report.training_charts import draw_learning_curves, draw_steps
 from trainer.runs.environment import HARDWARE_FILE
 from trainer.runs.journal import METRICS, read_json_lines
@@ -41,7 +42,7 @@ def step_sections(folder: Path) -> list[ReportSection]:
         columns=[TableColumn("quantity"), TableColumn("value", number=True)],
         rows=_describe_training(folder, lines),
     )
-    return [section]
+    return [section, *rollout_sections(folder, lines)]
 
 
 def choice_sections(choices: Mapping[str, Choice]) -> list[ReportSection]:

@@ -13,6 +13,7 @@ from trainer.preference.losses import PAIR_LOSSES, PairLogProbs, dpo_margins, kt
 from trainer.preference.rows import split_label, split_pair, with_answer_of
 from trainer.spec.method import REFERENCE_METHODS
 from trainer.targets.generated import NLL, REJECTED_NLL, REJECTED_TOKENS, TOKENS
+from trainer.targets.metrics.preference import preference_metrics
 from trainer.training.batch_source import BatchStep
 from trainer.training.method import TrainingMethod
 from trainer.training.reference import answer_log_probs, reference_columns
@@ -38,7 +39,11 @@ class PairMethod(TrainingMethod):
             rows.targets = columns[part]
 
     def metrics(self, model: torch.nn.Module, scores: np.ndarray) -> dict[str, float]:
-        """Return the method's loss on the validation pairs; with a reference, also how the implicit rewards differ."""
+        """Return the method's loss on the validation pairs.
+
+        With a reference, also how the implicit rewards differ, and `reference_accuracy`: the `preference_accuracy` of the
+        model that training started from.
+        """
         import torch
 
         spec = self.context.spec.train.method
@@ -52,6 +57,8 @@ class PairMethod(TrainingMethod):
             margins = dpo_margins(pairs, spec)
             metrics["reward_accuracy"] = float(((margins > 0).double() + 0.5 * (margins == 0)).mean())
             metrics["reward_margin"] = float(margins.mean())
+            before = preference_metrics(-reference[:, 0], counts[:, 0], -reference[:, 1], counts[:, 1])
+            metrics["reference_accuracy"] = before["preference_accuracy"]
         return metrics
 
 
