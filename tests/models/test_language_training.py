@@ -188,3 +188,22 @@ def test_defaults(spec_of, tmp_path):
     chosen = {key: choice.value for key, choice in resolve_spec(loaded, prepared).choices.items()}
     assert chosen["train.tokens_per_step"] == 1024 and chosen["train.epochs"] == 3
     assert 1e-4 < chosen["train.learning_rate"] < 1e-3 and "train.batch_size" not in chosen
+
+
+def test_the_plan_counts_memory(spec_of, base):
+    from trainer.planning.row_facts import RowFacts
+    from trainer.planning.training_memory import worker_memory
+
+    def plan(train=None, **model):
+        spec = load_spec(spec_of({"tokens_per_step": 65536, **(train or {})}, model={"base": str(base), **model}))
+        memory = worker_memory(spec, RowFacts(longest=128, outputs=3, rows=1000))
+        assert not memory.main.unknown
+        return memory.main.bytes
+
+    whole = plan()
+    assert plan({"micro_batch_tokens": 4096}) < 0.6 * whole
+    assert plan({"gradient_checkpointing": True}) < whole
+    new = load_spec(
+        {**spec_of(), "model": {"config": {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 4}}}
+    )
+    assert not worker_memory(new, RowFacts(longest=128, outputs=3, rows=1000)).main.unknown

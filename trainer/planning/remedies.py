@@ -10,8 +10,9 @@ from cluster.accelerators import known_types, memory_of_type
 from cluster.errors import UserError
 from cluster.plan import Demand, Node, capacity
 from cluster.text import format_bytes
+from trainer.planning.pass_size import step_unit, units_per_pass
 from trainer.planning.row_facts import RowFacts
-from trainer.planning.training_memory import rows_per_pass, worker_memory
+from trainer.planning.training_memory import worker_memory
 from trainer.spec.run import RunSpec
 from trainer.tasks import catalog as task_catalog
 from trainer.tasks.load_spec import override_spec
@@ -38,7 +39,8 @@ def _kinds_of_changes(spec: RunSpec, nodes: list[Node]) -> list[list[dict[str, A
     task = task_catalog.get_task(spec.task)
     if task.learns_from_features or task.train is not None:
         return []
-    fewer_rows: list[dict[str, Any]] = [{"train.micro_batch_size": count} for count in _fewer_rows(spec)]
+    key = f"train.{step_unit(spec).pass_key}"
+    fewer_rows: list[dict[str, Any]] = [{key: count} for count in _smaller_passes(spec)]
     kinds = [fewer_rows]
     if not spec.train.gradient_checkpointing:
         checkpointing: dict[str, Any] = {"train.gradient_checkpointing": True}
@@ -57,10 +59,10 @@ def _as_yaml(value: Any) -> str:
     return json.dumps(value).replace('"', "")
 
 
-def _fewer_rows(spec: RunSpec) -> list[int]:
-    """Return powers of two below the rows of a pass, the largest first."""
-    rows = rows_per_pass(spec, spec.cluster.min_workers)
-    return [2**power for power in range(rows.bit_length() - 1, -1, -1) if 2**power < rows]
+def _smaller_passes(spec: RunSpec) -> list[int]:
+    """Return powers of two below the rows or tokens of a pass, the largest first."""
+    size, least = units_per_pass(spec, spec.cluster.min_workers), step_unit(spec).smallest_pass
+    return [2**power for power in range(size.bit_length() - 1, -1, -1) if least <= 2**power < size]
 
 
 def _more_workers(spec: RunSpec, nodes: list[Node]) -> list[int]:

@@ -7,6 +7,7 @@ storages are counted until Python's last reference and autograd's last graph nod
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,21 +23,22 @@ class TracedPass(NamedTuple):
     """At the highest point of the forward and backward pass."""
 
 
-def trace_pass(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> TracedPass | None:
+def trace_pass(
+    model: torch.nn.Module, batch: dict[str, Any], loss_of: Callable[[Any], torch.Tensor]
+) -> TracedPass | None:
     """Return the live bytes of a training pass of `model` on `batch`, both on `meta`; None if it cannot be traced.
+
+    `loss_of` returns the summed loss of what the model returns.
 
     A model cannot be traced if its code reads the values of tensors, except for yes or no, which is answered with no.
     """
     import torch
 
-    live = _live_bytes([*model.parameters(), *model.buffers(), *batch.values()])
+    given = [value for value in batch.values() if isinstance(value, torch.Tensor)]
+    live = _live_bytes([*model.parameters(), *model.buffers(), *given])
     try:
         with live:
-            logits = model(**batch).logits
-            loss = torch.nn.functional.cross_entropy(
-                logits, torch.zeros(len(logits), dtype=torch.long, device="meta"), reduction="sum"
-            )
-            del logits
+            loss = loss_of(model(**batch))
             saved = live.now
             weights = [weight for weight in model.parameters() if weight.requires_grad]
             hooks = [weight.register_post_accumulate_grad_hook(_drop_gradient) for weight in weights]

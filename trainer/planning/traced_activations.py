@@ -37,7 +37,7 @@ def traced_activations(spec: RunSpec, facts: RowFacts, size: PassSize, *, on_gpu
     used_rows = count_used_rows(weights, facts, spec)
     if used_rows is not None:
         _use_rows(model, used_rows)
-    traced = trace_pass(model, task.batch_on_meta(spec, size.rows, max(1, facts.longest)))
+    traced = trace_pass(model, task.batch_on_meta(spec, size.rows, max(1, facts.longest)), task.loss_on_meta)
     has_fused_attention = _attention_dropout(model) == 0.0
     if traced is None:
         return TracedModel(weights, (), has_fused_attention)
@@ -88,7 +88,9 @@ def _use_rows(model: Any, used_rows: int) -> None:
 def _count(model: Any, *, uses_tokens: bool) -> WeightCounts:
     parameters = list(model.parameters())
     trained = [value for value in parameters if value.requires_grad]
-    embedding: Any = model.get_input_embeddings().weight if uses_tokens else None
+    # As `trainer.training.compact_vocabulary`: a model that predicts tokens keeps all rows.
+    keeps_rows = not uses_tokens or model.get_output_embeddings() is not None
+    embedding: Any = None if keeps_rows else model.get_input_embeddings().weight
     learns = embedding is not None and embedding.requires_grad
     size, rows = (embedding.numel(), len(embedding)) if learns else (0, 0)
     return WeightCounts(

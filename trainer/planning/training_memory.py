@@ -13,6 +13,7 @@ from trainer.models.model_facts import read_config
 from trainer.planning.encoder_activations import EncoderOptions, PassSize, encoder_activations
 from trainer.planning.encoder_shape import WeightCounts, count_used_rows, count_weights, read_encoder_shape
 from trainer.planning.model_memory import ModelUse, copy_terms, model_terms
+from trainer.planning.pass_size import rows_per_pass, step_unit
 from trainer.planning.row_facts import RowFacts
 from trainer.planning.table_memory import table_memory
 from trainer.planning.term import Estimate, Term, times
@@ -32,8 +33,6 @@ _CUDA_LIBRARIES = 3_000_000_000
 _FREED_FEW, _FREED, _FREED_MANY = 0.08, 0.4, 0.9
 # Matrices of a layer that LoRA extends: query, key, value and three more.
 _LINEARS = 6
-# The rows of a step if `train.batch_size` is auto and the rows are not known: the largest that raymill chooses.
-_LARGEST_BATCH = 64
 
 
 class WorkerMemory(NamedTuple):
@@ -42,14 +41,6 @@ class WorkerMemory(NamedTuple):
     main: Estimate
     gpu: Estimate = Estimate()
     """Empty if the worker has no GPU."""
-
-
-def rows_per_pass(spec: RunSpec, workers: int) -> int:
-    """Return the most rows that one worker puts through the model at a time, with `workers` workers."""
-    batch = _LARGEST_BATCH if spec.train.batch_size == AUTO else spec.train.rows_per_step
-    own = -(-batch // workers)
-    most = spec.train.micro_batch_size
-    return own if most is None else -(-own // -(-own // most))
 
 
 def worker_memory(spec: RunSpec, facts: RowFacts, *, trace: bool = True) -> WorkerMemory:
@@ -94,8 +85,8 @@ def why_size_is_unknown(spec: RunSpec) -> str:
 
 
 def _pass_size(spec: RunSpec, facts: RowFacts, *, on_gpu: bool) -> PassSize:
-    is_bound = not facts.is_known or spec.train.batch_size == AUTO
-    rows = rows_per_pass(spec, spec.cluster.min_workers)
+    is_bound = not facts.is_known or getattr(spec.train, step_unit(spec).step_key) == AUTO
+    rows = rows_per_pass(spec, spec.cluster.min_workers, facts.longest)
     return PassSize(rows, facts.longest, _number_bytes(spec, on_gpu=on_gpu), is_bound)
 
 

@@ -54,6 +54,14 @@ class ModelOptions:
         """Return a batch for `model_on_meta` with inputs of `length`, as `collate` would."""
         return {}
 
+    def loss_on_meta(self, output: Any) -> torch.Tensor:
+        """Return the summed loss of what `model_on_meta` returned for `batch_on_meta`."""
+        import torch
+
+        logits = output.logits
+        zeros = torch.zeros(len(logits), dtype=torch.long, device="meta")
+        return torch.nn.functional.cross_entropy(logits, zeros, reduction="sum")
+
     def objective(self, spec: RunSpec, contract: Contract) -> Objective | None:
         """Return what a training minimizes. None: the target's loss of the model's `logits`, by row."""
         return None

@@ -80,6 +80,11 @@ def _attend_equal(
     if window is not None and length >= 2 * window:
         return windowed_attention(query, key, value, window, scale).transpose(1, 2).flatten(0, 1)
     mask = None if window is None or window >= length else window_mask(length, window, query_HTD.device)
+    if query.is_meta:  # there, torch would choose attention with scores in memory, which no device uses
+        groups = query.shape[1] // key.shape[1]
+        keys, values = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        output = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, keys, values, 0.0, True)[0]
+        return output.transpose(1, 2).flatten(0, 1)
     output_SHTD = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, mask, is_causal=mask is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )

@@ -12,10 +12,13 @@ from trainer.models.causal.new_config import new_causal_config, new_causal_model
 from trainer.models.causal.packed_forward import use_packed_forward
 from trainer.models.causal.quantized import quantized_options
 from trainer.models.new_model import NewModel
-from trainer.models.pretrained import load_pretrained
+from trainer.models.pretrained import load_pretrained, model_without_weights
+from trainer.spec.chat import TokenizerSpec
 from trainer.spec.model import ModelSpec
 
 AUTO_CLASS = "AutoModelForCausalLM"
+# Characters of a text in one alphabet.
+_CHARACTERS = 256
 
 
 def start_model(spec: ModelSpec, tokenizer: Mapping[str, Any]) -> NewModel:
@@ -50,3 +53,17 @@ def _changes(spec: ModelSpec) -> dict[str, Any]:
     if spec.quantize:
         changes |= quantized_options(spec.quantize, "cuda")
     return changes
+
+
+def model_on_meta(spec: ModelSpec) -> Any:
+    """Return the model of `spec` on torch's device `meta`. The vocabulary of a new model is what its tokenizer may have."""
+    from transformers import AutoConfig
+
+    if spec.config is None:
+        assert spec.base is not None
+        config = AutoConfig.from_pretrained(locate_base_model(spec.base), local_files_only=True)
+    else:
+        tokenizer = spec.tokenizer or TokenizerSpec()
+        size = tokenizer.size if tokenizer.kind == "bpe" else _CHARACTERS
+        config = new_causal_config(spec.config, {"vocab_size": size})
+    return use_packed_forward(model_without_weights(AUTO_CLASS, config))

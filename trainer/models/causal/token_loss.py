@@ -49,6 +49,8 @@ def token_losses(
     Under autocast, products are computed in its precision; softmax and losses are always fp32.
     """
     device = states_ND.device.type
+    if device == "meta":  # where there is no autocast; the plan counts memory there
+        return TokenLosses(*_LinearCrossEntropy.apply(states_ND, weight_VD, bias_V, next_ids_N, form, weight_VD.dtype))
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
     with torch.autocast(device, enabled=False):
         nll, is_right = _LinearCrossEntropy.apply(states_ND, weight_VD, bias_V, next_ids_N, form, dtype)

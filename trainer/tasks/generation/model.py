@@ -65,6 +65,22 @@ class LanguageModelTask:
 
         return ModelFacts(count_body_weights(spec.model.config), 1.0, is_pretrained=False)
 
+    def model_on_meta(self, spec: RunSpec, outputs: int) -> Any | None:
+        from trainer.models.causal.start import model_on_meta
+
+        return model_on_meta(spec.model)
+
+    def batch_on_meta(self, spec: RunSpec, rows: int, length: int) -> dict[str, Any]:
+        from trainer.models.causal.batch import pack_rows
+
+        # Without rows, all tokens may be learned.
+        batch = pack_rows([np.zeros(length, np.int32)] * rows)
+        return {name: value.to("meta") for name, value in batch.items()}
+
+    def loss_on_meta(self, output: Any) -> torch.Tensor:
+        loss: torch.Tensor = output.nll.sum()
+        return loss
+
     def new_model(self, contract: Contract, spec: RunSpec) -> Any:
         from trainer.models.causal.start import start_model
 
