@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from trainer.spec.method import MethodField, MethodSpec
+from trainer.spec.mixture import MixturePart
 from trainer.spec.section import (
     AUTO,
     FUNCTION_PATTERN,
@@ -88,6 +89,9 @@ class TrainSpec(SpecSection):
     micro_batch_tokens: Positive | None = None
     """Language models: maximum number of tokens that a worker puts through the model at a time, or one longer row. A
     larger part of a step takes several passes, with the same result. Default: all at once."""
+    sequence_tokens: Annotated[int, Field(ge=2)] | None = None
+    """Language models: training cuts each row into sequences of this many tokens, which are shuffled on their own. Held-out
+    rows and requests stay whole. For plain texts: the answers of conversations would be learned without what was asked."""
     learning_rate: RateOrAuto = AUTO
     """Peak learning rate, reached after the warm-up. `auto`: chosen from the size and the kind of the model, and the
     batch size."""
@@ -119,6 +123,9 @@ class TrainSpec(SpecSection):
     case. `fp16` scales the loss; it is for GPUs without bf16."""
     loss: LossSpec = Field(default_factory=LossSpec)
     """The loss that training minimizes."""
+    mixture: list[MixturePart] = Field(default_factory=list)
+    """Language models: how often the rows of each file are used, and in which epochs. Every epoch has the same number of
+    tokens. Default: every row once an epoch."""
     method: MethodField = Field(default_factory=MethodSpec)
     """Language models: what is learned from the rows, for example `dpo` or `{kind: dpo, beta: 0.2}`."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
@@ -144,6 +151,12 @@ class TrainSpec(SpecSection):
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
     """Tables only: evaluate a training by cross-validation. Its metrics are means over this many folds of the training
     and validation rows; the model itself is then fitted on all these rows. Default: evaluate on the validation rows."""
+
+    @model_validator(mode="after")
+    def _check_cut_rows(self) -> TrainSpec:
+        if self.sequence_tokens is not None and self.method.kind != "sft":
+            raise ValueError(f"sequence_tokens cuts texts, not the rows of method {self.method.kind}; remove it")
+        return self
 
     # The keys that may be `auto`, as numbers. Each raises `ValueError` while the key is still `auto`.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from trainer.training.batch_source import BatchSource, PreparedBatches
 from trainer.training.context import TrainContext
+from trainer.training.cut_rows import CutRows
 from trainer.training.loss import make_objective
 from trainer.training.repeated_batches import RepeatedBatches
 from trainer.training.token_batches import TokenBatches
@@ -27,7 +28,8 @@ def _by_tokens(context: TrainContext) -> BatchSource:
     train, worker = context.spec.train, context.worker
     rows, weight = context.prepared.part("train"), make_objective(context).weight
     n_tokens, per_pass = train.n_tokens_per_step, train.micro_batch_tokens
-    return TokenBatches(rows, weight, train.seed, n_tokens, per_pass, worker.rank, worker.workers)
+    used = rows if train.sequence_tokens is None else CutRows(rows, train.sequence_tokens)
+    return TokenBatches(used, weight, train.seed, n_tokens, per_pass, worker.rank, worker.workers)
 
 
 def _by_prompts(context: TrainContext) -> BatchSource:

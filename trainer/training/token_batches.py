@@ -9,6 +9,7 @@ import numpy as np
 from trainer.data.prepared import PreparedRows
 from trainer.optim import token_plan
 from trainer.training.batch_source import BatchStep
+from trainer.training.cut_rows import CutRows
 
 
 class TokenBatches:
@@ -18,7 +19,7 @@ class TokenBatches:
 
     def __init__(
         self,
-        rows: PreparedRows,
+        rows: PreparedRows | CutRows,
         weight: Callable[[np.ndarray], int],
         seed: int,
         tokens_per_step: int,
@@ -54,7 +55,8 @@ class TokenBatches:
 
     def rows_of(self, epoch: int, step: int) -> np.ndarray:
         """Return the rows of one step of the plan."""
-        return self._plan(epoch)[step]
+        rows = self._plan(epoch)[step]
+        return np.unique(self._rows.row_numbers[rows]) if isinstance(self._rows, CutRows) else rows
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         return token_plan.plan_steps(self._rows.lengths, self._seed, epoch, self._per_step)
