@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cluster.errors import SpecError
-from serve.engines.selection import SelectedEngine
+from serve.engines.selection import SelectedEngine, service_of
 from serve.keys import load_keys
 from serve.model.settings import ModelSettings, ReplicaSettings
 from trainer.registry.registry import Version
@@ -31,6 +31,8 @@ def build_replica_settings(
         models=[_model_settings(version, spec, engine) for version, engine in zip(versions, engines, strict=True)],
         replicas=max(1, spec.min_replicas),
         timeout_s=spec.timeout_s,
+        first_token_s=spec.generation.first_token_s or spec.timeout_s,
+        between_tokens_s=spec.generation.between_tokens_s or spec.timeout_s,
         client_timeout_s=spec.client_timeout_s,
         drain_s=spec.drain_s,
         cors_origins=list(spec.cors_origins),
@@ -46,6 +48,7 @@ def _model_settings(version: Version, spec: ServeSpec, engine: SelectedEngine) -
         name=version.name,
         version=version.number,
         folder=str(version.folder),
+        service=service_of(version),
         engine=engine.name,
         choice=engine.choice,
         awaited_choice=str(engine.awaited) if engine.awaited else None,
@@ -58,4 +61,7 @@ def _model_settings(version: Version, spec: ServeSpec, engine: SelectedEngine) -
         max_body_bytes=spec.max_body_bytes,
         max_queued=spec.max_queued,
         overlong=spec.overlong,
+        slots=spec.generation.slots,
+        cache_tokens=spec.generation.cache_tokens,
+        max_length=spec.generation.max_length,
     )

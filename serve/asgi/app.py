@@ -35,7 +35,7 @@ class HttpApp:
 
     def __init__(
         self,
-        models: Sequence[ServedModel],
+        models: Sequence[ServedModel] = (),
         *,
         services: Sequence[Callable[[Intake], Service]] = (),
         auth: ApiKeyAuth,

@@ -16,13 +16,13 @@ class PromptFormat(Protocol):
 
     tokenizer: Tokenizer
 
-    def chat_ids(self, messages: Sequence[Message], tools: Sequence[Message]) -> list[int]:
+    def chat_ids(self, messages: Sequence[Message], tools: Sequence[Message] | None) -> list[int]:
         """Return the token ids of a chat with the beginning of an answer at its end.
 
         Raises `ValueError` with the template's own message for messages that it does not take.
         """
 
-    def chat_text(self, messages: Sequence[Message], tools: Sequence[Message], add_generation_prompt: bool) -> str:
+    def chat_text(self, messages: Sequence[Message], tools: Sequence[Message] | None, add_generation_prompt: bool) -> str:
         """Return the text of a chat. Raises as `chat_ids` does."""
 
     def text_ids(self, text: str) -> list[int]:

@@ -15,6 +15,8 @@ class ModelSettings(BaseModel):
     name: str
     version: int
     folder: str
+    service: str = "answers"
+    """How the version's task is served; see `trainer.tasks.request_options`."""
     engine: str = "native"
     choice: dict[str, Any] | None = None
     """The stored choice of `serve.engines.choose`."""
@@ -31,6 +33,9 @@ class ModelSettings(BaseModel):
     """Maximum size of a request body; None for the task's own limit."""
     max_queued: int = 1000
     overlong: str = "truncate"
+    slots: int = 32
+    cache_tokens: int = 65536
+    max_length: int | None = None
 
 
 class ReplicaSettings(BaseModel):
@@ -43,6 +48,8 @@ class ReplicaSettings(BaseModel):
     replicas: int = 1
     """Minimum number of replicas of the endpoint. Each replica enforces its share of a key's rate."""
     timeout_s: float = 30
+    first_token_s: float = 30
+    between_tokens_s: float = 30
     client_timeout_s: float = 30
     drain_s: float = 25
     cors_origins: list[str] = []

@@ -54,7 +54,7 @@ def render_chat(
 ) -> list[int]:
     """Return the prompt of a chat. Raises `ParameterError` with the template's own message."""
     try:
-        return model.prompts.chat_ids(messages, tools)
+        return model.prompts.chat_ids(messages, list(tools) or None)
     except ValueError as error:
         raise ParameterError(param, f"'{param}' does not fit the model's chat template: {error}") from None
 

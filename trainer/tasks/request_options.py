@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 class RequestOptions:
     """Defaults for requests: JSON bodies only, of at most 1 MiB."""
 
+    #: How models of this task are served: `answers` to inputs by POST /predict, or `generation` of text by the OpenAI API.
+    service = "answers"
     #: One input of a request, described for people; `raymill tasks` prints it.
     request = ""
     #: The default of `serve.max_body_bytes`.
