@@ -117,3 +117,19 @@ def test_the_report_has_rewards_and_answers(model, tmp_path):
     _, sampled = step_sections(training.folder)
     assert sampled.title == "Answers sampled in training" and "<svg" in sampled.charts[0].svg
     assert {row[0] for row in sampled.rows} == {"first", "last"}
+
+
+def test_a_mixture_of_files_is_resumed_with_the_same_bits(model, tmp_path):
+    spec = preference_spec(tmp_path, model, "sft", train={"checkpoint": {"every_steps": 1}})
+    rows = (tmp_path / "rows.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "first.jsonl").write_text("".join(rows[:30]))
+    (tmp_path / "second.jsonl").write_text("".join(rows[30:]))
+    spec["data"]["train"] = [str(tmp_path / "first.jsonl"), str(tmp_path / "second.jsonl")]
+    spec["train"]["mixture"] = [{"files": "first.jsonl", "to_epoch": 1}, {"files": "second.*", "weight": 2}]
+    whole = train_in_process(spec, tmp_path / "whole")
+    train_in_process({**spec, "train": {**spec["train"], "max_steps": 3}}, tmp_path / "parts")
+    resumed = train_in_process(spec, tmp_path / "parts")
+    assert resumed.losses == whole.losses and len(whole.losses) == 2 * (len(whole.losses) // 2)
+    spec["train"]["mixture"] = [{"files": "third.jsonl"}]
+    with pytest.raises(SpecError, match="fits no file"):
+        train_in_process(spec, tmp_path / "third")

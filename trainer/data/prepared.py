@@ -141,6 +141,25 @@ class Prepared:
         file = int(sorted(self.summary["shards"])[shard].partition("-")[0])
         return f"{files[file]}, row {number}" if file < len(files) else f"row {number}"
 
+    def files_of(self, part: str) -> tuple[list[str], np.ndarray]:
+        """Return the files of the rows of a part, and the index of each row's file in this list, int64, shape (rows,)."""
+        rows = self.part(part)
+        names = list(self.summary.get("files", []))
+        index = {name: number for number, name in enumerate(names)}
+        row_files = np.zeros(len(rows), np.int64)
+        locations = np.array([rows.location(row) for row in range(len(rows))], np.int64).reshape(-1, 2)
+        for number, shard in enumerate(sorted(self.summary["shards"])):
+            in_shard = locations[:, 0] == number
+            table = self._shards[number]
+            if "path" not in table.column_names:
+                row_files[in_shard] = int(shard.partition("-")[0])
+                continue
+            for path in table["path"].unique().to_pylist():
+                index.setdefault(path, len(index))
+            codes = np.array([index[path] for path in table["path"].to_pylist()], np.int64)
+            row_files[in_shard] = codes[locations[in_shard, 1]]
+        return list(index), row_files
+
     @property
     def feature_profile(self) -> dict[str, Any]:
         """The profile of the columns of `data.features`, as `trainer.features.profile` writes it; {} if none."""

@@ -34,6 +34,20 @@ def plan_steps(lengths: np.ndarray, seed: int, epoch: int, tokens_per_step: int)
     return np.split(order, np.searchsorted(steps, np.arange(1, n_steps)))
 
 
+def plan_mixed_steps(rows: np.ndarray, lengths: np.ndarray, seed: int, epoch: int, n_steps: int) -> list[np.ndarray]:
+    """Return the rows of each of `n_steps` steps of an epoch that uses `rows`, of which some may be repeated.
+
+    `lengths` are those of all rows. The steps are about equal in tokens; none is empty if there are as many rows.
+    """
+    order = rows[np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(len(rows))]
+    sizes = lengths[order].astype(np.int64)
+    middles = np.cumsum(sizes) - sizes / 2
+    borders = np.searchsorted(middles, np.arange(1, n_steps) * sizes.sum() / n_steps)
+    numbers = np.arange(1, n_steps)
+    borders = np.maximum.accumulate(np.maximum(borders, numbers) - numbers) + numbers  # at least one row a step
+    return np.split(order, np.minimum(borders, len(order) - n_steps + numbers))
+
+
 class WorkerPasses(NamedTuple):
     """The rows of one worker in one step."""
 

@@ -31,6 +31,7 @@ LANGUAGE_KEYS = frozenset(
         "model.tokenizer",
         "model.quantize",
         "train.method",
+        "train.mixture",
         "train.tokens_per_step",
         "train.micro_batch_tokens",
         "evaluate.answers",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from trainer.training.batch_source import BatchSource, PreparedBatches
 from trainer.training.context import TrainContext
 from trainer.training.cut_rows import CutRows
 from trainer.training.loss import make_objective
+from trainer.training.mixture import Mixture
 from trainer.training.repeated_batches import RepeatedBatches
 from trainer.training.token_batches import TokenBatches
 
@@ -29,7 +32,10 @@ def _by_tokens(context: TrainContext) -> BatchSource:
     rows, weight = context.prepared.part("train"), make_objective(context).weight
     n_tokens, per_pass = train.n_tokens_per_step, train.micro_batch_tokens
     used = rows if train.sequence_tokens is None else CutRows(rows, train.sequence_tokens)
-    return TokenBatches(used, weight, train.seed, n_tokens, per_pass, worker.rank, worker.workers)
+    numbers = used.row_numbers if isinstance(used, CutRows) else np.arange(len(rows))
+    files = context.prepared.files_of("train") if train.mixture else None
+    mixture = Mixture(files, numbers, used.lengths, train) if files else None
+    return TokenBatches(used, weight, train.seed, n_tokens, per_pass, worker.rank, worker.workers, mixture)
 
 
 def _by_prompts(context: TrainContext) -> BatchSource:

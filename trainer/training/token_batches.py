@@ -10,6 +10,7 @@ from trainer.data.prepared import PreparedRows
 from trainer.optim import token_plan
 from trainer.training.batch_source import BatchStep
 from trainer.training.cut_rows import CutRows
+from trainer.training.mixture import Mixture
 
 
 class TokenBatches:
@@ -26,13 +27,17 @@ class TokenBatches:
         tokens_per_pass: int | None,
         rank: int,
         workers: int,
+        mixture: Mixture | None = None,
     ) -> None:
-        """`weight` returns a row's share of the divisor, from its model input."""
+        """`weight` returns a row's share of the divisor, from its model input; `mixture` the rows of each epoch."""
         self._rows, self._weight, self._seed = rows, weight, seed
         self._per_step, self._per_pass = tokens_per_step, tokens_per_pass
         self._rank, self._workers = rank, workers
-        self.n_rows = len(rows)
+        self._mixture = mixture
+        self.n_rows = len(rows) if mixture is None else len(mixture.rows(1))
         self.steps_per_epoch = token_plan.steps_per_epoch(rows.lengths, tokens_per_step)
+        if mixture is not None:
+            self.steps_per_epoch = max(1, min(round(mixture.tokens / tokens_per_step), self.n_rows // 2))
 
     def iter_steps(self, epoch: int, first: int = 0) -> Iterator[BatchStep]:
         """Yield the steps of the plan."""
@@ -59,4 +64,8 @@ class TokenBatches:
         return np.unique(self._rows.row_numbers[rows]) if isinstance(self._rows, CutRows) else rows
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
-        return token_plan.plan_steps(self._rows.lengths, self._seed, epoch, self._per_step)
+        lengths = self._rows.lengths
+        if self._mixture is not None:
+            rows = self._mixture.rows(epoch)
+            return token_plan.plan_mixed_steps(rows, lengths, self._seed, epoch, self.steps_per_epoch)
+        return token_plan.plan_steps(lengths, self._seed, epoch, self._per_step)

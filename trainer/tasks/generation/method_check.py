@@ -21,6 +21,8 @@ def check_method(spec: RunSpec, roles: Collection[str]) -> None:
     """Raise `SpecError` if `train.method` cannot be used with this spec, whose columns have these roles."""
     method = spec.train.method
     check_row_kind(method, roles)
+    if method.kind != "sft" and spec.train.sequence_tokens is not None:
+        raise SpecError(f"train.sequence_tokens cuts rows, and {method.kind} needs them whole", "remove the key")
     if not method.samples_answers:
         return
     if "text" in roles:
@@ -28,6 +30,8 @@ def check_method(spec: RunSpec, roles: Collection[str]) -> None:
             f"train.method: {method.kind} answers prompts, and rows of plain text have none",
             "name the columns `prompt` and `completion`, or `messages`, in `data.columns`",
         )
+    if spec.train.mixture:
+        raise SpecError(f"train.mixture is not used by {method.kind}", "remove `train.mixture`")
     if method.strength and spec.model.lora is None:
         raise SpecError(
             f"train.method.beta={method.strength:g}: {method.kind} compares the model with the base of an adapter, so that "
