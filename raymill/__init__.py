@@ -13,6 +13,7 @@ from raymill.cluster_jobs import job_logs, job_status, jobs, stop_job
 from raymill.contracts import contract_diff, contract_show
 from raymill.drafting import init
 from raymill.endpoint import deploy_config, node_variables, optimize, serve, serve_versions, wait_for_interrupt
+from raymill.exporting import export
 from raymill.health_checks import doctor
 from raymill.inference import evaluate, load, predict
 from raymill.manifests import check_manifest, manifest
@@ -39,6 +40,7 @@ __all__ = [
     "deploy_config",
     "doctor",
     "evaluate",
+    "export",
     "init",
     "job_logs",
     "job_status",

@@ -7,7 +7,20 @@ from __future__ import annotations
 
 import click
 
-from raymill.cli import drafting, info, jobs, manifests, models, monitoring, plan, run_history, runs, serving
+from raymill.cli import (
+    chatting,
+    drafting,
+    exporting,
+    info,
+    jobs,
+    manifests,
+    models,
+    monitoring,
+    plan,
+    run_history,
+    runs,
+    serving,
+)
 from raymill.cli.options import OrderedGroup
 
 
@@ -33,7 +46,9 @@ for _command in (
     models.predict_command,
     models.models_group,
     models.contract_group,
+    exporting.export_command,
     serving.serve_command,
+    chatting.chat_command,
     serving.optimize_command,
     serving.deploy_config_command,
     serving.rollout_command,

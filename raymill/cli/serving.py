@@ -10,6 +10,7 @@ import click
 
 import raymill
 from raymill.cli.context import CommandContext
+from raymill.cli.engine_table import engine_table
 from raymill.cli.options import MODEL, shared_options
 
 _ENGINE = click.option(
@@ -85,22 +86,8 @@ def optimize_command(
         overrides=overrides,
         **_without_defaults(options),
     )
-    rows = [
-        [engine["name"], engine["rows_per_s"] or None, engine["single_ms"] or None, engine["metric"],
-         engine["largest_move"], engine["changed"],
-         "chosen" if engine["name"] == result["engine"] else engine["refused"] or engine["note"]]
-        for engine in result["candidates"]
-    ]  # fmt: skip
-    columns = [
-        "engine",
-        "rows/s",
-        "single, ms",
-        result["metric"] or "metric",
-        "largest score change",
-        "changed answers",
-        "",
-    ]
-    context.console.table(f"Engines of {model}", columns, rows)
+    table = engine_table(result)
+    context.console.table(f"Engines of {model}", table.columns, table.rows)
     context.emit(result, [f"engine: {result['engine']}", f"next:   raymill serve {model}"])
 
 
@@ -163,12 +150,18 @@ def keys_group() -> None:
 @click.argument("name")
 @_KEYS_FILE
 @click.option("--rate", type=click.FloatRange(0.01), help="Requests per second that the key may send. Default: any.")
+@click.option(
+    "--tokens-per-minute",
+    type=click.IntRange(1),
+    help="Tokens of prompts and answers that the key may use in a minute, of models that write text. Default: any.",
+)
+@click.option("--tokens-per-day", type=click.IntRange(1), help="The same for a day.")
 @shared_options()
-def keys_add(context: CommandContext, name: str, path: Path, rate: float | None) -> None:
+def keys_add(context: CommandContext, name: str, path: Path, rate: float | None, **quotas: int | None) -> None:
     """Create the key NAME, print it once, and store its hash."""
     from serve.keys import add_key
 
-    key = add_key(path, name, rate)
+    key = add_key(path, name, rate, quotas)
     context.emit({"name": name, "key": key}, [key])
 
 

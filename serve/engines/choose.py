@@ -106,6 +106,7 @@ def measure_engines(
         shutil.rmtree(built / name, ignore_errors=True)
     choice = {
         "engine": chosen,
+        "service": "answers",
         "asked": spec.engine,
         "format": engine_store.FORMAT,
         "checkpoint": engine_store.checkpoint_digest(version),

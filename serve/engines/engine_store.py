@@ -25,10 +25,10 @@ from trainer.registry.registry import MANIFEST_FILE, Version
 
 CHOICE = "choice.json"
 # Version of the choice file's schema and of the set of engines. A choice with another version is measured again.
-FORMAT = 6
+FORMAT = 7
 # How many unused folders of built engines to keep: replicas that run or restart may still read them.
 _KEEP_BUILT = 3
-_LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino")
+_LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino", "openvino-genai", "xllamacpp")
 
 
 def detect_hardware(device: str, threads: int) -> dict[str, Any]:

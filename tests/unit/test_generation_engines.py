@@ -103,7 +103,9 @@ def test_the_same_seed_gives_the_same_answer_beside_other_requests(engine):
 
 @pytest.mark.slow
 def test_score_is_the_models_own(engine, own):
-    for ours, theirs in zip(engine.score(PROMPTS), own.score(PROMPTS), strict=True):
+    # Turns end within a conversation, and at its end.
+    sequences = [*PROMPTS, [*PROMPTS[0], 2, 2, *PROMPTS[1], 2], [5, 2]]
+    for ours, theirs in zip(engine.score(sequences), own.score(sequences), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=CLOSE)
     assert engine.score([PROMPTS[0][:1]])[0].shape == (0,)
 

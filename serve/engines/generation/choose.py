@@ -74,6 +74,7 @@ def measure_engines(
         shutil.rmtree(built / name, ignore_errors=True)
     choice = {
         "engine": chosen,
+        "service": "generation",
         "asked": spec.engine,
         "format": engine_store.FORMAT,
         "checkpoint": engine_store.checkpoint_digest(version),

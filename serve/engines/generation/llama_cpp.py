@@ -48,6 +48,8 @@ EXACT = frozenset(
         "ignore_eos",
     }
 )
+# Added to the logit of a token that is to be chosen whatever the model computes.
+_CERTAIN = 1e4
 # How long a step waits for a token; requests are added and cancelled between steps.
 _STEP_S = 0.005
 # Tokens of prompts in one forward pass, beside one of each running answer.
@@ -127,10 +129,7 @@ class LlamaCppEngine:
             return events
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return the log-probability of each token after the first, given those before it: float32, (T - 1,) each.
-
-        A grammar that allows exactly one sequence makes llama.cpp write it; it reports log-probabilities without it.
-        """
+        """Return the log-probability of each token after the first, given those before it: float32, (T - 1,) each."""
         futures: list[Future[np.ndarray]] = [self._workers.submit(self._score, list(ids)) for ids in sequences]
         return [future.result() for future in futures]
 
@@ -178,24 +177,32 @@ class LlamaCppEngine:
             self._started.discard(request_id)
 
     def _score(self, ids: list[int]) -> np.ndarray:
-        if len(ids) < 2:
-            return np.zeros(0, np.float32)
-        reply = self._server.handle_completions(
-            {
-                "prompt": ids[:1],
-                "max_tokens": len(ids) - 1,
-                "temperature": 0,
-                "logprobs": 1,
-                "ignore_eos": False,
-                "grammar": 'root ::= "' + "".join(map(plain_piece, ids[1:])) + '"',
-            }
-        )
+        parts = [np.zeros(0, np.float32)]
+        start = 1
+        while start < len(ids):
+            end = next((index + 1 for index in range(start, len(ids)) if ids[index] == self._eos_ids[0]), len(ids))
+            parts.append(self._force(ids[:start], ids[start:end]))
+            start = end
+        return np.concatenate(parts)
+
+    def _force(self, prompt: list[int], tokens: list[int]) -> np.ndarray:
+        """Return the log-probabilities of `tokens` after `prompt`. Only the last one may be the end of a turn.
+
+        A grammar that allows exactly these tokens makes llama.cpp write them; it reports log-probabilities without it.
+        """
+        end = self._eos_ids[0]
+        query: dict[str, Any] = {"prompt": prompt, "max_tokens": len(tokens), "temperature": 0, "logprobs": 1}
+        if tokens == [end]:
+            query["logit_bias"] = [[end, _CERTAIN]]
+        else:  # once the text is complete, a grammar allows nothing but the end of the turn
+            query["grammar"] = 'root ::= "' + "".join(plain_piece(token) for token in tokens if token != end) + '"'
+        reply = self._server.handle_completions(query)
         if "choices" not in reply:
             raise EngineError(f"llama.cpp could not score a sequence: {reply}")
-        content = reply["choices"][0]["logprobs"]["content"]
-        if [entry["id"] for entry in content[: len(ids) - 1]] != ids[1:]:
+        content = reply["choices"][0]["logprobs"]["content"][: len(tokens)]
+        if [entry["id"] for entry in content] != tokens:
             raise EngineError("llama.cpp did not follow the tokens of a sequence")
-        return np.array([entry["logprob"] for entry in content[: len(ids) - 1]], np.float32)
+        return np.array([entry["logprob"] for entry in content], np.float32)
 
     # -- in the engine's thread
 
