@@ -5,14 +5,14 @@ import random
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-N_WORKED, N_PROBLEMS = 600, 2000
+N_WORKED, N_PROBLEMS = 400, 1200
 
 
 def make_problems(seed: int = 1) -> list[dict[str, str]]:
-    """Return different problems: lists of three to six digits, in any order, and the same digits in rising order."""
+    """Return different problems: lists of two to five digits, in any order, and the same digits in rising order."""
     draw, lists = random.Random(seed), {}
     while len(lists) < N_WORKED + N_PROBLEMS:
-        lists["".join(draw.choices("0123456789", k=draw.randint(3, 6)))] = None
+        lists["".join(draw.choices("0123456789", k=draw.randint(2, 5)))] = None
     return [{"prompt": f"sort:{digits}=", "completion": "".join(sorted(digits))} for digits in lists]
 
 

@@ -11,6 +11,7 @@ from trainer.training.context import TrainContext
 from trainer.training.cut_rows import CutRows
 from trainer.training.loss import make_objective
 from trainer.training.mixture import Mixture
+from trainer.training.prompt_batches import PromptBatches
 from trainer.training.repeated_batches import RepeatedBatches
 from trainer.training.token_batches import TokenBatches
 
@@ -41,7 +42,7 @@ def _by_tokens(context: TrainContext) -> BatchSource:
 def _by_prompts(context: TrainContext) -> BatchSource:
     train, worker = context.spec.train, context.worker
     rows, method = context.prepared.part("train"), train.method
-    prompts = PreparedBatches(rows, train.seed, method.rollout.prompts, None, worker.rank, worker.workers)
+    prompts = PromptBatches(rows, train.seed, method.rollout.prompts, None, worker.rank, worker.workers)
     return RepeatedBatches(prompts, method.updates)
 
 
