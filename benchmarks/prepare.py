@@ -44,17 +44,18 @@ def main() -> None:
             result = _run(side, data, options)
             if side not in best or result["seconds"] < best[side]["seconds"]:
                 best[side] = result
-            print(f"round {round_number + 1}  {side:<10} {_describe(result, options.rows)}", flush=True)
+            print(f"round {round_number + 1}  {side:<10} {describe(result, options.rows)}", flush=True)
     print(f"\n{options.rows:,} rows, {data.stat().st_size / 1e6:.0f} MB of csv, best of {options.rounds}")
     for side, result in best.items():
-        print(f"  {side:<10} {_describe(result, options.rows)}")
+        print(f"  {side:<10} {describe(result, options.rows)}")
     if len(best) == 2:
         print(
             f"  raymill is {best['datasets']['seconds'] / best['raymill']['seconds']:.2f} times as fast as datasets.map"
         )
 
 
-def _describe(result: dict[str, Any], rows: int) -> str:
+def describe(result: dict[str, Any], rows: int) -> str:
+    """Return the time, the rate and the memory of one side."""
     rate = f"{result['seconds']:7.1f} s  {rows / result['seconds']:9,.0f} rows/s"
     memory = ", ".join(f"{kind} {size:,.0f} MB" for kind, size in result["by_kind"].items())
     if "again" in result:
@@ -63,9 +64,16 @@ def _describe(result: dict[str, Any], rows: int) -> str:
 
 
 def _run(side: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one side in its own process and track the memory of all its processes."""
+    """Run one side in its own process."""
     command = [sys.executable, __file__, "--side", side, "--data", str(data), "--folder", str(options.folder)]
-    command += ["--base", options.base, "--processes", str(options.processes)]
+    return run_side([*command, "--base", options.base, "--processes", str(options.processes)])
+
+
+def run_side(command: list[str]) -> dict[str, Any]:
+    """Run one side in its own process, and track the memory of all its processes.
+
+    Returns the JSON object on its last line, with `by_kind`, the peak in MB of the largest processes, and `all_mb`.
+    """
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     peak: dict[str, int] = {}
     total = 0
@@ -85,7 +93,7 @@ def _run(side: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
     done.set()
     watcher.join()
     if process.returncode:
-        raise SystemExit(f"{side} failed: exit {process.returncode}")
+        raise SystemExit(f"{command} failed: exit {process.returncode}")
     result = json.loads(out.splitlines()[-1])
     by_kind = {name: size / 1e6 for name, size in sorted(peak.items(), key=lambda item: -item[1])[:4]}
     return {**result, "by_kind": by_kind, "all_mb": total / 1e6}
@@ -158,7 +166,7 @@ def _write(path: Path, options: argparse.Namespace) -> None:
     """Write distinct rows: messages of words with realistic frequencies, and a unique number in each."""
     rng = random.Random(1)
     texts, labels = _read_source(options) if options.source else ([], [f"class {n}" for n in range(20)])
-    words = [word for text in texts for word in text.split()] or _make_words(rng)
+    words = [word for text in texts for word in text.split()] or make_words(rng)
     unfinished = path.with_suffix(".part")
     with unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -176,7 +184,7 @@ def _read_source(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     return [row[options.text] for row in rows], sorted({row[options.label] for row in rows})
 
 
-def _make_words(rng: random.Random) -> list[str]:
+def make_words(rng: random.Random) -> list[str]:
     """Return 200,000 words, 30,000 of them distinct; the n-th is about 1/n as frequent as the first (Zipf)."""
     syllables = [a + b for a in "bcdfghklmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er", "ing", "ion", "st")]
     vocabulary = ["".join(rng.choices(syllables, k=rng.choice([1, 1, 2, 2, 3]))) for _ in range(30_000)]

@@ -52,22 +52,18 @@ def data_report(
     """
     from cluster.errors import SpecError
     from cluster.progress import Progress
-    from trainer.report.data_page import (
-        DATA_REPORT_FILE,
-        DataFacts,
-        collect_facts,
-        list_findings,
-        write_data_page,
-    )
+    from trainer.report.data_page import DATA_REPORT_FILE
+    from trainer.report.data_reports import data_report_of
     from trainer.runs.folder import SPEC_FILE
     from trainer.tasks.catalog import get_task
     from trainer.tasks.load_spec import load_spec
 
     loaded = load_spec(spec, overrides)
     task = get_task(loaded.task)
-    if not (task.text_roles and task.target.has_classes):
+    report = data_report_of(task)
+    if report is None:
         raise SpecError(
-            f"the data report needs texts with classes, but task {loaded.task} has none",
+            f"the data report needs texts with classes, or texts to continue, but task {loaded.task} has none",
             "use `raymill prepare`, which prints how many rows it used and left out",
         )
     run = _new_run(loaded, (), console, "data")
@@ -77,11 +73,11 @@ def data_report(
         nonlocal latest
         latest = progress
 
-    def write_report(prepared: Prepared) -> DataFacts:
-        facts = collect_facts(prepared, on_progress)
+    def write_report(prepared: Prepared) -> Any:
+        facts = report.collect(prepared, run.spec, on_progress)
         text = (run.folder / SPEC_FILE).read_text(encoding="utf-8")
         page = run.folder / DATA_REPORT_FILE
-        write_data_page(page, facts, title=f"{run.spec.name}: the data", prepared=prepared, spec_text=text)
+        report.write(page, facts, title=f"{run.spec.name}: the data", prepared=prepared, spec_text=text)
         return facts
 
     with _locked(run):
@@ -90,7 +86,7 @@ def data_report(
         outcome = run.write_outcome(
             fingerprint=prepared.contract.fingerprint, report=str(run.folder / DATA_REPORT_FILE)
         )
-    findings = [finding.text for finding in list_findings(facts)]
+    findings = [finding.text for finding in report.findings(facts)]
     return {**outcome.as_dict(), "data": facts.summary(), "findings": findings}
 
 

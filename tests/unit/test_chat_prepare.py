@@ -70,7 +70,7 @@ def test_bad_rows_are_listed_with_their_reason(base, tmp_path):
     prepared = prepare(base, train, tmp_path, max_bad_fraction=0.5)
     listed = pq.read_table(prepared.folder / QUARANTINE)
     assert dict(zip(listed["row"].to_pylist(), listed["reason"].to_pylist(), strict=True)) == {
-        41: "the last message is not the assistant's",
+        41: "the last message is not by the assistant",
         42: "message 1 has no content",
         43: "no message",
         44: "messages: not JSON",

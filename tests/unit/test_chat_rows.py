@@ -29,9 +29,9 @@ TASK = get_task("text-generation")
 class Rows:
     """Encodes rows by the contract of a spec with these keys of `data`."""
 
-    def __init__(self, folder, template=None, **data):
+    def __init__(self, folder, template=None, method="sft", **data):
         base = write_chat_base(folder / "base", **({"template": template} if template else {}))
-        spec = load_spec(chat_spec(base, folder / "rows.jsonl", folder, **data))
+        spec = load_spec({**chat_spec(base, folder / "rows.jsonl", folder, **data), "train": {"method": method}})
         TASK.check_spec(spec)
         (folder / "contract").mkdir()
         self.contract = TASK.make_contract(spec, folder / "contract")
@@ -180,7 +180,7 @@ PAIR = {
 
 @pytest.mark.parametrize("cells", PAIR.values(), ids=PAIR)
 def test_pairs_hold_both_sequences(cells, tmp_path):
-    rows = Rows(tmp_path, columns={name: name for name in cells})
+    rows = Rows(tmp_path, method="dpo", columns={name: name for name in cells})
     row = rows.encode(**cells)
     chosen, rejected = row[1 : 1 + row[0]], row[1 + row[0] :]
     shown = [rows.show(chosen), rows.show(rejected)]
@@ -194,7 +194,7 @@ def test_pairs_hold_both_sequences(cells, tmp_path):
 
 
 def test_judged_answers_begin_with_the_judgment(tmp_path):
-    rows = Rows(tmp_path, columns={name: name for name in ("prompt", "completion", "desirable")})
+    rows = Rows(tmp_path, method="kto", columns={name: name for name in ("prompt", "completion", "desirable")})
     for word, judgment in (("true", 1), ("false", 0), ("1", 1), ("No", 0)):
         row = rows.encode(prompt="Say: ", completion="yes", desirable=word)
         assert (row[0], rows.show(row[1:])) == (judgment, "Say: ⟦yes<|im_end|>⟧")

@@ -41,7 +41,7 @@ NOT_PREFIX_PRESERVING = (
 )
 NO_TEMPLATE = "messages need a chat template, and there is none; set data.chat.template"
 NO_TOOLS = "the chat template leaves tools out"
-ENDS_WITHOUT_ANSWER = "the last message is not the assistant's"
+ENDS_WITHOUT_ANSWER = "the last message is not by the assistant"
 
 
 class UnusableRow(ValueError):

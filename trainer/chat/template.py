@@ -31,8 +31,8 @@ class ChatTemplate:
 
     def __init__(self, text: str, variables: Mapping[str, str]) -> None:
         """Raises `TemplateFailed` if `text` is no template."""
-        self._render = _compile(text).render
-        self._variables = dict(variables)
+        self._template = _compile(text)
+        self._variables = {**self._template.globals, **variables, "documents": None}
 
     def render(self, messages: Sequence[Message], tools: Sequence[Any] | None, *, add_generation_prompt: bool) -> str:
         """Return the conversation as one text; with the generation prompt, it ends where the answer begins.
@@ -40,13 +40,17 @@ class ChatTemplate:
         Raises `TemplateFailed` if the template refuses the conversation.
         """
         try:
-            return self._render(
-                self._variables,
-                messages=messages,
-                tools=tools or None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
+            values = {
+                **self._variables,
+                "messages": messages,
+                "tools": tools or None,
+                "add_generation_prompt": add_generation_prompt,
+            }
+            # As `Template.render`, which copies all variables three times.
+            context = self._template.environment.context_class(
+                self._template.environment, values, self._template.name, self._template.blocks
             )
+            return "".join(self._template.root_render_func(context))
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise TemplateFailed(f"the chat template refuses it: {line[:200]}") from error
@@ -62,12 +66,28 @@ def _compile(text: str) -> jinja2.Template:
 
 @functools.lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _FastSandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals.update(raise_exception=_raise_exception, namespace=_Namespace, dict=_make_dict)
     return environment
+
+
+class _FastSandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox with a short way for what templates ask most: a key of a message, and `loop.first` and the like."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        kind = type(obj)
+        if kind is dict and attribute in obj and attribute not in _DICT_METHODS:
+            return obj[attribute]
+        if kind is jinja2.runtime.LoopContext and attribute in _LOOP_VALUES:
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
+
+_DICT_METHODS = frozenset(dir(dict))
+_LOOP_VALUES = frozenset({"first", "last", "index", "index0", "length", "previtem", "nextitem"})
 
 
 class _GenerationBlock(jinja2.ext.Extension):

@@ -20,6 +20,7 @@ from trainer.report.data_facts import (
     describe_lengths,
     find_typical_words,
 )
+from trainer.report.data_findings import Finding, bad_row_findings, clip, describe_source, file_findings, leak_findings
 from trainer.report.duplicates import (
     DEGREES,
     NEAR_SIMILARITY,
@@ -39,7 +40,6 @@ _MAX_CLASSES = 300
 # Up to this many classes are shown as a table with bars. More get a chart, and the table is collapsed.
 _MAX_TABLE_CLASSES = 30
 _MAX_CONTRADICTIONS = 20
-_MAX_TEXT = 400
 
 
 class DataFacts(NamedTuple):
@@ -80,16 +80,6 @@ class DataFacts(NamedTuple):
             "suspected_labels": self.suspects.n_suspects,
             "baseline_accuracy": self.suspects.accuracy if self.suspects.rows else None,
         }
-
-
-class Finding(NamedTuple):
-    """One sentence about a problem in the data, or that nothing stands out."""
-
-    grade: str
-    """bad, note or good."""
-    text: str
-    anchor: str
-    """The id of the section of the page that shows the details."""
 
 
 def collect_facts(prepared: Prepared, on_progress: Callable[[Progress], None]) -> DataFacts:
@@ -157,8 +147,8 @@ def write_data_page(path: Path, facts: DataFacts, *, title: str, prepared: Prepa
         length_chart=Markup(draw_length_histogram(lengths, facts.max_length)),
         contradictions=facts.contradictions[:_MAX_CONTRADICTIONS],
         near=NEAR_SIMILARITY,
-        clip=_clip,
-        source=_describe_source(prepared),
+        clip=clip,
+        source=describe_source(prepared),
         spec=spec_text,
     )
 
@@ -166,10 +156,10 @@ def write_data_page(path: Path, facts: DataFacts, *, title: str, prepared: Prepa
 def list_findings(facts: DataFacts) -> list[Finding]:
     """Return the findings, most serious first. If nothing stands out, a single finding says so."""
     findings = [
-        *_leak_findings(facts),
+        *leak_findings(facts),
         *_contradiction_findings(facts),
-        *_bad_row_findings(facts),
-        *_file_findings(facts),
+        *bad_row_findings(facts),
+        *file_findings(facts),
         *_suspect_findings(facts),
         *_length_findings(facts),
         *_balance_findings(facts),
@@ -179,48 +169,12 @@ def list_findings(facts: DataFacts) -> list[Finding]:
     return sorted(findings, key=lambda finding: ("bad", "note").index(finding.grade))
 
 
-def _leak_findings(facts: DataFacts) -> list[Finding]:
-    findings = []
-    for leak in facts.leaks:
-        part, source = leak["part"], leak["source"]
-        same = leak["exact"] + leak["case"]
-        if same:
-            rows, are = ("row", "is") if same == 1 else ("rows", "are")
-            different = "" if leak["exact"] else ", with other case or punctuation"
-            text = f"{same:,} {part} {rows} {are} also in {source}{different}: the {part} metrics are too optimistic"
-            findings.append(Finding("bad", text, "leaks"))
-        if leak["near"] and part == "test":
-            share = leak["near"] / max(1, len(facts.rows.rows_of(part)))
-            rows, have = ("row", "has") if leak["near"] == 1 else ("rows", "have")
-            text = f"{leak['near']:,} {part} {rows} ({share:.1%}) {have} a near-duplicate in {source}"
-            findings.append(Finding("note", text, "leaks"))
-    return findings
-
-
 def _contradiction_findings(facts: DataFacts) -> list[Finding]:
     count = len(facts.contradictions)
     if not count:
         return []
     texts = "1 text has" if count == 1 else f"{count:,} texts have"
     return [Finding("bad", f"{texts} more than one label", "duplicates")]
-
-
-def _bad_row_findings(facts: DataFacts) -> list[Finding]:
-    count = sum(entry["rows"] for entry in facts.bad)
-    if not count:
-        return []
-    rows = "row" if count == 1 else "rows"
-    reasons = ", ".join(f"{entry['rows']:,} {entry['reason']}" for entry in facts.bad[:3])
-    more = ", …" if len(facts.bad) > 3 else ""
-    return [Finding("bad", f"{count:,} {rows} cannot be used ({reasons}{more})", "bad")]
-
-
-def _file_findings(facts: DataFacts) -> list[Finding]:
-    count = sum(entry["files"] for entry in facts.files_left_out.values())
-    if not count:
-        return []
-    endings = ", ".join(f"{entry['files']:,} {ending}" for ending, entry in list(facts.files_left_out.items())[:3])
-    return [Finding("note", f"{count:,} {'file holds' if count == 1 else 'files hold'} no rows ({endings})", "bad")]
 
 
 def _suspect_findings(facts: DataFacts) -> list[Finding]:
@@ -263,17 +217,3 @@ def _tiles(facts: DataFacts) -> list[tuple[str, str, str]]:
     if facts.suspects.rows:
         tiles.append((f"{facts.suspects.n_suspects:,}", "doubtful labels", "suspects"))
     return tiles
-
-
-def _describe_source(prepared: Prepared) -> list[tuple[str, str]]:
-    steps = [step.name for step in prepared.contract.steps]
-    return [
-        ("prepared folder", str(prepared.folder)),
-        ("contract fingerprint", prepared.contract.fingerprint),
-        ("columns", ", ".join(f"{role}: {column}" for role, column in prepared.contract.columns.items())),
-        ("steps", ", ".join(steps)),
-    ]
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"

@@ -122,6 +122,11 @@ def _suggest_repair(by_reason: dict[str, int], n_rows: int, quarantine: Path) ->
             f"put cells that hold the separator into quotes in the rows listed in {quarantine}, say how the file is read "
             "with `data.format: {separator: ..., quote: ..., escape: ...}`, or raise `data.max_bad_fraction`"
         )
+    if reason.startswith("over ") and reason.endswith(" tokens"):
+        return (
+            "raise `data.max_length`, as far as the base model allows, or say what becomes of long rows with "
+            f"`data.chat.overlong`; the rows are listed in {quarantine}"
+        )
     if count > n_rows / 2:  # the spec is probably wrong, not the rows
         return (
             f"most rows have the same problem ({reason}): check `data.format`, `data.columns`, `data.labels`, "

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.errors import SpecError
-from trainer.chat.layouts import ROLES, TEXT, layout_of, read_cell, row_identity
+from trainer.chat.layouts import ROLES, TEXT, TOOLS, layout_of, read_cell, row_identity
 from trainer.chat.long_texts import whole_part
 from trainer.chat.messages import MessageError
 from trainer.chat.new_tokenizer import write_new_tokenizer
@@ -152,9 +152,9 @@ class TextGeneration(LanguageModelTask, AnswerWriter, Task):
         )
 
     def comparable_texts(self, contract: Contract, columns: Columns) -> list[str]:
-        return [
-            " ".join(text for cell in row for text in _texts_of(cell)) for row in zip(*columns.values(), strict=True)
-        ]
+        # Tools are often the same in all rows, and longer than what is said.
+        texts = [cells for role, cells in columns.items() if role != TOOLS]
+        return [" ".join(text for cell in row for text in _texts_of(cell)) for row in zip(*texts, strict=True)]
 
     # -- requests
 
