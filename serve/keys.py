@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from cluster.locks import file_lock
 from cluster.paths import expand_home
 
 _PREFIX = "rm_"
+#: Limits of a key on the tokens of prompts and answers, of models that write text.
+QUOTAS = ("tokens_per_minute", "tokens_per_day")
 
 
-def add_key(path: Path, name: str, rate: float | None) -> str:
+def add_key(path: Path, name: str, rate: float | None, quotas: Mapping[str, int | None] | None = None) -> str:
     """Add a key to a file and return the key. Creates the file if it does not exist.
 
-    `rate` is in requests per second; None means no limit. Raises `UserError` if the file already has this name.
+    `rate` is in requests per second; None means no limit. `quotas` are `QUOTAS` of models that write text. Raises `UserError` if the file already has this name.
     """
     key = _PREFIX + secrets.token_urlsafe(32)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +35,8 @@ def add_key(path: Path, name: str, rate: float | None) -> str:
                 f"{path} already has a key '{name}'",
                 f"use another name, or remove the key with `raymill keys remove {name} --file {path}`",
             )
-        entries.append({"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "rate": rate})
+        limits = {field: tokens for field, tokens in (quotas or {}).items() if tokens}
+        entries.append({"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "rate": rate, **limits})
         _write(path, entries)
     return key
 
@@ -75,7 +79,13 @@ def _parse(file: Path) -> list[dict[str, Any]]:
     try:
         entries = read_json(file)["keys"]
         return [
-            {"name": str(entry["name"]), "sha256": str(entry["sha256"]), "rate": entry["rate"]} for entry in entries
+            {
+                "name": str(entry["name"]),
+                "sha256": str(entry["sha256"]),
+                "rate": entry["rate"],
+                **{field: int(entry[field]) for field in QUOTAS if entry.get(field)},
+            }
+            for entry in entries
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpecError(

@@ -46,6 +46,10 @@ def _quantile(q: float) -> str:
     return f"histogram_quantile({q}, {_rate('raymill_request_seconds_bucket', 'le')})"
 
 
+def _quantiles(buckets: str) -> tuple[tuple[str, str], ...]:
+    return tuple((f"p{round(100 * q)}", f"histogram_quantile({q}, {_rate(buckets, 'le')})") for q in (0.5, 0.95, 0.99))
+
+
 _RUN = "{{run}}"
 _NODE = "{{NodeAddress}}"
 _IP = "{{ip}}"  # Ray's agents call the node so
@@ -118,6 +122,24 @@ SERVING = DashboardPanels("serving", "raymill: serving", "raymill_model_info", (
           'sum by (model, version, engine) (raymill_model_info{model=~"$model"})'),), kind="stat"),
 ))  # fmt: skip
 
+GENERATION = DashboardPanels("generation", "raymill: language models", "raymill_generated_tokens_total", (
+    Panel("Time to the first token", "s", _quantiles("raymill_first_token_seconds_bucket"),
+          "From the request to the first token of its answer."),
+    Panel("Time between tokens", "s", _quantiles("raymill_between_tokens_seconds_bucket")),
+    Panel("Tokens per second", "short", (("{{model}} prompts", _rate("raymill_prompt_tokens_total", "model")),
+                                         ("{{model}} answers", _rate("raymill_generated_tokens_total", "model"))),
+          "An adapter is a model of its own."),
+    Panel("Answers", "short", (("{{model}} running", 'sum by (model) (raymill_sequences_running{model=~"$model"})'),
+                               ("{{model}} waiting", 'sum by (model) (raymill_sequences_waiting{model=~"$model"})'))),
+    Panel("Cache in use", "percentunit", (("{{model}}", 'sum by (model) (raymill_cache_tokens{model=~"$model"}) / '
+          'sum by (model) (raymill_cache_capacity_tokens{model=~"$model"})'),)),
+    Panel("Tokens of prompts from the cache", "percentunit",
+          (("{{model}}", f"{_rate('raymill_cached_prompt_tokens_total', 'model')} / "
+                         f"{_rate('raymill_prompt_tokens_total', 'model')}"),)),
+    Panel("Prompts with a beginning in the cache", "reqps", (("{{model}}", _rate("raymill_prefix_hits_total", "model")),)),
+    Panel("Ends of answers", "reqps", (("{{finish_reason}}", _rate("raymill_answers_total", "finish_reason")),)),
+))  # fmt: skip
+
 CLUSTER = DashboardPanels("cluster", "raymill: cluster", "", (
     Panel("Nodes", "short", (("{{node_type}}", "sum by (node_type) (ray_cluster_active_nodes)"),), kind="stat"),
     Panel("Cores in use", "percent", ((_IP, "max by (ip) (ray_node_cpu_utilization)"),)),
@@ -140,4 +162,4 @@ CLUSTER = DashboardPanels("cluster", "raymill: cluster", "", (
           (("{{ip}} {{GpuIndex}}", "max by (ip, GpuIndex) (ray_node_gram_used)"),)),
 ))  # fmt: skip
 
-DASHBOARDS = (PREPARING, TRAINING, TUNING, SERVING, CLUSTER)
+DASHBOARDS = (PREPARING, TRAINING, TUNING, SERVING, GENERATION, CLUSTER)

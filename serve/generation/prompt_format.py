@@ -22,7 +22,9 @@ class PromptFormat(Protocol):
         Raises `ValueError` with the template's own message for messages that it does not take.
         """
 
-    def chat_text(self, messages: Sequence[Message], tools: Sequence[Message] | None, add_generation_prompt: bool) -> str:
+    def chat_text(
+        self, messages: Sequence[Message], tools: Sequence[Message] | None, add_generation_prompt: bool
+    ) -> str:
         """Return the text of a chat. Raises as `chat_ids` does."""
 
     def text_ids(self, text: str) -> list[int]:

@@ -22,11 +22,15 @@ class AnswerStream:
     )  # fmt: skip
 
     def __init__(
-        self, request: GenerationRequest, key: str, deliver: Callable[[list[Delivery]], None], reader: AnswerReader
+        self,
+        request: GenerationRequest,
+        key: str,
+        deliver: Callable[[list[Delivery]], None],
+        reader: AnswerReader | None = None,
     ) -> None:
         """`deliver` is called in the engine's thread once a step, with the events of all streams that share it."""
         self.request, self.key, self.deliver, self.reader = request, key, deliver, reader
-        self.index = reader.add(self)
+        self.index = reader.add(self) if reader is not None else 0
         self.cost = 0
         self.cancelled = False
         self.submitted = time.perf_counter()
@@ -173,4 +177,5 @@ class AnswerReader:
 def hand_over(deliveries: list[Delivery]) -> None:
     """Give each event to the reader of its stream. Runs in the event loop."""
     for stream, event in deliveries:
-        stream.reader.push(stream.index, event)
+        if stream.reader is not None:
+            stream.reader.push(stream.index, event)
