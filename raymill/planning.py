@@ -44,7 +44,8 @@ def plan(
     check_references(loaded, fetch=False)
     planned = plan_run(loaded, _nodes(loaded, nodes))
     check_fits(planned.demands, planned.nodes, planned.remedies)
-    planned.check_disk()
+    if nodes is None:  # the storage of a cluster that is not there yet has another size than a folder here
+        planned.check_disk()
     memory = planned.memory
     return {
         "nodes": [node._asdict() for node in planned.nodes],

@@ -24,7 +24,9 @@ def disk_space(spec: RunSpec, weights: WeightCounts | None, source_bytes: int, p
         shards = times(name, formula, _SHARD_BYTES_PER_BYTE, source_bytes, is_bound=True)
     if weights is None:
         return Estimate(without_empty([shards]))
-    model = 4 * weights.all
+    is_adapter = spec.model.lora is not None and spec.model.lora.save == "adapter"
+    saved = weights.trained if is_adapter else weights.all
+    model = 4 * saved
     trials = spec.tune.n_trials if spec.tune else 1
     at_once = f"{trials} trials x " if spec.tune else ""
     checkpoint = spec.train.checkpoint
@@ -47,7 +49,7 @@ def disk_space(spec: RunSpec, weights: WeightCounts | None, source_bytes: int, p
                     keeps + 1,
                     model,
                 ),
-                times("registered version", "4 bytes x weights", 4, weights.all),
+                times("registered version", "4 bytes x weights", 4, saved),
             ]
         )
     )
