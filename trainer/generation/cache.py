@@ -81,10 +81,7 @@ class KeyValueCache:
         slot = min(self._free)  # low slots first, so that those in use lie side by side
         self._free.remove(slot)
         self._reserved[slot] = tokens
-        for free in self._free:  # pages of free slots are reused as they are while there is room, else given back
-            if self._memory() + others <= self.capacity:
-                break
-            self._give_back(free)
+        self.give_back(others)
         return slot
 
     def touch(self, slot: int, tokens: int) -> None:
@@ -96,10 +93,21 @@ class KeyValueCache:
         self._reserved[slot] = 0
         self._free.append(slot)
 
+    def give_back(self, others: int) -> None:
+        """Give back the memory of free slots, as far as that of all slots and `others` tokens exceed the capacity."""
+        for slot in self._free:
+            if self._memory() + others <= self.capacity:
+                break
+            self._give_back_slot(slot)
+
+    def clear(self, slot: int) -> None:
+        """Overwrite a slot's numbers with zeros: those that are not finite would spread to neighbors."""
+        self.tensor[:, :, slot].zero_() if self._map is None else self._give_back_slot(slot)
+
     def _memory(self) -> int:
         return sum(max(pair) for pair in zip(self._touched, self._reserved, strict=True))
 
-    def _give_back(self, slot: int) -> None:
+    def _give_back_slot(self, slot: int) -> None:
         tokens, self._touched[slot] = self._touched[slot], 0
         if self._map is None or not tokens:
             return

@@ -33,15 +33,8 @@ class CacheSegments:
     prompt), or one whose slot holds far more tokens than the others', is computed alone.
     """
 
-    def __init__(
-        self,
-        cache: KeyValueCache,
-        spans: Sequence[Span],
-        max_batched: int = 8,
-        history_TN: torch.Tensor | None = None,
-    ) -> None:
-        """`history_TN`: the tokens before each token, for models that need them (`Forward.history_tokens`)."""
-        self.cache, self.spans, self.history_TN = cache, spans, history_TN
+    def __init__(self, cache: KeyValueCache, spans: Sequence[Span], max_batched: int = 8) -> None:
+        self.cache, self.spans = cache, spans
         device = cache.tensor.device
         self.slots_T = torch.tensor([span.slot for span in spans for _ in range(span.n_tokens)], device=device)
         self.positions_T = torch.tensor(

@@ -29,8 +29,6 @@ class Forward(Protocol):
     history_tokens: int
     """Tokens before each token that the model needs with it, for example for n-grams; 0 for most models."""
     device: torch.device
-    history_tokens: int
-    """How many tokens before each one the segments must give."""
 
     def add_adapter(self, number: int, folder: Path) -> None:
         """Load an adapter of peft as `number`. Raises `ModelError`."""
@@ -51,7 +49,6 @@ class TransformersForward:
         config = model.config.get_text_config()
         self.max_length = int(config.max_position_embeddings)
         self.vocabulary = int(config.vocab_size)
-        self.history_tokens = int(getattr(config, "history_tokens", 0))
         self.device = model.device
         self.history_tokens = int(getattr(config, "history_tokens", 0))
         self._linears = {
@@ -90,14 +87,12 @@ class TransformersForward:
         """Return float logits (R, V) of the tokens `rows_R` of the step."""
         history = {} if segments.history_TN is None else {"history_ids": segments.history_TN[None]}
         self._spans = segments.adapters
-        more = {} if segments.history_TN is None else {"history_ids": segments.history_TN[None]}
         output = self.model(
             input_ids=ids_T[None],
             position_ids=segments.positions_T[None],
             segments=segments,
             use_cache=False,
             logits_to_keep=rows_R,
-            **more,
             **history,
         )
         return output.logits[0].float()

@@ -54,7 +54,6 @@ class FusedForward:
         self.cache_shape = cache_shape(model)
         config = model.config
         self.max_length, self.vocabulary, self.device = config.max_position_embeddings, config.vocab_size, model.device
-        self.history_tokens = 0
         self._heads, self._width = config.num_attention_heads, self.cache_shape.width
         decoder = model.model
         with torch.inference_mode():

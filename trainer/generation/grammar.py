@@ -80,6 +80,10 @@ class GrammarState:
         """Go on by one token."""
         self._matcher.consume_token(token_id)
 
+    def forced(self) -> list[int]:
+        """Return the tokens that must follow, as far as there is no choice."""
+        return list(self._matcher.compute_ff_tokens())
+
     @property
     def is_complete(self) -> bool:
         """Whether the answer is whole and nothing may follow."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainer.generation.engine import FinishReason, GenerationEvent, GenerationRequest, TokenLogprob
+from trainer.generation.lookup import PromptLookup
 from trainer.generation.sampling import Sampler, token_logprobs
 from trainer.generation.text import StopStrings, TokenText
 
@@ -23,10 +24,12 @@ class RunningRequest:
     def __init__(
         self,
         request: GenerationRequest,
-        eos_ids: Collection[int],
-        tokenizer: Tokenizer | None,
-        grammar: GrammarState | None,
+        eos_ids: Collection[int] = (),
+        tokenizer: Tokenizer | None = None,
+        grammar: GrammarState | None = None,
+        root: int = 0,
     ) -> None:
+        """`root` is the number of the request's adapter; 0 for the base."""
         self.request, self.params = request, request.params
         self.tokens = [int(token) for token in request.prompt_ids]
         """The prompt, and the answer so far."""
@@ -34,6 +37,8 @@ class RunningRequest:
         self.n_computed = 0
         """Tokens whose keys and values are in the slot. A request decodes once one token is left to compute."""
         self.slot = -1
+        self.root = root
+        self.lookup = PromptLookup()
         self.sampler = Sampler(request.params, request.prompt_ids)
         self.grammar = grammar
         self.drafts: list[int] = []
@@ -45,6 +50,7 @@ class RunningRequest:
         self.prompt_logprobs: list[TokenLogprob | None] | None = [None] if request.params.prompt_logprobs else None
         self._is_first_event = True
         self.finish_reason: FinishReason | None = None
+        self.error = ""
         self._new_ids: list[int] = []
         self._new_text = ""
         self._new_logprobs: list[TokenLogprob] = []
@@ -58,6 +64,45 @@ class RunningRequest:
     def is_decoding(self) -> bool:
         """Whether the prompt is computed, except for the last token."""
         return self.n_computed >= self.n_prompt
+
+    def draft(self, n_most: int) -> None:
+        """Choose up to `n_most` tokens to verify in the next step."""
+        n_most = min(n_most, self.length_limit - len(self.tokens) - 1)
+        self.drafts = []
+        if n_most < 1:
+            return
+        if self.grammar is not None:
+            self.drafts = self.grammar.forced()[:n_most]
+        self.drafts = self.drafts or self.lookup.draft(self.tokens, n_most)
+
+    def note_prompt_rows(self, logprobs_RV: torch.Tensor) -> None:
+        """Note the prompt's log-probabilities from the rows of the tokens that were just computed."""
+        assert self.prompt_logprobs is not None
+        first = len(self.prompt_logprobs) - 1
+        for row in logprobs_RV[: self.n_prompt - 1 - first]:
+            token = self.tokens[len(self.prompt_logprobs)]
+            self.prompt_logprobs.append(token_logprobs(row, token, self.params.logprobs or 0))
+
+    def verify(self, logits_RV: torch.Tensor, best: list[int], logprobs_RV: torch.Tensor | None) -> int:
+        """Choose the next token, and go on while it is the drafted one. Return how many tokens were added.
+
+        Row 0 follows the last token, row n the n-th draft.
+        """
+        drafts, self.drafts = self.drafts, []
+        n_added = 0
+        for row in range(len(drafts) + 1):
+            logprobs_V = None if logprobs_RV is None else logprobs_RV[row]
+            token = self.accept(logits_RV[row], best[row], logprobs_V)
+            n_added += 1
+            if self.finish_reason is not None or row == len(drafts) or drafts[row] != token:
+                break
+        self.lookup.note(len(drafts), n_added - 1)
+        self.n_computed += n_added - 1
+        return n_added
+
+    def fail(self, message: str) -> None:
+        """End the request with an error."""
+        self.finish_reason, self.error = "error", message
 
     @property
     def is_plain(self) -> bool:
@@ -114,6 +159,7 @@ class RunningRequest:
             self._new_text,
             self._new_logprobs,
             self.finish_reason,
+            self.error,
             prompt_logprobs=self.prompt_logprobs if self._is_first_event else None,
             cached_tokens=self.cached_tokens if self._is_first_event else 0,
         )
