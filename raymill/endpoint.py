@@ -265,13 +265,17 @@ def deploy_config(model: str, *, storage: str | Path = STORAGE, overrides: Itera
     import yaml
 
     from serve.deploy_config import build_deploy_config
+    from serve.engines.selection import service_of
     from serve.haproxy import check_access
+    from serve.model.settings import STREAMING
     from trainer.pipeline.version_spec import load_version_spec
 
     version = find_version(model, storage)
     spec = load_version_spec(version, [*overrides, *_serve_overrides(changes)])
     check_access(spec.serve)
-    return yaml.safe_dump(build_deploy_config(model, str(storage_folder(storage)), spec.serve), sort_keys=False)
+    streams = service_of(version) in STREAMING
+    config = build_deploy_config(model, str(storage_folder(storage)), spec.serve, streams=streams)
+    return yaml.safe_dump(config, sort_keys=False)
 
 
 def node_variables(

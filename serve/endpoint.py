@@ -80,7 +80,8 @@ class RayEndpoint:
                 http_options={
                     "host": "127.0.0.1" if owns_proxy() else spec.host,
                     "port": spec.port,
-                    "request_timeout_s": spec.timeout_s + 5,
+                    # A stream may be longer. Replicas limit the time until its first token, and between tokens.
+                    "request_timeout_s": None if self._settings.streams else spec.timeout_s + 5,
                 },
                 logging_config={"enable_access_log": False},
             )

@@ -205,7 +205,7 @@ def cluster_variables(spec: ServeSpec) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # After a configuration reload, the old process may finish the responses that it has begun.
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(spec.timeout_s) + client_timeout_s + 5),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(max(spec.timeout_s, spec.drain_s)) + client_timeout_s + 5),
         "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": str(_CONNECT_WITHIN_S),
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(
             math.ceil(spec.timeout_s) + (_SILENCE_S if spec.min_replicas else _SILENCE_FROM_ZERO_S)

@@ -23,10 +23,22 @@ def check_names(versions: Sequence[Version]) -> None:
         )
 
 
+def check_deadlines(spec: ServeSpec) -> None:
+    """Raise `SpecError` for deadlines of tokens beyond the time after which a proxy takes a replica for gone."""
+    for name in ("first_token_s", "between_tokens_s"):
+        seconds = getattr(spec.generation, name)
+        if seconds is not None and seconds > spec.timeout_s:
+            raise SpecError(
+                f"serve.generation.{name}={seconds:g} is more than serve.timeout_s={spec.timeout_s:g}",
+                f"lower it, or set `serve.timeout_s: {seconds:g}`",
+            )
+
+
 def build_replica_settings(
     versions: Sequence[Version], spec: ServeSpec, engines: Sequence[SelectedEngine], log_folder: str | None = None
 ) -> ReplicaSettings:
-    """Return the settings of each replica. `engines` has one engine for each version."""
+    """Return the settings of each replica. `engines` has one engine for each version. Raises `SpecError`."""
+    check_deadlines(spec)
     return ReplicaSettings(
         models=[_model_settings(version, spec, engine) for version, engine in zip(versions, engines, strict=True)],
         replicas=max(1, spec.min_replicas),

@@ -13,7 +13,7 @@ from cluster.manifests.kubernetes_groups import WorkerGroup, serving_groups
 from cluster.manifests.kubernetes_monitors import monitors
 from cluster.manifests.kubernetes_objects import metadata, object_name, queue_labels
 from cluster.manifests.kubernetes_pods import KEYS_FOLDER
-from cluster.manifests.serve_config import remote_serve
+from cluster.manifests.serve_config import may_stream, remote_serve
 from serve.deploy_config import build_deploy_config
 from trainer.spec.serve import ServeSpec
 
@@ -66,7 +66,7 @@ def serve_config(inputs: ManifestInputs, group: WorkerGroup) -> dict[str, Any]:
         changes["replicas"] = [group.minimum, serve.max_replicas]
     model = f"{inputs.spec.name}@{inputs.spec.promote.alias}"
     changed = serve.model_dump(mode="json", exclude_unset=True) | changes
-    config = build_deploy_config(model, inputs.storage, ServeSpec.model_validate(changed))
+    config = build_deploy_config(model, inputs.storage, ServeSpec.model_validate(changed), streams=may_stream(inputs))
     if inputs.is_ha:
         # Two replicas on one node would fall together.
         config["applications"][0]["deployments"] = [{"name": _DEPLOYMENT, "max_replicas_per_node": 1}]

@@ -9,14 +9,22 @@ from cluster.manifests.documents import Rendered, parse_yaml
 from cluster.manifests.inputs import ManifestInputs
 from cluster.manifests.secret_check import find_secrets
 from serve.deploy_config import build_deploy_config
+from serve.model.settings import STREAMING
 from trainer.spec.serve import ServeSpec
+from trainer.tasks.catalog import get_task
 
 CONFIG_FILE = "serve.yaml"
 
 
 def render(inputs: ManifestInputs) -> Rendered:
     """Return the config of the model's endpoint. It serves the version to which the alias points."""
-    return {CONFIG_FILE: [build_deploy_config(inputs.spec.name, inputs.storage, remote_serve(inputs))]}
+    streams = may_stream(inputs)
+    return {CONFIG_FILE: [build_deploy_config(inputs.spec.name, inputs.storage, remote_serve(inputs), streams=streams)]}
+
+
+def may_stream(inputs: ManifestInputs) -> bool:
+    """Return whether the endpoint's answers may be streams."""
+    return get_task(inputs.spec.task).service in STREAMING
 
 
 def remote_serve(inputs: ManifestInputs) -> ServeSpec:

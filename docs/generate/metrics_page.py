@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 import raymill
 from cluster.monitoring.gauges import GaugeInfo
 from docs.generate.markdown import code, generated_page, table
+from serve.generation.metrics import GenerationMetrics
 from serve.model.metrics import STAGES, ReplicaMetrics
 from trainer.pipeline import stage_gauges
 from trainer.spec.evaluate import LOWER_IS_BETTER
@@ -52,7 +53,7 @@ def build_page() -> str:
     """Return the page."""
     return generated_page(
         "Metrics",
-        "serve/model/metrics.py, trainer/pipeline/stage_gauges.py, trainer/training/tracking/prometheus.py and tune/search_gauges.py",
+        "serve/model/metrics.py, serve/generation/metrics.py, trainer/pipeline/stage_gauges.py, trainer/training/tracking/prometheus.py and tune/search_gauges.py",
         "## Endpoint\n\n" + _ENDPOINT.strip() + "\n\n" + _endpoint_metrics(),
         "## Runs\n\n" + _RUNS.strip() + "\n\n" + _gauges(stage_gauges.GAUGES),
         "## Training\n\n" + _training_metrics(),
@@ -67,7 +68,8 @@ def build_page() -> str:
 
 def _endpoint_metrics() -> str:
     rows = []
-    for metric in vars(ReplicaMetrics()).values():
+    replica = ReplicaMetrics()
+    for metric in [*vars(replica).values(), *vars(GenerationMetrics(replica)).values()]:
         if not isinstance(metric, (Counter, Gauge, Histogram)):
             continue
         (family,) = metric.describe()
@@ -77,7 +79,7 @@ def _endpoint_metrics() -> str:
         rows.append([code(name), family.type, labels, family.documentation])
     stages = ", ".join(map(code, STAGES))
     return table(["metric", "type", "labels", "meaning"], rows) + (
-        f"\n\nThe stages are {stages}. `reason` is `ok` or the code of the error. "
+        f"\n\nThe stages are {stages}. Models that write text have the metrics of tokens, sequences and the cache, and no predictions, inputs and batches; an adapter is a model of its own. `reason` is `ok` or the code of the error. "
         "A histogram has the series `..._bucket`, `..._sum` and `..._count`."
     )
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+#: Services whose answers may be streams.
+STREAMING = frozenset({"generation"})
+
 
 class ModelSettings(BaseModel):
     """A replica's settings for one model."""
@@ -59,3 +62,8 @@ class ReplicaSettings(BaseModel):
     """The folder of the access log; None for no access log."""
     log_bodies: bool = False
     otlp_endpoint: str | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Whether answers may be sent while they are computed, for any length of time."""
+        return any(model.service in STREAMING for model in self.models)

@@ -14,7 +14,8 @@ from serve.openai.completion_request import CompletionRequest
 from serve.openai.responses_request import ResponsesRequest
 
 _REQUESTS = (ChatRequest, CompletionRequest, ResponsesRequest)
-_ERRORS = {
+#: Status of an error -> its meaning.
+ERRORS = {
     "400": "The body is not JSON, or a parameter cannot be used; `param` names it. Prompts that are too long come with the counts.",
     "401": "The endpoint needs an API key.",
     "403": "The key may not do this, or the endpoint does not allow pages of this origin.",
@@ -65,7 +66,10 @@ def build_openai_schema(models: Sequence[GenerationModel]) -> dict[str, Any]:
     )
     schemas = definitions["$defs"]
     for request in _REQUESTS:
-        schemas[request.__name__]["properties"]["model"]["enum"] = [model.identity["name"] for model in models]
+        schema = schemas[request.__name__]
+        schema["properties"]["model"]["enum"] = [model.identity["name"] for model in models]
+        for name in schema["properties"].keys() - set(schema["required"]):
+            schema["properties"][name] = _or_null(schema["properties"][name])
     schemas["OpenAiError"] = _ERROR_SCHEMA
     return {
         "openapi": "3.1.0",
@@ -73,6 +77,13 @@ def build_openai_schema(models: Sequence[GenerationModel]) -> dict[str, Any]:
         "paths": _paths(models),
         "components": {"schemas": schemas},
     }
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter that may be null, which counts as left out."""
+    about = {key: schema[key] for key in ("description", "default") if key in schema}
+    choices = schema.get("anyOf") or [{key: value for key, value in schema.items() if key not in about}]
+    return {"anyOf": [*(each for each in choices if each != {"type": "null"}), {"type": "null"}], **about}
 
 
 def _paths(models: Sequence[GenerationModel]) -> dict[str, Any]:
@@ -117,7 +128,7 @@ def _post(description: str, request: type, example: dict[str, Any], kind: str) -
                 "required": True,
                 "content": {"application/json": {"schema": schema, "example": example}},
             },
-            "responses": {"200": {"description": "The answer.", "content": content}, **_errors(*_ERRORS)},
+            "responses": {"200": {"description": "The answer.", "content": content}, **_errors(*ERRORS)},
         }
     }
 
@@ -132,7 +143,7 @@ def _get(description: str, content_type: str) -> dict[str, Any]:
 def _errors(*statuses: str) -> dict[str, Any]:
     schema = {"anyOf": [{"$ref": "#/components/schemas/OpenAiError"}, {"type": "object"}]}
     return {
-        status: {"description": _ERRORS[status], "content": {"application/json": {"schema": schema}}}
+        status: {"description": ERRORS[status], "content": {"application/json": {"schema": schema}}}
         for status in statuses
     }
 
