@@ -93,12 +93,12 @@ def _run(options: argparse.Namespace, side: str, folder: str) -> dict[str, Any]:
 
 
 def _chats(folder: Path) -> Path:
-    """Write conversations of 40 to 700 tokens, of which about half are learned; return the file."""
+    """Write conversations of 40 to 900 tokens, of which about half are learned; return the file."""
     rng = random.Random(0)
     words = (ROOT / "README.md").read_text("utf-8").split()
     lines = []
     for number in range(240):
-        n_words = int(min(330, max(10, rng.lognormvariate(3.7, 0.8))))
+        n_words = int(min(150, max(8, rng.lognormvariate(3.6, 0.8))))
         start = rng.randrange(len(words) - 2 * n_words)
         texts = " ".join(words[start : start + n_words]), " ".join(words[start + n_words : start + 2 * n_words])
         roles = ("user", "assistant")
@@ -114,7 +114,7 @@ def _lora_spec(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "name": "lora",
         "task": "text-generation",
-        "data": {"train": str(_chats(options.folder)), "max_length": 1024, "split": {"test": 0.01, "validation": 0.01}},
+        "data": {"train": str(_chats(options.folder)), "max_length": 4096, "split": {"test": 0.01, "validation": 0.01}},
         "model": {"base": str(options.base), "lora": {"rank": 16, "save": "adapter"}},
         "train": {
             "tokens_per_step": _STEP_TOKENS,
@@ -191,7 +191,7 @@ def _trl_flat(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _trl_packed(options: argparse.Namespace) -> dict[str, Any]:
-    return _trl(options, packing=True, per_device_train_batch_size=2)
+    return _trl(options, packing=True, max_length=_STEP_TOKENS, per_device_train_batch_size=1)
 
 
 def _trl(options: argparse.Namespace, **changes: Any) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def _trl(options: argparse.Namespace, **changes: Any) -> dict[str, Any]:
         "output_dir": str(options.folder / "trl"),
         "max_steps": options.steps,
         "per_device_train_batch_size": per_step,
-        "max_length": 1024,
+        "max_length": 4096,
         "learning_rate": 1e-3,
         "optim": "adamw_torch_fused",
         "report_to": [],
