@@ -42,8 +42,8 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, DraftOptions, AB
       allowed_issues, used_keys, learns_from_features; check_spec, column_roles, row_identity, comparable_texts, check,
       max_length
     - `RequestOptions` (request_options.py): request, max_body_bytes, other_bodies; body_inputs
-    - `ModelOptions` (model_options.py): models, token_input, train; model_facts, model_on_meta,
-      batch_on_meta, pad_id, augment, to_device
+    - `ModelOptions` (model_options.py): models, token_input, train; default_metric, model_facts,
+      model_on_meta, batch_on_meta, pad_id, augment, to_device
     - `Reporting` (reporting.py): model_name, show, sections, profile, check_against_library
     - `DraftOptions` (draft_options.py): draft
     """
