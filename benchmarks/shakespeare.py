@@ -48,7 +48,16 @@ def run_raymill(folder: Path, overrides: list[str]) -> float:
     for name in ("make_rows.py", "run.yaml"):
         shutil.copy(ROOT / "examples/shakespeare" / name, folder)
     subprocess.run([sys.executable, folder / "make_rows.py"], check=True)
-    command = [sys.executable, "-m", "raymill", "run", folder / "run.yaml", "--storage", folder / "storage", "--json"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "raymill",
+        "run",
+        folder / "run.yaml",
+        "--storage",
+        folder / "storage",
+        "--json",
+    ]
     for override in overrides:
         command += ["--set", override]
     started = time.perf_counter()
