@@ -15,7 +15,7 @@ class EngineError(Exception):
     """An engine cannot be built or loaded on this machine; the message says why."""
 
 
-class Engine(ABC):
+class ForwardEngine(ABC):
     """The interface of an engine: it computes the forward pass of one model."""
 
     #: Cost of one more call, in padded tokens. A batch is split by length if that saves more padding than it costs.
@@ -28,7 +28,7 @@ class Engine(ABC):
         """Return float32 logits, shape (B, C), in the order of `inputs`: the encoded rows of a batch."""
 
 
-class PaddedEngine(Engine):
+class PaddedEngine(ForwardEngine):
     """Base of engines that compute on batches in which all rows are padded to the same length."""
 
     def __init__(self, predictor: Predictor) -> None:

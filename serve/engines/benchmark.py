@@ -11,7 +11,7 @@ import numpy as np
 
 from cluster.errors import error_summary, user_error_in
 from cluster.files import new_folder
-from serve.engines.base import Engine, EngineError
+from serve.engines.base import EngineError, ForwardEngine
 from serve.engines.catalog import build_engine, load_engine
 from serve.engines.guard import judge
 from trainer.inference import golden
@@ -125,7 +125,7 @@ class Benchmark:
             reason = error_summary(error)
         return Candidate(name, 0.0, 0.0, round(time.perf_counter() - started, 2), reason)
 
-    def check(self, candidate: Candidate, engine: Engine, tolerance: float) -> Candidate:
+    def check(self, candidate: Candidate, engine: ForwardEngine, tolerance: float) -> Candidate:
         """Return a timed candidate with the verdict on its scores. `tolerance` is that of `serve.engines.guard.judge`."""
         batches = [self.checked[start : start + _BATCH] for start in range(0, len(self.checked), _BATCH)]
         logits = np.concatenate([engine.logits(batch) for batch in batches])
@@ -204,7 +204,7 @@ class Benchmark:
         value = self.predictor.task.target.metric(self._held_out.metric, scores, targets, bins)
         return float("nan") if value is None else value
 
-    def _rows_per_s(self, engine: Engine) -> float:
+    def _rows_per_s(self, engine: ForwardEngine) -> float:
         """Return rows per second in batches. Use each batch's fastest time, so that other work on the machine does not
         count."""
         batches = [self.sample[start : start + _BATCH] for start in range(0, len(self.sample), _BATCH)]
@@ -220,7 +220,7 @@ class Benchmark:
             n_calls += 1
         return sum(len(batch) for batch, seconds in zip(batches, fastest, strict=True) if seconds) / sum(fastest)
 
-    def _single_ms(self, engine: Engine) -> float:
+    def _single_ms(self, engine: ForwardEngine) -> float:
         """Return the median milliseconds of a single row."""
         durations: list[float] = []
         began = time.perf_counter()

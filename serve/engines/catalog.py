@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from cluster.errors import SpecError, suggest
-from serve.engines.base import Engine
+from serve.engines.base import ForwardEngine
 from trainer.spec.serve import EngineName
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def build_engine(name: str, predictor: Predictor, sample: list[np.ndarray], into
     return _module(name).build(name, predictor, sample, into, scratch) or ""
 
 
-def load_engine(name: str, predictor: Predictor, built: Path) -> Engine:
+def load_engine(name: str, predictor: Predictor, built: Path) -> ForwardEngine:
     """Return engine `name`, loaded from the files that `build_engine` wrote into the folder `built`.
 
     Raises `EngineError` if the model, a library or the hardware does not support the engine.
     """
-    engine: Engine = _module(name).load(name, predictor, built)
+    engine: ForwardEngine = _module(name).load(name, predictor, built)
     return engine
 
 

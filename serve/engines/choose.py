@@ -20,7 +20,7 @@ from typing import Any
 from cluster.errors import ModelError, SpecError
 from cluster.locks import file_lock
 from serve.engines import engine_store
-from serve.engines.base import Engine, EngineError
+from serve.engines.base import EngineError, ForwardEngine
 from serve.engines.benchmark import TIMING_S, Benchmark, Candidate, HeldOut
 from serve.engines.catalog import AUTO_LATENCY, ENGINE_NAMES, NATIVE, load_engine
 from serve.engines.selection import SelectedEngine, current_engine, device_and_threads, hardware_of, service_of
@@ -52,7 +52,9 @@ def select_engine(
     return SelectedEngine(choice["engine"], choice)
 
 
-def load_chosen_engine(predictor: Predictor, version: Version, name: str, choice: dict[str, Any] | None) -> Engine:
+def load_chosen_engine(
+    predictor: Predictor, version: Version, name: str, choice: dict[str, Any] | None
+) -> ForwardEngine:
     """Return a version's engine after checking its files. Raises `ModelError` if it cannot be loaded."""
     folder = engine_store.engine_folder(version, choice["hardware"]) / choice["folder"] if choice else version.folder
     if choice:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, check_logits_close, split_by_length
+from serve.engines.base import EngineError, ForwardEngine, check_logits_close, split_by_length
 from serve.engines.encoder_weights import EncoderWeights, LayerWeights, LinearWeights, NormWeights, read_encoder
 from serve.engines.torch_engines import NativeEngine, set_threads
 from serve.engines.torch_internals import PackedWeight, has_packed_weights
@@ -103,7 +103,7 @@ class _Group(NamedTuple):
     """The padded positions that hold a token; None if all rows have the same length."""
 
 
-class PackedEngine(Engine):
+class PackedEngine(ForwardEngine):
     """Computes an encoder without padding. One product computes query, key and value; `precision` is bf16 or fp32."""
 
     call_tokens = _CALL_TOKENS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, split_by_length
+from serve.engines.base import EngineError, ForwardEngine, split_by_length
 from trainer.inference.predictor import Predictor
 from trainer.optim.precision import autocast, has_fast_bf16
 
@@ -21,7 +21,7 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path,
     load(name, predictor, into)
 
 
-def load(name: str, predictor: Predictor, built: Path) -> Engine:
+def load(name: str, predictor: Predictor, built: Path) -> ForwardEngine:
     """Return the engine called `name`. Raises `EngineError` if the model or the hardware does not support it."""
     if name == "native":
         return NativeEngine(predictor)
@@ -32,11 +32,11 @@ def load(name: str, predictor: Predictor, built: Path) -> Engine:
     if name == "torch-bf16" and not has_fast_bf16(predictor.device, predictor.threads):
         raise EngineError("multiplying in bf16 is not faster on this hardware")
     if name == "torch-compile":
-        return TorchEngine(predictor, torch.compile(predictor.model, dynamic=True), bf16=False)
-    return TorchEngine(predictor, predictor.model, bf16=True)
+        return GroupedTorchEngine(predictor, torch.compile(predictor.model, dynamic=True), bf16=False)
+    return GroupedTorchEngine(predictor, predictor.model, bf16=True)
 
 
-class NativeEngine(Engine):
+class NativeEngine(ForwardEngine):
     """The model's own forward pass, as the task defines it. Evaluation and batch prediction use it too."""
 
     def __init__(self, predictor: Predictor) -> None:
@@ -47,7 +47,7 @@ class NativeEngine(Engine):
         return own.task.forward(own.model, own.contract, inputs, len(inputs), own.device)
 
 
-class TorchEngine(Engine):
+class GroupedTorchEngine(ForwardEngine):
     """Runs a torch module on batches from the task's `collate`. Groups rows of similar length to save padding."""
 
     def __init__(self, predictor: Predictor, module: Any, *, bf16: bool) -> None:

@@ -39,13 +39,13 @@ class HeldOutTexts:
         for tokens in inputs[:_TEXTS]:
             tokens = np.asarray(tokens)[: min(_TOKENS, max_length - 1)]
             learned = np.flatnonzero(learned_mask(tokens))
-            judged = learned[learned > 0] if len(learned) else np.arange(1, len(tokens))
-            if not len(judged):
+            usable = learned[learned > 0] if len(learned) else np.arange(1, len(tokens))
+            if not len(usable):
                 continue
-            picked = np.unique(np.linspace(0, len(judged) - 1, _POSITIONS).round().astype(int))
+            picked = np.unique(np.linspace(0, len(usable) - 1, _POSITIONS).round().astype(int))
             self._texts.append(token_ids(tokens).tolist())
-            self._positions.append(judged[picked].tolist())
-            self.prompts.append(self._texts[-1][: int(judged[0])])
+            self._positions.append(usable[picked].tolist())
+            self.prompts.append(self._texts[-1][: int(usable[0])])
 
     @property
     def n_positions(self) -> int:

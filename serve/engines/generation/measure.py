@@ -103,26 +103,26 @@ class EngineMeasurement:
 
     def _check(self, candidate: GenerationCandidate, engine: Engine, tolerance: float) -> GenerationCandidate:
         """Return the candidate with the verdict on its probabilities."""
-        found = self._texts.judge(engine)
+        judgment = self._texts.judge(engine)
         if self._own is None:
-            self._own = found
-            loss = _log_loss(found.logprobs)
+            self._own = judgment
+            loss = _log_loss(judgment.logprobs)
             return candidate._replace(
                 metric=loss,
                 own_metric=loss,
                 agreement=1.0,
-                rows=len(found.best),
+                rows=len(judgment.best),
                 changed=0,
                 conclusion="the model itself",
             )
-        if not np.isfinite(found.logprobs).all():
+        if not np.isfinite(judgment.logprobs).all():
             return candidate._replace(
                 refused="its probabilities are not finite", conclusion="its probabilities are not finite"
             )
-        changed = found.best != self._own.best
+        changed = judgment.best != self._own.best
         verdict = judge(
             self._own.logprobs,
-            found.logprobs,
+            judgment.logprobs,
             changed,
             _log_loss,
             name=METRIC,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.errors import error_summary
-from serve.engines.base import Engine, EngineError, check_logits_close
+from serve.engines.base import EngineError, ForwardEngine, check_logits_close
 from serve.engines.encoder_weights import EncoderWeights, LinearWeights, read_encoder
 from serve.engines.onnx.encoder_graph import QuantParams, build_graph, int8_product, quantized_inputs
 from serve.engines.onnx.session import OnnxEngine, create_session, require_library
@@ -66,7 +66,7 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path)
     (into / GRAPH).write_bytes(graph)
 
 
-def load(predictor: Predictor, built: Path) -> Engine:
+def load(predictor: Predictor, built: Path) -> ForwardEngine:
     """Return the engine for the graph in the folder `built`."""
     return OnnxEncoderEngine(predictor, create_session(built / GRAPH, predictor))
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import error_summary
-from serve.engines.base import Engine, EngineError
+from serve.engines.base import EngineError, ForwardEngine
 from serve.engines.onnx import encoder_engine
 from serve.engines.onnx.session import OnnxEngine, collate_name, create_session, require_library
 from serve.engines.onnx.smoothing import smooth_quant
@@ -50,7 +50,7 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path,
     return reason
 
 
-def load(name: str, predictor: Predictor, built: Path) -> Engine:
+def load(name: str, predictor: Predictor, built: Path) -> ForwardEngine:
     """Return the engine for the graph in the folder `built`."""
     if (built / encoder_engine.GRAPH).is_file():
         return encoder_engine.load(predictor, built)

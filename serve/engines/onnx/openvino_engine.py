@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from serve.engines.base import Engine, EngineError, PaddedEngine
+from serve.engines.base import EngineError, ForwardEngine, PaddedEngine
 from serve.engines.onnx.engine import GRAPH, export_model, quantize_graph
 from serve.engines.onnx.session import collate_name
 from trainer.inference.predictor import Predictor
@@ -22,7 +22,7 @@ def build(name: str, predictor: Predictor, sample: list[np.ndarray], into: Path,
         quantize_graph(into / GRAPH)
 
 
-def load(name: str, predictor: Predictor, built: Path) -> Engine:
+def load(name: str, predictor: Predictor, built: Path) -> ForwardEngine:
     """Return the engine for the graph in the folder `built`, compiled for this CPU."""
     if predictor.device != "cpu":
         raise EngineError("it runs on CPUs only")
