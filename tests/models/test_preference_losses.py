@@ -12,6 +12,8 @@ from trainer.preference.grpo import group_advantages, token_losses, token_weight
 from trainer.preference.losses import PAIR_LOSSES, PairLogProbs, kto_kl, kto_loss
 from trainer.spec.method import MethodSpec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trl():

@@ -15,6 +15,8 @@ from trainer.preference.objectives import LabelObjective, PairObjective, Rollout
 from trainer.preference.rows import join_pair, sequences_of
 from trainer.spec.method import MethodSpec
 
+pytestmark = pytest.mark.slow
+
 SEQUENCES = [(4, 3), (4, 6), (2, 5), (2, 1), (7, 2), (7, 9)]
 
 

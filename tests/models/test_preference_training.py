@@ -16,6 +16,8 @@ from trainer.tasks.catalog import get_task
 from trainer.tasks.load_spec import load_spec
 from trainer.training.reference import REFERENCE_FILE
 
+pytestmark = pytest.mark.slow
+
 GRPO = {
     "kind": "grpo",
     "rewards": [{"kind": "regex", "pattern": "o"}],
