@@ -3,6 +3,9 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
+
+from tests.support.tiny_causal import write_tiny_tokenizer
 
 #: Sizes of BERT's usual models: layers, width, heads, intermediate width.
 BERT_BASE = (12, 768, 12, 3072)
@@ -48,7 +51,25 @@ def write_bert_headers(folder: Path, sizes: tuple[int, int, int, int] = BERT_BAS
         for name in ("attention.output.LayerNorm", "output.LayerNorm"):
             shapes[f"encoder.layer.{layer}.{name}.weight"] = [width]
             shapes[f"encoder.layer.{layer}.{name}.bias"] = [width]
-    header = {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
+    _write_header(folder, shapes, "F32")
+    return folder
+
+
+def write_causal_headers(folder: Path, **config: Any) -> Path:
+    """Write a causal language model with these fields of its config, in bf16, with a tiny tokenizer; return the folder."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder.mkdir(parents=True)
+    write_tiny_tokenizer(folder)
+    (folder / "config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 2, **config}))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    _write_header(folder, {name: list(value.shape) for name, value in model.state_dict().items()}, "BF16")
+    return folder
+
+
+def _write_header(folder: Path, shapes: dict[str, list[int]], dtype: str) -> None:
+    header = {name: {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
     content = json.dumps(header).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(content)) + content)
-    return folder

@@ -12,6 +12,9 @@ _FP32 = 4
 _MOMENTS = 2
 # bitsandbytes stores a byte for each moment and a 4-byte scale for each block of 256.
 _8BIT_BYTES = 2 * (1 + 4 / 256)
+# bitsandbytes stores half a byte for a weight of 4 bits, a 1-byte scale for each block of 64, and a 4-byte scale for 256 of
+# those.
+_4BIT_BYTES = 0.5 + (1 + 4 / 256) / 64
 
 
 class ModelUse(NamedTuple):
@@ -27,6 +30,8 @@ class ModelUse(NamedTuple):
     """Rows of the word embedding that are trained; None: all."""
     shards: int = 1
     """Workers among which weights, gradients and optimizer are divided (FSDP)."""
+    quantized: int = 0
+    """Frozen weights that are held in 4 bits."""
     buckets: bool = False
     """Whether DDP collects gradients in buckets of its own, on GPUs."""
 
@@ -36,12 +41,13 @@ def model_terms(spec: RunSpec, weights: WeightCounts, use: ModelUse) -> tuple[Te
     trained = trained_weights(weights, use)
     per_shard = -(-trained // use.shards)
     each = f" / {use.shards} workers" if use.shards > 1 else ""
-    frozen = weights.all - weights.trained
+    frozen = weights.all - weights.trained - use.quantized
     full_embedding = weights.word_embedding if use.used_rows is not None else 0
     copied = weights.in_layers if use.by_hand else 0
     terms = [
         times(f"trained weights{each}", f"4 bytes x weights{each}", _FP32, per_shard),
         times(f"frozen weights{each}", f"4 bytes x weights{each}", _FP32, -(-frozen // use.shards)),
+        times("frozen weights in 4 bits", "bytes of 4 bits and their scales x weights", _4BIT_BYTES, use.quantized),
         times("whole word embedding, of which the used rows are trained", "4 bytes x weights", _FP32, full_embedding),
         times(f"gradients{each}", f"4 bytes x trained weights{each}", _FP32, per_shard),
         _optimizer_term(spec, per_shard, each),
@@ -52,7 +58,7 @@ def model_terms(spec: RunSpec, weights: WeightCounts, use: ModelUse) -> tuple[Te
         times("buckets of gradients (DDP)", "4 bytes x trained weights", _FP32, trained if use.buckets else 0),
     ]
     if use.number_bytes < _FP32 and not use.by_hand:
-        terms.append(times("weights in the precision of products", "s bytes x weights", use.number_bytes, weights.all))
+        terms.append(times("weights in the precision of products", "s bytes x weights", use.number_bytes, weights.all - use.quantized))
     return without_empty(terms)
 
 

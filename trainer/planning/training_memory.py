@@ -6,6 +6,7 @@ docs/explanation/memory.md explains the formulas and shows how they were checked
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from trainer.models.base_model import is_local_base, locate_base_model
@@ -84,6 +85,15 @@ def why_size_is_unknown(spec: RunSpec) -> str:
     return ""
 
 
+def _quantized_weights(spec: RunSpec, weights: WeightCounts, folder: Path | None) -> int:
+    """Return the number of frozen weights in 4 bits: all but the word embedding and the output layer."""
+    if spec.model.quantize is None or folder is None:
+        return 0
+    config = read_config(folder)
+    tables = 1 if config.get("tie_word_embeddings", True) else 2
+    return max(0, weights.all - weights.trained - tables * config["vocab_size"] * config["hidden_size"])
+
+
 def _pass_size(spec: RunSpec, facts: RowFacts, *, on_gpu: bool) -> PassSize:
     is_bound = not facts.is_known or getattr(spec.train, step_unit(spec).step_key) == AUTO
     rows = rows_per_pass(spec, spec.cluster.min_workers, facts.longest)
@@ -113,6 +123,7 @@ def _model_and_activations(
         weights = traced.weights if traced else count_weights(folder, spec, facts.outputs)  # type: ignore[arg-type]
         use = use._replace(
             used_rows=count_used_rows(weights, facts, spec),
+            quantized=_quantized_weights(spec, weights, folder),
             has_fused_attention=traced is not None and traced.has_fused_attention,
         )
         return weights, use, traced.activations if traced else ()
