@@ -236,16 +236,17 @@ def test_paths_of_images_in_a_table(tmp_path):
 
 
 def test_no_spec_can_be_written(tmp_path):
-    plain = tmp_path / "poem.txt"
-    plain.write_text("a line\n" * 10)
     (tmp_path / "empty").mkdir()
+    poems = tmp_path.with_name("poems_of_no_class")
+    poems.mkdir()
+    (poems / "poem.txt").write_text("a line\n" * 10)
     cases = {
-        plain: "plain text without labels",
+        poems: "plain text without labels",
         tmp_path: "prices.csv",
         tmp_path / "empty": "without rows that raymill reads",
         tmp_path / "nothing.csv": "no such file",
         write_table(
-            tmp_path, [{"text": f"only a text number {i}"} for i in range(30)], "csv", "texts"
+            tmp_path, [{"text": f"only a text number {i}", "id": str(i)} for i in range(30)], "csv", "texts"
         ): "can be predicted",
         write_table(tmp_path, [{"p": f"${i}.50", "n": "a"} for i in range(30)], "csv", "prices"): "can be predicted",
         write_table(tmp_path, [{"id": str(i), "label": "ab"[i % 2]} for i in range(30)], "csv", "ids"): "no task fits",

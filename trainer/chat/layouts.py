@@ -13,7 +13,7 @@ import orjson
 from trainer.chat.control_tokens import ControlTokens
 from trainer.chat.long_texts import whole_part
 from trainer.chat.messages import ASSISTANT, MessageError, read_messages, read_tools
-from trainer.chat.rules import ChatRules, Layout
+from trainer.chat.rules import ChatRules, Layout, Learn
 from trainer.chat.segments import NotPrefixPreserving, split_conversation, split_prompt
 from trainer.chat.sequences import NOTHING_LEARNED, TextPiece
 from trainer.chat.template import ChatTemplate, TemplateFailed
@@ -150,9 +150,18 @@ class Planner:
         return self._template, messages, tools
 
 
-def row_identity(rules: ChatRules, cells: Cells) -> tuple[bytes, bytes]:
-    """Return what a row is asked, and all that it holds: the same bytes for the same content however it is written."""
-    return _IDENTITIES[rules.layout](rules, cells)
+def row_identity(layout: Layout, learn: Learn, cells: Cells) -> tuple[bytes, bytes]:
+    """Return what a row is asked, and all that it holds: the same bytes for the same content however it is written.
+
+    Cells that cannot be read stand for themselves.
+    """
+    try:
+        if layout == "messages":
+            return _identity_of_messages(learn, cells)
+        return _identity_of_text(cells) if layout == "text" else _identity_of_prompt(layout, cells)
+    except (MessageError, UnusableRow):
+        content = orjson.dumps(dict(cells))
+        return content, content
 
 
 def read_cell(cell: str | None) -> str | list[dict[str, Any]]:
@@ -257,22 +266,22 @@ _PLANS: dict[Layout, Callable[[Planner, Cells, bool], RowPlan]] = {
 }
 
 
-def _identity_of_messages(rules: ChatRules, cells: Cells) -> tuple[bytes, bytes]:
+def _identity_of_messages(learn: Learn, cells: Cells) -> tuple[bytes, bytes]:
     messages, tools = _messages_of(cells)
     answers = [index for index, message in enumerate(messages) if message["role"] == ASSISTANT and index]
-    first = (answers[-1] if rules.learn == "last" else answers[0]) if answers else len(messages)
+    first = (answers[-1] if learn == "last" else answers[0]) if answers else len(messages)
     return orjson.dumps([messages[:first], tools]), orjson.dumps(messages)
 
 
-def _identity_of_prompt(rules: ChatRules, cells: Cells) -> tuple[bytes, bytes]:
-    values = {role: read_cell(cells[role]) for role in ROLES[rules.layout] if cells.get(role) is not None}
+def _identity_of_prompt(layout: Layout, cells: Cells) -> tuple[bytes, bytes]:
+    values = {role: read_cell(cells[role]) for role in ROLES[layout] if cells.get(role) is not None}
     prompt = values.get(PROMPT)
     if prompt is None:  # both sides hold the whole conversation
         prompt = _common_start(values[CHOSEN], values[REJECTED])
     return orjson.dumps(prompt), orjson.dumps(list(values.values()))
 
 
-def _identity_of_text(rules: ChatRules, cells: Cells) -> tuple[bytes, bytes]:
+def _identity_of_text(cells: Cells) -> tuple[bytes, bytes]:
     return (cells.get(TEXT) or "").encode(), b""
 
 
@@ -281,12 +290,3 @@ def _common_start(chosen: Any, rejected: Any) -> Any:
         return [chosen, rejected]
     common = [ours for ours, theirs in zip(chosen, rejected, strict=False) if ours == theirs]
     return common or [chosen, rejected]
-
-
-_IDENTITIES: dict[Layout, Callable[[ChatRules, Cells], tuple[bytes, bytes]]] = {
-    "messages": _identity_of_messages,
-    "completion": _identity_of_prompt,
-    "text": _identity_of_text,
-    "preference": _identity_of_prompt,
-    "judged": _identity_of_prompt,
-}

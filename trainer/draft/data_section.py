@@ -56,8 +56,8 @@ def _part_problem(sources: list[str], part: str, train: Sample, choice: TaskChoi
     absent = [name for name in (*choice.roles.values(), *choice.features) if name not in names]
     if absent:
         return f"it has no column '{absent[0]}'"
-    target = choice.roles[choice.task.target_role or ""]
-    if target not in sample.rows.column_names or choice.task.target.may_be_empty:
+    target = choice.roles.get(choice.task.target_role or "")
+    if target is None or target not in sample.rows.column_names or choice.task.target.may_be_empty:
         return None
     missing = sample.rows[target].null_count / max(1, len(sample.rows))
     missing_in_training = train.rows[target].null_count / max(1, len(train.rows))
@@ -69,11 +69,13 @@ def _part_problem(sources: list[str], part: str, train: Sample, choice: TaskChoi
 def add_columns(builder: SpecBuilder, sample: Sample, columns: list[Column], choice: TaskChoice) -> None:
     """Write `columns` and `features`, and comments on the columns that are left out."""
     by_name = {column.name: column for column in columns}
-    if not sample.is_folder and any(role != name for role, name in choice.roles.items()):
+    # The columns of a task with several layouts choose the layout.
+    is_named = choice.task.target_role is None or any(role != name for role, name in choice.roles.items())
+    if is_named and (choice.task.target_role is None or not sample.is_folder):
         for role, name in choice.roles.items():
             builder.set(("data", "columns", role), name, by_name[name].about)
-    target = by_name[choice.roles[choice.task.target_role or ""]]
-    if target.kind == "tags" and "data.tag_separator" in choice.task.target.used_keys and target.rules:
+    target = by_name.get(choice.roles.get(choice.task.target_role or "", ""))
+    if target and target.kind == "tags" and "data.tag_separator" in choice.task.target.used_keys and target.rules:
         builder.set(("data", "tag_separator"), target.rules["tag_separator"])
     for name, column in choice.features.items():
         builder.set(("data", "features", name), column.feature, column.about)

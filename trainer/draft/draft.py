@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cluster.errors import DataError
 from cluster.paths import expand_home
 from trainer.data.parts import PARTS
+from trainer.data.sources.row_folder import is_row
 from trainer.draft.bad_rows import check_sample
 from trainer.draft.builder import SpecBuilder
 from trainer.draft.column import Column, describe_column
@@ -19,6 +20,7 @@ from trainer.draft.data_section import add_columns, add_sources, add_split, allo
 from trainer.draft.images import ImageFacts, look_at_images
 from trainer.draft.inputs import TaskChoice, choose_task
 from trainer.draft.layout import find_layout
+from trainer.draft.recognized import recognize_task
 from trainer.draft.row_doubts import checked_doubts, sample_doubts, split_hints
 from trainer.draft.sample import Sample, read_sample, reading_sentences
 from trainer.draft.target import TargetChoice, choose_target
@@ -61,22 +63,30 @@ def draft_spec(
     can be written for the data.
     """
     reading = reading or FormatSpec()
+    if reading.kind == "auto" and len(data) == 1 and is_row(data[0], "text") and Path(data[0]).is_file():
+        reading = reading.model_copy(update={"kind": "text"})  # one text, which a language model can learn
     layout = find_layout(data, reading.kind)
     sample = read_sample(layout.sources["train"], "train", reading)
     columns = [_describe(sample, index) for index in range(len(sample.columns))]
-    chosen = _folder_target(columns, target) if sample.is_folder else choose_target(columns, target)
-    choice = choose_task(columns, chosen, sample.rows, task)
+    choice = None if target else recognize_task(sample, columns, task)
+    chosen = None
+    if choice is None:
+        chosen = _folder_target(columns, target) if sample.is_folder else choose_target(columns, target)
+        choice = choose_task(columns, chosen, sample.rows, task)
 
     builder = SpecBuilder(folder)
-    builder.assumed += [*layout.assumed, *reading_sentences(sample), chosen.assumed, _task_sentence(choice)]
-    builder.unsure += [*chosen.doubts, *choice.doubts, *sample_doubts(sample, columns)]
+    builder.assumed += [*layout.assumed, *reading_sentences(sample)]
+    builder.assumed += [*([chosen.assumed] if chosen else []), _task_sentence(choice)]
+    builder.unsure += [*(chosen.doubts if chosen else []), *choice.doubts, *sample_doubts(sample, columns)]
     used = [column for column in columns if column.name in {*choice.roles.values(), *choice.features}]
-    builder.unsure += [doubt for column in used for doubt in column.doubts]
+    builder.unsure += [doubt for column in used if chosen for doubt in column.doubts]
     builder.set(("name",), _model_name(layout.sources["train"][0]), "the model's name in the registry")
-    builder.set(("task",), choice.task.name, "; ".join(f"{role}: {text}" for role, text in choice.task.roles.items()))
+    meanings = {role: choice.task.roles[role] for role in choice.roles} if chosen is None else choice.task.roles
+    builder.set(("task",), choice.task.name, "; ".join(f"{role}: {text}" for role, text in meanings.items()))
     add_sources(builder, layout.sources, sample, choice)
     add_columns(builder, sample, columns, choice)
-    add_split(builder, sample, Counter(chosen.column.values), has_classes=choice.task.target.has_classes)
+    classes = Counter(chosen.column.values if chosen else {})
+    add_split(builder, sample, classes, has_classes=choice.task.target.has_classes)
     _add_task_sections(builder, sample, choice, base)
     _check_rows(builder, columns, choice, sample)
     header = _header(data, builder)
@@ -129,7 +139,7 @@ def _task_sentence(choice: TaskChoice) -> str:
     inputs = [f"'{name}'" for role, name in choice.roles.items() if role != choice.task.target_role]
     if choice.features:
         inputs = [f"{len(choice.features)} columns" if len(choice.features) > 1 else f"'{next(iter(choice.features))}'"]
-    kind = {"class": "a class", "tags": "tags", "number": "a number"}.get(choice.task.target.kind, "the target")
+    kind = {"class": "a class", "tags": "tags", "number": "a number"}.get(choice.task.target.kind, "learned")
     return f"The task is {choice.task.name}: {kind} from {' and '.join(inputs)}."
 
 
@@ -150,7 +160,7 @@ def _add_task_sections(builder: SpecBuilder, sample: Sample, choice: TaskChoice,
     if base is not None and expand_home(base).is_dir():
         relative = builder.relative(base)
         base = relative if relative.startswith(("/", ".")) else f"./{relative}"
-    drafted = choice.task.draft(DraftFacts(base, images.size, images.is_gray))
+    drafted = choice.task.draft(DraftFacts(base, images.size, images.is_gray, tuple(choice.roles)))
     for section, values in drafted.sections.items():
         for key, value in values.items():
             builder.set((section, key), value)
@@ -162,7 +172,7 @@ def _add_task_sections(builder: SpecBuilder, sample: Sample, choice: TaskChoice,
 
 def _check_rows(builder: SpecBuilder, columns: list[Column], choice: TaskChoice, sample: Sample) -> None:
     """Check the rows with the spec as it is, and add what follows from that."""
-    target = choice.roles[choice.task.target_role or ""]
+    target = choice.roles[choice.task.target_role] if choice.task.target_role else ""
     checked = check_sample(builder.load())
     allow_bad_rows(builder, checked, sample.files)
     builder.unsure += checked_doubts(checked, choice.task, target)

@@ -58,8 +58,8 @@ def _no_labels_error(path: Path) -> DataError:
     return DataError(
         f"{path} is plain text without labels, so it shows nothing to predict",
         "every task learns from examples with an answer: write a csv, jsonl or parquet file with a column for the text "
-        "and one for its label, or a folder with a subfolder of .txt files for each class; if the file is a table, say so "
-        "with --format csv or tsv",
+        "and one for its label, or a folder with a subfolder of .txt files for each class; a language model can learn one "
+        ".txt file; if the file is a table, say so with --format csv or tsv",
     )
 
 

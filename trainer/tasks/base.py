@@ -45,7 +45,7 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, DraftOptions, AB
     - `ModelOptions` (model_options.py): models, token_input, train; default_metric, model_facts,
       model_on_meta, batch_on_meta, pad_id, augment, to_device
     - `Reporting` (reporting.py): model_name, show, sections, profile, check_against_library
-    - `DraftOptions` (draft_options.py): draft
+    - `DraftOptions` (draft_options.py): recognize, draft
     """
 
     # ---- Must be written -------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ class DraftFacts(NamedTuple):
     """Typical width and height of the images in pixels; None without images."""
     is_gray: bool = False
     """Whether all images that were looked at are gray."""
+    roles: tuple[str, ...] = ()
+    """The roles that the columns have."""
 
 
 class DraftedSections(NamedTuple):
@@ -42,8 +44,22 @@ class DraftedSections(NamedTuple):
     doubts: tuple[Doubt, ...] = ()
 
 
+class ColumnSample(NamedTuple):
+    """A column of a data set, as a task sees it that recognizes its columns by itself."""
+
+    name: str
+    kind: str
+    """As `trainer.draft.column.Column.kind`: text, category, nested and so on."""
+    cells: tuple[str, ...]
+    """Some of its cells; lists and objects as JSON text."""
+
+
 class DraftOptions:
     """Defaults for a task that needs no section but `data`."""
+
+    def recognize(self, columns: Sequence[ColumnSample]) -> dict[str, str] | None:
+        """Return role -> column if the columns are clearly this task's; only tasks without a target's column are asked."""
+        return None
 
     def draft(self, facts: DraftFacts) -> DraftedSections:
         """Return the sections of a spec, besides `data`, that a newcomer should start from.

@@ -25,6 +25,7 @@ from trainer.spec.run import RunSpec
 from trainer.steps.cleaner import contract_steps
 from trainer.targets.generated import GeneratedTokens
 from trainer.tasks.base import Task
+from trainer.tasks.draft_options import ColumnSample, DraftedSections, DraftFacts
 from trainer.tasks.encoder import Columns, Encoder
 from trainer.tasks.fitting import unfitted_contract
 from trainer.tasks.generation.answers import AnswerWriter
@@ -37,6 +38,7 @@ from trainer.tasks.generation.chat_contract import (
     rules_of_new_model,
     tokenizer_spec,
 )
+from trainer.tasks.generation.draft import draft_generation_sections, recognize_columns
 from trainer.tasks.generation.encoder import GenerationEncoder
 from trainer.tasks.generation.method_check import check_method
 from trainer.tasks.generation.model import LanguageModelTask
@@ -141,10 +143,13 @@ class TextGeneration(LanguageModelTask, AnswerWriter, Task):
         return None  # a prompt that is too long is refused, never cut
 
     def row_identity(self, contract: Contract, rows: pa.Table) -> RowIdentity | None:
-        rules = rules_of(contract)
+        known = {step.name: step.params for step in contract.steps}.get(CHAT_STEP, {})  # a draft has no rules yet
+        layout = known.get("layout") or layout_of(contract.columns)
+        assert layout is not None
         columns = [rows[name].to_pylist() for name in rows.column_names]
         pairs = [
-            row_identity(rules, dict(zip(rows.column_names, row, strict=True))) for row in zip(*columns, strict=True)
+            row_identity(layout, known.get("learn", "assistant"), dict(zip(rows.column_names, row, strict=True)))
+            for row in zip(*columns, strict=True)
         ]
         contents = [f"{content:016x}" for content in hash_contents([whole for _, whole in pairs])]
         return RowIdentity(
@@ -166,6 +171,14 @@ class TextGeneration(LanguageModelTask, AnswerWriter, Task):
 
     def example(self, contract: Contract) -> Any:
         return example_request(rules_of(contract).layout)
+
+    # -- drafts
+
+    def recognize(self, columns: Sequence[ColumnSample]) -> dict[str, str] | None:
+        return recognize_columns(columns)
+
+    def draft(self, facts: DraftFacts) -> DraftedSections:
+        return draft_generation_sections(facts)
 
     # -- reporting
 
