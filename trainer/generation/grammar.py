@@ -15,9 +15,13 @@ from cluster.errors import ResourceError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
 
 def schema_grammar(schema: dict[str, Any] | bool) -> str:
-    """Return the grammar of JSON that a JSON schema allows."""
+    """Return the grammar of JSON that a JSON schema allows, on one line: a model could write spaces without end."""
+    if isinstance(schema, dict):
+        schema = {**schema, "x-guidance": {**_ONE_LINE, **schema.get("x-guidance", {})}}
     return json.dumps({"grammars": [{"json_schema": schema}]})
 
 

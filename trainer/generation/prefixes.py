@@ -34,6 +34,10 @@ class PrefixCache:
         """Tokens that the blocks hold."""
         return len(self._blocks) * BLOCK
 
+    def known(self, tokens: Sequence[int], root: int) -> int:
+        """Return how many tokens `load` would copy."""
+        return min(len(self._path(tokens, root)), (len(tokens) - 1) // BLOCK) * BLOCK
+
     def load(self, tokens: Sequence[int], root: int, slot: int) -> int:
         """Copy the longest known beginning of `tokens` into a slot, and return its length.
 

@@ -9,7 +9,7 @@ import torch
 
 from trainer.generation.engine import FinishReason, GenerationEvent, GenerationRequest, TokenLogprob
 from trainer.generation.lookup import PromptLookup
-from trainer.generation.sampling import Sampler, token_logprobs
+from trainer.generation.sampling import TokenSampler, token_logprobs
 from trainer.generation.text import StopStrings, TokenText
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class RunningRequest:
         self.slot = -1
         self.root = root
         self.lookup = PromptLookup()
-        self.sampler = Sampler(request.params, request.prompt_ids)
+        self.sampler = TokenSampler(request.params, request.prompt_ids)
         self.grammar = grammar
         self.drafts: list[int] = []
         """Tokens that may follow, to be verified in the next step."""

@@ -18,7 +18,7 @@ from trainer.generation.engine import SamplingParams, TokenLogprob
 _FIRST_CANDIDATES = 256
 
 
-class Sampler:
+class TokenSampler:
     """Chooses the tokens of one request."""
 
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:

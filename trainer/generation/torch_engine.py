@@ -206,28 +206,33 @@ class TorchEngine:
     def _plan_prompts(self, budget: int) -> list[tuple[RunningRequest, int]]:
         """Return parts of prompts, the oldest first. A prompt waits while another one that begins alike is computed."""
         plan: list[tuple[RunningRequest, int]] = []
-        beginnings = set()
         for state in self._running:
             if state.is_decoding:
                 continue
             if budget <= 0:
                 break
-            beginning = (state.root, *state.tokens[:BLOCK])
-            uses_prefixes = self.options.prefix_cache and state.prompt_logprobs is None
-            if uses_prefixes and not state.n_computed:
-                if beginning in beginnings:
+            if self.options.prefix_cache and state.prompt_logprobs is None and not state.n_computed:
+                if self._waits_for_prefix(state, [other for other, _ in plan]):
                     continue
-                state.cached_tokens = state.n_computed = self._prefixes.load(
-                    state.tokens[: state.n_prompt], state.root, state.slot
-                )
-                self._cached_prompt_tokens += state.cached_tokens
-                self.cache.touch(state.slot, state.n_computed)
-            if state.n_computed < state.n_prompt - BLOCK:
-                beginnings.add(beginning)
+                self._load_prefix(state)
             count = min(budget, state.n_prompt - state.n_computed)
             plan.append((state, count))
             budget -= count
         return plan
+
+    def _waits_for_prefix(self, state: RunningRequest, others: Sequence[RunningRequest]) -> bool:
+        """Whether one of `others`, whose prompts are being computed, will give `state` more than the prefix cache has."""
+        end = self._prefixes.known(state.tokens, state.root) + BLOCK
+        beginning = state.tokens[:end]
+        return end < state.n_prompt and any(
+            other.root == state.root and other.n_prompt >= end and other.tokens[:end] == beginning for other in others
+        )
+
+    def _load_prefix(self, state: RunningRequest) -> None:
+        """Copy what the prefix cache has of a prompt into its slot."""
+        state.cached_tokens = state.n_computed = self._prefixes.load(state.tokens, state.root, state.slot)
+        self._cached_prompt_tokens += state.cached_tokens
+        self.cache.touch(state.slot, state.n_computed)
 
     def _compute(self, plan: Sequence[tuple[RunningRequest, int]]) -> None:
         """Compute the tokens of the plan, and what follows from their logits."""
