@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from raymill.held_out import load_held_out_rows
 from raymill.session import STORAGE, console_or_default, find_version, storage_folder
@@ -187,11 +187,12 @@ def _select_engines(
     from cluster.progress import Progress, run_in_thread
     from serve.engines.catalog import ENGINE_NAMES
     from serve.engines.selection import awaited_engine, current_engine
+    from trainer.spec.serve import GenerationEngineName
 
     load = held_out or load_held_out_rows
 
     def select(version: Version) -> SelectedEngine:
-        if wait or spec.engine in ENGINE_NAMES:
+        if wait or spec.engine in (*ENGINE_NAMES, *get_args(GenerationEngineName)):
             from serve.engines.choose import select_engine
 
             return select_engine(version, spec, lambda: load(version), lambda line: console.print(f"    {line}"))

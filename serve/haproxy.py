@@ -60,7 +60,8 @@ _FOLDER_PREFIX = "raymill-serve-"
 # The folder holds a script that is run, and sockets in a folder that Ray Serve names after its node. HAProxy binds a
 # socket under a temporary name. Its configuration cannot quote a path.
 _FOLDER_NEEDS = Needs(socket=f"/{_FOLDER_PREFIX}abcdefgh/{'f' * 56}/a.4194304.tmp", runs_scripts=True, plain_name=True)
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+#: Hosts that only this machine reaches.
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Size of HAProxy's buffer. The headers of a request must fit into it, and HAProxy can retry only a request that does.
 _BUFFER_BYTES = 65536
 # HAProxy's retries for each retry in `serve.retries`. More are needed because HAProxy also counts refused connections,
@@ -102,7 +103,7 @@ def check_access(spec: ServeSpec) -> None:
     """
     if spec.keys:
         load_keys(spec.keys)
-    if spec.host in _LOOPBACK or spec.keys or spec.insecure:
+    if spec.host in LOOPBACK or spec.keys or spec.insecure:
         return
     raise SpecError(
         f"serve.host={spec.host} lets anyone who can reach it send requests",

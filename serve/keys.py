@@ -21,10 +21,13 @@ _PREFIX = "rm_"
 QUOTAS = ("tokens_per_minute", "tokens_per_day")
 
 
-def add_key(path: Path, name: str, rate: float | None, quotas: Mapping[str, int | None] | None = None) -> str:
+def add_key(
+    path: Path, name: str, rate: float | None, quotas: Mapping[str, int | None] | None = None, *, admin: bool = False
+) -> str:
     """Add a key to a file and return the key. Creates the file if it does not exist.
 
-    `rate` is in requests per second; None means no limit. `quotas` are `QUOTAS` of models that write text. Raises `UserError` if the file already has this name.
+    `rate` is in requests per second; None means no limit. `quotas` are `QUOTAS` of models that write text.
+    `admin` keys may add and remove adapters. Raises `UserError` if the file already has this name.
     """
     key = _PREFIX + secrets.token_urlsafe(32)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +39,8 @@ def add_key(path: Path, name: str, rate: float | None, quotas: Mapping[str, int 
                 f"use another name, or remove the key with `raymill keys remove {name} --file {path}`",
             )
         limits = {field: tokens for field, tokens in (quotas or {}).items() if tokens}
+        if admin:
+            limits["admin"] = True
         entries.append({"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "rate": rate, **limits})
         _write(path, entries)
     return key
@@ -84,6 +89,7 @@ def _parse(file: Path) -> list[dict[str, Any]]:
                 "sha256": str(entry["sha256"]),
                 "rate": entry["rate"],
                 **{field: int(entry[field]) for field in QUOTAS if entry.get(field)},
+                **({"admin": True} if entry.get("admin") is True else {}),
             }
             for entry in entries
         ]

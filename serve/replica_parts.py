@@ -73,20 +73,20 @@ class GenerationPart:
         self, models: Sequence[ModelSettings], settings: ReplicaSettings, metrics: ReplicaMetrics, report: Report
     ) -> None:
         """Loads the models and their engines. Raises `ModelError`."""
-        from serve.generation.load import load_models
+        from serve.generation.adapters import ModelSet
         from serve.generation.metrics import GenerationMetrics
 
-        self._settings = settings
-        loaded = load_models(models, GenerationMetrics(metrics))
-        self._models = {str(model.identity["name"]): model for model in loaded}
+        self._settings, self._like = settings, models[0]
+        self._set = ModelSet(models, GenerationMetrics(metrics))
 
     def models(self) -> Sequence[LiveModel]:
         """Return the models."""
-        return list(self._models.values())
+        return list(self._set.models.values())
 
     def service(self, intake: Intake) -> Service:
         """Return their paths."""
         from serve.generation.streams import Deadlines
+        from serve.openai.admin import ModelAdmin
         from serve.openai.quotas import TokenQuotas
         from serve.openai.routes import OpenAiService
         from serve.openai.session import Sessions
@@ -94,7 +94,15 @@ class GenerationPart:
         settings = self._settings
         deadlines = Deadlines(settings.first_token_s, settings.between_tokens_s)
         quotas = TokenQuotas(settings.keys, settings.replicas)
-        return OpenAiService(self._models, intake, Sessions(deadlines, quotas, settings.timeout_s))
+        admin = ModelAdmin(
+            self._set,
+            self._like,
+            intake,
+            admins={key["name"] for key in settings.keys if key.get("admin")},
+            is_open=settings.is_open,
+            replicas=settings.max_replicas,
+        )
+        return OpenAiService(self._set.models, intake, Sessions(deadlines, quotas, settings.timeout_s), admin)
 
     def close(self) -> None:
         """Do nothing: the process ends with its threads."""

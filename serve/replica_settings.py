@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cluster.errors import SpecError
 from serve.engines.selection import SelectedEngine, service_of
+from serve.haproxy import LOOPBACK
 from serve.keys import load_keys
 from serve.model.settings import ModelSettings, ReplicaSettings
 from trainer.registry.registry import Version
@@ -42,6 +43,8 @@ def build_replica_settings(
     return ReplicaSettings(
         models=[_model_settings(version, spec, engine) for version, engine in zip(versions, engines, strict=True)],
         replicas=max(1, spec.min_replicas),
+        max_replicas=spec.max_replicas,
+        is_open=spec.host in LOOPBACK and not spec.keys,
         timeout_s=spec.timeout_s,
         first_token_s=spec.generation.first_token_s or spec.timeout_s,
         between_tokens_s=spec.generation.between_tokens_s or spec.timeout_s,

@@ -156,12 +156,15 @@ def keys_group() -> None:
     help="Tokens of prompts and answers that the key may use in a minute, of models that write text. Default: any.",
 )
 @click.option("--tokens-per-day", type=click.IntRange(1), help="The same for a day.")
+@click.option("--admin", is_flag=True, help="Let the key add and remove adapters of language models.")
 @shared_options()
-def keys_add(context: CommandContext, name: str, path: Path, rate: float | None, **quotas: int | None) -> None:
+def keys_add(
+    context: CommandContext, name: str, path: Path, rate: float | None, *, admin: bool, **quotas: int | None
+) -> None:
     """Create the key NAME, print it once, and store its hash."""
     from serve.keys import add_key
 
-    key = add_key(path, name, rate, quotas)
+    key = add_key(path, name, rate, quotas, admin=admin)
     context.emit({"name": name, "key": key}, [key])
 
 

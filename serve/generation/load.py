@@ -1,21 +1,23 @@
-"""Load models that write text: files verified, golden rows reproduced by the model and by the engine, the engine in its thread."""
+"""Load a model that writes text: files verified, golden rows reproduced by the model and by its engine, the engine warm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cluster.errors import ModelError
-from serve.engines.engine_store import checkpoint_digest
-from serve.engines.generation.catalog import LoadSettings
-from serve.engines.generation.version_engine import load_version_engine
+from serve.engines import engine_store
+from serve.engines.generation.catalog import LoadSettings, load_engine
+from serve.engines.generation.choose import own_engine
 from serve.generation.engine_thread import ThreadLimits
 from serve.generation.generation_model import EngineHost, GenerationModel
 from serve.generation.metrics import GenerationMetrics
 from serve.model.settings import ModelSettings
 from trainer.generation.engine import Engine, GenerationRequest, SamplingParams, complete_all
+from trainer.generation.grammar import object_grammar
 from trainer.generation.torch_engine import EngineOptions
 from trainer.inference import golden
 from trainer.inference.predictor import Predictor
@@ -24,46 +26,45 @@ from trainer.registry.registry import Version
 
 # How far the mean log-probability of a golden row's tokens may move by an engine that computes in fp32, and in less.
 _EXACT, _INEXACT = 2e-3, 0.2
+_NATIVE = "native"
 
 
-def load_models(settings: Sequence[ModelSettings], metrics: GenerationMetrics) -> list[GenerationModel]:
-    """Return the models, each with an engine of its own.
+class VerifiedModel(NamedTuple):
+    """A version whose files and golden rows are as they were when it was registered."""
 
-    Raises `ModelError` if a file's digest is wrong, if a golden row is not reproduced, or if an engine changes one.
-    """
-    return [load_model(each, metrics) for each in settings]
+    settings: ModelSettings
+    version: Version
+    predictor: Predictor
+    golden_rows: int
+    sequences: list[list[int]]
+    """The tokens of the golden rows that have several."""
+    expected: list[float]
+    """The mean log-probability of their tokens by the model's own forward pass."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Name, version, fingerprint, checkpoint and engine."""
+        return {
+            "name": self.version.name,
+            "version": self.version.number,
+            "fingerprint": self.predictor.contract.fingerprint,
+            "checkpoint": engine_store.checkpoint_digest(self.version),
+            "engine": self.settings.engine,
+        }
 
 
-def load_model(settings: ModelSettings, metrics: GenerationMetrics) -> GenerationModel:
-    """Return one model with its engine. Raises as `load_models` does."""
+def verify_model(settings: ModelSettings) -> VerifiedModel:
+    """Return a version. Raises `ModelError` if a file's digest is wrong or a golden row is not reproduced."""
     version = Version(settings.name, settings.version, Path(settings.folder))
     registry.verify_files(version)
     predictor = Predictor(version.folder, device="cuda" if settings.on_gpu else "cpu", threads=settings.threads)
     golden_rows = golden.verify_golden(version.folder, predictor)
     inputs = predictor.encode(predictor.parse(golden.load_requests(version.folder)))
-    sequences = [np.where(row < 0, ~row, row).tolist() for row in inputs]
-    expected = _own_scores(predictor, sequences)
-    engine = _make_engine(settings, version, predictor)
-    _check_engine(settings, version, engine, sequences, expected)
-    _warm_up(engine, sequences)
-    identity = {
-        "name": version.name,
-        "version": version.number,
-        "fingerprint": predictor.contract.fingerprint,
-        "checkpoint": checkpoint_digest(version),
-        "engine": settings.engine,
-    }
-    return GenerationModel(
-        identity,
-        EngineHost(engine, ThreadLimits(settings.slots, settings.max_queued)),
-        predictor.encoder.rows,  # type: ignore[attr-defined]
-        metrics,
-        golden_rows=golden_rows,
-        max_body_bytes=settings.max_body_bytes or predictor.task.max_body_bytes,
-    )
+    sequences = [np.where(row < 0, ~row, row).tolist() for row in inputs if len(row) > 1]
+    return VerifiedModel(settings, version, predictor, golden_rows, sequences, mean_logprobs(predictor, sequences))
 
 
-def _own_scores(predictor: Predictor, sequences: Sequence[Sequence[int]]) -> list[float]:
+def mean_logprobs(predictor: Predictor, sequences: Sequence[Sequence[int]]) -> list[float]:
     """Return the mean log-probability of each sequence's tokens by the model's own forward pass."""
     if not sequences:
         return []
@@ -72,37 +73,71 @@ def _own_scores(predictor: Predictor, sequences: Sequence[Sequence[int]]) -> lis
     return [-float(row[0]) / max(1.0, float(row[1])) for row in scores]
 
 
-def _make_engine(settings: ModelSettings, version: Version, predictor: Predictor) -> Engine:
+def load_model(settings: ModelSettings, metrics: GenerationMetrics) -> GenerationModel:
+    """Return one model with an engine of its own. Raises `ModelError` as `verify_model` and `check_engine` do."""
+    verified = verify_model(settings)
+    host = EngineHost(make_own_engine(verified), ThreadLimits(settings.slots, settings.max_queued))
+    return make_model(verified, host, metrics)
+
+
+def make_own_engine(verified: VerifiedModel) -> Engine:
+    """Return the engine that a version's settings name, checked and warm. Raises `ModelError`."""
+    settings, version = verified.settings, verified.version
     options = EngineOptions(slots=settings.slots, cache_tokens=settings.cache_tokens, max_length=settings.max_length)
-    device = "cuda" if settings.on_gpu else "cpu"
-    return load_version_engine(
-        predictor, version, settings.engine, settings.choice, LoadSettings(options, device, settings.threads)
+    load = LoadSettings(options, "cuda" if settings.on_gpu else "cpu", settings.threads)
+    built, choice = version.folder, settings.choice
+    if choice is not None:
+        built = engine_store.engine_folder(version, choice["hardware"]) / choice["folder"]
+        engine_store.check_built_files(built, choice["built"])
+    engine = load_engine(settings.engine, built, load, own_engine(verified.predictor, load))
+    check_engine(verified, engine)
+    warm_up(engine, verified.sequences)
+    return engine
+
+
+def make_model(
+    verified: VerifiedModel,
+    host: EngineHost,
+    metrics: GenerationMetrics,
+    *,
+    adapter: str | None = None,
+    base_name: str | None = None,
+) -> GenerationModel:
+    """Return the model of a version whose engine, or whose adapter, `host` has."""
+    task = verified.predictor.task
+    return GenerationModel(
+        verified.identity,
+        host,
+        verified.predictor.encoder.rows,  # type: ignore[attr-defined]
+        metrics,
+        adapter=adapter,
+        base_name=base_name,
+        golden_rows=verified.golden_rows,
+        max_body_bytes=verified.settings.max_body_bytes or task.max_body_bytes,
     )
 
 
-def _check_engine(
-    settings: ModelSettings,
-    version: Version,
-    engine: Engine,
-    sequences: Sequence[Sequence[int]],
-    expected: Sequence[float],
-) -> None:
+def check_engine(verified: VerifiedModel, engine: Any, adapter: str | None = None) -> None:
     """Raise `ModelError` if the engine gives the tokens of a golden row other probabilities than the model does."""
-    long_enough = [(row, mean) for row, mean in zip(sequences, expected, strict=True) if len(row) > 1]
-    allowed = _EXACT if settings.engine == "native" else _INEXACT
-    scores = engine.score([row for row, _ in long_enough])
-    for number, (score, (_, mean)) in enumerate(zip(scores, long_enough, strict=True)):
-        difference = abs(float(np.mean(score)) - mean)
-        if not difference <= allowed:  # written so that NaN fails too
+    engine_name = verified.settings.engine
+    allowed = _EXACT if engine_name == _NATIVE else _INEXACT
+    more = {"adapter": adapter} if adapter is not None else {}
+    for number, (score, mean) in enumerate(
+        zip(engine.score(verified.sequences, **more), verified.expected, strict=True)
+    ):
+        computed = float(np.mean(score))
+        if not abs(computed - mean) <= allowed:  # written so that NaN fails too
             raise ModelError(
-                f"engine {settings.engine} of {version.ref} gives golden row {number} a mean log-probability of "
-                f"{float(np.mean(score)):.4f}, and the model itself gives {mean:.4f}",
+                f"engine {engine_name} of {verified.version.ref} gives golden row {number} a mean log-probability of "
+                f"{computed:.4f}, and the model itself gives {mean:.4f}",
                 "set `serve.engine: native`",
             )
 
 
-def _warm_up(engine: Engine, sequences: Sequence[Sequence[int]]) -> None:
-    """Continue a few prompts, so that one-time work does not slow down the first requests."""
+def warm_up(engine: Engine, sequences: Sequence[Sequence[int]]) -> None:
+    """Continue a few prompts, one by a grammar, so that one-time work does not slow down the first requests."""
     prompts = [row[: max(1, min(len(row), engine.max_length - 4))] for row in sequences[:4]]
-    params = SamplingParams(max_tokens=2, temperature=0.0)
-    complete_all(engine, [GenerationRequest(f"warm-up-{index}", row, params) for index, row in enumerate(prompts)])
+    plain = SamplingParams(max_tokens=2, temperature=0.0)
+    held = SamplingParams(max_tokens=2, temperature=0.0, grammar=object_grammar())
+    requests = [GenerationRequest(f"warm-up-{index}", row, plain) for index, row in enumerate(prompts)]
+    complete_all(engine, [*requests, *(GenerationRequest("warm-up-held", row, held) for row in prompts[:1])])

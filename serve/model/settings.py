@@ -50,6 +50,9 @@ class ReplicaSettings(BaseModel):
     """/predict uses the first model."""
     replicas: int = 1
     """Minimum number of replicas of the endpoint. Each replica enforces its share of a key's rate."""
+    max_replicas: int = 1
+    is_open: bool = False
+    """Whether everybody who reaches the endpoint may change its models: it has no keys, and only this machine reaches it."""
     timeout_s: float = 30
     first_token_s: float = 30
     between_tokens_s: float = 30

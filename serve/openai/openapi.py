@@ -81,7 +81,7 @@ def build_openai_schema(models: Sequence[GenerationModel]) -> dict[str, Any]:
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a parameter that may be null, which counts as left out."""
-    about = {key: schema[key] for key in ("description", "default") if key in schema}
+    about: dict[str, Any] = {key: schema[key] for key in ("description", "default") if key in schema}
     choices = schema.get("anyOf") or [{key: value for key, value in schema.items() if key not in about}]
     return {"anyOf": [*(each for each in choices if each != {"type": "null"}), {"type": "null"}], **about}
 
@@ -119,7 +119,7 @@ def _paths(models: Sequence[GenerationModel]) -> dict[str, Any]:
 
 def _post(description: str, request: type, example: dict[str, Any], kind: str) -> dict[str, Any]:
     answer = {"type": "object", "required": ["id", "object", "model"], "properties": {"object": {"const": kind}}}
-    content = {"application/json": {"schema": answer}, "text/event-stream": {"schema": {"type": "string"}}}
+    content: dict[str, Any] = {"application/json": {"schema": answer}, "text/event-stream": {}}
     schema = {"$ref": f"#/components/schemas/{request.__name__}"}
     return {
         "post": {

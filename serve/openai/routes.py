@@ -10,6 +10,7 @@ from cluster.errors import RequestError, suggest
 from serve.asgi.exchange import Exchange, Reply, StreamReply, json_reply
 from serve.asgi.service import Intake, Route
 from serve.generation.generation_model import GenerationModel
+from serve.openai.admin import ModelAdmin
 from serve.openai.answer_parts import AnswerWriter
 from serve.openai.chat import chat_job
 from serve.openai.chat_page import render_chat_page
@@ -30,8 +31,15 @@ _LARGE_BYTES = 1 << 14
 class OpenAiService:
     """A `serve.asgi.service.Service` for models that write text."""
 
-    def __init__(self, models: MutableMapping[str, GenerationModel], intake: Intake, sessions: Sessions) -> None:
-        """`models` may change while the endpoint answers: adapters come and go."""
+    def __init__(
+        self,
+        models: MutableMapping[str, GenerationModel],
+        intake: Intake,
+        sessions: Sessions,
+        admin: ModelAdmin | None = None,
+    ) -> None:
+        """`models` may change while the endpoint answers: adapters come and go, by `admin`."""
+        self._admin = admin
         self.models = models
         self._intake, self._sessions = intake, sessions
         self._routes = {
@@ -48,7 +56,7 @@ class OpenAiService:
         if route is None and path.startswith("/v1/models/"):
             name = path.removeprefix("/v1/models/")
             return Route("GET", lambda exchange: self._show(name))
-        return route
+        return route or (self._admin.find_route(path) if self._admin else None)
 
     def give_up(self, error: RequestError) -> None:
         """End all requests with `error`."""

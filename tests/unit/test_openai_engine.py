@@ -126,7 +126,16 @@ def test_clients_of_langchain(url):
 def test_the_endpoint_keeps_to_its_schema(url, tmp_path):
     """schemathesis sends valid and invalid requests. It may not judge valid ones: a chat may be too long, for example."""
     program = Path(sys.executable).with_name("st")
-    command = [program, "run", f"{url}/openapi.json", "--max-examples=8", "--seed=1", "--no-color", "--workers=1"]
+    command = [
+        program,
+        "run",
+        f"{url}/openapi.json",
+        "--max-examples=8",
+        "--seed=1",
+        "--no-color",
+        "--workers=1",
+        "--request-timeout=60",
+    ]
     command += ["--checks=all", "--exclude-checks=positive_data_acceptance", "--include-path-regex=^/v1"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, timeout=200)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
