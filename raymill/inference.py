@@ -11,6 +11,7 @@ from raymill.session import STORAGE, console_or_default, find_version, storage_f
 if TYPE_CHECKING:
     from cluster.console import Console
     from trainer.inference.predictor import Predictor
+    from trainer.spec.answers import AnswersSpec
 
 
 def evaluate(
@@ -43,12 +44,15 @@ def predict(
     format: str | Mapping[str, Any] | Sequence[str] = "auto",
     storage: str | Path = STORAGE,
     address: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Write predictions for csv, jsonl or parquet files with Ray Data. Returns the output's path and row counts.
 
     Without `output`, writes `<first input>.predictions.jsonl` into the working directory. `format` says how the files
-    are read, like `data.format` of a spec: `"csv"`, or `{"encoding": "cp1252"}`.
+    are read, like `data.format` of a spec: `"csv"`, or `{"encoding": "cp1252"}`. `max_tokens` (256 by default) and
+    `temperature` (0: the most probable token) are for models that write text.
     """
     from trainer.pipeline.models import predict_version
     from trainer.spec.format_option import read_format
@@ -58,7 +62,26 @@ def predict(
     target = Path(output) if output else Path(f"{Path(first).stem}.predictions.jsonl")
     shown = console_or_default(console)
     reading = read_format(format)
-    return predict_version(version, inputs, target.absolute(), reading, storage_folder(storage), shown, address)
+    folder = storage_folder(storage)
+    limits = _limits(max_tokens, temperature)
+    return predict_version(version, inputs, target.absolute(), reading, folder, shown, address, limits)
+
+
+def _limits(max_tokens: int | None, temperature: float | None) -> AnswersSpec | None:
+    """Return the limits of written answers; None if the caller sets none."""
+    from cluster.errors import SpecError
+    from trainer.inference.predictor import MAX_TOKENS
+    from trainer.spec.answers import AnswersSpec
+
+    if max_tokens is None and temperature is None:
+        return None
+    tokens, heat = MAX_TOKENS if max_tokens is None else max_tokens, temperature or 0.0
+    if tokens < 1 or not 0.0 <= heat <= 2.0:
+        raise SpecError(
+            f"max_tokens={tokens} and temperature={heat:g} are not possible",
+            "set max_tokens to at least 1, and temperature from 0 to 2",
+        )
+    return AnswersSpec(max_tokens=tokens, temperature=heat)
 
 
 def load(model: str, *, storage: str | Path = STORAGE) -> Predictor:

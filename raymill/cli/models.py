@@ -48,12 +48,18 @@ def evaluate_command(
 @MODEL
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="A .csv, .jsonl or .parquet file.")
+@click.option("--max-tokens", type=int, help="Models that write text: the most tokens of an answer.  [default: 256]")
+@click.option(
+    "--temperature", type=float, help="Models that write text: 0 takes the most probable token.  [default: 0]"
+)
 @shared_options("format", "storage", "address")
 def predict_command(
     context: CommandContext,
     model: str,
     inputs: tuple[str, ...],
     output: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
     formats: tuple[str, ...],
     storage: str | None,
     address: str | None,
@@ -66,6 +72,8 @@ def predict_command(
         format=formats,
         storage=storage or raymill.STORAGE,
         address=address,
+        max_tokens=max_tokens,
+        temperature=temperature,
         console=context.console,
     )
     unread = result["rows"] - result["predicted"]

@@ -28,6 +28,7 @@ from trainer.data.readers.read_options import ReadOptions, read_options_of_contr
 from trainer.data.sources.row_folder import ROW_ENDINGS
 from trainer.data.sources.source_file import SourceFile
 from trainer.inference.predictor import Predictor
+from trainer.spec.answers import AnswersSpec
 from trainer.tasks.base import Task
 from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.roles import request_roles
@@ -52,6 +53,7 @@ def predict_files(
     cpus: float,
     on_progress: Callable[[Progress], None],
     with_ray: bool,
+    limits: AnswersSpec | None = None,
 ) -> dict[str, Any]:
     """Write a line for each row of the `files` to `output` (.csv, .jsonl or .parquet) and return the counts.
 
@@ -59,7 +61,8 @@ def predict_files(
     row with an answer. For images and for files of a folder there is also `path`, which may be null. Ray Data reads and
     predicts at the same time (Ray must be connected); without it, this process does one after the other. The counts are
     `rows`, `predicted`, `bad_rows`: reason -> rows, the most frequent reasons, and `unseen_values`: column -> rows with a
-    value that the model takes for "other" or "missing" and no training row had.
+    value that the model takes for "other" or "missing" and no training row had. `limits` are those of answers that a
+    model writes; their score is the mean log-probability of their tokens.
     Raises `DataError` if a file is missing or damaged; call `check_files` first for the quick checks.
     """
     contract = load_contract(folder)
@@ -72,7 +75,7 @@ def predict_files(
     partial = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with _OutputWriter(partial, _FORMATS[output.suffix]) as write:
-            for batch in answer(folder, files, read, cpus):
+            for batch in answer(folder, files, read, cpus, limits):
                 write(batch)
                 counts["rows"] += len(batch)
                 counts["predicted"] += batch.column("error").null_count
@@ -103,15 +106,19 @@ def is_small_input(files: list[SourceFile], contract: Contract) -> bool:
     return estimate_text_bytes(files, names_files=names_files) <= _SMALL_BYTES
 
 
-def _answer_here(folder: Path, files: list[SourceFile], read: _ReadBlocks, cpus: float) -> Iterator[pa.Table]:
+def _answer_here(
+    folder: Path, files: list[SourceFile], read: _ReadBlocks, cpus: float, limits: AnswersSpec | None
+) -> Iterator[pa.Table]:
     """Yield the answers to the blocks of `files` in order, computed in this process."""
-    predict = _PredictBlocks(str(folder), max(1, int(cpus)))
+    predict = _PredictBlocks(str(folder), max(1, int(cpus)), limits)
     for group in group_files(files, read.options):
         for block in read.group(group):
             yield from predict(block)
 
 
-def _answer_with_ray(folder: Path, files: list[SourceFile], read: _ReadBlocks, cpus: float) -> Iterator[pa.Table]:
+def _answer_with_ray(
+    folder: Path, files: list[SourceFile], read: _ReadBlocks, cpus: float, limits: AnswersSpec | None
+) -> Iterator[pa.Table]:
     """Yield the answers to the blocks of `files` in order: Ray Data reads them and feeds one actor with the model."""
     import ray.data
     import ray.exceptions
@@ -123,7 +130,7 @@ def _answer_with_ray(folder: Path, files: list[SourceFile], read: _ReadBlocks, c
     )
     answers = blocks.map_batches(
         _PredictBlocks,
-        fn_constructor_args=[str(folder), max(1, int(cpus))],
+        fn_constructor_args=[str(folder), max(1, int(cpus)), limits],
         # The actor receives blocks as the readers cut them, and splits them itself, as this process would.
         batch_size=None,
         batch_format="pyarrow",
@@ -189,8 +196,8 @@ class _ReadBlocks:
 class _PredictBlocks:
     """Predicts blocks of rows, in an actor that loads the model once."""
 
-    def __init__(self, folder: str, threads: int) -> None:
-        self.predictor = Predictor(Path(folder), device="cpu", threads=threads)
+    def __init__(self, folder: str, threads: int, limits: AnswersSpec | None) -> None:
+        self.predictor = Predictor(Path(folder), device="cpu", threads=threads, limits=limits)
         self.batch_rows = BINARY_BLOCK_ROWS if self.predictor.task.binary_roles else _BATCH_ROWS
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
@@ -201,7 +208,7 @@ class _PredictBlocks:
     def _predict(self, rows: pa.Table) -> pa.Table:
         predictor = self.predictor
         checked = check_rows(predictor.task, predictor.contract, rows, predictor.cleaner)
-        inputs, refused = predictor.encoder.encode_block(checked.cleaned)
+        inputs, refused = predictor.encoder.encode_request_block(checked.cleaned)
         if refused and any(refused):
             checked, inputs = reject_rows(checked, refused), inputs.filter(pc.is_null(pa.array(refused, pa.string())))
         offsets, numbers = inputs.offsets.to_numpy(), inputs.values.to_numpy()

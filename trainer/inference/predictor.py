@@ -6,6 +6,7 @@ Letters in shapes: B rows, C outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,22 @@ from trainer.targets.answers.base import Answered
 from trainer.tasks.catalog import task_of_contract
 from trainer.tasks.encoder import Columns, Encoded
 
+#: The most tokens of an answer unless the caller says otherwise.
+MAX_TOKENS = 256
+
 
 class Predictor:
     """A trained model with its contract, loaded and ready. Raises `ModelError` if a file is missing or changed."""
 
-    def __init__(self, folder: Path, *, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self, folder: Path, *, device: str = "cpu", threads: int = 1, limits: AnswersSpec | None = None
+    ) -> None:
+        """`limits` are those of answers that a model writes."""
         self.folder = folder
         self.contract = load_contract(folder)
         self.task = task_of_contract(self.contract)
         self.device, self.threads = device, threads
+        self._limits = limits or AnswersSpec(max_tokens=MAX_TOKENS)
         self.cleaner = Cleaner(self.contract)
         self.encoder = self.task.encoder(self.contract, folder)
         self.model = self.task.to_device(self.task.load_model(folder), device, threads)
@@ -65,7 +73,13 @@ class Predictor:
 
     def answers(self, inputs: list[np.ndarray], batch_size: int = 64) -> list[dict[str, Any]]:
         """Return one answer for each encoded input."""
+        if inputs and self._completer is not None:
+            return self._completer(inputs)
         return self.task.target.answer(self.contract.fitted, self.scores(inputs, batch_size)) if inputs else []
+
+    @cached_property
+    def _completer(self) -> Callable[[Sequence[np.ndarray]], list[dict[str, Any]]] | None:
+        return self.task.completer(self.model, self.contract, self.folder, self._limits)
 
     def write_answers(
         self, inputs: Sequence[np.ndarray], spec: AnswersSpec, on_progress: Callable[[int], None]

@@ -13,7 +13,7 @@ import numpy as np
 
 from cluster.connect import asks_for_ray, connect_to_ray
 from cluster.console import Console
-from cluster.errors import DataError, ResourceError
+from cluster.errors import DataError, ResourceError, SpecError
 from cluster.files import write_json
 from cluster.machine import count_cores
 from cluster.plan import Demand, check_fits, joined_nodes
@@ -36,6 +36,7 @@ from trainer.report.answer_sections import answer_sections
 from trainer.report.page import ReportPage, write_page
 from trainer.runs.folder import RAY_LOG, REPORT_FILE, lock_run
 from trainer.runs.journal import RESULT
+from trainer.spec.answers import AnswersSpec
 from trainer.spec.format import FormatSpec
 from trainer.tasks.catalog import task_of_contract
 
@@ -120,13 +121,21 @@ def predict_version(
     storage: Path,
     console: Console,
     address: str | None,
+    limits: AnswersSpec | None = None,
 ) -> dict[str, Any]:
     """Write the predictions of `version` for the rows of `inputs`, one or several files, to `output`.
+
+    `limits` are those of answers that a model writes; other models have none.
 
     Returns the output's path and the counts. Raises `DataError` if no row could be used; the output has the reasons.
     """
     leave_out_pandas()
     contract = load_contract(version.folder)
+    if limits is not None and "evaluate.answers" not in task_of_contract(contract).used_keys:
+        raise SpecError(
+            f"{version.ref} writes no text, so its answers have no tokens to limit",
+            "remove `--max-tokens` and `--temperature`",
+        )
     files = find_source_files(inputs, INPUT, reading)
     check_files(files, output, contract)
     left_out = count_endings(list_left_out(inputs, INPUT, reading))
@@ -150,7 +159,9 @@ def predict_version(
         cpus = _cpus_of_actor() if with_ray else float(count_cores())
 
         def predict() -> dict[str, Any]:
-            return predict_files(version.folder, files, output, cpus=cpus, on_progress=on_progress, with_ray=with_ray)
+            return predict_files(
+                version.folder, files, output, cpus=cpus, on_progress=on_progress, with_ray=with_ray, limits=limits
+            )
 
         with console.stage("predict") as show:
             counts = run_in_thread(predict, lambda: show(latest))

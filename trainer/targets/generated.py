@@ -110,8 +110,8 @@ class GeneratedTokens(Target):
 
     def prediction_columns(self, answers: Sequence[dict[str, Any]]) -> dict[str, pa.Array]:
         return {
-            "prediction": pa.nulls(len(answers), pa.string()),
-            "score": pa.array([answer["log_loss"] for answer in answers], pa.float64()),
+            "prediction": pa.array([answer.get("text") for answer in answers], pa.string()),
+            "score": pa.array([answer.get("mean_logprob") for answer in answers], pa.float64()),
         }
 
     def example(self, fitted: FittedTarget) -> dict[str, Any]:

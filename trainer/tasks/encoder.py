@@ -55,6 +55,10 @@ class Encoder(ABC):
         """Return `Encoded.unseen` of a block of rows (one column per role)."""
         return {}
 
+    def encode_request_block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
+        """Return what `encode_block` does, for rows to predict."""
+        return self.encode_block(rows)
+
     def encode_block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
         """Return the inputs of a block of rows (one column per role) as a list column, and reasons as in `Encoded`.
 

@@ -93,6 +93,15 @@ class ModelOptions:
         """
         return None
 
+    def completer(
+        self, model: Any, contract: Contract, folder: Path, limits: AnswersSpec
+    ) -> Callable[[Sequence[np.ndarray]], list[dict[str, Any]]] | None:
+        """Return a function from encoded inputs to their answers, if `model` writes its answers.
+
+        The default is None: the target makes answers of the scores. `limits` says how long answers may be.
+        """
+        return None
+
     def pad_id(self, contract: Contract) -> int:
         """Return the id with which `collate` pads `token_input`."""
         return 0

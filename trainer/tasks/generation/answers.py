@@ -18,7 +18,9 @@ from trainer.spec.answers import AnswersSpec
 from trainer.targets.answers.base import Answered
 
 if TYPE_CHECKING:
-    from trainer.generation.engine import GenerationRequest
+    from trainer.generation.engine import Completion, GenerationRequest
+
+_NOTHING = np.empty(0, np.int32)
 
 
 class PromptAndReference(NamedTuple):
@@ -42,7 +44,24 @@ def split_answer(tokens: np.ndarray) -> PromptAndReference | None:
 
 
 class AnswerWriter:
-    """The method of a task whose model writes answers."""
+    """The methods of a task whose model writes answers."""
+
+    def completer(
+        self, model: Any, contract: Contract, folder: Path, limits: AnswersSpec
+    ) -> Callable[[Sequence[np.ndarray]], list[dict[str, Any]]]:
+        from trainer.generation.engine import complete_all
+        from trainer.generation.load import make_engine, read_tokenizer
+
+        stop_ids = ChatRules.model_validate(contract.step_params(CHAT_STEP)).stop_ids
+        engine = make_engine(model, read_tokenizer(folder), eos_ids=stop_ids)
+
+        def complete(inputs: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+            rows = [split_answer(tokens) or PromptAndReference(token_ids(tokens), _NOTHING) for tokens in inputs]
+            requests = answer_requests(rows, limits, engine.max_length, logprobs=0)
+            completions = dict(zip([request.id for request in requests], complete_all(engine, requests), strict=True))
+            return [_as_answer(completions.get(_request_id(index, 0))) for index in range(len(rows))]
+
+        return complete
 
     def write_answers(
         self,
@@ -88,7 +107,7 @@ class AnswerWriter:
 
 
 def answer_requests(
-    rows: Sequence[PromptAndReference | None], spec: AnswersSpec, max_length: int
+    rows: Sequence[PromptAndReference | None], spec: AnswersSpec, max_length: int, logprobs: int | None = None
 ) -> list[GenerationRequest]:
     """Return the requests for the answers to `rows`. A prompt that leaves no room within `max_length` has none."""
     from trainer.generation.engine import GenerationRequest, SamplingParams
@@ -104,9 +123,23 @@ def answer_requests(
                 temperature=spec.temperature,
                 seed=index * spec.samples + sample,
                 stop=tuple(spec.stop),
+                logprobs=logprobs,
             )
             requests.append(GenerationRequest(_request_id(index, sample), row.prompt_ids.tolist(), params))
     return requests
+
+
+def _as_answer(completion: Completion | None) -> dict[str, Any]:
+    """Return an answer as files of predictions have it; `None` is a prompt that leaves no room for one."""
+    if completion is None:
+        return {"text": "", "finish_reason": "length", "tokens": 0, "mean_logprob": None}
+    logprobs = [token.logprob for token in completion.logprobs]
+    return {
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "tokens": len(completion.token_ids),
+        "mean_logprob": round(sum(logprobs) / len(logprobs), 6) if logprobs else None,
+    }
 
 
 def _request_id(row: int, sample: int) -> str:

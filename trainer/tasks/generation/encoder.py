@@ -24,9 +24,15 @@ class GenerationEncoder(Encoder):
     def __call__(self, columns: Columns) -> Encoded:
         return Encoded(*_separate(self.rows.encode(columns, needs_answer=False)))
 
+    def encode_request_block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
+        return self._encode_block(rows, needs_answer=False)
+
     def encode_block(self, rows: pa.Table) -> tuple[pa.ListArray, list[str | None] | None]:
+        return self._encode_block(rows, needs_answer=True)
+
+    def _encode_block(self, rows: pa.Table, *, needs_answer: bool) -> tuple[pa.ListArray, list[str | None] | None]:
         columns = {name: rows[name].to_pylist() for name in rows.column_names}
-        inputs, reasons = _separate(self.rows.encode(columns, needs_answer=True))
+        inputs, reasons = _separate(self.rows.encode(columns, needs_answer=needs_answer))
         values = np.concatenate(inputs) if inputs else _NOTHING
         return pa.ListArray.from_arrays(pa.array(list_offsets(inputs)), pa.array(values, pa.int32())), reasons
 
