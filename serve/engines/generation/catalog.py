@@ -20,7 +20,7 @@ from trainer.spec.serve import GenerationEngineName
 if TYPE_CHECKING:
     from trainer.export.gguf_file import Precision
     from trainer.generation.engine import Engine
-    from trainer.generation.torch_engine import EngineOptions
+    from trainer.generation.torch_engine import EngineOptions, TorchEngine
 
 #: The model's own engine, which every model has.
 NATIVE = "native"
@@ -31,7 +31,7 @@ _FACTS = ("config.json", "generation_config.json", "tokenizer.json")
 
 
 #: Makes the model's own engine; the argument says whether its weights are int8.
-LoadOwn = Callable[[bool], "Engine"]
+LoadOwn = Callable[[bool], "TorchEngine"]
 
 
 class LoadSettings(NamedTuple):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from serve.engines.generation.parameters import unsupported
 from trainer.generation.engine import Engine, EngineStats, GenerationEvent, GenerationRequest
+
+if TYPE_CHECKING:
+    from trainer.generation.torch_engine import TorchEngine
 
 
 class FallbackEngine:
@@ -17,11 +22,11 @@ class FallbackEngine:
     """
 
     def __init__(
-        self, fast: Engine, exact: Collection[str], load_own: Callable[[], Engine], *, max_length: int
+        self, fast: Engine, exact: Collection[str], load_own: Callable[[], TorchEngine], *, max_length: int
     ) -> None:
         """`exact` has the parameters that the fast engine computes exactly; `max_length` is that of the model's own."""
         self._fast, self._exact, self._load_own = fast, exact, load_own
-        self._own: Engine | None = None
+        self._own: TorchEngine | None = None
         self._owner: dict[str, Engine] = {}
         self.max_length = max(fast.max_length, max_length)
 
@@ -50,6 +55,19 @@ class FallbackEngine:
                 self._owner.pop(event.request_id, None)
         return events
 
+    @property
+    def adapters(self) -> list[str]:
+        """The names of the adapters that requests may use."""
+        return [] if self._own is None else list(self._own.adapters)
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Load a LoRA adapter. The model's own engine computes it, because others hold merged or quantized weights."""
+        self._own_engine().add_adapter(name, folder)
+
+    def remove_adapter(self, name: str) -> None:
+        """Let no new request use an adapter. Raises `KeyError`."""
+        self._own_engine().remove_adapter(name)
+
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Return the fast engine's log-probability of each token after the first: float32, (T - 1,) each."""
         return self._fast.score(sequences)
@@ -67,7 +85,7 @@ class FallbackEngine:
     def _engines(self) -> list[Engine]:
         return [self._fast] if self._own is None else [self._fast, self._own]
 
-    def _own_engine(self) -> Engine:
+    def _own_engine(self) -> TorchEngine:
         if self._own is None:
             self._own = self._load_own()
         return self._own
