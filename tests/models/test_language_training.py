@@ -2,6 +2,11 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,28 +97,35 @@ def test_two_workers_take_the_same_steps(spec_of, tmp_path):
             torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-3)
 
 
-def test_a_run_that_resumes_takes_the_same_steps(spec_of, plain, tmp_path):
-    train = {"checkpoint": {"every_steps": 3, "keep": 1}}
-    train_in_process(spec_of({**train, "max_steps": 5}), tmp_path / "interrupted")
-    position = json.loads(next((tmp_path / "interrupted").glob("checkpoints/step-*/state.json")).read_text())
-    assert position["position"]["step"] == 3
-    # The learning rate of the whole schedule, from the checkpoint of step 3.
+KILLED = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from support.local_training import train_in_process
+train_in_process(json.loads(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(spec_of, tmp_path):
+    train = {"epochs": 60, "max_steps": 120, "checkpoint": {"every_steps": 10, "keep": 2}}
     whole = train_in_process(spec_of(train), tmp_path / "whole")
-    shutil.rmtree(tmp_path / "interrupted" / "tensorboard", ignore_errors=True)
-    assert whole.losses == plain.losses
-    resumed = tmp_path / "resumed"
-    resumed.mkdir()
-    stop = {"checkpoint": {"every_steps": 3, "keep": 9}}
-    train_in_process(spec_of(stop), resumed)
-    newest = sorted((resumed / "checkpoints").iterdir())[1:]
-    for later in newest:
-        shutil.rmtree(later)
-    for model in resumed.glob("best-*"):
-        shutil.rmtree(model)
-    again = train_in_process(spec_of(stop), resumed)
-    assert again.losses == plain.losses
-    weights = [load_file(run.best / "model.safetensors") for run in (again, plain)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    folder = tmp_path / "killed"
+    arguments = [str(Path(__file__).parents[1]), json.dumps(spec_of(train)), str(folder)]
+    child = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], cwd=Path(__file__).parents[2])
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("checkpoints/step-*"))) < 2 and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+    finally:
+        child.kill()
+        child.wait()
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) < 120, "the training ended before it was killed"
+    again = train_in_process(spec_of(train), folder)
+    assert again.losses == whole.losses and len(again.losses) == 120
+    states = [load_file(run.folder / "checkpoints/step-00000120/state.safetensors") for run in (again, whole)]
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
 
 
 @pytest.mark.parametrize("changes", [{}, {"rslora": True, "alpha": 8}, {"dora": True}, {"targets": ["q_proj", "v_proj"], "modules_to_save": ["embed_tokens"]}])  # fmt: skip

@@ -8,8 +8,8 @@ import pytest
 
 import raymill
 from cluster.text import format_bytes
-from tests.support.model_headers import write_causal_headers
-from tests.support.pages import ROOT
+from support.model_headers import write_causal_headers
+from support.pages import ROOT
 
 FOLDER = ROOT / "examples" / "llm_gpu"
 LLAMA_8B = {

@@ -145,3 +145,27 @@ def test_a_model_that_changes_its_logits_is_refused(folder):
     theirs.__class__ = Odd
     with pytest.raises(ModelError, match="the losses of Odd are not those of its own logits"):
         use_packed_forward(theirs)
+
+
+def test_layers_with_lora_are_those_of_peft(folder):
+    import peft
+
+    from trainer.models.lora_linear import install_lora_products
+
+    results = []
+    for install in (False, True):
+        _, model = load(folder)
+        torch.manual_seed(0)
+        config = peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+        adapted = peft.get_peft_model(model, config)
+        if install:
+            assert install_lora_products(model) == 14
+        loss = model(**pack_rows(make_rows())).nll.sum()
+        loss.backward()
+        results.append((loss.detach(), {name: value.grad for name, value in adapted.named_parameters()}))
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-5, atol=1e-5)
+    for name, gradient in results[0][1].items():
+        if gradient is None:
+            assert results[1][1][name] is None
+        else:
+            torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-3, atol=1e-3)

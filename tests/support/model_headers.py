@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from tests.support.tiny_causal import write_tiny_tokenizer
+from support.tiny_causal import write_tiny_tokenizer
 
 #: Sizes of BERT's usual models: layers, width, heads, intermediate width.
 BERT_BASE = (12, 768, 12, 3072)
