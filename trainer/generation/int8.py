@@ -5,7 +5,7 @@ batch. Weights use 7 bits: AVX2 adds two products in 16 bits, which inputs of 8 
 
 The private names of torch that this needs are the fbgemm operations `quantized::linear_prepack` and
 `quantized::linear_with_input_q_dq_qweight_dq_output_fp32`, and `quantize_per_channel`, which makes what the first one takes.
-torch has no other int8 product that is fast without AVX-512; `tests/unit/test_generation_int8.py` says what to do if they go.
+torch has no other int8 product that is fast without AVX-512; `tests/unit/test_generation_parts.py` says what to do if they go.
 
 Letters in shapes: T tokens, I inputs, O outputs, V vocabulary.
 """
