@@ -39,6 +39,12 @@ def tool_grammar(
     more = f" ({_quote(form.between)} call)*" if several and form.between is not None else ""
     after = f" {_quote(form.after)}" if form.after else ""
     trigger = form.trigger
+    if content_schema is not None and not required and not trigger:
+        raise ParameterError(
+            "response_format",
+            "'response_format' with 'tools' needs 'tool_choice' to be 'required' or 'none': this model's calls begin like JSON",
+            "unsupported_parameter",
+        )
     if required or content_schema is not None:
         rules.append(f"calls: {_quote(form.before)} call{more}{after}")
         content = f" | content\ncontent: %json {_schema_text(content_schema, None)}" if content_schema else ""
