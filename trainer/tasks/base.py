@@ -39,8 +39,8 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, DraftOptions, AB
     second half, and those in the base classes, which hold the defaults:
 
     - `RowOptions` (row_options.py): target_role, answer_roles, optional_roles, nested_roles, text_roles, binary_roles,
-      allowed_issues, used_keys, learns_from_features; check_spec, column_roles, row_identity, comparable_texts, check,
-      max_length
+      allowed_issues, used_keys, learns_from_features; check_spec, column_roles, learned_files, write_learned_files,
+      split_rows, row_identity, comparable_texts, check, max_length
     - `RequestOptions` (request_options.py): request, max_body_bytes, other_bodies; body_inputs
     - `ModelOptions` (model_options.py): models, token_input, train; default_metric, model_facts,
       model_on_meta, batch_on_meta, pad_id, augment, to_device
