@@ -12,6 +12,8 @@ from trainer.chat.rules import CHAT_STEP, ChatRules
 from trainer.contract.contract import Contract
 from trainer.tasks.encoder import Columns, Encoded, Encoder, list_offsets
 
+# The tokenizer's results for a whole block would take several times the memory of its tokens.
+_ROWS_AT_A_TIME = 1024
 _NOTHING = np.empty(0, np.int32)
 
 
@@ -31,8 +33,12 @@ class GenerationEncoder(Encoder):
         return self._encode_block(rows, needs_answer=True)
 
     def _encode_block(self, rows: pa.Table, *, needs_answer: bool) -> tuple[pa.ListArray, list[str | None] | None]:
-        columns = {name: rows[name].to_pylist() for name in rows.column_names}
-        inputs, reasons = _separate(self.rows.encode(columns, needs_answer=needs_answer))
+        encoded: list[RowInput] = []
+        for start in range(0, len(rows), _ROWS_AT_A_TIME):
+            part = rows.slice(start, _ROWS_AT_A_TIME)
+            columns = {name: part[name].to_pylist() for name in part.column_names}
+            encoded += self.rows.encode(columns, needs_answer=needs_answer)
+        inputs, reasons = _separate(encoded)
         values = np.concatenate(inputs) if inputs else _NOTHING
         return pa.ListArray.from_arrays(pa.array(list_offsets(inputs)), pa.array(values, pa.int32())), reasons
 
