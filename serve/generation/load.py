@@ -10,8 +10,8 @@ import numpy as np
 
 from cluster.errors import ModelError
 from serve.engines import engine_store
-from serve.engines.generation.catalog import LoadSettings, load_engine
-from serve.engines.generation.choose import own_engine
+from serve.engines.generation.catalog import LoadSettings
+from serve.engines.generation.version_engine import load_version_engine
 from serve.generation.engine_thread import ThreadLimits
 from serve.generation.generation_model import EngineHost, GenerationModel
 from serve.generation.metrics import GenerationMetrics
@@ -85,11 +85,7 @@ def make_own_engine(verified: VerifiedModel) -> Engine:
     settings, version = verified.settings, verified.version
     options = EngineOptions(slots=settings.slots, cache_tokens=settings.cache_tokens, max_length=settings.max_length)
     load = LoadSettings(options, "cuda" if settings.on_gpu else "cpu", settings.threads)
-    built, choice = version.folder, settings.choice
-    if choice is not None:
-        built = engine_store.engine_folder(version, choice["hardware"]) / choice["folder"]
-        engine_store.check_built_files(built, choice["built"])
-    engine = load_engine(settings.engine, built, load, own_engine(verified.predictor, load))
+    engine = load_version_engine(verified.predictor, version, settings.engine, settings.choice, load)
     check_engine(verified, engine)
     warm_up(engine, verified.sequences)
     return engine

@@ -142,3 +142,21 @@ def test_an_export_that_is_not_possible_says_so(storage, tmp_path):
     with pytest.raises(ModelError, match="exists already"):
         raymill.export("chats", "gguf", tmp_path / "taken", storage=storage)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_replica_takes_the_chosen_engine_and_verifies_it(version):
+    """The choice that an earlier test stored, as the settings of an endpoint have it."""
+    from serve.generation.load import load_model
+    from serve.generation.metrics import GenerationMetrics
+    from serve.model.metrics import ReplicaMetrics
+    from serve.replica_settings import build_replica_settings
+
+    spec = ServeSpec(engine="llama-q8_0", generation=SMALL, max_metric_drop=5.0)
+    selected = current_engine(version, spec)
+    settings = build_replica_settings([version], spec, [selected])
+    model = load_model(settings.models[0], GenerationMetrics(ReplicaMetrics()))
+    try:
+        assert model.identity["engine"] == "llama-q8_0" and model.is_alive
+        assert type(model.host.engine).__name__ == "FallbackEngine"
+    finally:
+        model.host.close()

@@ -68,9 +68,12 @@ class FallbackEngine:
         """Let no new request use an adapter. Raises `KeyError`."""
         self._own_engine().remove_adapter(name)
 
-    def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return the fast engine's log-probability of each token after the first: float32, (T - 1,) each."""
-        return self._fast.score(sequences)
+    def score(self, sequences: Sequence[Sequence[int]], adapter: str | None = None) -> list[np.ndarray]:
+        """Return the log-probability of each token after the first, given those before it: float32, (T - 1,) each.
+
+        The fast engine's; with an adapter, the model's own.
+        """
+        return self._fast.score(sequences) if adapter is None else self._own_engine().score(sequences, adapter)
 
     def stats(self) -> EngineStats:
         """Return the load and the counts of both engines together."""
