@@ -134,6 +134,6 @@ def warm_up(engine: Engine, sequences: Sequence[Sequence[int]]) -> None:
     """Continue a few prompts, one by a grammar, so that one-time work does not slow down the first requests."""
     prompts = [row[: max(1, min(len(row), engine.max_length - 4))] for row in sequences[:4]]
     plain = SamplingParams(max_tokens=2, temperature=0.0)
-    held = SamplingParams(max_tokens=2, temperature=0.0, grammar=object_grammar())
+    constrained = SamplingParams(max_tokens=2, temperature=0.0, grammar=object_grammar())
     requests = [GenerationRequest(f"warm-up-{index}", row, plain) for index, row in enumerate(prompts)]
-    complete_all(engine, [*requests, *(GenerationRequest("warm-up-held", row, held) for row in prompts[:1])])
+    complete_all(engine, [*requests, *(GenerationRequest("warm-up-grammar", row, constrained) for row in prompts[:1])])

@@ -50,7 +50,7 @@ class TokenCounts(NamedTuple):
         }
 
 
-class AnswerWriter(Protocol):
+class ReplyWriter(Protocol):
     """Writes the answers of one request in the form of a path, streamed or whole."""
 
     def first(self) -> bytes:

@@ -13,7 +13,7 @@ from serve.openai.tool_parser import CallDelta, Parsed, ToolParser
 
 
 class ChatWriter:
-    """An `AnswerWriter` of chat completions."""
+    """An `ReplyWriter` of chat completions."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ class EchoedPrompt(NamedTuple):
 
 
 class CompletionWriter:
-    """An `AnswerWriter` of text completions."""
+    """An `ReplyWriter` of text completions."""
 
     def __init__(
         self,

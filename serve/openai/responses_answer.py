@@ -14,7 +14,7 @@ from serve.openai.tool_parser import CallDelta, ToolParser
 
 
 class ResponsesWriter:
-    """An `AnswerWriter` of responses. The answer is a message, or function calls with a message before them."""
+    """An `ReplyWriter` of responses. The answer is a message, or function calls with a message before them."""
 
     def __init__(
         self, head: AnswerHead, texts: TokenTexts, echoed: dict[str, Any], *, form: ToolFormat | None, logprobs: bool

@@ -11,7 +11,7 @@ from serve.asgi.exchange import Exchange, Reply, StreamReply, json_reply
 from serve.asgi.service import Intake, Route
 from serve.generation.generation_model import GenerationModel
 from serve.openai.admin import ModelAdmin
-from serve.openai.answer_parts import AnswerWriter
+from serve.openai.answer_parts import ReplyWriter
 from serve.openai.chat import chat_job
 from serve.openai.chat_page import render_chat_page
 from serve.openai.chat_request import ChatRequest
@@ -101,12 +101,12 @@ class OpenAiService:
         self,
         exchange: Exchange,
         kind: type[Request],
-        make: Callable[[GenerationModel, Request], tuple[PromptJob, AnswerWriter]],
+        make: Callable[[GenerationModel, Request], tuple[PromptJob, ReplyWriter]],
     ) -> Reply | StreamReply:
         body = await self._intake.read(exchange, next(iter(self.models.values())))
         content_type = exchange.header(b"content-type")
 
-        def parse() -> tuple[GenerationModel, Request, PromptJob, AnswerWriter]:
+        def parse() -> tuple[GenerationModel, Request, PromptJob, ReplyWriter]:
             request = parse_request(kind, body, content_type)
             model = self._find(request.model)
             exchange.model, exchange.user = model, request.user

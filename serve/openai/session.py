@@ -15,7 +15,7 @@ from serve.asgi.error_forms import openai_error
 from serve.asgi.exchange import Exchange, Reply, StreamReply, json_reply
 from serve.generation.generation_model import GenerationModel
 from serve.generation.streams import AnswerReader, AnswerStream, Deadlines, Delivery, Delta, LateToken, hand_over
-from serve.openai.answer_parts import AnswerWriter, TokenCounts, event
+from serve.openai.answer_parts import ReplyWriter, TokenCounts, event
 from serve.openai.quotas import TokenQuotas
 from trainer.generation.engine import GenerationRequest, SamplingParams
 
@@ -48,7 +48,7 @@ class Sessions:
         exchange: Exchange,
         model: GenerationModel,
         job: PromptJob,
-        writer: AnswerWriter,
+        writer: ReplyWriter,
         *,
         stream: bool,
         preparing_s: float = 0.0,
@@ -138,7 +138,7 @@ class Session:
                 raise RequestError(500, "engine_error", delta.error or "the engine failed")
         return deltas
 
-    async def whole(self, writer: AnswerWriter, timeout_s: float) -> Reply:
+    async def whole(self, writer: ReplyWriter, timeout_s: float) -> Reply:
         """Wait for all answers and return them. Raises `RequestError` 504 if that takes longer than `timeout_s`."""
         loop = asyncio.get_running_loop()
         late = RequestError(
@@ -156,7 +156,7 @@ class Session:
             timer.cancel()
         return json_reply(writer.whole(list(answers.values()), self.counts()))
 
-    async def pieces(self, writer: AnswerWriter, first: list[Delta]) -> AsyncIterator[bytes]:
+    async def pieces(self, writer: ReplyWriter, first: list[Delta]) -> AsyncIterator[bytes]:
         """Yield the events of a stream. An error within it is its last event."""
         try:
             deltas, piece = first, writer.first()
