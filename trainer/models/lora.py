@@ -34,6 +34,8 @@ def add_adapters(model: torch.nn.Module, spec: LoraSpec, new_parameters: Collect
 
     Raises `SpecError` for targets or `modules_to_save` that the model does not have.
     """
+    from trainer.models.lora_linear import install_lora_products
+
     peft = _peft()
     modules = [name for name, _ in model.named_modules()]
     for required in spec.modules_to_save:
@@ -55,12 +57,14 @@ def add_adapters(model: torch.nn.Module, spec: LoraSpec, new_parameters: Collect
         task_type="CAUSAL_LM" if is_causal(model) else None,
     )
     try:
-        return peft.get_peft_model(model, config)
+        adapted = peft.get_peft_model(model, config)
     except ValueError as error:
         raise SpecError(
             f"model.lora.targets={spec.targets} matches no layer of this model that LoRA can extend",
             "give the ends of layer names, for example `targets: [query, value]`",
         ) from error
+    install_lora_products(model)
+    return adapted
 
 
 @contextlib.contextmanager
