@@ -70,7 +70,11 @@ def find_tool_format(render: Render, special_texts: Sequence[str] = ()) -> ToolF
         return None
     (before, middle, after), separators = single
     after = _without_end(after, end_of_turn, special_texts)
-    return ToolFormat(before, middle, _between(render, opening, before, middle), after, separators)
+    between = _between(render, opening, before, middle)
+    # Special tokens are not in an answer's text, so calls marked by them could not be read.
+    if any(special in f"{before}{middle}{between}{after}" for special in special_texts):
+        return None
+    return ToolFormat(before, middle, between, after, separators)
 
 
 def _calls(count: int) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def test_tool_calls_whole_and_streamed(make):
     chunks = [chunk.choices[0].delta for chunk in ask(app, messages=MESSAGES, tools=[WEATHER], stream=True)]
     pieces = [piece for delta in chunks for piece in delta.tool_calls or []]
     assert pieces[0].id.startswith("call_") and pieces[0].function.name == "get_weather"
-    assert all(piece.id is None for piece in pieces[1:]) and len(pieces) > 3
+    assert all(piece.id is None for piece in pieces[1:]) and len(pieces) > 1
     assert json.loads("".join(piece.function.arguments for piece in pieces)) == {"city": "Paris"}
     assert "".join(delta.content or "" for delta in chunks) == "I look."
     history = [
