@@ -30,18 +30,23 @@ def chat_storage(tmp_path_factory):
     ]  # fmt: skip
     for name, part in (("train", rows[:30]), ("test", rows[30:])):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    train_version(folder, "tiny-chat", str(base), epochs=2)
+    return folder / "store"
+
+
+def train_version(folder, name, base, *, lora=None, **train):
+    """Register a version of `name` that is trained on the rows in `folder`."""
     spec = {
         "task": "text-generation",
-        "name": "tiny-chat",
-        "data": {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")},
-        "model": {"base": str(base)},
-        "train": {"epochs": 2},
+        "name": name,
+        "data": {part: str(folder / f"{part}.jsonl") for part in ("train", "test")},
+        "model": {"base": base, **({"lora": lora} if lora else {})},
+        "train": train,
         "serve": {"engine": "native"},
         "storage": str(folder / "store"),
     }
-    done = run_raymill("run", write_spec(folder / "spec.yaml", spec), "--json")
+    done = run_raymill("run", write_spec(folder / f"{name}.yaml", spec), "--json")
     assert done.code == 0, done
-    return folder / "store"
 
 
 def serve(storage, *options):
@@ -87,6 +92,36 @@ def test_chat_in_the_terminal(url, chat_storage):
         )
         assert done.returncode == 0, done.stderr[-2000:]
         assert len(done.stdout.strip()) > 20
+
+
+@pytest.fixture(scope="module")
+def adapter(chat_storage):
+    """The name of a version that is an adapter of `tiny-chat`."""
+    (weights,) = (chat_storage / "models" / "tiny-chat").rglob("model.safetensors")
+    lora = {"rank": 4, "save": "adapter"}
+    train_version(chat_storage.parent, "tickets", str(weights.parent), lora=lora, epochs=4, learning_rate=0.02)
+    return "tickets"
+
+
+def test_adapters_come_and_go(url, adapter):
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as client:
+
+        def answer(model):
+            return client.chat.completions.create(**{**ASK, "model": model}).choices[0].message.content
+
+        base = answer("tiny-chat")
+        added = httpx.post(f"{url}/admin/models", json={"model": adapter}, timeout=120)
+        assert added.status_code == 200 and added.json()["adapter_of"] == "tiny-chat", added.text
+        assert {model.id: model.adapter_of for model in client.models.list()} == {
+            "tiny-chat": None,
+            adapter: "tiny-chat",
+        }
+        assert answer(adapter) != base == answer("tiny-chat")
+        refused = httpx.delete(f"{url}/admin/models/tiny-chat", timeout=60)
+        assert refused.status_code == 404 and "base model" in refused.text
+        assert httpx.delete(f"{url}/admin/models/{adapter}", timeout=60).status_code == 200
+        with pytest.raises(openai.NotFoundError):
+            answer(adapter)
 
 
 @pytest.mark.long
