@@ -15,6 +15,7 @@ from trainer.generation.int8 import Int8Embedding, Int8Linear, has_int8
 from trainer.generation.load import load_engine, read_tokenizer
 from trainer.generation.lookup import PromptLookup
 from trainer.generation.prefixes import BLOCK, PrefixCache
+from trainer.generation.product import Product
 from trainer.generation.sampling import TokenSampler
 from trainer.generation.text import StopStrings, TokenText
 from trainer.generation.torch_engine import EngineOptions
@@ -100,7 +101,7 @@ SCHEMA = {
 def test_answers_with_a_grammar_always_parse(folder):
     engine = load_engine(folder, EngineOptions(slots=8, cache_tokens=4096))
 
-    def answers(grammar, count=4, max_tokens=100):
+    def answers(grammar, count=3, max_tokens=50):
         params = [
             SamplingParams(max_tokens=max_tokens, seed=seed, temperature=seed / 2, grammar=grammar)
             for seed in range(count)
@@ -183,6 +184,19 @@ def test_int8_layers_are_close_and_do_not_depend_on_the_batch():
     assert torch.allclose(extreme, torch.tensor(64.0), rtol=1e-3)  # no overflow in 16 bits
     table = torch.randn(10, 16)
     assert (Int8Embedding(table)(torch.tensor([3, 1])) - table[[3, 1]]).abs().max() < 0.02
+
+
+def test_large_and_small_products_are_those_of_linear_layers():
+    torch.manual_seed(0)
+    for n_outputs, has_bias in ((2048, False), (2100, True), (24, True)):
+        layer = torch.nn.Linear(16, n_outputs, bias=has_bias)
+        product = Product({"a": layer})
+        values, factors = torch.randn(3, 16), torch.tensor([[0.5], [1.0], [2.0]])
+        with torch.inference_mode():
+            torch.testing.assert_close(product(values, factors), layer(values * factors))
+            sums = torch.ones(3, n_outputs)
+            product.add(sums, values)
+            torch.testing.assert_close(sums, layer(values) + 1)
 
 
 @pytest.mark.skipif(not has_int8(), reason="this torch has no int8 products")

@@ -43,7 +43,7 @@ class AdapterSpan(NamedTuple):
 Layers = Mapping[str, LowRank]
 
 
-def read_adapter(folder: Path, linear_names: Collection[str]) -> Layers:
+def read_adapter(folder: Path, linear_names: Collection[str], device: torch.device) -> Layers:
     """Return an adapter by the name of the base's linear layer, such as `model.layers.0.self_attn.q_proj`.
 
     The scale is part of `up_Or`. Raises `ModelError` for an adapter that does not only add to these layers.
@@ -69,7 +69,7 @@ def read_adapter(folder: Path, linear_names: Collection[str]) -> Layers:
     layers = {}
     for name, pair in halves.items():
         scale = _scale(config, name, len(pair["A"]))
-        layers[name] = LowRank(pair["A"].contiguous(), (pair["B"] * scale).contiguous())
+        layers[name] = LowRank(pair["A"].to(device), (pair["B"] * scale).to(device))
     return layers
 
 

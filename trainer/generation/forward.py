@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from cluster.errors import ModelError
-from trainer.generation.adapters import AdapterSpan, Layers, LowRank, read_adapter
+from trainer.generation.adapters import AdapterSpan, Layers, read_adapter
 from trainer.generation.cache import CacheShape
 from trainer.generation.cache_segments import CacheSegments
 from trainer.models.causal.attention import use_segments
@@ -64,8 +64,7 @@ class TransformersForward:
     def add_adapter(self, number: int, folder: Path) -> None:
         """Load an adapter of peft as `number`. Raises `ModelError`."""
         names = {name for name in self._linears if self._linears[name] is not self.model.get_output_embeddings()}
-        layers = read_adapter(folder, names)
-        layers = {name: LowRank(*(half.to(self.device) for half in layer)) for name, layer in layers.items()}
+        layers = read_adapter(folder, names, self.device)
         for name in layers.keys() - self._hooked:
             self._linears[name].register_forward_hook(partial(self._add_to, name))
             self._hooked.add(name)

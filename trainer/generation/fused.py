@@ -71,7 +71,7 @@ class FusedForward:
     def add_adapter(self, number: int, folder: Path) -> None:
         """Load an adapter of peft as `number`. Raises `ModelError`."""
         names = {f"model.layers.{index}.{part}" for index in range(len(self._layers)) for part in _PARTS}
-        low_ranks = read_adapter(folder, names)
+        low_ranks = read_adapter(folder, names, self.device)
         for index, layer in enumerate(self._layers):
             for product in (layer.qkv, layer.out, layer.gate_up, layer.down):
                 product.add_adapter(number, low_ranks, f"model.layers.{index}.")
