@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,4 +137,6 @@ def warm_up(engine: Engine, sequences: Sequence[Sequence[int]]) -> None:
     plain = SamplingParams(max_tokens=2, temperature=0.0)
     constrained = SamplingParams(max_tokens=2, temperature=0.0, grammar=object_grammar())
     requests = [GenerationRequest(f"warm-up-{index}", row, plain) for index, row in enumerate(prompts)]
-    complete_all(engine, [*requests, *(GenerationRequest("warm-up-grammar", row, constrained) for row in prompts[:1])])
+    if importlib.util.find_spec("llguidance") is not None:
+        requests += [GenerationRequest("warm-up-grammar", row, constrained) for row in prompts[:1]]
+    complete_all(engine, requests)

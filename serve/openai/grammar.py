@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from serve.generation.tool_format import ToolFormat
-from serve.openai.errors import ParameterError
+from serve.openai.errors import ParameterError, unsupported
 
 _ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
@@ -62,8 +62,10 @@ def tool_grammar(
 
 def check_grammar(grammar: str, param: str) -> str:
     """Return the grammar. Raises `ParameterError` naming what llguidance does not support."""
-    import llguidance
-
+    try:
+        import llguidance
+    except ImportError:
+        raise unsupported(param, "it needs the package llguidance, which the endpoint lacks") from None
     problem = llguidance.LLMatcher.validate_grammar(grammar)
     if problem and not problem.startswith("WARNING"):
         reason = problem.strip().splitlines()[0][:300]
