@@ -1,6 +1,10 @@
 """Preference training and GRPO with a tiny model: references are stored, runs resume with the same bits, rewards rise."""
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +77,38 @@ def test_a_run_that_resumes_gives_the_same_bits(model, tmp_path, method):
     resumed = train_in_process(spec, tmp_path / "parts")
     assert resumed.losses == whole.losses
     assert_same_weights(weights(resumed), weights(whole))
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from support.local_training import train_in_process
+train_in_process(json.loads(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def test_a_killed_run_samples_the_same_answers_again(model, tmp_path):
+    train = {"epochs": 40, "checkpoint": {"every_steps": 7, "keep": 2}}
+    spec = preference_spec(tmp_path, model, GRPO, train=train)
+    folder = tmp_path / "killed"
+    arguments = [str(Path(__file__).parents[1]), json.dumps(spec), str(folder)]
+    child = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], cwd=Path(__file__).parents[2])
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("checkpoints/step-*"))) < 2 and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        child.wait()
+    n_steps = len((folder / "metrics.jsonl").read_text().splitlines())
+    spec["train"]["epochs"] = min(40, n_steps // 5 + 3)  # a few more epochs are enough to compare
+    whole, again = train_in_process(spec, tmp_path / "whole"), train_in_process(spec, folder)
+    assert n_steps < len(again.losses) and again.losses == whole.losses
+    lines = [(run.folder / "rollouts.jsonl").read_text() for run in (again, whole)]
+    assert lines[0] == lines[1]
+    assert_same_weights(weights(again), weights(whole))
 
 
 def test_sampled_answers_earn_more_and_are_stored(model, tmp_path):
