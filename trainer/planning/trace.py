@@ -34,8 +34,8 @@ def trace_pass(
     """
     import torch
 
-    given = [value for value in batch.values() if isinstance(value, torch.Tensor)]
-    live = _live_bytes([*model.parameters(), *model.buffers(), *given])
+    tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
+    live = _live_bytes([*model.parameters(), *model.buffers(), *tensors])
     try:
         with live:
             loss = loss_of(model(**batch))

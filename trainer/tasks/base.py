@@ -41,9 +41,10 @@ class Task(RowOptions, RequestOptions, ModelOptions, Reporting, DraftOptions, AB
     - `RowOptions` (row_options.py): target_role, answer_roles, optional_roles, nested_roles, text_roles, binary_roles,
       allowed_issues, used_keys, learns_from_features; check_spec, column_roles, learned_files, write_learned_files,
       split_rows, row_identity, comparable_texts, check, max_length
-    - `RequestOptions` (request_options.py): request, max_body_bytes, other_bodies; body_inputs
-    - `ModelOptions` (model_options.py): models, token_input, train; default_metric, model_facts,
-      model_on_meta, batch_on_meta, pad_id, augment, to_device
+    - `RequestOptions` (request_options.py): service, request, max_body_bytes, other_bodies; body_inputs
+    - `ModelOptions` (model_options.py): models, token_input, step_unit, train; default_metric, model_facts,
+      model_on_meta, batch_on_meta, loss_on_meta, objective, step_arithmetic, write_answers, completer, pad_id, augment,
+      to_device
     - `Reporting` (reporting.py): model_name, show, sections, profile, check_against_library
     - `DraftOptions` (draft_options.py): recognize, draft
     """
