@@ -57,6 +57,7 @@ def test_layouts_are_recognized(make, columns, base, tmp_path):
     assert drafted.spec.task == "text-generation"
     assert drafted.spec.data.columns == columns
     assert drafted.spec.model.base == str(base)
+    assert f"train: rows.jsonl  # {ROWS} rows" in drafted.text
     assert {row["name"]: row["used_as"] for row in drafted.columns if row["used_as"] != "left out"} == {
         column: role for role, column in columns.items()
     }

@@ -78,7 +78,7 @@ def test_a_near_duplicate_of_a_training_row_is_found(report):
 def test_steps_are_as_equal_as_rows_allow():
     lengths = np.array([100] * 50, np.int64)
     rows = UsableRows([""] * 50, [""] * 50, np.zeros(50, np.int8), lengths)
-    entry = describe_steps(TokenRows(rows, lengths // 2), seed=0, chosen=1000)[0]
+    entry = describe_steps(TokenRows(rows, lengths // 2, lengths), seed=0, chosen=1000)[0]
     assert (entry["steps"], entry["rows"], entry["smallest"], entry["largest"]) == (5, 10.0, 1.0, 1.0)
     assert (entry["fewest_learned"], entry["most_learned"]) == (500, 500)
 
@@ -87,3 +87,14 @@ def test_tasks_without_texts_have_no_data_report():
     assert data_report_of(get_task("text-generation")) is not None
     assert data_report_of(get_task("text-classification")) is not None
     assert data_report_of(get_task("image-classification")) is data_report_of(get_task("text-regression")) is None
+
+
+def test_rows_that_were_cut_are_counted(tmp_path):
+    base = write_chat_base(tmp_path / "base")
+    rows = [{"messages": chat(f"question {number} " * (30 if number % 4 else 1), "Yes.")} for number in range(40)]
+    train = write_jsonl(tmp_path / "train.jsonl", rows)
+    spec = load_spec(chat_spec(base, train, tmp_path, max_length=64, chat={"overlong": "truncate_left"}))
+    prepared = prepare_rows(spec, lambda progress: None, tmp_path / "quarantine.parquet", with_ray=False)
+    facts = collect_facts(prepared, spec, lambda progress: None)
+    assert sum(facts.summary()["at_limit"].values()) == 30
+    assert any("nearly all of them were cut" in finding.text for finding in list_findings(facts))

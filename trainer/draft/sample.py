@@ -76,19 +76,22 @@ def _sample_tables(files: list[SourceFile]) -> Sample:
     for file in files[1:]:
         _check_same_columns(file, readable, files[0])
     roles = {f"column {index}": name for index, name in enumerate(readable)}
+    # Without such a column, rows are only counted, by one that holds objects.
+    nested = {"column": columns[0].name} if columns and columns[0].holds == "nested" else {}
+    counted = roles or nested
     blocks: list[pa.Table] = []
     reasons: Counter[str] = Counter()
     is_complete, n_rows = True, 0.0
-    for file in files if roles else []:
+    for file in files if counted else []:
         budget = _Budget(MAX_ROWS // len(files), MAX_CHARS // len(files))
-        for block in budget.take(read_blocks(file, roles, frozenset(roles))):
+        for block in budget.take(read_blocks(file, counted, frozenset(counted), nested=frozenset(nested))):
             reasons.update(reason for reason in block["reason"].to_pylist() if reason)
             usable = block.filter(pc.is_null(block["reason"]))  # the checks of all rows count the others
             blocks.append(_blank_to_null(usable.select(list(roles)).rename_columns(readable)))
         is_complete &= budget.is_complete
         n_rows += budget.n_rows if budget.is_complete else budget.estimate_rows(file)
     rows = pa.concat_tables(blocks) if blocks else pa.table({})
-    if reasons and not len(rows):
+    if roles and reasons and not len(rows):
         reason = reasons.most_common(1)[0][0]
         raise DataError(
             f"no row of {files[0].path} can be read: {reason}{explain_reason(reason, files[0].path)}",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trainer.chat.rules import CHAT_STEP, ChatRules
 from trainer.chat.tokens import learned_mask, token_ids
 from trainer.data.parts import PARTS
 from trainer.data.prepared import Prepared, PreparedRows
@@ -31,6 +32,8 @@ class TokenRows(NamedTuple):
     rows: UsableRows
     learned: np.ndarray
     """int64: learned tokens of each row."""
+    longest: np.ndarray
+    """int64: tokens of each row's longest sequence."""
 
 
 def collect_token_rows(prepared: Prepared) -> TokenRows:
@@ -42,6 +45,7 @@ def collect_token_rows(prepared: Prepared) -> TokenRows:
     parts: list[np.ndarray] = []
     lengths: list[int] = []
     learned: list[int] = []
+    longest: list[int] = []
     for index, part in enumerate(PARTS):
         rows = prepared.part(part)
         shown = task.comparable_texts(prepared.contract, {role: rows.raw(role) for role in roles})
@@ -49,14 +53,24 @@ def collect_token_rows(prepared: Prepared) -> TokenRows:
         for row in range(len(rows)):
             sequences = split_row(kind, rows.inputs(row))
             lengths.append(sum(map(len, sequences)))
+            longest.append(max(map(len, sequences)))
             learned.append(sum(int(learned_mask(tokens).sum()) for tokens in sequences))
         parts.append(np.full(len(rows), index, np.int8))
     usable = UsableRows(texts, [""] * len(texts), np.concatenate(parts), np.array(lengths, np.int64))
-    return TokenRows(usable, np.array(learned, np.int64))
+    return TokenRows(usable, np.array(learned, np.int64), np.array(longest, np.int64))
 
 
-def describe_tokens(token_rows: TokenRows) -> list[dict[str, Any]]:
-    """Return {part, rows, tokens, learned, mean, median, p95, longest} of each part that has rows."""
+def cut_length(prepared: Prepared) -> int | None:
+    """Return the length to which long sequences were cut; None if none was."""
+    rules = ChatRules.model_validate(prepared.contract.step_params(CHAT_STEP))
+    return rules.max_length if rules.overlong.startswith("truncate") else None
+
+
+def describe_tokens(token_rows: TokenRows, cut: int | None) -> list[dict[str, Any]]:
+    """Return {part, rows, tokens, learned, mean, median, p95, longest, at_limit} of each part that has rows.
+
+    `at_limit` counts the rows with a sequence of `cut` tokens: nearly all of them were cut.
+    """
     entries = []
     for part in PARTS:
         of_part = token_rows.rows.rows_of(part)
@@ -73,6 +87,7 @@ def describe_tokens(token_rows: TokenRows) -> list[dict[str, Any]]:
                     "median": float(median),
                     "p95": float(p95),
                     "longest": int(lengths.max()),
+                    "at_limit": int((token_rows.longest[of_part] >= cut).sum()) if cut else 0,
                 }
             )
     return entries

@@ -22,7 +22,7 @@ from trainer.report.data_findings import (
 )
 from trainer.report.duplicates import DEGREES, NEAR_SIMILARITY, count_duplicates, find_leaks, group_duplicates
 from trainer.report.html import render_page
-from trainer.report.token_facts import collect_token_rows, describe_steps, describe_tokens, show_samples
+from trainer.report.token_facts import collect_token_rows, cut_length, describe_steps, describe_tokens, show_samples
 from trainer.spec.run import RunSpec
 
 # Below this share of learned tokens, most of the work of a training is reading.
@@ -49,6 +49,7 @@ class TokenFacts(NamedTuple):
             "rows": {part: len(self.rows.rows_of(part)) for part in PARTS},
             "tokens": {entry["part"]: entry["tokens"] for entry in self.tokens},
             "learned_tokens": {entry["part"]: entry["learned"] for entry in self.tokens},
+            "at_limit": {entry["part"]: entry["at_limit"] for entry in self.tokens},
             "steps": {entry["tokens_per_step"]: entry["steps"] for entry in self.steps},
             "bad_rows": {entry["reason"]: entry["rows"] for entry in self.bad},
             "left_out": self.left_out,
@@ -77,7 +78,7 @@ def collect_facts(prepared: Prepared, spec: RunSpec, on_progress: Callable[[Prog
     return TokenFacts(
         rows=rows,
         samples=show_samples(prepared),
-        tokens=describe_tokens(token_rows),
+        tokens=describe_tokens(token_rows, cut_length(prepared)),
         steps=describe_steps(token_rows, spec.train.seed, budget if isinstance(budget, int) else None),
         bad=count_bad_rows(prepared.folder, list(prepared.summary["left_out"])),
         left_out=dict(prepared.summary.get("left_out", {})),
@@ -112,10 +113,24 @@ def write_page(path: Path, facts: TokenFacts, *, title: str, prepared: Prepared,
 
 def list_findings(facts: TokenFacts) -> list[Finding]:
     """Return the findings, most serious first. If nothing stands out, a single finding says so."""
-    findings = [*leak_findings(facts), *bad_row_findings(facts), *file_findings(facts), *_learned_findings(facts)]
+    findings = [*leak_findings(facts), *bad_row_findings(facts), *file_findings(facts)]
+    findings += [*_cut_findings(facts), *_learned_findings(facts)]
     if not findings:
         return [Finding("good", "Nothing stands out: no leaks, no unusable rows", "learned")]
     return sorted(findings, key=lambda finding: ("bad", "note").index(finding.grade))
+
+
+def _cut_findings(facts: TokenFacts) -> list[Finding]:
+    return [
+        Finding(
+            "note",
+            f"{entry['at_limit']:,} {entry['part']} rows ({entry['at_limit'] / entry['rows']:.1%}) are as long as "
+            "data.max_length allows: nearly all of them were cut",
+            "tokens",
+        )
+        for entry in facts.tokens
+        if entry["at_limit"]
+    ]
 
 
 def _learned_findings(facts: TokenFacts) -> list[Finding]:
