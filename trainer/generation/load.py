@@ -47,7 +47,10 @@ def make_engine(
 
 
 def make_forward(model: Any, *, int8: bool = False) -> Forward:
-    """Return the fastest forward for `model`; with `int8` its linear layers have int8 weights."""
+    """Return the fastest forward for `model`; with `int8` its linear layers have int8 weights.
+
+    The model is for the forward alone afterwards: unless it is fused, its attention and its linear layers are replaced.
+    """
     if is_fusible(model):
         return FusedForward(model, int8=int8)
     if int8:
