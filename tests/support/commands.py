@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -33,11 +39,87 @@ class CommandResult:
 
 
 def run_raymill(*arguments: object, cwd: Path = ROOT, timeout_s: float = 500, **env: str) -> CommandResult:
-    """Run `python -m raymill ...` to its end; `env` adds environment variables."""
+    """Run `python -m raymill ...` to its end; `env` adds environment variables.
+
+    Without another folder or environment, the process is a fork of one that has the slow imports: see `CommandServer`.
+    """
+    if cwd == ROOT and not env and (server := _command_server()) is not None:
+        return server.run(list(map(str, arguments)), timeout_s)
     command = [sys.executable, "-m", "raymill", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=timeout_s)
     return CommandResult(done.returncode, done.stdout, done.stderr)
+
+
+class CommandServer:
+    """The process of `command_server.py`, which ends after this one."""
+
+    def __init__(self) -> None:
+        self.environment = _environment()
+        self._folder = Path(tempfile.mkdtemp(prefix="raymill-commands-"))
+        self._path = str(self._folder / "socket")
+        program = Path(__file__).with_name("command_server.py")
+        self._process = subprocess.Popen(
+            [sys.executable, program, self._path], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL
+        )
+        atexit.register(self._stop)
+
+    def run(self, arguments: list[str], timeout_s: float) -> CommandResult:
+        """Run `raymill ARGUMENTS` to its end. Raises `subprocess.TimeoutExpired` after it was killed."""
+        files = {}
+        for name in ("stdout", "stderr"):
+            descriptor, files[name] = tempfile.mkstemp(prefix=name, dir=self._folder)
+            os.close(descriptor)
+        environment = _environment()
+        with self._connect() as connection, connection.makefile("r", encoding="utf-8") as replies:
+            connection.sendall(
+                f"{json.dumps({'arguments': arguments, 'environment': environment, **files})}\n".encode()
+            )
+            pid = int(replies.readline())
+            connection.settimeout(timeout_s)
+            try:
+                code = int(replies.readline())
+            except TimeoutError:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(arguments, timeout_s) from None
+        return CommandResult(code, *(Path(files[name]).read_text(encoding="utf-8") for name in ("stdout", "stderr")))
+
+    def _connect(self) -> socket.socket:
+        """Return a connection to the server, which answers it when its imports are done."""
+        deadline = time.monotonic() + 120
+        while True:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(self._path)
+                return connection
+            except OSError:
+                connection.close()
+                assert self._process.poll() is None and time.monotonic() < deadline, "the command server does not start"
+                time.sleep(0.02)
+
+    def _stop(self) -> None:
+        self._process.kill()
+        self._process.wait(20)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that commands get: those of this process without what pytest and torch set in it."""
+    own = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
+    return {name: value for name, value in os.environ.items() if name not in own} | {"PYTHONPATH": str(ROOT)}
+
+
+@functools.cache
+def _started_server() -> CommandServer:
+    return CommandServer()
+
+
+def _command_server() -> CommandServer | None:
+    """Return this process's command server; None if the environment has changed, which its modules may have read."""
+    if not hasattr(os, "pidfd_open"):  # Linux only
+        return None
+    server = _started_server()
+    return server if server.environment == _environment() else None
 
 
 class RunningCommand:
