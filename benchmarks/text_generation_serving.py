@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="engines of `bare`, servers of `http`")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--cpu-seconds", action="store_true", help="`bare` on a busy machine: tokens a CPU-second")
     options = parser.parse_args()
     options.folder = options.folder.resolve()
     if options.quick:
@@ -139,9 +140,10 @@ def _bare(options: argparse.Namespace) -> None:
     from serve.engines.generation import throughput
 
     prompts = _prompt_ids(options)
+    clock = time.process_time if options.cpu_seconds else time.perf_counter
     for name in options.only or ENGINES:
         engine = _engine(options, name)
-        rates = [throughput.tokens_per_s(engine, prompts, streams, options.seconds) for streams in STREAMS]
+        rates = [throughput.tokens_per_s(engine, prompts, streams, options.seconds, clock) for streams in STREAMS]
         print(f"{name:16}" + "".join(f"{rate:9.1f}" for rate in rates) + "   tokens/s at 1, 8, 32", flush=True)
         engine.close()
 
