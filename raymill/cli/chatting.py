@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cluster.paths import expand_home
 from raymill.cli.context import CommandContext
 from raymill.cli.options import shared_options
 
@@ -106,7 +106,7 @@ def _line_history() -> Any:
     except ImportError:  # a Python without it
         yield
         return
-    path = Path("~/.raymill_chat_history").expanduser()
+    path = expand_home("~/.raymill_chat_history")
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_history_length(_HISTORY_LINES)

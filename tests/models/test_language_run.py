@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import raymill
@@ -11,6 +12,7 @@ from support.chat_data import chat_spec, write_chats
 from support.tiny_causal import write_tiny_causal
 from trainer.inference.golden import verify_golden
 from trainer.inference.predictor import Predictor
+from trainer.targets.generated import GeneratedTokens
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +51,8 @@ def test_answers_are_judged_gated_shown_and_written_for_files(scene):
     assert first.promoted and first.reason.startswith("chrf ")
     assert {"exact_match", "chrf", "log_loss"} <= first.metrics["test"].keys()
     assert "json_valid" not in first.metrics["test"]  # no answer of the rows is JSON
+    version = folder / "storage" / "models" / "answering" / "versions" / "1"
+    assert verify_golden(version, Predictor(version)) > 0  # statistics of answers are no scores of golden rows
     second = raymill.run({**spec, "train": {**TRAIN, "epochs": 3}})
     lines = [
         [json.loads(line) for line in (Path(second.run) / name).read_text().splitlines()]
@@ -80,3 +84,11 @@ def test_a_metric_that_no_answer_gets_is_refused(scene):
         raymill.plan({**spec, "name": "odd", "promote": {"metric": "bleu"}})
     with pytest.raises(SpecError, match=r"evaluate\.metric=chrf is not computed"):
         raymill.plan({**spec, "name": "odd", "evaluate": {"metric": "chrf", "answers": ANSWERS}})
+
+
+def test_golden_rows_compare_means_and_no_counts_of_right_tokens():
+    target = GeneratedTokens()
+    scores = np.array([[400.0, 200.0, 150.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    rounded = scores + np.array([0.02, 0.0, 1.0, 0.0, 0.0])
+    assert np.abs(target.stable_scores(scores) - target.stable_scores(rounded))[0].max() < 1e-3
+    assert np.abs(target.stable_scores(scores) - target.stable_scores(scores * 1.01))[0].max() > 1e-3

@@ -55,7 +55,7 @@ def test_files_of_different_kinds_have_the_same_columns(model, tmp_path, ending)
     )
     blocks = [block for file in files for block in read(pa.table({"item": [json.dumps([file._asdict()])]}))]
     assert len({tuple(block.column_names) for block in blocks}) == 1
-    predict = batch_predict._PredictBlocks(str(folder), 1)
+    predict = batch_predict._PredictBlocks(str(folder), 1, None)
     answers = list(predict(pa.concat_tables(blocks)))
     assert [len(part) for part in answers] == [256, 47]  # few images at a time, whatever the size of Ray Data's blocks
     output = tmp_path / f"out.{ending}"

@@ -55,7 +55,7 @@ def read_adapter(folder: Path, linear_names: Collection[str], device: torch.devi
     for path in paths:
         if not path.is_file():
             raise ModelError(f"{path} does not exist", "name a folder that peft wrote with save_pretrained")
-    config = json.loads(paths[0].read_text())
+    config = json.loads(paths[0].read_text(encoding="utf-8"))
     _check(config, folder)
     halves: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(paths[1]).items():

@@ -87,9 +87,13 @@ def verify_golden(folder: Path, predictor: Predictor) -> int:
         scores = predictor.scores(inputs)
         target, fitted = predictor.task.target, predictor.contract.fitted
         labels, tolerance = target.labels(fitted), tolerance * target.unit(fitted)
+        recorded = target.stable_scores(np.asarray([row["scores"] for row in rows], float).reshape(len(rows), -1))
+        now = target.stable_scores(scores)
         for index, row in enumerate(rows):
             difference = input_difference(row["inputs"], _stored_input(inputs[index]), folder)
-            difference = difference or score_difference(row["scores"], scores[index].tolist(), labels, tolerance)
+            difference = difference or score_difference(
+                recorded[index].tolist(), now[index].tolist(), labels, tolerance
+            )
             if difference:
                 raise _drift_error(
                     index, f"{difference}; {folder} no longer predicts what it did when it was registered"

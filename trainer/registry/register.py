@@ -151,7 +151,8 @@ def _write_golden_rows(folder: Path, predictor: Predictor, scores: np.ndarray, c
     cleaned, _ = predictor.clean(raw) if selected else (raw, [])
     library_note = predictor.task.check_against_library(predictor.contract, folder, cleaned, inputs)
     requests = predictor.task.as_request(predictor.contract, raw)
-    write_golden(folder, inputs, requests, scores[selected], library_note)
+    width = predictor.task.target.width(predictor.contract.fitted)  # further columns are statistics of written answers
+    write_golden(folder, inputs, requests, scores[selected, :width], library_note)
 
 
 class _ChampionFigures(NamedTuple):

@@ -194,6 +194,13 @@ class Target(ABC):
         """Return a mean loss, computed with `loss_sum`, in the units of the metric `loss_metric`."""
         return loss
 
+    def stable_scores(self, scores: np.ndarray) -> np.ndarray:
+        """Return what golden rows compare of scores (B, C): what differs between machines by rounding alone.
+
+        The default is the scores themselves.
+        """
+        return scores
+
     def unit(self, fitted: FittedTarget) -> float:
         """Return the size of a score change that matters: 1 for probabilities, the standard deviation for numbers."""
         return 1.0

@@ -102,6 +102,11 @@ class GeneratedTokens(Target):
             "token_accuracy": float(scores[:, RIGHT].sum()) / n_tokens,
         }
 
+    def stable_scores(self, scores: np.ndarray) -> np.ndarray:
+        # Means, because rounding adds up over the tokens; and no counts of right tokens, which jump at a tie.
+        counts = scores[:, [TOKENS, REJECTED_TOKENS]]
+        return np.hstack([scores[:, [NLL, REJECTED_NLL]] / np.maximum(counts, 1), counts])
+
     def answer(self, fitted: FittedTarget, scores: np.ndarray) -> list[dict[str, Any]]:
         return [
             {"log_loss": round(nll / max(1.0, n_tokens), 6), "tokens": int(n_tokens)}
