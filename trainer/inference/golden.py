@@ -16,6 +16,7 @@ import numpy as np
 from cluster.errors import ModelError, RequestError
 from cluster.files import read_json, write_json
 from trainer.inference.predictor import Predictor
+from trainer.targets.base import Target
 from trainer.tasks.encoder import Columns
 from trainer.tasks.input_difference import input_difference
 
@@ -87,13 +88,10 @@ def verify_golden(folder: Path, predictor: Predictor) -> int:
         scores = predictor.scores(inputs)
         target, fitted = predictor.task.target, predictor.contract.fitted
         labels, tolerance = target.labels(fitted), tolerance * target.unit(fitted)
-        recorded = target.stable_scores(np.asarray([row["scores"] for row in rows], float).reshape(len(rows), -1))
-        now = target.stable_scores(scores)
         for index, row in enumerate(rows):
             difference = input_difference(row["inputs"], _stored_input(inputs[index]), folder)
-            difference = difference or score_difference(
-                recorded[index].tolist(), now[index].tolist(), labels, tolerance
-            )
+            stored = row["scores"]
+            difference = difference or _score_difference(target, stored, scores[index].tolist(), labels, tolerance)
             if difference:
                 raise _drift_error(
                     index, f"{difference}; {folder} no longer predicts what it did when it was registered"
@@ -103,6 +101,15 @@ def verify_golden(folder: Path, predictor: Predictor) -> int:
             f"{folder / GOLDEN_FILE} is missing or damaged: {error}", "restore the version, or train again"
         ) from error
     return len(rows)
+
+
+def _score_difference(
+    target: Target, recorded: list[float], now: list[float], labels: list[str], tolerance: float
+) -> str:
+    """Return `score_difference` of what the target compares of a row's scores."""
+    if len(recorded) == len(now):
+        recorded, now = (target.stable_scores(np.asarray([scores], float))[0].tolist() for scores in (recorded, now))
+    return score_difference(recorded, now, labels, tolerance)
 
 
 def _check_version(folder: Path, version: Any) -> None:
