@@ -1,6 +1,7 @@
 """An endpoint in one serving process, without Ray: it answers, survives the death of that process, and ends cleanly."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,15 +38,26 @@ def create(version, lines=None, **changes):
 
 
 @pytest.fixture(scope="module")
-def running(tiny_version):
-    """A running endpoint and the lines that it prints."""
+def running_and_second(tiny_version):
+    """A running endpoint, the lines that it prints, and an endpoint that bound the same port before that one listened."""
     lines = []
-    endpoint = create(tiny_version, lines)
+    spec = ServeSpec(port=free_port())
+    settings = build_replica_settings([tiny_version], spec, [SelectedEngine("native")])
+    endpoint, second = LocalEndpoint(tiny_version, spec, settings, lines.append), None
     try:
+        second = LocalEndpoint(tiny_version, spec, settings)
         endpoint.start()
-        yield endpoint, lines
+        yield endpoint, lines, second
     finally:
         endpoint.stop()
+        if second:
+            second.stop()
+
+
+@pytest.fixture(scope="module")
+def running(running_and_second):
+    """The running endpoint and the lines that it prints."""
+    return running_and_second[:2]
 
 
 def is_refused(endpoint):
@@ -151,7 +163,8 @@ def test_requests_in_flight_are_answered_at_the_end(tiny_version):
 
 
 def test_a_rejected_model_ends_the_start_with_the_reason(tiny_version, tmp_path):
-    endpoint = create(tiny_version._replace(folder=tmp_path))
+    shutil.copytree(tiny_version.folder, tmp_path / "1", ignore=shutil.ignore_patterns("*.safetensors"))
+    endpoint = create(tiny_version._replace(folder=tmp_path / "1"))
     with pytest.raises(ModelError, match="tiny@1 cannot be served: ") as caught:
         endpoint.start()
     assert caught.value.fix
@@ -160,24 +173,16 @@ def test_a_rejected_model_ends_the_start_with_the_reason(tiny_version, tmp_path)
         endpoint.raise_failure()
 
 
-def test_a_taken_port_is_reported_before_and_after_the_models_are_loaded(tiny_version):
+def test_a_taken_port_is_reported_before_and_after_the_models_are_loaded(tiny_version, running_and_second):
     with socket.create_server(("127.0.0.1", 0)) as other:
         spec = ServeSpec(port=other.getsockname()[1])
         settings = build_replica_settings([tiny_version], spec, [SelectedEngine("native")])
         with pytest.raises(ResourceError, match="another program uses the port"):
             LocalEndpoint(tiny_version, spec, settings)
-    # Both bind the address before one of them listens.
-    first, second = create(tiny_version), None
-    try:
-        second = LocalEndpoint(tiny_version, first._spec, settings)
-        first.start()
-        with pytest.raises(ResourceError, match="another program uses the port"):
-            second.start()
-        assert predict(first).status_code == 200
-    finally:
-        first.stop()
-        if second:
-            second.stop()
+    first, _, second = running_and_second
+    with pytest.raises(ResourceError, match="another program uses the port"):
+        second.start()
+    assert predict(first).status_code == 200
 
 
 def test_a_process_that_dies_again_and_again_ends_the_endpoint(tiny_version, tmp_path, monkeypatch):
