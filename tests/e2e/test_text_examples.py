@@ -13,7 +13,10 @@ import pytest
 from cluster.ports import free_port
 from support.commands import ROOT, RunningCommand, run_raymill
 
-SHORTER = ["--set", "train.epochs=1", "--set", "data.steps=[{sample: {rows: 60}}]", "--set", "serve.engine=native"]
+SHORTER = [
+    "--set", "train.epochs=1", "--set", "data.steps=[{sample: {rows: 60}}]", "--set", "data.max_length=32",
+    "--set", "serve.engine=native",
+]  # fmt: skip
 
 
 def readme_arguments(example, start):

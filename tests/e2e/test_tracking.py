@@ -30,9 +30,9 @@ def slow(logits, targets, weights):
 TRAIN = {"epochs": 4, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32", "checkpoint": {"every_steps": 20}}
 
 
-def is_healthy(uri):
+def is_healthy(client):
     try:
-        return httpx.get(f"{uri}/health", timeout=2).status_code == 200
+        return client.get("/health").status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -48,7 +48,8 @@ def mlflow_server(tmp_path_factory):
     server = RunningCommand(*arguments, cwd=folder)
     uri = f"http://127.0.0.1:{port}"
     try:
-        server.wait_until(lambda: is_healthy(uri), "MLflow answers", timeout_s=300)
+        with httpx.Client(base_url=uri, timeout=2) as client:
+            server.wait_until(lambda: is_healthy(client), "MLflow answers", timeout_s=300)
         yield uri
     finally:
         server.terminate()
@@ -156,7 +157,7 @@ def test_a_missing_server_does_not_stop_the_training(tiny_base, tiny_data, tmp_p
 
 @pytest.mark.skipif(not PROMETHEUS, reason="Debian's prometheus is not installed (.ci/run installs it)")
 def test_prometheus_watches_a_training(tiny_base, tiny_data, tmp_path):
-    (tmp_path / "slow_loss.py").write_text(SLOW_LOSS)
+    (tmp_path / "slow_loss.py").write_text(SLOW_LOSS.replace("0.03", "0.1"))
     train = {**TRAIN, "epochs": 1000, "loss": {"function": "slow_loss:slow"}}
     spec = tiny_spec(tiny_base, tiny_data, tmp_path / "storage", train=train, track={"prometheus": True})
     runs = tmp_path / "storage" / "runs"
@@ -180,15 +181,17 @@ def test_prometheus_watches_a_training(tiny_base, tiny_data, tmp_path):
         names = {"raymill_train_loss", "raymill_train_rows_per_second", "raymill_train_tokens_per_second",
                  "raymill_train_step_seconds", "raymill_train_memory_bytes", "raymill_train_step"}  # fmt: skip
         query = {"query": '{__name__=~"raymill_train_.*", model="tiny"}'}
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5)
         series = []
 
         def has_all_metrics():
             with contextlib.suppress(httpx.HTTPError):
-                reply = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params=query, timeout=5).json()
+                reply = client.get("/api/v1/query", params=query).json()
                 series[:] = reply["data"]["result"]
             return names <= {row["metric"]["__name__"] for row in series}
 
-        command.wait_until(has_all_metrics, f"Prometheus has {names}", timeout_s=300)
+        with client:
+            command.wait_until(has_all_metrics, f"Prometheus has {names}", timeout_s=300)
         values = {row["metric"]["__name__"]: float(row["value"][1]) for row in series}
         (run,) = runs.glob("*")
         assert {row["metric"]["run"] for row in series} == {run.name}
