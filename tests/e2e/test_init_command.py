@@ -63,7 +63,11 @@ def test_init_and_run_of_texts(tmp_path, tiny_base):
 
 
 def test_errors_say_what_would_be_needed(tmp_path):
-    (tmp_path / "poem.txt").write_text("a line\n")
-    done = run_raymill("init", "poem.txt", "--json", cwd=tmp_path)
+    (tmp_path / "poems").mkdir()
+    for name in ("poem.txt", "poems/one.txt", "poems/two.txt"):
+        (tmp_path / name).write_text("a line\n")
+    drafted = run_raymill("init", "poem.txt", "--json", cwd=tmp_path)  # one text is what a language model continues
+    assert drafted.code == 0 and json.loads(drafted.stdout)["task"] == "text-generation"
+    done = run_raymill("init", "poems", "--json", "-o", "poems.yaml", cwd=tmp_path)
     assert done.code == 2 and "plain text without labels" in json.loads(done.stdout)["error"]
     assert "a subfolder of .txt files for each class" in done.stderr

@@ -56,9 +56,9 @@ def test_prepare_and_streams_read_with_the_keys(export_spec, tmp_path):
         unpacked for packed in passes._ReadFiles(options)(item) for unpacked in passes.unpack_blocks(packed)
     ]
     assert rows["text"].to_pylist() == [text for text, _ in ROWS]
-    assert read_labeled(str(tmp_path / "train.csv"), prepared.contract, prepared.folder, read_format(KEYS)).columns["text"] == [
-        text for text, _ in ROWS
-    ]
+    assert read_labeled(str(tmp_path / "train.csv"), prepared.contract, prepared.folder, read_format(KEYS)).columns[
+        "text"
+    ] == [text for text, _ in ROWS]
 
 
 def test_every_source_may_have_its_own_format(export_spec, tmp_path):

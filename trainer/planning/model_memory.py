@@ -58,7 +58,14 @@ def model_terms(spec: RunSpec, weights: WeightCounts, use: ModelUse) -> tuple[Te
         times("buckets of gradients (DDP)", "4 bytes x trained weights", _FP32, trained if use.buckets else 0),
     ]
     if use.number_bytes < _FP32 and not use.by_hand:
-        terms.append(times("weights in the precision of products", "s bytes x weights", use.number_bytes, weights.all - use.quantized))
+        terms.append(
+            times(
+                "weights in the precision of products",
+                "s bytes x weights",
+                use.number_bytes,
+                weights.all - use.quantized,
+            )
+        )
     return without_empty(terms)
 
 
