@@ -91,6 +91,7 @@ class ServeSpec(SpecSection):
     """Maximum number of tokens of texts in one forward pass. It does not limit images and table rows."""
 
     generation: GenerationServeSpec = Field(default_factory=GenerationServeSpec)
+    """Models that write text: limits of answers, streams and the engine's cache."""
 
     max_inputs: Positive = 256
     """Maximum number of inputs in one request; a larger request gets a 413."""
