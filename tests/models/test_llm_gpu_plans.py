@@ -52,7 +52,7 @@ def test_the_readme_shows_the_sum_of_the_plan(tmp_path, name, config):
             f"data.train={ROOT / 'examples' / 'chat_lora' / 'chats.jsonl'}",
             f"storage={tmp_path / 'storage'}",
         ],
-        nodes=FOLDER / "nodes.yaml",
+        nodes=FOLDER / "nodes" / "h100.yaml",
     )
     on_gpu = plan["memory"]["train on a GPU"]
     assert not on_gpu["unknown"]
