@@ -67,6 +67,7 @@ def test_every_choice_is_valid_bounded_and_has_a_reason():
         assert chosen["early_stopping_patience"] >= 3
 
 
+@pytest.mark.slow
 def test_a_batch_is_full_and_every_worker_has_rows():
     for facts in SEARCHED:
         size = values(facts)["batch_size"]
