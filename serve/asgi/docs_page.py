@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><base href="{{ root }}"><title>{{ model.name }} v{{ model.version }}: HTTP API</title>
-<style>
+#: The style of a page that describes an API.
+STYLE = """<style>
  body { font: 15px/1.5 system-ui, "Liberation Sans", sans-serif; color: #1f2933; max-width: 860px; margin: 0 auto; padding: 32px 24px; }
  h1 { font-size: 24px; } h2 { font-size: 17px; margin: 32px 0 6px; }
  .verb { display: inline-block; min-width: 52px; font-weight: 700; color: #2563a8; }
  code, pre { font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
  pre { background: #f5f7f9; padding: 12px 14px; border-radius: 8px; overflow-x: auto; }
  td { padding: 3px 14px 3px 0; vertical-align: top; } .soft { color: #616e7c; }
-</style></head><body>
+</style>"""
+
+_PAGE = (
+    """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><base href="{{ root }}"><title>{{ model.name }} v{{ model.version }}: HTTP API</title>
+"""
+    + STYLE
+    + """</head><body>
 <h1>{{ model.name }}, version {{ model.version }}</h1>
 <p class="soft">Contract {{ model.fingerprint[:16] }}. This page as a schema: <a href="openapi.json">openapi.json</a>.</p>
 <pre>curl -s {{ url }}predict -H 'content-type: application/json' -d '{"inputs": [{{ example.input }}]}'</pre>
@@ -30,6 +36,7 @@ _PAGE = """<!doctype html>
 <table>{% for status, response in operation.responses.items() %}<tr><td><code>{{ status }}</code></td><td>{{ response.description }}</td></tr>{% endfor %}</table>
 {% endif %}{% endfor %}{% endfor %}
 </body></html>"""
+)
 
 
 def render_docs_page(

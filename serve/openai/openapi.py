@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from serve.asgi.docs_page import STYLE
 from serve.generation.generation_model import GenerationModel
 from serve.openai.chat_request import ChatRequest
 from serve.openai.completion_request import CompletionRequest
@@ -148,16 +149,12 @@ def _errors(*statuses: str) -> dict[str, Any]:
     }
 
 
-_PAGE = """<!doctype html>
+_PAGE = (
+    """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><base href="{{ root }}"><title>{{ first.name }} v{{ first.version }}: HTTP API</title>
-<style>
- body { font: 15px/1.5 system-ui, "Liberation Sans", sans-serif; color: #1f2933; max-width: 860px; margin: 0 auto; padding: 32px 24px; }
- h1 { font-size: 24px; } h2 { font-size: 17px; margin: 32px 0 6px; }
- .verb { display: inline-block; min-width: 52px; font-weight: 700; color: #2563a8; }
- code, pre { font: 13px/1.45 ui-monospace, "DejaVu Sans Mono", monospace; }
- pre { background: #f5f7f9; padding: 12px 14px; border-radius: 8px; overflow-x: auto; }
- td { padding: 3px 14px 3px 0; vertical-align: top; } .soft { color: #616e7c; }
-</style></head><body>
+"""
+    + STYLE
+    + """</head><body>
 <h1>{{ first.name }}, version {{ first.version }}</h1>
 <p class="soft">The OpenAI API, with <code>http://HOST:PORT/v1</code> as its base URL. This page as a schema: <a href="openapi.json">openapi.json</a>.</p>
 <table>{% for model in models %}<tr><td><code>{{ model.identity.name }}</code></td>
@@ -170,6 +167,7 @@ _PAGE = """<!doctype html>
 <table>{% for status, response in operation.responses.items() %}<tr><td><code>{{ status }}</code></td><td>{{ response.description }}</td></tr>{% endfor %}</table>
 {% endif %}{% endfor %}{% endfor %}
 </body></html>"""
+)
 
 
 def render_openai_docs(openapi: dict[str, Any], models: Sequence[GenerationModel], root: str = "./") -> str:

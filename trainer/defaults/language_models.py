@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 
 from trainer.defaults.facts import Choice, TrainingFacts
-from trainer.defaults.rule import bounded, choose_patience, choose_warmup, count_text, describe_model, two_digits
-from trainer.spec.section import AUTO
+from trainer.defaults.rule import bounded, complete_choices, count_text, describe_model, two_digits
 from trainer.spec.train import TrainSpec
 
 # An epoch has at least this many steps, as long as a step has enough tokens for a steady gradient.
@@ -44,11 +43,8 @@ def choose_by_tokens(facts: TrainingFacts, train: TrainSpec) -> dict[str, Choice
         "tokens_per_step": step,
         "epochs": epochs,
         "learning_rate": _choose_rate(facts, n_step),
-        "warmup_fraction": choose_warmup(min(n_steps, train.max_steps or n_steps)),
     }
-    if train.epochs == AUTO:  # else all epochs are trained
-        choices["early_stopping_patience"] = choose_patience(n_epochs)
-    return {key: choice for key, choice in choices.items() if getattr(train, key) == AUTO}
+    return complete_choices(choices, train, n_epochs, n_steps)
 
 
 def _choose_step(facts: TrainingFacts) -> Choice:

@@ -56,8 +56,13 @@ def choose_training(facts: TrainingFacts, train: TrainSpec) -> dict[str, Choice]
         "batch_size": batch,
         "epochs": epochs,
         "learning_rate": _choose_rate(facts, n_batch),
-        "warmup_fraction": choose_warmup(min(n_steps, train.max_steps or n_steps)),
     }
+    return complete_choices(choices, train, n_epochs, n_steps)
+
+
+def complete_choices(choices: dict[str, Choice], train: TrainSpec, n_epochs: int, n_steps: int) -> dict[str, Choice]:
+    """Return `choices` and those that follow from the epochs and steps, without the keys that the spec sets."""
+    choices = {**choices, "warmup_fraction": choose_warmup(min(n_steps, train.max_steps or n_steps))}
     if train.epochs == AUTO:  # else all epochs are trained
         choices["early_stopping_patience"] = choose_patience(n_epochs)
     return {key: choice for key, choice in choices.items() if getattr(train, key) == AUTO}

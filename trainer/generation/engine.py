@@ -126,6 +126,20 @@ class Engine(Protocol):
         """Free the model. Requests that still run are dropped."""
 
 
+def check_request(request: GenerationRequest, max_length: int, *, has_tokenizer: bool) -> None:
+    """Raise `ValueError` for a prompt that is empty or too long, and for stop strings that nothing can look for."""
+    n_prompt, params = len(request.prompt_ids), request.params
+    if not n_prompt:
+        raise ValueError("the prompt has no tokens")
+    if n_prompt + params.max_tokens > max_length:
+        raise ValueError(
+            f"the prompt has {n_prompt} tokens and the answer up to {params.max_tokens}; "
+            f"together at most {max_length} are possible"
+        )
+    if params.stop and not has_tokenizer:
+        raise ValueError("stop strings need a tokenizer")
+
+
 @dataclass
 class Completion:
     """A finished answer."""

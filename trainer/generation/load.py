@@ -27,7 +27,6 @@ def load_engine(
     from transformers import AutoModelForCausalLM
 
     register_decoder()
-    register_decoder()
     model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     model = model.to(device)
     return make_engine(model, read_tokenizer(folder), options=options, int8=int8)

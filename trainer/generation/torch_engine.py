@@ -19,7 +19,14 @@ import torch
 from trainer.generation.adapters import AdapterSpan
 from trainer.generation.cache import KeyValueCache
 from trainer.generation.cache_segments import CacheSegments, Span
-from trainer.generation.engine import EngineFull, EngineStats, GenerationEvent, GenerationRequest, SamplingParams
+from trainer.generation.engine import (
+    EngineFull,
+    EngineStats,
+    GenerationEvent,
+    GenerationRequest,
+    SamplingParams,
+    check_request,
+)
 from trainer.generation.forward import Forward
 from trainer.generation.grammar import Grammars, GrammarState
 from trainer.generation.prefixes import BLOCK, PrefixCache
@@ -134,20 +141,12 @@ class TorchEngine:
         return self._grammars.start(params.grammar)
 
     def _check(self, request: GenerationRequest) -> None:
-        params, n_prompt = request.params, len(request.prompt_ids)
-        if not n_prompt:
-            raise ValueError("the prompt has no tokens")
-        if n_prompt + params.max_tokens > self.max_length:
-            raise ValueError(
-                f"the prompt has {n_prompt} tokens and the answer up to {params.max_tokens}; "
-                f"together at most {self.max_length} are possible"
-            )
+        check_request(request, self.max_length, has_tokenizer=self._tokenizer is not None)
+        params = request.params
         if params.max_tokens < 0 or (params.max_tokens == 0 and not params.prompt_logprobs):
             raise ValueError("max_tokens is at least 1, or 0 with prompt_logprobs")
         if request.adapter is not None and request.adapter not in self._adapters:
             raise ValueError(f"there is no adapter {request.adapter!r}")
-        if params.stop and self._tokenizer is None:
-            raise ValueError("stop strings need a tokenizer")
         top = max([*request.prompt_ids, *params.logit_bias])
         if top >= self._forward.vocabulary or min([*request.prompt_ids, *params.logit_bias]) < 0:
             raise ValueError(f"token ids are from 0 to {self._forward.vocabulary - 1}")

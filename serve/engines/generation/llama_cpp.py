@@ -24,7 +24,14 @@ from serve.engines.generation.answer import GrowingAnswer
 from serve.engines.generation.native_signals import restored_signals
 from serve.engines.generation.parameters import TOP_LOGPROBS, refuse_unsupported
 from trainer.export.gguf_vocabulary import plain_piece
-from trainer.generation.engine import EngineFull, EngineStats, GenerationEvent, GenerationRequest, TokenLogprob
+from trainer.generation.engine import (
+    EngineFull,
+    EngineStats,
+    GenerationEvent,
+    GenerationRequest,
+    TokenLogprob,
+    check_request,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -95,16 +102,7 @@ class LlamaCppEngine:
     def add(self, request: GenerationRequest) -> None:
         """Queue a request. Raises `EngineFull`; `ValueError` for a bad prompt, and for what llama.cpp does not support."""
         refuse_unsupported(request, EXACT, "llama.cpp")
-        n_prompt = len(request.prompt_ids)
-        if not n_prompt:
-            raise ValueError("the prompt has no tokens")
-        if n_prompt + request.params.max_tokens > self.max_length:
-            raise ValueError(
-                f"the prompt has {n_prompt} tokens and the answer up to {request.params.max_tokens}; "
-                f"together at most {self.max_length} are possible"
-            )
-        if request.params.stop and self._tokenizer is None:
-            raise ValueError("stop strings need a tokenizer")
+        check_request(request, self.max_length, has_tokenizer=self._tokenizer is not None)
         if len(self._answers) >= self._options.slots + self._options.max_waiting:
             raise EngineFull(f"{len(self._answers)} requests run or wait already")
         answer = GrowingAnswer(request, self._tokenizer, self._eos_ids)

@@ -14,7 +14,14 @@ import numpy as np
 from serve.engines.base import EngineError
 from serve.engines.generation.answer import GrowingAnswer
 from serve.engines.generation.parameters import refuse_unsupported
-from trainer.generation.engine import EngineFull, EngineStats, GenerationEvent, GenerationRequest, TokenLogprob
+from trainer.generation.engine import (
+    EngineFull,
+    EngineStats,
+    GenerationEvent,
+    GenerationRequest,
+    TokenLogprob,
+    check_request,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -89,21 +96,12 @@ class OpenVinoGenAiEngine:
     def add(self, request: GenerationRequest) -> None:
         """Queue a request. Raises `EngineFull`; `ValueError` for a bad prompt, and for what OpenVINO does not support."""
         refuse_unsupported(request, EXACT, "OpenVINO GenAI")
-        params, n_prompt = request.params, len(request.prompt_ids)
-        if not n_prompt:
-            raise ValueError("the prompt has no tokens")
-        if n_prompt + params.max_tokens > self.max_length:
-            raise ValueError(
-                f"the prompt has {n_prompt} tokens and the answer up to {params.max_tokens}; "
-                f"together at most {self.max_length} are possible"
-            )
-        if params.stop and self._tokenizer is None:
-            raise ValueError("stop strings need a tokenizer")
+        check_request(request, self.max_length, has_tokenizer=self._tokenizer is not None)
         if len(self._answers) >= self._options.slots + self._options.max_waiting:
             raise EngineFull(f"{len(self._answers)} requests run or wait already")
         self._handles[request.id] = self._submit(self._pipeline, request.prompt_ids, self._config(request))
         self._answers[request.id] = GrowingAnswer(request, self._tokenizer, self._eos_ids)
-        self._prompt_tokens += n_prompt
+        self._prompt_tokens += len(request.prompt_ids)
 
     def cancel(self, request_id: str) -> None:
         """Drop a request and free its memory. No event follows."""

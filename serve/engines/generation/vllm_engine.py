@@ -15,7 +15,14 @@ import numpy as np
 from serve.engines.base import EngineError
 from serve.engines.generation.answer import GrowingAnswer
 from serve.engines.generation.parameters import TOP_LOGPROBS, refuse_unsupported
-from trainer.generation.engine import EngineFull, EngineStats, GenerationEvent, GenerationRequest, TokenLogprob
+from trainer.generation.engine import (
+    EngineFull,
+    EngineStats,
+    GenerationEvent,
+    GenerationRequest,
+    TokenLogprob,
+    check_request,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -84,21 +91,12 @@ class VllmEngine:
     def add(self, request: GenerationRequest) -> None:
         """Queue a request. Raises `EngineFull`; `ValueError` for a bad prompt, and for what vLLM does not support."""
         refuse_unsupported(request, EXACT, "vLLM")
-        n_prompt = len(request.prompt_ids)
-        if not n_prompt:
-            raise ValueError("the prompt has no tokens")
-        if n_prompt + request.params.max_tokens > self.max_length:
-            raise ValueError(
-                f"the prompt has {n_prompt} tokens and the answer up to {request.params.max_tokens}; "
-                f"together at most {self.max_length} are possible"
-            )
-        if request.params.stop and self._tokenizer is None:
-            raise ValueError("stop strings need a tokenizer")
+        check_request(request, self.max_length, has_tokenizer=self._tokenizer is not None)
         if len(self._answers) >= self._options.slots + self._options.max_waiting:
             raise EngineFull(f"{len(self._answers)} requests run or wait already")
         self._engine.add_request(request.id, {"prompt_token_ids": list(request.prompt_ids)}, self._params(request))
         self._answers[request.id] = GrowingAnswer(request, self._tokenizer, self._eos_ids)
-        self._prompt_tokens += n_prompt
+        self._prompt_tokens += len(request.prompt_ids)
 
     def cancel(self, request_id: str) -> None:
         """Drop a request and free its memory. No event follows."""

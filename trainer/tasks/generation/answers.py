@@ -52,8 +52,7 @@ class AnswerWriter:
         from trainer.generation.engine import complete_all
         from trainer.generation.load import make_engine, read_tokenizer
 
-        stop_ids = ChatRules.model_validate(contract.step_params(CHAT_STEP)).stop_ids
-        engine = make_engine(model, read_tokenizer(folder), eos_ids=stop_ids)
+        engine = make_engine(model, read_tokenizer(folder), eos_ids=_stop_ids(contract))
 
         def complete(inputs: Sequence[np.ndarray]) -> list[dict[str, Any]]:
             rows = [split_answer(tokens) or PromptAndReference(token_ids(tokens), _NOTHING) for tokens in inputs]
@@ -75,7 +74,7 @@ class AnswerWriter:
         from trainer.generation.engine import complete_all
         from trainer.generation.load import make_engine, read_tokenizer
 
-        stop_ids = ChatRules.model_validate(contract.step_params(CHAT_STEP)).stop_ids
+        stop_ids = _stop_ids(contract)
         tokenizer = read_tokenizer(folder)
         rows = [split_answer(tokens) for tokens in inputs]
         engine = make_engine(model, tokenizer, eos_ids=stop_ids)
@@ -104,6 +103,10 @@ class AnswerWriter:
             else []
             for index, row in enumerate(rows)
         ]
+
+
+def _stop_ids(contract: Contract) -> list[int]:
+    return ChatRules.model_validate(contract.step_params(CHAT_STEP)).stop_ids
 
 
 def answer_requests(
